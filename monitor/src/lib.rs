@@ -1,0 +1,8 @@
+//! Reporting and the dashboard that merges the reports.
+//!
+//! The reporting half ([`report`], [`http`], [`credentials`]) is embedded in every server and fleet machine. The dashboard
+//! half is what `hongbao-monitor` runs. Both speak `hongbao.report.v1`.
+
+pub mod credentials;
+pub mod http;
+pub mod report;

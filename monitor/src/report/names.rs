@@ -1,0 +1,56 @@
+//! Names that both a reporting process and the dashboard must know: those of the two books and of the headline figures.
+//! Everything else a process may name as it likes; the dashboard records it under that name.
+
+use super::Key;
+
+/// Roles of reporting processes.
+pub mod role {
+    /// A push server.
+    pub const SERVER: &str = "server";
+    /// One machine of the simulated fleet.
+    pub const MACHINE: &str = "machine";
+}
+
+// Gauges of both roles
+/// Users with a live, logged-in connection.
+pub const USERS_ONLINE: Key = Key::new("users_online", "Users with a live, logged-in connection");
+
+// The servers' side of the books: counters
+/// Requests that came in and were counted as owed an answer.
+pub const REQUESTS_RECEIVED: Key = Key::new("requests_received", "Requests taken in; each is owed one answer");
+/// Requests that were answered.
+pub const REQUESTS_ANSWERED: Key = Key::new("requests_answered", "Requests that got their one answer");
+/// Grabs taken in, a part of the requests.
+pub const GRABS_RECEIVED: Key = Key::new("grabs_received", "Grabs taken in, a part of the requests");
+/// Prizes handed to SETs for the first time.
+pub const PRIZES_ISSUED: Key = Key::new("prizes_issued", "Prizes issued to SETs, first issues only");
+/// Wins committed to the ledger, over its whole life.
+pub const PRIZES_WON: Key = Key::new("prizes_won", "Wins in the ledger since it was made");
+/// Money of those wins.
+pub const PAID_FEN: Key = Key::new("paid_fen", "Money of the wins in the ledger, in fen");
+
+// The users' side of the books: counters
+/// Grabs that the schedule had due.
+pub const GRABS_PLANNED: Key = Key::new("grabs_planned", "Grabs that the schedule had due");
+/// Grabs written to a socket.
+pub const GRABS_SENT: Key = Key::new("grabs_sent", "Grabs written to a socket");
+/// Grabs whose answer arrived.
+pub const GRABS_ANSWERED: Key = Key::new("grabs_answered", "Grabs whose answer arrived");
+/// Distinct prizes that users were told they won.
+pub const PRIZES_RECEIVED: Key = Key::new("prizes_received", "Distinct prizes that users were told they won");
+/// Money of those prizes.
+pub const RECEIVED_FEN: Key = Key::new("received_fen", "Money of the prizes that users were told they won, in fen");
+
+// Histograms of machines, microseconds
+/// From the planned send time to the answer.
+pub const LATENCY: Key = Key::new("latency_us", "From the planned send time of a Grab to its answer, in microseconds");
+/// From the planned to the actual send time.
+pub const SEND_LAG: Key =
+    Key::new("send_lag_us", "From the planned to the actual send time of a Grab, in microseconds");
+
+// Gauges of machines
+/// Clock offset against the NTP server.
+pub const CLOCK_OFFSET: Key =
+    Key::new("clock_offset_us", "Measured offset of the local clock from the NTP server, in microseconds");
+/// Bound on the error of that offset.
+pub const CLOCK_ERROR: Key = Key::new("clock_error_us", "Bound on the error of the clock offset, in microseconds");
