@@ -1,2 +1,346 @@
 //! The parts of an HTTP control surface that server, fleet machine and monitor share: bearer authentication, errors as
 //! JSON, serving until told to stop, and `/metrics` rendered from a `Sample`.
+//!
+//! Everything a stranger can make us hold is bounded here once: connections, header bytes and time, body bytes, the time
+//! one request may take.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Request, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::{Json, Router};
+use hongbao_proto::token::Verifier;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tower_http::limit::RequestBodyLimitLayer;
+
+use crate::report::{Key, Sample};
+
+/// Bytes that the body of a request may have.
+pub const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes that the request line and the headers may have together.
+pub const HEADER_BYTES_MAX: usize = 16 * 1024;
+
+/// Connections served at once; further ones wait in the listener's backlog.
+pub const CONNECTIONS_MAX: usize = 64;
+
+/// From the end of a request's headers to the start of its response.
+pub const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+
+/// For a request's headers to arrive, and for a kept-alive connection to send its next request.
+pub const HEADER_DEADLINE: Duration = Duration::from_secs(30);
+
+/// For running requests to end once [`serve`] was told to stop.
+pub const STOP_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Pause after a failed `accept`, which a lack of descriptors would otherwise turn into a busy loop.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The content type of [`metrics_text`].
+pub const METRICS_CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// A refusal as its caller reads it: `{"error":{"code":"not_found","message":"..."}}`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// Snake case, stable, for programs.
+    pub code: &'static str,
+    /// For people; its wording may change.
+    pub message: String,
+}
+
+impl ApiError {
+    /// An error of any status.
+    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into() }
+    }
+
+    /// 400 `bad_request`.
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_request", message)
+    }
+
+    /// 404 `not_found`.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", message)
+    }
+
+    /// 401 `unauthorized`; the response says which kind of authentication is expected.
+    pub fn unauthorized(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
+    }
+
+    /// 409 `conflict`.
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "conflict", message)
+    }
+
+    /// 503 `unavailable`.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
+    }
+
+    /// 500 `internal`.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body = Json(json!({ "error": { "code": self.code, "message": self.message } }));
+        let mut response = (self.status, body).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            let challenge = HeaderValue::from_static("Bearer realm=\"hongbao\"");
+            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        }
+        response
+    }
+}
+
+impl From<JsonRejection> for ApiError {
+    fn from(rejection: JsonRejection) -> Self {
+        Self::new(rejection.status(), "bad_request", rejection.body_text())
+    }
+}
+
+impl From<QueryRejection> for ApiError {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::new(rejection.status(), "bad_request", rejection.body_text())
+    }
+}
+
+/// `axum::Json` as an extractor whose rejection is an [`ApiError`].
+#[derive(Debug, FromRequest)]
+#[from_request(via(Json), rejection(ApiError))]
+pub struct JsonBody<T>(pub T);
+
+/// `axum::extract::Query` whose rejection is an [`ApiError`].
+#[derive(Debug, FromRequestParts)]
+#[from_request(via(axum::extract::Query), rejection(ApiError))]
+pub struct QueryParams<T>(pub T);
+
+/// Lets only callers with an administrator's bearer token (audience `hongbao-admin`: give a verifier of that audience)
+/// reach the routes of `router`. Routes merged into the result afterwards stay open.
+pub fn require_admin(router: Router, verifier: Arc<Verifier>) -> Router {
+    if router.has_routes() {
+        router.route_layer(middleware::from_fn_with_state(verifier, authenticate))
+    } else {
+        router
+    }
+}
+
+async fn authenticate(State(verifier): State<Arc<Verifier>>, request: Request, next: Next) -> Response {
+    let token = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| {
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    });
+    match token.map(|token| verifier.verify(token)) {
+        Some(Ok(_)) => next.run(request).await,
+        Some(Err(error)) => ApiError::unauthorized(error.to_string()).into_response(),
+        None => ApiError::unauthorized("a bearer token is required: `Authorization: Bearer ..`").into_response(),
+    }
+}
+
+async fn within_deadline(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(REQUEST_DEADLINE, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let message = format!("no answer within {} s", REQUEST_DEADLINE.as_secs());
+            ApiError::new(StatusCode::GATEWAY_TIMEOUT, "timeout", message).into_response()
+        }
+    }
+}
+
+/// Serves `router` until `shutdown` completes, then lets running requests end for at most [`STOP_DEADLINE`].
+///
+/// Unknown paths and methods are answered with an [`ApiError`], whatever fallback the router had.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let router = router
+        .fallback(|| async { ApiError::not_found("no such path") })
+        .method_not_allowed_fallback(|| async {
+            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not know that method")
+        })
+        .layer(middleware::from_fn(within_deadline))
+        .layer(DefaultBodyLimit::disable())
+        .layer(RequestBodyLimitLayer::new(BODY_BYTES_MAX));
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_DEADLINE).max_buf_size(HEADER_BYTES_MAX);
+
+    let graceful = GracefulShutdown::new();
+    let mut connections = JoinSet::new();
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => break,
+            Some(_ended) = connections.join_next() => {}
+            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
+                Ok((stream, _peer)) => {
+                    let service = TowerToHyperService::new(router.clone());
+                    let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+                    connections.spawn(async move {
+                        if let Err(error) = connection.await {
+                            tracing::trace!(%error, "http connection failed");
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::error!(%error, "cannot accept an http connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+    drop(listener);
+    if tokio::time::timeout(STOP_DEADLINE, graceful.shutdown()).await.is_err() {
+        tracing::warn!(connections = connections.len(), "http connections cut at the stop deadline");
+    }
+    Ok(())
+}
+
+/// Upper bounds of the buckets at `/metrics`, microseconds.
+const BUCKET_BOUNDS_US: [u64; 15] =
+    [50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000];
+
+/// Histograms over the life of a process, in fixed buckets: what `/metrics` shows, where a [`Sample`] holds one second.
+///
+/// Whoever takes the samples adds each one once.
+#[derive(Debug, Clone, Default)]
+pub struct CumulativeHistograms(BTreeMap<Key, Buckets>);
+
+#[derive(Debug, Clone, Default)]
+struct Buckets {
+    /// One more than there are bounds: what lies above the last.
+    counts: [u64; BUCKET_BOUNDS_US.len() + 1],
+    count: u64,
+    sum_us: u128,
+}
+
+impl CumulativeHistograms {
+    /// Adds a second's histograms.
+    pub fn add(&mut self, sample: &Sample) {
+        for (key, histogram) in &sample.histograms {
+            let buckets = self.0.entry(*key).or_default();
+            for value in histogram.iter_recorded() {
+                let (us, count) = (value.value_iterated_to(), value.count_at_value());
+                let index = BUCKET_BOUNDS_US.partition_point(|&bound| bound < us);
+                buckets.counts[index] += count;
+                buckets.count += count;
+                buckets.sum_us += u128::from(us) * u128::from(count);
+            }
+        }
+    }
+}
+
+/// Renders `sample` as OpenMetrics text: counters as `hongbao_<prefix>_<name>_total`, gauges as `hongbao_<prefix>_<name>`,
+/// histograms in seconds. Keys of one name are one family, told apart by their label. The sample's own histograms are not
+/// looked at: they hold one second only.
+pub fn metrics_text(prefix: &str, sample: &Sample, histograms: &CumulativeHistograms) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Snapshot {
+        prefix: format!("hongbao_{prefix}"),
+        counters: by_family(&sample.counters),
+        gauges: by_family(&sample.gauges),
+        histograms: histograms.clone(),
+    }));
+    let mut text = String::new();
+    match prometheus_client::encoding::text::encode(&mut text, &registry) {
+        Ok(()) => text,
+        // Writing to a String cannot fail, and the snapshot has no failure of its own.
+        Err(std::fmt::Error) => unreachable!("formatting into memory failed"),
+    }
+}
+
+/// [`metrics_text`] as the response of a `/metrics` handler.
+pub fn metrics_response(prefix: &str, sample: &Sample, histograms: &CumulativeHistograms) -> Response {
+    ([(CONTENT_TYPE, METRICS_CONTENT_TYPE)], metrics_text(prefix, sample, histograms)).into_response()
+}
+
+type Families<V> = BTreeMap<&'static str, Vec<(Key, V)>>;
+
+fn by_family<V: Copy>(values: &[(Key, V)]) -> Families<V> {
+    let mut families = Families::new();
+    for &(key, value) in values {
+        families.entry(key.name).or_default().push((key, value));
+    }
+    families
+}
+
+#[derive(Debug)]
+struct Snapshot {
+    prefix: String,
+    counters: Families<u64>,
+    gauges: Families<i64>,
+    histograms: CumulativeHistograms,
+}
+
+impl Collector for Snapshot {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
+        for (name, members) in &self.counters {
+            let name = format!("{}_{name}", self.prefix);
+            let mut family = encoder.encode_descriptor(&name, members[0].0.help, None, MetricType::Counter)?;
+            for (key, value) in members {
+                match key.label {
+                    Some(label) => {
+                        family.encode_family(&[label])?.encode_counter::<NoLabelSet, _, u64>(value, None)?;
+                    }
+                    None => family.encode_counter::<NoLabelSet, _, u64>(value, None)?,
+                }
+            }
+        }
+        for (name, members) in &self.gauges {
+            let name = format!("{}_{name}", self.prefix);
+            let mut family = encoder.encode_descriptor(&name, members[0].0.help, None, MetricType::Gauge)?;
+            for (key, value) in members {
+                match key.label {
+                    Some(label) => family.encode_family(&[label])?.encode_gauge(value)?,
+                    None => family.encode_gauge(value)?,
+                }
+            }
+        }
+        for (key, buckets) in &self.histograms.0 {
+            let name = format!("{}_{}_seconds", self.prefix, key.name.strip_suffix("_us").unwrap_or(key.name));
+            let mut family = encoder.encode_descriptor(&name, key.help, None, MetricType::Histogram)?;
+            let bounds = BUCKET_BOUNDS_US.iter().map(|&us| seconds(us.into())).chain([f64::INFINITY]);
+            let counts: Vec<(f64, u64)> = bounds.zip(buckets.counts).collect();
+            let sum = seconds(buckets.sum_us);
+            match key.label {
+                Some(label) => {
+                    let labels = [label];
+                    let mut member = family.encode_family(&labels)?;
+                    member.encode_histogram::<NoLabelSet>(sum, buckets.count, &counts, None)?;
+                }
+                None => family.encode_histogram::<NoLabelSet>(sum, buckets.count, &counts, None)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn seconds(us: u128) -> f64 {
+    us as f64 / 1e6
+}

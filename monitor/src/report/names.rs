@@ -54,3 +54,13 @@ pub const CLOCK_OFFSET: Key =
     Key::new("clock_offset_us", "Measured offset of the local clock from the NTP server, in microseconds");
 /// Bound on the error of that offset.
 pub const CLOCK_ERROR: Key = Key::new("clock_error_us", "Bound on the error of the clock offset, in microseconds");
+
+// Of the reporting itself
+/// Gauge, 1 in the last report of a process that takes its leave. Added by `Reporter::run_until`, read by the dashboard,
+/// never recorded.
+pub const FINAL_REPORT: Key = Key::new("final_report", "1 in the last report of a process");
+
+/// Counters whose total comes from a durable ledger and not from the running process: what a restarted process reports
+/// goes on where the ended one stood, and *replaces* its total. The totals of every other counter start at 0 with each
+/// process, and add up over the instances of one name.
+pub const OF_THE_LEDGER: [&str; 2] = [PRIZES_WON.name, PAID_FEN.name];
