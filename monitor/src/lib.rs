@@ -5,4 +5,5 @@
 
 pub mod credentials;
 pub mod http;
+pub mod process;
 pub mod report;
