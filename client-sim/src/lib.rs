@@ -1,1 +1,11 @@
-//! Placeholder.
+//! The simulated fleet. [`machine`] is one client host with its users; [`fleet`] starts several, gives them one schedule and
+//! judges what they saw. What they share lies below: the schedule, the clock, the shapes of their conversation.
+
+pub mod backoff;
+pub mod clock;
+pub mod histogram;
+pub mod ids;
+pub mod ntp_responder;
+pub mod process;
+pub mod schedule;
+pub mod source;
