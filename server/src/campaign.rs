@@ -1,9 +1,15 @@
 //! Campaigns as values: what is given away, when, and how much each prize is worth.
+//!
+//! Everything here is a pure function. The draw above all: its seed is committed to (by SHA-256) before the first prize
+//! and published after the last, so that anyone can compute every amount again, in any language, from [`amount_of`]'s text.
 
 use std::fmt;
 
 use hongbao_proto::{CampaignId, Fen, Serial};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::limits::{CAMPAIGN_TITLE_CHARS_MAX, CAMPAIGN_TOTAL_MAX};
 
 /// Wall-clock time, Unix milliseconds.
 pub type UnixMs = u64;
@@ -11,6 +17,58 @@ pub type UnixMs = u64;
 /// What the amounts of a campaign are drawn with. Secret until no more can be won.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Seed(pub [u8; 32]);
+
+/// A text that is not a seed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a seed is 64 hexadecimal digits")]
+pub struct SeedError;
+
+impl Seed {
+    /// A fresh seed from the system's randomness.
+    pub fn generate() -> Result<Seed, getrandom::Error> {
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes)?;
+        Ok(Seed(bytes))
+    }
+
+    /// Reads 64 hexadecimal digits.
+    pub fn from_hex(text: &str) -> Result<Seed, SeedError> {
+        let digits = text.as_bytes();
+        if digits.len() != 64 {
+            return Err(SeedError);
+        }
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = (hex_digit(pair[0])? << 4) | hex_digit(pair[1])?;
+        }
+        Ok(Seed(bytes))
+    }
+
+    /// 64 lower-case hexadecimal digits. Says the secret: only for a campaign of which nothing more can be won.
+    pub fn to_hex(&self) -> String {
+        hex(&self.0)
+    }
+
+    /// The commitment to this seed, SHA-256 of its 32 bytes: published at creation.
+    pub fn sha256(&self) -> [u8; 32] {
+        Sha256::digest(self.0).into()
+    }
+}
+
+/// Lower-case hexadecimal digits of `bytes`.
+pub fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|nibble| char::from(DIGITS[usize::from(nibble)])).collect()
+}
+
+fn hex_digit(digit: u8) -> Result<u8, SeedError> {
+    match digit {
+        b'0'..=b'9' => Ok(digit - b'0'),
+        b'a'..=b'f' => Ok(digit - b'a' + 10),
+        b'A'..=b'F' => Ok(digit - b'A' + 10),
+        _ => Err(SeedError),
+    }
+}
 
 impl fmt::Debug for Seed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -63,7 +121,59 @@ impl CampaignTerms {
     pub fn amount(&self, serial: Serial) -> Fen {
         amount_of(&self.seed, self.amounts, serial)
     }
+
+    /// The exact sum of all prizes: what the campaign's fund must hold. One hash per prize, unless all are worth the same.
+    ///
+    /// Fits an `i64` for terms that pass [`CampaignTerms::check`]; saturates for others.
+    pub fn total_amount(&self) -> Fen {
+        if self.amounts.min == self.amounts.max {
+            return Fen(self.total.saturating_mul(self.amounts.min.0));
+        }
+        Fen((0..self.total).fold(0, |sum: u64, serial| sum.saturating_add(self.amount(Serial(serial)).0)))
+    }
+
+    /// Refuses terms that contradict themselves or exceed a limit, in one line for a person.
+    pub fn check(&self) -> Result<(), String> {
+        let Amounts { min, max } = self.amounts;
+        if self.total == 0 || self.total > CAMPAIGN_TOTAL_MAX {
+            return Err(format!("total {} is outside 1..={CAMPAIGN_TOTAL_MAX}", self.total));
+        }
+        if self.rate_per_second == 0 {
+            return Err("rate_per_second 0 would never issue a prize".to_owned());
+        }
+        if min == Fen::ZERO || min > max {
+            return Err(format!(
+                "amounts {}..={} fen: the smallest must be at least 1 and at most the largest",
+                min.0, max.0
+            ));
+        }
+        if u128::from(self.total) * u128::from(max.0) > I64_MAX {
+            return Err(format!(
+                "total {} times the largest amount {} fen exceeds what the books can hold",
+                self.total, max.0
+            ));
+        }
+        if let Some(ends_at) = self.ends_at
+            && ends_at <= self.starts_at
+        {
+            return Err(format!("ends_at {ends_at} is not after starts_at {}", self.starts_at));
+        }
+        if u128::from(self.starts_at.max(self.ends_at.unwrap_or(0))) > I64_MAX {
+            return Err("a time is beyond what the books can hold".to_owned());
+        }
+        let title_chars = self.title.chars().count();
+        if title_chars > CAMPAIGN_TITLE_CHARS_MAX {
+            return Err(format!("title has {title_chars} characters; at most {CAMPAIGN_TITLE_CHARS_MAX} are kept"));
+        }
+        if self.per_user_limit == Some(0) {
+            return Err("per_user_limit 0 would let nobody win; leave it out for no limit".to_owned());
+        }
+        Ok(())
+    }
 }
+
+/// SQL's integers end here.
+const I64_MAX: u128 = (1 << 63) - 1;
 
 /// How a campaign ended for good: nothing can be won any more and the rest of its fund has been given back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +203,227 @@ pub struct Campaign {
     pub paid: Fen,
 }
 
-/// The amount of one prize. Placeholder to be replaced.
-pub fn amount_of(_seed: &Seed, amounts: Amounts, _serial: Serial) -> Fen {
-    amounts.min
+/// Where in its life a campaign is. Says nothing of its stock: an open campaign may be sold out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Before its start.
+    Scheduled,
+    /// Prizes are issued.
+    Open,
+    /// Ended, stopped or settled: no prize is issued any more.
+    Over,
+}
+
+impl Campaign {
+    /// The phase at `now`. A campaign that was stopped before it started is over, whatever its start says.
+    pub fn phase(&self, now: UnixMs) -> Phase {
+        let ended = self.terms.ends_at.is_some_and(|at| now >= at);
+        let stopped = self.stopped_at.is_some_and(|at| now >= at);
+        if self.settlement.is_some() || stopped || ended {
+            Phase::Over
+        } else if now < self.terms.starts_at {
+            Phase::Scheduled
+        } else {
+            Phase::Open
+        }
+    }
+}
+
+/// The amount of one prize, so that anyone can check a draw with SHA-256 in any language:
+///
+/// 1. `h` = SHA-256 over 40 bytes: the 32 bytes of the seed, then the serial as 8 bytes, big-endian;
+/// 2. `x` = the first 8 bytes of `h` as an unsigned big-endian number;
+/// 3. amount = `min + ((x * (max - min + 1)) >> 64)`, in integers wide enough for the product (128 bits).
+///
+/// In Python: `lo + (int.from_bytes(sha256(seed + n.to_bytes(8, "big")).digest()[:8], "big") * (hi - lo + 1) >> 64)`.
+///
+/// Uniform over `min..=max`, both included, but for a bias below 2^-64 × the width. Requires `min <= max`.
+pub fn amount_of(seed: &Seed, amounts: Amounts, serial: Serial) -> Fen {
+    let mut hash = Sha256::new_with_prefix(seed.0);
+    hash.update(serial.0.to_be_bytes());
+    let hash: [u8; 32] = hash.finalize().into();
+    let [a, b, c, d, e, f, g, h, ..] = hash;
+    let x = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+    let width = u128::from(amounts.max.0.saturating_sub(amounts.min.0)) + 1;
+    let offset =
+        u64::try_from((u128::from(x) * width) >> 64).expect("x < 2^64, so the product shifted is below the width");
+    Fen(amounts.min.0 + offset)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn terms() -> CampaignTerms {
+        CampaignTerms {
+            title: "rain".to_owned(),
+            kind: CampaignKind::Rain,
+            total: 1_000,
+            rate_per_second: 10,
+            amounts: Amounts { min: Fen(1), max: Fen(200) },
+            seed: Seed([7; 32]),
+            starts_at: 1_000,
+            ends_at: Some(2_000),
+            per_user_limit: Some(3),
+        }
+    }
+
+    /// SHA-256 of one padded block, written from FIPS 180-4: shares nothing with the crate that `amount_of` uses. Its
+    /// constants are roots of primes, computed here too.
+    fn plain_sha256_of_40_bytes(message: &[u8; 40]) -> [u8; 32] {
+        // The first 32 bits of the fraction of prime^(1/power), by bisection over integers.
+        fn root_fraction(prime: u128, power: u32) -> u32 {
+            let fits = |root: u128| match power {
+                2 => root * root <= prime << 64,
+                // root < 2^36 here: its cube stays below 2^108, as does prime << 96.
+                _ => root * root * root <= prime << 96,
+            };
+            let (mut low, mut high) = (0u128, 1 << 37);
+            while high - low > 1 {
+                let middle = (low + high) / 2;
+                if fits(middle) { low = middle } else { high = middle }
+            }
+            u32::try_from(low & 0xffff_ffff).unwrap()
+        }
+        let primes: Vec<u128> = (2..312u128).filter(|n| (2..*n).all(|d| n % d != 0)).collect();
+        let k: Vec<u32> = primes[..64].iter().map(|p| root_fraction(*p, 3)).collect();
+        let mut state: Vec<u32> = primes[..8].iter().map(|p| root_fraction(*p, 2)).collect();
+        let mut block = [0u8; 64];
+        block[..40].copy_from_slice(message);
+        block[40] = 0x80;
+        block[56..].copy_from_slice(&(40u64 * 8).to_be_bytes());
+        let mut w: Vec<u32> = block.chunks(4).map(|c| u32::from_be_bytes(c.try_into().unwrap())).collect();
+        for i in 16..64 {
+            let s0 = w[i - 15].rotate_right(7) ^ w[i - 15].rotate_right(18) ^ (w[i - 15] >> 3);
+            let s1 = w[i - 2].rotate_right(17) ^ w[i - 2].rotate_right(19) ^ (w[i - 2] >> 10);
+            w.push(w[i - 16].wrapping_add(s0).wrapping_add(w[i - 7]).wrapping_add(s1));
+        }
+        let mut v = state.clone();
+        for i in 0..64 {
+            let s1 = v[4].rotate_right(6) ^ v[4].rotate_right(11) ^ v[4].rotate_right(25);
+            let choose = (v[4] & v[5]) ^ (!v[4] & v[6]);
+            let t1 = v[7].wrapping_add(s1).wrapping_add(choose).wrapping_add(k[i]).wrapping_add(w[i]);
+            let s0 = v[0].rotate_right(2) ^ v[0].rotate_right(13) ^ v[0].rotate_right(22);
+            let t2 = s0.wrapping_add((v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]));
+            v.rotate_right(1);
+            v[4] = v[4].wrapping_add(t1);
+            v[0] = t1.wrapping_add(t2);
+        }
+        state.iter_mut().zip(v).for_each(|(s, v)| *s = s.wrapping_add(v));
+        let bytes: Vec<u8> = state.iter().flat_map(|s| s.to_be_bytes()).collect();
+        bytes.try_into().unwrap()
+    }
+
+    #[test]
+    fn the_draw_is_the_published_one() {
+        // Computed with Python's hashlib by the line in the documentation of `amount_of`.
+        let amounts = Amounts { min: Fen(1), max: Fen(20_000) };
+        let seed = Seed(std::array::from_fn(|i| u8::try_from(i).unwrap()));
+        let drawn: Vec<u64> = (0..8).map(|n| amount_of(&seed, amounts, Serial(n)).0).collect();
+        assert_eq!(drawn, [13269, 7530, 9016, 4377, 9255, 13775, 2208, 17625]);
+    }
+
+    #[test]
+    fn both_ends_of_the_amounts_are_reached_and_all_between_about_equally_often() {
+        let amounts = Amounts { min: Fen(11), max: Fen(20) };
+        let mut seen = [0u32; 10];
+        for n in 0..100_000 {
+            seen[usize::try_from(amount_of(&Seed([9; 32]), amounts, Serial(n)).0 - 11).unwrap()] += 1;
+        }
+        // 10,000 expected with a standard deviation of 95: five of them.
+        assert!(seen.iter().all(|count| (9_525..=10_475).contains(count)), "{seen:?}");
+    }
+
+    #[test]
+    fn a_seed_survives_its_text_and_is_never_shown_by_debug() {
+        let seed = Seed::generate().unwrap();
+        assert_ne!(seed, Seed::generate().unwrap());
+        assert_eq!(Seed::from_hex(&seed.to_hex()), Ok(seed));
+        assert_eq!(Seed::from_hex(&seed.to_hex().to_uppercase()), Ok(seed));
+        for text in ["", "00", &"0".repeat(63), &"0".repeat(65), &"g".repeat(64), &"é".repeat(32)] {
+            assert_eq!(Seed::from_hex(text), Err(SeedError));
+        }
+        assert_eq!(format!("{seed:?}"), "Seed(..)");
+        // SHA-256 of 32 zero bytes.
+        assert_eq!(hex(&Seed([0; 32]).sha256()), "66687aadf862bd776c8fc18b8e9f8e20089714856ee233b3902a591d0d5f2925");
+    }
+
+    #[test]
+    fn each_bad_term_is_refused_by_name() {
+        assert_eq!(terms().check(), Ok(()));
+        let refusals: [(&str, fn(&mut CampaignTerms)); 12] = [
+            ("total 0", |t| t.total = 0),
+            ("total 10000001", |t| t.total = CAMPAIGN_TOTAL_MAX + 1),
+            ("rate_per_second", |t| t.rate_per_second = 0),
+            ("amounts 0..=200", |t| t.amounts.min = Fen(0)),
+            ("amounts 201..=200", |t| t.amounts.min = Fen(201)),
+            ("exceeds", |t| t.amounts.max = Fen(u64::MAX)),
+            ("exceeds", |t| t.amounts.max = Fen(u64::MAX / 2 / 1_000 + 1)),
+            ("ends_at 1000 is not after", |t| t.ends_at = Some(1_000)),
+            ("time", |t| t.ends_at = Some(u64::MAX)),
+            ("time", |t| (t.starts_at, t.ends_at) = (u64::MAX, None)),
+            ("201 characters", |t| t.title = "红".repeat(201)),
+            ("per_user_limit", |t| t.per_user_limit = Some(0)),
+        ];
+        for (expected, spoil) in refusals {
+            let mut terms = terms();
+            spoil(&mut terms);
+            let refusal = terms.check().unwrap_err();
+            assert!(refusal.contains(expected), "{refusal:?} lacks {expected:?}");
+        }
+    }
+
+    #[test]
+    fn a_campaign_is_scheduled_then_open_then_over() {
+        let mut campaign = Campaign {
+            id: CampaignId::new(1).unwrap(),
+            created_at: 0,
+            terms: terms(),
+            stopped_at: None,
+            settlement: None,
+            won: 0,
+            paid: Fen::ZERO,
+        };
+        let phases = |c: &Campaign| [999, 1_000, 1_999, 2_000].map(|now| c.phase(now));
+        assert_eq!(phases(&campaign), [Phase::Scheduled, Phase::Open, Phase::Open, Phase::Over]);
+        campaign.stopped_at = Some(1_500);
+        assert_eq!(phases(&campaign), [Phase::Scheduled, Phase::Open, Phase::Over, Phase::Over]);
+        campaign.stopped_at = Some(500);
+        assert_eq!(phases(&campaign), [Phase::Over; 4]);
+        campaign.stopped_at = None;
+        campaign.terms.ends_at = None;
+        assert_eq!(campaign.phase(u64::MAX), Phase::Open);
+        campaign.settlement = Some(Settlement { settled_at: 1, refunded: Fen::ZERO });
+        assert_eq!(phases(&campaign), [Phase::Over; 4]);
+    }
+
+    proptest! {
+        #[test]
+        fn an_amount_is_what_a_plain_reading_of_the_rule_says_and_keeps_its_bounds(
+            seed: [u8; 32], serial: u64, a in 1u64.., b in 1u64..,
+        ) {
+            let amounts = Amounts { min: Fen(a.min(b)), max: Fen(a.max(b)) };
+            let amount = amount_of(&Seed(seed), amounts, Serial(serial));
+            prop_assert!(amounts.min <= amount && amount <= amounts.max);
+            prop_assert_eq!(amount, amount_of(&Seed(seed), amounts, Serial(serial)));
+
+            let mut message = [0; 40];
+            message[..32].copy_from_slice(&seed);
+            message[32..].copy_from_slice(&serial.to_be_bytes());
+            let x = plain_sha256_of_40_bytes(&message)[..8].iter().fold(0u128, |x, byte| x << 8 | u128::from(*byte));
+            let width = u128::from(amounts.max.0 - amounts.min.0 + 1);
+            prop_assert_eq!(u128::from(amount.0), u128::from(amounts.min.0) + (x * width >> 64));
+        }
+
+        #[test]
+        fn the_total_is_the_sum_of_all_prizes(seed: [u8; 32], total in 1u64..50, min in 1u64..1_000, width in 0u64..1_000) {
+            let amounts = Amounts { min: Fen(min), max: Fen(min + width) };
+            let terms = CampaignTerms { seed: Seed(seed), total, amounts, ..terms() };
+            let sum: u64 = (0..total).map(|n| terms.amount(Serial(n)).0).sum();
+            prop_assert_eq!(terms.total_amount(), Fen(sum));
+        }
+    }
 }

@@ -3,6 +3,11 @@
 //! [`Ledger`] is what the rest of the server knows of it. Its embedded implementation is SQLite (`sqlite`); `writer` owns
 //! one on a thread of its own and commits in groups whatever has arrived meanwhile.
 
+pub mod audit;
+mod schema;
+pub mod sqlite;
+pub mod writer;
+
 use hongbao_proto::{CampaignId, Fen, RequestId, Serial, UserId};
 
 use crate::campaign::{Campaign, CampaignTerms, UnixMs};
@@ -49,6 +54,33 @@ pub enum Posting {
     },
 }
 
+impl Posting {
+    /// Whose it is. No posting touches what another user may see.
+    pub fn user(&self) -> UserId {
+        match self {
+            Posting::Claim(claim) => claim.user,
+            Posting::Acknowledge { user, .. } => *user,
+        }
+    }
+}
+
+/// Why a claim can never succeed. Stock that is issued as the ledger says never meets this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The campaign is not in the ledger.
+    #[error("no such campaign")]
+    NoSuchCampaign,
+    /// The campaign has been settled: the rest of its fund is gone.
+    #[error("the campaign is settled")]
+    Settled,
+    /// The serial is not below the campaign's total.
+    #[error("no such serial")]
+    NoSuchSerial,
+    /// The amount is not what the campaign's seed says.
+    #[error("the amount is not the drawn one")]
+    WrongAmount,
+}
+
 /// What became of a [`Posting`] once it is durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -63,7 +95,9 @@ pub enum Outcome {
     },
     /// The serial already is somebody's. Never seen unless stock was issued twice; the caller must drop the serial.
     Taken,
-    /// So many of the named prizes are the user's and acknowledged now.
+    /// The claim cannot be right and nothing moved; the caller must drop the serial.
+    Refused(Refusal),
+    /// So many of the named prizes (each counted once) are the user's and acknowledged now.
     Acknowledged {
         /// How many.
         count: u32,
@@ -95,7 +129,9 @@ pub enum LedgerError {
     #[error("ledger cannot be written: {0}")]
     Unavailable(String),
     /// Made by a newer version of this program.
-    #[error("ledger {path} has schema {found}; this version knows up to {known}: run the version that wrote it, or a newer one")]
+    #[error(
+        "ledger {path} has schema {found}; this version knows up to {known}: run the version that wrote it, or a newer one"
+    )]
     TooNew {
         /// Its file.
         path: String,
@@ -103,6 +139,20 @@ pub enum LedgerError {
         found: i64,
         /// Ours.
         known: i64,
+    },
+    /// Another process has it open. Two writers would each believe their own idea of the books.
+    #[error("ledger {path} is in use by another process")]
+    InUse {
+        /// Its file.
+        path: String,
+    },
+    /// The file is something else.
+    #[error("{path} is not a ledger of this program: {why}")]
+    Foreign {
+        /// The file.
+        path: String,
+        /// How that shows.
+        why: String,
     },
     /// No such campaign.
     #[error("campaign {0} does not exist")]
@@ -146,4 +196,9 @@ pub trait Ledger: Send {
 
     /// Writes something durable and forgettable: tells whether writing works again.
     fn probe(&mut self, now: UnixMs) -> Result<(), LedgerError>;
+
+    /// Before closing: puts the books in the form that is quickest to open. Durability does not depend on it.
+    fn checkpoint(&mut self) -> Result<(), LedgerError> {
+        Ok(())
+    }
 }

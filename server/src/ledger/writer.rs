@@ -1,0 +1,483 @@
+//! The thread that owns the ledger, and the bounded queue before it.
+//!
+//! Batching is natural: while one commit is on its way to the disk, requests gather; the next commit takes them all. There is
+//! no timer on this path, so a lone claim waits for nobody and a flood pays for one `fsync` per thousands of claims.
+//!
+//! **Order.** Every request sees all that were queued before it and none that were queued after it, as far as anyone can
+//! tell. What a user may see depends on that user's postings alone, so a read ([`Request::FirstAnswer`], [`Request::Recall`])
+//! of a user with nothing pending in the batch is answered at once, ahead of the commit: a storm of logins costs no commits. A
+//! read of a user with a posting pending waits for the batch's commit. A posting of a user whose read waits so, or a
+//! [`Request::Call`], commits what is pending first.
+//!
+//! A failed commit is told to everyone in it ([`Unavailable`]) and turns [`LedgerStatus::healthy`] off; the thread stays and
+//! tries again with each batch, and once a second with a probe when there is none.
+
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, JoinHandle, Thread};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use hongbao_proto::{RequestId, UserId};
+use rustc_hash::FxHashMap;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Ledger, LedgerError, Outcome, Posting, Recall, Win};
+use crate::campaign::UnixMs;
+use crate::limits::{LEDGER_BATCH_MAX, LEDGER_QUEUE_MAX};
+
+/// Between two attempts to find out whether a failing ledger works again.
+const PROBE_PERIOD: Duration = Duration::from_secs(1);
+
+/// The longest commit that the histogram tells apart, microseconds: one minute. Longer ones count as this.
+const COMMIT_MICROS_MAX: u64 = 60_000_000;
+
+/// Where the answer to a request goes. Called on the ledger's thread, once, and must not block.
+pub trait ReplyTo: Send + 'static {
+    /// Hands the answer over.
+    fn deliver(self, reply: Reply);
+}
+
+/// The ledger could not do it, and did nothing. Why is in [`LedgerStatus::last_error`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the ledger is unavailable")]
+pub struct Unavailable;
+
+/// The ledger's thread has ended; nothing was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the ledger is closed")]
+pub struct LedgerStopped;
+
+/// What became of a request, one variant for each kind of [`Request`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// To [`Request::Post`]; durable.
+    Posted(Result<Outcome, Unavailable>),
+    /// To [`Request::FirstAnswer`].
+    FirstAnswer(Result<Option<Win>, Unavailable>),
+    /// To [`Request::Recall`].
+    Recalled(Result<Recall, Unavailable>),
+}
+
+/// What the ledger's thread can be asked.
+pub enum Request<T: ReplyTo> {
+    /// Write this.
+    Post {
+        /// What.
+        posting: Posting,
+        /// Who is told.
+        reply_to: T,
+    },
+    /// What did this request of this user win?
+    FirstAnswer {
+        /// Whose.
+        user: UserId,
+        /// Which.
+        request: RequestId,
+        /// Who is told.
+        reply_to: T,
+    },
+    /// What must this user be told at login?
+    Recall {
+        /// Whose.
+        user: UserId,
+        /// Who is told.
+        reply_to: T,
+    },
+    /// Run this on the ledger, all earlier postings being durable. For administration: it holds up everybody.
+    Call(Box<dyn FnOnce(&mut dyn Ledger) + Send>),
+}
+
+/// A way into the ledger's queue. The thread ends when the last one is gone.
+pub struct LedgerHandle<T: ReplyTo> {
+    queue: mpsc::Sender<Request<T>>,
+}
+
+impl<T: ReplyTo> Clone for LedgerHandle<T> {
+    fn clone(&self) -> Self {
+        Self { queue: self.queue.clone() }
+    }
+}
+
+impl<T: ReplyTo> LedgerHandle<T> {
+    /// Queues a request, or gives it back if the queue is full or the ledger's thread has ended: it was not and will not be
+    /// done.
+    #[must_use = "a request given back was not done, and its sender is owed an answer"]
+    pub fn try_send(&self, request: Request<T>) -> Result<(), Request<T>> {
+        self.queue.try_send(request).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(request) | mpsc::error::TrySendError::Closed(request) => request,
+        })
+    }
+
+    /// Queues a request, waiting for room. Gives it back if the ledger's thread has ended.
+    #[must_use = "a request given back was not done, and its sender is owed an answer"]
+    pub async fn send(&self, request: Request<T>) -> Result<(), Request<T>> {
+        self.queue.send(request).await.map_err(|error| error.0)
+    }
+
+    /// Runs `f` on the ledger once all that was queued before is durable, and returns its result.
+    pub async fn call<R: Send + 'static>(
+        &self,
+        f: impl FnOnce(&mut dyn Ledger) -> R + Send + 'static,
+    ) -> Result<R, LedgerStopped> {
+        let (sender, receiver) = oneshot::channel();
+        let run = Request::Call(Box::new(move |ledger: &mut dyn Ledger| {
+            // A caller that has gone away no longer wants the result.
+            drop(sender.send(f(ledger)));
+        }));
+        self.send(run).await.map_err(|_| LedgerStopped)?;
+        receiver.await.map_err(|_| LedgerStopped)
+    }
+
+    /// Requests that wait in the queue, at most [`LEDGER_QUEUE_MAX`].
+    pub fn queue_depth(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity()
+    }
+}
+
+/// How the ledger fares: kept by its thread, read by anyone at any time. Cheap to clone.
+#[derive(Clone)]
+pub struct LedgerStatus(Arc<Status>);
+
+struct Status {
+    healthy: AtomicBool,
+    wins: AtomicU64,
+    paid_fen: AtomicU64,
+    batches: AtomicU64,
+    postings: AtomicU64,
+    failed_batches: AtomicU64,
+    last_error: Mutex<Option<String>>,
+    commits: Mutex<Commits>,
+}
+
+struct Commits {
+    micros: Histogram<u64>,
+    postings: Histogram<u64>,
+}
+
+impl LedgerStatus {
+    fn new() -> Self {
+        Self(Arc::new(Status {
+            healthy: AtomicBool::new(true),
+            wins: AtomicU64::new(0),
+            paid_fen: AtomicU64::new(0),
+            batches: AtomicU64::new(0),
+            postings: AtomicU64::new(0),
+            failed_batches: AtomicU64::new(0),
+            last_error: Mutex::new(None),
+            commits: Mutex::new(Commits { micros: micros_histogram(), postings: postings_histogram() }),
+        }))
+    }
+
+    /// Whether the last thing tried on the ledger worked.
+    pub fn healthy(&self) -> bool {
+        self.0.healthy.load(Relaxed)
+    }
+
+    /// Wins ever committed.
+    pub fn wins(&self) -> u64 {
+        self.0.wins.load(Relaxed)
+    }
+
+    /// Their money, fen.
+    pub fn paid_fen(&self) -> u64 {
+        self.0.paid_fen.load(Relaxed)
+    }
+
+    /// Transactions committed since the start.
+    pub fn batches(&self) -> u64 {
+        self.0.batches.load(Relaxed)
+    }
+
+    /// Postings committed in them.
+    pub fn postings(&self) -> u64 {
+        self.0.postings.load(Relaxed)
+    }
+
+    /// Transactions that failed, and were told so to all who waited for them.
+    pub fn failed_batches(&self) -> u64 {
+        self.0.failed_batches.load(Relaxed)
+    }
+
+    /// What went wrong last, even if it works again.
+    pub fn last_error(&self) -> Option<String> {
+        unpoisoned(&self.0.last_error).clone()
+    }
+
+    /// How long commits took since the last call, microseconds.
+    pub fn take_commit_latency(&self) -> Histogram<u64> {
+        std::mem::replace(&mut unpoisoned(&self.0.commits).micros, micros_histogram())
+    }
+
+    /// How many postings each commit carried since the last call.
+    pub fn take_batch_sizes(&self) -> Histogram<u64> {
+        std::mem::replace(&mut unpoisoned(&self.0.commits).postings, postings_histogram())
+    }
+
+    fn committed(&self, postings: usize, took: Duration) {
+        let postings = u64::try_from(postings).unwrap_or(u64::MAX);
+        add(&self.0.batches, 1);
+        add(&self.0.postings, postings);
+        let mut commits = unpoisoned(&self.0.commits);
+        commits.micros.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1));
+        commits.postings.saturating_record(postings);
+    }
+
+    fn works(&self) {
+        if !self.0.healthy.swap(true, Relaxed) {
+            tracing::info!("the ledger can be written again");
+        }
+    }
+
+    fn failed(&self, error: &LedgerError) {
+        if self.0.healthy.swap(false, Relaxed) {
+            tracing::error!(%error, "the ledger fails; no win is acknowledged until it works again");
+        }
+        *unpoisoned(&self.0.last_error) = Some(error.to_string());
+    }
+}
+
+/// Only the ledger's thread adds, so that no atomic addition is needed.
+fn add(counter: &AtomicU64, more: u64) {
+    counter.store(counter.load(Relaxed).wrapping_add(more), Relaxed);
+}
+
+/// The values behind these locks are whole at every moment, whoever panicked.
+fn unpoisoned<V>(lock: &Mutex<V>) -> MutexGuard<'_, V> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn micros_histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, COMMIT_MICROS_MAX, 3).expect("constant bounds are valid")
+}
+
+fn postings_histogram() -> Histogram<u64> {
+    let max = u64::try_from(LEDGER_BATCH_MAX).expect("fits");
+    Histogram::new_with_bounds(1, max, 3).expect("constant bounds are valid")
+}
+
+/// Starts the thread that owns `ledger`. `clock` gives the time that goes into the books.
+///
+/// The thread ends when every handle is gone and the queue is empty; the ledger is closed by then, its log folded into the
+/// main file.
+pub fn spawn<T: ReplyTo>(
+    ledger: Box<dyn Ledger>,
+    clock: fn() -> UnixMs,
+) -> (LedgerHandle<T>, LedgerStatus, JoinHandle<()>) {
+    let (sender, receiver) = mpsc::channel(LEDGER_QUEUE_MAX);
+    let status = LedgerStatus::new();
+    let mut writer = Writer {
+        ledger,
+        clock,
+        status: status.clone(),
+        postings: Vec::new(),
+        repliers: Vec::new(),
+        waiting: Vec::new(),
+        users: FxHashMap::default(),
+        next_probe: Instant::now(),
+    };
+    writer.publish_totals();
+    let thread = thread::Builder::new()
+        .name("ledger".to_owned())
+        .spawn(move || writer.run(receiver))
+        .expect("a thread can be started while the server starts");
+    (LedgerHandle { queue: sender }, status, thread)
+}
+
+/// A question about one user.
+enum Read {
+    FirstAnswer(RequestId),
+    Recall,
+}
+
+/// Why the requests of a user cannot be looked at alone, inside a batch.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// A posting of this user waits for the commit.
+    Posting,
+    /// And after it a read waits.
+    Read,
+}
+
+struct Writer<T: ReplyTo> {
+    ledger: Box<dyn Ledger>,
+    clock: fn() -> UnixMs,
+    status: LedgerStatus,
+    /// What the next commit holds; `repliers` runs beside it.
+    postings: Vec<Posting>,
+    repliers: Vec<T>,
+    /// Reads that the next commit holds up, in the order of the queue.
+    waiting: Vec<(UserId, Read, T)>,
+    /// The users in `postings` and `waiting`.
+    users: FxHashMap<UserId, Standing>,
+    next_probe: Instant,
+}
+
+impl<T: ReplyTo> Writer<T> {
+    fn run(mut self, mut queue: mpsc::Receiver<Request<T>>) {
+        let mut batch = Vec::with_capacity(LEDGER_BATCH_MAX);
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        loop {
+            let received = if self.status.healthy() {
+                Some(queue.blocking_recv_many(&mut batch, LEDGER_BATCH_MAX))
+            } else {
+                receive_until(&mut queue, &mut batch, &waker, self.next_probe)
+            };
+            if received == Some(0) {
+                break;
+            }
+            for request in batch.drain(..) {
+                self.apply(request);
+            }
+            self.flush();
+            self.probe_if_due();
+        }
+        if let Err(error) = self.ledger.checkpoint() {
+            self.status.failed(&error);
+            tracing::error!(%error, "the ledger's log could not be folded into its file; nothing is lost, the next start reads both");
+        }
+    }
+
+    fn apply(&mut self, request: Request<T>) {
+        match request {
+            Request::Post { posting, reply_to } => {
+                let user = posting.user();
+                if self.users.get(&user) == Some(&Standing::Read) {
+                    self.flush();
+                }
+                self.users.insert(user, Standing::Posting);
+                self.postings.push(posting);
+                self.repliers.push(reply_to);
+            }
+            Request::FirstAnswer { user, request, reply_to } => self.read(user, Read::FirstAnswer(request), reply_to),
+            Request::Recall { user, reply_to } => self.read(user, Read::Recall, reply_to),
+            Request::Call(call) => {
+                self.flush();
+                call(&mut *self.ledger);
+                self.publish_totals();
+            }
+        }
+    }
+
+    fn read(&mut self, user: UserId, read: Read, reply_to: T) {
+        match self.users.entry(user) {
+            Entry::Occupied(mut standing) => {
+                standing.insert(Standing::Read);
+                self.waiting.push((user, read, reply_to));
+            }
+            Entry::Vacant(_) => self.answer(user, &read, reply_to),
+        }
+    }
+
+    fn answer(&mut self, user: UserId, read: &Read, reply_to: T) {
+        let (reply, error) = match *read {
+            Read::FirstAnswer(request) => {
+                let (answer, error) = split(self.ledger.first_answer(user, request));
+                (Reply::FirstAnswer(answer), error)
+            }
+            Read::Recall => {
+                let (answer, error) = split(self.ledger.recall(user));
+                (Reply::Recalled(answer), error)
+            }
+        };
+        if let Some(error) = error {
+            self.fail(&error);
+        }
+        reply_to.deliver(reply);
+    }
+
+    /// Commits what is pending, answers it, then answers the reads that waited for it.
+    fn flush(&mut self) {
+        if !self.postings.is_empty() {
+            let started = Instant::now();
+            match self.ledger.post(&self.postings, (self.clock)()) {
+                Ok(outcomes) => {
+                    assert_eq!(outcomes.len(), self.postings.len(), "the ledger answers each posting");
+                    self.status.committed(outcomes.len(), started.elapsed());
+                    self.status.works();
+                    self.publish_totals();
+                    for (reply_to, outcome) in self.repliers.drain(..).zip(outcomes) {
+                        reply_to.deliver(Reply::Posted(Ok(outcome)));
+                    }
+                }
+                Err(error) => {
+                    add(&self.status.0.failed_batches, 1);
+                    self.fail(&error);
+                    for reply_to in self.repliers.drain(..) {
+                        reply_to.deliver(Reply::Posted(Err(Unavailable)));
+                    }
+                }
+            }
+            self.postings.clear();
+        }
+        let mut waiting = std::mem::take(&mut self.waiting);
+        for (user, read, reply_to) in waiting.drain(..) {
+            self.answer(user, &read, reply_to);
+        }
+        self.waiting = waiting;
+        self.users.clear();
+    }
+
+    fn probe_if_due(&mut self) {
+        if self.status.healthy() || Instant::now() < self.next_probe {
+            return;
+        }
+        match self.ledger.probe((self.clock)()) {
+            Ok(()) => self.status.works(),
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    fn fail(&mut self, error: &LedgerError) {
+        self.status.failed(error);
+        self.next_probe = Instant::now() + PROBE_PERIOD;
+    }
+
+    fn publish_totals(&mut self) {
+        match self.ledger.totals() {
+            Ok(totals) => {
+                self.status.0.wins.store(totals.won, Relaxed);
+                self.status.0.paid_fen.store(totals.paid.0, Relaxed);
+            }
+            Err(error) => self.fail(&error),
+        }
+    }
+}
+
+fn split<V>(result: Result<V, LedgerError>) -> (Result<V, Unavailable>, Option<LedgerError>) {
+    match result {
+        Ok(value) => (Ok(value), None),
+        Err(error) => (Err(Unavailable), Some(error)),
+    }
+}
+
+/// Wakes a thread that parks while it polls.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Receives into `batch`: how many (0: every handle is gone), or `None` when `deadline` passes first.
+fn receive_until<V>(
+    queue: &mut mpsc::Receiver<V>,
+    batch: &mut Vec<V>,
+    waker: &Waker,
+    deadline: Instant,
+) -> Option<usize> {
+    let mut context = Context::from_waker(waker);
+    loop {
+        if let Poll::Ready(received) = queue.poll_recv_many(&mut context, batch, LEDGER_BATCH_MAX) {
+            return Some(received);
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return None;
+        }
+        thread::park_timeout(left);
+    }
+}
