@@ -4,6 +4,7 @@
 //! half is what `hongbao-monitor` runs. Both speak `hongbao.report.v1`.
 
 pub mod credentials;
+pub mod dashboard;
 pub mod http;
 pub mod process;
 pub mod report;
