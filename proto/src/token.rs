@@ -121,6 +121,7 @@ impl Signer {
 }
 
 /// Checks tokens of one audience.
+#[derive(Clone)]
 pub struct Verifier {
     key: DecodingKey,
     validation: Validation,

@@ -1,5 +1,16 @@
 //! hongbao-server: persistent connections, prizes, and the ledger that remembers them.
+//!
+//! A request's way, downwards: `shard::reader` → `shard::set` → `stock` → `ledger::writer` → `ledger::sqlite`.
 
+pub mod admin;
+pub mod admission;
 pub mod campaign;
+pub mod config;
+pub mod ends;
+pub mod generator;
 pub mod ledger;
 pub mod limits;
+pub mod node;
+pub mod shard;
+pub mod stock;
+pub mod telemetry;

@@ -11,3 +11,73 @@ pub const LEDGER_BATCH_MAX: usize = 4 * 1024;
 
 /// Prizes of one campaign: the sum of their amounts is computed at creation, about 0.1 µs each.
 pub const CAMPAIGN_TOTAL_MAX: u64 = 10_000_000;
+
+/// Messages in a SET's queue.
+pub const SET_QUEUE_MAX: usize = 8 * 1024;
+
+/// Requests that met a full queue and wait, 16 bytes each, for their `Overloaded`. Beyond this a reader stops reading.
+pub const SET_REFUSALS_MAX: usize = 16 * 1024;
+
+/// Messages applied between two rounds of writing.
+pub const SET_BATCH_MAX: usize = 512;
+
+/// Answers gathered before they are written even if the batch goes on, bytes.
+pub const SET_OUTPUT_BYTES_MAX: usize = 256 * 1024;
+
+/// Connections of one SET at most, whatever is configured.
+pub const SET_CAPACITY_MAX: usize = 65_536;
+
+/// SETs of one node at most.
+pub const SETS_MAX: usize = 1_024;
+
+/// Read buffer of a shard, shared by its connections, bytes.
+pub const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// Bytes that a slow peer may leave unread in our memory before it is cut.
+pub const OUTBOX_BYTES_MAX: usize = 128 * 1024;
+
+/// A peer whose outbox has not run empty for so long is cut, seconds.
+pub const SLOW_SECONDS_MAX: u32 = 10;
+
+/// From the first byte of a frame to its last, seconds.
+pub const FRAME_SECONDS_MAX: u32 = 10;
+
+/// From our goodbye to the peer's own end, seconds; then the connection is torn down.
+pub const LINGER_SECONDS: u32 = 2;
+
+/// Announcements that wait in one SET while an earlier one is still being written.
+pub const ANNOUNCEMENTS_PENDING_MAX: usize = 64;
+
+/// Connections that an announcement or a farewell reaches between two batches.
+pub const SWEEP_STEP: usize = 256;
+
+/// Connections looked at by one step of the idle sweep; a full SET is swept in about 16 ticks.
+pub const IDLE_SWEEP_STEP: usize = SET_CAPACITY_MAX / 16;
+
+/// Requests a second that one connection may send, unless configured otherwise.
+pub const CONNECTION_RATE: u32 = 500;
+
+/// Serials returned to the generator in one message.
+pub const RETURN_BATCH_MAX: usize = 1_024;
+
+/// Messages in the generator's queue.
+pub const GENERATOR_QUEUE_MAX: usize = 4 * 1024;
+
+/// Hint with an `Overloaded`, milliseconds.
+pub const RETRY_AFTER_MS: u32 = 1_000;
+
+/// Kernel send buffer of a connection, bytes (the kernel doubles it): bounds what a peer that never reads can pin there.
+pub const SOCKET_SEND_BYTES: usize = 64 * 1024;
+
+/// Kernel receive buffer of a connection, bytes.
+pub const SOCKET_RECEIVE_BYTES: usize = 16 * 1024;
+
+const _: () = assert!(OUTBOX_BYTES_MAX >= 2 * hongbao_proto::limits::SERVER_FRAME_BYTES_MAX);
+const _: () = assert!(SCRATCH_BYTES > 2 * hongbao_proto::limits::CLIENT_FRAME_BYTES_MAX);
+const _: () = assert!(SET_BATCH_MAX <= SET_QUEUE_MAX);
+
+/// Characters of a campaign's title.
+pub const CAMPAIGN_TITLE_CHARS_MAX: usize = 200;
+
+/// Findings of one audit that are kept with their text; all are counted.
+pub const AUDIT_FINDINGS_MAX: usize = 100;

@@ -1,2 +1,175 @@
-//! Placeholder.
-fn main() {}
+//! The command line: serve, or one of the small tools beside it.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use hongbao_monitor::credentials::{load_secret, unix_seconds};
+use hongbao_proto::UserId;
+use hongbao_proto::token::{Audience, Signer};
+use hongbao_server::config::{LogFormat, Settings};
+use hongbao_server::ledger::audit::{audit, audit_journals};
+use hongbao_server::node::{Node, Stopped};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Push server for red envelopes and tickets: a million connections, nothing lost, nothing paid twice.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    tool: Option<Tool>,
+    #[command(flatten)]
+    serve: Serve,
+}
+
+#[derive(Debug, Args)]
+struct Serve {
+    /// Settings in TOML, keys as the flags below without the dashes in front; the environment and flags override them
+    #[arg(long, env = "HONGBAO_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+#[derive(Debug, Subcommand)]
+enum Tool {
+    /// Print a new random secret; put it into a file that only its owner can read
+    Secret,
+    /// Print a token signed with the shared secret
+    Token {
+        /// File with the secret; else HONGBAO_SECRET_FILE, else HONGBAO_SECRET
+        #[arg(long, value_name = "FILE")]
+        secret_file: Option<PathBuf>,
+        /// What it is good for
+        #[arg(long = "for", value_enum, default_value_t = Purpose::User)]
+        purpose: Purpose,
+        /// User id (1 to 2^53-1) for a user's token, else any name
+        #[arg(value_name = "SUBJECT")]
+        subject: String,
+        /// Lifetime
+        #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
+        ttl: Duration,
+    },
+    /// Check every invariant of a ledger file, offline; exit code 1 on any imbalance
+    Audit {
+        /// The ledger
+        #[arg(long, value_name = "FILE")]
+        ledger: PathBuf,
+        /// Journals of the fleet's machines to hold against it
+        #[arg(long = "journal", value_name = "FILE")]
+        journals: Vec<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Purpose {
+    /// Log in as the subject
+    User,
+    /// Call the HTTP surface of any process
+    Admin,
+    /// Report to the monitor
+    Report,
+}
+
+/// Bad usage or settings; nothing was touched.
+const EXIT_USAGE: u8 = 2;
+/// An imbalance was found.
+const EXIT_UNBALANCED: u8 = 1;
+/// Stopped, but not everything ran dry in time.
+const EXIT_CUT_SHORT: u8 = 3;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.tool {
+        None => serve(cli.serve),
+        Some(Tool::Secret) => secret(),
+        Some(Tool::Token { secret_file, purpose, subject, ttl }) => token(secret_file, purpose, &subject, ttl),
+        Some(Tool::Audit { ledger, journals, json }) => run_audit(&ledger, &journals, json),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("hongbao-server: {error:#}");
+            ExitCode::from(EXIT_USAGE)
+        }
+    }
+}
+
+fn serve(serve: Serve) -> anyhow::Result<ExitCode> {
+    let config = serve.settings.resolve(serve.config.as_deref())?;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.log_format {
+        LogFormat::Pretty => log.with_target(false).init(),
+        LogFormat::Json => log.json().init(),
+    }
+    // The main thread serves operators, reports and the generator; shards and the ledger have threads of their own.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let node = Node::start(config).await?;
+        let stop_asked = node.stop_asked();
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = stop_asked => {}
+        }
+        tokio::select! {
+            stopped = node.stop() => Ok(match stopped {
+                Stopped::InOrder => ExitCode::SUCCESS,
+                Stopped::CutShort => ExitCode::from(EXIT_CUT_SHORT),
+                Stopped::Unbalanced => ExitCode::from(EXIT_UNBALANCED),
+            }),
+            _ = terminate.recv() => at_once(),
+            _ = interrupt.recv() => at_once(),
+        }
+    })
+}
+
+/// A second signal: whoever sends it does not want to wait. The ledger is safe at every instant.
+fn at_once() -> ! {
+    tracing::warn!("second signal: ending at once");
+    std::process::exit(i32::from(EXIT_CUT_SHORT))
+}
+
+fn secret() -> anyhow::Result<ExitCode> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes)?;
+    writeln!(std::io::stdout(), "{}", hongbao_server::campaign::hex(&bytes))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn token(secret_file: Option<PathBuf>, purpose: Purpose, subject: &str, ttl: Duration) -> anyhow::Result<ExitCode> {
+    let audience = match purpose {
+        Purpose::User => Audience::User,
+        Purpose::Admin => Audience::Admin,
+        Purpose::Report => Audience::Report,
+    };
+    if audience == Audience::User {
+        let id = subject.parse().map_err(|_| anyhow::anyhow!("user id {subject:?} is not a number"))?;
+        UserId::new(id)?;
+    }
+    let signer = Signer::new(&load_secret(secret_file.as_deref())?);
+    writeln!(std::io::stdout(), "{}", signer.sign(subject, audience, unix_seconds(), ttl.as_secs())?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_audit(ledger: &std::path::Path, journals: &[PathBuf], json: bool) -> anyhow::Result<ExitCode> {
+    let report = if journals.is_empty() { audit(ledger)? } else { audit_journals(ledger, journals)? };
+    let mut out = std::io::stdout();
+    if json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
+    } else {
+        writeln!(out, "{report}")?;
+    }
+    Ok(if report.is_balanced() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_UNBALANCED) })
+}

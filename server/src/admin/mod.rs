@@ -1,0 +1,95 @@
+//! The operators' HTTP surface: loopback by default, a bearer token for everything but probes, metrics and the public list of
+//! campaigns, and an OpenAPI description of itself.
+
+mod campaigns;
+mod operations;
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::get;
+use axum::{Json, Router};
+use hongbao_monitor::http::{self, ApiError, CumulativeHistograms};
+use hongbao_proto::token::Verifier;
+use tokio::sync::{Notify, mpsc};
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::generator::{Command, StockBoard};
+use crate::ledger::writer::LedgerHandle;
+use crate::shard::message::Ticket;
+use crate::shard::set::Shared;
+use crate::telemetry::Telemetry;
+
+/// What the handlers work with.
+#[derive(Clone)]
+pub struct Admin {
+    /// The SETs, and where each user is.
+    pub shared: Arc<Shared>,
+    /// The generator's queue.
+    pub generator: mpsc::Sender<Command>,
+    /// The generator's word on each campaign.
+    pub stock: Arc<StockBoard>,
+    /// The ledger's queue.
+    pub ledger: LedgerHandle<Ticket>,
+    /// Every counter.
+    pub telemetry: Telemetry,
+    /// Asks the server to stop, in order.
+    pub stop: Arc<Notify>,
+    /// Whether new connections are taken in.
+    pub accepting: tokio::sync::watch::Receiver<bool>,
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "hongbao-server", description = "Campaigns, sessions, live books and the life of one server."),
+    modifiers(&BearerToken)
+)]
+struct Description;
+
+struct BearerToken;
+
+impl Modify for BearerToken {
+    fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
+        let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+        api.components.get_or_insert_default().add_security_scheme("bearer", scheme);
+    }
+}
+
+/// All routes, guarded where they must be.
+pub fn router(admin: Admin, verifier: Arc<Verifier>) -> Router {
+    let (guarded, mut api) = OpenApiRouter::with_openapi(Description::openapi())
+        .routes(routes!(campaigns::create, campaigns::list))
+        .routes(routes!(campaigns::inspect))
+        .routes(routes!(campaigns::stop))
+        .routes(routes!(operations::stats))
+        .routes(routes!(operations::sessions))
+        .routes(routes!(operations::kick))
+        .routes(routes!(operations::announce))
+        .routes(routes!(operations::drain))
+        .with_state(admin.clone())
+        .split_for_parts();
+    let (open, open_api) = OpenApiRouter::new()
+        .routes(routes!(campaigns::published))
+        .routes(routes!(operations::healthz))
+        .routes(routes!(operations::readyz))
+        .with_state(admin.clone())
+        .split_for_parts();
+    api.merge(open_api);
+    http::require_admin(guarded, verifier)
+        .merge(open)
+        .merge(Router::new().route("/metrics", get(metrics)).with_state(admin))
+        .route("/openapi.json", get(move || std::future::ready(Json(api))))
+}
+
+async fn metrics(State(admin): State<Admin>) -> Response {
+    http::metrics_response("server", &admin.telemetry.sample(), &CumulativeHistograms::default())
+}
+
+/// The server is on its way out: a part of it has ended before the request could be answered.
+fn stopping() -> ApiError {
+    ApiError::unavailable("the server is stopping")
+}

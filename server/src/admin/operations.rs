@@ -1,0 +1,241 @@
+//! Live books, sessions, announcements, probes, and the way out.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use bytes::BytesMut;
+use hongbao_monitor::http::{ApiError, JsonBody, QueryParams};
+use hongbao_monitor::process;
+use hongbao_proto::limits::ANNOUNCEMENT_BYTES_MAX;
+use hongbao_proto::v1::{self, server_frame::Event};
+use hongbao_proto::UserId;
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+use utoipa::{IntoParams, ToSchema};
+
+use super::{Admin, stopping};
+use crate::generator::Conservation;
+use crate::shard::message::{Control, Message, SessionInfo};
+
+/// Sessions in one page at most.
+const PAGE_MAX: usize = 1_000;
+
+/// How long a SET may take to answer an operator.
+const SET_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The live books of this server.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Stats {
+    /// Users logged in.
+    users_online: u64,
+    /// Connections open, logged in or not.
+    connections: u64,
+    requests: Requests,
+    /// issued = claimed + in_sets + in_flight + in_transit + returned + void; `residual` is what is missing from it.
+    prizes: Conservation,
+    ledger: LedgerStats,
+    process: ProcessStats,
+    sets: Vec<SetStats>,
+}
+
+/// received = answered + owed, in every SET at every moment; read one after the other, they may differ by what came between.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Requests {
+    received: u64,
+    answered: u64,
+    owed: u64,
+    grabs: u64,
+    /// Batches after which an equation of a SET did not hold. Reads 0.
+    broken_equations: u64,
+}
+
+/// Sums over the ledger's whole life, and its health.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct LedgerStats {
+    won: u64,
+    paid_fen: u64,
+    healthy: bool,
+    /// Why it is not.
+    last_error: Option<String>,
+    batches: u64,
+    postings: u64,
+}
+
+/// From /proc.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ProcessStats {
+    rss_bytes: u64,
+    cpu_seconds: f64,
+    open_descriptors: u64,
+}
+
+/// One SET at a glance.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SetStats {
+    set: usize,
+    connections: u64,
+    online: u64,
+    received: u64,
+    owed: u64,
+    queue_depth: usize,
+}
+
+/// Live books, with the conservation equations
+#[utoipa::path(get, path = "/v1/stats", security(("bearer" = [])), responses((status = 200, body = Stats)))]
+pub async fn stats(State(admin): State<Admin>) -> Json<Stats> {
+    let telemetry = &admin.telemetry;
+    #[allow(clippy::cast_precision_loss)] // microseconds of centuries
+    let cpu_seconds = process::cpu_micros() as f64 / 1e6;
+    Json(Stats {
+        users_online: telemetry.sum(|set| &set.online),
+        connections: telemetry.sum(|set| &set.connections),
+        requests: Requests {
+            received: telemetry.sum(|set| &set.received),
+            answered: telemetry.answered(),
+            owed: telemetry.sum(|set| &set.owed),
+            grabs: telemetry.sum(|set| &set.grabs),
+            broken_equations: telemetry.sum(|set| &set.broken_equations),
+        },
+        prizes: admin.stock.total(),
+        ledger: LedgerStats {
+            won: telemetry.ledger.wins(),
+            paid_fen: telemetry.ledger.paid_fen(),
+            healthy: telemetry.ledger.healthy(),
+            last_error: telemetry.ledger.last_error(),
+            batches: telemetry.ledger.batches(),
+            postings: telemetry.ledger.postings(),
+        },
+        process: ProcessStats { rss_bytes: process::resident_bytes(), cpu_seconds, open_descriptors: process::open_descriptors() },
+        sets: telemetry
+            .sets
+            .iter()
+            .enumerate()
+            .map(|(set, handle)| SetStats {
+                set,
+                connections: handle.tally.connections.get(),
+                online: handle.tally.online.get(),
+                received: handle.tally.received.get(),
+                owed: handle.tally.owed.get(),
+                queue_depth: handle.inbox.max_capacity() - handle.inbox.capacity(),
+            })
+            .collect(),
+    })
+}
+
+/// Which page.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct PageQuery {
+    /// The SET to begin at; 0 if absent.
+    #[serde(default)]
+    set: u32,
+    /// The slot to begin at; 0 if absent.
+    #[serde(default)]
+    slot: u32,
+    /// 1 to 1000; 100 if absent.
+    limit: Option<usize>,
+}
+
+/// A page of sessions.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SessionPage {
+    sessions: Vec<SessionInfo>,
+    /// Where the next page begins; absent on the last one.
+    next: Option<PageStart>,
+}
+
+/// Query parameters of the next page.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PageStart {
+    set: u32,
+    slot: u32,
+}
+
+/// List sessions, by SET and slot
+#[utoipa::path(get, path = "/v1/sessions", params(PageQuery), security(("bearer" = [])), responses((status = 200, body = SessionPage)))]
+pub async fn sessions(State(admin): State<Admin>, QueryParams(page): QueryParams<PageQuery>) -> Result<Json<SessionPage>, ApiError> {
+    let limit = page.limit.unwrap_or(100);
+    if !(1..=PAGE_MAX).contains(&limit) {
+        return Err(ApiError::bad_request(format!("limit {limit} is outside 1..={PAGE_MAX}")));
+    }
+    let mut found: Vec<SessionInfo> = Vec::new();
+    for (index, set) in admin.shared.sets.iter().enumerate().skip(page.set as usize) {
+        let (reply, answer) = oneshot::channel();
+        let from_slot = if index == page.set as usize { page.slot } else { 0 };
+        // One more than fits says that there is a next page, and where.
+        let list = Control::List { from_slot, limit: limit + 1 - found.len(), reply };
+        set.inbox.send(Message::Control(list)).await.map_err(|_| stopping())?;
+        let answer = tokio::time::timeout(SET_PATIENCE, answer).await;
+        found.extend(answer.map_err(|_| ApiError::unavailable(format!("SET {index} is too busy")))?.map_err(|_| stopping())?);
+        if found.len() > limit {
+            break;
+        }
+    }
+    let next = found.get(limit).map(|session| PageStart { set: session.set, slot: session.slot });
+    found.truncate(limit);
+    Ok(Json(SessionPage { sessions: found, next }))
+}
+
+/// End a user's connection
+#[utoipa::path(delete, path = "/v1/sessions/{user}", params(("user" = u64, Path)), security(("bearer" = [])),
+    responses((status = 202, description = "On its way"), (status = 404, description = "Not logged in here")))]
+pub async fn kick(State(admin): State<Admin>, Path(user): Path<u64>) -> Result<StatusCode, ApiError> {
+    let user = UserId::new(user).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let address = admin.shared.directory.find(user).ok_or_else(|| ApiError::not_found(format!("user {user} is not logged in here")))?;
+    let kick = Control::Kick { seat: address.seat, user };
+    admin.shared.sets[address.set as usize].inbox.send(Message::Control(kick)).await.map_err(|_| stopping())?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+/// What everybody is to read.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewAnnouncement {
+    /// 1 to 1024 bytes.
+    text: String,
+}
+
+/// Write a text to every logged-in connection
+#[utoipa::path(post, path = "/v1/announcements", request_body = NewAnnouncement, security(("bearer" = [])),
+    responses((status = 202, description = "On its way")))]
+pub async fn announce(State(admin): State<Admin>, JsonBody(new): JsonBody<NewAnnouncement>) -> Result<StatusCode, ApiError> {
+    if !(1..=ANNOUNCEMENT_BYTES_MAX).contains(&new.text.len()) {
+        return Err(ApiError::bad_request(format!("text has {} bytes; 1 to {ANNOUNCEMENT_BYTES_MAX} are allowed", new.text.len())));
+    }
+    let mut frame = BytesMut::new();
+    let event = Some(Event::Announcement(v1::Announcement { text: new.text }));
+    hongbao_proto::frame::append(&v1::ServerFrame { request_id: 0, event }, &mut frame);
+    let frame = frame.freeze();
+    for set in &admin.shared.sets {
+        set.inbox.send(Message::Control(Control::Announce(frame.clone()))).await.map_err(|_| stopping())?;
+    }
+    Ok(StatusCode::ACCEPTED)
+}
+
+/// Stop the server in order, as SIGTERM does
+#[utoipa::path(post, path = "/v1/drain", security(("bearer" = [])), responses((status = 202, description = "Begun")))]
+pub async fn drain(State(admin): State<Admin>) -> StatusCode {
+    admin.stop.notify_one();
+    StatusCode::ACCEPTED
+}
+
+/// The process runs
+#[utoipa::path(get, path = "/healthz", responses((status = 200)))]
+pub async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// Users can log in and win: connections are accepted and the ledger can be written
+#[utoipa::path(get, path = "/readyz", responses((status = 200), (status = 503, description = "With the reason")))]
+pub async fn readyz(State(admin): State<Admin>) -> Result<&'static str, ApiError> {
+    if !*admin.accepting.borrow() {
+        return Err(stopping());
+    }
+    if !admin.telemetry.ledger.healthy() {
+        let why = admin.telemetry.ledger.last_error().unwrap_or_default();
+        return Err(ApiError::unavailable(format!("the ledger cannot be written: {why}")));
+    }
+    Ok("ready\n")
+}

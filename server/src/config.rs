@@ -1,0 +1,370 @@
+//! Settings: a TOML file, overridden by the environment, overridden by flags; then checked as a whole, before anything is
+//! bound or created.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use hongbao_proto::token::{Audience, Secret, Verifier};
+use serde::Deserialize;
+
+use crate::limits;
+
+/// A setting that cannot be used, said in one line with the value and the remedy. Exit code 2.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file named by `--config` cannot be read.
+    #[error("config file {path}: {source}")]
+    Unreadable {
+        /// As given.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// It is not what it should be: bad TOML, an unknown key, a bad value.
+    #[error("config file {path}: {message}")]
+    Invalid {
+        /// As given.
+        path: PathBuf,
+        /// Where and what.
+        message: String,
+    },
+    /// Values that do not go together, or are out of range.
+    #[error("{0}")]
+    Contradiction(String),
+    /// No secret, or a bad one.
+    #[error(transparent)]
+    Secret(#[from] hongbao_monitor::credentials::CredentialError),
+    /// The public key for EdDSA tokens.
+    #[error("--user-key {path}: {message}")]
+    UserKey {
+        /// As given.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+/// `auto` or a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "toml::Value")]
+pub enum Count {
+    /// Chosen from the host's cores and limits.
+    Auto,
+    /// As given.
+    Exactly(NonZeroU32),
+}
+
+impl std::str::FromStr for Count {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Count::Auto),
+            number => number.parse().map(Count::Exactly).map_err(|_| format!("{number:?} is neither \"auto\" nor a number from 1 on")),
+        }
+    }
+}
+
+impl TryFrom<toml::Value> for Count {
+    type Error = String;
+    fn try_from(value: toml::Value) -> Result<Self, String> {
+        match value {
+            toml::Value::String(text) => text.parse(),
+            other => other.to_string().parse(),
+        }
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Pretty,
+    /// One JSON object per line.
+    Json,
+}
+
+macro_rules! settings {
+    ($($(#[$attribute:meta])* $name:ident: $type:ty,)*) => {
+        /// Every setting, as given: absent where a layer says nothing of it.
+        #[derive(Debug, Clone, Default, Args, Deserialize)]
+        #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+        pub struct Settings { $($(#[$attribute])* pub $name: Option<$type>,)* }
+
+        impl Settings {
+            /// What `self` leaves open is taken from `lower`.
+            fn over(self, lower: Self) -> Self {
+                Self { $($name: self.$name.or(lower.$name),)* }
+            }
+        }
+    };
+}
+
+settings! {
+    /// Address for users' connections [default: 0.0.0.0:7400]
+    #[arg(long, env = "HONGBAO_LISTEN", value_name = "ADDR:PORT")]
+    listen: SocketAddr,
+    /// Address of the admin HTTP surface; every route but the probes asks for a bearer token [default: 127.0.0.1:7402]
+    #[arg(long, env = "HONGBAO_ADMIN", value_name = "ADDR:PORT")]
+    admin: SocketAddr,
+    /// Monitor to report to once a second; none: no reports
+    #[arg(long, env = "HONGBAO_MONITOR", value_name = "ADDR:PORT")]
+    monitor: SocketAddr,
+    /// Name of this server in reports, unique among servers [default: server-1]
+    #[arg(long, env = "HONGBAO_NAME", value_name = "NAME")]
+    name: String,
+    /// Ledger file, made if it does not exist; its directory must be writable [default: hongbao.ledger]
+    #[arg(long, env = "HONGBAO_LEDGER", value_name = "FILE")]
+    ledger: PathBuf,
+    /// File with the shared secret that signs tokens; else HONGBAO_SECRET_FILE, else HONGBAO_SECRET (the secret itself)
+    #[arg(long, value_name = "FILE")]
+    secret_file: PathBuf,
+    /// Ed25519 public key (PEM): users' tokens are then EdDSA instead of HS256
+    #[arg(long, env = "HONGBAO_USER_KEY", value_name = "FILE")]
+    user_key: PathBuf,
+    /// Threads that serve connections, each with its own listener: auto (one per core) or a number [default: auto]
+    #[arg(long, env = "HONGBAO_SHARDS", value_name = "N|auto")]
+    shards: Count,
+    /// Partitions of connections over all shards: auto (two per shard) or a number, a multiple of the shards [default: auto]
+    #[arg(long, env = "HONGBAO_SETS", value_name = "N|auto")]
+    sets: Count,
+    /// Connections of one SET at most; a shard whose SETs are full stops listening [default: 20000]
+    #[arg(long, env = "HONGBAO_SET_CAPACITY", value_name = "CONNECTIONS")]
+    set_capacity: u32,
+    /// Grabs per second over the whole server; what is above is answered Overloaded; 0: no limit [default: 0]
+    #[arg(long, env = "HONGBAO_MAX_QPS", value_name = "PER_SECOND")]
+    max_qps: u32,
+    /// Requests per second of one connection; bursts of twice that are forgiven [default: 500]
+    #[arg(long, env = "HONGBAO_MAX_CONNECTION_QPS", value_name = "PER_SECOND")]
+    max_connection_qps: u32,
+    /// From a connection's first byte to its Login [default: 10s]
+    #[arg(long, env = "HONGBAO_LOGIN_TIMEOUT", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[serde(with = "humantime_serde")]
+    login_timeout: Duration,
+    /// Silence after which a connection is ended [default: 10m]
+    #[arg(long, env = "HONGBAO_IDLE_TIMEOUT", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[serde(with = "humantime_serde")]
+    idle_timeout: Duration,
+    /// How long an orderly stop may take before it is cut short [default: 15s]
+    #[arg(long, env = "HONGBAO_STOP_DEADLINE", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[serde(with = "humantime_serde")]
+    stop_deadline: Duration,
+    /// At a stop users are told to return after a while spread evenly over twice this [default: 5s]
+    #[arg(long, env = "HONGBAO_RETURN_AFTER", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[serde(with = "humantime_serde")]
+    return_after: Duration,
+    /// Tell every connection when a campaign opens or ends [default: true]
+    #[arg(long, env = "HONGBAO_NOTIFY_CAMPAIGNS", value_name = "BOOL")]
+    notify_campaigns: bool,
+    /// Written once everything is bound: JSON with the actual addresses
+    #[arg(long, env = "HONGBAO_READY_FILE", value_name = "FILE")]
+    ready_file: PathBuf,
+    /// How log lines look [default: pretty]
+    #[arg(long, env = "HONGBAO_LOG_FORMAT", value_enum)]
+    log_format: LogFormat,
+}
+
+/// Settings that were checked, with every default filled in.
+#[derive(Debug)]
+pub struct Config {
+    /// See [`Settings::listen`], as for all fields of the same name.
+    pub listen: SocketAddr,
+    #[allow(missing_docs)]
+    pub admin: SocketAddr,
+    #[allow(missing_docs)]
+    pub monitor: Option<SocketAddr>,
+    #[allow(missing_docs)]
+    pub name: String,
+    #[allow(missing_docs)]
+    pub ledger: PathBuf,
+    /// Signs reports' tokens, and checks everybody's.
+    pub secret: Secret,
+    /// Checks users' tokens.
+    pub user_verifier: Verifier,
+    #[allow(missing_docs)]
+    pub shards: u32,
+    #[allow(missing_docs)]
+    pub sets: u32,
+    #[allow(missing_docs)]
+    pub set_capacity: u32,
+    /// `None`: no limit.
+    pub max_qps: Option<NonZeroU32>,
+    #[allow(missing_docs)]
+    pub max_connection_qps: u32,
+    /// Whole seconds.
+    pub login_seconds: u32,
+    /// Whole seconds.
+    pub idle_seconds: u32,
+    #[allow(missing_docs)]
+    pub stop_deadline: Duration,
+    /// Milliseconds.
+    pub return_after_ms: u32,
+    #[allow(missing_docs)]
+    pub notify_campaigns: bool,
+    #[allow(missing_docs)]
+    pub ready_file: Option<PathBuf>,
+    #[allow(missing_docs)]
+    pub log_format: LogFormat,
+}
+
+impl Settings {
+    /// Reads the layer below flags and environment.
+    fn from_file(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.into(), source })?;
+        toml::from_str(&text)
+            .map_err(|error: toml::de::Error| ConfigError::Invalid { path: path.into(), message: error.to_string().trim().replace('\n', " ") })
+    }
+
+    /// Merges the layers, fills in the defaults and checks the whole. Reads files; touches nothing else.
+    pub fn resolve(self, file: Option<&Path>) -> Result<Config, ConfigError> {
+        let layers = match file {
+            Some(path) => self.over(Self::from_file(path)?),
+            None => self,
+        };
+        layers.check()
+    }
+
+    fn check(self) -> Result<Config, ConfigError> {
+        let contradiction = |message: String| Err(ConfigError::Contradiction(message));
+        let cores = std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
+        let shards = match (self.shards.unwrap_or(Count::Auto), self.sets) {
+            (Count::Exactly(shards), _) => shards.get(),
+            (Count::Auto, Some(Count::Exactly(sets))) => cores.min(sets.get()),
+            (Count::Auto, _) => cores,
+        };
+        let sets = match self.sets.unwrap_or(Count::Auto) {
+            Count::Exactly(sets) => sets.get(),
+            Count::Auto => shards * 2,
+        };
+        if !sets.is_multiple_of(shards) {
+            return contradiction(format!("--sets {sets} is not a multiple of --shards {shards}: each shard holds equally many SETs"));
+        }
+        if sets as usize > limits::SETS_MAX {
+            return contradiction(format!("--sets {sets} is above {}: use fewer SETs of a larger --set-capacity", limits::SETS_MAX));
+        }
+        let set_capacity = self.set_capacity.unwrap_or(20_000);
+        if !(1..=limits::SET_CAPACITY_MAX).contains(&(set_capacity as usize)) {
+            return contradiction(format!("--set-capacity {set_capacity} is outside 1..={}", limits::SET_CAPACITY_MAX));
+        }
+        let name = self.name.unwrap_or_else(|| "server-1".to_owned());
+        if name.is_empty() || name.len() > 64 || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
+            return contradiction(format!("--name {name:?} must be 1 to 64 letters, digits, '-', '_' or '.'"));
+        }
+        let max_connection_qps = self.max_connection_qps.unwrap_or(limits::CONNECTION_RATE);
+        if max_connection_qps == 0 {
+            return contradiction("--max-connection-qps 0 would refuse every request: give at least 1".to_owned());
+        }
+        let login_seconds = seconds("--login-timeout", self.login_timeout.unwrap_or(Duration::from_secs(10)))?;
+        let idle_seconds = seconds("--idle-timeout", self.idle_timeout.unwrap_or(Duration::from_secs(600)))?;
+        if idle_seconds < login_seconds {
+            return contradiction(format!("--idle-timeout {idle_seconds}s is shorter than --login-timeout {login_seconds}s"));
+        }
+        let listen = self.listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 7400)));
+        let admin = self.admin.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7402)));
+        if listen.port() != 0 && listen.port() == admin.port() && (listen.ip() == admin.ip() || listen.ip().is_unspecified()) {
+            return contradiction(format!("--listen {listen} and --admin {admin} need different ports"));
+        }
+        let secret = hongbao_monitor::credentials::load_secret(self.secret_file.as_deref())?;
+        let user_verifier = match &self.user_key {
+            None => Verifier::hs256(&secret, Audience::User),
+            Some(path) => {
+                let bad = |message: String| ConfigError::UserKey { path: path.clone(), message };
+                let pem = std::fs::read(path).map_err(|error| bad(error.to_string()))?;
+                Verifier::eddsa(&pem, Audience::User).map_err(|error| bad(error.to_string()))?
+            }
+        };
+        let return_after = self.return_after.unwrap_or(Duration::from_secs(5));
+        Ok(Config {
+            listen,
+            admin,
+            monitor: self.monitor,
+            name,
+            ledger: self.ledger.unwrap_or_else(|| PathBuf::from("hongbao.ledger")),
+            secret,
+            user_verifier,
+            shards,
+            sets,
+            set_capacity,
+            max_qps: NonZeroU32::new(self.max_qps.unwrap_or(0)),
+            max_connection_qps,
+            login_seconds,
+            idle_seconds,
+            stop_deadline: self.stop_deadline.unwrap_or(Duration::from_secs(15)),
+            return_after_ms: u32::try_from(return_after.as_millis())
+                .ok()
+                .filter(|ms| *ms <= 3_600_000)
+                .ok_or_else(|| ConfigError::Contradiction(format!("--return-after {return_after:?} is above an hour")))?,
+            notify_campaigns: self.notify_campaigns.unwrap_or(true),
+            ready_file: self.ready_file,
+            log_format: self.log_format.unwrap_or(LogFormat::Pretty),
+        })
+    }
+}
+
+fn seconds(flag: &str, duration: Duration) -> Result<u32, ConfigError> {
+    u32::try_from(duration.as_secs())
+        .ok()
+        .filter(|seconds| (1..=86_400).contains(seconds))
+        .ok_or_else(|| ConfigError::Contradiction(format!("{flag} {duration:?} is outside 1s..=1day")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn secret_file() -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"0123456789abcdef0123456789abcdef\n").unwrap();
+        file
+    }
+
+    fn config_file(text: &str) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file
+    }
+
+    fn settings(secret: &tempfile::NamedTempFile) -> Settings {
+        Settings { secret_file: Some(secret.path().into()), ..Settings::default() }
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let (secret, file) = (secret_file(), config_file("set-capacity = 77\nmax-qps = 5\nshards = \"auto\"\nsets = 8\nidle-timeout = \"1h\""));
+        let config = Settings { max_qps: Some(9), ..settings(&secret) }.resolve(Some(file.path())).unwrap();
+        assert_eq!((config.set_capacity, config.max_qps.map(NonZeroU32::get), config.sets, config.idle_seconds), (77, Some(9), 8, 3_600));
+        assert_eq!(config.login_seconds, 10);
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_file() {
+        let (secret, file) = (secret_file(), config_file("set-capasity = 77"));
+        let error = settings(&secret).resolve(Some(file.path())).unwrap_err().to_string();
+        assert!(error.contains("set-capasity") && error.contains(&*file.path().to_string_lossy()) && !error.contains('\n'), "{error}");
+    }
+
+    #[test]
+    fn contradictions_name_both_values() {
+        let secret = secret_file();
+        let refused = |change: fn(&mut Settings)| {
+            let mut settings = settings(&secret);
+            change(&mut settings);
+            settings.resolve(None).unwrap_err().to_string()
+        };
+        let uneven = refused(|settings| {
+            settings.shards = NonZeroU32::new(2).map(Count::Exactly);
+            settings.sets = NonZeroU32::new(5).map(Count::Exactly);
+        });
+        assert!(uneven.contains("--sets 5") && uneven.contains("--shards 2"), "{uneven}");
+        let timeouts = refused(|settings| settings.idle_timeout = Some(Duration::from_secs(3)));
+        assert!(timeouts.contains("3s") && timeouts.contains("10s"), "{timeouts}");
+        let ports = refused(|settings| settings.admin = Some(SocketAddr::from(([127, 0, 0, 1], 7400))));
+        assert!(ports.contains("0.0.0.0:7400") && ports.contains("127.0.0.1:7400"), "{ports}");
+        assert!(refused(|settings| settings.set_capacity = Some(0)).contains("--set-capacity 0"));
+    }
+}

@@ -1,0 +1,560 @@
+//! The node's stock keeper: issues each campaign's prizes into the SETs, takes back what nobody there can take, and decides
+//! when a campaign opens, is sold out, or has ended.
+//!
+//! Once a second it asks every SET for its shelves' books. The question travels in the same queue as the supplies, and the
+//! reply in the same queue as the returns; so, without stopping anything, what a SET says it was ever supplied must equal
+//! what had been issued to it when it was asked, to the unit ([`Conservation::residual`]).
+
+pub mod source;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use hongbao_proto::v1::{self, campaign_notice::State, server_frame::Event};
+use hongbao_proto::{CampaignId, Serial};
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
+
+use self::source::{Rain, Source};
+use crate::campaign::{Campaign, CampaignTerms, UnixMs};
+use crate::ledger::LedgerError;
+use crate::ledger::writer::LedgerHandle;
+use crate::shard::message::{Control, Message, StockReport, Ticket};
+use crate::shard::set::SetHandle;
+use crate::stock::{SalePhase, ShelfBooks};
+
+/// How often due prizes are handed out while there is something to hand out.
+const ISSUE_INTERVAL: Duration = Duration::from_millis(5);
+
+/// How often the books are asked for, milliseconds.
+const REPORT_INTERVAL_MS: u64 = 1_000;
+
+/// Prizes handed out in one step: a step must not keep the main thread.
+const ISSUE_STEP_MAX: u64 = 4_096;
+
+/// Ended campaigns that SETs still know by name; a Grab for an older one finds no such campaign.
+const ENDED_REMEMBERED: usize = 1_024;
+
+/// Campaigns that have not ended at most.
+pub const CAMPAIGNS_OPEN_MAX: usize = 64;
+
+/// What operators ask of the generator.
+#[derive(Debug)]
+pub enum Command {
+    /// Open a campaign.
+    Create {
+        /// As checked.
+        terms: Box<CampaignTerms>,
+        /// Where to.
+        reply: oneshot::Sender<Result<Campaign, LedgerError>>,
+    },
+    /// End a campaign before its time.
+    Stop {
+        /// Which.
+        id: CampaignId,
+        /// Where to.
+        reply: oneshot::Sender<Result<Campaign, LedgerError>>,
+    },
+    /// Issue nothing more: the server is stopping.
+    Halt,
+    /// The ledger has done what a command needed.
+    Done(Finished),
+}
+
+/// An errand of the generator's to the ledger.
+#[derive(Debug)]
+pub enum Finished {
+    /// A new campaign.
+    Created(Campaign),
+    /// A stopped one.
+    Stopped(Campaign),
+    /// A settled one.
+    Settled(Campaign),
+    /// It could not be settled; tried again later.
+    NotSettled(CampaignId),
+}
+
+/// Where a campaign's serials are, summed over the SETs at the moments at which each was asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct Conservation {
+    /// Handed to SETs by this run of the server, again after a return included.
+    pub issued: u64,
+    /// Handed out for the first time by this run.
+    pub issued_first: u64,
+    /// Durably somebody's, through this run.
+    pub claimed: u64,
+    /// On the SETs' shelves.
+    pub in_sets: u64,
+    /// With the ledger.
+    pub in_flight: u64,
+    /// Given back by SETs.
+    pub returned: u64,
+    /// Issued since the SETs were asked.
+    pub in_transit: u64,
+    /// Refused by the ledger as somebody else's. Reads 0.
+    pub void: u64,
+    /// Serials unaccounted for. Reads 0.
+    pub residual: u64,
+}
+
+/// The generator's view of a campaign.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub struct CampaignStatus {
+    /// `scheduled`, `open`, `sold_out` or `ended`.
+    pub state: &'static str,
+    /// Whether what was left has been given back, and the seed published.
+    pub settled: bool,
+    /// Not with any SET, not claimed.
+    pub unissued: u64,
+    /// Where the others are.
+    pub conservation: Conservation,
+}
+
+/// The generator's latest word on every campaign, for anyone to read.
+#[derive(Debug, Default)]
+pub struct StockBoard(Mutex<BTreeMap<CampaignId, CampaignStatus>>);
+
+impl StockBoard {
+    /// The status of one campaign.
+    pub fn get(&self, id: CampaignId) -> Option<CampaignStatus> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// Sums over all campaigns.
+    pub fn total(&self) -> Conservation {
+        let board = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        board.values().map(|status| status.conservation).fold(Conservation::default(), |sum, one| Conservation {
+            issued: sum.issued + one.issued,
+            issued_first: sum.issued_first + one.issued_first,
+            claimed: sum.claimed + one.claimed,
+            in_sets: sum.in_sets + one.in_sets,
+            in_flight: sum.in_flight + one.in_flight,
+            returned: sum.returned + one.returned,
+            in_transit: sum.in_transit + one.in_transit,
+            void: sum.void + one.void,
+            residual: sum.residual + one.residual,
+        })
+    }
+}
+
+/// One SET's side of a campaign, as the generator sees it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Account {
+    /// The phase that it was told last.
+    told: Option<SalePhase>,
+    issued: u64,
+    /// `issued` when the SET was asked last.
+    issued_when_asked: u64,
+    returned: u64,
+    books: ShelfBooks,
+    /// The round of `books`.
+    round: u64,
+    residual: u64,
+}
+
+#[derive(Debug)]
+struct Running {
+    terms: Arc<CampaignTerms>,
+    won_before: u64,
+    phase: SalePhase,
+    /// The round in which every SET will have heard of the end.
+    ended_in_round: u64,
+    settling: bool,
+    settled: bool,
+    rain: Rain,
+    source: Source,
+    issued_first: u64,
+    accounts: Vec<Account>,
+}
+
+impl Running {
+    fn conservation(&self) -> Conservation {
+        let mut books = ShelfBooks::default();
+        let mut sum = Conservation { issued_first: self.issued_first, ..Conservation::default() };
+        for account in &self.accounts {
+            books.add(&account.books);
+            sum.issued += account.issued;
+            sum.in_transit += account.issued - account.books.supplied.min(account.issued);
+            sum.residual += account.residual;
+        }
+        sum.claimed = books.claimed;
+        sum.in_sets = books.on_shelf;
+        sum.in_flight = books.in_flight;
+        sum.returned = books.returned;
+        sum.void = books.void;
+        sum
+    }
+
+    fn status(&self) -> CampaignStatus {
+        CampaignStatus {
+            state: label(self.phase),
+            settled: self.settled,
+            unissued: self.source.remaining(),
+            conservation: self.conservation(),
+        }
+    }
+
+    /// Whether no SET holds anything any more, as reported after all of them heard of the end.
+    fn is_empty_handed(&self) -> bool {
+        self.accounts.iter().all(|account| {
+            account.round > self.ended_in_round && account.books.on_shelf == 0 && account.books.in_flight == 0 && account.residual == 0
+        })
+    }
+}
+
+/// See the module.
+pub struct Generator {
+    sets: Box<[SetHandle]>,
+    ledger: LedgerHandle<Ticket>,
+    /// Our own queue, for what comes back from the ledger.
+    commands: mpsc::Sender<Command>,
+    board: Arc<StockBoard>,
+    campaigns: BTreeMap<CampaignId, Running>,
+    round: u64,
+    asked_at: UnixMs,
+    next_set: usize,
+    halted: bool,
+    /// Whether users are told of openings and ends.
+    notify: bool,
+}
+
+impl Generator {
+    /// A generator that knows what an earlier run left: `campaigns` with the claimed serials of each that is not settled.
+    pub fn recover(
+        sets: Box<[SetHandle]>,
+        ledger: LedgerHandle<Ticket>,
+        commands: mpsc::Sender<Command>,
+        campaigns: Vec<(Campaign, Vec<Serial>)>,
+        notify: bool,
+        now: UnixMs,
+    ) -> Self {
+        let mut generator = Self {
+            sets,
+            ledger,
+            commands,
+            board: Arc::default(),
+            campaigns: BTreeMap::new(),
+            round: 0,
+            asked_at: 0,
+            next_set: 0,
+            halted: false,
+            notify,
+        };
+        for (campaign, claimed) in campaigns {
+            generator.adopt(&campaign, &claimed, now);
+        }
+        generator.forget_old();
+        generator.publish();
+        generator
+    }
+
+    /// Where the status of every campaign can be read.
+    pub fn board(&self) -> Arc<StockBoard> {
+        Arc::clone(&self.board)
+    }
+
+    /// Issues until the queues are closed.
+    pub async fn run(mut self, mut commands: mpsc::Receiver<Command>, mut reports: mpsc::Receiver<StockReport>, clock: fn() -> UnixMs) {
+        let mut interval = tokio::time::interval(ISSUE_INTERVAL);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(command) => self.obey(command, clock()),
+                    None => return,
+                },
+                report = reports.recv() => match report {
+                    Some(report) => self.hear(report),
+                    None => return,
+                },
+                _ = interval.tick() => self.step(clock()),
+            }
+        }
+    }
+
+    /// Everything that depends on the time.
+    fn step(&mut self, now: UnixMs) {
+        self.advance_phases(now);
+        self.tell_phases();
+        if !self.halted {
+            self.issue(now);
+        }
+        if now >= self.asked_at + REPORT_INTERVAL_MS {
+            self.asked_at = now;
+            self.ask();
+        }
+    }
+
+    fn obey(&mut self, command: Command, now: UnixMs) {
+        match command {
+            Command::Create { terms, reply } => {
+                let open = self.campaigns.values().filter(|running| !running.settled).count();
+                if open >= CAMPAIGNS_OPEN_MAX {
+                    let why = format!("{open} campaigns have not ended; at most {CAMPAIGNS_OPEN_MAX} may run at once: stop one first");
+                    // The asker may have given up; nothing was created.
+                    reply.send(Err(LedgerError::BadTerms(why))).ok();
+                    return;
+                }
+                self.call(Some(reply), Finished::Created, None, move |ledger| ledger.create_campaign(*terms, now));
+            }
+            Command::Stop { id, reply } => self.call(Some(reply), Finished::Stopped, None, move |ledger| ledger.stop_campaign(id, now)),
+            Command::Halt => self.halted = true,
+            Command::Done(Finished::Created(campaign)) => {
+                self.adopt(&campaign, &[], now);
+                self.notify(campaign.id, State::Scheduled);
+                self.forget_old();
+            }
+            Command::Done(Finished::Stopped(campaign)) => self.end(campaign.id, SalePhase::Ended { at: campaign.stopped_at.unwrap_or(now) }),
+            Command::Done(Finished::Settled(campaign)) => {
+                if let Some(running) = self.campaigns.get_mut(&campaign.id) {
+                    running.settled = true;
+                    let state = if running.phase == SalePhase::SoldOut { State::SoldOut } else { State::Ended };
+                    self.notify(campaign.id, state);
+                }
+            }
+            Command::Done(Finished::NotSettled(id)) => {
+                if let Some(running) = self.campaigns.get_mut(&id) {
+                    running.settling = false;
+                }
+            }
+        }
+        self.publish();
+    }
+
+    /// Has the ledger do something, and comes back to it as a command of our own.
+    fn call(
+        &self,
+        reply: Option<oneshot::Sender<Result<Campaign, LedgerError>>>,
+        finished: fn(Campaign) -> Finished,
+        failed: Option<Finished>,
+        act: impl FnOnce(&mut dyn crate::ledger::Ledger) -> Result<Campaign, LedgerError> + Send + 'static,
+    ) {
+        let (ledger, commands) = (self.ledger.clone(), self.commands.clone());
+        tokio::spawn(async move {
+            let result = ledger.call(act).await.unwrap_or_else(|stopped| Err(LedgerError::Unavailable(stopped.to_string())));
+            let done = match &result {
+                Ok(campaign) => Some(finished(campaign.clone())),
+                Err(error) => {
+                    tracing::warn!(%error, "the ledger refused a campaign's change");
+                    failed
+                }
+            };
+            if let Some(done) = done {
+                // An error says that the generator has ended with the server.
+                commands.send(Command::Done(done)).await.ok();
+            }
+            if let Some(reply) = reply {
+                // The asker may have given up.
+                reply.send(result).ok();
+            }
+        });
+    }
+
+    fn adopt(&mut self, campaign: &Campaign, claimed: &[Serial], now: UnixMs) {
+        let terms = Arc::new(campaign.terms.clone());
+        let phase = match (campaign.settlement, campaign.stopped_at) {
+            _ if campaign.won == terms.total => SalePhase::SoldOut,
+            (_, Some(at)) => SalePhase::Ended { at },
+            (Some(settlement), None) => SalePhase::Ended { at: terms.ends_at.unwrap_or(settlement.settled_at) },
+            (None, None) => SalePhase::Scheduled,
+        };
+        let running = Running {
+            won_before: campaign.won,
+            phase,
+            ended_in_round: self.round,
+            settling: false,
+            settled: campaign.settlement.is_some(),
+            rain: Rain::new(terms.rate_per_second, terms.starts_at.max(now)),
+            source: Source::recover(terms.total, claimed),
+            issued_first: 0,
+            accounts: vec![Account::default(); self.sets.len()],
+            terms,
+        };
+        self.campaigns.insert(campaign.id, running);
+    }
+
+    fn forget_old(&mut self) {
+        let settled: Vec<_> = self.campaigns.iter().filter(|(_, running)| running.settled).map(|(id, _)| *id).collect();
+        for id in settled.iter().take(settled.len().saturating_sub(ENDED_REMEMBERED)) {
+            self.campaigns.remove(id);
+        }
+    }
+
+    fn advance_phases(&mut self, now: UnixMs) {
+        let mut changes = Vec::new();
+        for (id, running) in &mut self.campaigns {
+            match running.phase {
+                SalePhase::Scheduled | SalePhase::Open if running.terms.ends_at.is_some_and(|end| now >= end) => {
+                    changes.push((*id, SalePhase::Ended { at: running.terms.ends_at.unwrap_or(now) }));
+                }
+                SalePhase::Scheduled if now >= running.terms.starts_at => changes.push((*id, SalePhase::Open)),
+                SalePhase::Open if running.won_before + running.conservation().claimed >= running.terms.total => {
+                    changes.push((*id, SalePhase::SoldOut));
+                }
+                _ => {}
+            }
+        }
+        for (id, phase) in changes {
+            if phase == SalePhase::Open {
+                if let Some(running) = self.campaigns.get_mut(&id) {
+                    running.phase = phase;
+                }
+                self.notify(id, State::Open);
+            } else {
+                self.end(id, phase);
+            }
+        }
+        self.settle(now);
+    }
+
+    fn end(&mut self, id: CampaignId, phase: SalePhase) {
+        let round = self.round;
+        if let Some(running) = self.campaigns.get_mut(&id)
+            && matches!(running.phase, SalePhase::Scheduled | SalePhase::Open)
+        {
+            running.phase = phase;
+            running.ended_in_round = round;
+        }
+    }
+
+    /// Settles ended campaigns of which no SET holds anything any more.
+    fn settle(&mut self, now: UnixMs) {
+        let mut ready = Vec::new();
+        for (id, running) in &mut self.campaigns {
+            let over = matches!(running.phase, SalePhase::SoldOut | SalePhase::Ended { .. });
+            if over && !running.settled && !running.settling && running.is_empty_handed() {
+                running.settling = true;
+                ready.push(*id);
+            }
+        }
+        for id in ready {
+            self.call(None, Finished::Settled, Some(Finished::NotSettled(id)), move |ledger| ledger.settle_campaign(id, now));
+        }
+    }
+
+    /// Brings every SET up to date. One whose queue is full hears it at the next step; until then it is not supplied.
+    fn tell_phases(&mut self) {
+        for (&campaign, running) in &mut self.campaigns {
+            for (set, account) in self.sets.iter().zip(&mut running.accounts) {
+                if account.told != Some(running.phase) {
+                    let terms = Arc::clone(&running.terms);
+                    let control = Control::Phase { campaign, terms, phase: running.phase };
+                    if set.inbox.try_send(Message::Control(control)).is_ok() {
+                        account.told = Some(running.phase);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Hands out what is due, round-robin over the SETs where somebody is logged in.
+    fn issue(&mut self, now: UnixMs) {
+        let inhabited: Vec<usize> = (0..self.sets.len()).filter(|index| self.sets[*index].tally.online.get() > 0).collect();
+        for (&campaign, running) in self.campaigns.iter_mut().filter(|(_, running)| running.phase == SalePhase::Open) {
+            let due = running.rain.due(now).min(ISSUE_STEP_MAX).min(running.source.remaining());
+            if due == 0 {
+                continue;
+            }
+            let mut parcels: Vec<Vec<(Serial, bool)>> = vec![Vec::new(); inhabited.len()];
+            for _ in 0..if inhabited.is_empty() { 0 } else { due } {
+                self.next_set = (self.next_set + 1) % inhabited.len();
+                parcels[self.next_set].extend(running.source.take());
+            }
+            let mut issued = 0;
+            for (&index, parcel) in inhabited.iter().zip(parcels).filter(|(_, parcel)| !parcel.is_empty()) {
+                let account = &mut running.accounts[index];
+                let serials: Box<[Serial]> = parcel.iter().map(|(serial, _)| *serial).collect();
+                let supply = Message::Control(Control::Supply { campaign, serials });
+                if account.told == Some(SalePhase::Open) && self.sets[index].inbox.try_send(supply).is_ok() {
+                    account.issued += parcel.len() as u64;
+                    running.issued_first += parcel.iter().filter(|(_, first)| *first).count() as u64;
+                    issued += parcel.len() as u64;
+                } else {
+                    running.source.undo_take(parcel);
+                }
+            }
+            running.rain.issue(issued);
+            if issued < due {
+                running.rain.forgive(now);
+            }
+        }
+    }
+
+    /// Asks every SET for its books.
+    fn ask(&mut self) {
+        self.round += 1;
+        for (index, set) in self.sets.iter().enumerate() {
+            // Without room the SET is asked again in a second.
+            if set.inbox.try_send(Message::Control(Control::Report { round: self.round })).is_ok() {
+                for running in self.campaigns.values_mut() {
+                    running.accounts[index].issued_when_asked = running.accounts[index].issued;
+                }
+            }
+        }
+        self.publish();
+    }
+
+    fn hear(&mut self, report: StockReport) {
+        match report {
+            StockReport::Returned { set, campaign, serials } => {
+                if let Some(running) = self.campaigns.get_mut(&campaign) {
+                    running.accounts[set as usize].returned += serials.len() as u64;
+                    running.source.put_back(serials);
+                }
+            }
+            StockReport::Books { set, round, books } => {
+                if round != self.round {
+                    return;
+                }
+                for (campaign, books) in books {
+                    let Some(running) = self.campaigns.get_mut(&campaign) else { continue };
+                    let account = &mut running.accounts[set as usize];
+                    let unbalanced = u64::try_from(books.balance().unsigned_abs()).unwrap_or(u64::MAX);
+                    account.residual =
+                        unbalanced + account.issued_when_asked.abs_diff(books.supplied) + account.returned.abs_diff(books.returned);
+                    account.books = books;
+                    account.round = round;
+                    if account.residual != 0 {
+                        tracing::error!(set, %campaign, residual = account.residual, ?books, issued = account.issued_when_asked, returned = account.returned, "prizes are unaccounted for");
+                    }
+                }
+            }
+        }
+    }
+
+    fn publish(&self) {
+        let statuses = self.campaigns.iter().map(|(id, running)| (*id, running.status())).collect();
+        *self.board.0.lock().unwrap_or_else(PoisonError::into_inner) = statuses;
+    }
+
+    /// Tells users what became of a campaign; the seed once nothing more can be won.
+    fn notify(&self, id: CampaignId, state: State) {
+        let Some(running) = self.campaigns.get(&id).filter(|_| self.notify) else { return };
+        let seed = if running.settled { running.terms.seed.0.to_vec() } else { Vec::new() };
+        let notice = v1::CampaignNotice {
+            campaign_id: id.get(),
+            state: state.into(),
+            seed_sha256: running.terms.seed.sha256().to_vec().into(),
+            seed: seed.into(),
+        };
+        let mut frame = BytesMut::new();
+        hongbao_proto::frame::append(&v1::ServerFrame { request_id: 0, event: Some(Event::CampaignNotice(notice)) }, &mut frame);
+        let frame = frame.freeze();
+        for set in &self.sets {
+            // A courtesy: whoever misses it finds the same in the public list of campaigns.
+            set.inbox.try_send(Message::Control(Control::Announce(frame.clone()))).ok();
+        }
+    }
+}
+
+fn label(phase: SalePhase) -> &'static str {
+    match phase {
+        SalePhase::Scheduled => "scheduled",
+        SalePhase::Open => "open",
+        SalePhase::SoldOut => "sold_out",
+        SalePhase::Ended { .. } => "ended",
+    }
+}

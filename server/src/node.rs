@@ -1,0 +1,388 @@
+//! Puts a server together from its parts, runs it, and stops it in order.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use hongbao_monitor::credentials::unix_seconds;
+use hongbao_monitor::http;
+use hongbao_monitor::report::{Reporter, ReporterConfig, names::role};
+use hongbao_proto::token::{Audience, Signer, Verifier};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::admin::{self, Admin};
+use crate::admission::{Gate, Rate};
+use crate::config::Config;
+use crate::generator::{Command, Generator};
+use crate::ledger::audit::audit;
+use crate::ledger::sqlite::SqliteLedger;
+use crate::ledger::{Ledger, LedgerError, writer};
+use crate::limits;
+use crate::shard::Shard;
+use crate::shard::acceptor::{AcceptTally, Acceptor, listen};
+use crate::shard::directory::Directory;
+use crate::shard::message::{Control, Message, ReturnWindow, StockReport};
+use crate::shard::set::{SetHandle, Shared};
+use crate::shard::worker::{Clock, wall};
+use crate::telemetry::Telemetry;
+
+/// Descriptors that are not connections: ledger, listeners, epoll, admin, reports, spares.
+const DESCRIPTORS_RESERVED: u64 = 128;
+
+/// Lifetime of the token with which this process reports, seconds: longer than any run.
+const REPORT_TOKEN_SECONDS: u64 = 10 * 365 * 86_400;
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The ledger cannot be used.
+    #[error("ledger {path}: {source}")]
+    Ledger {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong.
+        source: LedgerError,
+    },
+    /// An address cannot be bound.
+    #[error("cannot listen on {address} ({flag}): {source}; is another server running? choose another port")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// The flag that gave it.
+        flag: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file that announces the addresses.
+    #[error("cannot write --ready-file {path}: {source}")]
+    ReadyFile {
+        /// Its path.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A thread or a runtime.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// How a server's run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// Every queue ran dry in time, and the books balance.
+    InOrder,
+    /// The deadline passed first.
+    CutShort,
+    /// The books do not balance.
+    Unbalanced,
+}
+
+/// A server that serves.
+pub struct Node {
+    /// Where users connect.
+    pub listen: SocketAddr,
+    /// Where operators do.
+    pub admin: SocketAddr,
+    stop: Arc<Notify>,
+    accepting: watch::Sender<bool>,
+    commands: mpsc::Sender<Command>,
+    telemetry: Telemetry,
+    shards: Vec<JoinHandle<()>>,
+    ledger_thread: JoinHandle<()>,
+    /// Generator and reporter.
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+    /// The admin surface, and what closes it.
+    surface: tokio::task::JoinHandle<()>,
+    closing: watch::Sender<bool>,
+    stop_deadline: Duration,
+    return_after_ms: u32,
+    ledger_path: PathBuf,
+}
+
+impl Node {
+    /// Starts everything. Must be called inside a runtime; tasks of the main thread are spawned on it.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        fit_descriptors(&config);
+        let now = wall();
+        let ledger_error = |source| StartError::Ledger { path: config.ledger.clone(), source };
+        let mut ledger = SqliteLedger::open(&config.ledger).map_err(ledger_error)?;
+        let campaigns = unfinished(&mut ledger).map_err(ledger_error)?;
+
+        let bind_error = |address, flag| move |source| StartError::Bind { address, flag, source };
+        let first = listen(config.listen).map_err(bind_error(config.listen, "--listen"))?;
+        let address = first.local_addr().map_err(bind_error(config.listen, "--listen"))?;
+        refuse_shared_port(&config, address)?;
+        let mut listeners = vec![first];
+        for _ in 1..config.shards {
+            listeners.push(listen(address).map_err(bind_error(address, "--listen"))?);
+        }
+        let admin_listener = tokio::net::TcpListener::bind(config.admin).await.map_err(bind_error(config.admin, "--admin"))?;
+        let admin_address = admin_listener.local_addr().map_err(bind_error(config.admin, "--admin"))?;
+
+        let (ledger, ledger_status, ledger_thread) = writer::spawn(Box::new(ledger), wall);
+        let (stock_sender, stock_reports) = mpsc::channel::<StockReport>(limits::GENERATOR_QUEUE_MAX);
+        let (commands, command_queue) = mpsc::channel(limits::GENERATOR_QUEUE_MAX);
+        let (handles, inboxes): (Vec<SetHandle>, Vec<_>) = (0..config.sets)
+            .map(|_| {
+                let (inbox, queue) = mpsc::channel(limits::SET_QUEUE_MAX);
+                (SetHandle { inbox, tally: Arc::default() }, queue)
+            })
+            .unzip();
+        let sets: Box<[SetHandle]> = handles.into();
+        let shared = Arc::new(Shared {
+            directory: Directory::default(),
+            // A tenth of a second of bursts: SETs ask for whole batches.
+            gate: config.max_qps.map(|qps| Gate::new(Rate::new(qps.get(), qps.get().div_ceil(10)))),
+            connection_rate: Rate::new(config.max_connection_qps, config.max_connection_qps.saturating_mul(2)),
+            ledger: ledger.clone(),
+            generator: stock_sender,
+            sets: sets.clone(),
+            login_seconds: config.login_seconds,
+            idle_seconds: config.idle_seconds,
+        });
+        let accept = Arc::new(AcceptTally::default());
+        let (accepting, accepting_watch) = watch::channel(true);
+        let shards = spawn_shards(&config, listeners, inboxes, &shared, &accept, &accepting_watch)?;
+
+        let generator = Generator::recover(sets.clone(), ledger.clone(), commands.clone(), campaigns, config.notify_campaigns, now);
+        let mut telemetry = Telemetry { sets, accept, ledger: ledger_status, stock: generator.board(), reporter: None };
+        let mut tasks = vec![tokio::spawn(generator.run(command_queue, stock_reports, wall))];
+        if let Some(monitor) = config.monitor {
+            let reporter = Reporter::new(ReporterConfig {
+                monitor,
+                token: report_token(&config),
+                role: role::SERVER,
+                name: config.name.clone(),
+            });
+            telemetry.reporter = Some(reporter.stats());
+            let telemetry = telemetry.clone();
+            tasks.push(tokio::spawn(reporter.run(move |_| telemetry.sample_second())));
+        }
+        let stop = Arc::new(Notify::new());
+        let state = Admin {
+            shared,
+            generator: commands.clone(),
+            stock: Arc::clone(&telemetry.stock),
+            ledger,
+            telemetry: telemetry.clone(),
+            stop: Arc::clone(&stop),
+            accepting: accepting_watch,
+        };
+        let router = admin::router(state, Arc::new(Verifier::hs256(&config.secret, Audience::Admin)));
+        let (closing, mut closing_watch) = watch::channel(false);
+        let surface = tokio::spawn(async move {
+            // An error says that the node is gone.
+            let closed = async move { drop(closing_watch.wait_for(|closing| *closing).await) };
+            if let Err(error) = http::serve(admin_listener, router, closed).await {
+                tracing::error!(%error, "the admin surface has ended");
+            }
+        });
+        if let Some(path) = &config.ready_file {
+            announce_ready(path, address, admin_address)?;
+        }
+        tracing::info!(listen = %address, admin = %admin_address, shards = config.shards, sets = config.sets, "serving");
+        Ok(Self {
+            listen: address,
+            admin: admin_address,
+            stop,
+            accepting,
+            commands,
+            telemetry,
+            shards,
+            ledger_thread,
+            tasks,
+            surface,
+            closing,
+            stop_deadline: config.stop_deadline,
+            return_after_ms: config.return_after_ms,
+            ledger_path: config.ledger,
+        })
+    }
+
+    /// What completes when an operator asks over HTTP for a stop.
+    pub fn stop_asked(&self) -> impl Future<Output = ()> + use<> {
+        let stop = Arc::clone(&self.stop);
+        async move { stop.notified().await }
+    }
+
+    /// The numbered stop: 1 close listeners · 2 stop issuing · 3 tell peers when to return · 4 let queues run dry · 5 close the
+    /// ledger · 6 audit.
+    pub async fn stop(self) -> Stopped {
+        let deadline = Instant::now() + self.stop_deadline;
+        let online = self.telemetry.sum(|set| &set.online);
+        tracing::info!(online, "stop 1/6: closing listeners");
+        self.accepting.send_replace(false);
+
+        tracing::info!("stop 2/6: no more prizes are issued");
+        // An error says that the generator has ended already.
+        self.commands.send(Command::Halt).await.ok();
+
+        tracing::info!("stop 3/6: telling users when to return");
+        let window = ReturnWindow { from_ms: self.return_after_ms, until_ms: self.return_after_ms.saturating_mul(3) };
+        self.tell_sets(deadline, || Control::Farewell(window)).await;
+
+        tracing::info!("stop 4/6: letting queues run dry");
+        let dry = self.run_dry(deadline).await;
+        self.tell_sets(deadline, || Control::Stop).await;
+        let shards = self.shards;
+        let ended = tokio::task::spawn_blocking(move || shards.into_iter().all(|shard| shard.join().is_ok()));
+        let patience = deadline.saturating_duration_since(Instant::now()) + Duration::from_secs(1);
+        let ended = matches!(tokio::time::timeout(patience, ended).await, Ok(Ok(true)));
+
+        tracing::info!("stop 5/6: closing the ledger");
+        self.closing.send_replace(true);
+        for task in self.tasks {
+            task.abort();
+            // Its error says that it was aborted.
+            task.await.ok();
+        }
+        self.surface.await.ok();
+        drop(self.commands);
+        let ledger_thread = self.ledger_thread;
+        let closed = tokio::task::spawn_blocking(move || ledger_thread.join().is_ok());
+        let closed = matches!(tokio::time::timeout(self.stop_deadline, closed).await, Ok(Ok(true)));
+
+        let verdict = match tokio::task::spawn_blocking(move || audit(&self.ledger_path)).await {
+            Ok(Ok(report)) if report.is_balanced() => {
+                tracing::info!("stop 6/6: audit: {report}");
+                if dry && ended && closed { Stopped::InOrder } else { Stopped::CutShort }
+            }
+            Ok(Ok(report)) => {
+                tracing::error!("stop 6/6: audit: {report}");
+                Stopped::Unbalanced
+            }
+            Ok(Err(error)) => {
+                tracing::error!(%error, "stop 6/6: the ledger cannot be audited");
+                Stopped::Unbalanced
+            }
+            Err(_) => Stopped::CutShort,
+        };
+        if !(dry && ended && closed) {
+            tracing::warn!(dry, ended, closed, "the stop was cut short by its deadline");
+        }
+        verdict
+    }
+
+    async fn tell_sets(&self, deadline: Instant, control: impl Fn() -> Control) {
+        for set in &self.telemetry.sets {
+            let patience = deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(100);
+            // A SET that takes no message by the deadline is cut off with the process.
+            tokio::time::timeout(patience, set.inbox.send(Message::Control(control()))).await.ok();
+        }
+    }
+
+    /// Whether every connection has ended and every request was answered by the deadline.
+    async fn run_dry(&self, deadline: Instant) -> bool {
+        loop {
+            let left = self.telemetry.sum(|set| &set.connections) + self.telemetry.sum(|set| &set.owed);
+            if left == 0 || Instant::now() >= deadline {
+                return left == 0;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// Every campaign, with its claimed serials where some may still be issued.
+fn unfinished(ledger: &mut SqliteLedger) -> Result<Vec<(crate::campaign::Campaign, Vec<hongbao_proto::Serial>)>, LedgerError> {
+    let campaigns = ledger.campaigns()?;
+    campaigns
+        .into_iter()
+        .map(|campaign| {
+            let claimed = if campaign.settlement.is_none() { ledger.claimed_serials(campaign.id)? } else { Vec::new() };
+            Ok((campaign, claimed))
+        })
+        .collect()
+}
+
+/// SO_REUSEPORT lets a second server of the same user share our port silently; a plain bind shows whether one is there.
+fn refuse_shared_port(config: &Config, address: SocketAddr) -> Result<(), StartError> {
+    if config.listen.port() == 0 {
+        return Ok(());
+    }
+    let listening = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default() + &std::fs::read_to_string("/proc/net/tcp6").unwrap_or_default();
+    let port = format!(":{:04X}", address.port());
+    let sockets = listening
+        .lines()
+        .filter(|line| {
+            let mut fields = line.split_ascii_whitespace().skip(1);
+            fields.next().is_some_and(|local| local.ends_with(&port)) && fields.nth(1) == Some("0A")
+        })
+        .count();
+    if sockets > 1 {
+        let source = std::io::Error::from(std::io::ErrorKind::AddrInUse);
+        return Err(StartError::Bind { address, flag: "--listen", source });
+    }
+    Ok(())
+}
+
+fn spawn_shards(
+    config: &Config,
+    listeners: Vec<std::net::TcpListener>,
+    inboxes: Vec<mpsc::Receiver<Message>>,
+    shared: &Arc<Shared>,
+    accept: &Arc<AcceptTally>,
+    accepting: &watch::Receiver<bool>,
+) -> Result<Vec<JoinHandle<()>>, StartError> {
+    let sets_per_shard = config.sets / config.shards;
+    let verifier = Arc::new(config.user_verifier.clone());
+    let clock = Clock::start();
+    let mut inboxes = inboxes.into_iter();
+    let mut shards = Vec::new();
+    for (index, listener) in listeners.into_iter().enumerate() {
+        let address = listener.local_addr().map_err(StartError::Thread)?;
+        let first = index * sets_per_shard as usize;
+        let mine = first..first + sets_per_shard as usize;
+        let shard = Shard {
+            first_set: u32::try_from(first).map_err(|_| StartError::Thread(std::io::ErrorKind::InvalidInput.into()))?,
+            inboxes: inboxes.by_ref().take(mine.len()).collect(),
+            acceptor: Acceptor {
+                address,
+                sets: shared.sets[mine].iter().map(|set| (set.clone(), 0)).collect(),
+                set_capacity: config.set_capacity.into(),
+                tally: Arc::clone(accept),
+                accepting: accepting.clone(),
+            },
+            listener,
+            shared: Arc::clone(shared),
+            verifier: Arc::clone(&verifier),
+            clock,
+        };
+        shards.push(shard.spawn(index).map_err(StartError::Thread)?);
+    }
+    Ok(shards)
+}
+
+/// Raises the soft limit of descriptors to the hard one, and says which limit binds the number of connections.
+fn fit_descriptors(config: &Config) {
+    let wanted = u64::from(config.sets) * u64::from(config.set_capacity);
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    let needed = (wanted + DESCRIPTORS_RESERVED).min(hard);
+    let limit = if soft < needed && setrlimit(Resource::RLIMIT_NOFILE, needed, hard).is_ok() { needed } else { soft };
+    let room = limit.saturating_sub(DESCRIPTORS_RESERVED);
+    if room < wanted {
+        tracing::warn!(connections = room, configured = wanted, nofile = limit, "nofile binds: raise `ulimit -n` to carry what --sets and --set-capacity allow");
+    } else {
+        tracing::info!(connections = wanted, nofile = limit, "--sets and --set-capacity bind the number of connections");
+    }
+}
+
+fn report_token(config: &Config) -> String {
+    Signer::new(&config.secret).sign(&config.name, Audience::Report, unix_seconds(), REPORT_TOKEN_SECONDS).unwrap_or_else(|error| {
+        // The monitor refuses an empty token, and that is counted and shown.
+        tracing::error!(%error, "no token to report with");
+        String::new()
+    })
+}
+
+fn announce_ready(path: &PathBuf, listen: SocketAddr, admin: SocketAddr) -> Result<(), StartError> {
+    let ready = serde_json::json!({ "listen": listen, "admin": admin }).to_string();
+    // Renamed into place: whoever waits for the file never reads half of it.
+    let unfinished = path.with_extension("tmp");
+    std::fs::write(&unfinished, ready)
+        .and_then(|()| std::fs::rename(&unfinished, path))
+        .map_err(|source| StartError::ReadyFile { path: path.clone(), source })
+}

@@ -1,0 +1,164 @@
+//! Takes connections in. It never dies and never spins: a spare descriptor answers the peer that finds none left, and a shard
+//! at its capacity closes its listener, so that the kernel stops hashing new peers to it until it has room again.
+
+use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use hongbao_proto::v1::{self, goodbye::Reason, server_frame::Event};
+use nix::errno::Errno;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use super::message::Message;
+use super::set::SetHandle;
+use crate::limits;
+
+/// How long to wait before looking again, where waiting is all there is to do.
+const BACK_OFF: Duration = Duration::from_millis(100);
+
+/// When a peer that found no room may try again.
+const RETURN_AFTER_FULL_MS: u32 = 5_000;
+
+/// What happened to the listener. Relaxed counters, read by anyone.
+#[derive(Debug, Default)]
+pub struct AcceptTally {
+    /// Peers turned away because no descriptor was left.
+    pub out_of_descriptors: AtomicU64,
+    /// `accept` failures of other kinds.
+    pub errors: AtomicU64,
+    /// Times that the listener was closed because every SET was full.
+    pub closed_full: AtomicU64,
+}
+
+/// A listening socket that shares its port with those of the other shards.
+pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.cloexec().nonblocking(), Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    // Accepted sockets inherit these three: no system call for each connection.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_send_buffer_size(limits::SOCKET_SEND_BYTES)?;
+    socket.set_recv_buffer_size(limits::SOCKET_RECEIVE_BYTES)?;
+    socket.bind(&address.into())?;
+    socket.listen(4096)?;
+    Ok(socket.into())
+}
+
+/// The acceptor of one shard.
+#[derive(Debug)]
+pub struct Acceptor {
+    /// Where to listen.
+    pub address: SocketAddr,
+    /// The shard's SETs, with how many connections each was ever given.
+    pub sets: Vec<(SetHandle, u64)>,
+    /// Connections of one SET at most.
+    pub set_capacity: u64,
+    /// Counts of this node's acceptors.
+    pub tally: Arc<AcceptTally>,
+    /// Becomes `false` when no more connections are wanted.
+    pub accepting: watch::Receiver<bool>,
+}
+
+impl Acceptor {
+    /// Accepts until told otherwise.
+    pub async fn run(mut self, listener: std::net::TcpListener) {
+        let mut accepting = self.accepting.clone();
+        tokio::select! {
+            // An error says that the node is gone.
+            _ = accepting.wait_for(|wanted| !wanted) => {}
+            never = self.accept_all(listener) => match never {},
+        }
+    }
+
+    async fn accept_all(&mut self, first: std::net::TcpListener) -> std::convert::Infallible {
+        let mut spare = Spare::new();
+        let mut bound = Some(first);
+        loop {
+            let listener = match bound.take().map_or_else(|| listen(self.address), Ok).and_then(TcpListener::from_std) {
+                Ok(listener) => listener,
+                Err(error) => {
+                    tracing::error!(%error, address = %self.address, "cannot listen; trying again");
+                    tokio::time::sleep(BACK_OFF).await;
+                    continue;
+                }
+            };
+            while let Some(index) = self.roomiest() {
+                match listener.accept().await {
+                    Ok((stream, _)) => self.hand_over(index, stream).await,
+                    Err(error) => self.recover(&error, &listener, &mut spare).await,
+                }
+            }
+            drop(listener);
+            self.tally.closed_full.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!("every SET of this shard is full; not listening until one has room");
+            while self.roomiest().is_none() {
+                tokio::time::sleep(BACK_OFF).await;
+            }
+        }
+    }
+
+    async fn hand_over(&mut self, index: usize, stream: TcpStream) {
+        let (set, given) = &mut self.sets[index];
+        *given += 1;
+        // A full queue holds back the acceptor, and with it the kernel's backlog; an error says that the SET is gone.
+        set.inbox.send(Message::Connected(stream)).await.ok();
+    }
+
+    /// The SET with the fewest connections, counting those it has not taken in yet; `None` where all are full.
+    fn roomiest(&self) -> Option<usize> {
+        let load = |(set, given): &(SetHandle, u64)| given - set.tally.accepted.get() + set.tally.connections.get();
+        let (index, set) = self.sets.iter().enumerate().min_by_key(|(_, set)| load(set))?;
+        (load(set) < self.set_capacity).then_some(index)
+    }
+
+    async fn recover(&self, error: &io::Error, listener: &TcpListener, spare: &mut Spare) {
+        match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::EMFILE | Errno::ENFILE) => {
+                let before = self.tally.out_of_descriptors.fetch_add(1, Ordering::Relaxed);
+                if before.is_power_of_two() || before == 0 {
+                    tracing::warn!(%error, turned_away = before + 1, "no descriptor left for a new connection; raise nofile or lower --set-capacity");
+                }
+                spare.turn_away(listener).await;
+                tokio::time::sleep(BACK_OFF).await;
+            }
+            // The peer gave up before we came: its business.
+            Some(Errno::ECONNABORTED | Errno::EINTR) => {}
+            _ => {
+                self.tally.errors.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(%error, "accept failed; trying again");
+                tokio::time::sleep(BACK_OFF).await;
+            }
+        }
+    }
+}
+
+/// A descriptor kept for the moment when there is none left.
+struct Spare(Option<File>);
+
+impl Spare {
+    fn new() -> Self {
+        Self(File::open("/dev/null").ok())
+    }
+
+    /// Accepts one peer on the spare descriptor, tells it to come back later, and closes it.
+    async fn turn_away(&mut self, listener: &TcpListener) {
+        self.0 = None;
+        if let Ok(Ok((stream, _))) = tokio::time::timeout(BACK_OFF, listener.accept()).await {
+            let mut frame = BytesMut::new();
+            let goodbye = v1::Goodbye { reason: Reason::Full.into(), return_after_ms: Some(RETURN_AFTER_FULL_MS) };
+            let event = Some(Event::Goodbye(goodbye));
+            hongbao_proto::frame::append(&v1::ServerFrame { request_id: 0, event }, &mut frame);
+            // A fresh socket has room for one small frame; should it fail, the peer sees the connection close.
+            if stream.writable().await.is_ok() {
+                stream.try_write(&frame).ok();
+            }
+        }
+        *self = Self::new();
+    }
+}

@@ -1,0 +1,220 @@
+//! One connection's reader task: cuts frames, checks them, and queues what they ask for.
+//!
+//! An idle reader holds no buffer: bytes are read into one scratch buffer per shard, and only the beginning of an unfinished
+//! frame is kept. Its future is small, because there are a million of it; whatever is rare is boxed.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use hongbao_proto::frame::{Split, split};
+use hongbao_proto::limits::{CLIENT_FRAME_BYTES_MAX, PRIZES_PER_FRAME_MAX};
+use hongbao_proto::token::{TokenError, Verifier};
+use hongbao_proto::v1::{self, ErrorCode, client_frame};
+use hongbao_proto::{CampaignId, RequestId, Serial};
+use prost::Message as _;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::tcp::OwnedReadHalf;
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+use super::directory::Seat;
+use super::message::{Message, Said};
+use super::tally::SetTally;
+use crate::ends::End;
+use crate::limits;
+
+/// What the readers of one SET share with its worker, on one thread.
+#[derive(Debug)]
+pub struct Link {
+    /// The SET's queue.
+    pub inbox: mpsc::Sender<Message>,
+    /// Requests that met a full queue, to be answered `Overloaded` by the worker.
+    pub refusals: RefCell<Vec<(Seat, u64)>>,
+    /// Counts of the SET.
+    pub tally: Arc<SetTally>,
+    /// Checks login tokens.
+    pub verifier: Arc<Verifier>,
+    /// The shard's read buffer.
+    pub scratch: Rc<RefCell<Box<[u8]>>>,
+}
+
+/// Why a reader stopped reading.
+enum Pause {
+    /// The queue is full and so is the list of refusals: wait for room, then go on with what was kept.
+    Full,
+    /// The connection is over.
+    End(End),
+}
+
+/// What a reader keeps between two reads.
+#[derive(Default)]
+struct Kept {
+    /// The beginning of an unfinished frame, or, after [`Pause::Full`], frames not yet taken.
+    bytes: Option<Box<[u8]>>,
+    /// After a violation everything is read and thrown away, so that closing does not reset the peer before it has read why.
+    discarding: bool,
+}
+
+/// Reads until the connection ends, and reports the end.
+pub async fn read(mut socket: OwnedReadHalf, seat: Seat, link: Rc<Link>) {
+    let mut kept = Kept::default();
+    loop {
+        match poll_fn(|context| link.poll(context, &mut socket, seat, &mut kept)).await {
+            Pause::Full => {
+                // The permit is given back at once: whoever is first takes it, and the others wait again.
+                if Box::pin(link.inbox.reserve()).await.is_err() {
+                    return;
+                }
+            }
+            Pause::End(end) => return link.report(Message::Peer { seat, said: Said::Gone(end) }).await,
+        }
+    }
+}
+
+impl Link {
+    fn poll(&self, context: &mut Context<'_>, socket: &mut OwnedReadHalf, seat: Seat, kept: &mut Kept) -> Poll<Pause> {
+        let mut scratch = self.scratch.borrow_mut();
+        if kept.bytes.is_some() && self.take(seat, kept, &[]).is_err() {
+            return Poll::Ready(Pause::Full);
+        }
+        loop {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match ready!(Pin::new(&mut *socket).poll_read(context, &mut buffer)) {
+                Err(_) => return Poll::Ready(Pause::End(End::Reset)),
+                Ok(()) if buffer.filled().is_empty() => return Poll::Ready(Pause::End(End::Closed)),
+                Ok(()) => {
+                    self.tally.bytes_in.add(buffer.filled().len() as u64);
+                    if self.take(seat, kept, buffer.filled()).is_err() {
+                        return Poll::Ready(Pause::Full);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Queues every whole frame of what was kept and what is `new`, and keeps the rest.
+    fn take(&self, seat: Seat, kept: &mut Kept, new: &[u8]) -> Result<(), QueueFull> {
+        if kept.discarding {
+            return Ok(());
+        }
+        let was_partial = kept.bytes.is_some();
+        let joined;
+        let mut rest = match kept.bytes.take() {
+            None => new,
+            Some(bytes) => {
+                joined = [&bytes, new].concat();
+                &joined
+            }
+        };
+        let mut taken = false;
+        while !rest.is_empty() {
+            let (said, consumed) = match split(rest, CLIENT_FRAME_BYTES_MAX) {
+                Ok(Split::Frame { payload, consumed }) => (self.understand(payload), consumed),
+                Ok(Split::Partial { .. }) => break,
+                Err(_) => (violation(0, ErrorCode::Malformed, End::Protocol), rest.len()),
+            };
+            let violated = matches!(said, Said::Violation { .. });
+            if self.queue(seat, said).is_err() {
+                kept.bytes = Some(rest.into());
+                return Err(QueueFull);
+            }
+            if violated {
+                kept.discarding = true;
+                return Ok(());
+            }
+            taken = true;
+            rest = &rest[consumed..];
+        }
+        if !rest.is_empty() {
+            kept.bytes = Some(rest.into());
+            // Said once per frame. Without room the deadline starts later, with the next piece.
+            if (taken || !was_partial) && self.queue(seat, Said::Partial).is_err() {
+                return Err(QueueFull);
+            }
+        }
+        Ok(())
+    }
+
+    /// Decides what happens when the SET's queue is full: a request joins the refusals, anything else must wait.
+    fn queue(&self, seat: Seat, said: Said) -> Result<(), QueueFull> {
+        let Err(TrySendError::Full(Message::Peer { said, .. })) = self.inbox.try_send(Message::Peer { seat, said }) else {
+            // Queued; or the worker has left, and this reader's socket is about to be closed.
+            return Ok(());
+        };
+        let request_id = match said {
+            Said::Grab { request, .. } | Said::Ping { request } | Said::Acknowledge { request, .. } => request.get(),
+            _ => return Err(QueueFull),
+        };
+        let mut refusals = self.refusals.borrow_mut();
+        if refusals.len() >= limits::SET_REFUSALS_MAX {
+            return Err(QueueFull);
+        }
+        refusals.push((seat, request_id));
+        Ok(())
+    }
+
+    /// Queues the last message of this reader, whatever it takes.
+    async fn report(&self, message: Message) {
+        if let Err(TrySendError::Full(message)) = self.inbox.try_send(message) {
+            // An error says that the worker has left, and with it the session.
+            Box::pin(self.inbox.send(message)).await.ok();
+        }
+    }
+
+    /// Turns a payload into a checked request.
+    fn understand(&self, payload: &[u8]) -> Said {
+        let Ok(frame) = v1::ClientFrame::decode(payload) else {
+            return violation(0, ErrorCode::Malformed, End::Protocol);
+        };
+        let Ok(request) = RequestId::new(frame.request_id) else {
+            return Said::Mistake { request: frame.request_id, code: ErrorCode::OutOfRange };
+        };
+        match frame.request {
+            Some(client_frame::Request::Grab(grab)) => Said::Grab { request, campaign: CampaignId::new(grab.campaign_id.into()).ok() },
+            Some(client_frame::Request::Ping(_)) => Said::Ping { request },
+            Some(client_frame::Request::Acknowledge(acknowledge)) => match prizes(&acknowledge) {
+                Some(prizes) => Said::Acknowledge { request, prizes },
+                None => Said::Mistake { request: request.get(), code: ErrorCode::OutOfRange },
+            },
+            Some(client_frame::Request::Login(login)) => match self.verifier.verify_user(&login.token) {
+                Ok(user) => Said::Login { request, user },
+                Err(error) => violation(request.get(), refusal(&error), End::Authentication),
+            },
+            None => Said::Mistake { request: request.get(), code: ErrorCode::UnknownRequest },
+        }
+    }
+}
+
+/// No room in the SET's queue, nor among its refusals.
+struct QueueFull;
+
+fn violation(request: u64, code: ErrorCode, end: End) -> Said {
+    Said::Violation { request, code, end }
+}
+
+fn refusal(error: &TokenError) -> ErrorCode {
+    match error {
+        TokenError::Expired => ErrorCode::TokenExpired,
+        TokenError::Foreign => ErrorCode::TokenForeign,
+        _ => ErrorCode::TokenInvalid,
+    }
+}
+
+/// The prizes that an Acknowledge names, if there are as many as may be and all can exist.
+fn prizes(acknowledge: &v1::Acknowledge) -> Option<Box<[(CampaignId, Serial)]>> {
+    if !(1..=PRIZES_PER_FRAME_MAX).contains(&acknowledge.prizes.len()) {
+        return None;
+    }
+    acknowledge
+        .prizes
+        .iter()
+        .map(|prize| {
+            let in_range = prize.serial < limits::CAMPAIGN_TOTAL_MAX;
+            in_range.then_some((CampaignId::new(prize.campaign_id.into()).ok()?, Serial(prize.serial)))
+        })
+        .collect()
+}

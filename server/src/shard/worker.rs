@@ -1,0 +1,73 @@
+//! The loop around a [`Set`]: one task that drains its queue and owns its sockets' write sides.
+
+use std::rc::Rc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+use super::message::{Message, Now};
+use super::reader::{self, Link};
+use super::set::Set;
+use super::wire::SocketWire;
+use crate::limits::SET_BATCH_MAX;
+
+/// The process's clocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    /// A clock that starts now.
+    pub fn start() -> Self {
+        Self { start: Instant::now() }
+    }
+
+    /// Both clocks, read once.
+    #[allow(clippy::cast_possible_truncation)] // 584 years
+    pub fn now(&self) -> Now {
+        Now { at: self.start.elapsed().as_nanos() as u64, wall: wall() }
+    }
+}
+
+/// Wall clock, Unix milliseconds; 0 where the host's clock is set before 1970.
+#[allow(clippy::cast_possible_truncation)]
+pub fn wall() -> crate::campaign::UnixMs {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// Serves a SET until it is told to stop.
+pub async fn run(mut set: Set<SocketWire>, mut inbox: mpsc::Receiver<Message>, link: Rc<Link>, clock: Clock) {
+    let mut batch = Vec::with_capacity(SET_BATCH_MAX);
+    while !set.is_stopped() {
+        let received = tokio::select! {
+            biased;
+            received = inbox.recv_many(&mut batch, SET_BATCH_MAX) => received,
+            () = tokio::task::yield_now(), if set.is_sweeping() => 1,
+        };
+        if received == 0 {
+            break;
+        }
+        let now = clock.now();
+        link.tally.batch.set(batch.len() as u64);
+        set.admit(&batch, &now);
+        for message in batch.drain(..) {
+            match message {
+                Message::Connected(stream) => connect(&mut set, stream, &link, &now),
+                message => set.apply(message, &now),
+            }
+        }
+        for (seat, request_id) in link.refusals.take() {
+            set.refuse(seat, request_id, &now);
+        }
+        set.sweep(&now);
+        set.flush(&now);
+    }
+}
+
+fn connect(set: &mut Set<SocketWire>, stream: TcpStream, link: &Rc<Link>, now: &Now) {
+    let (read_half, write_half) = stream.into_split();
+    let seat = set.attach(SocketWire::new(write_half), now);
+    tokio::task::spawn_local(reader::read(read_half, seat, Rc::clone(link)));
+}

@@ -1,0 +1,113 @@
+//! What this server says of itself, once a second to the monitor and at every scrape: one description for both.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use hongbao_monitor::process;
+use hongbao_monitor::report::{Key, ReporterStats, Sample, names};
+use hongbao_proto::v1::ErrorCode;
+
+use crate::ends::End;
+use crate::generator::StockBoard;
+use crate::ledger::writer::LedgerStatus;
+use crate::shard::acceptor::AcceptTally;
+use crate::shard::set::SetHandle;
+use crate::shard::tally::{Answer, ERRORS, SetTally, Tally};
+
+/// Everything that is counted, wherever it is counted.
+#[derive(Clone)]
+pub struct Telemetry {
+    /// The SETs' counters.
+    pub sets: Box<[SetHandle]>,
+    /// The listeners'.
+    pub accept: Arc<AcceptTally>,
+    /// The ledger's.
+    pub ledger: LedgerStatus,
+    /// The generator's.
+    pub stock: Arc<StockBoard>,
+    /// The reporter's own, where there is one.
+    pub reporter: Option<Arc<ReporterStats>>,
+}
+
+impl Telemetry {
+    /// One counter summed over all SETs.
+    pub fn sum(&self, of: impl Fn(&SetTally) -> &Tally) -> u64 {
+        self.sets.iter().map(|set| of(&set.tally).get()).sum()
+    }
+
+    /// All answers of all SETs.
+    pub fn answered(&self) -> u64 {
+        self.sets.iter().map(|set| set.tally.answered()).sum()
+    }
+
+    /// The whole description.
+    pub fn sample(&self) -> Sample {
+        let prizes = self.stock.total();
+        let mut counters = vec![
+            (names::REQUESTS_RECEIVED, self.sum(|set| &set.received)),
+            (names::REQUESTS_ANSWERED, self.answered()),
+            (names::GRABS_RECEIVED, self.sum(|set| &set.grabs)),
+            (names::PRIZES_ISSUED, prizes.issued_first),
+            (names::PRIZES_WON, self.ledger.wins()),
+            (names::PAID_FEN, self.ledger.paid_fen()),
+            (Key::new("answers_undelivered", "Answers whose connection had gone"), self.sum(|set| &set.undelivered)),
+            (Key::new("frames_stale", "Frames still queued when their connection ended"), self.sum(|set| &set.stale)),
+            (Key::new("connections_accepted", "Connections accepted"), self.sum(|set| &set.accepted)),
+            (Key::new("writes_refused", "Writes that a socket took only in part"), self.sum(|set| &set.refused_writes)),
+            (Key::new("received_bytes", "Bytes read from peers"), self.sum(|set| &set.bytes_in)),
+            (Key::new("sent_bytes", "Bytes written to peers"), self.sum(|set| &set.bytes_out)),
+            (Key::new("announcements_delivered", "Announcements written to a connection"), self.sum(|set| &set.announced)),
+            (Key::new("announcements_dropped", "Announcements that met too many pending ones"), self.sum(|set| &set.announcements_dropped)),
+            (Key::new("equations_broken", "Batches after which a SET's books did not balance"), self.sum(|set| &set.broken_equations)),
+            (
+                Key::new("accepts_without_descriptor", "Peers turned away because no descriptor was left"),
+                self.accept.out_of_descriptors.load(Ordering::Relaxed),
+            ),
+            (Key::new("accept_errors", "Failures of accept of other kinds"), self.accept.errors.load(Ordering::Relaxed)),
+            (Key::new("listeners_closed_full", "Times a full shard stopped listening"), self.accept.closed_full.load(Ordering::Relaxed)),
+            (Key::new("ledger_batches", "Transactions committed"), self.ledger.batches()),
+            (Key::new("ledger_postings", "Postings committed"), self.ledger.postings()),
+            (Key::new("cpu_us", "CPU time of this process, user and system, in microseconds"), process::cpu_micros()),
+        ];
+        for (index, answer) in Answer::ALL.iter().enumerate() {
+            let key = Key::labelled("answers", "kind", answer.label(), "Answers given, by kind");
+            counters.push((key, self.sum(|set| &set.answers[index])));
+        }
+        for (index, (_, label)) in ERRORS.iter().enumerate().filter(|(_, (code, _))| *code != ErrorCode::Unspecified) {
+            let key = Key::labelled("errors", "code", label, "Typed errors answered, by code");
+            counters.push((key, self.sum(|set| &set.errors[index])));
+        }
+        for (index, end) in End::ALL.iter().enumerate() {
+            let key = Key::labelled("connections_ended", "reason", end.label(), "Connections ended, by reason");
+            counters.push((key, self.sum(|set| &set.ends[index])));
+        }
+        if let Some(reporter) = &self.reporter {
+            counters.push((Key::new("reports_sent", "Reports written to the monitor"), reporter.sent.load(Ordering::Relaxed)));
+            counters.push((Key::new("reports_dropped", "Reports given up"), reporter.dropped.load(Ordering::Relaxed)));
+        }
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let deepest = self.sets.iter().map(|set| set.inbox.max_capacity() - set.inbox.capacity()).max().unwrap_or(0);
+        let gauges = vec![
+            (names::USERS_ONLINE, gauge(self.sum(|set| &set.online))),
+            (Key::new("connections", "Connections open"), gauge(self.sum(|set| &set.connections))),
+            (Key::new("requests_owed", "Requests not answered yet"), gauge(self.sum(|set| &set.owed))),
+            (Key::new("queue_depth_max", "Messages in the deepest SET queue"), gauge(deepest as u64)),
+            (Key::new("prizes_in_sets", "Prizes on the SETs' shelves"), gauge(prizes.in_sets)),
+            (Key::new("prizes_in_flight", "Prizes with the ledger"), gauge(prizes.in_flight)),
+            (Key::new("prizes_in_transit", "Prizes on their way to a SET"), gauge(prizes.in_transit)),
+            (Key::new("prizes_residual", "Prizes unaccounted for; 0 or the program is wrong"), gauge(prizes.residual)),
+            (Key::new("ledger_healthy", "Whether the ledger can be written: 1 or 0"), i64::from(self.ledger.healthy())),
+            (Key::new("resident_bytes", "Resident memory of this process"), gauge(process::resident_bytes())),
+            (Key::new("open_descriptors", "Open file descriptors of this process"), gauge(process::open_descriptors())),
+        ];
+        Sample { counters, gauges, histograms: Vec::new() }
+    }
+
+    /// The same with what the last second alone added: for the reporter, which asks once a second.
+    pub fn sample_second(&self) -> Sample {
+        let mut sample = self.sample();
+        let key = Key::new("ledger_commit_us", "Time of one ledger commit, in microseconds");
+        sample.histograms.push((key, self.ledger.take_commit_latency()));
+        sample
+    }
+}
