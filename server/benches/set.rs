@@ -1,0 +1,101 @@
+//! What a SET worker costs per message, without the kernel: applying Grabs that find nothing, and the batch's answers encoded,
+//! grouped and handed to wires that take everything.
+//!
+//! `cargo bench -p hongbao-server --bench set`
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use hongbao_proto::{RequestId, UserId};
+use hongbao_server::admission::Rate;
+use hongbao_server::ledger::sqlite::SqliteLedger;
+use hongbao_server::ledger::writer;
+use hongbao_server::shard::directory::{Directory, Seat};
+use hongbao_server::shard::message::{Message, Now, Said};
+use hongbao_server::shard::set::{Set, SetHandle, Shared};
+use hongbao_server::shard::tally::SetTally;
+use hongbao_server::shard::wire::{Wire, Written};
+use tokio::sync::mpsc;
+
+const USERS: u64 = 1_000;
+const BATCH: u64 = 64;
+
+struct Sink;
+
+impl Wire for Sink {
+    fn write(&mut self, frames: &[u8]) -> Written {
+        black_box(frames);
+        Written::Sent
+    }
+    fn finish(&mut self) {}
+    fn cut(&mut self) {}
+    fn backlog(&mut self) -> usize {
+        0
+    }
+    fn peer(&self) -> Option<String> {
+        None
+    }
+}
+
+/// A SET of logged-in users, and their seats.
+fn inhabited() -> (Set<Sink>, Vec<Seat>, Now) {
+    let ledger = SqliteLedger::open_in_memory().expect("memory suffices");
+    let (ledger, _, _) = writer::spawn(Box::new(ledger), || 0);
+    let (inbox, mut queue) = mpsc::channel(8_192);
+    let (generator, _) = mpsc::channel(1);
+    let shared = Arc::new(Shared {
+        directory: Directory::default(),
+        gate: None,
+        connection_rate: Rate::new(1_000_000_000, u32::MAX),
+        ledger,
+        generator,
+        sets: Box::new([SetHandle { inbox, tally: Arc::new(SetTally::default()) }]),
+        login_seconds: 60,
+        idle_seconds: 600,
+    });
+    let now = Now { at: 1_000_000_000, wall: 1_000 };
+    let mut set = Set::new(0, Arc::clone(&shared));
+    let mut seats = Vec::new();
+    for user in 1..=USERS {
+        let seat = set.attach(Sink, &now);
+        let (request, user) = (RequestId::new(1).expect("valid"), UserId::new(user).expect("valid"));
+        set.apply(Message::Peer { seat, said: Said::Login { request, user } }, &now);
+        let reply = queue.blocking_recv().expect("the ledger replies");
+        set.apply(reply, &now);
+        seats.push(seat);
+    }
+    set.flush(&now);
+    (set, seats, now)
+}
+
+fn bench(criterion: &mut Criterion) {
+    let (mut set, seats, now) = inhabited();
+    let mut id = 1;
+    let mut group = criterion.benchmark_group("set");
+    group.throughput(Throughput::Elements(BATCH));
+    group.bench_function("grab_none_now", |bencher| {
+        bencher.iter_batched(
+            || {
+                (0..BATCH)
+                    .map(|_| {
+                        id += 1;
+                        let seat = seats[usize::try_from(id.wrapping_mul(0x9E37_79B9) % USERS).unwrap_or(0)];
+                        Message::Peer { seat, said: Said::Grab { request: RequestId::new(id).expect("valid"), campaign: None } }
+                    })
+                    .collect::<Vec<_>>()
+            },
+            |batch| {
+                for message in batch {
+                    set.apply(message, &now);
+                }
+                set.flush(&now);
+            },
+            BatchSize::SmallInput,
+        );
+    });
+    group.finish();
+}
+
+criterion_group!(benches, bench);
+criterion_main!(benches);
