@@ -1,2 +1,113 @@
-//! Placeholder.
-fn main() {}
+//! `hongbao-monitor`: see `--help`.
+
+use std::fs::File;
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::sync::Mutex;
+
+use clap::Parser;
+use hongbao_monitor::credentials::unix_seconds;
+use hongbao_monitor::dashboard::config::{Arguments, Config};
+use hongbao_monitor::dashboard::run::{Monitor, RunError, say};
+use hongbao_monitor::dashboard::view::{self, ViewMode};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// The books do not agree, and were expected to.
+const EXIT_UNBALANCED: u8 = 3;
+/// Ended by a second signal, like a shell says of an interrupted program.
+const EXIT_INTERRUPTED: i32 = 130;
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) if error.use_stderr() => {
+            let text = error.to_string();
+            return failure(2, text.lines().next().unwrap_or_default().trim_start_matches("error: "));
+        }
+        Err(help) => {
+            say(&help.to_string());
+            return ExitCode::SUCCESS;
+        }
+    };
+    let config = match Config::checked(arguments, unix_seconds()) {
+        Ok(config) => config,
+        Err(problem) => return failure(2, &problem),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failure(1, &format!("cannot start: {error}")),
+    };
+    match runtime.block_on(run(config)) {
+        Ok(code) => code,
+        Err(error) => failure(error.exit_code(), &error.to_string()),
+    }
+}
+
+fn failure(code: u8, problem: &str) -> ExitCode {
+    eprintln!("hongbao-monitor: {problem}");
+    ExitCode::from(code)
+}
+
+async fn run(config: Config) -> Result<ExitCode, RunError> {
+    let signals = |kind| signal(kind).map_err(|source| RunError::System { what: "cannot take signals".into(), source });
+    let (terminate, interrupt) = (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
+    let stderr_is_terminal = std::io::stderr().is_terminal();
+    let table_owns_terminal = config.view == ViewMode::Table && stderr_is_terminal;
+    if !table_owns_terminal {
+        let log = tracing_subscriber::registry().with(config.log.clone());
+        log.with(fmt::layer().with_ansi(stderr_is_terminal).with_writer(std::io::stderr)).init();
+    }
+    let monitor = Monitor::bind(&config).await?;
+    if table_owns_terminal {
+        log_beside_recording(&config)?;
+    }
+    say(&format!("{}\n", monitor.banner()));
+    restore_terminal_on_panic();
+
+    let stop = CancellationToken::new();
+    tokio::spawn(stop_on_signal(terminate, interrupt, stop.clone()));
+    let outcome = monitor.run(stop).await?;
+    say(&view::summary(&outcome));
+    Ok(if config.expect_balanced && !outcome.run.books.balanced() {
+        ExitCode::from(EXIT_UNBALANCED)
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+/// The first signal stops in order; the second ends at once.
+async fn stop_on_signal(mut terminate: Signal, mut interrupt: Signal, stop: CancellationToken) {
+    for asked in 0.. {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        if asked > 0 {
+            view::restore_terminal();
+            std::process::exit(EXIT_INTERRUPTED);
+        }
+        stop.cancel();
+    }
+}
+
+/// The table must not be written over; what is logged while it is shown can be read afterwards.
+fn log_beside_recording(config: &Config) -> Result<(), RunError> {
+    let path = config.record.join("monitor.log");
+    let file = File::create(&path)
+        .map_err(|source| RunError::System { what: format!("cannot write {}", path.display()), source })?;
+    let log = tracing_subscriber::registry().with(config.log.clone());
+    log.with(fmt::layer().with_ansi(false).with_writer(Mutex::new(file))).init();
+    Ok(())
+}
+
+fn restore_terminal_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        view::restore_terminal();
+        report(panic);
+    }));
+}

@@ -423,6 +423,13 @@ impl Merge {
         closed
     }
 
+    /// When [`advance`](Self::advance) may next have something to close without another report: Unix milliseconds after
+    /// `now_ms`. None before the first source.
+    pub fn due_ms(&self, now_ms: u64) -> Option<u64> {
+        let end = (self.next? + 1) * 1000;
+        [end, end + self.straggler_ms].into_iter().find(|&due| due > now_ms)
+    }
+
     /// Closes everything that was reported, whether due or not: the run is over.
     pub fn finish(&mut self) -> Vec<ClosedSecond> {
         let (Some(first), Some((&last, _))) = (self.next, self.pending.last_key_value()) else { return Vec::new() };

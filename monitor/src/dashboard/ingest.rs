@@ -1,0 +1,267 @@
+//! The ingest port: one task per reporting process, which holds its socket and nothing else.
+//!
+//! A peer is a stranger until its token was checked: it gets a small frame, a short time and no memory of ours beyond that.
+//! Whatever ends a connection has one name, is counted, and is told to the peer where the socket still works.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use hongbao_proto::frame::{Codec, FrameError};
+use hongbao_proto::limits::REPORT_FRAME_BYTES_MAX;
+use hongbao_proto::report_v1::{
+    Accepted, Hello, MonitorFrame, Refused, ReporterFrame, Source, monitor_frame, reporter_frame,
+};
+use hongbao_proto::token::Verifier;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
+use tokio_util::codec::Framed;
+use tokio_util::sync::CancellationToken;
+
+use super::limits::{CONNECTIONS_MAX, GOODBYE_DEADLINE, HELLO_DEADLINE, IDLE_DEADLINE};
+use super::owner::{ConnectionId, Cut, Message};
+
+/// A Hello is a token and three names.
+const HELLO_BYTES_MAX: usize = 8 * 1024;
+
+/// Pause after a failed `accept`, which a lack of descriptors would otherwise turn into a busy loop.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+type Stranger = Framed<TcpStream, Codec<ReporterFrame, MonitorFrame, HELLO_BYTES_MAX>>;
+type Reporter = Framed<TcpStream, Codec<ReporterFrame, MonitorFrame, REPORT_FRAME_BYTES_MAX>>;
+
+/// Why a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum End {
+    /// The peer hung up, or the network lost it. Nobody's fault.
+    Closed,
+    /// A newer connection of the same process took over. Nobody's fault.
+    Replaced,
+    /// Bytes that are no frame of the protocol. The peer's fault, like those that follow.
+    Garbage,
+    /// No Hello in time.
+    Silent,
+    /// Something else where Hello was due, or Hello again.
+    OutOfTurn,
+    /// A token that is not good for reporting.
+    Token,
+    /// A Hello or a report that is not acceptable.
+    Rejected,
+    /// No report for too long.
+    Idle,
+    /// No room for another connection. Our limit.
+    Full,
+    /// This monitor stops. Ours.
+    Stopping,
+}
+
+impl End {
+    /// Every reason.
+    pub const ALL: [End; 10] = [
+        End::Closed,
+        End::Replaced,
+        End::Garbage,
+        End::Silent,
+        End::OutOfTurn,
+        End::Token,
+        End::Rejected,
+        End::Idle,
+        End::Full,
+        End::Stopping,
+    ];
+
+    /// As counted: in `/metrics`, in `run.json`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            End::Closed => "closed",
+            End::Replaced => "replaced",
+            End::Garbage => "garbage",
+            End::Silent => "silent",
+            End::OutOfTurn => "out_of_turn",
+            End::Token => "token",
+            End::Rejected => "rejected",
+            End::Idle => "idle",
+            End::Full => "full",
+            End::Stopping => "stopping",
+        }
+    }
+}
+
+/// An end with what the peer is told about it.
+struct Ended {
+    end: End,
+    told: Option<String>,
+}
+
+impl Ended {
+    fn told(end: End, reason: impl ToString) -> Self {
+        Self { end, told: Some(reason.to_string()) }
+    }
+
+    fn by_frame(error: &FrameError) -> Self {
+        match error {
+            FrameError::Io(_) => Self { end: End::Closed, told: None },
+            _ => Self::told(End::Garbage, error),
+        }
+    }
+}
+
+/// Accepts reporters until `stop`.
+pub async fn serve(
+    listener: TcpListener,
+    verifier: Arc<Verifier>,
+    owner: mpsc::Sender<Message>,
+    stop: CancellationToken,
+) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _peer)) => stream,
+            Err(error) => {
+                tracing::error!(%error, "cannot accept a reporter");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
+            // No task and no waiting for one too many: what the socket does not take at once is not said.
+            let mut bytes = bytes::BytesMut::new();
+            hongbao_proto::frame::append(&refused("this monitor has no room for another connection"), &mut bytes);
+            if let Err(error) = stream.try_write(&bytes) {
+                tracing::debug!(%error, "a refused peer did not take the reason");
+            }
+            tell(&owner, Message::Gone(None, End::Full)).await;
+            continue;
+        };
+        let (verifier, owner) = (Arc::clone(&verifier), owner.clone());
+        tokio::spawn(async move {
+            connection(stream, &verifier, &owner).await;
+            drop(permit);
+        });
+    }
+}
+
+async fn connection(stream: TcpStream, verifier: &Verifier, owner: &mpsc::Sender<Message>) {
+    let mut stranger: Stranger = Framed::new(stream, Codec::default());
+    let (id, mut cut) = match introduced(&mut stranger, verifier, owner).await {
+        Ok(introduced) => introduced,
+        Err(ended) => {
+            tell(owner, Message::Gone(None, ended.end)).await;
+            return goodbye(stranger.into_inner(), ended).await;
+        }
+    };
+    let mut reporter: Reporter = stranger.map_codec(|_| Codec::default());
+    let ended = reports(&mut reporter, id, &mut cut, owner).await;
+    tell(owner, Message::Gone(Some(id), ended.end)).await;
+    goodbye(reporter.into_inner(), ended).await;
+}
+
+/// Hello, checked and known to the owner, and answered.
+async fn introduced(
+    stranger: &mut Stranger,
+    verifier: &Verifier,
+    owner: &mpsc::Sender<Message>,
+) -> Result<(ConnectionId, oneshot::Receiver<Cut>), Ended> {
+    let Ok(first) = timeout(HELLO_DEADLINE, stranger.next()).await else {
+        return Err(Ended::told(End::Silent, format!("no Hello within {} s", HELLO_DEADLINE.as_secs())));
+    };
+    let (token, source) = match first {
+        None => return Err(Ended { end: End::Closed, told: None }),
+        Some(Err(error)) => return Err(Ended::by_frame(&error)),
+        Some(Ok(ReporterFrame {
+            frame: Some(reporter_frame::Frame::Hello(Hello { token, source: Some(source) })),
+        })) => (token, source),
+        Some(Ok(_)) => return Err(Ended::told(End::OutOfTurn, "the first frame must be Hello with a source")),
+    };
+    verifier.verify(&token).map_err(|error| Ended::told(End::Token, error))?;
+    let (id, cut) = register(source, owner).await?;
+    let accepted = MonitorFrame { frame: Some(monitor_frame::Frame::Accepted(Accepted {})) };
+    match timeout(GOODBYE_DEADLINE, stranger.send(&accepted)).await {
+        Ok(Ok(())) => Ok((id, cut)),
+        Ok(Err(_)) | Err(_) => {
+            tell(owner, Message::Gone(Some(id), End::Closed)).await;
+            Err(Ended { end: End::Closed, told: None })
+        }
+    }
+}
+
+async fn register(
+    source: Source,
+    owner: &mpsc::Sender<Message>,
+) -> Result<(ConnectionId, oneshot::Receiver<Cut>), Ended> {
+    let stopping = || Ended::told(End::Stopping, "this monitor is stopping");
+    let (cut, cut_by_owner) = oneshot::channel();
+    let (reply, answer) = oneshot::channel();
+    owner.send(Message::Hello { source, cut, reply }).await.map_err(|_| stopping())?;
+    match answer.await {
+        Ok(Ok(id)) => Ok((id, cut_by_owner)),
+        Ok(Err(reason)) => Err(Ended::told(End::Rejected, reason)),
+        Err(_) => Err(stopping()),
+    }
+}
+
+async fn reports(
+    reporter: &mut Reporter,
+    id: ConnectionId,
+    cut: &mut oneshot::Receiver<Cut>,
+    owner: &mpsc::Sender<Message>,
+) -> Ended {
+    loop {
+        let frame = tokio::select! {
+            // What was sent before a newer connection took over is read first.
+            biased;
+            frame = timeout(IDLE_DEADLINE, reporter.next()) => frame,
+            reason = &mut *cut => return match reason {
+                Ok(Cut::Replaced) => Ended::told(End::Replaced, "a newer connection of this process took over"),
+                Ok(Cut::Rejected(reason)) => Ended::told(End::Rejected, reason),
+                Err(_) => Ended::told(End::Stopping, "this monitor is stopping"),
+            },
+        };
+        let report = match frame {
+            Err(_) => return Ended::told(End::Idle, format!("no report for {} s", IDLE_DEADLINE.as_secs())),
+            Ok(None) => return Ended { end: End::Closed, told: None },
+            Ok(Some(Err(error))) => return Ended::by_frame(&error),
+            Ok(Some(Ok(ReporterFrame { frame: Some(reporter_frame::Frame::Report(report)) }))) => report,
+            Ok(Some(Ok(_))) => return Ended::told(End::OutOfTurn, "only reports may follow Hello"),
+        };
+        if owner.send(Message::Report(id, report)).await.is_err() {
+            return Ended::told(End::Stopping, "this monitor is stopping");
+        }
+    }
+}
+
+fn refused(reason: &str) -> MonitorFrame {
+    MonitorFrame { frame: Some(monitor_frame::Frame::Refused(Refused { reason: reason.to_owned() })) }
+}
+
+/// Says why, and lets the peer hang up first: closing on unread bytes would reset the connection under the reason.
+async fn goodbye(mut stream: TcpStream, ended: Ended) {
+    let Some(reason) = ended.told else { return };
+    let told = async {
+        let mut bytes = bytes::BytesMut::new();
+        hongbao_proto::frame::append(&refused(&reason), &mut bytes);
+        stream.write_all(&bytes).await?;
+        stream.shutdown().await?;
+        let mut unread = [0; 4096];
+        while stream.read(&mut unread).await? > 0 {}
+        Ok::<_, io::Error>(())
+    };
+    match timeout(GOODBYE_DEADLINE, told).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, reason, "the peer went before it was told"),
+        Err(_) => tracing::debug!(reason, "the peer did not hang up when told"),
+    }
+}
+
+async fn tell(owner: &mpsc::Sender<Message>, message: Message) {
+    if owner.send(message).await.is_err() {
+        tracing::debug!("the run is over");
+    }
+}
