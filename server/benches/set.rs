@@ -71,7 +71,7 @@ fn inhabited() -> (Set<Sink>, Vec<Seat>, Now) {
 
 fn bench(criterion: &mut Criterion) {
     let (mut set, seats, now) = inhabited();
-    let mut id = 1;
+    let mut id = 1u64;
     let mut group = criterion.benchmark_group("set");
     group.throughput(Throughput::Elements(BATCH));
     group.bench_function("grab_none_now", |bencher| {
