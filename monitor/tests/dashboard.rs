@@ -1,0 +1,401 @@
+//! The dashboard and the reporter on real sockets, in one process.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD as BASE64;
+use futures_util::{SinkExt, StreamExt};
+use hdrhistogram::Histogram;
+use hongbao_monitor::credentials::{unix_millis, unix_seconds};
+use hongbao_monitor::dashboard::config::Config;
+use hongbao_monitor::dashboard::owner::Outcome;
+use hongbao_monitor::dashboard::run::Monitor;
+use hongbao_monitor::dashboard::view::ViewMode;
+use hongbao_monitor::report::names::{self, role};
+use hongbao_monitor::report::{Reporter, ReporterConfig, Sample};
+use hongbao_proto::frame::Codec;
+use hongbao_proto::limits::REPORT_FRAME_BYTES_MAX;
+use hongbao_proto::report_v1::{
+    Counter, Hello, MonitorFrame, Report, ReporterFrame, Source, monitor_frame, reporter_frame,
+};
+use hongbao_proto::token::{Audience, Secret, Signer};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio_util::codec::Framed;
+use tokio_util::sync::CancellationToken;
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+const DEADLINE: Duration = Duration::from_secs(20);
+
+struct Running {
+    ingest: SocketAddr,
+    http: SocketAddr,
+    record: PathBuf,
+    stop: CancellationToken,
+    task: JoinHandle<Outcome>,
+    _directory: TempDir,
+}
+
+impl Running {
+    async fn start() -> Self {
+        Self::start_on("127.0.0.1:0".parse().unwrap()).await
+    }
+
+    async fn start_on(listen: SocketAddr) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let secret = directory.path().join("secret");
+        std::fs::write(&secret, SECRET).unwrap();
+        let config = Config {
+            listen,
+            http: "127.0.0.1:0".parse().unwrap(),
+            record: directory.path().join("recording"),
+            stragglers: Duration::from_millis(500),
+            view: ViewMode::None,
+            ready_file: None,
+            secret_file: Some(secret),
+            expect_balanced: false,
+            log: tracing_subscriber::EnvFilter::default(),
+        };
+        let monitor = Monitor::bind(&config).await.unwrap();
+        let stop = CancellationToken::new();
+        let (ingest, http, record) = (monitor.ingest, monitor.http, config.record);
+        let stopping = stop.clone();
+        let task = tokio::spawn(async move { monitor.run(stopping).await.unwrap() });
+        Self { ingest, http, record, stop, task, _directory: directory }
+    }
+
+    async fn get(&self, path: &str) -> (u16, Value) {
+        let response = reqwest::get(format!("http://{}{path}", self.http)).await.unwrap();
+        (response.status().as_u16(), response.json().await.unwrap())
+    }
+
+    /// Asks again until `wanted` says yes.
+    async fn get_until(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let asked = async {
+            loop {
+                let (_, answer) = self.get(path).await;
+                if wanted(&answer) {
+                    return answer;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, asked).await.unwrap_or_else(|_| panic!("{path} never became what it should"))
+    }
+
+    async fn ended(&self, reason: &str, count: u64) {
+        self.get_until("/api/v1/run", |run| run["connections_ended"][reason] == count).await;
+    }
+
+    async fn stop(self) -> (Outcome, PathBuf, TempDir) {
+        self.stop.cancel();
+        let outcome = tokio::time::timeout(DEADLINE, self.task).await.unwrap().unwrap();
+        (outcome, self.record, self._directory)
+    }
+}
+
+fn token(audience: Audience) -> String {
+    let signer = Signer::new(&Secret::from_text(SECRET).unwrap());
+    signer.sign("test", audience, unix_seconds(), 600).unwrap()
+}
+
+fn config(monitor: SocketAddr, role: &'static str, name: &str) -> ReporterConfig {
+    ReporterConfig { monitor, token: token(Audience::Report), role, name: name.into() }
+}
+
+type Raw = Framed<TcpStream, Codec<MonitorFrame, ReporterFrame, REPORT_FRAME_BYTES_MAX>>;
+
+async fn connect(monitor: SocketAddr) -> Raw {
+    Framed::new(TcpStream::connect(monitor).await.unwrap(), Codec::default())
+}
+
+fn hello(token: String, name: &str, instance: &str, started_at_ms: u64) -> ReporterFrame {
+    let source = Source { role: role::MACHINE.into(), name: name.into(), instance: instance.into(), started_at_ms };
+    ReporterFrame { frame: Some(reporter_frame::Frame::Hello(Hello { token, source: Some(source) })) }
+}
+
+fn report(second: u64, total: u64) -> ReporterFrame {
+    let counters = vec![Counter { name: names::GRABS_SENT.name.into(), total }];
+    let report = Report { second, counters, gauges: vec![], histograms: vec![] };
+    ReporterFrame { frame: Some(reporter_frame::Frame::Report(report)) }
+}
+
+async fn introduced(monitor: SocketAddr, name: &str, instance: &str, started_at_ms: u64) -> Raw {
+    let mut raw = connect(monitor).await;
+    raw.send(&hello(token(Audience::Report), name, instance, started_at_ms)).await.unwrap();
+    let answer = tokio::time::timeout(DEADLINE, raw.next()).await.unwrap().unwrap().unwrap();
+    assert!(matches!(answer.frame, Some(monitor_frame::Frame::Accepted(_))), "{answer:?}");
+    raw
+}
+
+/// The reason that the monitor gives before it hangs up.
+async fn refusal(raw: &mut Raw) -> String {
+    let frame = tokio::time::timeout(DEADLINE, raw.next()).await.unwrap().unwrap().unwrap();
+    let Some(monitor_frame::Frame::Refused(refused)) = frame.frame else { panic!("{frame:?}") };
+    assert!(tokio::time::timeout(DEADLINE, raw.next()).await.unwrap().is_none(), "the stream ends after a refusal");
+    refused.reason
+}
+
+#[tokio::test]
+async fn garbage_is_refused_with_its_reason_and_counted_while_others_go_on() {
+    let running = Running::start().await;
+    let mut good = introduced(running.ingest, "m1", "a", unix_millis()).await;
+    let pieces: [(&[u8], &str); 4] = [
+        (b"GET / HTTP/1.1\r\n\r\n", "not a valid message"),
+        (&[0], "length 0"),
+        (&[0xff; 16], "does not end"),
+        (&[0x80, 0x80, 0x20], "at most"),
+    ];
+    for (bytes, reason) in pieces {
+        let mut raw = connect(running.ingest).await;
+        raw.get_mut().write_all(bytes).await.unwrap();
+        if bytes[0] == b'G' {
+            // 'G' announces a frame of 71 bytes.
+            raw.get_mut().write_all(&[0xff; 71]).await.unwrap();
+        }
+        let told = refusal(&mut raw).await;
+        assert!(told.contains(reason), "{told} should say {reason}");
+    }
+    running.ended("garbage", 4).await;
+
+    // After Hello a frame may be long, but not longer than a megabyte.
+    good.get_mut().write_all(&[0x81, 0x80, 0x40]).await.unwrap();
+    assert!(refusal(&mut good).await.contains("at most 1048576"));
+    running.ended("garbage", 5).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn only_a_token_for_reporting_opens_the_door() {
+    let running = Running::start().await;
+    let foreign = Signer::new(&Secret::from_text("another secret that is long enough").unwrap());
+    let expired = Signer::new(&Secret::from_text(SECRET).unwrap()).sign("test", Audience::Report, 1, 1).unwrap();
+    let tokens = [
+        (String::new(), "malformed"),
+        (token(Audience::Admin), "not meant"),
+        (token(Audience::User), "not meant"),
+        (foreign.sign("test", Audience::Report, unix_seconds(), 60).unwrap(), "wrongly signed"),
+        (expired, "expired"),
+    ];
+    let count = tokens.len() as u64;
+    for (token, reason) in tokens {
+        let mut raw = connect(running.ingest).await;
+        raw.send(&hello(token, "m1", "a", unix_millis())).await.unwrap();
+        let told = refusal(&mut raw).await;
+        assert!(told.contains(reason), "{told} should say {reason}");
+    }
+    running.ended("token", count).await;
+    let (outcome, ..) = running.stop().await;
+    assert!(outcome.sources.is_empty());
+}
+
+#[tokio::test]
+async fn a_peer_that_says_nothing_is_ended_at_the_hello_deadline() {
+    let running = Running::start().await;
+    let mut raw = connect(running.ingest).await;
+    assert!(refusal(&mut raw).await.contains("no Hello within 5 s"));
+    running.ended("silent", 1).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_report_before_hello_and_a_second_hello_are_refused() {
+    let running = Running::start().await;
+    let mut raw = connect(running.ingest).await;
+    raw.send(&report(1, 1)).await.unwrap();
+    assert!(refusal(&mut raw).await.contains("must be Hello"));
+    let mut raw = introduced(running.ingest, "m1", "a", unix_millis()).await;
+    raw.send(&hello(token(Audience::Report), "m1", "a", unix_millis())).await.unwrap();
+    assert!(refusal(&mut raw).await.contains("only reports"));
+    running.ended("out_of_turn", 2).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_report_that_is_not_acceptable_ends_its_connection_only() {
+    let running = Running::start().await;
+    let mut bad = introduced(running.ingest, "m1", "a", unix_millis()).await;
+    let mut good = introduced(running.ingest, "m2", "b", unix_millis()).await;
+    bad.send(&report(unix_seconds(), u64::MAX)).await.unwrap();
+    assert!(refusal(&mut bad).await.contains("out of range"));
+    good.send(&report(unix_seconds(), 7)).await.unwrap();
+    running.get_until("/api/v1/run", |run| run["reports"]["reports"] == 1).await;
+    running.ended("rejected", 1).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_newer_instance_replaces_an_older_connection_and_an_older_one_is_refused() {
+    let running = Running::start().await;
+    let now = unix_millis();
+    let mut old = introduced(running.ingest, "m1", "a", now).await;
+    let _new = introduced(running.ingest, "m1", "b", now + 10).await;
+    assert!(refusal(&mut old).await.contains("took over"));
+    let mut older = connect(running.ingest).await;
+    older.send(&hello(token(Audience::Report), "m1", "a", now)).await.unwrap();
+    assert!(refusal(&mut older).await.contains("newer instance of machine/m1"));
+    running.ended("replaced", 1).await;
+    let (outcome, ..) = running.stop().await;
+    assert_eq!((outcome.sources.len(), outcome.sources[0].instances), (1, 2));
+}
+
+#[tokio::test]
+async fn late_repeated_and_reordered_seconds_lose_nothing() {
+    let running = Running::start().await;
+    let now = unix_millis();
+    let second = now / 1000;
+    let mut raw = introduced(running.ingest, "m1", "a", now).await;
+    for frame in [report(second + 1, 30), report(second, 10), report(second, 10), report(second + 1, 30)] {
+        raw.send(&frame).await.unwrap();
+    }
+    running.get_until("/api/v1/latest", |latest| latest["headline"]["second"].as_u64() > Some(second + 1)).await;
+    // Its second was closed as incomplete long ago.
+    raw.send(&report(second + 2, 35)).await.unwrap();
+    running.get_until("/api/v1/run", |run| run["reports"]["late"] == 1).await;
+    let (outcome, record, _directory) = running.stop().await;
+    assert_eq!(outcome.run.reports.duplicate, 2);
+
+    let mut reader = csv::Reader::from_path(record.join("headline.csv")).unwrap();
+    let column = |name: &str, headers: &csv::StringRecord| headers.iter().position(|header| header == name).unwrap();
+    let headers = reader.headers().unwrap().clone();
+    let (sent, at) = (column("sent", &headers), column("second", &headers));
+    let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
+    let sent: Vec<i64> = rows.iter().map(|row| row[sent].parse().unwrap()).collect();
+    assert_eq!((sent[0], sent[1], sent.iter().sum::<i64>()), (10, 20, 35));
+    let seconds: Vec<u64> = rows.iter().map(|row| row[at].parse().unwrap()).collect();
+    assert!(seconds.windows(2).all(|pair| pair[1] == pair[0] + 1), "{seconds:?}");
+}
+
+#[tokio::test]
+async fn both_books_agree_and_the_recording_can_be_read_back() {
+    let running = Running::start().await;
+    let leave = CancellationToken::new();
+    let server = Reporter::new(config(running.ingest, role::SERVER, "s1"));
+    let machine = Reporter::new(config(running.ingest, role::MACHINE, "m1"));
+    let mut calls = 0;
+    let server = server.run_until(leave.clone().cancelled_owned(), move |_| {
+        calls += 1;
+        let won = 1_000 + 10 * (calls - 1);
+        Sample {
+            counters: vec![(names::PRIZES_WON, won), (names::PAID_FEN, won * 88), (names::PRIZES_ISSUED, 10 * calls)],
+            gauges: vec![(names::USERS_ONLINE, 5)],
+            histograms: vec![],
+        }
+    });
+    let mut calls = 0;
+    let machine = machine.run_until(leave.clone().cancelled_owned(), move |_| {
+        let received = 10 * calls;
+        calls += 1;
+        let mut latency = Histogram::new(3).unwrap();
+        latency.record(1_500).unwrap();
+        Sample {
+            counters: vec![(names::PRIZES_RECEIVED, received), (names::RECEIVED_FEN, received * 88)],
+            gauges: vec![],
+            histograms: vec![(names::LATENCY, latency)],
+        }
+    });
+    let watch = async {
+        let latest = running.get_until("/api/v1/latest", |latest| {
+            latest["second"]["complete"] == true && latest["second"]["books"]["won"].as_i64() > Some(0)
+        });
+        let latest = latest.await;
+        assert_eq!(latest["headline"]["users_online"], 5);
+        assert_eq!(latest["headline"]["latency_p50_us"].as_u64(), Some(1_500));
+        assert_eq!(latest["second"]["roles"]["server"]["counters"]["prizes_won"]["delta"], 10);
+        leave.cancel();
+    };
+    tokio::join!(server, machine, watch);
+
+    let all_left =
+        |sources: &Value| sources["sources"].as_array().unwrap().iter().all(|source| source["presence"] == "left");
+    running.get_until("/api/v1/sources", all_left).await;
+    let (outcome, record, _directory) = running.stop().await;
+    assert!(outcome.run.books.balanced(), "{:?}", outcome.run.books);
+    assert!(outcome.run.books.claims.won > 0);
+
+    let run: Value = serde_json::from_slice(&std::fs::read(record.join("run.json")).unwrap()).unwrap();
+    assert_eq!(run["run"]["books"]["residual_fen"], 0);
+    assert!(run["run"]["ended_at_ms"].as_u64() > run["run"]["started_at_ms"].as_u64());
+
+    let log = std::fs::read(record.join("latency.hlog")).unwrap();
+    let mut recorded = 0;
+    for entry in hdrhistogram::serialization::interval_log::IntervalLogIterator::new(&log) {
+        if let hdrhistogram::serialization::interval_log::LogEntry::Interval(interval) = entry.unwrap() {
+            let bytes = BASE64.decode(interval.encoded_histogram()).unwrap();
+            recorded += hongbao_monitor::dashboard::histogram::decode(&bytes).unwrap().len();
+        }
+    }
+    assert!(recorded >= 2, "{recorded}");
+
+    let tidy = std::fs::read_to_string(record.join("seconds.csv")).unwrap();
+    assert!(tidy.starts_with("second,complete,source,kind,name,value\n"));
+    assert!(tidy.contains(",server/s1,counter,prizes_won,10\n") && tidy.contains(",server/s1,gauge,users_online,5\n"));
+    assert!(!tidy.contains("final_report"));
+}
+
+#[tokio::test]
+async fn a_reporter_survives_a_monitor_restart_and_its_totals_do_too() {
+    let first = Running::start().await;
+    let address = first.ingest;
+    let reporter = Reporter::new(config(address, role::MACHINE, "m1"));
+    let stats = reporter.stats();
+    let (sent, dropped) = (|| stats.sent.load(Ordering::Relaxed), || stats.dropped.load(Ordering::Relaxed));
+    let mut total = 0;
+    let report = reporter.run(move |_| {
+        total += 10;
+        Sample { counters: vec![(names::PRIZES_RECEIVED, total)], ..Sample::default() }
+    });
+    let story = async {
+        until(|| sent() >= 1).await;
+        first.stop().await;
+        until(|| dropped() >= 1).await;
+        let sent_before = sent();
+        let second = Running::start_on(address).await;
+        until(|| sent() > sent_before).await;
+        let books = second.get_until("/api/v1/books", |books| books["prizes_received"].as_i64() >= Some(10)).await;
+        assert_eq!(books["joined_late"], true);
+        second.stop().await;
+    };
+    tokio::select! {
+        () = report => unreachable!("a reporter never ends by itself"),
+        () = story => {}
+    }
+}
+
+async fn until(condition: impl Fn() -> bool) {
+    let waiting = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, waiting).await.expect("the event never came");
+}
+
+#[tokio::test]
+async fn the_http_interface_refuses_bad_questions_in_json() {
+    let running = Running::start().await;
+    for (path, status, code) in [
+        ("/api/v1/latest", 404, "not_found"),
+        ("/api/v1/seconds?limit=0", 400, "bad_request"),
+        ("/api/v1/seconds?limit=601", 400, "bad_request"),
+        ("/api/v1/seconds?from=yesterday", 400, "bad_request"),
+        ("/api/v1/seconds?until=3", 400, "bad_request"),
+        ("/nothing", 404, "not_found"),
+    ] {
+        let (answered, body) = running.get(path).await;
+        assert_eq!((answered, body["error"]["code"].as_str()), (status, Some(code)), "{path}");
+    }
+    assert_eq!(running.get("/healthz").await.0, 200);
+    assert_eq!(running.get("/readyz").await.0, 200);
+    let metrics = reqwest::get(format!("http://{}/metrics", running.http)).await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("hongbao_monitor_connections_ended_total{reason=\"garbage\"} 0\n"), "{metrics}");
+    assert_eq!(metrics.matches("# HELP hongbao_monitor_connections_ended ").count(), 1);
+    assert!(metrics.ends_with("# EOF\n"));
+    running.stop().await;
+}

@@ -1,0 +1,149 @@
+//! The shared HTTP parts on real sockets.
+
+use std::future::pending;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::{get, post};
+use hdrhistogram::Histogram;
+use hongbao_monitor::credentials::unix_seconds;
+use hongbao_monitor::http::{self, BODY_BYTES_MAX, CumulativeHistograms, JsonBody};
+use hongbao_monitor::report::{Key, Sample};
+use hongbao_proto::token::{Audience, Secret, Signer, Verifier};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+fn secret() -> Secret {
+    Secret::from_text("0123456789abcdef0123456789abcdef").unwrap()
+}
+
+fn token(audience: Audience) -> String {
+    Signer::new(&secret()).sign("test", audience, unix_seconds(), 60).unwrap()
+}
+
+fn router() -> Router {
+    let admin = Router::new()
+        .route("/admin", get(|| async { "secret" }))
+        .route("/echo", post(|JsonBody(value): JsonBody<Value>| async move { axum::Json(value) }));
+    let open = Router::new().route("/open", get(|| async { "open" }));
+    http::require_admin(admin, Arc::new(Verifier::hs256(&secret(), Audience::Admin))).merge(open)
+}
+
+async fn serve(router: Router) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(http::serve(listener, router, pending()));
+    address
+}
+
+#[tokio::test]
+async fn an_administrators_token_opens_the_guarded_routes_and_no_other_does() {
+    let address = serve(router()).await;
+    let client = reqwest::Client::new();
+    let ask = |header: Option<String>| {
+        let request = client.get(format!("http://{address}/admin"));
+        header.into_iter().fold(request, |request, header| request.header("authorization", header)).send()
+    };
+    for scheme in ["Bearer", "bearer"] {
+        assert_eq!(ask(Some(format!("{scheme} {}", token(Audience::Admin)))).await.unwrap().status(), 200);
+    }
+    let refused = [
+        None,
+        Some("Bearer".to_owned()),
+        Some("Bearer garbage".to_owned()),
+        Some(format!("Basic {}", token(Audience::Admin))),
+        Some(format!("Bearer {}", token(Audience::Report))),
+    ];
+    for header in refused {
+        let response = ask(header.clone()).await.unwrap();
+        assert_eq!(response.status(), 401, "{header:?}");
+        assert!(response.headers()["www-authenticate"].to_str().unwrap().starts_with("Bearer"));
+        assert_eq!(response.json::<Value>().await.unwrap()["error"]["code"], "unauthorized");
+    }
+    assert_eq!(client.get(format!("http://{address}/open")).send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn bad_requests_are_answered_in_json_and_long_bodies_are_not_read() {
+    let address = serve(router()).await;
+    let client = reqwest::Client::new();
+    let post = |body: String| {
+        let request = client.post(format!("http://{address}/echo")).bearer_auth(token(Audience::Admin));
+        request.header("content-type", "application/json").body(body).send()
+    };
+    assert_eq!(post(r#"{"a":1}"#.into()).await.unwrap().json::<Value>().await.unwrap(), json!({"a": 1}));
+    let response = post("{".into()).await.unwrap();
+    assert_eq!(response.status(), 400);
+    assert_eq!(response.json::<Value>().await.unwrap()["error"]["code"], "bad_request");
+    assert_eq!(post(format!("\"{}\"", "x".repeat(BODY_BYTES_MAX))).await.unwrap().status(), 413);
+    let response = client.delete(format!("http://{address}/open")).send().await.unwrap();
+    assert_eq!(response.status(), 405);
+    assert_eq!(response.json::<Value>().await.unwrap()["error"]["code"], "method_not_allowed");
+}
+
+#[tokio::test]
+async fn a_running_request_ends_before_the_server_does() {
+    let (entered, is_entered) = oneshot::channel();
+    let (release, is_released) = oneshot::channel::<()>();
+    let slots = Arc::new(std::sync::Mutex::new(Some((entered, is_released))));
+    let router = Router::new().route(
+        "/slow",
+        get(move || {
+            let (entered, released) = slots.lock().unwrap().take().unwrap();
+            async move {
+                entered.send(()).unwrap();
+                released.await.unwrap();
+                "done"
+            }
+        }),
+    );
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = tokio::spawn(http::serve(listener, router, async move { stopped.await.unwrap() }));
+    let request = tokio::spawn(reqwest::get(format!("http://{address}/slow")));
+    is_entered.await.unwrap();
+    stop.send(()).unwrap();
+    assert!(!server.is_finished());
+    release.send(()).unwrap();
+    assert_eq!(request.await.unwrap().unwrap().text().await.unwrap(), "done");
+    tokio::time::timeout(Duration::from_secs(10), server).await.unwrap().unwrap().unwrap();
+}
+
+#[test]
+fn a_sample_is_rendered_as_openmetrics_with_one_family_per_name() {
+    let ended = |reason| Key::labelled("ended", "reason", reason, "Connections that ended");
+    let latency = Key::new("latency_us", "Latency");
+    let mut histogram = Histogram::new(3).unwrap();
+    for us in [10, 100, 1_000, 10_000_000] {
+        histogram.record(us).unwrap();
+    }
+    let sample = Sample {
+        counters: vec![(ended("idle"), 3), (Key::new("requests", "Requests"), 7), (ended("kicked"), 4)],
+        gauges: vec![(Key::new("users", "Users"), -1)],
+        histograms: vec![(latency, histogram)],
+    };
+    let mut histograms = CumulativeHistograms::default();
+    histograms.add(&sample);
+    histograms.add(&sample);
+    let text = http::metrics_text("server", &sample, &histograms);
+    for line in [
+        "# HELP hongbao_server_ended Connections that ended",
+        "# TYPE hongbao_server_ended counter",
+        "hongbao_server_ended_total{reason=\"idle\"} 3",
+        "hongbao_server_ended_total{reason=\"kicked\"} 4",
+        "hongbao_server_requests_total 7",
+        "hongbao_server_users -1",
+        "# TYPE hongbao_server_latency_seconds histogram",
+        "hongbao_server_latency_seconds_bucket{le=\"0.0001\"} 4",
+        "hongbao_server_latency_seconds_bucket{le=\"+Inf\"} 8",
+        "hongbao_server_latency_seconds_count 8",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
+    }
+    assert_eq!(text.matches("# HELP hongbao_server_ended ").count(), 1);
+    assert!(text.ends_with("# EOF\n"));
+}

@@ -1,0 +1,195 @@
+//! The binary as a person or a script meets it.
+
+use std::io::Read;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use hongbao_monitor::credentials::unix_seconds;
+use hongbao_monitor::report::names::{self, role};
+use hongbao_monitor::report::{Reporter, ReporterConfig, Sample};
+use hongbao_proto::token::{Audience, Secret, Signer};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+const DEADLINE: Duration = Duration::from_secs(20);
+
+fn command(directory: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hongbao-monitor"));
+    command.current_dir(directory).env_clear().env("HONGBAO_SECRET", SECRET);
+    command.args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.kill() {
+            eprintln!("already gone: {error}");
+        }
+    }
+}
+
+impl Process {
+    fn start(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap())
+    }
+
+    fn ready(&mut self, file: &Path) -> Value {
+        let begun = Instant::now();
+        loop {
+            if let Ok(text) = std::fs::read(file) {
+                return serde_json::from_slice(&text).unwrap();
+            }
+            assert!(begun.elapsed() < DEADLINE && self.0.try_wait().unwrap().is_none(), "never became ready");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn terminate(&mut self, signal: Signal) -> (Option<i32>, String) {
+        kill(Pid::from_raw(self.0.id().try_into().unwrap()), signal).unwrap();
+        let begun = Instant::now();
+        let status = loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                break status;
+            }
+            assert!(begun.elapsed() < DEADLINE, "did not end");
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        let mut text = String::new();
+        self.0.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+        (status.code(), text)
+    }
+}
+
+/// Ends with code 2 and exactly one line, which holds every part.
+fn refused(output: &Output, parts: &[&str]) {
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+    for part in parts {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+}
+
+#[test]
+fn bad_settings_are_one_line_and_code_2_and_touch_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let with = |arguments: &[&str]| command(directory.path()).args(arguments).output().unwrap();
+    refused(&with(&["--stragglers", "1h"]), &["--stragglers", "1h", "30s"]);
+    refused(&with(&["--colour"]), &["--colour"]);
+    refused(&with(&["--view", "table"]), &["terminal"]);
+    let listen = Command::new(env!("CARGO_BIN_EXE_hongbao-monitor")).args(["--listen", "here"]).output().unwrap();
+    refused(&listen, &["--listen", "here"]);
+    refused(&command(directory.path()).env_remove("HONGBAO_SECRET").output().unwrap(), &["hongbao-server secret"]);
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_recording_that_cannot_be_written_is_refused_before_anything_is_bound() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("file"), "").unwrap();
+    let ready = directory.path().join("ready");
+    for place in ["file/recording", "/proc/recording", "file"] {
+        let output = command(directory.path()).args(["--record", place, "--ready-file"]).arg(&ready).output().unwrap();
+        refused(&output, &[place, "--record"]);
+    }
+    assert!(!ready.exists());
+}
+
+#[test]
+fn a_recording_is_never_written_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let ready = directory.path().join("ready");
+    let mut first = Process::start(command(directory.path()).args(["--record", "run", "--ready-file"]).arg(&ready));
+    first.ready(&ready);
+    first.terminate(Signal::SIGTERM);
+    refused(
+        &command(directory.path()).args(["--record", "run"]).output().unwrap(),
+        &["already holds a recording", "run"],
+    );
+}
+
+#[test]
+fn a_port_in_use_is_named_and_leaves_no_recording() {
+    let directory = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let taken_again = TcpListener::bind(taken).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hongbao-monitor"));
+    command.current_dir(directory.path()).env("HONGBAO_SECRET", SECRET);
+    command.args(["--http", "127.0.0.1:0", "--record", "run", "--listen", &taken.to_string()]);
+    refused(&command.output().unwrap(), &["--listen", &taken.to_string()]);
+    assert!(!directory.path().join("run").exists());
+    drop(taken_again);
+}
+
+#[test]
+fn it_says_where_it_listens_and_ends_in_order_when_told() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let directory = tempfile::tempdir().unwrap();
+        let ready = directory.path().join("ready");
+        let mut process =
+            Process::start(command(directory.path()).args(["--expect-balanced", "--ready-file"]).arg(&ready));
+        let bound = process.ready(&ready);
+        let (code, text) = process.terminate(signal);
+        assert_eq!(code, Some(0), "{text}");
+        for address in ["ingest", "http"] {
+            assert!(text.contains(bound[address].as_str().unwrap()), "{text}");
+        }
+        assert!(text.contains("residual") && text.contains("the books agree"), "{text}");
+        let record = directory.path().join(bound["record"].as_str().unwrap());
+        for file in ["headline.csv", "seconds.csv", "latency.hlog", "run.json"] {
+            assert!(record.join(file).is_file(), "{file}");
+        }
+    }
+}
+
+/// Reports prizes received that no server paid, until two reports were taken.
+#[tokio::test]
+async fn books_that_do_not_agree_are_a_failure_where_that_was_asked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let ready = directory.path().join("ready");
+    let mut process = Process::start(command(directory.path()).args(["--expect-balanced", "--ready-file"]).arg(&ready));
+    let bound = process.ready(&ready);
+    let token = Signer::new(&Secret::from_text(SECRET).unwrap());
+    let reporter = Reporter::new(ReporterConfig {
+        monitor: bound["ingest"].as_str().unwrap().parse().unwrap(),
+        token: token.sign("test", Audience::Report, unix_seconds(), 60).unwrap(),
+        role: role::MACHINE,
+        name: "m1".into(),
+    });
+    let (sampled, is_sampled) = tokio::sync::oneshot::channel();
+    let mut sampled = Some(sampled);
+    let leave = async move { is_sampled.await.unwrap() };
+    let reported = reporter.run_until(leave, move |_| {
+        if let Some(sampled) = sampled.take() {
+            sampled.send(()).unwrap();
+        }
+        Sample { counters: vec![(names::PRIZES_RECEIVED, 1), (names::RECEIVED_FEN, 88)], ..Sample::default() }
+    });
+    tokio::time::timeout(DEADLINE, reported).await.unwrap();
+    let (code, text) = process.terminate(Signal::SIGTERM);
+    assert_eq!(code, Some(3), "{text}");
+    assert!(text.contains("DO NOT agree") && text.contains("-0.88"), "{text}");
+}
+
+#[test]
+fn a_secret_file_that_others_can_read_is_warned_about() {
+    let directory = tempfile::tempdir().unwrap();
+    let (ready, secret) = (directory.path().join("ready"), directory.path().join("secret"));
+    std::fs::write(&secret, SECRET).unwrap();
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let mut process =
+        Process::start(command(directory.path()).arg("--secret-file").arg(&secret).arg("--ready-file").arg(&ready));
+    process.ready(&ready);
+    process.terminate(Signal::SIGTERM);
+    let mut log = String::new();
+    process.0.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    assert!(log.contains("chmod 600"), "{log}");
+}
