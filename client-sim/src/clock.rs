@@ -60,11 +60,8 @@ pub enum ClockError {
 pub fn combine(exchanges: &[Exchange]) -> Option<Offset> {
     let best = exchanges.iter().min_by_key(|exchange| exchange.round_trip)?;
     let half = |exchange: &Exchange| exchange.round_trip.div_ceil(2);
-    let contradiction = exchanges
-        .iter()
-        .map(|other| other.offset.abs_diff(best.offset).saturating_sub(half(other)))
-        .max()
-        .unwrap_or(0);
+    let contradiction =
+        exchanges.iter().map(|other| other.offset.abs_diff(best.offset).saturating_sub(half(other))).max().unwrap_or(0);
     Some(Offset { nanos: best.offset, error: half(best).max(contradiction).max(1) })
 }
 

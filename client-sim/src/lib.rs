@@ -3,9 +3,13 @@
 
 pub mod backoff;
 pub mod clock;
+pub mod descriptors;
+//pub mod fleet;
 pub mod histogram;
 pub mod ids;
+pub mod limits;
+pub mod machine;
 pub mod ntp_responder;
-pub mod process;
+pub mod results;
 pub mod schedule;
 pub mod source;

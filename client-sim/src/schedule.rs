@@ -55,6 +55,14 @@ impl Spread {
         times(user, self.inverse, self.total)
     }
 
+    /// The user of a request, `0..total`.
+    pub fn user_of(self, request: u64) -> u32 {
+        // Below `total`.
+        #[allow(clippy::cast_possible_truncation)]
+        let position = (request % u64::from(self.total)) as u32;
+        self.user_at(position)
+    }
+
     /// In any window of consecutive requests, the requests of any contiguous range of users differ from the range's
     /// proportional share by less than this.
     ///
@@ -234,6 +242,11 @@ impl Turns {
         let mut positions: Box<[u32]> = (first..=last).map(|user| spread.position_of(user)).collect();
         positions.sort_unstable();
         Self { spread, positions, next: 0, cycle: 0 }
+    }
+
+    /// The bijection that they follow.
+    pub fn spread(&self) -> Spread {
+        self.spread
     }
 
     /// The next turn, if the schedule has one so far.

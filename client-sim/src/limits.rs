@@ -1,0 +1,52 @@
+//! The bounds of the fleet, in one place.
+
+use std::time::Duration;
+
+/// Read buffer of a machine, shared by its connections, bytes.
+pub const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// Bytes that one connection's socket may refuse before the machine cuts it: dozens of Grabs.
+pub const OUTBOX_BYTES_MAX: usize = 4 * 1024;
+
+/// Connections being opened at once by one machine.
+pub const CONNECTING_MAX: u32 = 256;
+
+/// For the kernel to open one connection.
+pub const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// From Login to Welcome, milliseconds; then the connection is cut and the user tries again.
+pub const LOGIN_DEADLINE_MS: u32 = 10_000;
+
+/// Requests that the walker sends before it lets answers in.
+pub const SEND_BATCH: usize = 64;
+
+/// Requests sent on one reading of the clock.
+pub const SENDS_PER_CLOCK_READ: usize = 8;
+
+/// Between two rounds of the keeper: the journal is flushed and wins are acknowledged so often.
+pub const KEEPER_PERIOD: Duration = Duration::from_millis(20);
+
+/// Rounds of the keeper in which every user is looked at once.
+pub const SWEEP_ROUNDS: usize = 50;
+
+/// From the end of our side of all connections to the end of the machine.
+pub const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Connections whose end is begun before others get a turn.
+pub const CLOSE_STEP: u32 = 256;
+
+/// Commands from the control surface that wait for the machine.
+pub const COMMANDS_MAX: usize = 64;
+
+/// Requests remembered as unanswered, in order to recognise their answers when they come after all.
+pub const EXPIRED_MAX: usize = 1 << 20;
+
+/// Descriptors that a machine needs besides its connections.
+pub const SPARE_DESCRIPTORS: u64 = 64;
+
+/// How far ahead a fleet announces its first QPS, seconds.
+pub const ANNOUNCE_SECONDS: u64 = 2;
+
+const _: () = assert!(KEEPER_PERIOD.as_millis() <= 100);
+const _: () = assert!(OUTBOX_BYTES_MAX <= SCRATCH_BYTES);
+const _: () = assert!(SENDS_PER_CLOCK_READ <= SEND_BATCH);

@@ -1,0 +1,243 @@
+//! One machine of the fleet: one process, one thread, its users, one schedule.
+//!
+//! ```text
+//! walker ── a turn is due ──┐                 ┌── frames ── reader of each connection
+//! connector ── connected ───┼──→  Crowd  ←────┼── every 20 ms ── keeper
+//! control ── commands ──────┘   (one owner)   └── samples ── reporter
+//! ```
+//!
+//! [`run`] is the whole life of a machine, from its clock to its last journal row; the modules below are its parts, the
+//! [`crowd`] being the one that holds and changes all state.
+
+pub mod config;
+pub mod connector;
+pub mod control;
+pub mod crowd;
+pub mod journal;
+pub mod keeper;
+pub mod labels;
+pub mod owed;
+pub mod prizes;
+pub mod reader;
+pub mod shared;
+pub mod tally;
+pub mod user;
+pub mod view;
+pub mod walker;
+pub mod wire;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+use std::time::{Duration, Instant};
+
+use hongbao_monitor::process;
+use hongbao_monitor::report::{Reporter, ReporterConfig, names};
+use hongbao_proto::token::{Audience, Signer, TokenError};
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use crate::clock::{self, Clock, ClockError};
+use crate::limits::{ANNOUNCE_SECONDS, CLOSE_DEADLINE, CLOSE_STEP};
+use crate::results::{QpsChange, Results};
+use crate::schedule::SECOND;
+use config::MachineConfig;
+use crowd::{Crowd, QpsError};
+use journal::Journal;
+use shared::{Shared, Stage};
+
+/// Between two looks at what is left to wait for while stopping.
+const STOP_PAUSE: Duration = Duration::from_millis(10);
+
+/// How long a machine's token for the monitor is good: longer than any run.
+const REPORT_TOKEN_SECONDS: u64 = 30 * 24 * 3600;
+
+/// What ends a machine before its time.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// The runtime cannot be built.
+    #[error("runtime: {0}")]
+    Runtime(io::Error),
+    /// No good clock.
+    #[error(transparent)]
+    Clock(#[from] ClockError),
+    /// The control surface cannot be bound.
+    #[error("control surface {address}: {source}")]
+    Http {
+        /// As given.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The journal cannot be written.
+    #[error("journal {path}: {source}")]
+    Journal {
+        /// As given.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The schedule that was asked for cannot be had.
+    #[error("schedule: {0}")]
+    Schedule(#[from] QpsError),
+    /// No token for the monitor.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+}
+
+/// Lives the life of one machine. `ready` is called with the address of the control surface as soon as it is bound; the
+/// machine stops when told so there, or when `stop` completes.
+pub fn run(
+    config: MachineConfig,
+    ready: impl FnOnce(SocketAddr),
+    stop: impl Future<Output = ()>,
+) -> Result<Results, MachineError> {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
+        .map_err(MachineError::Runtime)?;
+    runtime.block_on(live(config, ready, stop))
+}
+
+async fn live(
+    config: MachineConfig,
+    ready: impl FnOnce(SocketAddr),
+    stop: impl Future<Output = ()>,
+) -> Result<Results, MachineError> {
+    let clock = Clock::new(clock::measure(&config.ntp).await?);
+    clock.check_budget(config.clock_budget)?;
+    let journal = Journal::create(config.journal.as_deref()).map_err(|source| journal_error(&config, source))?;
+    let http_error = |source| MachineError::Http { address: config.http, source };
+    let listener = TcpListener::bind(config.http).await.map_err(http_error)?;
+    let control_address = listener.local_addr().map_err(http_error)?;
+
+    let rss_bytes_before_users = process::resident_bytes();
+    let crowd = Crowd::new(&config, journal, clock.now());
+    let shared = Rc::new(Shared::new(config, clock, crowd, rss_bytes_before_users));
+
+    let (control_ends, control_end) = oneshot::channel();
+    let control = tokio::task::spawn_local({
+        let (shared, secret) = (Rc::clone(&shared), shared.config.secret.clone());
+        async move { control::serve(shared, listener, &secret, control_end).await }
+    });
+    let reporting = report(&shared)?;
+    ready(control_address);
+
+    if let (Some(qps), Some(at)) = (shared.config.qps, shared.config.epoch) {
+        control::announce(&shared, QpsChange { qps, at })?;
+    }
+    let workers = [
+        tokio::task::spawn_local(connector::run(Rc::clone(&shared))),
+        tokio::task::spawn_local(walker::walk(Rc::clone(&shared))),
+        tokio::task::spawn_local(keeper::run(Rc::clone(&shared))),
+    ];
+    tokio::select! {
+        () = stop => shared.ask_to_stop(0),
+        error = start_schedule(&shared) => return Err(error),
+        () = shared.stop_asked.notified() => {}
+    }
+
+    settle(&shared).await;
+    close_all(&shared).await;
+    shared.crowd.borrow_mut().flush_journal().map_err(|source| journal_error(&shared.config, source))?;
+    let results = view::results(&shared);
+    workers.iter().for_each(JoinHandle::abort);
+    if let Some((leave, reporter)) = reporting {
+        drop(leave);
+        log_failure("reporter", reporter.await);
+    }
+    drop(control_ends);
+    log_failure("control surface", control.await);
+    Ok(results)
+}
+
+fn journal_error(config: &MachineConfig, source: io::Error) -> MachineError {
+    MachineError::Journal { path: config.journal.clone().unwrap_or_default(), source }
+}
+
+fn log_failure<T>(what: &str, ended: Result<T, tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(what, %error, "task failed");
+    }
+}
+
+/// The task that reports to the monitor, and what to drop for it to take its leave.
+type Reporting = Option<(oneshot::Sender<()>, JoinHandle<()>)>;
+
+fn report(shared: &Rc<Shared>) -> Result<Reporting, TokenError> {
+    let Some(monitor) = shared.config.monitor else { return Ok(None) };
+    let signer = Signer::new(&shared.config.secret);
+    let now = shared.clock.now() / SECOND;
+    let name = shared.config.name.clone();
+    let token = signer.sign(&name, Audience::Report, now, REPORT_TOKEN_SECONDS)?;
+    let reporter = Reporter::new(ReporterConfig { monitor, token, role: names::role::MACHINE, name })
+        .corrected_by(Arc::new(AtomicI64::new(shared.clock.offset().nanos / 1_000)));
+    let (leave, left) = oneshot::channel::<()>();
+    let shared = Rc::clone(shared);
+    let until = async {
+        // Dropped by the machine when it is about to end.
+        left.await.ok();
+    };
+    let task = tokio::task::spawn_local(async move {
+        reporter.run_until(until, |_second| view::sample_of_seconds(&shared)).await;
+    });
+    Ok(Some((leave, task)))
+}
+
+/// Where a QPS was given without an epoch, the schedule begins once all users are logged in. Returns on failure only.
+async fn start_schedule(shared: &Shared) -> MachineError {
+    shared.all_online.notified().await;
+    if let (Some(qps), None) = (shared.config.qps, shared.config.epoch) {
+        let at = shared.clock.now() / SECOND + ANNOUNCE_SECONDS;
+        if let Err(error) = control::announce(shared, QpsChange { qps, at }) {
+            return error.into();
+        }
+    }
+    std::future::pending().await
+}
+
+/// Waits until nothing more is to be sent and every answer is in, or is not going to come.
+async fn settle(shared: &Shared) {
+    shared.stage.set(Stage::Stopping);
+    tokio::time::sleep_until(shared.clock.instant(shared.stop_at.get()).into()).await;
+    if shared.stop_at.get() == 0 {
+        shared.crowd.borrow_mut().halt();
+    }
+    let deadline = Instant::now() + shared.config.answer_timeout;
+    loop {
+        let open = {
+            let crowd = shared.crowd.borrow();
+            crowd.next_due().is_some() || crowd.owed.count() > 0 || crowd.acknowledges_under_way > 0
+        };
+        if !open || Instant::now() >= deadline {
+            return;
+        }
+        sleep(STOP_PAUSE).await;
+    }
+}
+
+/// Closes our side of every connection and waits for the server's.
+async fn close_all(shared: &Shared) {
+    let users = shared.config.user_count();
+    shared.crowd.borrow_mut().begin_closing();
+    for force in [false, true] {
+        for from in (0..users).step_by(CLOSE_STEP as usize) {
+            let now = shared.clock.now();
+            shared.crowd.borrow_mut().close(from, from.saturating_add(CLOSE_STEP), force, now);
+            tokio::task::yield_now().await;
+        }
+        let deadline = Instant::now() + CLOSE_DEADLINE;
+        while shared.crowd.borrow().census.connected > 0 || shared.connecting.get() > 0 {
+            if Instant::now() >= deadline {
+                break;
+            }
+            sleep(STOP_PAUSE).await;
+        }
+    }
+}

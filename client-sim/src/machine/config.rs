@@ -1,0 +1,253 @@
+//! What is asked of one machine: arguments, checked before anything is opened.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Args;
+use hongbao_monitor::credentials::{self, CredentialError};
+use hongbao_proto::token::Secret;
+
+use crate::descriptors;
+use crate::ids::{EpochError, RunTag};
+use crate::source::{SourcePolicy, Sources, TooFew};
+
+/// Arguments of `hongbao-sim machine`.
+#[derive(Debug, Clone, Args)]
+pub struct MachineArgs {
+    /// Ids of this machine's users, inclusive, from 1: FIRST..LAST
+    #[arg(long, value_name = "FIRST..LAST")]
+    pub users: UserRange,
+    /// Users of the whole fleet
+    #[arg(long, value_name = "N")]
+    pub total: u32,
+    /// Requests a second over the whole fleet, from the epoch on; without it the control surface says when and how many
+    #[arg(long)]
+    pub qps: Option<u32>,
+    /// When the schedule begins, Unix seconds or RFC 3339; default: when all users of this machine are logged in
+    #[arg(long, requires = "qps", value_parser = parse_epoch)]
+    pub epoch: Option<u64>,
+    /// The server's address
+    #[arg(long, value_name = "HOST:PORT")]
+    pub server: SocketAddr,
+    /// NTP server that every machine of the fleet takes its time from
+    #[arg(long, value_name = "HOST:PORT")]
+    pub ntp: String,
+    /// Name towards the monitor, unique in the fleet
+    #[arg(long, default_value = "machine-01")]
+    pub name: String,
+    /// File with the shared secret; default: environment HONGBAO_SECRET_FILE or HONGBAO_SECRET
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
+    /// The monitor's ingest address
+    #[arg(long, value_name = "HOST:PORT")]
+    pub monitor: Option<SocketAddr>,
+    /// Where the control surface listens
+    #[arg(long, default_value = "127.0.0.1:0")]
+    pub http: SocketAddr,
+    /// Where every win that a user is told of is written, as CSV
+    #[arg(long, value_name = "FILE")]
+    pub journal: Option<PathBuf>,
+    /// Connections opened a second
+    #[arg(long, default_value_t = 2_000, value_name = "PER_SECOND")]
+    pub connect_rate: u32,
+    /// Addresses to connect from, separated by commas; `auto`: on loopback, enough of 127.64.0.0/10
+    #[arg(long, default_value = "auto", value_name = "LIST|auto")]
+    pub source_addresses: SourcePolicy,
+    /// Campaign to grab from; 0: any rain
+    #[arg(long, default_value_t = 0, value_name = "ID")]
+    pub campaign: u32,
+    /// Largest acceptable error of the clock offset
+    #[arg(long, default_value = "50ms", value_parser = humantime::parse_duration)]
+    pub clock_budget: Duration,
+    /// How long a login token is good
+    #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
+    pub token_ttl: Duration,
+    /// After so long without an answer a request counts as unanswered
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+    pub answer_timeout: Duration,
+    /// End with the process that started this one
+    #[arg(long, hide = true)]
+    pub with_parent: bool,
+}
+
+/// User ids `first..=last`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UserRange {
+    /// At least 1.
+    pub first: u32,
+    /// At least `first`.
+    pub last: u32,
+}
+
+impl FromStr for UserRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parsed = text.split_once("..").and_then(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?)));
+        match parsed {
+            Some((first, last)) if 1 <= first && first <= last => Ok(Self { first, last }),
+            _ => Err(format!("`{text}` is not FIRST..LAST with 1 <= FIRST <= LAST < 2^32")),
+        }
+    }
+}
+
+fn parse_epoch(text: &str) -> Result<u64, String> {
+    if let Ok(seconds) = text.parse() {
+        return Ok(seconds);
+    }
+    let time =
+        humantime::parse_rfc3339_weak(text).map_err(|error| format!("neither Unix seconds nor RFC 3339: {error}"))?;
+    let since = time.duration_since(std::time::UNIX_EPOCH).map_err(|_| "before 1970".to_owned())?;
+    Ok(since.as_secs())
+}
+
+/// Why a machine cannot be what it is asked to be. One line each.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Users beyond the fleet.
+    #[error("--users {first}..{last} goes beyond --total {total}")]
+    BeyondTotal {
+        /// First user id.
+        first: u32,
+        /// Last user id.
+        last: u32,
+        /// Users of the fleet.
+        total: u32,
+    },
+    /// More connections than descriptors.
+    #[error(
+        "{users} users need more descriptors than the {available} of this process: use more machines, or raise RLIMIT_NOFILE"
+    )]
+    Descriptors {
+        /// Users of this machine.
+        users: u32,
+        /// Descriptors left for connections.
+        available: u64,
+    },
+    /// The descriptor limit cannot be read or raised.
+    #[error("descriptor limit: {0}")]
+    DescriptorLimit(#[from] nix::Error),
+    /// A value outside its range.
+    #[error("--{option} {value}: {reason}")]
+    Range {
+        /// Without dashes.
+        option: &'static str,
+        /// As given.
+        value: String,
+        /// What it should be.
+        reason: &'static str,
+    },
+    /// The epoch cannot be part of request ids.
+    #[error("--epoch: {0}")]
+    Epoch(#[from] EpochError),
+    /// No secret.
+    #[error(transparent)]
+    Secret(#[from] CredentialError),
+    /// Too few source addresses.
+    #[error(transparent)]
+    Sources(#[from] TooFew),
+}
+
+/// Everything a machine needs, checked.
+#[derive(Debug, Clone)]
+#[allow(missing_docs, reason = "as in MachineArgs")]
+pub struct MachineConfig {
+    pub users: UserRange,
+    pub total: u32,
+    pub qps: Option<u32>,
+    pub epoch: Option<u64>,
+    pub server: SocketAddr,
+    pub ntp: String,
+    pub name: String,
+    pub secret: Secret,
+    pub monitor: Option<SocketAddr>,
+    pub http: SocketAddr,
+    pub journal: Option<PathBuf>,
+    pub connect_rate: u32,
+    pub sources: Sources,
+    pub campaign: u32,
+    pub clock_budget: Duration,
+    pub token_ttl: Duration,
+    pub answer_timeout: Duration,
+}
+
+impl MachineConfig {
+    /// Users of this machine.
+    pub fn user_count(&self) -> u32 {
+        self.users.last - self.users.first + 1
+    }
+
+    /// Index of the first of them in the fleet, from 0.
+    pub fn first_index(&self) -> u32 {
+        self.users.first - 1
+    }
+}
+
+impl TryFrom<MachineArgs> for MachineConfig {
+    type Error = ConfigError;
+
+    fn try_from(args: MachineArgs) -> Result<Self, ConfigError> {
+        let UserRange { first, last } = args.users;
+        if last > args.total {
+            return Err(ConfigError::BeyondTotal { first, last, total: args.total });
+        }
+        let users = last - first + 1;
+        let available = descriptors::for_connections()?;
+        if u64::from(users) > available {
+            return Err(ConfigError::Descriptors { users, available });
+        }
+        if args.connect_rate == 0 {
+            return Err(range("connect-rate", "0", "at least 1"));
+        }
+        if args.token_ttl < Duration::from_secs(1) {
+            return Err(range("token-ttl", &humantime::format_duration(args.token_ttl).to_string(), "at least 1s"));
+        }
+        if args.answer_timeout.is_zero() {
+            return Err(range("answer-timeout", "0s", "more than nothing"));
+        }
+        if let Some(epoch) = args.epoch {
+            RunTag::new(epoch)?;
+        }
+        Ok(Self {
+            users: args.users,
+            total: args.total,
+            qps: args.qps,
+            epoch: args.epoch,
+            server: args.server,
+            ntp: args.ntp,
+            name: args.name,
+            secret: credentials::load_secret(args.secret_file.as_deref())?,
+            monitor: args.monitor,
+            http: args.http,
+            journal: args.journal,
+            connect_rate: args.connect_rate,
+            sources: Sources::new(&args.source_addresses, args.server.ip(), first.into(), users)?,
+            campaign: args.campaign,
+            clock_budget: args.clock_budget,
+            token_ttl: args.token_ttl,
+            answer_timeout: args.answer_timeout,
+        })
+    }
+}
+
+fn range(option: &'static str, value: &str, reason: &'static str) -> ConfigError {
+    ConfigError::Range { option, value: value.to_owned(), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn user_ranges_and_epochs_are_read_or_refused() {
+        assert_eq!("1..3750".parse(), Ok(UserRange { first: 1, last: 3_750 }));
+        for wrong in ["0..5", "5..4", "1-5", "1..", "1..4294967296"] {
+            assert!(wrong.parse::<UserRange>().unwrap_err().contains(wrong));
+        }
+        assert_eq!(parse_epoch("1800000000"), Ok(1_800_000_000));
+        assert_eq!(parse_epoch("2027-01-15T08:00:00Z"), Ok(1_800_000_000));
+        assert!(parse_epoch("tomorrow").is_err());
+    }
+}

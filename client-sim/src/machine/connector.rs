@@ -1,0 +1,128 @@
+//! Opens the users' connections, new ones and lost ones alike, at a steady rate and with a bounded number under way.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::limits::{CONNECT_DEADLINE, CONNECTING_MAX};
+use crate::machine::reader::Reader;
+use crate::machine::shared::Shared;
+
+/// Between two looks while users wait for their first connection.
+const BUSY_PAUSE: Duration = Duration::from_millis(2);
+
+/// Between two looks later on.
+const CALM_PAUSE: Duration = Duration::from_millis(20);
+
+/// Connections that may be caught up on after a pause, as a part of a second's.
+const BURST_PART: u32 = 20;
+
+/// Never returns.
+pub async fn run(shared: Rc<Shared>) {
+    let mut pace = Pace::new(shared.config.connect_rate);
+    loop {
+        let mut allowed = pace.allowed(Instant::now());
+        while allowed > 0 && shared.connecting.get() < CONNECTING_MAX {
+            let now = shared.clock.now();
+            let Some(user) = shared.crowd.borrow_mut().next_to_connect(now) else { break };
+            allowed -= 1;
+            pace.take();
+            shared.connecting.set(shared.connecting.get() + 1);
+            tokio::task::spawn_local(connect(Rc::clone(&shared), user));
+        }
+        let busy = shared.crowd.borrow().has_newcomers();
+        sleep(if busy { BUSY_PAUSE } else { CALM_PAUSE }).await;
+    }
+}
+
+/// A steady rate that forgets what was not used, but for a small burst.
+#[derive(Debug)]
+struct Pace {
+    per_second: u32,
+    last: Option<Instant>,
+    /// In nanoseconds of the rate: a connection costs a second's worth divided by the rate.
+    credit: u64,
+}
+
+impl Pace {
+    fn new(per_second: u32) -> Self {
+        Self { per_second, last: None, credit: 0 }
+    }
+
+    fn cost(&self) -> u64 {
+        1_000_000_000 / u64::from(self.per_second)
+    }
+
+    fn allowed(&mut self, now: Instant) -> u64 {
+        let cost = self.cost().max(1);
+        let elapsed = self.last.replace(now).map_or(Duration::ZERO, |last| now - last);
+        let most = cost * u64::from((self.per_second / BURST_PART).max(1));
+        self.credit = (self.credit + u64::try_from(elapsed.as_nanos()).unwrap_or(most)).min(most);
+        self.credit / cost
+    }
+
+    fn take(&mut self) {
+        self.credit = self.credit.saturating_sub(self.cost());
+    }
+}
+
+async fn connect(shared: Rc<Shared>, user: u32) {
+    let source = shared.config.sources.of(user);
+    let opened = match timeout(CONNECT_DEADLINE, open(shared.config.server, source)).await {
+        Ok(opened) => opened,
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    };
+    shared.connecting.set(shared.connecting.get() - 1);
+    let now = shared.clock.now();
+    match opened {
+        Ok(stream) => {
+            let (read, write) = stream.into_split();
+            shared.crowd.borrow_mut().connected(user, write, now);
+            tokio::task::spawn_local(Reader::new(Rc::clone(&shared), user, read));
+        }
+        Err(error) => {
+            let mut crowd = shared.crowd.borrow_mut();
+            crowd.connect_failed(user, now);
+            // One line for the first, and then for every thousandth: they tend to fail together.
+            if crowd.tally.counters.connect_failures % 1_000 == 1 {
+                tracing::warn!(server = %shared.config.server, ?source, %error,
+                    failures = crowd.tally.counters.connect_failures, "cannot connect");
+            }
+        }
+    }
+}
+
+async fn open(server: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
+    let socket = if server.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(source) = source {
+        setsockopt(&socket, IpBindAddressNoPort, &true)?;
+        socket.bind(SocketAddr::new(source, 0))?;
+    }
+    socket.set_nodelay(true)?;
+    socket.connect(server).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pace_is_kept_and_what_is_unused_is_forgotten() {
+        let (mut pace, start) = (Pace::new(1_000), Instant::now());
+        assert_eq!(pace.allowed(start), 0);
+        let mut opened = 0;
+        for step in 1..=100u64 {
+            for _ in 0..pace.allowed(start + Duration::from_millis(10 * step)) {
+                pace.take();
+                opened += 1;
+            }
+        }
+        assert_eq!(opened, 1_000);
+        assert_eq!(pace.allowed(start + Duration::from_secs(60)), 50);
+    }
+}

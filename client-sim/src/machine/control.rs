@@ -1,0 +1,146 @@
+//! The HTTP control surface of a machine. Handlers may run anywhere, the state may not: they send commands to one task next to
+//! it and wait for what it says.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use hongbao_monitor::http::{self, ApiError, CumulativeHistograms, JsonBody};
+use hongbao_monitor::report::Sample;
+use hongbao_proto::token::{Audience, Secret, Verifier};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::limits::COMMANDS_MAX;
+use crate::machine::crowd::QpsError;
+use crate::machine::shared::Shared;
+use crate::machine::view;
+use crate::results::{QpsChange, Results, Status, StopAt};
+use crate::schedule::SECOND;
+
+/// What a handler wants; each carries where the answer goes.
+#[derive(Debug)]
+enum Command {
+    Status(oneshot::Sender<Box<Status>>),
+    Results(oneshot::Sender<Box<Results>>),
+    Qps(QpsChange, oneshot::Sender<Result<(), QpsError>>),
+    Stop(StopAt, oneshot::Sender<Result<(), QpsError>>),
+    Metrics(oneshot::Sender<Box<(Sample, CumulativeHistograms)>>),
+}
+
+type Commands = mpsc::Sender<Command>;
+
+/// Serves until `shutdown`.
+pub async fn serve(
+    shared: Rc<Shared>,
+    listener: TcpListener,
+    secret: &Secret,
+    shutdown: oneshot::Receiver<()>,
+) -> io::Result<()> {
+    let (commands, mut inbox) = mpsc::channel(COMMANDS_MAX);
+    let router = router(commands, secret);
+    let until = async {
+        // The machine's end, said or dropped.
+        shutdown.await.ok();
+    };
+    let mut serving = std::pin::pin!(http::serve(listener, router, until));
+    loop {
+        tokio::select! {
+            served = &mut serving => return served,
+            Some(command) = inbox.recv() => apply(&shared, command),
+        }
+    }
+}
+
+fn router(commands: Commands, secret: &Secret) -> Router {
+    let guarded = Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/results", get(results))
+        .route("/v1/qps", post(qps))
+        .route("/v1/stop", post(stop))
+        .with_state(commands.clone());
+    let open =
+        Router::new().route("/healthz", get(|| async { "ok\n" })).route("/metrics", get(metrics)).with_state(commands);
+    http::require_admin(guarded, Arc::new(Verifier::hs256(secret, Audience::Admin))).merge(open)
+}
+
+/// A caller who has gone does not want the answer any more.
+fn apply(shared: &Shared, command: Command) {
+    match command {
+        Command::Status(reply) => drop(reply.send(Box::new(view::status(shared)))),
+        Command::Results(reply) => drop(reply.send(Box::new(view::results(shared)))),
+        Command::Qps(change, reply) => drop(reply.send(announce(shared, change))),
+        Command::Stop(StopAt { at }, reply) => drop(reply.send(stop_at(shared, at))),
+        Command::Metrics(reply) => {
+            let sample = match shared.config.monitor {
+                // The reporter takes the histograms.
+                Some(_) => view::sample(shared),
+                None => view::sample_of_seconds(shared),
+            };
+            drop(reply.send(Box::new((sample, shared.cumulative.borrow().clone()))));
+        }
+    }
+}
+
+/// From second `at` on the fleet sends `qps` requests a second.
+pub fn announce(shared: &Shared, QpsChange { qps, at }: QpsChange) -> Result<(), QpsError> {
+    let now = shared.clock.now();
+    shared.crowd.borrow_mut().announce(at.saturating_mul(SECOND), qps, now)?;
+    shared.schedule_changed.notify_one();
+    tracing::info!(qps, at, "announced");
+    Ok(())
+}
+
+fn stop_at(shared: &Shared, at: Option<u64>) -> Result<(), QpsError> {
+    match at {
+        Some(at) => {
+            announce(shared, QpsChange { qps: 0, at })?;
+            shared.ask_to_stop(at.saturating_mul(SECOND));
+        }
+        None => shared.ask_to_stop(0),
+    }
+    Ok(())
+}
+
+async fn ask<T>(commands: &Commands, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, ApiError> {
+    let (reply, answer) = oneshot::channel();
+    let stopping = || ApiError::unavailable("the machine is stopping");
+    commands.send(command(reply)).await.map_err(|_| stopping())?;
+    answer.await.map_err(|_| stopping())
+}
+
+async fn status(State(commands): State<Commands>) -> Result<Json<Status>, ApiError> {
+    ask(&commands, Command::Status).await.map(|status| Json(*status))
+}
+
+async fn results(State(commands): State<Commands>) -> Result<Json<Results>, ApiError> {
+    ask(&commands, Command::Results).await.map(|results| Json(*results))
+}
+
+async fn qps(
+    State(commands): State<Commands>,
+    JsonBody(change): JsonBody<QpsChange>,
+) -> Result<Json<QpsChange>, ApiError> {
+    let announced = ask(&commands, |reply| Command::Qps(change, reply)).await?;
+    announced.map_err(|error| ApiError::conflict(error.to_string()))?;
+    Ok(Json(change))
+}
+
+async fn stop(
+    State(commands): State<Commands>,
+    JsonBody(at): JsonBody<StopAt>,
+) -> Result<(StatusCode, Json<StopAt>), ApiError> {
+    let asked = ask(&commands, |reply| Command::Stop(at, reply)).await?;
+    asked.map_err(|error| ApiError::conflict(error.to_string()))?;
+    Ok((StatusCode::ACCEPTED, Json(at)))
+}
+
+async fn metrics(State(commands): State<Commands>) -> Result<Response, ApiError> {
+    let (sample, histograms) = *ask(&commands, Command::Metrics).await?;
+    Ok(http::metrics_response("machine", &sample, &histograms))
+}

@@ -1,0 +1,33 @@
+//! The steady chores of a machine: the journal is written out and wins acknowledged every 20 ms, and every user is looked at
+//! about once a second, in slices.
+
+use std::rc::Rc;
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::limits::KEEPER_PERIOD;
+use crate::machine::shared::{Shared, Stage};
+
+/// Never returns.
+pub async fn run(shared: Rc<Shared>) {
+    let mut rounds = interval(KEEPER_PERIOD);
+    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut journal_fails = false;
+    loop {
+        rounds.tick().await;
+        let now = shared.clock.now();
+        let mut crowd = shared.crowd.borrow_mut();
+        match crowd.keep(now) {
+            Ok(()) => journal_fails = false,
+            Err(error) => {
+                if !std::mem::replace(&mut journal_fails, true) {
+                    tracing::error!(%error, "journal cannot be written; no win is acknowledged until it can");
+                }
+            }
+        }
+        if shared.stage.get() == Stage::Connecting && crowd.census.online == crowd.len() {
+            shared.stage.set(Stage::Running);
+            shared.all_online.notify_one();
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! What the tasks of one machine, all on one thread, have in common.
+
+use std::cell::{Cell, RefCell};
+
+use hongbao_monitor::http::CumulativeHistograms;
+use tokio::sync::Notify;
+
+use crate::clock::Clock;
+use crate::limits::SCRATCH_BYTES;
+use crate::machine::config::MachineConfig;
+use crate::machine::crowd::Crowd;
+
+/// How far the machine has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Not every user has been logged in yet.
+    Connecting,
+    /// Every user was logged in at some moment.
+    Running,
+    /// Asked to stop.
+    Stopping,
+}
+
+impl Stage {
+    /// The name in JSON.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Stage::Connecting => "connecting",
+            Stage::Running => "running",
+            Stage::Stopping => "stopping",
+        }
+    }
+}
+
+/// Shared by an `Rc`; no borrow is held across an await.
+#[derive(Debug)]
+pub struct Shared {
+    /// What was asked of this machine.
+    pub config: MachineConfig,
+    /// The time.
+    pub clock: Clock,
+    /// The users.
+    pub crowd: RefCell<Crowd>,
+    /// What every connection reads into.
+    pub scratch: RefCell<Box<[u8]>>,
+    /// Wakes the walker: the schedule is another.
+    pub schedule_changed: Notify,
+    /// Told once: every user is logged in.
+    pub all_online: Notify,
+    /// Wakes the machine: it is to stop.
+    pub stop_asked: Notify,
+    /// Unix nanosecond from which on nothing is sent, once asked to stop.
+    pub stop_at: Cell<u64>,
+    /// How far it has come.
+    pub stage: Cell<Stage>,
+    /// Connections being opened.
+    pub connecting: Cell<u32>,
+    /// Resident bytes before the crowd was made.
+    pub rss_bytes_before_users: u64,
+    /// Histograms since the start, for `/metrics`.
+    pub cumulative: RefCell<CumulativeHistograms>,
+}
+
+impl Shared {
+    /// Of a machine that has not begun.
+    pub fn new(config: MachineConfig, clock: Clock, crowd: Crowd, rss_bytes_before_users: u64) -> Self {
+        Self {
+            config,
+            clock,
+            crowd: RefCell::new(crowd),
+            scratch: RefCell::new(vec![0; SCRATCH_BYTES].into()),
+            schedule_changed: Notify::new(),
+            all_online: Notify::new(),
+            stop_asked: Notify::new(),
+            stop_at: Cell::new(0),
+            stage: Cell::new(Stage::Connecting),
+            connecting: Cell::new(0),
+            rss_bytes_before_users,
+            cumulative: RefCell::default(),
+        }
+    }
+
+    /// Asks the machine to stop once `at` (Unix nanoseconds) has passed.
+    pub fn ask_to_stop(&self, at: u64) {
+        self.stop_at.set(at);
+        self.stage.set(Stage::Stopping);
+        self.stop_asked.notify_one();
+    }
+}

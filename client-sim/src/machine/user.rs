@@ -1,0 +1,68 @@
+//! What a machine remembers of one user: some forty bytes, idle or not. Whatever few users have (a goodbye, bytes that a socket
+//! refused, a second request under way) is kept aside, by user.
+
+use tokio::net::tcp::OwnedWriteHalf;
+
+/// How far a user has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// No connection.
+    Away,
+    /// A connection is being opened.
+    Connecting,
+    /// Connected; Login is sent.
+    LoggingIn,
+    /// Connected; the server had no capacity for the Login, which is sent again later.
+    Waiting,
+    /// Welcome.
+    Online,
+    /// The connection is ending; what still comes is not looked at.
+    Leaving,
+    /// The server said goodbye for good.
+    Retired,
+}
+
+/// One user.
+#[derive(Debug)]
+pub struct User {
+    /// The write side of the connection.
+    pub socket: Option<OwnedWriteHalf>,
+    /// When `state` began, milliseconds since the machine's start.
+    pub since_ms: u32,
+    /// When anything was last written, likewise.
+    pub sent_ms: u32,
+    /// Acknowledges on the way.
+    pub acknowledges: u16,
+    /// How far it has come.
+    pub state: State,
+    /// Attempts to connect that failed in a row.
+    pub attempts: u8,
+    /// A Ping is on the way.
+    pub pinged: bool,
+    /// Was logged in before.
+    pub known: bool,
+}
+
+impl User {
+    /// A user who never had a connection.
+    pub const fn new() -> Self {
+        Self {
+            socket: None,
+            since_ms: 0,
+            sent_ms: 0,
+            acknowledges: 0,
+            state: State::Away,
+            attempts: 0,
+            pinged: false,
+            known: false,
+        }
+    }
+}
+
+impl Default for User {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+const _: () = assert!(size_of::<User>() <= 32);
