@@ -12,6 +12,9 @@ pub const LEDGER_BATCH_MAX: usize = 4 * 1024;
 /// Prizes of one campaign: the sum of their amounts is computed at creation, about 0.1 µs each.
 pub const CAMPAIGN_TOTAL_MAX: u64 = 10_000_000;
 
+/// Connections that the kernel completes ahead of `accept`, for each shard.
+pub const LISTEN_BACKLOG: i32 = 4096;
+
 /// Messages in a SET's queue.
 pub const SET_QUEUE_MAX: usize = 8 * 1024;
 

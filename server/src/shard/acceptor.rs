@@ -46,7 +46,7 @@ pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     socket.set_send_buffer_size(limits::SOCKET_SEND_BYTES)?;
     socket.set_recv_buffer_size(limits::SOCKET_RECEIVE_BYTES)?;
     socket.bind(&address.into())?;
-    socket.listen(4096)?;
+    socket.listen(limits::LISTEN_BACKLOG)?;
     Ok(socket.into())
 }
 
