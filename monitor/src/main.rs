@@ -71,7 +71,7 @@ async fn run(config: Config) -> Result<ExitCode, RunError> {
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signal(terminate, interrupt, stop.clone()));
     let outcome = monitor.run(stop).await?;
-    say(&view::summary(&outcome));
+    say(&view::summary(&outcome.run, outcome.sources.len()));
     Ok(if config.expect_balanced && !outcome.run.books.balanced() {
         ExitCode::from(EXIT_UNBALANCED)
     } else {

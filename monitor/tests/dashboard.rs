@@ -48,12 +48,16 @@ impl Running {
     }
 
     async fn start_on(listen: SocketAddr) -> Self {
+        Self::start_with(listen, "127.0.0.1:0".parse().unwrap()).await
+    }
+
+    async fn start_with(listen: SocketAddr, http: SocketAddr) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let secret = directory.path().join("secret");
         std::fs::write(&secret, SECRET).unwrap();
         let config = Config {
             listen,
-            http: "127.0.0.1:0".parse().unwrap(),
+            http,
             record: directory.path().join("recording"),
             stragglers: Duration::from_millis(500),
             view: ViewMode::None,
@@ -249,8 +253,8 @@ async fn a_newer_instance_replaces_an_older_connection_and_an_older_one_is_refus
 async fn late_repeated_and_reordered_seconds_lose_nothing() {
     let running = Running::start().await;
     let now = unix_millis();
-    let second = now / 1000;
     let mut raw = introduced(running.ingest, "m1", "a", now).await;
+    let second = now / 1000;
     for frame in [report(second + 1, 30), report(second, 10), report(second, 10), report(second + 1, 30)] {
         raw.send(&frame).await.unwrap();
     }
@@ -397,5 +401,55 @@ async fn the_http_interface_refuses_bad_questions_in_json() {
     assert!(metrics.contains("hongbao_monitor_connections_ended_total{reason=\"garbage\"} 0\n"), "{metrics}");
     assert_eq!(metrics.matches("# HELP hongbao_monitor_connections_ended ").count(), 1);
     assert!(metrics.ends_with("# EOF\n"));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn beyond_loopback_the_api_needs_an_administrators_token() {
+    let running = Running::start_with("127.0.0.1:0".parse().unwrap(), "0.0.0.0:0".parse().unwrap()).await;
+    let address = SocketAddr::from(([127, 0, 0, 1], running.http.port()));
+    let client = reqwest::Client::new();
+    for path in ["seconds", "latest", "books", "sources", "run"] {
+        let response = client.get(format!("http://{address}/api/v1/{path}")).send().await.unwrap();
+        assert_eq!(response.status(), 401, "{path}");
+    }
+    let request = client.get(format!("http://{address}/api/v1/run")).bearer_auth(token(Audience::Admin));
+    assert_eq!(request.send().await.unwrap().status(), 200);
+    assert_eq!(client.get(format!("http://{address}/metrics")).send().await.unwrap().status(), 200);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_monitor_that_accepts_and_says_nothing_costs_reports_but_no_samples() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let reporter = Reporter::new(config(listener.local_addr().unwrap(), role::MACHINE, "m1"));
+    let stats = reporter.stats();
+    let mut seconds = Vec::new();
+    let dropped = until(|| stats.dropped.load(Ordering::Relaxed) >= 1);
+    tokio::select! {
+        () = reporter.run(|second| {
+            seconds.push(second);
+            Sample::default()
+        }) => unreachable!("a reporter never ends by itself"),
+        () = dropped => {}
+    }
+    assert!(seconds.len() >= 3 && seconds.windows(2).all(|pair| pair[1] > pair[0]), "{seconds:?}");
+    assert_eq!(stats.sent.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn a_report_too_long_for_a_frame_is_dropped_and_the_next_one_is_sent() {
+    let running = Running::start().await;
+    let reporter = Reporter::new(config(running.ingest, role::MACHINE, "m1"));
+    let stats = reporter.stats();
+    let mut entries = 200_000;
+    let both = until(|| stats.dropped.load(Ordering::Relaxed) == 1 && stats.sent.load(Ordering::Relaxed) >= 1);
+    tokio::select! {
+        () = reporter.run(move |_| {
+            let gauges = vec![(names::USERS_ONLINE, 1); std::mem::replace(&mut entries, 1)];
+            Sample { gauges, ..Sample::default() }
+        }) => unreachable!("a reporter never ends by itself"),
+        () = both => {}
+    }
     running.stop().await;
 }

@@ -85,6 +85,28 @@ async fn bad_requests_are_answered_in_json_and_long_bodies_are_not_read() {
 }
 
 #[tokio::test]
+async fn endless_headers_are_refused() {
+    let address = serve(router()).await;
+    let request = reqwest::Client::new().get(format!("http://{address}/open"));
+    let response = request.header("x-long", "x".repeat(2 * http::HEADER_BYTES_MAX)).send().await.unwrap();
+    assert_eq!(response.status(), 431);
+}
+
+#[tokio::test]
+async fn a_connection_beyond_the_bound_waits_until_another_ends() {
+    let address = serve(router()).await;
+    let mut idle = Vec::new();
+    for _ in 0..http::CONNECTIONS_MAX {
+        idle.push(tokio::net::TcpStream::connect(address).await.unwrap());
+    }
+    let mut request = tokio::spawn(reqwest::get(format!("http://{address}/open")));
+    assert!(tokio::time::timeout(Duration::from_millis(300), &mut request).await.is_err());
+    idle.clear();
+    let response = tokio::time::timeout(Duration::from_secs(10), request).await.unwrap().unwrap().unwrap();
+    assert_eq!(response.status(), 200);
+}
+
+#[tokio::test]
 async fn a_running_request_ends_before_the_server_does() {
     let (entered, is_entered) = oneshot::channel();
     let (release, is_released) = oneshot::channel::<()>();

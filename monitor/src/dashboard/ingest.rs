@@ -21,7 +21,8 @@ use tokio::time::timeout;
 use tokio_util::codec::Framed;
 use tokio_util::sync::CancellationToken;
 
-use super::limits::{CONNECTIONS_MAX, GOODBYE_DEADLINE, HELLO_DEADLINE, IDLE_DEADLINE};
+use super::ends::End;
+use super::limits::{GOODBYE_DEADLINE, HELLO_DEADLINE, IDLE_DEADLINE};
 use super::owner::{ConnectionId, Cut, Message};
 
 /// A Hello is a token and three names.
@@ -32,63 +33,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 type Stranger = Framed<TcpStream, Codec<ReporterFrame, MonitorFrame, HELLO_BYTES_MAX>>;
 type Reporter = Framed<TcpStream, Codec<ReporterFrame, MonitorFrame, REPORT_FRAME_BYTES_MAX>>;
-
-/// Why a connection ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum End {
-    /// The peer hung up, or the network lost it. Nobody's fault.
-    Closed,
-    /// A newer connection of the same process took over. Nobody's fault.
-    Replaced,
-    /// Bytes that are no frame of the protocol. The peer's fault, like those that follow.
-    Garbage,
-    /// No Hello in time.
-    Silent,
-    /// Something else where Hello was due, or Hello again.
-    OutOfTurn,
-    /// A token that is not good for reporting.
-    Token,
-    /// A Hello or a report that is not acceptable.
-    Rejected,
-    /// No report for too long.
-    Idle,
-    /// No room for another connection. Our limit.
-    Full,
-    /// This monitor stops. Ours.
-    Stopping,
-}
-
-impl End {
-    /// Every reason.
-    pub const ALL: [End; 10] = [
-        End::Closed,
-        End::Replaced,
-        End::Garbage,
-        End::Silent,
-        End::OutOfTurn,
-        End::Token,
-        End::Rejected,
-        End::Idle,
-        End::Full,
-        End::Stopping,
-    ];
-
-    /// As counted: in `/metrics`, in `run.json`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            End::Closed => "closed",
-            End::Replaced => "replaced",
-            End::Garbage => "garbage",
-            End::Silent => "silent",
-            End::OutOfTurn => "out_of_turn",
-            End::Token => "token",
-            End::Rejected => "rejected",
-            End::Idle => "idle",
-            End::Full => "full",
-            End::Stopping => "stopping",
-        }
-    }
-}
 
 /// An end with what the peer is told about it.
 struct Ended {
@@ -109,14 +53,15 @@ impl Ended {
     }
 }
 
-/// Accepts reporters until `stop`.
+/// Accepts reporters until `stop`, at most `room` at once. `verifier` is of the audience `hongbao-report`.
 pub async fn serve(
     listener: TcpListener,
     verifier: Arc<Verifier>,
     owner: mpsc::Sender<Message>,
+    room: usize,
     stop: CancellationToken,
 ) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let room = Arc::new(Semaphore::new(room));
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
@@ -263,5 +208,32 @@ async fn goodbye(mut stream: TcpStream, ended: Ended) {
 async fn tell(owner: &mpsc::Sender<Message>, message: Message) {
     if owner.send(message).await.is_err() {
         tracing::debug!("the run is over");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hongbao_proto::token::{Audience, Secret};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_peer_that_finds_no_room_is_told_so_and_counted() {
+        let secret = Secret::from_text("0123456789abcdef0123456789abcdef").unwrap();
+        let verifier = Arc::new(Verifier::hs256(&secret, Audience::Report));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (owner, mut inbox) = mpsc::channel(4);
+        tokio::spawn(serve(listener, verifier, owner, 1, CancellationToken::new()));
+        let first = TcpStream::connect(address).await.unwrap();
+        let second = TcpStream::connect(address).await.unwrap();
+        let mut second = Framed::new(second, Codec::<MonitorFrame, ReporterFrame, REPORT_FRAME_BYTES_MAX>::default());
+        let told = timeout(Duration::from_secs(10), second.next()).await.unwrap().unwrap().unwrap();
+        assert!(
+            matches!(told.frame, Some(monitor_frame::Frame::Refused(refused)) if refused.reason.contains("no room"))
+        );
+        let message = timeout(Duration::from_secs(10), inbox.recv()).await.unwrap();
+        assert!(matches!(message, Some(Message::Gone(None, End::Full))), "{message:?}");
+        drop(first);
     }
 }

@@ -6,6 +6,7 @@
 pub mod api;
 pub mod books;
 pub mod config;
+pub mod ends;
 pub mod histogram;
 pub mod ingest;
 pub mod limits;

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::books::Balance;
-use super::ingest::End;
+use super::ends::End;
 use super::limits::{SECONDS_KEPT_MAX, SECONDS_PER_ANSWER_MAX};
 use super::merge::{Joined, Merge, MergeCounts, Presence, SourceId, SourceStatus};
 use super::record::{Recording, RunStatus};
@@ -17,6 +17,9 @@ use super::second::{ClosedSecond, MergedSecond};
 use super::view::{Frame, View};
 use crate::credentials::unix_millis;
 use crate::report::{Key, Sample};
+
+/// `run.json` is written anew after this many seconds, and whenever a source joins.
+const RUN_FILE_SECONDS: u64 = 10;
 
 /// What reaches the owner.
 #[derive(Debug)]
@@ -221,6 +224,9 @@ impl Owner {
         self.seconds += 1;
         self.seconds_complete += u64::from(closed.merged.complete);
         self.recording.write(closed);
+        if self.seconds.is_multiple_of(RUN_FILE_SECONDS) {
+            self.write_run();
+        }
         if self.kept.len() == SECONDS_KEPT_MAX {
             self.kept.pop_front();
         }

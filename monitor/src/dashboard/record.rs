@@ -309,3 +309,49 @@ fn write_interval(
         IntervalLogWriterError::SerializeError(error) => io::Error::other(error),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dashboard::second::MergedSecond;
+
+    fn closed(second: u64) -> ClosedSecond {
+        let merged = MergedSecond {
+            second,
+            complete: true,
+            sources_expected: 0,
+            sources_reported: 0,
+            missing: vec![],
+            roles: BTreeMap::new(),
+            books: Balance::default(),
+        };
+        ClosedSecond { merged, values: vec![], histograms: BTreeMap::new() }
+    }
+
+    #[test]
+    fn a_full_disk_is_counted_and_the_recording_goes_on_when_space_returns() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut recording = Recording::create(&directory.path().join("run"), 1_000).unwrap();
+        recording.write(&closed(1));
+        let full = OpenOptions::new().append(true).open("/dev/full").unwrap();
+        let good = std::mem::replace(&mut recording.headline.file, full);
+        recording.write(&closed(2));
+        assert!(recording.failing() && recording.failures() == 1);
+        recording.headline.file = good;
+        // What a full disk leaves: the beginning of a row.
+        recording.headline.file.write_all(b"2,tr").unwrap();
+        recording.write(&closed(3));
+        assert!(!recording.failing());
+        let text = fs::read_to_string(directory.path().join("run").join(HEADLINE_FILE)).unwrap();
+        let seconds: Vec<&str> = text.lines().map(|line| line.split(',').next().unwrap()).collect();
+        assert_eq!(seconds, ["second", "1", "3"]);
+    }
+
+    #[test]
+    fn a_recording_taken_back_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("run");
+        Recording::create(&path, 1_000).unwrap().discard();
+        assert!(!path.exists());
+    }
+}

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::config::Config;
-use super::limits::INBOX_MAX;
+use super::limits::{CONNECTIONS_MAX, INBOX_MAX};
 use super::owner::{Outcome, Owner};
 use super::record::{RecordError, Recording, replace};
 use super::view::{View, ViewMode};
@@ -116,7 +116,7 @@ impl Monitor {
         let admin = (!self.http.ip().is_loopback()).then(|| Arc::new(Verifier::hs256(&self.secret, Audience::Admin)));
         let view = View::start(self.view, self.banner()).map_err(system("cannot start the view"))?;
         let (owner, inbox) = mpsc::channel(INBOX_MAX);
-        tokio::spawn(ingest::serve(self.ingest_listener, reporters, owner.clone(), stop.clone()));
+        tokio::spawn(ingest::serve(self.ingest_listener, reporters, owner.clone(), CONNECTIONS_MAX, stop.clone()));
         let router = api::router(owner, admin);
         let http = tokio::spawn(http::serve(self.http_listener, router, stop.clone().cancelled_owned()));
         let outcome = Owner::new(self.started_at_ms, self.stragglers, self.recording, view).run(inbox, stop).await;

@@ -15,7 +15,7 @@ use crossterm::{cursor, execute, queue};
 
 use super::books::Balance;
 use super::merge::{Presence, SourceStatus};
-use super::owner::Outcome;
+use super::record::RunStatus;
 use super::second::Headline;
 
 /// For the drawing thread to give the terminal back when the run is over.
@@ -185,16 +185,16 @@ impl Drop for Screen {
 
 fn tables(banner: &str, frames: &Receiver<Frame>) -> io::Result<()> {
     let screen = Screen::enter()?;
+    draw(&format!("{banner}\nwaiting for the first report"))?;
     for frame in frames {
-        let (columns, rows) = crossterm::terminal::size()?;
-        draw(banner, &frame, columns, rows)?;
+        draw(&page(banner, &frame))?;
     }
     drop(screen);
     Ok(())
 }
 
-fn draw(banner: &str, frame: &Frame, columns: u16, rows: u16) -> io::Result<()> {
-    let text = page(banner, frame);
+fn draw(text: &str) -> io::Result<()> {
+    let (columns, rows) = crossterm::terminal::size()?;
     let mut stdout = io::stdout().lock();
     queue!(stdout, cursor::MoveTo(0, 0))?;
     // The last row stays free: writing to its end would scroll.
@@ -299,14 +299,13 @@ fn books(books: &Balance) -> Table {
 }
 
 /// The final books, for people.
-pub fn summary(outcome: &Outcome) -> String {
-    let run = &outcome.run;
+pub fn summary(run: &RunStatus, processes: usize) -> String {
     let mut text = format!("{}\n", books(&run.books));
     text.push_str(&format!(
         "{} seconds, {} of them complete, from {} processes; the books {}\n",
         run.seconds,
         run.seconds_complete,
-        outcome.sources.len(),
+        processes,
         if run.books.balanced() { "agree" } else { "DO NOT agree" },
     ));
     if run.joined_late {
