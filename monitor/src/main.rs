@@ -71,7 +71,11 @@ async fn run(config: Config) -> Result<ExitCode, RunError> {
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signal(terminate, interrupt, stop.clone()));
     let outcome = monitor.run(stop).await?;
-    say(&view::summary(&outcome.run, outcome.sources.len()));
+    if outcome.stdout_is_read {
+        say(&view::summary(&outcome.run, outcome.sources.len()));
+    } else {
+        tracing::warn!("nobody reads standard output: the final books are in run.json only");
+    }
     Ok(if config.expect_balanced && !outcome.run.books.balanced() {
         ExitCode::from(EXIT_UNBALANCED)
     } else {

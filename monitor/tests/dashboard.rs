@@ -453,3 +453,23 @@ async fn a_report_too_long_for_a_frame_is_dropped_and_the_next_one_is_sent() {
     }
     running.stop().await;
 }
+
+#[test]
+fn reporter_and_http_run_on_a_local_runtime_with_a_sample_that_is_not_send() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()).unwrap();
+    runtime.block_on(async {
+        let running = Running::start().await;
+        let calls = std::rc::Rc::new(std::cell::Cell::new(0));
+        let counted = std::rc::Rc::clone(&calls);
+        let reporter = Reporter::new(config(running.ingest, role::MACHINE, "m1"));
+        let stats = reporter.stats();
+        let task = tokio::task::spawn_local(reporter.run(move |_| {
+            counted.set(counted.get() + 1);
+            Sample::default()
+        }));
+        until(|| stats.sent.load(Ordering::Relaxed) >= 1).await;
+        assert!(calls.get() >= 1);
+        task.abort();
+        running.stop().await;
+    });
+}

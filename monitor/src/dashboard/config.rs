@@ -29,7 +29,7 @@ pub struct Arguments {
     #[arg(long, env = "HONGBAO_MONITOR_HTTP", value_name = "ADDR:PORT", default_value = "127.0.0.1:7404")]
     http: SocketAddr,
 
-    /// Directory of the recording, made if needed; it must not hold one yet [default: ./recordings/<UTC time>]
+    /// Directory of the recording, made if needed; it must not hold one yet [default: ./recordings/ and the UTC time]
     #[arg(long, env = "HONGBAO_MONITOR_RECORD", value_name = "DIR")]
     record: Option<PathBuf>,
 

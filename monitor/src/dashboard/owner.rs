@@ -156,9 +156,8 @@ impl Owner {
         }
         self.ended_at_ms = Some(unix_millis());
         self.write_run();
-        let outcome = Outcome { run: self.run_status(), sources: self.merge.sources() };
-        self.view.close();
-        outcome
+        let stdout_is_read = self.view.close();
+        Outcome { run: self.run_status(), sources: self.merge.sources(), stdout_is_read }
     }
 
     fn apply(&mut self, message: Message) {
@@ -330,6 +329,8 @@ pub struct Outcome {
     pub run: RunStatus,
     /// Every source.
     pub sources: Vec<SourceStatus>,
+    /// Whether standard output took what was shown last.
+    pub stdout_is_read: bool,
 }
 
 fn send_cut(connection: oneshot::Sender<Cut>, reason: Cut) {

@@ -103,13 +103,12 @@ impl View {
         }
     }
 
-    /// Stops showing and gives the terminal back.
-    pub fn close(&mut self) {
-        let Some(Drawing { frames, done }) = self.0.take() else { return };
+    /// Stops showing and gives the terminal back. False if standard output takes nothing: whoever writes to it next hangs.
+    #[must_use]
+    pub fn close(&mut self) -> bool {
+        let Some(Drawing { frames, done }) = self.0.take() else { return true };
         drop(frames);
-        if done.recv_timeout(CLOSE_DEADLINE).is_err() {
-            restore_terminal();
-        }
+        done.recv_timeout(CLOSE_DEADLINE).is_ok()
     }
 }
 
