@@ -92,10 +92,9 @@ pub struct Node {
     telemetry: Telemetry,
     shards: Vec<JoinHandle<()>>,
     ledger_thread: JoinHandle<()>,
-    /// Generator and reporter.
-    tasks: Vec<tokio::task::JoinHandle<()>>,
-    /// The admin surface, and what closes it.
-    surface: tokio::task::JoinHandle<()>,
+    generator: tokio::task::JoinHandle<()>,
+    /// Reporter and admin surface: they end in their own time once `closing` is true.
+    closers: Vec<tokio::task::JoinHandle<()>>,
     closing: watch::Sender<bool>,
     stop_deadline: Duration,
     return_after_ms: u32,
@@ -149,7 +148,9 @@ impl Node {
 
         let generator = Generator::recover(sets.clone(), ledger.clone(), commands.clone(), campaigns, config.notify_campaigns, now);
         let mut telemetry = Telemetry { sets, accept, ledger: ledger_status, stock: generator.board(), reporter: None };
-        let mut tasks = vec![tokio::spawn(generator.run(command_queue, stock_reports, wall))];
+        let generator_task = tokio::spawn(generator.run(command_queue, stock_reports, wall));
+        let (closing, closing_watch) = watch::channel(false);
+        let mut closers = Vec::new();
         if let Some(monitor) = config.monitor {
             let reporter = Reporter::new(ReporterConfig {
                 monitor,
@@ -159,7 +160,7 @@ impl Node {
             });
             telemetry.reporter = Some(reporter.stats());
             let telemetry = telemetry.clone();
-            tasks.push(tokio::spawn(reporter.run(move |_| telemetry.sample_second())));
+            closers.push(tokio::spawn(reporter.run_until(closed(closing_watch.clone()), move |_| telemetry.sample_second())));
         }
         let stop = Arc::new(Notify::new());
         let state = Admin {
@@ -172,14 +173,11 @@ impl Node {
             accepting: accepting_watch,
         };
         let router = admin::router(state, Arc::new(Verifier::hs256(&config.secret, Audience::Admin)));
-        let (closing, mut closing_watch) = watch::channel(false);
-        let surface = tokio::spawn(async move {
-            // An error says that the node is gone.
-            let closed = async move { drop(closing_watch.wait_for(|closing| *closing).await) };
-            if let Err(error) = http::serve(admin_listener, router, closed).await {
+        closers.push(tokio::spawn(async move {
+            if let Err(error) = http::serve(admin_listener, router, closed(closing_watch)).await {
                 tracing::error!(%error, "the admin surface has ended");
             }
-        });
+        }));
         if let Some(path) = &config.ready_file {
             announce_ready(path, address, admin_address)?;
         }
@@ -193,8 +191,8 @@ impl Node {
             telemetry,
             shards,
             ledger_thread,
-            tasks,
-            surface,
+            generator: generator_task,
+            closers,
             closing,
             stop_deadline: config.stop_deadline,
             return_after_ms: config.return_after_ms,
@@ -234,12 +232,13 @@ impl Node {
 
         tracing::info!("stop 5/6: closing the ledger");
         self.closing.send_replace(true);
-        for task in self.tasks {
-            task.abort();
-            // Its error says that it was aborted.
+        for task in self.closers {
+            // An error would be a panic, which has been reported.
             task.await.ok();
         }
-        self.surface.await.ok();
+        self.generator.abort();
+        // Its error says that it was aborted.
+        self.generator.await.ok();
         drop(self.commands);
         let ledger_thread = self.ledger_thread;
         let closed = tokio::task::spawn_blocking(move || ledger_thread.join().is_ok());
@@ -284,6 +283,11 @@ impl Node {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+/// Completes when the node closes, or is gone.
+async fn closed(mut closing: watch::Receiver<bool>) {
+    closing.wait_for(|closing| *closing).await.ok();
 }
 
 /// Every campaign, with its claimed serials where some may still be issued.
