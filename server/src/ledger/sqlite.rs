@@ -57,6 +57,13 @@ impl SqliteLedger {
         Self::from_connection(Connection::open_in_memory()?, Path::new(":memory:"), None)
     }
 
+    /// Lets the file grow to so many pages at most: how tests fill a disk.
+    #[doc(hidden)]
+    pub fn limit_pages(&mut self, pages: u32) -> Result<(), LedgerError> {
+        self.connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))?;
+        Ok(())
+    }
+
     fn from_connection(mut connection: Connection, path: &Path, lock: Option<FileLock>) -> Result<Self, LedgerError> {
         connection.busy_timeout(BUSY_PATIENCE)?;
         connection.set_prepared_statement_cache_capacity(64);

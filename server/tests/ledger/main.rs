@@ -1,0 +1,7 @@
+//! The ledger, from outside: what it answers, what its writer promises, what the audit finds, and what survives faults.
+
+mod audit;
+mod faults;
+mod posting;
+mod support;
+mod writer;
