@@ -4,7 +4,7 @@
 pub mod backoff;
 pub mod clock;
 pub mod descriptors;
-//pub mod fleet;
+pub mod fleet;
 pub mod histogram;
 pub mod ids;
 pub mod limits;

@@ -1,2 +1,112 @@
-//! Placeholder.
-fn main() {}
+//! `hongbao-sim`: one machine of simulated users, or a fleet of them on this host.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use hongbao_sim::fleet::{self, plan::FleetArgs, plan::Plan};
+use hongbao_sim::machine::{self, config::MachineArgs, config::MachineConfig};
+use hongbao_sim::results::Ready;
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Arguments were wrong; nothing was begun.
+const BAD_ARGUMENTS: u8 = 2;
+
+/// Simulated users of hongbao-server, on an exact schedule.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "one, once")]
+enum Command {
+    /// One machine of the fleet, with its share of the users
+    Machine(MachineArgs),
+    /// A whole run: starts machines, commands them through phases, compares both sides' books. Exits 0 only if all users
+    /// connected, every second of every phase was kept, every request was answered once, and the books agree
+    Fleet(FleetArgs),
+}
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn")))
+        .with_writer(std::io::stderr)
+        .init();
+    match Cli::parse().command {
+        Command::Machine(args) => run_machine(args),
+        Command::Fleet(args) => run_fleet(args),
+    }
+}
+
+fn run_machine(args: MachineArgs) -> ExitCode {
+    if args.with_parent
+        && let Err(error) = set_pdeathsig(Signal::SIGTERM)
+    {
+        return fail("the parent's end would go unnoticed", error);
+    }
+    let config = match MachineConfig::try_from(args) {
+        Ok(config) => config,
+        Err(error) => return refuse(error),
+    };
+    let name = config.name.clone();
+    let ready = |address: std::net::SocketAddr| {
+        let line = serde_json::to_string(&Ready { http: address.to_string() }).unwrap_or_default();
+        if let Err(error) = writeln!(std::io::stdout(), "{line}") {
+            tracing::error!(%error, "nobody reads where the control surface is");
+        }
+    };
+    match machine::run(config, ready, told_to_end()) {
+        Ok(results) => {
+            tracing::info!(name, totals = ?results.totals, "ended");
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&name, error),
+    }
+}
+
+fn run_fleet(args: FleetArgs) -> ExitCode {
+    let plan = match Plan::try_from(args) {
+        Ok(plan) => plan,
+        Err(error) => return refuse(error),
+    };
+    match fleet::run(&plan, told_to_end()) {
+        Ok(summary) if summary.passed => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => fail("fleet", error),
+    }
+}
+
+fn refuse(error: impl std::fmt::Display) -> ExitCode {
+    eprintln!("hongbao-sim: {error}");
+    ExitCode::from(BAD_ARGUMENTS)
+}
+
+fn fail(what: &str, error: impl std::fmt::Display) -> ExitCode {
+    eprintln!("hongbao-sim: {what}: {error}");
+    ExitCode::FAILURE
+}
+
+/// Completes at SIGINT or SIGTERM.
+async fn told_to_end() {
+    match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+        (Ok(mut interrupt), Ok(mut terminate)) => {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        }
+        (Err(error), _) | (_, Err(error)) => {
+            tracing::error!(%error, "signals cannot be received");
+            std::future::pending().await
+        }
+    }
+}

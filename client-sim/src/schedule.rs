@@ -355,14 +355,14 @@ mod tests {
 
         #[test]
         fn each_second_holds_exactly_qps_requests_and_machines_together_send_each_once(
-            total in 1u32..3_000, qps in 1u32..5_000, machines in 1u32..9, seconds in 1u64..4,
+            total in 1u32..3_000, qps in 1u32..5_000, machines in 1u32..9, seconds in 1usize..4,
         ) {
             let schedule = schedule_of(&[(0, qps)]);
-            let turns = turns_of_fleet(total, machines, &schedule, EPOCH + seconds * SECOND);
-            let mut per_second = vec![0u64; seconds as usize];
+            let turns = turns_of_fleet(total, machines, &schedule, EPOCH + seconds as u64 * SECOND);
+            let mut per_second = vec![0u64; seconds];
             for (number, (turn, _)) in turns.iter().enumerate() {
                 prop_assert_eq!(turn.request, number as u64);
-                per_second[((turn.due - EPOCH) / SECOND) as usize] += 1;
+                per_second[usize::try_from((turn.due - EPOCH) / SECOND).unwrap()] += 1;
             }
             prop_assert!(per_second.iter().all(|&count| count == u64::from(qps)), "{:?}", per_second);
         }
@@ -400,7 +400,7 @@ mod tests {
             let size = i128::from(a.max(b) - a.min(b) + 1);
             let mut hits = 0i128;
             for k in u64::from(start)..u64::from(start) + u64::from(length) {
-                hits += i128::from(users.contains(&spread.user_at((k % u64::from(total)) as u32)));
+                hits += i128::from(users.contains(&spread.user_of(k)));
             }
             let skew = (hits * i128::from(total) - i128::from(length) * size).unsigned_abs();
             prop_assert!(skew < u128::from(spread.share_bound()) * u128::from(total));

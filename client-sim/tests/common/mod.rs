@@ -187,7 +187,7 @@ fn goodbye_due(mischief: &Mischief) -> Option<Option<u32>> {
 fn grab(seen: &Mutex<Seen>, user: u64, request_id: u64) -> Event {
     let mut seen = seen.lock().unwrap();
     seen.grabs.push((user, request_id));
-    if request_id % 10 == 0 {
+    if request_id.is_multiple_of(10) {
         let next = seen.won.len() as u64;
         let serial = *seen.won.entry(request_id).or_insert(next);
         return Event::Won(v1::Won { campaign_id: 1, serial, amount_fen: 7, won_by_request_id: request_id });

@@ -1,0 +1,303 @@
+//! A whole run: machines are started and connect, memory is read, it rains, each phase is announced for a wall-clock second,
+//! answers come in, books are compared, one summary is drawn. [`run`] is that run from above; what can be decided without a
+//! process or a socket is decided in [`verdict`].
+
+pub mod admin;
+pub mod children;
+pub mod http;
+pub mod journals;
+pub mod plan;
+pub mod progress;
+pub mod table;
+pub mod verdict;
+
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Builder;
+use tokio::time::sleep;
+
+use crate::clock::{self, Clock, ClockError};
+use crate::limits::ANNOUNCE_SECONDS;
+use crate::ntp_responder::Responder;
+use crate::results::{QpsChange, Results, Status};
+use crate::schedule::SECOND;
+use admin::{Admin, Campaign, Stats};
+use children::{Children, MachineTrouble};
+use plan::Plan;
+use progress::Progress;
+use verdict::{Effort, Evidence, Memory, Summary};
+
+/// Between two looks at machines that connect.
+const CONNECT_PAUSE: Duration = Duration::from_millis(200);
+
+/// For machines to close their connections and end, beyond the answer timeout.
+const STOP_PATIENCE: Duration = Duration::from_secs(20);
+
+/// What ends a run before its summary. One line each.
+#[derive(Debug, thiserror::Error)]
+pub enum FleetError {
+    /// Something of this process's own.
+    #[error("{what}: {source}")]
+    Host {
+        /// What was tried.
+        what: String,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// No good clock.
+    #[error(transparent)]
+    Clock(#[from] ClockError),
+    /// A machine.
+    #[error(transparent)]
+    Machine(#[from] MachineTrouble),
+    /// The server's admin API.
+    #[error("admin: {0}")]
+    Admin(#[from] http::CallError),
+    /// A token.
+    #[error(transparent)]
+    Token(#[from] hongbao_proto::token::TokenError),
+    /// SIGINT or SIGTERM.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+fn host(what: impl Into<String>) -> impl FnOnce(io::Error) -> FleetError {
+    let what = what.into();
+    move |source| FleetError::Host { what, source }
+}
+
+/// Runs the plan, prints the summary and writes it. No machine is left behind, however it ends; `stop`: ends it early.
+pub fn run(plan: &Plan, stop: impl Future<Output = ()>) -> Result<Summary, FleetError> {
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(host("runtime"))?;
+    runtime.block_on(async {
+        std::fs::create_dir_all(&plan.journal_dir).map_err(host(plan.journal_dir.display().to_string()))?;
+        let (ntp, clock) = time_source(plan).await?;
+        let mut children = Children::new(plan, clock.now() / SECOND)?;
+        let conducted = tokio::select! {
+            conducted = conduct(plan, &clock, &ntp, &mut children) => conducted,
+            () = stop => Err(FleetError::Interrupted),
+        };
+        children.end().await;
+        let summary = conducted?;
+        println!("{}", table::render(&summary));
+        if let Some(path) = &plan.summary {
+            let json = serde_json::to_vec_pretty(&summary).map_err(|error| host("summary")(error.into()))?;
+            std::fs::write(path, json).map_err(host(path.display().to_string()))?;
+        }
+        Ok(summary)
+    })
+}
+
+/// Where machines take their time from, and the fleet's own clock by the same.
+async fn time_source(plan: &Plan) -> Result<(String, Clock), FleetError> {
+    if let Some(ntp) = &plan.ntp {
+        return Ok((ntp.clone(), Clock::new(clock::measure(ntp).await?)));
+    }
+    let responder = Responder::bind().await.map_err(host("SNTP responder"))?;
+    let address = responder.address().map_err(host("SNTP responder"))?.to_string();
+    tokio::spawn(responder.run());
+    Ok((address, Clock::own()))
+}
+
+async fn conduct(plan: &Plan, clock: &Clock, ntp: &str, children: &mut Children) -> Result<Summary, FleetError> {
+    let mut progress = Progress::new();
+    if plan.ntp.is_none() {
+        progress.say("no --ntp: machines share this host's clock, by the fleet's own SNTP responder");
+    }
+    progress.say(&format!("journals: {}", plan.journal_dir.display()));
+    let admin = match &plan.admin {
+        Some(url) => Some(Admin::new(url, &plan.secret, clock.now() / SECOND)?),
+        None => None,
+    };
+    let before = stats(admin.as_ref()).await?;
+
+    children.start(plan, ntp).await?;
+    let connected = connect(plan, children, &mut progress).await?;
+    let mut evidence = Evidence {
+        plan,
+        first_second: 0,
+        connected: connected.online,
+        connect_seconds: connected.seconds,
+        memory: Memory::default(),
+        results: &[],
+        efforts: &[],
+        campaign: None,
+        journals: &journals::Union::default(),
+        troubles: Vec::new(),
+    };
+    if connected.online < u64::from(plan.users) {
+        // Phases with fewer users would measure something else.
+        return Ok(verdict::judge(evidence));
+    }
+    sleep(plan.settle).await;
+    evidence.memory = memory(plan, before, stats(admin.as_ref()).await?, &children.statuses().await?);
+
+    let campaign = match (&admin, plan.rain) {
+        (Some(admin), Some(rain)) => Some(admin.create_rain(plan, rain).await?),
+        _ => None,
+    };
+    evidence.first_second = announce(plan, clock, children).await?;
+    let watched = watch(plan, clock, evidence.first_second, admin.as_ref(), children, &mut progress).await?;
+    evidence.efforts = &watched.efforts;
+    evidence.troubles = watched.troubles;
+
+    let stopped = match (&admin, campaign) {
+        (Some(admin), Some(campaign)) => Some(admin.stop(campaign).await),
+        _ => None,
+    };
+    if let Some(Err(error)) = stopped {
+        evidence.troubles.push(format!("admin: {error}"));
+    }
+    await_answers(plan, children, &mut progress).await?;
+    progress.end();
+    let books: Option<Campaign> = match (&admin, campaign) {
+        (Some(admin), Some(campaign)) => match admin.campaign(campaign).await {
+            Ok(books) => Some(books),
+            Err(error) => {
+                evidence.troubles.push(format!("admin: {error}"));
+                None
+            }
+        },
+        _ => None,
+    };
+    let results: Vec<Results> = children.results().await?;
+    evidence.troubles.extend(children.stop(plan.answer_timeout + STOP_PATIENCE).await?);
+    let journals = match journals::read(journal_paths(plan)) {
+        Ok(union) => union,
+        Err(error) => {
+            evidence.troubles.push(error.to_string());
+            journals::Union::default()
+        }
+    };
+    evidence.results = &results;
+    evidence.campaign = books.as_ref();
+    evidence.journals = &journals;
+    Ok(verdict::judge(evidence))
+}
+
+fn journal_paths(plan: &Plan) -> impl Iterator<Item = PathBuf> {
+    (0..plan.machines).map(|index| plan.journal_dir.join(format!("{}.csv", children::name(index))))
+}
+
+async fn stats(admin: Option<&Admin>) -> Result<Option<Stats>, FleetError> {
+    match admin {
+        Some(admin) => Ok(Some(admin.stats().await?)),
+        None => Ok(None),
+    }
+}
+
+struct Connected {
+    online: u64,
+    seconds: f64,
+}
+
+/// Waits until every user is logged in, or the time for that is over.
+async fn connect(plan: &Plan, children: &mut Children, progress: &mut Progress) -> Result<Connected, FleetError> {
+    let (begun, users) = (Instant::now(), u64::from(plan.users));
+    progress.begin(users);
+    loop {
+        let statuses = children.statuses().await?;
+        let online = statuses.iter().map(|status| status.online).sum();
+        let elapsed = begun.elapsed();
+        progress.show(online, users, &progress::connecting(&statuses, elapsed.as_secs()));
+        if online == users || elapsed > plan.connect_timeout {
+            return Ok(Connected { online, seconds: elapsed.as_secs_f64() });
+        }
+        sleep(CONNECT_PAUSE).await;
+    }
+}
+
+/// What all idle connections have added, by the connection.
+fn memory(plan: &Plan, before: Option<Stats>, after: Option<Stats>, statuses: &[Status]) -> Memory {
+    let users = u64::from(plan.users);
+    let server =
+        before.zip(after).map(|(before, after)| after.process.rss_bytes.saturating_sub(before.process.rss_bytes));
+    let fleet: u64 = statuses
+        .iter()
+        .map(|status| status.process.rss_bytes.saturating_sub(status.process.rss_bytes_before_users))
+        .sum();
+    Memory {
+        server_rss_bytes_per_connection: server.map(|bytes| bytes / users),
+        fleet_rss_bytes_per_user: Some(fleet / users),
+    }
+}
+
+/// Tells every machine of every phase, and of the pause behind the last. Returns the first phase's second.
+async fn announce(plan: &Plan, clock: &Clock, children: &mut Children) -> Result<u64, FleetError> {
+    let first = clock.now() / SECOND + 1 + ANNOUNCE_SECONDS;
+    let mut at = first;
+    for phase in plan.stretches() {
+        children.announce(QpsChange { qps: phase.qps, at }).await?;
+        at += phase.seconds;
+    }
+    children.announce(QpsChange { qps: 0, at }).await?;
+    Ok(first)
+}
+
+struct Watched {
+    efforts: Vec<Effort>,
+    troubles: Vec<String>,
+}
+
+/// Looks on once a second until the last phase is over.
+async fn watch(
+    plan: &Plan,
+    clock: &Clock,
+    first: u64,
+    admin: Option<&Admin>,
+    children: &mut Children,
+    progress: &mut Progress,
+) -> Result<Watched, FleetError> {
+    let mut watched = Watched { efforts: Vec::new(), troubles: Vec::new() };
+    let mut from = first;
+    for phase in plan.stretches() {
+        let end = from + phase.seconds;
+        progress.begin(phase.seconds);
+        // A little into each second, when machines have closed the one before.
+        for second in from..end {
+            tokio::time::sleep_until(clock.instant(second * SECOND + SECOND / 5).into()).await;
+            let statuses = children.statuses().await?;
+            progress.show(second - from, phase.seconds, &progress::running(&statuses, &phase.name));
+            let server_cpu_us = match admin {
+                Some(admin) if watched.troubles.is_empty() => match admin.stats().await {
+                    Ok(stats) => Some(micros(stats.process.cpu_seconds)),
+                    Err(error) => {
+                        watched.troubles.push(format!("admin: {error}"));
+                        None
+                    }
+                },
+                _ => None,
+            };
+            watched.efforts.push(Effort {
+                at: clock.now(),
+                server_cpu_us,
+                fleet_cpu_us: statuses.iter().map(|status| status.process.cpu_micros).sum(),
+                answered: statuses.iter().map(|status| status.totals.answered).sum(),
+            });
+        }
+        from = end;
+    }
+    tokio::time::sleep_until(clock.instant(from * SECOND).into()).await;
+    Ok(watched)
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a process's seconds")]
+fn micros(seconds: f64) -> u64 {
+    (seconds * 1e6) as u64
+}
+
+/// Waits until no machine awaits an answer, or none can come any more.
+async fn await_answers(plan: &Plan, children: &mut Children, progress: &mut Progress) -> Result<(), FleetError> {
+    let deadline = Instant::now() + plan.answer_timeout + STOP_PATIENCE;
+    loop {
+        let statuses = children.statuses().await?;
+        let open: u64 = statuses.iter().map(|status| status.outstanding + status.acknowledges_outstanding).sum();
+        if open == 0 || Instant::now() > deadline {
+            return Ok(());
+        }
+        progress.show(0, open, "answers awaited");
+        sleep(CONNECT_PAUSE).await;
+    }
+}

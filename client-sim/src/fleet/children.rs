@@ -1,0 +1,251 @@
+//! The machines as processes: started with their share, asked over HTTP, and never left behind.
+
+use std::io;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use hongbao_proto::token::{Audience, Signer, TokenError};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::time::{Instant, timeout};
+
+use crate::fleet::http::{self, CallError};
+use crate::fleet::plan::Plan;
+use crate::results::{QpsChange, Ready, Results, Status, StopAt};
+
+/// For a machine to measure its clock and bind its control surface.
+const READY_DEADLINE: Duration = Duration::from_secs(30);
+
+/// From a polite to an impolite end.
+const END_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What is wrong with a machine. One line each.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineTrouble {
+    /// It cannot be started.
+    #[error("{name} cannot be started: {source}")]
+    Start {
+        /// Its name.
+        name: String,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// It did not say where its control surface is.
+    #[error("{name} did not get ready: {reason}")]
+    NotReady {
+        /// Its name.
+        name: String,
+        /// What happened instead.
+        reason: String,
+    },
+    /// It is no more.
+    #[error("{name} ended too early: {status}")]
+    Ended {
+        /// Its name.
+        name: String,
+        /// How.
+        status: ExitStatus,
+    },
+    /// It is there, but does not do what it is told.
+    #[error("{name}: {source}")]
+    Call {
+        /// Its name.
+        name: String,
+        /// Why.
+        source: CallError,
+    },
+    /// No token can be made.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+}
+
+/// One machine.
+#[derive(Debug)]
+struct Machine {
+    name: String,
+    child: Child,
+    url: String,
+    /// Kept open: a machine that finds its output closed would fail on its next line.
+    _stdout: BufReader<ChildStdout>,
+}
+
+/// All machines that were started.
+#[derive(Debug)]
+pub struct Children {
+    machines: Vec<Machine>,
+    client: reqwest::Client,
+    token: String,
+}
+
+impl Children {
+    /// No machines yet; `now`: Unix seconds.
+    pub fn new(plan: &Plan, now: u64) -> Result<Self, TokenError> {
+        let token = Signer::new(&plan.secret).sign("fleet", Audience::Admin, now, http::TOKEN_SECONDS)?;
+        Ok(Self { machines: Vec::new(), client: http::client(), token })
+    }
+
+    /// Starts all machines of the plan and waits until each has told where its control surface is.
+    pub async fn start(&mut self, plan: &Plan, ntp: &str) -> Result<(), MachineTrouble> {
+        for index in 0..plan.machines {
+            let name = name(index);
+            let mut child = command(plan, index, ntp)
+                .spawn()
+                .map_err(|source| MachineTrouble::Start { name: name.clone(), source })?;
+            let stdout = child.stdout.take().ok_or_else(|| MachineTrouble::NotReady {
+                name: name.clone(),
+                reason: "no standard output".to_owned(),
+            })?;
+            self.machines.push(Machine { name, child, url: String::new(), _stdout: BufReader::new(stdout) });
+        }
+        for machine in &mut self.machines {
+            machine.wait_ready().await?;
+        }
+        Ok(())
+    }
+
+    /// What every machine says of itself, in order.
+    pub async fn statuses(&mut self) -> Result<Vec<Status>, MachineTrouble> {
+        self.get_all("/v1/status").await
+    }
+
+    /// What every machine measured, in order.
+    pub async fn results(&mut self) -> Result<Vec<Results>, MachineTrouble> {
+        self.get_all("/v1/results").await
+    }
+
+    /// Tells every machine of a change of QPS.
+    pub async fn announce(&mut self, change: QpsChange) -> Result<(), MachineTrouble> {
+        self.post_all("/v1/qps", &change).await
+    }
+
+    /// Tells every machine to stop, and waits until all have ended. Returns those that did not end well.
+    pub async fn stop(&mut self, patience: Duration) -> Result<Vec<String>, MachineTrouble> {
+        self.post_all("/v1/stop", &StopAt::default()).await?;
+        let deadline = Instant::now() + patience;
+        let mut ill = Vec::new();
+        for machine in &mut self.machines {
+            match tokio::time::timeout_at(deadline, machine.child.wait()).await {
+                Ok(Ok(status)) if status.success() => {}
+                Ok(Ok(status)) => ill.push(format!("{} ended with {status}", machine.name)),
+                Ok(Err(error)) => ill.push(format!("{}: {error}", machine.name)),
+                Err(_) => ill.push(format!("{} did not end when told to", machine.name)),
+            }
+        }
+        Ok(ill)
+    }
+
+    /// Ends whatever still runs, politely first, and reaps it.
+    pub async fn end(&mut self) {
+        for machine in &self.machines {
+            if let Some(pid) = machine.child.id().and_then(|pid| i32::try_from(pid).ok()) {
+                // Not reaped yet, so the id is still its own.
+                kill(Pid::from_raw(pid), Signal::SIGTERM).ok();
+            }
+        }
+        let deadline = Instant::now() + END_DEADLINE;
+        for machine in &mut self.machines {
+            if tokio::time::timeout_at(deadline, machine.child.wait()).await.is_err()
+                && let Err(error) = machine.child.kill().await
+            {
+                tracing::error!(machine = machine.name, %error, "cannot be killed");
+            }
+        }
+    }
+
+    async fn get_all<T: DeserializeOwned>(&mut self, path: &str) -> Result<Vec<T>, MachineTrouble> {
+        let calls = self.machines.iter().map(|machine| {
+            let url = format!("{}{path}", machine.url);
+            let request = self.client.get(&url).bearer_auth(&self.token);
+            async move { http::call(request, &url).await }
+        });
+        let answers = futures_util::future::join_all(calls).await;
+        self.sort_out(answers)
+    }
+
+    async fn post_all(&mut self, path: &str, body: &impl Serialize) -> Result<(), MachineTrouble> {
+        let calls = self.machines.iter().map(|machine| {
+            let url = format!("{}{path}", machine.url);
+            let request = self.client.post(&url).bearer_auth(&self.token).json(body);
+            async move { http::send(request, &url).await.map(drop) }
+        });
+        let answers = futures_util::future::join_all(calls).await;
+        self.sort_out(answers).map(drop)
+    }
+
+    /// A machine that does not answer because it has ended is said to have ended.
+    fn sort_out<T>(&mut self, answers: Vec<Result<T, CallError>>) -> Result<Vec<T>, MachineTrouble> {
+        let mut good = Vec::with_capacity(answers.len());
+        for (machine, answer) in self.machines.iter_mut().zip(answers) {
+            match answer {
+                Ok(answer) => good.push(answer),
+                Err(source) => {
+                    let name = machine.name.clone();
+                    return Err(match machine.child.try_wait() {
+                        Ok(Some(status)) => MachineTrouble::Ended { name, status },
+                        _ => MachineTrouble::Call { name, source },
+                    });
+                }
+            }
+        }
+        Ok(good)
+    }
+}
+
+impl Machine {
+    async fn wait_ready(&mut self) -> Result<(), MachineTrouble> {
+        let mut line = String::new();
+        let read = timeout(READY_DEADLINE, self._stdout.read_line(&mut line)).await;
+        let reason = match read {
+            Ok(Ok(0)) => match timeout(END_DEADLINE, self.child.wait()).await {
+                Ok(Ok(status)) => return Err(MachineTrouble::Ended { name: self.name.clone(), status }),
+                _ => "its output is closed".to_owned(),
+            },
+            Ok(Ok(_)) => match serde_json::from_str::<Ready>(&line) {
+                Ok(ready) => {
+                    self.url = format!("http://{}", ready.http);
+                    return Ok(());
+                }
+                Err(error) => error.to_string(),
+            },
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("nothing for {} s", READY_DEADLINE.as_secs()),
+        };
+        Err(MachineTrouble::NotReady { name: self.name.clone(), reason })
+    }
+}
+
+/// The name of machine `index`, from 0.
+pub fn name(index: u32) -> String {
+    format!("machine-{:02}", index + 1)
+}
+
+/// The secret goes by its file, or through the environment that a child inherits; never by an argument.
+fn command(plan: &Plan, index: u32, ntp: &str) -> Command {
+    let share = plan.share(index);
+    let rate = (plan.connect_rate / plan.machines).max(1);
+    let mut command = Command::new(std::env::current_exe().unwrap_or_else(|_| "hongbao-sim".into()));
+    command
+        .arg("machine")
+        .arg("--with-parent")
+        .args(["--name", &name(index), "--ntp", ntp])
+        .args(["--users", &format!("{}..{}", share.first, share.last), "--total", &plan.users.to_string()])
+        .args(["--server", &plan.server.to_string(), "--connect-rate", &rate.to_string()])
+        .args(["--clock-budget", &humantime::format_duration(plan.clock_budget).to_string()])
+        .args(["--answer-timeout", &humantime::format_duration(plan.answer_timeout).to_string()])
+        .arg("--journal")
+        .arg(plan.journal_dir.join(format!("{}.csv", name(index))))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true);
+    if let Some(monitor) = plan.monitor {
+        command.args(["--monitor", &monitor.to_string()]);
+    }
+    if let Some(secret_file) = &plan.secret_file {
+        command.arg("--secret-file").arg(secret_file);
+    }
+    command
+}

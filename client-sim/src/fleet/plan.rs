@@ -1,0 +1,369 @@
+//! What a fleet is asked to do: arguments, checked in whole before anything is started.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Args;
+use hongbao_monitor::credentials::{self, CredentialError};
+use hongbao_proto::token::Secret;
+
+use crate::descriptors;
+use crate::limits::ANNOUNCE_SECONDS;
+use crate::machine::config::UserRange;
+
+/// Seconds of rain beyond the phases: for what lies between its beginning and the first phase, and some to spare.
+const RAIN_SPARE_SECONDS: u64 = ANNOUNCE_SECONDS + 30;
+
+/// Arguments of `hongbao-sim fleet`.
+#[derive(Debug, Clone, Args)]
+pub struct FleetArgs {
+    /// Machines, each a process of its own
+    #[arg(long, default_value_t = 4)]
+    pub machines: u32,
+    /// Users of the whole fleet
+    #[arg(long, default_value_t = 15_000)]
+    pub users: u32,
+    /// The server's address
+    #[arg(long, value_name = "HOST:PORT")]
+    pub server: SocketAddr,
+    /// The server's admin API, http://HOST:PORT; without it there is no rain and no comparison of books
+    #[arg(long, value_name = "URL")]
+    pub admin: Option<String>,
+    /// The monitor's ingest address
+    #[arg(long, value_name = "HOST:PORT")]
+    pub monitor: Option<SocketAddr>,
+    /// Phases one after the other: [NAME=]QPSxDURATION, in whole seconds
+    #[arg(long, default_value = "5000x20s,10000x20s", value_delimiter = ',')]
+    pub phases: Vec<Phase>,
+    /// Before the first phase, its QPS for so long, reported but not judged
+    #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
+    pub warm_up: Duration,
+    /// Rain during the phases: prizes a second, and their amounts
+    #[arg(long, value_name = "RATE[:MINFEN-MAXFEN]", requires = "admin")]
+    pub rain: Option<Rain>,
+    /// How far sent and answered may be from planned in any second
+    #[arg(long, default_value = "2%")]
+    pub tolerance: Tolerance,
+    /// Where the summary is written as JSON
+    #[arg(long, value_name = "FILE")]
+    pub summary: Option<PathBuf>,
+    /// Where machines write their journals; default: a new directory under the system's temporary one
+    #[arg(long, value_name = "DIR")]
+    pub journal_dir: Option<PathBuf>,
+    /// Connections opened a second, over the whole fleet
+    #[arg(long, default_value_t = 5_000, value_name = "PER_SECOND")]
+    pub connect_rate: u32,
+    /// For all users to be logged in; default: three times what --connect-rate needs, and 30s
+    #[arg(long, value_parser = humantime::parse_duration)]
+    pub connect_timeout: Option<Duration>,
+    /// Rest between the last login and the measuring of memory
+    #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
+    pub settle: Duration,
+    /// NTP server that machines take their time from; default: the fleet answers SNTP itself on loopback, so that all
+    /// machines share this host's clock
+    #[arg(long, value_name = "HOST:PORT")]
+    pub ntp: Option<String>,
+    /// Largest acceptable error of a machine's clock offset
+    #[arg(long, default_value = "50ms", value_parser = humantime::parse_duration)]
+    pub clock_budget: Duration,
+    /// After so long without an answer a request counts as unanswered
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+    pub answer_timeout: Duration,
+    /// File with the shared secret; default: environment HONGBAO_SECRET_FILE or HONGBAO_SECRET
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
+}
+
+/// A stretch of constant QPS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Phase {
+    /// For people.
+    pub name: String,
+    /// Requests a second over the whole fleet, at least 1.
+    pub qps: u32,
+    /// At least 1.
+    pub seconds: u64,
+}
+
+impl FromStr for Phase {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is not [NAME=]QPSxDURATION, as in 5000x20s");
+        let (name, rest) = match text.trim().split_once('=') {
+            Some((name, rest)) => (Some(name), rest),
+            None => (None, text.trim()),
+        };
+        let (qps, duration) = rest.split_once('x').ok_or_else(wrong)?;
+        let qps: u32 = qps.parse().map_err(|_| wrong())?;
+        let duration = humantime::parse_duration(duration).map_err(|_| wrong())?;
+        if qps == 0 || duration.as_secs() == 0 || duration.subsec_nanos() != 0 {
+            return Err(format!("`{text}`: at least one request a second, and whole seconds"));
+        }
+        let name = name.map_or_else(|| format!("{qps}/s"), str::to_owned);
+        Ok(Self { name, qps, seconds: duration.as_secs() })
+    }
+}
+
+/// A rain of prizes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rain {
+    /// Prizes a second.
+    pub rate: u32,
+    /// Smallest prize, fen.
+    pub min_fen: u64,
+    /// Largest prize, fen.
+    pub max_fen: u64,
+}
+
+impl FromStr for Rain {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is not RATE[:MINFEN-MAXFEN], as in 200:1-500");
+        let (rate, amounts) = text.split_once(':').unwrap_or((text, "1-500"));
+        let (min, max) = amounts.split_once('-').unwrap_or((amounts, amounts));
+        let parse = |number: &str| number.parse::<u64>().map_err(|_| wrong());
+        let rain = Self { rate: rate.parse().map_err(|_| wrong())?, min_fen: parse(min)?, max_fen: parse(max)? };
+        if rain.rate == 0 || rain.min_fen == 0 || rain.min_fen > rain.max_fen {
+            return Err(format!("`{text}`: at least one prize a second, and 1 <= MINFEN <= MAXFEN"));
+        }
+        Ok(rain)
+    }
+}
+
+/// An accepted deviation, in thousandths of a percent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tolerance(u64);
+
+impl Tolerance {
+    const WHOLE: u64 = 100_000;
+
+    /// How far a count may be from `planned`: the part, rounded up, and 1 at least.
+    pub fn allowed(self, planned: u64) -> u64 {
+        (planned * self.0).div_ceil(Self::WHOLE).max(1)
+    }
+}
+
+impl FromStr for Tolerance {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is not a percentage below 100, as in 2% or 0.5%");
+        let (whole, part) =
+            text.trim().trim_end_matches('%').split_once('.').unwrap_or((text.trim_end_matches('%'), ""));
+        if part.len() > 3 || !part.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(wrong());
+        }
+        let part: u64 = format!("{part:0<3}").parse().map_err(|_| wrong())?;
+        let whole: u64 = whole.trim().parse().map_err(|_| wrong())?;
+        if whole >= 100 {
+            return Err(wrong());
+        }
+        Ok(Self(whole * 1_000 + part))
+    }
+}
+
+impl fmt::Display for Tolerance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let part = format!("{:03}", self.0 % 1_000);
+        let part = part.trim_end_matches('0');
+        write!(f, "{}{}{part}%", self.0 / 1_000, if part.is_empty() { "" } else { "." })
+    }
+}
+
+/// Why a fleet cannot do what it is asked to. One line each.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// A machine without users.
+    #[error("--machines {machines} --users {users}: every machine needs a user, and there must be a machine")]
+    TooManyMachines {
+        /// Machines.
+        machines: u32,
+        /// Users.
+        users: u32,
+    },
+    /// Machines with more connections than descriptors.
+    #[error(
+        "{users} users on {machines} machine(s) are {each} connections in one process, which may hold {available}: use at least {needed} machines"
+    )]
+    Descriptors {
+        /// Users.
+        users: u32,
+        /// Machines.
+        machines: u32,
+        /// Users of the largest machine.
+        each: u32,
+        /// Descriptors left for connections.
+        available: u64,
+        /// Machines that would do.
+        needed: u64,
+    },
+    /// The descriptor limit cannot be read or raised.
+    #[error("descriptor limit: {0}")]
+    DescriptorLimit(#[from] nix::Error),
+    /// A value outside its range.
+    #[error("--{option} {value}: {reason}")]
+    Range {
+        /// Without dashes.
+        option: &'static str,
+        /// As given.
+        value: String,
+        /// What it should be.
+        reason: &'static str,
+    },
+    /// No secret.
+    #[error(transparent)]
+    Secret(#[from] CredentialError),
+}
+
+/// Everything a fleet needs, checked.
+#[derive(Debug, Clone)]
+#[allow(missing_docs, reason = "as in FleetArgs")]
+pub struct Plan {
+    pub machines: u32,
+    pub users: u32,
+    pub server: SocketAddr,
+    pub admin: Option<String>,
+    pub monitor: Option<SocketAddr>,
+    pub phases: Vec<Phase>,
+    /// A phase before the others that is not judged.
+    pub warm_up: Option<Phase>,
+    pub rain: Option<Rain>,
+    pub tolerance: Tolerance,
+    pub summary: Option<PathBuf>,
+    pub journal_dir: PathBuf,
+    pub connect_rate: u32,
+    pub connect_timeout: Duration,
+    pub settle: Duration,
+    pub ntp: Option<String>,
+    pub clock_budget: Duration,
+    pub answer_timeout: Duration,
+    pub secret_file: Option<PathBuf>,
+    pub secret: Secret,
+}
+
+impl Plan {
+    /// Users of machine `index`, from 0: contiguous, and as many as on any other machine, or one more.
+    pub fn share(&self, index: u32) -> UserRange {
+        let edge = |index: u32| {
+            u32::try_from(u64::from(self.users) * u64::from(index) / u64::from(self.machines)).unwrap_or(u32::MAX)
+        };
+        UserRange { first: edge(index) + 1, last: edge(index + 1) }
+    }
+
+    /// All stretches of the schedule: the warm-up, if any, and the phases.
+    pub fn stretches(&self) -> impl Iterator<Item = &Phase> {
+        self.warm_up.iter().chain(&self.phases)
+    }
+
+    /// Prizes that the rain needs to last.
+    pub fn rain_total(&self, rain: Rain) -> u64 {
+        let seconds: u64 = self.stretches().map(|phase| phase.seconds).sum();
+        u64::from(rain.rate) * (seconds + RAIN_SPARE_SECONDS)
+    }
+}
+
+impl TryFrom<FleetArgs> for Plan {
+    type Error = PlanError;
+
+    fn try_from(args: FleetArgs) -> Result<Self, PlanError> {
+        let FleetArgs { machines, users, .. } = args;
+        if machines == 0 || machines > users {
+            return Err(PlanError::TooManyMachines { machines, users });
+        }
+        let (each, available) = (users.div_ceil(machines), descriptors::for_connections()?);
+        if u64::from(each) > available {
+            let needed = u64::from(users).div_ceil(available.max(1));
+            return Err(PlanError::Descriptors { users, machines, each, available, needed });
+        }
+        if args.connect_rate < machines {
+            let value = args.connect_rate.to_string();
+            return Err(PlanError::Range { option: "connect-rate", value, reason: "at least one for each machine" });
+        }
+        if args.answer_timeout.is_zero() {
+            return Err(PlanError::Range { option: "answer-timeout", value: "0s".into(), reason: "more than nothing" });
+        }
+        if args.warm_up.subsec_nanos() != 0 {
+            let value = humantime::format_duration(args.warm_up).to_string();
+            return Err(PlanError::Range { option: "warm-up", value, reason: "whole seconds" });
+        }
+        if let Some(admin) = &args.admin
+            && !admin.starts_with("http://")
+        {
+            return Err(PlanError::Range { option: "admin", value: admin.clone(), reason: "http://HOST:PORT" });
+        }
+        if let Some(summary) = &args.summary
+            && !summary.parent().is_some_and(|parent| parent.as_os_str().is_empty() || parent.is_dir())
+        {
+            let value = summary.display().to_string();
+            return Err(PlanError::Range { option: "summary", value, reason: "its directory must exist" });
+        }
+        let warm_up = args.phases.first().filter(|_| !args.warm_up.is_zero()).map(|first| Phase {
+            name: "warm-up".to_owned(),
+            qps: first.qps,
+            seconds: args.warm_up.as_secs(),
+        });
+        let connect_seconds = u64::from(users.div_ceil(args.connect_rate));
+        let journal_dir = || std::env::temp_dir().join(format!("hongbao-journals-{}", std::process::id()));
+        Ok(Self {
+            machines,
+            users,
+            server: args.server,
+            admin: args.admin.map(|url| url.trim_end_matches('/').to_owned()),
+            monitor: args.monitor,
+            phases: args.phases,
+            warm_up,
+            rain: args.rain,
+            tolerance: args.tolerance,
+            summary: args.summary,
+            journal_dir: args.journal_dir.unwrap_or_else(journal_dir),
+            connect_rate: args.connect_rate,
+            connect_timeout: args.connect_timeout.unwrap_or(Duration::from_secs(30 + 3 * connect_seconds)),
+            settle: args.settle,
+            ntp: args.ntp,
+            clock_budget: args.clock_budget,
+            answer_timeout: args.answer_timeout,
+            secret: credentials::load_secret(args.secret_file.as_deref())?,
+            secret_file: args.secret_file,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phases_are_read_or_refused() {
+        assert_eq!("5000x20s".parse(), Ok(Phase { name: "5000/s".into(), qps: 5_000, seconds: 20 }));
+        assert_eq!("storm=7x2m".parse(), Ok(Phase { name: "storm".into(), qps: 7, seconds: 120 }));
+        for wrong in ["", "5000", "0x20s", "5000x0s", "5000x1500ms", "x20s", "5000x20"] {
+            assert!(wrong.parse::<Phase>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn rains_are_read_or_refused() {
+        assert_eq!("200".parse(), Ok(Rain { rate: 200, min_fen: 1, max_fen: 500 }));
+        assert_eq!("200:5-9".parse(), Ok(Rain { rate: 200, min_fen: 5, max_fen: 9 }));
+        assert_eq!("200:5".parse(), Ok(Rain { rate: 200, min_fen: 5, max_fen: 5 }));
+        for wrong in ["", "0", "200:", "200:9-5", "200:0-5", "200:-5"] {
+            assert!(wrong.parse::<Rain>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_tolerance_is_a_part_rounded_up_and_one_at_least() {
+        let tolerance = |text: &str| text.parse::<Tolerance>().unwrap();
+        assert_eq!((tolerance("2%").allowed(5_000), tolerance("2%").allowed(5_001)), (100, 101));
+        assert_eq!((tolerance("0.5%").allowed(5_000), tolerance("0").allowed(5_000)), (25, 1));
+        assert_eq!((tolerance("2%").to_string(), tolerance("0.125%").to_string()), ("2%".into(), "0.125%".into()));
+        for wrong in ["", "%", "100%", "-1%", "2.x%", "0.1234%"] {
+            assert!(wrong.parse::<Tolerance>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,465 @@
+//! The judgement over a run: a plain function from what machines measured and both sides' books to one summary, with a line for
+//! each condition that does not hold.
+//!
+//! A second of a phase is kept when both the Grabs *sent* in that wall-clock second and the answers that *came* in it are
+//! within the tolerance of what was planned for it. In a phase's first second some answers are still under way (QPS times
+//! latency of them), and the last second's come after it; both are small against the tolerance as long as answers take less
+//! than that part of a second, and a server that falls behind is seen in the second in which it does.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::fleet::admin::Campaign;
+use crate::fleet::journals::Union;
+use crate::fleet::plan::{Phase, Plan, Tolerance};
+use crate::histogram::{self, Micros};
+use crate::results::{ClockView, Counts, Results, Totals};
+
+/// Processor time and answers between two moments of a phase.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Effort {
+    /// Unix nanoseconds.
+    pub at: u64,
+    /// Server's processor time so far, microseconds, where it is known.
+    pub server_cpu_us: Option<u64>,
+    /// Machines' processor time so far, microseconds.
+    pub fleet_cpu_us: u64,
+    /// Grabs answered so far.
+    pub answered: u64,
+}
+
+/// Everything that a judgement needs.
+#[derive(Debug)]
+pub struct Evidence<'a> {
+    /// What was asked for.
+    pub plan: &'a Plan,
+    /// Unix second of the first stretch.
+    pub first_second: u64,
+    /// Users logged in at the end of connecting.
+    pub connected: u64,
+    /// How long that took.
+    pub connect_seconds: f64,
+    /// Bytes per connection, where they are known.
+    pub memory: Memory,
+    /// Machines' results.
+    pub results: &'a [Results],
+    /// Readings of processor time, in order.
+    pub efforts: &'a [Effort],
+    /// The campaign at its end, where there was one and it could be read.
+    pub campaign: Option<&'a Campaign>,
+    /// All journals.
+    pub journals: &'a Union,
+    /// What else went wrong, a line each.
+    pub troubles: Vec<String>,
+}
+
+/// One phase of the summary.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "the names say it; times in the unit of their suffix")]
+pub struct PhaseSummary {
+    pub name: String,
+    pub judged: bool,
+    pub from: u64,
+    pub qps_target: u32,
+    pub seconds: u64,
+    pub seconds_within_tolerance: u64,
+    pub planned: u64,
+    pub sent: u64,
+    pub answered: u64,
+    pub p50_ms: f64,
+    pub p99_ms: f64,
+    pub p999_ms: f64,
+    pub max_ms: f64,
+    pub send_lag_p50_ms: f64,
+    pub send_lag_p99_ms: f64,
+    pub send_lag_max_ms: f64,
+    pub server_cpu_us_per_request: Option<f64>,
+    pub fleet_cpu_us_per_request: Option<f64>,
+    pub per_second: Vec<SecondSummary>,
+}
+
+/// One second of a phase, over the whole fleet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct SecondSummary {
+    pub second: u64,
+    pub planned: u64,
+    pub sent: u64,
+    pub answered: u64,
+}
+
+/// Both sides' books.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Books {
+    /// The rain of this run; absent without one.
+    pub campaign: Option<u32>,
+    /// Prizes that the server issued.
+    pub issued: Option<u64>,
+    /// Prizes that the server says were won.
+    pub won: Option<u64>,
+    /// Fen that the server says it paid.
+    pub paid_fen: Option<u64>,
+    /// Prizes that users were told of, of this campaign or, without one, of any.
+    pub received: u64,
+    /// Their fen.
+    pub received_fen: u64,
+    /// The same from the journals.
+    pub journal_prizes: u64,
+    /// The same from the journals.
+    pub journal_fen: u64,
+    /// Paid minus received; must be 0.
+    pub residual_fen: Option<i128>,
+}
+
+/// Memory of idle, logged-in connections.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Memory {
+    pub server_rss_bytes_per_connection: Option<u64>,
+    pub fleet_rss_bytes_per_user: Option<u64>,
+}
+
+/// What `--summary` holds.
+#[derive(Debug, Serialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Summary {
+    pub passed: bool,
+    pub failures: Vec<String>,
+    pub users: u64,
+    pub machines: u32,
+    pub connected: u64,
+    pub connect_seconds: f64,
+    pub tolerance: String,
+    pub phases: Vec<PhaseSummary>,
+    pub books: Books,
+    pub memory: Memory,
+    pub totals: Totals,
+    pub outcomes: Counts,
+    pub errors: Counts,
+    pub violations: Counts,
+    pub reconnects: u64,
+    pub unanswered: u64,
+    pub clocks: BTreeMap<String, ClockView>,
+}
+
+/// Judges a run.
+pub fn judge(mut evidence: Evidence<'_>) -> Summary {
+    let mut failures = std::mem::take(&mut evidence.troubles);
+    let Evidence { plan, results, .. } = evidence;
+    let mut totals = Totals::default();
+    results.iter().for_each(|result| totals.add(&result.totals));
+    let outstanding: u64 = results.iter().map(|result| result.outstanding).sum();
+    let users = u64::from(plan.users);
+
+    if evidence.connected != users {
+        failures.push(format!("{} of {users} users were logged in", evidence.connected));
+    }
+    let mut phases = Vec::new();
+    if !results.is_empty() {
+        let mut from = evidence.first_second;
+        for (index, phase) in plan.stretches().enumerate() {
+            let judged = plan.warm_up.is_none() || index > 0;
+            let measured = Measured { from, index, phase, judged };
+            phases.push(summarize(&measured, plan.tolerance, results, evidence.efforts, &mut failures));
+            from += phase.seconds;
+        }
+    }
+    let unanswered = totals.unanswered + outstanding;
+    if unanswered > 0 {
+        failures.push(format!("{unanswered} requests were never answered"));
+    }
+    for (kind, count) in &totals.violations {
+        failures.push(format!("{count} violations of the protocol by the server: {kind}"));
+    }
+    let books = balance(&evidence, &totals, &mut failures);
+    let clocks = results.iter().map(|result| (result.name.clone(), result.clock)).collect();
+    Summary {
+        passed: failures.is_empty(),
+        failures,
+        users,
+        machines: plan.machines,
+        connected: evidence.connected,
+        connect_seconds: evidence.connect_seconds,
+        tolerance: plan.tolerance.to_string(),
+        phases,
+        books,
+        memory: evidence.memory,
+        outcomes: totals.outcomes.clone(),
+        errors: totals.errors.clone(),
+        violations: totals.violations.clone(),
+        reconnects: totals.reconnects,
+        unanswered,
+        totals,
+        clocks,
+    }
+}
+
+struct Measured<'a> {
+    from: u64,
+    index: usize,
+    phase: &'a Phase,
+    judged: bool,
+}
+
+fn summarize(
+    measured: &Measured<'_>,
+    tolerance: Tolerance,
+    results: &[Results],
+    efforts: &[Effort],
+    failures: &mut Vec<String>,
+) -> PhaseSummary {
+    let Measured { from, index, phase, judged } = *measured;
+    let (mut latency, mut send_lag) = (histogram::empty(), histogram::empty());
+    let (mut planned, mut sent, mut answered) = (0, 0, 0);
+    for result in results {
+        let Some(segment) = result.segments.get(index).filter(|segment| segment.from == from) else {
+            failures.push(format!("{}: phase {} is missing from its results", result.name, phase.name));
+            continue;
+        };
+        planned += segment.planned;
+        sent += segment.sent;
+        answered += segment.answered;
+        for (sum, text) in [(&mut latency, &segment.latency), (&mut send_lag, &segment.send_lag)] {
+            if let Err(error) = histogram::add_base64(sum, text) {
+                failures.push(format!("{}: phase {}: {error}", result.name, phase.name));
+            }
+        }
+    }
+    let per_second = seconds(from, phase.seconds, results);
+    let target = u64::from(phase.qps);
+    let allowed = tolerance.allowed(target);
+    let deviation = |second: &SecondSummary| second.sent.abs_diff(target).max(second.answered.abs_diff(target));
+    let kept = per_second.iter().filter(|second| deviation(second) <= allowed).count() as u64;
+    if judged {
+        if planned != target * phase.seconds {
+            failures.push(format!("phase {}: {planned} turns of {} were taken", phase.name, target * phase.seconds));
+        }
+        if let Some(worst) = per_second.iter().max_by_key(|second| deviation(second)).filter(|_| kept < phase.seconds) {
+            failures.push(format!(
+                "phase {}: {kept} of {} seconds within {tolerance} of {target} requests; the worst, second {}, had {} sent and {} answered",
+                phase.name, phase.seconds, worst.second - from + 1, worst.sent, worst.answered,
+            ));
+        }
+    }
+    let (server_cpu_us_per_request, fleet_cpu_us_per_request) = effort_per_request(from, phase.seconds, efforts);
+    PhaseSummary {
+        name: phase.name.clone(),
+        judged,
+        from,
+        qps_target: phase.qps,
+        seconds: phase.seconds,
+        seconds_within_tolerance: kept,
+        planned,
+        sent,
+        answered,
+        p50_ms: quantile_ms(&latency, 0.5),
+        p99_ms: quantile_ms(&latency, 0.99),
+        p999_ms: quantile_ms(&latency, 0.999),
+        max_ms: quantile_ms(&latency, 1.0),
+        send_lag_p50_ms: quantile_ms(&send_lag, 0.5),
+        send_lag_p99_ms: quantile_ms(&send_lag, 0.99),
+        send_lag_max_ms: quantile_ms(&send_lag, 1.0),
+        server_cpu_us_per_request,
+        fleet_cpu_us_per_request,
+        per_second,
+    }
+}
+
+fn seconds(from: u64, count: u64, results: &[Results]) -> Vec<SecondSummary> {
+    let mut seconds: BTreeMap<u64, SecondSummary> =
+        (from..from + count).map(|second| (second, SecondSummary { second, ..Default::default() })).collect();
+    for row in results.iter().flat_map(|result| &result.seconds) {
+        if let Some(sum) = seconds.get_mut(&row.second) {
+            sum.planned += row.planned;
+            sum.sent += row.sent;
+            sum.answered += row.answered;
+        }
+    }
+    seconds.into_values().collect()
+}
+
+fn quantile_ms(histogram: &Micros, quantile: f64) -> f64 {
+    histogram.value_at_quantile(quantile) as f64 / 1_000.0
+}
+
+/// Between the first and the last reading inside the phase.
+fn effort_per_request(from: u64, seconds: u64, efforts: &[Effort]) -> (Option<f64>, Option<f64>) {
+    let inside = |effort: &&Effort| (from..from + seconds).contains(&(effort.at / crate::schedule::SECOND));
+    let (Some(first), Some(last)) = (efforts.iter().find(inside), efforts.iter().rfind(inside)) else {
+        return (None, None);
+    };
+    let answered = last.answered.saturating_sub(first.answered);
+    if answered == 0 {
+        return (None, None);
+    }
+    let each = |used: u64| used as f64 / answered as f64;
+    let server = last.server_cpu_us.zip(first.server_cpu_us).map(|(last, first)| each(last.saturating_sub(first)));
+    (server, Some(each(last.fleet_cpu_us.saturating_sub(first.fleet_cpu_us))))
+}
+
+fn balance(evidence: &Evidence<'_>, totals: &Totals, failures: &mut Vec<String>) -> Books {
+    let all_journals = evidence.journals.totals();
+    if all_journals != (totals.prizes, totals.fen) {
+        failures.push(format!(
+            "journals hold {} prizes of {} fen, machines counted {} of {} fen",
+            all_journals.0, all_journals.1, totals.prizes, totals.fen
+        ));
+    }
+    if evidence.journals.contradictions > 0 {
+        failures.push(format!("{} prizes were told to two users, or changed", evidence.journals.contradictions));
+    }
+    let Some(campaign) = evidence.campaign else {
+        return Books {
+            received: totals.prizes,
+            received_fen: totals.fen,
+            journal_prizes: all_journals.0,
+            journal_fen: all_journals.1,
+            ..Books::default()
+        };
+    };
+    let ours = evidence.results.iter().flat_map(|result| &result.campaigns).filter(|one| one.campaign == campaign.id);
+    let (received, received_fen) = ours.fold((0, 0), |sum, one| (sum.0 + one.prizes, sum.1 + one.fen));
+    let journals = evidence.journals.campaigns.get(&campaign.id).copied().unwrap_or_default();
+    let residual_fen = i128::from(campaign.paid_fen) - i128::from(received_fen);
+    if residual_fen != 0 || campaign.won != received {
+        failures.push(format!(
+            "the books differ: the server paid {} prizes of {} fen, users received {received} of {received_fen} fen",
+            campaign.won, campaign.paid_fen
+        ));
+    }
+    Books {
+        campaign: Some(campaign.id),
+        issued: Some(campaign.issued),
+        won: Some(campaign.won),
+        paid_fen: Some(campaign.paid_fen),
+        received,
+        received_fen,
+        journal_prizes: journals.0,
+        journal_fen: journals.1,
+        residual_fen: Some(residual_fen),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::{CampaignResult, SecondRow, SegmentResult};
+
+    const FROM: u64 = 1_800_000_000;
+
+    fn plan() -> Plan {
+        Plan {
+            machines: 2,
+            users: 10,
+            server: "127.0.0.1:1".parse().unwrap(),
+            admin: None,
+            monitor: None,
+            phases: vec!["100x2s".parse().unwrap()],
+            warm_up: None,
+            rain: None,
+            tolerance: "2%".parse().unwrap(),
+            summary: None,
+            journal_dir: "/nonexistent".into(),
+            connect_rate: 10,
+            connect_timeout: std::time::Duration::from_secs(1),
+            settle: std::time::Duration::ZERO,
+            ntp: None,
+            clock_budget: std::time::Duration::from_millis(50),
+            answer_timeout: std::time::Duration::from_secs(1),
+            secret_file: None,
+            secret: hongbao_proto::token::Secret::from_text("0123456789abcdef0123456789abcdef").unwrap(),
+        }
+    }
+
+    /// One of two machines that each had half of everything.
+    fn half(name: &str) -> Results {
+        let mut latency = histogram::empty();
+        latency.record_n(2_000, 100).unwrap();
+        let row = |second| SecondRow { second, planned: 50, sent: 50, answered: 50, ..SecondRow::default() };
+        Results {
+            name: name.to_owned(),
+            totals: Totals { planned: 100, sent: 100, answered: 100, prizes: 2, fen: 20, ..Totals::default() },
+            outstanding: 0,
+            segments: vec![SegmentResult {
+                from: FROM,
+                qps: 100,
+                planned: 100,
+                sent: 100,
+                answered: 100,
+                latency: histogram::to_base64(&latency),
+                send_lag: histogram::to_base64(&latency),
+            }],
+            seconds: vec![row(FROM), row(FROM + 1)],
+            campaigns: vec![CampaignResult { campaign: 1, prizes: 2, fen: 20 }],
+            clock: ClockView::default(),
+            process: crate::results::ProcessView::default(),
+        }
+    }
+
+    fn judge_with(spoil: impl FnOnce(&mut Vec<Results>, &mut Campaign, &mut Union)) -> Summary {
+        let plan = plan();
+        let mut results = vec![half("machine-01"), half("machine-02")];
+        let mut campaign = Campaign { id: 1, state: "ended".into(), issued: 9, won: 4, paid_fen: 40 };
+        let mut journals = Union { campaigns: [(1, (4, 40))].into(), contradictions: 0 };
+        spoil(&mut results, &mut campaign, &mut journals);
+        let effort = |second: u64, cpu: u64, answered| Effort {
+            at: (FROM + second) * crate::schedule::SECOND,
+            server_cpu_us: Some(cpu),
+            fleet_cpu_us: 2 * cpu,
+            answered,
+        };
+        judge(Evidence {
+            plan: &plan,
+            first_second: FROM,
+            connected: 10,
+            connect_seconds: 1.0,
+            memory: Memory::default(),
+            results: &results,
+            efforts: &[effort(0, 1_000, 20), effort(1, 2_000, 120)],
+            campaign: Some(&campaign),
+            journals: &journals,
+            troubles: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn a_run_in_which_all_held_passes() {
+        let summary = judge_with(|_, _, _| {});
+        assert_eq!((summary.passed, &summary.failures), (true, &Vec::new()));
+        let phase = &summary.phases[0];
+        assert_eq!((phase.seconds, phase.seconds_within_tolerance, phase.sent, phase.answered), (2, 2, 200, 200));
+        assert!((phase.p99_ms - 2.0).abs() < 0.01);
+        assert_eq!((phase.server_cpu_us_per_request, phase.fleet_cpu_us_per_request), (Some(10.0), Some(20.0)));
+        assert_eq!((summary.books.residual_fen, summary.books.received_fen, summary.books.won), (Some(0), 40, Some(4)));
+    }
+
+    #[test]
+    fn each_condition_that_does_not_hold_has_its_line() {
+        let failing = |spoil: fn(&mut Vec<Results>, &mut Campaign, &mut Union), line: &str| {
+            let summary = judge_with(spoil);
+            assert!(!summary.passed);
+            assert!(summary.failures.iter().any(|failure| failure.contains(line)), "{line}: {:?}", summary.failures);
+        };
+        failing(|results, _, _| results[0].seconds[1].answered = 47, "1 of 2 seconds within 2% of 100 requests");
+        failing(|results, _, _| results[0].seconds[0].sent = 53, "the worst, second 1, had 103 sent");
+        failing(|results, _, _| results[0].segments[0].planned = 99, "199 turns of 200 were taken");
+        failing(|results, _, _| results[0].outstanding = 3, "3 requests were never answered");
+        failing(|results, _, _| results[0].totals.unanswered = 2, "2 requests were never answered");
+        failing(
+            |results, _, _| drop(results[1].totals.violations.insert("duplicate_answer".into(), 1)),
+            "1 violations of the protocol by the server: duplicate_answer",
+        );
+        failing(|_, campaign, _| campaign.paid_fen = 41, "the books differ");
+        failing(|_, campaign, _| campaign.won = 5, "the books differ");
+        failing(|_, _, journals| journals.campaigns.clear(), "journals hold 0 prizes");
+        failing(|_, _, journals| journals.contradictions = 1, "told to two users");
+        failing(|results, _, _| results[0].segments.clear(), "is missing from its results");
+    }
+
+    #[test]
+    fn a_second_at_the_edge_of_the_tolerance_is_kept() {
+        let summary = judge_with(|results, _, _| results[0].seconds[0].answered = 48);
+        assert_eq!((summary.passed, summary.phases[0].seconds_within_tolerance), (true, 2));
+    }
+}

@@ -1,0 +1,188 @@
+//! The fleet as a process with machines as processes, against a small server and its admin API.
+
+mod common;
+
+use std::path::Path;
+use std::process::{Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use axum::extract::State;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use common::{DEADLINE, FakeServer};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+/// Enough to build the fleet's rain and books on; what the server paid is off by `skew` fen.
+async fn start_admin(server: &FakeServer, skew: u64) -> String {
+    type Books = (Arc<std::sync::Mutex<common::Seen>>, u64);
+    async fn books(State((seen, skew)): State<Books>) -> Json<Value> {
+        let won = seen.lock().unwrap().won.len() as u64;
+        let state = "stopped";
+        Json(json!({"id": 1, "state": state, "issued": won, "won": won, "paid_fen": 7 * won + skew, "new_field": [1]}))
+    }
+    let router = Router::new()
+        .route("/v1/campaigns", post(|Json(_): Json<Value>| async { Json(json!({"id": 1, "seed_sha256": "00"})) }))
+        .route("/v1/campaigns/1", get(books))
+        .route("/v1/campaigns/1/stop", post(|| async { Json(json!({})) }))
+        .route(
+            "/v1/stats",
+            get(|| async {
+                Json(json!({"requests": {"answered": 1}, "process": {"rss_bytes": 1_000_000, "cpu_seconds": 0.5}}))
+            }),
+        )
+        .with_state((Arc::clone(&server.seen), skew));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    url
+}
+
+fn fleet(server: &FakeServer, directory: &Path, more: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hongbao-sim"));
+    command
+        .args(["fleet", "--machines", "2", "--users", "40", "--settle", "100ms", "--tolerance", "15%"])
+        .args(["--server", &server.address.to_string(), "--clock-budget", "500ms"])
+        .arg("--journal-dir")
+        .arg(directory.join("journals"))
+        .args(more)
+        .env("HONGBAO_SECRET", "0123456789abcdef0123456789abcdef")
+        .env_remove("HONGBAO_SECRET_FILE")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+async fn finish(mut command: Command) -> Output {
+    tokio::time::timeout(Duration::from_secs(60), command.output()).await.expect("the fleet ends").unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Processes whose arguments name `directory`.
+fn processes_of(directory: &Path) -> usize {
+    let named = directory.display().to_string();
+    let commands = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path().join("cmdline"));
+    commands.filter_map(|path| std::fs::read(path).ok()).filter(|command| text(command).contains(&named)).count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_in_which_all_holds_exits_0_and_writes_its_summary() {
+    let (server, directory) = (FakeServer::start().await, tempfile::tempdir().unwrap());
+    let admin = start_admin(&server, 0).await;
+    let summary = directory.path().join("summary.json");
+    let arguments =
+        ["--phases", "first=200x2s,400x2s", "--warm-up", "1s", "--rain", "20:7", "--admin", &admin, "--summary"];
+    let mut command = fleet(&server, directory.path(), &arguments);
+    command.arg(&summary);
+    let output = finish(command).await;
+    assert!(output.status.success(), "{}\n{}", text(&output.stdout), text(&output.stderr));
+    assert!(text(&output.stdout).contains("PASSED"));
+    assert!(text(&output.stderr).contains("SNTP responder"));
+
+    let summary: Value = serde_json::from_slice(&std::fs::read(summary).unwrap()).unwrap();
+    assert_eq!((&summary["users"], &summary["connected"]), (&json!(40), &json!(40)));
+    assert!(summary["connect_seconds"].as_f64().unwrap() > 0.0);
+    assert_eq!(summary["phases"].as_array().unwrap().len(), 3);
+    let phase = &summary["phases"][1];
+    assert_eq!((&phase["name"], &phase["qps_target"], &phase["seconds"]), (&json!("first"), &json!(200), &json!(2)));
+    assert_eq!(
+        (&phase["seconds_within_tolerance"], &phase["sent"], &phase["answered"]),
+        (&json!(2), &json!(400), &json!(400))
+    );
+    for key in ["p50_ms", "p99_ms", "p999_ms", "max_ms", "send_lag_p99_ms"] {
+        assert!(phase[key].as_f64().unwrap() > 0.0, "{key}");
+    }
+    let books = &summary["books"];
+    assert!(books["won"].as_u64().unwrap() > 50);
+    assert_eq!((&books["paid_fen"], &books["residual_fen"]), (&books["received_fen"], &json!(0)));
+    assert!(books["issued"].is_u64());
+    assert!(summary["memory"]["server_rss_bytes_per_connection"].is_u64());
+    assert!(summary["memory"]["fleet_rss_bytes_per_user"].is_u64());
+    assert_eq!(server.seen.lock().unwrap().grabs.len(), 200 + 400 + 800);
+    assert_eq!(processes_of(directory.path()), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_duplicate_answer_and_a_missing_fen_fail_the_run_with_a_line_each() {
+    let (server, directory) = (FakeServer::start().await, tempfile::tempdir().unwrap());
+    let admin = start_admin(&server, 1).await;
+    server.mischief.answer_twice.store(true, Ordering::SeqCst);
+    let output =
+        finish(fleet(&server, directory.path(), &["--phases", "100x1s", "--rain", "5:7", "--admin", &admin])).await;
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let stdout = text(&output.stdout);
+    assert!(stdout.contains("the books differ"), "{stdout}");
+    assert!(stdout.contains("1 violations of the protocol by the server: duplicate_answer"), "{stdout}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_admin_that_cannot_be_reached_is_said_in_one_line() {
+    let (server, directory) = (FakeServer::start().await, tempfile::tempdir().unwrap());
+    let output = finish(fleet(&server, directory.path(), &["--admin", "http://127.0.0.1:1"])).await;
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = text(&output.stderr);
+    assert!(
+        stderr.lines().any(|line| line.contains("admin: http://127.0.0.1:1/v1/stats cannot be reached")),
+        "{stderr}"
+    );
+    assert_eq!(processes_of(directory.path()), 0);
+}
+
+#[tokio::test]
+async fn wrong_arguments_exit_2_before_anything_starts() {
+    let (server, directory) = (FakeServer::start().await, tempfile::tempdir().unwrap());
+    for (more, said) in [
+        (&["--phases", "5000"][..], "QPSxDURATION"),
+        (&["--rain", "200"], "--admin"),
+        (&["--users", "1"], "every machine needs a user"),
+        (&["--users", "4000000000"], "use at least"),
+        (&["--summary", "/nonexistent/summary.json"], "its directory must exist"),
+        (&["--secret-file", "/nonexistent/secret"], "/nonexistent/secret"),
+        (&["--colour"], "--colour"),
+    ] {
+        // A later option overrides the earlier one only where clap lets it; so these come alone.
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hongbao-sim"));
+        command.args(["fleet", "--server", &server.address.to_string(), "--machines", "2"]).args(more);
+        command.env("HONGBAO_SECRET", "0123456789abcdef0123456789abcdef").env_remove("HONGBAO_SECRET_FILE");
+        let output = finish(command).await;
+        assert_eq!(output.status.code(), Some(2), "{more:?}: {}", text(&output.stderr));
+        assert!(text(&output.stderr).contains(said), "{more:?}: {}", text(&output.stderr));
+    }
+    assert!(!directory.path().join("journals").exists());
+    assert!(server.seen.lock().unwrap().logins.is_empty());
+}
+
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what} did not happen");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn pid(child: &tokio::process::Child) -> Pid {
+    Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fleet_that_is_told_to_end_leaves_no_machine_behind() {
+    let (server, directory) = (FakeServer::start().await, tempfile::tempdir().unwrap());
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGKILL] {
+        server.seen.lock().unwrap().logins.clear();
+        let mut child = fleet(&server, directory.path(), &["--phases", "100x60s"]).spawn().unwrap();
+        until("login of all", || server.seen.lock().unwrap().logins.len() == 40).await;
+        assert_eq!(processes_of(directory.path()), 3);
+        kill(pid(&child), signal).unwrap();
+        let status = tokio::time::timeout(DEADLINE, child.wait()).await.expect("the fleet ends").unwrap();
+        assert!(!status.success());
+        until("end of all machines", || processes_of(directory.path()) == 0).await;
+    }
+}
