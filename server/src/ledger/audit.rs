@@ -303,7 +303,11 @@ impl Audit<'_> {
             };
             if ends != expected {
                 let (debit, credit) = (transfer.debit, transfer.credit);
-                self.report.find("transfer", place, format_args!("of a kind that does not go from account {debit} to {credit}"));
+                self.report.find(
+                    "transfer",
+                    place,
+                    format_args!("of a kind that does not go from account {debit} to {credit}"),
+                );
             }
             if transfer.amount <= 0 {
                 self.report.find("transfer", place, format_args!("moves {amount} fen"));
@@ -333,7 +337,11 @@ impl Audit<'_> {
             }
             let moved = left.remove(&id).unwrap_or(0);
             if i128::from(balance) != moved {
-                self.report.find("balance", place, format_args!("holds {balance} fen; its transfers add up to {moved}"));
+                self.report.find(
+                    "balance",
+                    place,
+                    format_args!("holds {balance} fen; its transfers add up to {moved}"),
+                );
             }
             if balance < 0 && id != schema::TREASURY {
                 self.report.find("negative", place, format_args!("holds {balance} fen"));
@@ -343,7 +351,11 @@ impl Audit<'_> {
             }
         }
         for (id, moved) in left {
-            self.report.find("balance", format_args!("account {id}"), format_args!("does not exist; its transfers add up to {moved} fen"));
+            self.report.find(
+                "balance",
+                format_args!("account {id}"),
+                format_args!("does not exist; its transfers add up to {moved} fen"),
+            );
         }
         if self.report.residual_fen != 0 {
             let residual = self.report.residual_fen;
@@ -369,7 +381,8 @@ impl Audit<'_> {
         let mut previous = None;
         loop {
             let win_key = win.as_ref().map(|win| (win.campaign, win.serial));
-            let transfer_key = transfer.as_ref().map(|transfer| (transfer.debit.wrapping_neg(), transfer.serial.unwrap_or(-1)));
+            let transfer_key =
+                transfer.as_ref().map(|transfer| (transfer.debit.wrapping_neg(), transfer.serial.unwrap_or(-1)));
             let (has_win, has_transfer) = match (win_key, transfer_key) {
                 (None, None) => break,
                 (Some(win), Some(transfer)) => (win <= transfer, transfer <= win),
@@ -388,7 +401,11 @@ impl Audit<'_> {
                 (Some(win), Some(transfer)) => self.pair(&win, &transfer),
                 (Some(win), None) => self.report.find("pair", place(&win), "has no transfer"),
                 (None, Some(transfer)) => {
-                    self.report.find("pair", format_args!("transfer {}", transfer.id), "pays for a win that is not there");
+                    self.report.find(
+                        "pair",
+                        format_args!("transfer {}", transfer.id),
+                        "pays for a win that is not there",
+                    );
                 }
                 (None, None) => {}
             }
@@ -445,7 +462,11 @@ impl Audit<'_> {
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let (user, request, count): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            self.report.find("unique", format_args!("user {user} request {request}"), format_args!("has won {count} prizes"));
+            self.report.find(
+                "unique",
+                format_args!("user {user} request {request}"),
+                format_args!("has won {count} prizes"),
+            );
         }
         Ok(())
     }
@@ -457,7 +478,8 @@ impl Audit<'_> {
         )?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            let (campaign, user, held, limit): (i64, i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+            let (campaign, user, held, limit): (i64, i64, i64, i64) =
+                (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
             let place = format_args!("user {user} in campaign {campaign}");
             self.report.find("limit", place, format_args!("holds {held} prizes, {limit} allowed"));
         }
@@ -475,13 +497,21 @@ impl Audit<'_> {
             let sold = self.sold.remove(&id).unwrap_or_default();
             if u64::try_from(won) != Ok(sold.won) || i128::from(paid) != sold.paid {
                 let (rows, fen) = (sold.won, sold.paid);
-                self.report.find("sums", place, format_args!("says {won} won, {paid} fen; its wins are {rows}, {fen} fen"));
+                self.report.find(
+                    "sums",
+                    place,
+                    format_args!("says {won} won, {paid} fen; its wins are {rows}, {fen} fen"),
+                );
             }
             let drawn = checked(id, CampaignId::new)
                 .and_then(|id| self.campaigns.get(&id))
                 .map_or(0, |campaign| i128::from(campaign.terms.total_amount().0));
             if i128::from(stored_total) != drawn {
-                self.report.find("fund", place, format_args!("says its prizes are worth {stored_total} fen; they are {drawn}"));
+                self.report.find(
+                    "fund",
+                    place,
+                    format_args!("says its prizes are worth {stored_total} fen; they are {drawn}"),
+                );
             }
             let fund = self.balances.get(&id.wrapping_neg()).copied().unwrap_or(0);
             let left = drawn - i128::from(paid) - i128::from(refunded);
@@ -489,7 +519,9 @@ impl Audit<'_> {
                 self.report.find(
                     "fund",
                     place,
-                    format_args!("its fund holds {fund} fen; {drawn} less {paid} paid less {refunded} refunded is {left}"),
+                    format_args!(
+                        "its fund holds {fund} fen; {drawn} less {paid} paid less {refunded} refunded is {left}"
+                    ),
                 );
             }
             match settled_at {
@@ -564,7 +596,11 @@ impl Audit<'_> {
         match kept {
             Some(kept) if kept == (campaign, serial, amount) => {}
             Some((campaign, serial, amount)) => {
-                self.report.find("journal", place, format_args!("{said}; the ledger says {campaign}/{serial}, {amount} fen"));
+                self.report.find(
+                    "journal",
+                    place,
+                    format_args!("{said}; the ledger says {campaign}/{serial}, {amount} fen"),
+                );
             }
             None => self.report.find("journal", place, format_args!("{said}; the ledger has no such win")),
         }
