@@ -76,7 +76,10 @@ fn main() -> Result<(), LedgerError> {
             let user = UserId::new(first + user_of(n % posted, users).get()).expect("small");
             std::hint::black_box(ledger.recall(user)?);
         }
-        println!("{name}: {:.3} µs", started.elapsed().as_secs_f64() * 1e6 / f64::from(u32::try_from(reads).expect("small")));
+        println!(
+            "{name}: {:.3} µs",
+            started.elapsed().as_secs_f64() * 1e6 / f64::from(u32::try_from(reads).expect("small"))
+        );
     }
     let size = std::fs::metadata(&path).map_err(|error| LedgerError::Unavailable(error.to_string()))?.len();
     println!("file: {} bytes per win", size / posted);

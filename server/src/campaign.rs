@@ -354,7 +354,8 @@ mod tests {
     #[test]
     fn each_bad_term_is_refused_by_name() {
         assert_eq!(terms().check(), Ok(()));
-        let refusals: [(&str, fn(&mut CampaignTerms)); 12] = [
+        type Spoil = fn(&mut CampaignTerms);
+        let refusals: [(&str, Spoil); 12] = [
             ("total 0", |t| t.total = 0),
             ("total 10000001", |t| t.total = CAMPAIGN_TOTAL_MAX + 1),
             ("rate_per_second", |t| t.rate_per_second = 0),
@@ -415,7 +416,7 @@ mod tests {
             message[32..].copy_from_slice(&serial.to_be_bytes());
             let x = plain_sha256_of_40_bytes(&message)[..8].iter().fold(0u128, |x, byte| x << 8 | u128::from(*byte));
             let width = u128::from(amounts.max.0 - amounts.min.0 + 1);
-            prop_assert_eq!(u128::from(amount.0), u128::from(amounts.min.0) + (x * width >> 64));
+            prop_assert_eq!(u128::from(amount.0), u128::from(amounts.min.0) + ((x * width) >> 64));
         }
 
         #[test]

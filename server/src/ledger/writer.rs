@@ -61,6 +61,9 @@ pub enum Reply {
     Recalled(Result<Recall, Unavailable>),
 }
 
+/// Something to be run on the ledger's thread.
+pub type LedgerCall = Box<dyn FnOnce(&mut dyn Ledger) + Send>;
+
 /// What the ledger's thread can be asked.
 pub enum Request<T: ReplyTo> {
     /// Write this.
@@ -87,7 +90,7 @@ pub enum Request<T: ReplyTo> {
         reply_to: T,
     },
     /// Run this on the ledger, all earlier postings being durable. For administration: it holds up everybody.
-    Call(Box<dyn FnOnce(&mut dyn Ledger) + Send>),
+    Call(LedgerCall),
 }
 
 /// A way into the ledger's queue. The thread ends when the last one is gone.
