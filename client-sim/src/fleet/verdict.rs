@@ -447,7 +447,7 @@ mod tests {
         failing(|results, _, _| results[0].outstanding = 3, "3 requests were never answered");
         failing(|results, _, _| results[0].totals.unanswered = 2, "2 requests were never answered");
         failing(
-            |results, _, _| drop(results[1].totals.violations.insert("duplicate_answer".into(), 1)),
+            |results, _, _| results[1].totals.violations.extend([("duplicate_answer".into(), 1)]),
             "1 violations of the protocol by the server: duplicate_answer",
         );
         failing(|_, campaign, _| campaign.paid_fen = 41, "the books differ");
