@@ -1,0 +1,19 @@
+//! The server as a stranger meets it: a real process, real sockets, and everything that a peer, an operator or a host can do to
+//! it. Whatever is done, the same must hold: the peer is told in typed words, it is counted, nobody else notices, and the books
+//! balance.
+
+mod admin;
+mod campaigns;
+mod crowds;
+mod framing;
+mod ledger_faults;
+mod login;
+mod monitor_away;
+mod overload;
+mod repeats;
+mod resets;
+mod slow;
+mod start;
+mod stop;
+#[path = "../support/mod.rs"]
+mod support;
