@@ -98,7 +98,8 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("hongbao-server: {error:#}");
+            // Every error of ours says its cause in its own line.
+            eprintln!("hongbao-server: {error}");
             ExitCode::from(EXIT_USAGE)
         }
     }

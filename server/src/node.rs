@@ -39,7 +39,7 @@ const REPORT_TOKEN_SECONDS: u64 = 10 * 365 * 86_400;
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The ledger cannot be used.
-    #[error("ledger {path}: {source}")]
+    #[error("--ledger {path}: {source}")]
     Ledger {
         /// Its file.
         path: PathBuf,
@@ -104,22 +104,28 @@ pub struct Node {
 impl Node {
     /// Starts everything. Must be called inside a runtime; tasks of the main thread are spawned on it.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        fit_descriptors(&config);
         let now = wall();
-        let ledger_error = |source| StartError::Ledger { path: config.ledger.clone(), source };
-        let mut ledger = SqliteLedger::open(&config.ledger).map_err(ledger_error)?;
-        let campaigns = unfinished(&mut ledger).map_err(ledger_error)?;
-
         let bind_error = |address, flag| move |source| StartError::Bind { address, flag, source };
+        // Before we listen, lest peers of the server there reach us; and after, should two start at once.
+        refuse_shared_port(&config, config.listen, 0)?;
         let first = listen(config.listen).map_err(bind_error(config.listen, "--listen"))?;
         let address = first.local_addr().map_err(bind_error(config.listen, "--listen"))?;
-        refuse_shared_port(&config, address)?;
+        refuse_shared_port(&config, address, 1)?;
         let mut listeners = vec![first];
         for _ in 1..config.shards {
             listeners.push(listen(address).map_err(bind_error(address, "--listen"))?);
         }
         let admin_listener = tokio::net::TcpListener::bind(config.admin).await.map_err(bind_error(config.admin, "--admin"))?;
         let admin_address = admin_listener.local_addr().map_err(bind_error(config.admin, "--admin"))?;
+        if let Some(path) = &config.ready_file {
+            try_ready_file(path)?;
+        }
+
+        // Only what is refused no more creates a ledger.
+        let ledger_error = |source| StartError::Ledger { path: config.ledger.clone(), source };
+        let mut ledger = SqliteLedger::open(&config.ledger).map_err(ledger_error)?;
+        let campaigns = unfinished(&mut ledger).map_err(ledger_error)?;
+        fit_descriptors(&config);
 
         let (ledger, ledger_status, ledger_thread) = writer::spawn(Box::new(ledger), wall);
         let (stock_sender, stock_reports) = mpsc::channel::<StockReport>(limits::GENERATOR_QUEUE_MAX);
@@ -303,7 +309,9 @@ fn unfinished(ledger: &mut SqliteLedger) -> Result<Vec<(crate::campaign::Campaig
 }
 
 /// SO_REUSEPORT lets a second server of the same user share our port silently; a plain bind shows whether one is there.
-fn refuse_shared_port(config: &Config, address: SocketAddr) -> Result<(), StartError> {
+///
+/// `ours`: how many listeners of this process are there already.
+fn refuse_shared_port(config: &Config, address: SocketAddr, ours: usize) -> Result<(), StartError> {
     if config.listen.port() == 0 {
         return Ok(());
     }
@@ -316,7 +324,7 @@ fn refuse_shared_port(config: &Config, address: SocketAddr) -> Result<(), StartE
             fields.next().is_some_and(|local| local.ends_with(&port)) && fields.nth(1) == Some("0A")
         })
         .count();
-    if sockets > 1 {
+    if sockets > ours {
         let source = std::io::Error::from(std::io::ErrorKind::AddrInUse);
         return Err(StartError::Bind { address, flag: "--listen", source });
     }
@@ -380,6 +388,14 @@ fn report_token(config: &Config) -> String {
         tracing::error!(%error, "no token to report with");
         String::new()
     })
+}
+
+/// Whether the ready file can be written, found out before anything else is created.
+fn try_ready_file(path: &PathBuf) -> Result<(), StartError> {
+    let unfinished = path.with_extension("tmp");
+    std::fs::File::create(&unfinished)
+        .and_then(|_| std::fs::remove_file(&unfinished))
+        .map_err(|source| StartError::ReadyFile { path: path.clone(), source })
 }
 
 fn announce_ready(path: &PathBuf, listen: SocketAddr, admin: SocketAddr) -> Result<(), StartError> {
