@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Builder;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::clock::{self, Clock, ClockError};
 use crate::limits::ANNOUNCE_SECONDS;
@@ -31,6 +31,9 @@ use verdict::{Effort, Evidence, Memory, Summary};
 
 /// Between two looks at machines that connect.
 const CONNECT_PAUSE: Duration = Duration::from_millis(200);
+
+/// For a reading of the server's processor time.
+const STATS_DEADLINE: Duration = Duration::from_millis(500);
 
 /// For machines to close their connections and end, beyond the answer timeout.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
@@ -139,9 +142,8 @@ async fn conduct(plan: &Plan, clock: &Clock, ntp: &str, children: &mut Children)
         _ => None,
     };
     evidence.first_second = announce(plan, clock, children).await?;
-    let watched = watch(plan, clock, evidence.first_second, admin.as_ref(), children, &mut progress).await?;
-    evidence.efforts = &watched.efforts;
-    evidence.troubles = watched.troubles;
+    let efforts = watch(plan, clock, evidence.first_second, admin.as_ref(), children, &mut progress).await?;
+    evidence.efforts = &efforts;
 
     let stopped = match (&admin, campaign) {
         (Some(admin), Some(campaign)) => Some(admin.stop(campaign).await),
@@ -236,11 +238,6 @@ async fn announce(plan: &Plan, clock: &Clock, children: &mut Children) -> Result
     Ok(first)
 }
 
-struct Watched {
-    efforts: Vec<Effort>,
-    troubles: Vec<String>,
-}
-
 /// Looks on once a second until the last phase is over.
 async fn watch(
     plan: &Plan,
@@ -249,28 +246,24 @@ async fn watch(
     admin: Option<&Admin>,
     children: &mut Children,
     progress: &mut Progress,
-) -> Result<Watched, FleetError> {
-    let mut watched = Watched { efforts: Vec::new(), troubles: Vec::new() };
-    let mut from = first;
+) -> Result<Vec<Effort>, FleetError> {
+    let (mut efforts, mut from, mut admin_answers) = (Vec::new(), first, true);
     for phase in plan.stretches() {
         let end = from + phase.seconds;
         progress.begin(phase.seconds);
-        // A little into each second, when machines have closed the one before.
         for second in from..end {
+            // A little into each second, when machines have closed the one before.
             tokio::time::sleep_until(clock.instant(second * SECOND + SECOND / 5).into()).await;
             let statuses = children.statuses().await?;
             progress.show(second - from, phase.seconds, &progress::running(&statuses, &phase.name));
-            let server_cpu_us = match admin {
-                Some(admin) if watched.troubles.is_empty() => match admin.stats().await {
-                    Ok(stats) => Some(micros(stats.process.cpu_seconds)),
-                    Err(error) => {
-                        watched.troubles.push(format!("admin: {error}"));
-                        None
-                    }
-                },
-                _ => None,
-            };
-            watched.efforts.push(Effort {
+            let server_cpu_us = server_cpu(admin).await.unwrap_or_else(|error| {
+                // The books are what counts, and they are read at the end; this costs the processor time only.
+                if std::mem::replace(&mut admin_answers, false) {
+                    progress.say(&format!("admin: {error}"));
+                }
+                None
+            });
+            efforts.push(Effort {
                 at: clock.now(),
                 server_cpu_us,
                 fleet_cpu_us: statuses.iter().map(|status| status.process.cpu_micros).sum(),
@@ -280,7 +273,17 @@ async fn watch(
         from = end;
     }
     tokio::time::sleep_until(clock.instant(from * SECOND).into()).await;
-    Ok(watched)
+    Ok(efforts)
+}
+
+/// Server's processor time so far, microseconds.
+async fn server_cpu(admin: Option<&Admin>) -> Result<Option<u64>, String> {
+    let Some(admin) = admin else { return Ok(None) };
+    match timeout(STATS_DEADLINE, admin.stats()).await {
+        Ok(Ok(stats)) => Ok(Some(micros(stats.process.cpu_seconds))),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no answer within {} ms", STATS_DEADLINE.as_millis())),
+    }
 }
 
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a process's seconds")]

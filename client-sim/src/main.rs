@@ -1,6 +1,6 @@
 //! `hongbao-sim`: one machine of simulated users, or a fleet of them on this host.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -29,7 +29,8 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 #[allow(clippy::large_enum_variant, reason = "one, once")]
 enum Command {
-    /// One machine of the fleet, with its share of the users
+    /// One machine of the fleet, with its share of the users. Prints its control surface's address as a first line of JSON,
+    /// and everything it counted as the last
     Machine(MachineArgs),
     /// A whole run: starts machines, commands them through phases, compares both sides' books. Exits 0 only if all users
     /// connected, every second of every phase was kept, every request was answered once, and the books agree
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn")))
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     match Cli::parse().command {
         Command::Machine(args) => run_machine(args),
@@ -58,18 +60,21 @@ fn run_machine(args: MachineArgs) -> ExitCode {
         Err(error) => return refuse(error),
     };
     let name = config.name.clone();
-    let ready = |address: std::net::SocketAddr| {
-        let line = serde_json::to_string(&Ready { http: address.to_string() }).unwrap_or_default();
-        if let Err(error) = writeln!(std::io::stdout(), "{line}") {
-            tracing::error!(%error, "nobody reads where the control surface is");
-        }
-    };
+    let ready = |address: std::net::SocketAddr| print_line(&Ready { http: address.to_string() });
     match machine::run(config, ready, told_to_end()) {
         Ok(results) => {
-            tracing::info!(name, totals = ?results.totals, "ended");
+            print_line(&results.totals);
             ExitCode::SUCCESS
         }
         Err(error) => fail(&name, error),
+    }
+}
+
+/// One line of JSON for the program that started this one, which may have gone.
+fn print_line(value: &impl serde::Serialize) {
+    let line = serde_json::to_string(value).unwrap_or_default();
+    if let Err(error) = writeln!(std::io::stdout(), "{line}") {
+        tracing::warn!(%error, "nobody reads standard output");
     }
 }
 

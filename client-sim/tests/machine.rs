@@ -147,7 +147,7 @@ async fn a_user_returns_at_the_moment_that_the_goodbye_told() {
     let (user, said) = seen.goodbyes.iter().next().unwrap();
     let returned = seen.logins[user][1];
     let away = returned - *said;
-    assert!((Duration::from_millis(700)..Duration::from_millis(1_200)).contains(&away), "{away:?}");
+    assert!((Duration::from_millis(700)..Duration::from_secs(3)).contains(&away), "{away:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -294,7 +294,9 @@ fn effort_per_request(from: u64, seconds: u64, efforts: &[Effort]) -> (Option<f6
         return (None, None);
     }
     let each = |used: u64| used as f64 / answered as f64;
-    let server = last.server_cpu_us.zip(first.server_cpu_us).map(|(last, first)| each(last.saturating_sub(first)));
+    // A server that was started anew counts from 0 again.
+    let server =
+        last.server_cpu_us.zip(first.server_cpu_us).and_then(|(last, first)| last.checked_sub(first)).map(each);
     (server, Some(each(last.fleet_cpu_us.saturating_sub(first.fleet_cpu_us))))
 }
 

@@ -169,6 +169,18 @@ mod tests {
     }
 
     #[test]
+    fn no_more_unanswered_requests_are_remembered_than_the_bound_but_all_are_counted() {
+        let mut owed = Owed::new(1);
+        let requests = EXPIRED_MAX as u64 + 1;
+        for request in 0..requests {
+            owed.enter(0, request, true);
+            owed.expire(0, |_| true);
+        }
+        assert_eq!((owed.expired_count(), owed.expired.len()), (requests, EXPIRED_MAX));
+        assert_eq!((owed.settle(0, 0), owed.settle(0, requests - 1)), (Settled::Late, Settled::Nothing));
+    }
+
+    #[test]
     fn what_is_written_again_comes_in_order_and_tells_what_is_new() {
         let mut owed = Owed::new(1);
         for (request, written) in [(5, true), (9, false), (7, true)] {

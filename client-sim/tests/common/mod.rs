@@ -211,6 +211,30 @@ pub struct Ask {
     pub answer_timeout: Duration,
 }
 
+/// What a machine against `server` is asked to be.
+pub fn config(server: SocketAddr, ask: Ask, ntp: String, journal: Option<PathBuf>) -> MachineConfig {
+    let users = ask.users.last - ask.users.first + 1;
+    MachineConfig {
+        users: ask.users,
+        total: ask.total,
+        qps: None,
+        epoch: None,
+        server,
+        ntp,
+        name: "machine-01".into(),
+        secret: secret(),
+        monitor: None,
+        http: "127.0.0.1:0".parse().unwrap(),
+        journal,
+        connect_rate: 5_000,
+        sources: Sources::new(&SourcePolicy::Auto, server.ip(), ask.users.first.into(), users).unwrap(),
+        campaign: 0,
+        clock_budget: Duration::from_millis(500),
+        token_ttl: Duration::from_secs(60),
+        answer_timeout: ask.answer_timeout,
+    }
+}
+
 impl Machine {
     pub async fn start(server: &FakeServer, users: u32) -> Self {
         let ask = Ask { users: UserRange { first: 1, last: users }, total: users, answer_timeout: DEADLINE };
@@ -223,26 +247,7 @@ impl Machine {
         tokio::spawn(responder.run());
         let directory = tempfile::tempdir().unwrap();
         let journal = directory.path().join("journal.csv");
-        let users = ask.users.last - ask.users.first + 1;
-        let config = MachineConfig {
-            users: ask.users,
-            total: ask.total,
-            qps: None,
-            epoch: None,
-            server: server.address,
-            ntp,
-            name: "machine-01".into(),
-            secret: secret(),
-            monitor: None,
-            http: "127.0.0.1:0".parse().unwrap(),
-            journal: Some(journal.clone()),
-            connect_rate: 5_000,
-            sources: Sources::new(&SourcePolicy::Auto, server.address.ip(), ask.users.first.into(), users).unwrap(),
-            campaign: 0,
-            clock_budget: Duration::from_millis(500),
-            token_ttl: Duration::from_secs(60),
-            answer_timeout: ask.answer_timeout,
-        };
+        let config = config(server.address, ask, ntp, Some(journal.clone()));
         let (ready, address) = tokio::sync::oneshot::channel();
         let thread = std::thread::spawn(move || {
             machine::run(config, |address| ready.send(address).unwrap(), std::future::pending())
