@@ -10,6 +10,7 @@ mod ledger_faults;
 mod login;
 mod monitor_away;
 mod overload;
+mod python_client;
 mod repeats;
 mod resets;
 mod slow;
