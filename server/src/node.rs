@@ -1,7 +1,7 @@
 //! Puts a server together from its parts, runs it, and stops it in order.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -391,11 +391,11 @@ fn report_token(config: &Config) -> String {
 }
 
 /// Whether the ready file can be written, found out before anything else is created.
-fn try_ready_file(path: &PathBuf) -> Result<(), StartError> {
+fn try_ready_file(path: &Path) -> Result<(), StartError> {
     let unfinished = path.with_extension("tmp");
     std::fs::File::create(&unfinished)
         .and_then(|_| std::fs::remove_file(&unfinished))
-        .map_err(|source| StartError::ReadyFile { path: path.clone(), source })
+        .map_err(|source| StartError::ReadyFile { path: path.to_path_buf(), source })
 }
 
 fn announce_ready(path: &PathBuf, listen: SocketAddr, admin: SocketAddr) -> Result<(), StartError> {

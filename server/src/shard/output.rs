@@ -94,7 +94,7 @@ mod tests {
                     seen.entry((seat.slot, seat.generation)).or_default().push(frame.request_id);
                 }
             });
-            prop_assert!(output.is_empty() && output.len() == 0);
+            prop_assert!(output.is_empty());
             prop_assert_eq!(&seen, &expected);
             if pushes.iter().all(|(_, generation)| *generation == 0) {
                 prop_assert_eq!(writes, expected.len());
