@@ -76,15 +76,17 @@ pub fn router(admin: Admin, verifier: Arc<Verifier>) -> Router {
         .routes(routes!(campaigns::published))
         .routes(routes!(operations::healthz))
         .routes(routes!(operations::readyz))
-        .with_state(admin.clone())
+        .routes(routes!(metrics))
+        .with_state(admin)
         .split_for_parts();
     api.merge(open_api);
     http::require_admin(guarded, verifier)
         .merge(open)
-        .merge(Router::new().route("/metrics", get(metrics)).with_state(admin))
         .route("/openapi.json", get(move || std::future::ready(Json(api))))
 }
 
+/// Every counter and gauge, as OpenMetrics text
+#[utoipa::path(get, path = "/metrics", responses((status = 200, content_type = http::METRICS_CONTENT_TYPE, body = String)))]
 async fn metrics(State(admin): State<Admin>) -> Response {
     http::metrics_response("server", &admin.telemetry.sample(), &CumulativeHistograms::default())
 }
