@@ -7,8 +7,8 @@ use hongbao_proto::v1::goodbye::Reason;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::client::{grab, next_id};
-use crate::support::{Ending, Server, sign, until};
+use crate::support::client::{grab, login, next_id};
+use crate::support::{Ending, Server, sign, until, user_token};
 
 /// Every route that asks for a token.
 const GUARDED: [(&str, &str); 9] = [
@@ -78,7 +78,8 @@ fn the_description_lists_every_route_with_its_guard() {
     }
     let expected: BTreeSet<_> = GUARDED.iter().map(|&(method, path)| (method.to_owned(), path.to_owned())).collect();
     assert_eq!(guarded, expected);
-    let probes = ["/healthz", "/public/campaigns", "/readyz"].map(|path| ("GET".to_owned(), path.to_owned()));
+    let probes =
+        ["/healthz", "/metrics", "/public/campaigns", "/readyz"].map(|path| ("GET".to_owned(), path.to_owned()));
     assert_eq!(open, BTreeSet::from(probes));
     // What it refers to is there.
     let text = api.to_string();
@@ -185,6 +186,41 @@ fn a_newer_login_replaces_the_older_connection_in_whichever_set_it_is() {
 }
 
 #[test]
+fn a_user_who_logs_in_from_everywhere_at_once_ends_up_on_one_connection() {
+    const THREADS: usize = 8;
+    const LOGINS: usize = 25;
+    let server = Server::start();
+    let mut bystander = server.login(1);
+    let last: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut clients: Vec<_> = (0..LOGINS).map(|_| server.connect()).collect();
+                    for client in &mut clients {
+                        client.send(next_id(), login(&user_token(2)));
+                    }
+                    clients
+                })
+            })
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    // All but one are told that they were replaced.
+    until("all but one to be replaced", || server.ended("replaced") == (THREADS * LOGINS - 1) as u64);
+    until("the last one to be welcome", || server.stats()["users_online"] == 2);
+    bystander.ping();
+    assert_eq!(server.call(Method::DELETE, "/v1/sessions/2", None).status(), 202);
+    let mut goodbyes = Vec::new();
+    for mut client in last {
+        goodbyes.push(client.ending().goodbye.unwrap());
+    }
+    assert_eq!(goodbyes.iter().filter(|goodbye| **goodbye == Reason::Kicked).count(), 1, "{goodbyes:?}");
+    assert_eq!(goodbyes.iter().filter(|goodbye| **goodbye == Reason::Replaced).count(), THREADS * LOGINS - 1);
+    server.login(2).ping();
+    server.check_books();
+}
+
+#[test]
 fn two_connections_that_fight_for_one_user_win_nothing_twice() {
     let server = Server::start();
     let campaign = server.rain(1_000, 1_000, &Value::Null);
@@ -202,7 +238,7 @@ fn two_connections_that_fight_for_one_user_win_nothing_twice() {
     let won = server.stats()["ledger"]["won"].as_u64().unwrap();
     let mut told = BTreeSet::new();
     let mut again = server.connect();
-    let unacknowledged = again.login(&crate::support::user_token(1)).unacknowledged;
+    let unacknowledged = again.login(&user_token(1)).unacknowledged;
     assert_eq!(u64::from(unacknowledged), won);
     if won > 0 {
         let wins = again.push(|event| match event {

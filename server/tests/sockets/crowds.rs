@@ -42,6 +42,21 @@ fn strangers_that_ignore_their_goodbye_are_torn_down() {
 }
 
 #[test]
+fn a_silent_user_is_ended_as_idle_and_one_that_pings_is_not() {
+    let server = Server::with(&["--login-timeout", "1s", "--idle-timeout", "3s"]);
+    let mut client = server.connect();
+    assert_eq!(client.login(&user_token(1)).idle_timeout_ms, 3_000);
+    let mut silent = server.login(2);
+    until("the silent one to be ended", || {
+        client.ping();
+        server.ended("idle") == 1
+    });
+    assert_eq!(silent.ending(), Ending::goodbye(Reason::Idle));
+    client.ping();
+    server.check_books();
+}
+
+#[test]
 fn without_descriptors_new_peers_are_told_to_come_back_and_users_are_served() {
     let server = Server::set_up(Setup { descriptors: Some(120), ..Setup::default() });
     let campaign = server.rain(1_000, 1_000, &Value::Null);

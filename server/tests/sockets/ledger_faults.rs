@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use hongbao_proto::v1::goodbye::Reason;
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ErrorCode};
 use serde_json::{Value, json};
@@ -120,6 +121,25 @@ fn a_server_killed_on_a_full_disk_has_lost_nothing() {
     let count = u32::try_from(told.len()).unwrap();
     assert_eq!(user.acknowledge(&prizes), Event::Acknowledged(v1::Acknowledged { count }));
     user.win(campaign);
+    server.check_books();
+}
+
+#[test]
+fn a_stop_on_a_full_disk_is_in_order_and_loses_nothing() {
+    let Some(disk) = Disk::mount() else { return };
+    let mut server = disk.server();
+    let mut user = server.login(1);
+    let campaign = server.rain(1_000, 1_000, &Value::Null);
+    let (id, won) = user.win(campaign);
+    disk.fill();
+    assert_eq!(code(&user.ask_as(next_id(), grab(campaign))), ErrorCode::LedgerUnavailable);
+    server.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(user.ending().goodbye, Some(Reason::Draining));
+    drop(user);
+    assert_eq!(server.exit_code(), Some(0), "{}", server.log());
+    disk.make_room();
+    server.start_again();
+    assert_eq!(server.login(1).ask_as(id, grab(campaign)), Event::Won(won));
     server.check_books();
 }
 
