@@ -11,17 +11,8 @@ use crate::fleet::plan::{Plan, Rain};
 /// Body of `GET /v1/stats`.
 #[derive(Debug, Clone, Copy, Deserialize)]
 pub struct Stats {
-    /// Requests.
-    pub requests: Requests,
     /// The process.
     pub process: Process,
-}
-
-/// Requests of a server.
-#[derive(Debug, Clone, Copy, Deserialize)]
-pub struct Requests {
-    /// Requests answered so far.
-    pub answered: u64,
 }
 
 /// The server's process.
@@ -38,8 +29,6 @@ pub struct Process {
 pub struct Campaign {
     /// Its id.
     pub id: u32,
-    /// `scheduled`, `open`, ...
-    pub state: String,
     /// Prizes issued.
     pub issued: u64,
     /// Prizes won.

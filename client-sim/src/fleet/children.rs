@@ -70,7 +70,7 @@ struct Machine {
     child: Child,
     url: String,
     /// Kept open: a machine that finds its output closed would fail on its next line.
-    _stdout: BufReader<ChildStdout>,
+    stdout: BufReader<ChildStdout>,
 }
 
 /// All machines that were started.
@@ -99,7 +99,7 @@ impl Children {
                 name: name.clone(),
                 reason: "no standard output".to_owned(),
             })?;
-            self.machines.push(Machine { name, child, url: String::new(), _stdout: BufReader::new(stdout) });
+            self.machines.push(Machine { name, child, url: String::new(), stdout: BufReader::new(stdout) });
         }
         for machine in &mut self.machines {
             machine.wait_ready().await?;
@@ -198,7 +198,7 @@ impl Children {
 impl Machine {
     async fn wait_ready(&mut self) -> Result<(), MachineTrouble> {
         let mut line = String::new();
-        let read = timeout(READY_DEADLINE, self._stdout.read_line(&mut line)).await;
+        let read = timeout(READY_DEADLINE, self.stdout.read_line(&mut line)).await;
         let reason = match read {
             Ok(Ok(0)) => match timeout(END_DEADLINE, self.child.wait()).await {
                 Ok(Ok(status)) => return Err(MachineTrouble::Ended { name: self.name.clone(), status }),

@@ -402,7 +402,7 @@ mod tests {
     fn judge_with(spoil: impl FnOnce(&mut Vec<Results>, &mut Campaign, &mut Union)) -> Summary {
         let plan = plan();
         let mut results = vec![half("machine-01"), half("machine-02")];
-        let mut campaign = Campaign { id: 1, state: "ended".into(), issued: 9, won: 4, paid_fen: 40 };
+        let mut campaign = Campaign { id: 1, issued: 9, won: 4, paid_fen: 40 };
         let mut journals = Union { campaigns: [(1, (4, 40))].into(), contradictions: 0 };
         spoil(&mut results, &mut campaign, &mut journals);
         let effort = |second: u64, cpu: u64, answered| Effort {
