@@ -6,6 +6,7 @@ mod admin;
 mod campaigns;
 mod crowds;
 mod framing;
+mod kills;
 mod ledger_faults;
 mod login;
 mod monitor_away;
