@@ -1,0 +1,165 @@
+//! How users come and go: connecting, logging in, losing the connection, coming back or staying away. Every connection ends
+//! in [`Crowd::ended`], whoever ended it.
+
+use std::cmp::Reverse;
+use std::net::Shutdown;
+
+use hongbao_proto::UserId;
+use hongbao_proto::v1::Login;
+use hongbao_proto::v1::client_frame::Request;
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedWriteHalf;
+
+use super::Crowd;
+use crate::backoff;
+use crate::ids;
+use crate::machine::labels::End;
+use crate::machine::user::State;
+use crate::machine::wire;
+use crate::schedule::SECOND;
+
+impl Crowd {
+    /// The next user who should open a connection now. Users who only have to log in again do so on the way.
+    pub fn next_to_connect(&mut self, now: u64) -> Option<u32> {
+        if self.closing {
+            return None;
+        }
+        let now_ms = self.millis(now);
+        while let Some(&Reverse((at, user))) = self.comebacks.peek().filter(|Reverse((at, _))| *at <= now_ms.into()) {
+            self.comebacks.pop();
+            match self.users[user as usize].state {
+                State::Away => return Some(self.connecting(user, now_ms)),
+                State::Waiting => self.log_in(user, now),
+                // A comeback that something else has overtaken.
+                _ => tracing::trace!(user, at, "comeback dropped"),
+            }
+        }
+        let user = (self.newcomers < self.len()).then_some(self.newcomers)?;
+        self.newcomers += 1;
+        Some(self.connecting(user, now_ms))
+    }
+
+    pub(super) fn connecting(&mut self, user: u32, now_ms: u32) -> u32 {
+        self.enter(user, State::Connecting, now_ms);
+        user
+    }
+
+    /// There are users who never had a connection.
+    pub fn has_newcomers(&self) -> bool {
+        !self.closing && self.newcomers < self.len()
+    }
+
+    /// A connection could not be opened.
+    pub fn connect_failed(&mut self, user: u32, now: u64) {
+        self.tally.counters.connect_failures += 1;
+        self.enter(user, State::Away, self.millis(now));
+        self.come_back_after_a_pause(user, now);
+    }
+
+    /// A connection is open: the user logs in.
+    pub fn connected(&mut self, user: u32, socket: OwnedWriteHalf, now: u64) {
+        self.users[user as usize].socket = Some(socket);
+        self.census.connected += 1;
+        if self.closing {
+            self.leave(user, End::Ours, None, now);
+        } else {
+            self.log_in(user, now);
+        }
+    }
+
+    pub(super) fn log_in(&mut self, user: u32, now: u64) {
+        self.enter(user, State::LoggingIn, self.millis(now));
+        let token = UserId::new(self.user_id(user)).map_err(|error| error.to_string()).and_then(|id| {
+            self.signer.sign_user(id, now / SECOND, self.token_ttl_seconds).map_err(|error| error.to_string())
+        });
+        match token {
+            Ok(token) => self.write(user, &wire::frame(ids::LOGIN, Request::Login(Login { token })), now),
+            // Ids and secret were checked at the start.
+            Err(error) => tracing::error!(user, error, "no token"),
+        }
+    }
+
+    /// The connection's reader has met its end; `found` is what it saw itself.
+    pub fn ended(&mut self, user: u32, found: End, now: u64) {
+        let (end, back_after_ms) = match self.farewells.remove(&user) {
+            Some((end, back)) => (end, Some(back)),
+            None => (found, None),
+        };
+        self.tally.counters.end(end);
+        self.refused.remove(&user);
+        let state = self.users[user as usize].state;
+        self.census.connected -= 1;
+        let one = &mut self.users[user as usize];
+        one.socket = None;
+        one.pinged = false;
+        self.acknowledges_under_way -= u64::from(std::mem::take(&mut one.acknowledges));
+        if state == State::Online {
+            self.census.online -= 1;
+        }
+        self.enter(user, State::Away, self.millis(now));
+        match back_after_ms {
+            _ if self.closing => {}
+            None => self.come_back_after_a_pause(user, now),
+            Some(Some(after)) => self.come_back(user, u64::from(self.millis(now)) + after),
+            Some(None) => {
+                self.enter(user, State::Retired, self.millis(now));
+                self.census.retired += 1;
+            }
+        }
+    }
+
+    pub(super) fn come_back_after_a_pause(&mut self, user: u32, now: u64) {
+        let one = &mut self.users[user as usize];
+        let delay = backoff::delay_ms(self.first + user, one.attempts);
+        one.attempts = one.attempts.saturating_add(1);
+        self.come_back(user, u64::from(self.millis(now)) + delay);
+    }
+
+    pub(super) fn come_back(&mut self, user: u32, at_ms: u64) {
+        if !self.closing {
+            self.comebacks.push(Reverse((at_ms, user)));
+        }
+    }
+
+    /// Ends a connection from our side. Its reader will find the end and report it.
+    pub(super) fn leave(&mut self, user: u32, end: End, back_after_ms: Option<u64>, now: u64) {
+        self.farewells.entry(user).or_insert((end, back_after_ms));
+        self.set_leaving(user, now);
+        self.shut(user, Shutdown::Both);
+    }
+
+    pub(super) fn set_leaving(&mut self, user: u32, now: u64) {
+        if self.users[user as usize].state == State::Online {
+            self.census.online -= 1;
+        }
+        self.enter(user, State::Leaving, self.millis(now));
+    }
+
+    pub(super) fn shut(&self, user: u32, how: Shutdown) {
+        if let Some(socket) = &self.users[user as usize].socket {
+            // A socket that the server has reset cannot be shut down again, and need not be.
+            SockRef::from(AsRef::<TcpStream>::as_ref(socket)).shutdown(how).ok();
+        }
+    }
+
+    /// No user connects, or comes back, from now on.
+    pub fn begin_closing(&mut self) {
+        self.closing = true;
+        self.comebacks.clear();
+    }
+
+    /// Closes our side of the connections of users `from..to`; with `force`, both sides.
+    pub fn close(&mut self, from: u32, to: u32, force: bool, now: u64) {
+        for user in from..to.min(self.len()) {
+            if self.users[user as usize].socket.is_none() {
+                continue;
+            }
+            self.farewells.entry(user).or_insert((End::Ours, None));
+            if self.users[user as usize].state != State::Leaving {
+                self.set_leaving(user, now);
+            }
+            self.shut(user, if force { Shutdown::Both } else { Shutdown::Write });
+        }
+    }
+}
