@@ -81,7 +81,10 @@ fn bench(criterion: &mut Criterion) {
                     .map(|_| {
                         id += 1;
                         let seat = seats[usize::try_from(id.wrapping_mul(0x9E37_79B9) % USERS).unwrap_or(0)];
-                        Message::Peer { seat, said: Said::Grab { request: RequestId::new(id).expect("valid"), campaign: None } }
+                        Message::Peer {
+                            seat,
+                            said: Said::Grab { request: RequestId::new(id).expect("valid"), campaign: None },
+                        }
                     })
                     .collect::<Vec<_>>()
             },

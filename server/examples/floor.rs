@@ -29,7 +29,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let first = listen(address)?;
     let address = first.local_addr()?;
     let listeners = std::iter::once(Ok(first)).chain((1..threads).map(|_| listen(address)));
-    let workers = listeners.map(|listener| Ok(std::thread::spawn(serve(listener?)))).collect::<std::io::Result<Vec<_>>>()?;
+    let workers =
+        listeners.map(|listener| Ok(std::thread::spawn(serve(listener?)))).collect::<std::io::Result<Vec<_>>>()?;
     println!("{{\"listen\":\"{address}\"}}");
     for worker in workers {
         worker.join().map_err(|_| "a worker panicked")??;
@@ -55,7 +56,10 @@ fn serve(listener: std::net::TcpListener) -> impl FnOnce() -> std::io::Result<()
                     while let Ok((stream, _)) = listener.accept() {
                         stream.set_nonblocking(true)?;
                         let slot = usize::try_from(stream.as_raw_fd()).unwrap_or(0);
-                        epoll.add(stream.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, slot as u64))?;
+                        epoll.add(
+                            stream.as_fd(),
+                            EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, slot as u64),
+                        )?;
                         peers.resize_with(peers.len().max(slot + 1), || None);
                         peers[slot] = Some(stream);
                     }

@@ -62,7 +62,10 @@ impl std::str::FromStr for Count {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "auto" => Ok(Count::Auto),
-            number => number.parse().map(Count::Exactly).map_err(|_| format!("{number:?} is neither \"auto\" nor a number from 1 on")),
+            number => number
+                .parse()
+                .map(Count::Exactly)
+                .map_err(|_| format!("{number:?} is neither \"auto\" nor a number from 1 on")),
         }
     }
 }
@@ -213,9 +216,12 @@ pub struct Config {
 impl Settings {
     /// Reads the layer below flags and environment.
     fn from_file(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.into(), source })?;
-        toml::from_str(&text)
-            .map_err(|error: toml::de::Error| ConfigError::Invalid { path: path.into(), message: error.to_string().trim().replace('\n', " ") })
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.into(), source })?;
+        toml::from_str(&text).map_err(|error: toml::de::Error| ConfigError::Invalid {
+            path: path.into(),
+            message: error.to_string().trim().replace('\n', " "),
+        })
     }
 
     /// Merges the layers, fills in the defaults and checks the whole. Reads files; touches nothing else.
@@ -240,17 +246,25 @@ impl Settings {
             Count::Auto => shards * 2,
         };
         if !sets.is_multiple_of(shards) {
-            return contradiction(format!("--sets {sets} is not a multiple of --shards {shards}: each shard holds equally many SETs"));
+            return contradiction(format!(
+                "--sets {sets} is not a multiple of --shards {shards}: each shard holds equally many SETs"
+            ));
         }
         if sets as usize > limits::SETS_MAX {
-            return contradiction(format!("--sets {sets} is above {}: use fewer SETs of a larger --set-capacity", limits::SETS_MAX));
+            return contradiction(format!(
+                "--sets {sets} is above {}: use fewer SETs of a larger --set-capacity",
+                limits::SETS_MAX
+            ));
         }
         let set_capacity = self.set_capacity.unwrap_or(20_000);
         if !(1..=limits::SET_CAPACITY_MAX).contains(&(set_capacity as usize)) {
             return contradiction(format!("--set-capacity {set_capacity} is outside 1..={}", limits::SET_CAPACITY_MAX));
         }
         let name = self.name.unwrap_or_else(|| "server-1".to_owned());
-        if name.is_empty() || name.len() > 64 || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
+        if name.is_empty()
+            || name.len() > 64
+            || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+        {
             return contradiction(format!("--name {name:?} must be 1 to 64 letters, digits, '-', '_' or '.'"));
         }
         let max_connection_qps = self.max_connection_qps.unwrap_or(limits::CONNECTION_RATE);
@@ -260,11 +274,16 @@ impl Settings {
         let login_seconds = seconds("--login-timeout", self.login_timeout.unwrap_or(Duration::from_secs(10)))?;
         let idle_seconds = seconds("--idle-timeout", self.idle_timeout.unwrap_or(Duration::from_secs(600)))?;
         if idle_seconds < login_seconds {
-            return contradiction(format!("--idle-timeout {idle_seconds}s is shorter than --login-timeout {login_seconds}s"));
+            return contradiction(format!(
+                "--idle-timeout {idle_seconds}s is shorter than --login-timeout {login_seconds}s"
+            ));
         }
         let listen = self.listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 7400)));
         let admin = self.admin.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7402)));
-        if listen.port() != 0 && listen.port() == admin.port() && (listen.ip() == admin.ip() || listen.ip().is_unspecified()) {
+        if listen.port() != 0
+            && listen.port() == admin.port()
+            && (listen.ip() == admin.ip() || listen.ip().is_unspecified())
+        {
             return contradiction(format!("--listen {listen} and --admin {admin} need different ports"));
         }
         let secret = hongbao_monitor::credentials::load_secret(self.secret_file.as_deref())?;
@@ -293,10 +312,9 @@ impl Settings {
             login_seconds,
             idle_seconds,
             stop_deadline: self.stop_deadline.unwrap_or(Duration::from_secs(15)),
-            return_after_ms: u32::try_from(return_after.as_millis())
-                .ok()
-                .filter(|ms| *ms <= 3_600_000)
-                .ok_or_else(|| ConfigError::Contradiction(format!("--return-after {return_after:?} is above an hour")))?,
+            return_after_ms: u32::try_from(return_after.as_millis()).ok().filter(|ms| *ms <= 3_600_000).ok_or_else(
+                || ConfigError::Contradiction(format!("--return-after {return_after:?} is above an hour")),
+            )?,
             notify_campaigns: self.notify_campaigns.unwrap_or(true),
             ready_file: self.ready_file,
             log_format: self.log_format.unwrap_or(LogFormat::Pretty),
@@ -335,9 +353,15 @@ mod tests {
 
     #[test]
     fn flags_win_over_the_file_and_the_file_over_defaults() {
-        let (secret, file) = (secret_file(), config_file("set-capacity = 77\nmax-qps = 5\nshards = \"auto\"\nsets = 8\nidle-timeout = \"1h\""));
+        let (secret, file) = (
+            secret_file(),
+            config_file("set-capacity = 77\nmax-qps = 5\nshards = \"auto\"\nsets = 8\nidle-timeout = \"1h\""),
+        );
         let config = Settings { max_qps: Some(9), ..settings(&secret) }.resolve(Some(file.path())).unwrap();
-        assert_eq!((config.set_capacity, config.max_qps.map(NonZeroU32::get), config.sets, config.idle_seconds), (77, Some(9), 8, 3_600));
+        assert_eq!(
+            (config.set_capacity, config.max_qps.map(NonZeroU32::get), config.sets, config.idle_seconds),
+            (77, Some(9), 8, 3_600)
+        );
         assert_eq!(config.login_seconds, 10);
     }
 
@@ -345,7 +369,10 @@ mod tests {
     fn an_unknown_key_is_named_with_its_file() {
         let (secret, file) = (secret_file(), config_file("set-capasity = 77"));
         let error = settings(&secret).resolve(Some(file.path())).unwrap_err().to_string();
-        assert!(error.contains("set-capasity") && error.contains(&*file.path().to_string_lossy()) && !error.contains('\n'), "{error}");
+        assert!(
+            error.contains("set-capasity") && error.contains(&*file.path().to_string_lossy()) && !error.contains('\n'),
+            "{error}"
+        );
     }
 
     #[test]

@@ -115,7 +115,8 @@ impl Node {
         for _ in 1..config.shards {
             listeners.push(listen(address).map_err(bind_error(address, "--listen"))?);
         }
-        let admin_listener = tokio::net::TcpListener::bind(config.admin).await.map_err(bind_error(config.admin, "--admin"))?;
+        let admin_listener =
+            tokio::net::TcpListener::bind(config.admin).await.map_err(bind_error(config.admin, "--admin"))?;
         let admin_address = admin_listener.local_addr().map_err(bind_error(config.admin, "--admin"))?;
         if let Some(path) = &config.ready_file {
             try_ready_file(path)?;
@@ -150,9 +151,10 @@ impl Node {
         });
         let accept = Arc::new(AcceptTally::default());
         let (accepting, accepting_watch) = watch::channel(true);
+        let generator =
+            Generator::recover(sets.clone(), ledger.clone(), commands.clone(), campaigns, config.notify_campaigns, now);
         let shards = spawn_shards(&config, listeners, inboxes, &shared, &accept, &accepting_watch)?;
 
-        let generator = Generator::recover(sets.clone(), ledger.clone(), commands.clone(), campaigns, config.notify_campaigns, now);
         let mut telemetry = Telemetry { sets, accept, ledger: ledger_status, stock: generator.board(), reporter: None };
         let generator_task = tokio::spawn(generator.run(command_queue, stock_reports, wall));
         let (closing, closing_watch) = watch::channel(false);
@@ -166,7 +168,9 @@ impl Node {
             });
             telemetry.reporter = Some(reporter.stats());
             let telemetry = telemetry.clone();
-            closers.push(tokio::spawn(reporter.run_until(closed(closing_watch.clone()), move |_| telemetry.sample_second())));
+            closers.push(tokio::spawn(
+                reporter.run_until(closed(closing_watch.clone()), move |_| telemetry.sample_second()),
+            ));
         }
         let stop = Arc::new(Notify::new());
         let state = Admin {
@@ -297,7 +301,9 @@ async fn closed(mut closing: watch::Receiver<bool>) {
 }
 
 /// Every campaign, with its claimed serials where some may still be issued.
-fn unfinished(ledger: &mut SqliteLedger) -> Result<Vec<(crate::campaign::Campaign, Vec<hongbao_proto::Serial>)>, LedgerError> {
+fn unfinished(
+    ledger: &mut SqliteLedger,
+) -> Result<Vec<(crate::campaign::Campaign, Vec<hongbao_proto::Serial>)>, LedgerError> {
     let campaigns = ledger.campaigns()?;
     campaigns
         .into_iter()
@@ -315,7 +321,8 @@ fn refuse_shared_port(config: &Config, address: SocketAddr, ours: usize) -> Resu
     if config.listen.port() == 0 {
         return Ok(());
     }
-    let listening = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default() + &std::fs::read_to_string("/proc/net/tcp6").unwrap_or_default();
+    let listening = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default()
+        + &std::fs::read_to_string("/proc/net/tcp6").unwrap_or_default();
     let port = format!(":{:04X}", address.port());
     let sockets = listening
         .lines()
@@ -376,24 +383,38 @@ fn fit_descriptors(config: &Config) {
     let limit = if soft < needed && setrlimit(Resource::RLIMIT_NOFILE, needed, hard).is_ok() { needed } else { soft };
     let room = limit.saturating_sub(DESCRIPTORS_RESERVED);
     if room < wanted {
-        tracing::warn!(connections = room, configured = wanted, nofile = limit, "nofile binds: raise `ulimit -n` to carry what --sets and --set-capacity allow");
+        tracing::warn!(
+            connections = room,
+            configured = wanted,
+            nofile = limit,
+            "nofile binds: raise `ulimit -n` to carry what --sets and --set-capacity allow"
+        );
     } else {
-        tracing::info!(connections = wanted, nofile = limit, "--sets and --set-capacity bind the number of connections");
+        tracing::info!(
+            connections = wanted,
+            nofile = limit,
+            "--sets and --set-capacity bind the number of connections"
+        );
     }
 }
 
 fn report_token(config: &Config) -> String {
-    Signer::new(&config.secret).sign(&config.name, Audience::Report, unix_seconds(), REPORT_TOKEN_SECONDS).unwrap_or_else(|error| {
-        // The monitor refuses an empty token, and that is counted and shown.
-        tracing::error!(%error, "no token to report with");
-        String::new()
-    })
+    Signer::new(&config.secret)
+        .sign(&config.name, Audience::Report, unix_seconds(), REPORT_TOKEN_SECONDS)
+        .unwrap_or_else(|error| {
+            // The monitor refuses an empty token, and that is counted and shown.
+            tracing::error!(%error, "no token to report with");
+            String::new()
+        })
 }
 
 /// Whether the ready file can be written, found out before anything else is created.
 fn try_ready_file(path: &Path) -> Result<(), StartError> {
     let unfinished = path.with_extension("tmp");
-    std::fs::File::create(&unfinished)
+    // One left by an earlier run would send whoever waits for it to the wrong place.
+    let stale = if path.exists() { std::fs::remove_file(path) } else { Ok(()) };
+    stale
+        .and_then(|()| std::fs::File::create(&unfinished))
         .and_then(|_| std::fs::remove_file(&unfinished))
         .map_err(|source| StartError::ReadyFile { path: path.to_path_buf(), source })
 }

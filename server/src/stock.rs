@@ -78,7 +78,10 @@ impl ShelfBooks {
     /// Supplied less everything accounted for; anything but 0 is a bug.
     pub fn balance(&self) -> i128 {
         i128::from(self.supplied)
-            - [self.on_shelf, self.in_flight, self.claimed, self.returned, self.void].into_iter().map(i128::from).sum::<i128>()
+            - [self.on_shelf, self.in_flight, self.claimed, self.returned, self.void]
+                .into_iter()
+                .map(i128::from)
+                .sum::<i128>()
     }
 
     /// Adds another SET's books of the same campaign.
@@ -146,7 +149,12 @@ impl Stock {
     /// Takes a prize of `wanted`, or of any open campaign where it is `None`.
     pub fn take(&mut self, wanted: Option<CampaignId>, now: UnixMs) -> Taken {
         let Some(campaign) = wanted else {
-            return self.shelves.iter_mut().filter(|shelf| shelf.closed(now).is_none()).find_map(Shelf::take).unwrap_or(Taken::NoneNow);
+            return self
+                .shelves
+                .iter_mut()
+                .filter(|shelf| shelf.closed(now).is_none())
+                .find_map(Shelf::take)
+                .unwrap_or(Taken::NoneNow);
         };
         match self.shelf(campaign) {
             None => Taken::NoSuchCampaign,
@@ -233,11 +241,11 @@ impl Stock {
         }
     }
 
-    /// Campaigns with serials on the shelf that nobody can take any more, or, where `idle` (nobody is connected), with any.
-    pub fn withdrawable(&self, idle: bool) -> impl Iterator<Item = CampaignId> + '_ {
+    /// Campaigns with serials on the shelf that nobody can take any more, or, where `deserted` (nobody is logged in), with any.
+    pub fn withdrawable(&self, deserted: bool) -> impl Iterator<Item = CampaignId> + '_ {
         self.shelves
             .iter()
-            .filter(move |shelf| !shelf.serials.is_empty() && (idle || shelf.phase != SalePhase::Open))
+            .filter(move |shelf| !shelf.serials.is_empty() && (deserted || shelf.phase != SalePhase::Open))
             .map(|shelf| shelf.campaign)
     }
 

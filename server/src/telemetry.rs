@@ -56,15 +56,30 @@ impl Telemetry {
             (Key::new("writes_refused", "Writes that a socket took only in part"), self.sum(|set| &set.refused_writes)),
             (Key::new("received_bytes", "Bytes read from peers"), self.sum(|set| &set.bytes_in)),
             (Key::new("sent_bytes", "Bytes written to peers"), self.sum(|set| &set.bytes_out)),
-            (Key::new("announcements_delivered", "Announcements written to a connection"), self.sum(|set| &set.announced)),
-            (Key::new("announcements_dropped", "Announcements that met too many pending ones"), self.sum(|set| &set.announcements_dropped)),
-            (Key::new("equations_broken", "Batches after which a SET's books did not balance"), self.sum(|set| &set.broken_equations)),
+            (
+                Key::new("announcements_delivered", "Announcements written to a connection"),
+                self.sum(|set| &set.announced),
+            ),
+            (
+                Key::new("announcements_dropped", "Announcements that met too many pending ones"),
+                self.sum(|set| &set.announcements_dropped),
+            ),
+            (
+                Key::new("equations_broken", "Batches after which a SET's books did not balance"),
+                self.sum(|set| &set.broken_equations),
+            ),
             (
                 Key::new("accepts_without_descriptor", "Peers turned away because no descriptor was left"),
                 self.accept.out_of_descriptors.load(Ordering::Relaxed),
             ),
-            (Key::new("accept_errors", "Failures of accept of other kinds"), self.accept.errors.load(Ordering::Relaxed)),
-            (Key::new("listeners_closed_full", "Times a full shard stopped listening"), self.accept.closed_full.load(Ordering::Relaxed)),
+            (
+                Key::new("accept_errors", "Failures of accept of other kinds"),
+                self.accept.errors.load(Ordering::Relaxed),
+            ),
+            (
+                Key::new("listeners_closed_full", "Times a full shard stopped listening"),
+                self.accept.closed_full.load(Ordering::Relaxed),
+            ),
             (Key::new("ledger_batches", "Transactions committed"), self.ledger.batches()),
             (Key::new("ledger_postings", "Postings committed"), self.ledger.postings()),
             (Key::new("cpu_us", "CPU time of this process, user and system, in microseconds"), process::cpu_micros()),
@@ -82,7 +97,10 @@ impl Telemetry {
             counters.push((key, self.sum(|set| &set.ends[index])));
         }
         if let Some(reporter) = &self.reporter {
-            counters.push((Key::new("reports_sent", "Reports written to the monitor"), reporter.sent.load(Ordering::Relaxed)));
+            counters.push((
+                Key::new("reports_sent", "Reports written to the monitor"),
+                reporter.sent.load(Ordering::Relaxed),
+            ));
             counters.push((Key::new("reports_dropped", "Reports given up"), reporter.dropped.load(Ordering::Relaxed)));
         }
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);

@@ -9,13 +9,39 @@ const LAYERS: [(&str, &[&str]); 4] = [
     ("monitor", &["main", "cli", "dashboard", "http", "report", "process", "credentials"]),
     (
         "server",
-        &["main", "node", "admin", "telemetry", "generator", "shard", "ledger", "stock", "campaign", "config", "admission", "ends", "limits"],
+        &[
+            "main",
+            "node",
+            "admin",
+            "telemetry",
+            "generator",
+            "shard",
+            "ledger",
+            "stock",
+            "campaign",
+            "config",
+            "admission",
+            "ends",
+            "limits",
+        ],
     ),
     (
         "client-sim",
         &[
-            "main", "cli", "fleet", "machine", "results", "ntp_responder", "clock", "schedule", "source", "backoff", "histogram", "ids",
-            "descriptors", "limits",
+            "main",
+            "cli",
+            "fleet",
+            "machine",
+            "results",
+            "ntp_responder",
+            "clock",
+            "schedule",
+            "source",
+            "backoff",
+            "histogram",
+            "ids",
+            "descriptors",
+            "limits",
         ],
     ),
 ];
@@ -46,7 +72,8 @@ fn a_module_imports_only_what_lies_below_it() {
         let src = root.join(package).join("src");
         for path in sources(&src) {
             let relative = path.strip_prefix(&src).unwrap();
-            let module = relative.components().next().unwrap().as_os_str().to_string_lossy().trim_end_matches(".rs").to_owned();
+            let module =
+                relative.components().next().unwrap().as_os_str().to_string_lossy().trim_end_matches(".rs").to_owned();
             if module == "lib" {
                 continue;
             }

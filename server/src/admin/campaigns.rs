@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
-use hongbao_monitor::http::{ApiError, JsonBody};
+use hongbao_monitor::http::{ApiError, JsonBody, PathParam};
 use hongbao_proto::{CampaignId, Fen};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -69,7 +69,7 @@ pub struct CampaignView {
     seed_sha256: String,
     /// The seed, once nothing more can be won.
     seed: Option<String>,
-    /// Prizes handed out for the first time by this run of the server.
+    /// Distinct prizes handed out: those won before this run of the server, and those it has issued.
     issued: u64,
     /// Wins in the ledger.
     won: u64,
@@ -107,7 +107,9 @@ impl CampaignView {
             id: campaign.id.get(),
             kind: terms.kind,
             title: terms.title.clone(),
-            state: live.as_ref().map_or(if campaign.won == terms.total { "sold_out" } else { "ended" }, |live| live.state),
+            state: live
+                .as_ref()
+                .map_or(if campaign.won == terms.total { "sold_out" } else { "ended" }, |live| live.state),
             settled,
             total: terms.total,
             rate_per_second: terms.rate_per_second,
@@ -120,7 +122,7 @@ impl CampaignView {
             per_user_limit: terms.per_user_limit,
             seed_sha256: hex(&terms.seed.sha256()),
             seed: settled.then(|| terms.seed.to_hex()),
-            issued: live.as_ref().map_or(0, |live| live.conservation.issued_first),
+            issued: live.as_ref().map_or(campaign.won, |live| live.won_before + live.conservation.issued_first),
             won: campaign.won,
             paid_fen: campaign.paid.0,
             refunded_fen: campaign.settlement.map(|settlement| settlement.refunded.0),
@@ -138,7 +140,9 @@ pub async fn create(
 ) -> Result<(StatusCode, Json<CampaignView>), ApiError> {
     let seed = match &new.seed {
         Some(hex) => Seed::from_hex(hex).map_err(|error| ApiError::bad_request(format!("seed: {error}")))?,
-        None => Seed::generate().map_err(|error| ApiError::unavailable(format!("no randomness for a seed: {error}")))?,
+        None => {
+            Seed::generate().map_err(|error| ApiError::unavailable(format!("no randomness for a seed: {error}")))?
+        }
     };
     let terms = CampaignTerms {
         title: new.title,
@@ -165,7 +169,10 @@ pub async fn list(State(admin): State<Admin>) -> Result<Json<Vec<CampaignView>>,
 /// Inspect one campaign
 #[utoipa::path(get, path = "/v1/campaigns/{id}", params(("id" = u32, Path)), security(("bearer" = [])),
     responses((status = 200, body = CampaignView), (status = 404)))]
-pub async fn inspect(State(admin): State<Admin>, Path(id): Path<u32>) -> Result<Json<CampaignView>, ApiError> {
+pub async fn inspect(
+    State(admin): State<Admin>,
+    PathParam(id): PathParam<u32>,
+) -> Result<Json<CampaignView>, ApiError> {
     let id = checked(id)?;
     let campaigns = all(&admin).await?;
     let campaign = campaigns.get(&id).ok_or_else(|| no_such(id))?;
@@ -175,7 +182,7 @@ pub async fn inspect(State(admin): State<Admin>, Path(id): Path<u32>) -> Result<
 /// Stop a campaign: nothing more can be won, the rest of its fund goes back
 #[utoipa::path(post, path = "/v1/campaigns/{id}/stop", params(("id" = u32, Path)), security(("bearer" = [])),
     responses((status = 200, body = CampaignView), (status = 404)))]
-pub async fn stop(State(admin): State<Admin>, Path(id): Path<u32>) -> Result<Json<CampaignView>, ApiError> {
+pub async fn stop(State(admin): State<Admin>, PathParam(id): PathParam<u32>) -> Result<Json<CampaignView>, ApiError> {
     let id = checked(id)?;
     let campaign = command(&admin, |reply| Command::Stop { id, reply }).await?;
     Ok(Json(CampaignView::new(&campaign, admin.stock.get(id))))
@@ -204,7 +211,12 @@ pub async fn published(State(admin): State<Admin>) -> Result<Json<Vec<PublicCamp
 }
 
 async fn all(admin: &Admin) -> Result<BTreeMap<CampaignId, Campaign>, ApiError> {
-    let campaigns = admin.ledger.call(|ledger| ledger.campaigns()).await.map_err(|_| stopping())?.map_err(|error| refused(&error))?;
+    let campaigns = admin
+        .ledger
+        .call(|ledger| ledger.campaigns())
+        .await
+        .map_err(|_| stopping())?
+        .map_err(|error| refused(&error))?;
     Ok(campaigns.into_iter().map(|campaign| (campaign.id, campaign)).collect())
 }
 

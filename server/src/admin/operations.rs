@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use bytes::BytesMut;
-use hongbao_monitor::http::{ApiError, JsonBody, QueryParams};
+use hongbao_monitor::http::{ApiError, JsonBody, PathParam, QueryParams};
 use hongbao_monitor::process;
+use hongbao_proto::UserId;
 use hongbao_proto::limits::ANNOUNCEMENT_BYTES_MAX;
 use hongbao_proto::v1::{self, server_frame::Event};
-use hongbao_proto::UserId;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use utoipa::{IntoParams, ToSchema};
@@ -107,7 +107,11 @@ pub async fn stats(State(admin): State<Admin>) -> Json<Stats> {
             batches: telemetry.ledger.batches(),
             postings: telemetry.ledger.postings(),
         },
-        process: ProcessStats { rss_bytes: process::resident_bytes(), cpu_seconds, open_descriptors: process::open_descriptors() },
+        process: ProcessStats {
+            rss_bytes: process::resident_bytes(),
+            cpu_seconds,
+            open_descriptors: process::open_descriptors(),
+        },
         sets: telemetry
             .sets
             .iter()
@@ -155,7 +159,10 @@ pub struct PageStart {
 
 /// List sessions, by SET and slot
 #[utoipa::path(get, path = "/v1/sessions", params(PageQuery), security(("bearer" = [])), responses((status = 200, body = SessionPage)))]
-pub async fn sessions(State(admin): State<Admin>, QueryParams(page): QueryParams<PageQuery>) -> Result<Json<SessionPage>, ApiError> {
+pub async fn sessions(
+    State(admin): State<Admin>,
+    QueryParams(page): QueryParams<PageQuery>,
+) -> Result<Json<SessionPage>, ApiError> {
     let limit = page.limit.unwrap_or(100);
     if !(1..=PAGE_MAX).contains(&limit) {
         return Err(ApiError::bad_request(format!("limit {limit} is outside 1..={PAGE_MAX}")));
@@ -168,7 +175,9 @@ pub async fn sessions(State(admin): State<Admin>, QueryParams(page): QueryParams
         let list = Control::List { from_slot, limit: limit + 1 - found.len(), reply };
         set.inbox.send(Message::Control(list)).await.map_err(|_| stopping())?;
         let answer = tokio::time::timeout(SET_PATIENCE, answer).await;
-        found.extend(answer.map_err(|_| ApiError::unavailable(format!("SET {index} is too busy")))?.map_err(|_| stopping())?);
+        found.extend(
+            answer.map_err(|_| ApiError::unavailable(format!("SET {index} is too busy")))?.map_err(|_| stopping())?,
+        );
         if found.len() > limit {
             break;
         }
@@ -181,9 +190,13 @@ pub async fn sessions(State(admin): State<Admin>, QueryParams(page): QueryParams
 /// End a user's connection
 #[utoipa::path(delete, path = "/v1/sessions/{user}", params(("user" = u64, Path)), security(("bearer" = [])),
     responses((status = 202, description = "On its way"), (status = 404, description = "Not logged in here")))]
-pub async fn kick(State(admin): State<Admin>, Path(user): Path<u64>) -> Result<StatusCode, ApiError> {
+pub async fn kick(State(admin): State<Admin>, PathParam(user): PathParam<u64>) -> Result<StatusCode, ApiError> {
     let user = UserId::new(user).map_err(|error| ApiError::bad_request(error.to_string()))?;
-    let address = admin.shared.directory.find(user).ok_or_else(|| ApiError::not_found(format!("user {user} is not logged in here")))?;
+    let address = admin
+        .shared
+        .directory
+        .find(user)
+        .ok_or_else(|| ApiError::not_found(format!("user {user} is not logged in here")))?;
     let kick = Control::Kick { seat: address.seat, user };
     admin.shared.sets[address.set as usize].inbox.send(Message::Control(kick)).await.map_err(|_| stopping())?;
     Ok(StatusCode::ACCEPTED)
@@ -200,9 +213,15 @@ pub struct NewAnnouncement {
 /// Write a text to every logged-in connection
 #[utoipa::path(post, path = "/v1/announcements", request_body = NewAnnouncement, security(("bearer" = [])),
     responses((status = 202, description = "On its way")))]
-pub async fn announce(State(admin): State<Admin>, JsonBody(new): JsonBody<NewAnnouncement>) -> Result<StatusCode, ApiError> {
+pub async fn announce(
+    State(admin): State<Admin>,
+    JsonBody(new): JsonBody<NewAnnouncement>,
+) -> Result<StatusCode, ApiError> {
     if !(1..=ANNOUNCEMENT_BYTES_MAX).contains(&new.text.len()) {
-        return Err(ApiError::bad_request(format!("text has {} bytes; 1 to {ANNOUNCEMENT_BYTES_MAX} are allowed", new.text.len())));
+        return Err(ApiError::bad_request(format!(
+            "text has {} bytes; 1 to {ANNOUNCEMENT_BYTES_MAX} are allowed",
+            new.text.len()
+        )));
     }
     let mut frame = BytesMut::new();
     let event = Some(Event::Announcement(v1::Announcement { text: new.text }));

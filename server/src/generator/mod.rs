@@ -49,20 +49,28 @@ pub enum Command {
         /// As checked.
         terms: Box<CampaignTerms>,
         /// Where to.
-        reply: oneshot::Sender<Result<Campaign, LedgerError>>,
+        reply: Reply,
     },
     /// End a campaign before its time.
     Stop {
         /// Which.
         id: CampaignId,
         /// Where to.
-        reply: oneshot::Sender<Result<Campaign, LedgerError>>,
+        reply: Reply,
     },
     /// Issue nothing more: the server is stopping.
     Halt,
     /// The ledger has done what a command needed.
-    Done(Finished),
+    Done {
+        /// What.
+        finished: Finished,
+        /// Who is told once it has taken effect.
+        reply: Option<Reply>,
+    },
 }
+
+/// Where an operator's answer goes. The asker may have given up, which nobody minds.
+pub type Reply = oneshot::Sender<Result<Campaign, LedgerError>>;
 
 /// An errand of the generator's to the ledger.
 #[derive(Debug)]
@@ -107,6 +115,8 @@ pub struct CampaignStatus {
     pub state: &'static str,
     /// Whether what was left has been given back, and the seed published.
     pub settled: bool,
+    /// Wins in the ledger when this run of the server began.
+    pub won_before: u64,
     /// Not with any SET, not claimed.
     pub unissued: u64,
     /// Where the others are.
@@ -155,6 +165,15 @@ struct Account {
     residual: u64,
 }
 
+/// Whether a SET's users shake.
+#[derive(Debug, Clone, Copy, Default)]
+struct Demand {
+    /// Grabs ever, as of the last question.
+    grabs: u64,
+    /// Whether there were any between the last two questions.
+    shaking: bool,
+}
+
 #[derive(Debug)]
 struct Running {
     terms: Arc<CampaignTerms>,
@@ -192,6 +211,7 @@ impl Running {
         CampaignStatus {
             state: label(self.phase),
             settled: self.settled,
+            won_before: self.won_before,
             unissued: self.source.remaining(),
             conservation: self.conservation(),
         }
@@ -200,7 +220,10 @@ impl Running {
     /// Whether no SET holds anything any more, as reported after all of them heard of the end.
     fn is_empty_handed(&self) -> bool {
         self.accounts.iter().all(|account| {
-            account.round > self.ended_in_round && account.books.on_shelf == 0 && account.books.in_flight == 0 && account.residual == 0
+            account.round > self.ended_in_round
+                && account.books.on_shelf == 0
+                && account.books.in_flight == 0
+                && account.residual == 0
         })
     }
 }
@@ -215,6 +238,8 @@ pub struct Generator {
     campaigns: BTreeMap<CampaignId, Running>,
     round: u64,
     asked_at: UnixMs,
+    /// By SET.
+    demand: Vec<Demand>,
     next_set: usize,
     halted: bool,
     /// Whether users are told of openings and ends.
@@ -231,6 +256,7 @@ impl Generator {
         notify: bool,
         now: UnixMs,
     ) -> Self {
+        let demand = vec![Demand::default(); sets.len()];
         let mut generator = Self {
             sets,
             ledger,
@@ -239,6 +265,7 @@ impl Generator {
             campaigns: BTreeMap::new(),
             round: 0,
             asked_at: 0,
+            demand,
             next_set: 0,
             halted: false,
             notify,
@@ -247,6 +274,9 @@ impl Generator {
             generator.adopt(&campaign, &claimed, now);
         }
         generator.forget_old();
+        // Before anybody is connected: no Grab may find its campaign unknown.
+        generator.advance_phases(now);
+        generator.tell_phases();
         generator.publish();
         generator
     }
@@ -257,7 +287,12 @@ impl Generator {
     }
 
     /// Issues until the queues are closed.
-    pub async fn run(mut self, mut commands: mpsc::Receiver<Command>, mut reports: mpsc::Receiver<StockReport>, clock: fn() -> UnixMs) {
+    pub async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+        mut reports: mpsc::Receiver<StockReport>,
+        clock: fn() -> UnixMs,
+    ) {
         let mut interval = tokio::time::interval(ISSUE_INTERVAL);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -293,62 +328,81 @@ impl Generator {
             Command::Create { terms, reply } => {
                 let open = self.campaigns.values().filter(|running| !running.settled).count();
                 if open >= CAMPAIGNS_OPEN_MAX {
-                    let why = format!("{open} campaigns have not ended; at most {CAMPAIGNS_OPEN_MAX} may run at once: stop one first");
-                    // The asker may have given up; nothing was created.
+                    let why = format!(
+                        "{open} campaigns have not ended; at most {CAMPAIGNS_OPEN_MAX} may run at once: stop one first"
+                    );
                     reply.send(Err(LedgerError::BadTerms(why))).ok();
                     return;
                 }
                 self.call(Some(reply), Finished::Created, None, move |ledger| ledger.create_campaign(*terms, now));
             }
-            Command::Stop { id, reply } => self.call(Some(reply), Finished::Stopped, None, move |ledger| ledger.stop_campaign(id, now)),
+            Command::Stop { id, reply } => {
+                self.call(Some(reply), Finished::Stopped, None, move |ledger| ledger.stop_campaign(id, now))
+            }
             Command::Halt => self.halted = true,
-            Command::Done(Finished::Created(campaign)) => {
-                self.adopt(&campaign, &[], now);
-                self.notify(campaign.id, State::Scheduled);
-                self.forget_old();
-            }
-            Command::Done(Finished::Stopped(campaign)) => self.end(campaign.id, SalePhase::Ended { at: campaign.stopped_at.unwrap_or(now) }),
-            Command::Done(Finished::Settled(campaign)) => {
-                if let Some(running) = self.campaigns.get_mut(&campaign.id) {
-                    running.settled = true;
-                    let state = if running.phase == SalePhase::SoldOut { State::SoldOut } else { State::Ended };
-                    self.notify(campaign.id, state);
-                }
-            }
-            Command::Done(Finished::NotSettled(id)) => {
-                if let Some(running) = self.campaigns.get_mut(&id) {
-                    running.settling = false;
+            Command::Done { finished, reply } => {
+                let campaign = self.finish(finished, now);
+                self.advance_phases(now);
+                self.tell_phases();
+                self.publish();
+                if let (Some(campaign), Some(reply)) = (campaign, reply) {
+                    reply.send(Ok(campaign)).ok();
                 }
             }
         }
-        self.publish();
+    }
+
+    fn finish(&mut self, finished: Finished, now: UnixMs) -> Option<Campaign> {
+        match finished {
+            Finished::Created(campaign) => {
+                self.adopt(&campaign, &[], now);
+                self.notify(campaign.id, State::Scheduled);
+                self.forget_old();
+                Some(campaign)
+            }
+            Finished::Stopped(campaign) => {
+                self.end(campaign.id, SalePhase::Ended { at: campaign.stopped_at.unwrap_or(now) });
+                Some(campaign)
+            }
+            Finished::Settled(campaign) => {
+                let running = self.campaigns.get_mut(&campaign.id)?;
+                running.settled = true;
+                let state = if running.phase == SalePhase::SoldOut { State::SoldOut } else { State::Ended };
+                self.notify(campaign.id, state);
+                Some(campaign)
+            }
+            Finished::NotSettled(id) => {
+                self.campaigns.get_mut(&id)?.settling = false;
+                None
+            }
+        }
     }
 
     /// Has the ledger do something, and comes back to it as a command of our own.
     fn call(
         &self,
-        reply: Option<oneshot::Sender<Result<Campaign, LedgerError>>>,
+        reply: Option<Reply>,
         finished: fn(Campaign) -> Finished,
         failed: Option<Finished>,
         act: impl FnOnce(&mut dyn crate::ledger::Ledger) -> Result<Campaign, LedgerError> + Send + 'static,
     ) {
         let (ledger, commands) = (self.ledger.clone(), self.commands.clone());
         tokio::spawn(async move {
-            let result = ledger.call(act).await.unwrap_or_else(|stopped| Err(LedgerError::Unavailable(stopped.to_string())));
-            let done = match &result {
-                Ok(campaign) => Some(finished(campaign.clone())),
+            let result =
+                ledger.call(act).await.unwrap_or_else(|stopped| Err(LedgerError::Unavailable(stopped.to_string())));
+            let done = match result {
+                Ok(campaign) => Some(Command::Done { finished: finished(campaign), reply }),
                 Err(error) => {
                     tracing::warn!(%error, "the ledger refused a campaign's change");
-                    failed
+                    if let Some(reply) = reply {
+                        reply.send(Err(error)).ok();
+                    }
+                    failed.map(|finished| Command::Done { finished, reply: None })
                 }
             };
             if let Some(done) = done {
                 // An error says that the generator has ended with the server.
-                commands.send(Command::Done(done)).await.ok();
-            }
-            if let Some(reply) = reply {
-                // The asker may have given up.
-                reply.send(result).ok();
+                commands.send(done).await.ok();
             }
         });
     }
@@ -431,7 +485,9 @@ impl Generator {
             }
         }
         for id in ready {
-            self.call(None, Finished::Settled, Some(Finished::NotSettled(id)), move |ledger| ledger.settle_campaign(id, now));
+            self.call(None, Finished::Settled, Some(Finished::NotSettled(id)), move |ledger| {
+                ledger.settle_campaign(id, now)
+            });
         }
     }
 
@@ -450,9 +506,13 @@ impl Generator {
         }
     }
 
-    /// Hands out what is due, round-robin over the SETs where somebody is logged in.
+    /// Hands out what is due, round-robin over the SETs where somebody shakes, or, while nobody does, where somebody could.
     fn issue(&mut self, now: UnixMs) {
-        let inhabited: Vec<usize> = (0..self.sets.len()).filter(|index| self.sets[*index].tally.online.get() > 0).collect();
+        let mut inhabited: Vec<usize> =
+            (0..self.sets.len()).filter(|index| self.sets[*index].tally.online.get() > 0).collect();
+        if inhabited.iter().any(|index| self.demand[*index].shaking) {
+            inhabited.retain(|index| self.demand[*index].shaking);
+        }
         for (&campaign, running) in self.campaigns.iter_mut().filter(|(_, running)| running.phase == SalePhase::Open) {
             let due = running.rain.due(now).min(ISSUE_STEP_MAX).min(running.source.remaining());
             if due == 0 {
@@ -483,9 +543,13 @@ impl Generator {
         }
     }
 
-    /// Asks every SET for its books.
+    /// Asks every SET for its books, and looks where Grabs come from.
     fn ask(&mut self) {
         self.round += 1;
+        for (set, demand) in self.sets.iter().zip(&mut self.demand) {
+            let grabs = set.tally.grabs.get();
+            *demand = Demand { grabs, shaking: grabs != demand.grabs };
+        }
         for (index, set) in self.sets.iter().enumerate() {
             // Without room the SET is asked again in a second.
             if set.inbox.try_send(Message::Control(Control::Report { round: self.round })).is_ok() {
@@ -494,7 +558,23 @@ impl Generator {
                 }
             }
         }
+        self.redistribute();
         self.publish();
+    }
+
+    /// Takes back what lies where nobody shakes, while somebody shakes elsewhere: they must not be told that there is nothing.
+    fn redistribute(&self) {
+        if !self.demand.iter().any(|demand| demand.shaking) {
+            return;
+        }
+        for (&campaign, running) in self.campaigns.iter().filter(|(_, running)| running.phase == SalePhase::Open) {
+            for ((set, demand), account) in self.sets.iter().zip(&self.demand).zip(&running.accounts) {
+                if !demand.shaking && account.books.on_shelf > 0 {
+                    // Without room the SET is busy after all, or hears it in a second.
+                    set.inbox.try_send(Message::Control(Control::GiveBack { campaign })).ok();
+                }
+            }
+        }
     }
 
     fn hear(&mut self, report: StockReport) {
@@ -513,8 +593,9 @@ impl Generator {
                     let Some(running) = self.campaigns.get_mut(&campaign) else { continue };
                     let account = &mut running.accounts[set as usize];
                     let unbalanced = u64::try_from(books.balance().unsigned_abs()).unwrap_or(u64::MAX);
-                    account.residual =
-                        unbalanced + account.issued_when_asked.abs_diff(books.supplied) + account.returned.abs_diff(books.returned);
+                    account.residual = unbalanced
+                        + account.issued_when_asked.abs_diff(books.supplied)
+                        + account.returned.abs_diff(books.returned);
                     account.books = books;
                     account.round = round;
                     if account.residual != 0 {
@@ -541,7 +622,10 @@ impl Generator {
             seed: seed.into(),
         };
         let mut frame = BytesMut::new();
-        hongbao_proto::frame::append(&v1::ServerFrame { request_id: 0, event: Some(Event::CampaignNotice(notice)) }, &mut frame);
+        hongbao_proto::frame::append(
+            &v1::ServerFrame { request_id: 0, event: Some(Event::CampaignNotice(notice)) },
+            &mut frame,
+        );
         let frame = frame.freeze();
         for set in &self.sets {
             // A courtesy: whoever misses it finds the same in the public list of campaigns.

@@ -166,6 +166,11 @@ pub enum Control {
         /// Where it is now.
         phase: SalePhase,
     },
+    /// Return what lies on this shelf: users elsewhere shake for it, and nobody here does.
+    GiveBack {
+        /// Of which campaign.
+        campaign: CampaignId,
+    },
     /// Tell the generator the shelves' books.
     Report {
         /// Echoed, so that it matches what the generator had issued when it asked.

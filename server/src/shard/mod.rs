@@ -55,11 +55,13 @@ impl Shard {
     /// Starts the thread. It ends when each of its SETs was told to stop.
     pub fn spawn(self, index: usize) -> io::Result<JoinHandle<()>> {
         let runtime = std::thread::Builder::new().name(format!("shard-{index}"));
-        runtime.spawn(move || match Builder::new_current_thread().enable_io().enable_time().build_local(LocalOptions::default()) {
-            Ok(runtime) => runtime.block_on(self.run()),
-            Err(error) => {
-                tracing::error!(%error, "a shard cannot make its runtime; raise nofile");
-                std::process::exit(1);
+        runtime.spawn(move || {
+            match Builder::new_current_thread().enable_io().enable_time().build_local(LocalOptions::default()) {
+                Ok(runtime) => runtime.block_on(self.run()),
+                Err(error) => {
+                    tracing::error!(%error, "a shard cannot make its runtime; raise nofile");
+                    std::process::exit(1);
+                }
             }
         })
     }

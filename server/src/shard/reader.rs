@@ -141,7 +141,8 @@ impl Link {
 
     /// Decides what happens when the SET's queue is full: a request joins the refusals, anything else must wait.
     fn queue(&self, seat: Seat, said: Said) -> Result<(), QueueFull> {
-        let Err(TrySendError::Full(Message::Peer { said, .. })) = self.inbox.try_send(Message::Peer { seat, said }) else {
+        let Err(TrySendError::Full(Message::Peer { said, .. })) = self.inbox.try_send(Message::Peer { seat, said })
+        else {
             // Queued; or the worker has left, and this reader's socket is about to be closed.
             return Ok(());
         };
@@ -174,7 +175,9 @@ impl Link {
             return Said::Mistake { request: frame.request_id, code: ErrorCode::OutOfRange };
         };
         match frame.request {
-            Some(client_frame::Request::Grab(grab)) => Said::Grab { request, campaign: CampaignId::new(grab.campaign_id.into()).ok() },
+            Some(client_frame::Request::Grab(grab)) => {
+                Said::Grab { request, campaign: CampaignId::new(grab.campaign_id.into()).ok() }
+            }
             Some(client_frame::Request::Ping(_)) => Said::Ping { request },
             Some(client_frame::Request::Acknowledge(acknowledge)) => match prizes(&acknowledge) {
                 Some(prizes) => Said::Acknowledge { request, prizes },

@@ -15,7 +15,9 @@ use slab::Slab;
 use tokio::sync::mpsc;
 
 use super::directory::{Address, Directory, Seat};
-use super::message::{Control, DisplacedBy, Errand, Message, Now, ReturnWindow, Said, SessionInfo, StockReport, Ticket};
+use super::message::{
+    Control, DisplacedBy, Errand, Message, Now, ReturnWindow, Said, SessionInfo, StockReport, Ticket,
+};
 use super::output::Output;
 use super::session::{Phase, Session};
 use super::tally::{Answer, SetTally};
@@ -158,7 +160,9 @@ impl<W: Wire> Set<W> {
     /// Begins a batch: asks the node's gate once for all its Grabs.
     pub fn admit(&mut self, batch: &[Message], now: &Now) {
         let Some(gate) = &self.shared.gate else { return };
-        let grabs = batch.iter().filter(|message| matches!(message, Message::Peer { said: Said::Grab { .. }, .. })).count() as u64;
+        let grabs =
+            batch.iter().filter(|message| matches!(message, Message::Peer { said: Said::Grab { .. }, .. })).count()
+                as u64;
         self.admitted = if grabs > 0 { gate.admit(grabs, now.at) } else { 0 };
     }
 
@@ -198,7 +202,9 @@ impl<W: Wire> Set<W> {
         let mut overflowed = Vec::new();
         let mut offered = 0;
         self.output.drain(|seat, frames| {
-            let Some(session) = sessions.get_mut(seat.slot as usize).filter(|session| session.generation == seat.generation) else {
+            let Some(session) =
+                sessions.get_mut(seat.slot as usize).filter(|session| session.generation == seat.generation)
+            else {
                 return;
             };
             offered += frames.len() as u64;
@@ -278,7 +284,9 @@ impl<W: Wire> Set<W> {
         let within_rate = session.meter.admit(&rate, now.at);
         self.tally.received.add(1);
         match said {
-            Said::Login { request, .. } if phase != Phase::Fresh => self.error(seat, request.get(), ErrorCode::AlreadyLoggedIn),
+            Said::Login { request, .. } if phase != Phase::Fresh => {
+                self.error(seat, request.get(), ErrorCode::AlreadyLoggedIn)
+            }
             Said::Login { request, user } => self.login(seat, request, user, now),
             _ if phase != Phase::Online => {
                 self.error(seat, said.request_id(), ErrorCode::NotLoggedIn);
@@ -288,7 +296,9 @@ impl<W: Wire> Set<W> {
             }
             _ if !within_rate => self.overloaded(seat, said.request_id()),
             Said::Grab { request, campaign } => self.grab(seat, request, campaign, now),
-            Said::Ping { request } => self.answer(seat, request.get(), Answer::Pong, Event::Pong(v1::Pong { server_time_ms: now.wall })),
+            Said::Ping { request } => {
+                self.answer(seat, request.get(), Answer::Pong, Event::Pong(v1::Pong { server_time_ms: now.wall }))
+            }
             Said::Acknowledge { request, prizes } => self.acknowledge(seat, request, prizes),
             Said::Mistake { request, code } => self.error(seat, request, code),
             Said::Partial | Said::Violation { .. } | Said::Gone(_) => unreachable!("handled above"),
@@ -326,7 +336,9 @@ impl<W: Wire> Set<W> {
     fn not_taken(&mut self, seat: Seat, request: RequestId, taken: Taken) {
         let (kind, event) = match taken {
             Taken::SoldOut => (Answer::SoldOut, Event::SoldOut(v1::SoldOut {})),
-            Taken::TooEarly { starts_at } => (Answer::TooEarly, Event::TooEarly(v1::TooEarly { starts_at_ms: starts_at })),
+            Taken::TooEarly { starts_at } => {
+                (Answer::TooEarly, Event::TooEarly(v1::TooEarly { starts_at_ms: starts_at }))
+            }
             Taken::TooLate { ended_at } => (Answer::TooLate, Event::TooLate(v1::TooLate { ended_at_ms: ended_at })),
             Taken::NoSuchCampaign => return self.error(seat, request.get(), ErrorCode::NoSuchCampaign),
             Taken::NoneNow | Taken::Prize { .. } => (Answer::NoneNow, Event::NoneNow(v1::NoneNow {})),
@@ -336,7 +348,11 @@ impl<W: Wire> Set<W> {
 
     /// A Grab whose id is not new: what it won is in the ledger, or nowhere.
     fn first_answer(&mut self, seat: Seat, user: UserId, request: RequestId, campaign: Option<CampaignId>) {
-        if !self.send(seat, Errand::FirstAnswer { request, campaign }, |reply_to| Request::FirstAnswer { user, request, reply_to }) {
+        if !self.send(seat, Errand::FirstAnswer { request, campaign }, |reply_to| Request::FirstAnswer {
+            user,
+            request,
+            reply_to,
+        }) {
             self.overloaded(seat, request.get());
         }
     }
@@ -431,11 +447,20 @@ impl<W: Wire> Set<W> {
                     Ok(_) | Err(_) => self.stock.put_back(campaign, serial),
                 }
                 match result {
-                    Ok(Outcome::Won(win) | Outcome::Repeated(win)) => self.answer(seat, request.get(), Answer::Won, Event::Won(won(win))),
-                    Ok(Outcome::LimitReached { limit }) => {
-                        self.answer(seat, request.get(), Answer::LimitReached, Event::LimitReached(v1::LimitReached { limit }));
+                    Ok(Outcome::Won(win) | Outcome::Repeated(win)) => {
+                        self.answer(seat, request.get(), Answer::Won, Event::Won(won(win)))
                     }
-                    Ok(Outcome::Taken | Outcome::Refused(_) | Outcome::Acknowledged { .. }) => self.not_taken(seat, request, Taken::NoneNow),
+                    Ok(Outcome::LimitReached { limit }) => {
+                        self.answer(
+                            seat,
+                            request.get(),
+                            Answer::LimitReached,
+                            Event::LimitReached(v1::LimitReached { limit }),
+                        );
+                    }
+                    Ok(Outcome::Taken | Outcome::Refused(_) | Outcome::Acknowledged { .. }) => {
+                        self.not_taken(seat, request, Taken::NoneNow)
+                    }
                     Err(_) => {
                         // Nothing was decided: the same id may be sent again.
                         if let Some(session) = self.session(seat)
@@ -472,7 +497,10 @@ impl<W: Wire> Set<W> {
                 }
                 self.error(seat, request.get(), ErrorCode::LedgerUnavailable);
             }
-            (Errand::FirstAnswer { request, .. } | Errand::Acknowledge { request } | Errand::Claim { request, .. }, _) => {
+            (
+                Errand::FirstAnswer { request, .. } | Errand::Acknowledge { request } | Errand::Claim { request, .. },
+                _,
+            ) => {
                 self.error(seat, request.get(), ErrorCode::LedgerUnavailable);
             }
         }
@@ -497,6 +525,7 @@ impl<W: Wire> Set<W> {
                 self.stock.set_phase(campaign, &terms, phase);
                 self.return_stock();
             }
+            Control::GiveBack { campaign } => self.give_back(campaign),
             Control::Report { round } => {
                 self.return_stock();
                 let report = StockReport::Books { set: self.index, round, books: self.stock.books().collect() };
@@ -538,7 +567,10 @@ impl<W: Wire> Set<W> {
         }
         while let Some(seat) = self.partial.pop_due(second) {
             let began = second.saturating_sub(limits::FRAME_SECONDS_MAX);
-            if self.live(seat).is_some_and(|session| session.partial_since != 0 && session.partial_since <= began.max(1)) {
+            if self
+                .live(seat)
+                .is_some_and(|session| session.partial_since != 0 && session.partial_since <= began.max(1))
+            {
                 self.dismiss(seat, End::Stalled, None, now);
             }
         }
@@ -572,23 +604,26 @@ impl<W: Wire> Set<W> {
 
     /// Gives stock that nobody here can take back to the generator.
     fn return_stock(&mut self) {
-        let idle = self.tally.online.get() == 0;
-        let campaigns: Vec<_> = self.stock.withdrawable(idle).collect();
+        let deserted = self.tally.online.get() == 0;
+        let campaigns: Vec<_> = self.stock.withdrawable(deserted).collect();
         for campaign in campaigns {
-            loop {
-                let serials = self.stock.withdraw(campaign, limits::RETURN_BATCH_MAX);
-                if serials.is_empty() {
-                    break;
+            self.give_back(campaign);
+        }
+    }
+
+    /// Empties a shelf. What the generator has no room for stays.
+    fn give_back(&mut self, campaign: CampaignId) {
+        loop {
+            let serials = self.stock.withdraw(campaign, limits::RETURN_BATCH_MAX);
+            if serials.is_empty() {
+                return;
+            }
+            let returned = StockReport::Returned { set: self.index, campaign, serials };
+            if let Err(refused) = self.shared.generator.try_send(returned) {
+                if let StockReport::Returned { serials, .. } = refused.into_inner() {
+                    self.stock.undo_withdraw(campaign, serials);
                 }
-                match self.shared.generator.try_send(StockReport::Returned { set: self.index, campaign, serials }) {
-                    Ok(()) => {}
-                    Err(mpsc::error::TrySendError::Full(report) | mpsc::error::TrySendError::Closed(report)) => {
-                        if let StockReport::Returned { serials, .. } = report {
-                            self.stock.undo_withdraw(campaign, serials);
-                        }
-                        return;
-                    }
-                }
+                return;
             }
         }
     }
@@ -749,7 +784,13 @@ impl<W: Wire> Set<W> {
         let (received, answered) = (self.tally.received.get(), self.tally.answered());
         if received != answered + self.owed || self.stock.imbalance() != 0 {
             self.tally.broken_equations.add(1);
-            tracing::error!(set = self.index, received, answered, owed = self.owed, "an equation of this SET does not hold");
+            tracing::error!(
+                set = self.index,
+                received,
+                answered,
+                owed = self.owed,
+                "an equation of this SET does not hold"
+            );
         }
     }
 }
@@ -758,7 +799,10 @@ impl Said {
     /// The id to echo.
     fn request_id(&self) -> u64 {
         match self {
-            Said::Grab { request, .. } | Said::Login { request, .. } | Said::Acknowledge { request, .. } | Said::Ping { request } => request.get(),
+            Said::Grab { request, .. }
+            | Said::Login { request, .. }
+            | Said::Acknowledge { request, .. }
+            | Said::Ping { request } => request.get(),
             Said::Mistake { request, .. } | Said::Violation { request, .. } => *request,
             Said::Partial | Said::Gone(_) => 0,
         }
@@ -795,6 +839,8 @@ fn explain(code: ErrorCode) -> &'static str {
         ErrorCode::TokenExpired => "the token has expired",
         ErrorCode::TokenForeign => "the token is not meant for logging in here",
         ErrorCode::NoSuchCampaign => "no such campaign",
-        ErrorCode::LedgerUnavailable => "wins cannot be recorded at the moment; nothing was won and nothing lost; try again",
+        ErrorCode::LedgerUnavailable => {
+            "wins cannot be recorded at the moment; nothing was won and nothing lost; try again"
+        }
     }
 }

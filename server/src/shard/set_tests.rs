@@ -370,7 +370,10 @@ fn a_newer_login_replaces_the_older_connection_which_is_told_why() {
     let (third_seat, _) = rig.welcomed(1, 1);
     assert_eq!(goodbye(&second.take()[0]), Some(Reason::Replaced));
     assert_eq!(rig.ended(0, End::Replaced), 2);
-    assert_eq!(rig.shared.directory.find(UserId::new(1).unwrap()).map(|address| (address.set, address.seat)), Some((1, third_seat)));
+    assert_eq!(
+        rig.shared.directory.find(UserId::new(1).unwrap()).map(|address| (address.set, address.seat)),
+        Some((1, third_seat))
+    );
     assert_eq!((rig.tally(0).online.get(), rig.tally(1).online.get()), (0, 1));
 }
 
@@ -554,12 +557,17 @@ fn a_grab_whose_way_back_cannot_be_reserved_is_overloaded_and_its_prize_stays() 
 }
 
 #[test]
-fn stock_of_a_deserted_or_ended_set_goes_back_to_the_generator() {
+fn stock_that_is_wanted_elsewhere_or_by_nobody_goes_back_to_the_generator() {
     let mut rig = Rig::new(1);
     let (seat, _) = rig.welcomed(0, 1);
+    rig.say(0, seat, grab(1));
     rig.supply(0, 0..3);
     rig.tick(1);
     assert!(rig.stock_reports.try_recv().is_err(), "somebody may still take them");
+    rig.apply(0, Message::Control(Control::GiveBack { campaign: campaign() }));
+    let Ok(StockReport::Returned { set: 0, serials, .. }) = rig.stock_reports.try_recv() else { panic!() };
+    assert_eq!(serials.len(), 3);
+    rig.supply(0, 3..6);
     rig.say(0, seat, Said::Gone(End::Closed));
     rig.tick(1);
     let Ok(StockReport::Returned { set: 0, serials, .. }) = rig.stock_reports.try_recv() else { panic!() };
@@ -567,7 +575,8 @@ fn stock_of_a_deserted_or_ended_set_goes_back_to_the_generator() {
 
     rig.welcomed(0, 1);
     rig.supply(0, 5..6);
-    let ended = Control::Phase { campaign: campaign(), terms: Arc::clone(&rig.terms), phase: SalePhase::Ended { at: 1 } };
+    let ended =
+        Control::Phase { campaign: campaign(), terms: Arc::clone(&rig.terms), phase: SalePhase::Ended { at: 1 } };
     rig.apply(0, Message::Control(ended));
     assert!(matches!(rig.stock_reports.try_recv(), Ok(StockReport::Returned { .. })));
 }

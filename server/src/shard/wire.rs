@@ -93,7 +93,8 @@ impl Wire for SocketWire {
         if frames.len() - sent > OUTBOX_BYTES_MAX {
             return Written::Overflow;
         }
-        let outbox = Rc::new(Outbox { pending: RefCell::new(BytesMut::from(&frames[sent..])), finish: Cell::new(false) });
+        let outbox =
+            Rc::new(Outbox { pending: RefCell::new(BytesMut::from(&frames[sent..])), finish: Cell::new(false) });
         tokio::task::spawn_local(flush(Rc::clone(&self.socket), Rc::clone(&outbox)));
         self.outbox = Some(outbox);
         Written::Queued { newly: true }

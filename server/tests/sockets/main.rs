@@ -5,6 +5,7 @@
 mod admin;
 mod campaigns;
 mod crowds;
+mod fleet_kills;
 mod framing;
 mod kills;
 mod ledger_faults;

@@ -270,10 +270,15 @@ fn spawn(home: &Path, setup: &Setup) -> Child {
         }
     };
     let ledger = setup.ledger.clone().unwrap_or_else(|| home.join("ledger"));
-    command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    let given = |flag: &str| setup.flags.iter().any(|given| given == flag);
+    for flag in ["--listen", "--admin"] {
+        if !given(flag) {
+            command.args([flag, "127.0.0.1:0"]);
+        }
+    }
     command.arg("--ledger").arg(ledger).arg("--secret-file").arg(home.join("secret"));
     command.arg("--ready-file").arg(home.join("ready"));
-    if !setup.flags.iter().any(|flag| flag == "--shards") {
+    if !given("--shards") {
         command.args(["--shards", "2", "--sets", "4"]);
     }
     command.args(&setup.flags);
