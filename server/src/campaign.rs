@@ -252,13 +252,10 @@ pub fn amount_of(seed: &Seed, amounts: Amounts, serial: Serial) -> Fen {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn terms() -> CampaignTerms {
-        CampaignTerms {
+impl CampaignTerms {
+    /// What the tests of this crate begin with.
+    pub(crate) fn example() -> Self {
+        Self {
             title: "rain".to_owned(),
             kind: CampaignKind::Rain,
             total: 1_000,
@@ -270,6 +267,13 @@ mod tests {
             per_user_limit: Some(3),
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
 
     /// SHA-256 of one padded block, written from FIPS 180-4: shares nothing with the crate that `amount_of` uses. Its
     /// constants are roots of primes, computed here too.
@@ -353,7 +357,7 @@ mod tests {
 
     #[test]
     fn each_bad_term_is_refused_by_name() {
-        assert_eq!(terms().check(), Ok(()));
+        assert_eq!(CampaignTerms::example().check(), Ok(()));
         type Spoil = fn(&mut CampaignTerms);
         let refusals: [(&str, Spoil); 12] = [
             ("total 0", |t| t.total = 0),
@@ -370,7 +374,7 @@ mod tests {
             ("per_user_limit", |t| t.per_user_limit = Some(0)),
         ];
         for (expected, spoil) in refusals {
-            let mut terms = terms();
+            let mut terms = CampaignTerms::example();
             spoil(&mut terms);
             let refusal = terms.check().unwrap_err();
             assert!(refusal.contains(expected), "{refusal:?} lacks {expected:?}");
@@ -382,7 +386,7 @@ mod tests {
         let mut campaign = Campaign {
             id: CampaignId::new(1).unwrap(),
             created_at: 0,
-            terms: terms(),
+            terms: CampaignTerms::example(),
             stopped_at: None,
             settlement: None,
             won: 0,
@@ -422,7 +426,7 @@ mod tests {
         #[test]
         fn the_total_is_the_sum_of_all_prizes(seed: [u8; 32], total in 1u64..50, min in 1u64..1_000, width in 0u64..1_000) {
             let amounts = Amounts { min: Fen(min), max: Fen(min + width) };
-            let terms = CampaignTerms { seed: Seed(seed), total, amounts, ..terms() };
+            let terms = CampaignTerms { seed: Seed(seed), total, amounts, ..CampaignTerms::example() };
             let sum: u64 = (0..total).map(|n| terms.amount(Serial(n)).0).sum();
             prop_assert_eq!(terms.total_amount(), Fen(sum));
         }

@@ -272,20 +272,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::campaign::{Amounts, CampaignKind, Seed};
 
     fn terms() -> Arc<CampaignTerms> {
-        Arc::new(CampaignTerms {
-            title: "test".into(),
-            kind: CampaignKind::Rain,
-            total: 1_000,
-            rate_per_second: 1,
-            amounts: Amounts { min: Fen(1), max: Fen(100) },
-            seed: Seed([7; 32]),
-            starts_at: 1_000,
-            ends_at: Some(2_000),
-            per_user_limit: None,
-        })
+        Arc::new(CampaignTerms::example())
     }
 
     fn id(value: u64) -> CampaignId {

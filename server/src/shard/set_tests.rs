@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ErrorCode, goodbye::Reason};
-use hongbao_proto::{CampaignId, Fen, RequestId, Serial, UserId};
+use hongbao_proto::{CampaignId, RequestId, Serial, UserId};
 use proptest::prelude::*;
 use prost::Message as _;
 use tokio::sync::mpsc;
@@ -20,7 +20,7 @@ use super::set::{Set, SetHandle, Shared};
 use super::tally::SetTally;
 use super::wire::{Wire, Written};
 use crate::admission::{Gate, Rate};
-use crate::campaign::{Amounts, CampaignKind, CampaignTerms, Seed};
+use crate::campaign::CampaignTerms;
 use crate::ends::End;
 use crate::ledger::sqlite::SqliteLedger;
 use crate::ledger::{Ledger, writer};
@@ -98,17 +98,7 @@ struct Rig {
 }
 
 fn terms() -> CampaignTerms {
-    CampaignTerms {
-        title: "test".into(),
-        kind: CampaignKind::Rain,
-        total: 1_000,
-        rate_per_second: 1,
-        amounts: Amounts { min: Fen(1), max: Fen(100) },
-        seed: Seed([7; 32]),
-        starts_at: 1_000,
-        ends_at: None,
-        per_user_limit: Some(2),
-    }
+    CampaignTerms { ends_at: None, per_user_limit: Some(2), ..CampaignTerms::example() }
 }
 
 fn request(id: u64) -> RequestId {

@@ -1,6 +1,6 @@
 //! Faults from outside: a full disk, a directory that cannot be written, a killed process, files that are not ours.
 //!
-//! A test that needs a process of its own runs this test binary again, on one of the ignored tests at the end.
+//! A test that needs a process of its own runs itself again in one, told by the environment which ledger to work on.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -22,13 +22,14 @@ fn again(test: &str, ledger: &Path) -> Command {
     // Past RLIMIT_FSIZE a write fails with EFBIG only where SIGXFSZ is ignored, and that survives `exec`.
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(env::current_exe().unwrap());
-    command.args(["--exact", test, "--ignored", "--nocapture", "--test-threads=1"]).env(PATH, ledger);
+    command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(PATH, ledger);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     command
 }
 
-fn ledger_path() -> PathBuf {
-    env::var_os(PATH).expect("run by another test").into()
+/// The ledger to work on, in the process that a test has started for itself.
+fn own_process() -> Option<PathBuf> {
+    env::var_os(PATH).map(PathBuf::from)
 }
 
 struct Killed(Child);
@@ -42,11 +43,15 @@ impl Drop for Killed {
 
 #[test]
 fn every_win_told_before_a_kill_is_in_a_balanced_ledger() {
+    if let Some(path) = own_process() {
+        return post_until_killed(&path);
+    }
     for round in 0..5 {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ledger.db");
         let journal = directory.path().join("told.csv");
-        let mut child = Killed(again("faults::child_posts_until_it_is_killed", &path).spawn().unwrap());
+        let mut child =
+            Killed(again("faults::every_win_told_before_a_kill_is_in_a_balanced_ledger", &path).spawn().unwrap());
         let lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
         let mut told = String::from("user,request,campaign,serial,amount_fen,at_ms\n");
         let mut seen = 0;
@@ -81,9 +86,14 @@ fn every_win_told_before_a_kill_is_in_a_balanced_ledger() {
 
 #[test]
 fn a_full_disk_fails_whole_batches_and_the_ledger_goes_on_when_space_returns() {
+    if let Some(path) = own_process() {
+        return meet_the_end_of_the_disk(&path);
+    }
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ledger.db");
-    let output = again("faults::child_meets_the_end_of_the_disk", &path).output().unwrap();
+    let output = again("faults::a_full_disk_fails_whole_batches_and_the_ledger_goes_on_when_space_returns", &path)
+        .output()
+        .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
     let report = audit(&path).unwrap();
@@ -170,10 +180,8 @@ fn a_file_that_is_something_else_is_refused_and_left_as_it_is() {
     }
 }
 
-#[test]
-#[ignore = "a part of another test, which runs it in a process of its own"]
-fn child_posts_until_it_is_killed() {
-    let mut ledger = SqliteLedger::open(ledger_path()).unwrap();
+fn post_until_killed(path: &Path) {
+    let mut ledger = SqliteLedger::open(path).unwrap();
     let rain = ledger.create_campaign(terms(50_000, None), 1).unwrap();
     let mut out = io::stdout().lock();
     for start in (0..49_000).step_by(50) {
@@ -192,10 +200,8 @@ fn n_ms(n: u64) -> u64 {
     1_000 + n
 }
 
-#[test]
-#[ignore = "a part of another test, which runs it in a process of its own"]
-fn child_meets_the_end_of_the_disk() {
-    let mut ledger = SqliteLedger::open(ledger_path()).unwrap();
+fn meet_the_end_of_the_disk(path: &Path) {
+    let mut ledger = SqliteLedger::open(path).unwrap();
     let rain = ledger.create_campaign(terms(50_000, None), 1).unwrap();
     let (_, hard) = getrlimit(Resource::RLIMIT_FSIZE).unwrap();
     setrlimit(Resource::RLIMIT_FSIZE, 400_000, hard).unwrap();
