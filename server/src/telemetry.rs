@@ -47,7 +47,7 @@ impl Telemetry {
             (names::REQUESTS_RECEIVED, self.sum(|set| &set.received)),
             (names::REQUESTS_ANSWERED, self.answered()),
             (names::GRABS_RECEIVED, self.sum(|set| &set.grabs)),
-            (names::PRIZES_ISSUED, prizes.issued_first),
+            (names::PRIZES_ISSUED, self.stock.issued_first()),
             (names::PRIZES_WON, self.ledger.wins()),
             (names::PAID_FEN, self.ledger.paid_fen()),
             (Key::new("answers_undelivered", "Answers whose connection had gone"), self.sum(|set| &set.undelivered)),

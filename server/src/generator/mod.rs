@@ -8,6 +8,7 @@
 pub mod source;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -125,18 +126,27 @@ pub struct CampaignStatus {
 
 /// The generator's latest word on every campaign, for anyone to read.
 #[derive(Debug, Default)]
-pub struct StockBoard(Mutex<BTreeMap<CampaignId, CampaignStatus>>);
+pub struct StockBoard {
+    /// As of the last question to the SETs.
+    statuses: Mutex<BTreeMap<CampaignId, CampaignStatus>>,
+    issued_first: AtomicU64,
+}
 
 impl StockBoard {
     /// The status of one campaign.
     pub fn get(&self, id: CampaignId) -> Option<CampaignStatus> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+        self.statuses.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// Prizes handed out for the first time by this run, up to this moment.
+    pub fn issued_first(&self) -> u64 {
+        self.issued_first.load(Ordering::Relaxed)
     }
 
     /// Sums over all campaigns.
     pub fn total(&self) -> Conservation {
-        let board = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        board.values().map(|status| status.conservation).fold(Conservation::default(), |sum, one| Conservation {
+        let statuses = self.statuses.lock().unwrap_or_else(PoisonError::into_inner);
+        statuses.values().map(|status| status.conservation).fold(Conservation::default(), |sum, one| Conservation {
             issued: sum.issued + one.issued,
             issued_first: sum.issued_first + one.issued_first,
             claimed: sum.claimed + one.claimed,
@@ -530,7 +540,9 @@ impl Generator {
                 let supply = Message::Control(Control::Supply { campaign, serials });
                 if account.told == Some(SalePhase::Open) && self.sets[index].inbox.try_send(supply).is_ok() {
                     account.issued += parcel.len() as u64;
-                    running.issued_first += parcel.iter().filter(|(_, first)| *first).count() as u64;
+                    let first = parcel.iter().filter(|(_, first)| *first).count() as u64;
+                    running.issued_first += first;
+                    self.board.issued_first.fetch_add(first, Ordering::Relaxed);
                     issued += parcel.len() as u64;
                 } else {
                     running.source.undo_take(parcel);
@@ -608,7 +620,7 @@ impl Generator {
 
     fn publish(&self) {
         let statuses = self.campaigns.iter().map(|(id, running)| (*id, running.status())).collect();
-        *self.board.0.lock().unwrap_or_else(PoisonError::into_inner) = statuses;
+        *self.board.statuses.lock().unwrap_or_else(PoisonError::into_inner) = statuses;
     }
 
     /// Tells users what became of a campaign; the seed once nothing more can be won.
