@@ -6,7 +6,7 @@ use foldhash::fast::RandomState;
 use hongbao_proto::UserId;
 
 /// A place in a SET's slab. The generation tells a connection from its successor in the same slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Seat {
     /// Index in the slab.
     pub slot: u32,

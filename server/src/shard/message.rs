@@ -220,6 +220,13 @@ pub struct DisplacedBy {
     pub request: RequestId,
 }
 
+impl DisplacedBy {
+    /// Tells the newer connection's SET that the older one has ended.
+    pub fn let_in(self) {
+        self.permit.send(Message::Displaced { seat: self.seat, request: self.request });
+    }
+}
+
 /// When the dismissed may come back, milliseconds from now; spread evenly, so that they do not come at once.
 #[derive(Debug, Clone, Copy)]
 pub struct ReturnWindow {

@@ -11,6 +11,7 @@ use hongbao_proto::limits::PRIZES_PER_FRAME_MAX;
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ErrorCode};
 use hongbao_proto::{CampaignId, RequestId, Serial, UserId};
+use rustc_hash::FxHashMap;
 use slab::Slab;
 use tokio::sync::mpsc;
 
@@ -72,6 +73,14 @@ impl Deadlines {
     }
 }
 
+/// A login that waits for an older connection of its user to end.
+#[derive(Debug)]
+struct Waiting {
+    user: UserId,
+    /// An even newer login, which has ended this one and waits for the same.
+    heir: Option<DisplacedBy>,
+}
+
 /// Something that goes to every connection, a few at a time.
 #[derive(Debug)]
 struct Sweep {
@@ -98,6 +107,8 @@ pub struct Set<W> {
     owed: u64,
     /// Requests that the node's gate has let pass, and that have not come up yet.
     admitted: u64,
+    /// Logins that wait for an older connection of their user, in another SET, to end.
+    waiting: FxHashMap<Seat, Waiting>,
     unwelcome: Deadlines,
     partial: Deadlines,
     slow: Deadlines,
@@ -123,6 +134,7 @@ impl<W: Wire> Set<W> {
             output: Output::default(),
             owed: 0,
             admitted: 0,
+            waiting: FxHashMap::default(),
             unwelcome: Deadlines::default(),
             partial: Deadlines::default(),
             slow: Deadlines::default(),
@@ -173,10 +185,7 @@ impl<W: Wire> Set<W> {
             Message::Reply { seat, errand, reply } => self.reply(seat, errand, reply, now),
             Message::Displaced { seat, request } => {
                 self.owed -= 1;
-                match self.live(seat) {
-                    Some(_) => self.recall(seat, request, now),
-                    None => self.answer_gone_as(Answer::Welcome),
-                }
+                self.displaced(seat, request, now);
             }
             Message::Control(control) => self.control(control, now),
             Message::Connected(_) => debug_assert!(false, "the worker attaches connections before applying messages"),
@@ -378,7 +387,19 @@ impl<W: Wire> Set<W> {
             None => self.recall(seat, request, now),
             Some(older) if older.set == self.index => {
                 self.dismiss(older.seat, End::Replaced, None, now);
-                self.recall(seat, request, now);
+                if !self.waiting.contains_key(&older.seat) {
+                    return self.recall(seat, request, now);
+                }
+                match self.reserve() {
+                    Some(permit) => {
+                        self.wait(seat, user);
+                        self.succeed(older.seat, DisplacedBy { permit, seat, request });
+                    }
+                    None => {
+                        self.shared.directory.enter(user, older);
+                        self.login_again_later(seat, request, now);
+                    }
+                }
             }
             Some(older) => {
                 let told = self.reserve().is_some_and(|permit| {
@@ -387,7 +408,7 @@ impl<W: Wire> Set<W> {
                     self.shared.sets[older.set as usize].inbox.try_send(displace).is_ok()
                 });
                 if told {
-                    self.owed += 1;
+                    self.wait(seat, user);
                 } else {
                     // As if the newer login had not been: the older connection keeps its place.
                     self.shared.directory.enter(user, older);
@@ -395,6 +416,33 @@ impl<W: Wire> Set<W> {
                 }
             }
         }
+    }
+
+    /// A login that must wait until the user's older connection has ended.
+    fn wait(&mut self, seat: Seat, user: UserId) {
+        self.owed += 1;
+        self.waiting.insert(seat, Waiting { user, heir: None });
+    }
+
+    /// The connection of `seat` has ended for a newer one: which may go on now, or, where `seat` itself was still waiting for
+    /// an even older one, once that has ended too.
+    fn succeed(&mut self, seat: Seat, newer: DisplacedBy) {
+        match self.waiting.get_mut(&seat) {
+            Some(waiting) => waiting.heir = Some(newer),
+            None => newer.let_in(),
+        }
+    }
+
+    /// What this login waited for has happened.
+    fn displaced(&mut self, seat: Seat, request: RequestId, now: &Now) {
+        let Some(Waiting { user, heir }) = self.waiting.remove(&seat) else { return };
+        match (self.live(seat).is_some(), heir) {
+            (true, _) => return self.recall(seat, request, now),
+            (false, Some(newer)) => newer.let_in(),
+            // It went while it waited, and kept its place until now so that nobody else could come in between.
+            (false, None) => self.shared.directory.leave(user, Address { set: self.index, seat }),
+        }
+        self.answer_gone_as(Answer::Welcome);
     }
 
     /// Asks the ledger what the user must be told.
@@ -534,7 +582,7 @@ impl<W: Wire> Set<W> {
             }
             Control::Displace { seat, newer } => {
                 self.dismiss(seat, End::Replaced, None, now);
-                newer.permit.send(Message::Displaced { seat: newer.seat, request: newer.request });
+                self.succeed(seat, newer);
             }
             Control::Kick { seat, user } => {
                 if self.live(seat).is_some_and(|session| session.user == Some(user)) {
@@ -705,7 +753,9 @@ impl<W: Wire> Set<W> {
         let Some(session) = self.live(seat) else { return };
         let (was_online, user) = (session.phase == Phase::Online, session.user);
         session.phase = Phase::Leaving;
-        if let Some(user) = user {
+        if let Some(user) = user
+            && !self.waiting.contains_key(&seat)
+        {
             self.shared.directory.leave(user, Address { set: self.index, seat });
         }
         if was_online {

@@ -368,6 +368,38 @@ fn a_newer_login_replaces_the_older_connection_which_is_told_why() {
 }
 
 #[test]
+fn the_newest_of_three_logins_waits_for_the_oldest_connection_too() {
+    for middle_goes_first in [false, true] {
+        let mut rig = Rig::new(3);
+        let (old, _) = rig.welcomed(0, 1);
+        rig.supply(0, 0..1);
+        let login = |rig: &mut Rig, set: usize, id: u64| {
+            let (seat, peer) = rig.connect(set);
+            rig.say(set, seat, Said::Login { request: request(id), user: UserId::new(1).unwrap() });
+            (seat, peer)
+        };
+        let (middle, _) = login(&mut rig, 1, 50);
+        if middle_goes_first {
+            rig.say(1, middle, Said::Gone(End::Closed));
+        }
+        let (_, newest) = login(&mut rig, 2, 51);
+        // The middle SET hears first. The oldest connection still lives, and wins.
+        while let Ok(message) = rig.inboxes[1].try_recv() {
+            rig.apply(1, message);
+        }
+        rig.say(0, old, grab(9));
+        rig.settle();
+        let frames = newest.take();
+        assert!(
+            matches!(frames[0].event, Some(Event::Welcome(v1::Welcome { unacknowledged: 1, .. }))),
+            "{middle_goes_first}: {frames:?}"
+        );
+        assert_eq!(rig.shared.directory.find(UserId::new(1).unwrap()).map(|address| address.set), Some(2));
+        assert_eq!((0..3).map(|set| rig.tally(set).online.get()).collect::<Vec<_>>(), [0, 0, 1]);
+    }
+}
+
+#[test]
 fn what_an_old_connection_had_queued_wins_nothing_once_it_is_replaced() {
     let mut rig = Rig::new(1);
     let (old, _) = rig.welcomed(0, 1);

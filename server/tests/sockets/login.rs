@@ -126,3 +126,22 @@ fn tokens_of_subjects_that_are_no_user_ids_are_refused() {
 fn the_largest_user_id_is_served() {
     Server::start().login((1 << 53) - 1).ping();
 }
+
+#[test]
+fn with_a_public_key_users_come_with_eddsa_tokens_and_operators_still_with_the_secret() {
+    let keys = concat!(env!("CARGO_MANIFEST_DIR"), "/../proto/tests");
+    let server = Server::with(&["--user-key", &format!("{keys}/ed25519-public.pem")]);
+    let private = std::fs::read(format!("{keys}/ed25519-private.pem")).unwrap();
+    let claims = serde_json::json!({"sub": "7", "aud": "hongbao-user", "iat": 0, "exp": unix_seconds() + 60});
+    let key = jsonwebtoken::EncodingKey::from_ed_pem(&private).unwrap();
+    let header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::EdDSA);
+    let token = jsonwebtoken::encode(&header, &claims, &key).unwrap();
+    let mut user = server.connect();
+    assert_eq!(user.login(&token).user_id, 7);
+
+    let (mut peer, id) = (server.connect(), next_id());
+    peer.send(id, login(&user_token(8)));
+    assert_eq!(peer.ending(), Ending::with(id, ErrorCode::TokenInvalid, Reason::Authentication));
+    user.ping();
+    server.check_books();
+}
