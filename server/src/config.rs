@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use hongbao_proto::token::{Audience, Secret, Verifier};
 use serde::Deserialize;
 
+use crate::descriptors::{self, Tables};
 use crate::limits;
 
 /// A setting that cannot be used, said in one line with the value and the remedy. Exit code 2.
@@ -128,10 +129,18 @@ settings! {
     /// Ed25519 public key (PEM): users' tokens are then EdDSA instead of HS256
     #[arg(long, env = "HONGBAO_USER_KEY", value_name = "FILE")]
     user_key: PathBuf,
-    /// Threads that serve connections, each with its own listener: auto (one per core) or a number [default: auto]
+    /// Connections to be carried; with --shards auto it decides how many shards there are, where a descriptor table is too small
+    #[arg(long, env = "HONGBAO_CONNECTIONS", value_name = "CONNECTIONS")]
+    connections: u32,
+    /// Whether each shard has a descriptor table of its own, so that `ulimit -n` holds per shard [default: auto]
+    #[arg(long, env = "HONGBAO_DESCRIPTORS", value_enum)]
+    descriptors: Tables,
+    /// Threads that serve connections, each with its own listener: auto (one per core, more if tables are private and too small)
+    /// or a number [default: auto]
     #[arg(long, env = "HONGBAO_SHARDS", value_name = "N|auto")]
     shards: Count,
-    /// Partitions of connections over all shards: auto (two per shard) or a number, a multiple of the shards [default: auto]
+    /// Partitions of connections over all shards: auto (two per shard, one from 17 shards on) or a number, a multiple of the
+    /// shards [default: auto]
     #[arg(long, env = "HONGBAO_SETS", value_name = "N|auto")]
     sets: Count,
     /// Connections of one SET at most; a shard whose SETs are full stops listening [default: 20000]
@@ -187,6 +196,8 @@ pub struct Config {
     pub secret: Secret,
     /// Checks users' tokens.
     pub user_verifier: Verifier,
+    /// Whether each shard has a descriptor table of its own.
+    pub private_tables: bool,
     #[allow(missing_docs)]
     pub shards: u32,
     #[allow(missing_docs)]
@@ -236,13 +247,32 @@ impl Settings {
     fn check(self) -> Result<Config, ConfigError> {
         let contradiction = |message: String| Err(ConfigError::Contradiction(message));
         let cores = std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
+        let limit = descriptors::hard_limit();
+        let connections = u64::from(self.connections.unwrap_or(0));
+        let private_tables = match self.descriptors.unwrap_or(Tables::Auto) {
+            Tables::Auto => connections > descriptors::room(limit, cores),
+            Tables::Shared => false,
+            Tables::Private => true,
+        };
         let shards = match (self.shards.unwrap_or(Count::Auto), self.sets) {
             (Count::Exactly(shards), _) => shards.get(),
             (Count::Auto, Some(Count::Exactly(sets))) => cores.min(sets.get()),
+            (Count::Auto, _) if private_tables => {
+                let most = u32::try_from(limits::SETS_MAX).unwrap_or(u32::MAX);
+                match descriptors::shards_for(connections, limit, cores, most) {
+                    Some(shards) => shards,
+                    None => {
+                        return contradiction(format!(
+                            "--connections {connections} do not fit {most} tables of {limit} descriptors: raise `ulimit -Hn`"
+                        ));
+                    }
+                }
+            }
             (Count::Auto, _) => cores,
         };
         let sets = match self.sets.unwrap_or(Count::Auto) {
             Count::Exactly(sets) => sets.get(),
+            Count::Auto if shards > 16 => shards,
             Count::Auto => shards * 2,
         };
         if !sets.is_multiple_of(shards) {
@@ -259,6 +289,11 @@ impl Settings {
         let set_capacity = self.set_capacity.unwrap_or(20_000);
         if !(1..=limits::SET_CAPACITY_MAX).contains(&(set_capacity as usize)) {
             return contradiction(format!("--set-capacity {set_capacity} is outside 1..={}", limits::SET_CAPACITY_MAX));
+        }
+        if connections > u64::from(sets) * u64::from(set_capacity) {
+            return contradiction(format!(
+                "--connections {connections} do not fit {sets} SETs of {set_capacity}: raise --sets or --set-capacity"
+            ));
         }
         let name = self.name.unwrap_or_else(|| "server-1".to_owned());
         if name.is_empty()
@@ -304,6 +339,7 @@ impl Settings {
             ledger: self.ledger.unwrap_or_else(|| PathBuf::from("hongbao.ledger")),
             secret,
             user_verifier,
+            private_tables,
             shards,
             sets,
             set_capacity,

@@ -6,6 +6,7 @@ pub mod admin;
 pub mod admission;
 pub mod campaign;
 pub mod config;
+pub mod descriptors;
 pub mod ends;
 pub mod generator;
 pub mod ledger;

@@ -10,27 +10,24 @@ use hongbao_monitor::credentials::unix_seconds;
 use hongbao_monitor::http;
 use hongbao_monitor::report::{Reporter, ReporterConfig, names::role};
 use hongbao_proto::token::{Audience, Signer, Verifier};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::admin::{self, Admin};
 use crate::admission::{Gate, Rate};
 use crate::config::Config;
+use crate::descriptors;
 use crate::generator::{Command, Generator};
 use crate::ledger::audit::audit;
 use crate::ledger::sqlite::SqliteLedger;
 use crate::ledger::{Ledger, LedgerError, writer};
 use crate::limits;
-use crate::shard::Shard;
-use crate::shard::acceptor::{AcceptTally, Acceptor, listen};
+use crate::shard::acceptor::{AcceptTally, Acceptor};
 use crate::shard::directory::Directory;
 use crate::shard::message::{Control, Message, ReturnWindow, StockReport};
 use crate::shard::set::{SetHandle, Shared};
 use crate::shard::worker::{Clock, wall};
+use crate::shard::{Shard, Thread};
 use crate::telemetry::Telemetry;
-
-/// Descriptors that are not connections: ledger, listeners, epoll, admin, reports, spares.
-const DESCRIPTORS_RESERVED: u64 = 128;
 
 /// Lifetime of the token with which this process reports, seconds: longer than any run.
 const REPORT_TOKEN_SECONDS: u64 = 10 * 365 * 86_400;
@@ -108,12 +105,14 @@ impl Node {
         let bind_error = |address, flag| move |source| StartError::Bind { address, flag, source };
         // Before we listen, lest peers of the server there reach us; and after, should two start at once.
         refuse_shared_port(&config, config.listen, 0)?;
-        let first = listen(config.listen).map_err(bind_error(config.listen, "--listen"))?;
-        let address = first.local_addr().map_err(bind_error(config.listen, "--listen"))?;
-        refuse_shared_port(&config, address, 1)?;
-        let mut listeners = vec![first];
-        for _ in 1..config.shards {
-            listeners.push(listen(address).map_err(bind_error(address, "--listen"))?);
+        let limit = descriptors::raise_limit();
+        let threads = Thread::start_all(config.shards, config.private_tables).map_err(StartError::Thread)?;
+        let mut address = config.listen;
+        for (already, thread) in threads.iter().enumerate() {
+            address = thread.listen(address).map_err(bind_error(address, "--listen"))?;
+            if already == 0 {
+                refuse_shared_port(&config, address, 1)?;
+            }
         }
         let admin_listener =
             tokio::net::TcpListener::bind(config.admin).await.map_err(bind_error(config.admin, "--admin"))?;
@@ -126,7 +125,7 @@ impl Node {
         let ledger_error = |source| StartError::Ledger { path: config.ledger.clone(), source };
         let mut ledger = SqliteLedger::open(&config.ledger).map_err(ledger_error)?;
         let campaigns = unfinished(&mut ledger).map_err(ledger_error)?;
-        fit_descriptors(&config);
+        say_what_binds(&config, limit);
 
         let (ledger, ledger_status, ledger_thread) = writer::spawn(Box::new(ledger), wall);
         let (stock_sender, stock_reports) = mpsc::channel::<StockReport>(limits::GENERATOR_QUEUE_MAX);
@@ -153,7 +152,7 @@ impl Node {
         let (accepting, accepting_watch) = watch::channel(true);
         let generator =
             Generator::recover(sets.clone(), ledger.clone(), commands.clone(), campaigns, config.notify_campaigns, now);
-        let shards = spawn_shards(&config, listeners, inboxes, &shared, &accept, &accepting_watch)?;
+        let shards = serve_shards(&config, limit, address, threads, inboxes, &shared, &accept, &accepting_watch);
 
         let mut telemetry = Telemetry { sets, accept, ledger: ledger_status, stock: generator.board(), reporter: None };
         let generator_task = tokio::spawn(generator.run(command_queue, stock_reports, wall));
@@ -338,63 +337,61 @@ fn refuse_shared_port(config: &Config, address: SocketAddr, ours: usize) -> Resu
     Ok(())
 }
 
-fn spawn_shards(
+#[allow(clippy::too_many_arguments)] // every part of the node meets here, once
+fn serve_shards(
     config: &Config,
-    listeners: Vec<std::net::TcpListener>,
+    limit: u64,
+    address: SocketAddr,
+    threads: Vec<Thread>,
     inboxes: Vec<mpsc::Receiver<Message>>,
     shared: &Arc<Shared>,
     accept: &Arc<AcceptTally>,
     accepting: &watch::Receiver<bool>,
-) -> Result<Vec<JoinHandle<()>>, StartError> {
+) -> Vec<JoinHandle<()>> {
     let sets_per_shard = config.sets / config.shards;
     let verifier = Arc::new(config.user_verifier.clone());
     let clock = Clock::start();
     let mut inboxes = inboxes.into_iter();
-    let mut shards = Vec::new();
-    for (index, listener) in listeners.into_iter().enumerate() {
-        let address = listener.local_addr().map_err(StartError::Thread)?;
-        let first = index * sets_per_shard as usize;
-        let mine = first..first + sets_per_shard as usize;
-        let shard = Shard {
-            first_set: u32::try_from(first).map_err(|_| StartError::Thread(std::io::ErrorKind::InvalidInput.into()))?,
-            inboxes: inboxes.by_ref().take(mine.len()).collect(),
-            acceptor: Acceptor {
-                address,
-                sets: shared.sets[mine].iter().map(|set| (set.clone(), 0)).collect(),
-                set_capacity: config.set_capacity.into(),
-                tally: Arc::clone(accept),
-                accepting: accepting.clone(),
-            },
-            listener,
-            shared: Arc::clone(shared),
-            verifier: Arc::clone(&verifier),
-            clock,
-        };
-        shards.push(shard.spawn(index).map_err(StartError::Thread)?);
-    }
-    Ok(shards)
+    (0..)
+        .zip(threads)
+        .map(|(index, thread)| {
+            let first_set = index * sets_per_shard;
+            let mine = first_set as usize..(first_set + sets_per_shard) as usize;
+            thread.serve(Shard {
+                first_set,
+                inboxes: inboxes.by_ref().take(mine.len()).collect(),
+                acceptor: Acceptor {
+                    address,
+                    sets: shared.sets[mine].iter().map(|set| (set.clone(), 0)).collect(),
+                    set_capacity: config.set_capacity.into(),
+                    // A shared table runs out for all shards at once; then the spare descriptor serves.
+                    capacity: if config.private_tables { descriptors::room(limit, config.shards) } else { u64::MAX },
+                    tally: Arc::clone(accept),
+                    accepting: accepting.clone(),
+                },
+                shared: Arc::clone(shared),
+                verifier: Arc::clone(&verifier),
+                clock,
+            })
+        })
+        .collect()
 }
 
-/// Raises the soft limit of descriptors to the hard one, and says which limit binds the number of connections.
-fn fit_descriptors(config: &Config) {
-    let wanted = u64::from(config.sets) * u64::from(config.set_capacity);
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
-    let needed = (wanted + DESCRIPTORS_RESERVED).min(hard);
-    let limit = if soft < needed && setrlimit(Resource::RLIMIT_NOFILE, needed, hard).is_ok() { needed } else { soft };
-    let room = limit.saturating_sub(DESCRIPTORS_RESERVED);
-    if room < wanted {
+/// Says which limit binds the number of connections.
+fn say_what_binds(config: &Config, limit: u64) {
+    let configured = u64::from(config.sets) * u64::from(config.set_capacity);
+    let tables = if config.private_tables { u64::from(config.shards) } else { 1 };
+    let room = descriptors::room(limit, config.shards) * tables;
+    if room < configured {
         tracing::warn!(
             connections = room,
-            configured = wanted,
+            configured,
             nofile = limit,
-            "nofile binds: raise `ulimit -n` to carry what --sets and --set-capacity allow"
+            tables,
+            "nofile binds: raise `ulimit -n`, or give --connections, to carry what --sets and --set-capacity allow"
         );
     } else {
-        tracing::info!(
-            connections = wanted,
-            nofile = limit,
-            "--sets and --set-capacity bind the number of connections"
-        );
+        tracing::info!(connections = configured, nofile = limit, tables, "--sets and --set-capacity bind");
     }
 }
 

@@ -59,6 +59,8 @@ pub struct Acceptor {
     pub sets: Vec<(SetHandle, u64)>,
     /// Connections of one SET at most.
     pub set_capacity: u64,
+    /// Connections of all its SETs at most: what its descriptor table has room for.
+    pub capacity: u64,
     /// Counts of this node's acceptors.
     pub tally: Arc<AcceptTally>,
     /// Becomes `false` when no more connections are wanted.
@@ -114,7 +116,8 @@ impl Acceptor {
     fn roomiest(&self) -> Option<usize> {
         let load = |(set, given): &(SetHandle, u64)| given - set.tally.accepted.get() + set.tally.connections.get();
         let (index, set) = self.sets.iter().enumerate().min_by_key(|(_, set)| load(set))?;
-        (load(set) < self.set_capacity).then_some(index)
+        let total: u64 = self.sets.iter().map(load).sum();
+        (load(set) < self.set_capacity && total < self.capacity).then_some(index)
     }
 
     async fn recover(&self, error: &io::Error, listener: &TcpListener, spare: &mut Spare) {

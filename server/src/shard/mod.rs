@@ -1,4 +1,5 @@
-//! A shard: one thread, one single-threaded runtime, one listener, several SETs. Sockets never leave it.
+//! A shard: one thread, one single-threaded runtime, one listener, several SETs, and perhaps a descriptor table of its own.
+//! Sockets never leave it.
 
 pub mod acceptor;
 pub mod directory;
@@ -15,9 +16,9 @@ pub mod worker;
 
 use std::cell::RefCell;
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Barrier, mpsc as std_mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -31,9 +32,9 @@ use self::message::{Control, Message};
 use self::reader::Link;
 use self::set::{Set, SetHandle, Shared};
 use self::worker::Clock;
-use crate::limits;
+use crate::{descriptors, limits};
 
-/// Everything a shard's thread starts with.
+/// Everything a shard serves with.
 pub struct Shard {
     /// Index of its first SET; the others follow.
     pub first_set: u32,
@@ -41,8 +42,6 @@ pub struct Shard {
     pub inboxes: Vec<mpsc::Receiver<Message>>,
     /// Takes connections in.
     pub acceptor: Acceptor,
-    /// Already bound, so that a port in use is found before anything starts.
-    pub listener: TcpListener,
     /// What all SETs share.
     pub shared: Arc<Shared>,
     /// Checks login tokens.
@@ -51,25 +50,98 @@ pub struct Shard {
     pub clock: Clock,
 }
 
-impl Shard {
-    /// Starts the thread. It ends when each of its SETs was told to stop.
-    pub fn spawn(self, index: usize) -> io::Result<JoinHandle<()>> {
-        let runtime = std::thread::Builder::new().name(format!("shard-{index}"));
-        runtime.spawn(move || {
-            match Builder::new_current_thread().enable_io().enable_time().build_local(LocalOptions::default()) {
-                Ok(runtime) => runtime.block_on(self.run()),
-                Err(error) => {
-                    tracing::error!(%error, "a shard cannot make its runtime; raise nofile");
-                    std::process::exit(1);
-                }
-            }
-        })
+/// A shard's thread: it has its runtime, and a descriptor table of its own where it should, and waits for orders. Dropped, it
+/// ends, unless it serves already.
+pub struct Thread {
+    orders: std_mpsc::Sender<Order>,
+    listening: std_mpsc::Receiver<io::Result<SocketAddr>>,
+    handle: JoinHandle<()>,
+}
+
+enum Order {
+    /// Bind and listen.
+    Listen(SocketAddr),
+    /// Serve until each SET was told to stop.
+    Serve(Box<Shard>),
+}
+
+impl Thread {
+    /// Starts `count` threads. The caller's own runtime must exist already: the threads take their tables once all runtimes do.
+    pub fn start_all(count: u32, private_tables: bool) -> io::Result<Vec<Self>> {
+        let built = Arc::new(Barrier::new(count as usize));
+        (0..count).map(|index| Self::start(index, private_tables, Arc::clone(&built))).collect()
     }
 
-    async fn run(self) {
+    fn start(index: u32, private_tables: bool, built: Arc<Barrier>) -> io::Result<Self> {
+        let (orders, inbox) = std_mpsc::channel();
+        let (reports, listening) = std_mpsc::channel();
+        let handle = std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
+            if let Err(error) = obey(private_tables, &built, &inbox, &reports) {
+                // Whoever waits for this shard to listen hears why it never will.
+                reports.send(Err(error)).ok();
+            }
+        })?;
+        Ok(Self { orders, listening, handle })
+    }
+
+    /// Has the shard listen, on its own thread; returns the address with its actual port.
+    pub fn listen(&self, address: SocketAddr) -> io::Result<SocketAddr> {
+        let ended = || io::Error::other("the shard's thread has ended");
+        self.orders.send(Order::Listen(address)).map_err(|_| ended())?;
+        self.listening.recv().map_err(|_| ended())?
+    }
+
+    /// Has the shard serve; its thread ends when each of its SETs was told to stop.
+    pub fn serve(self, shard: Shard) -> JoinHandle<()> {
+        // A thread that has ended has said why when it should have listened.
+        self.orders.send(Order::Serve(Box::new(shard))).ok();
+        self.handle
+    }
+}
+
+/// The life of a shard's thread.
+fn obey(
+    private_tables: bool,
+    built: &Barrier,
+    orders: &std_mpsc::Receiver<Order>,
+    reports: &std_mpsc::Sender<io::Result<SocketAddr>>,
+) -> io::Result<()> {
+    let runtime = Builder::new_current_thread().enable_io().enable_time().build_local(LocalOptions::default());
+    // Also where it failed: the others wait here.
+    built.wait();
+    let runtime = runtime?;
+    descriptors::block_signals()?;
+    if private_tables {
+        descriptors::unshare_table()?;
+    }
+    let mut listener = None;
+    while let Ok(order) = orders.recv() {
+        match (order, listener.take()) {
+            (Order::Listen(address), _) => {
+                let bound = acceptor::listen(address).and_then(|bound| Ok((bound.local_addr()?, bound)));
+                // The asker waits.
+                reports
+                    .send(bound.map(|(address, bound)| {
+                        listener = Some(bound);
+                        address
+                    }))
+                    .ok();
+            }
+            (Order::Serve(shard), Some(listener)) => {
+                runtime.block_on(shard.run(listener));
+                return Ok(());
+            }
+            (Order::Serve(_), None) => return Err(io::Error::other("told to serve before it listens")),
+        }
+    }
+    Ok(())
+}
+
+impl Shard {
+    async fn run(self, listener: TcpListener) {
         let scratch = Rc::new(RefCell::new(vec![0; limits::SCRATCH_BYTES].into_boxed_slice()));
         let handles: Vec<SetHandle> = self.acceptor.sets.iter().map(|(set, _)| set.clone()).collect();
-        let acceptor = tokio::task::spawn_local(self.acceptor.run(self.listener));
+        let acceptor = tokio::task::spawn_local(self.acceptor.run(listener));
         let ticker = tokio::task::spawn_local(tick(handles.clone()));
         let workers: Vec<_> = (self.first_set..)
             .zip(self.inboxes.into_iter().zip(handles))

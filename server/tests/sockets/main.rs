@@ -20,3 +20,4 @@ mod start;
 mod stop;
 #[path = "../support/mod.rs"]
 mod support;
+mod tables;
