@@ -56,6 +56,9 @@ pub struct FleetArgs {
     /// Connections opened a second, over the whole fleet
     #[arg(long, default_value_t = 5_000, value_name = "PER_SECOND")]
     pub connect_rate: u32,
+    /// Between two looks of a machine at the schedule, at least: raise it with the number of machines on this host
+    #[arg(long, default_value = "1ms", value_parser = humantime::parse_duration)]
+    pub pace: Duration,
     /// For all users to be logged in; default: three times what --connect-rate needs, and 30s
     #[arg(long, value_parser = humantime::parse_duration)]
     pub connect_timeout: Option<Duration>,
@@ -237,6 +240,7 @@ pub struct Plan {
     pub summary: Option<PathBuf>,
     pub journal_dir: PathBuf,
     pub connect_rate: u32,
+    pub pace: Duration,
     pub connect_timeout: Duration,
     pub settle: Duration,
     pub ntp: Option<String>,
@@ -322,6 +326,7 @@ impl TryFrom<FleetArgs> for Plan {
             summary: args.summary,
             journal_dir: args.journal_dir.unwrap_or_else(journal_dir),
             connect_rate: args.connect_rate,
+            pace: args.pace,
             connect_timeout: args.connect_timeout.unwrap_or(Duration::from_secs(30 + 3 * connect_seconds)),
             settle: args.settle,
             ntp: args.ntp,

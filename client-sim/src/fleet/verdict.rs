@@ -364,6 +364,7 @@ mod tests {
             summary: None,
             journal_dir: "/nonexistent".into(),
             connect_rate: 10,
+            pace: std::time::Duration::from_millis(1),
             connect_timeout: std::time::Duration::from_secs(1),
             settle: std::time::Duration::ZERO,
             ntp: None,

@@ -52,6 +52,10 @@ pub struct MachineArgs {
     /// Connections opened a second
     #[arg(long, default_value_t = 2_000, value_name = "PER_SECOND")]
     pub connect_rate: u32,
+    /// Between two looks at the schedule, at least; what has become due meanwhile is sent together. On a host with dozens of
+    /// machines, waking each of them every millisecond costs more than the requests
+    #[arg(long, default_value = "1ms", value_parser = humantime::parse_duration)]
+    pub pace: Duration,
     /// Addresses to connect from, separated by commas; `auto`: on loopback, enough of 127.64.0.0/10
     #[arg(long, default_value = "auto", value_name = "LIST|auto")]
     pub source_addresses: SourcePolicy,
@@ -166,6 +170,7 @@ pub struct MachineConfig {
     pub http: SocketAddr,
     pub journal: Option<PathBuf>,
     pub connect_rate: u32,
+    pub pace: Duration,
     pub sources: Sources,
     pub campaign: u32,
     pub clock_budget: Duration,
@@ -201,6 +206,9 @@ impl TryFrom<MachineArgs> for MachineConfig {
         if args.connect_rate == 0 {
             return Err(range("connect-rate", "0", "at least 1"));
         }
+        if args.pace > Duration::from_secs(1) {
+            return Err(range("pace", &humantime::format_duration(args.pace).to_string(), "at most 1s"));
+        }
         if args.token_ttl < Duration::from_secs(1) {
             return Err(range("token-ttl", &humantime::format_duration(args.token_ttl).to_string(), "at least 1s"));
         }
@@ -223,6 +231,7 @@ impl TryFrom<MachineArgs> for MachineConfig {
             http: args.http,
             journal: args.journal,
             connect_rate: args.connect_rate,
+            pace: args.pace,
             sources: Sources::new(&args.source_addresses, args.server.ip(), first.into(), users)?,
             campaign: args.campaign,
             clock_budget: args.clock_budget,

@@ -1,5 +1,5 @@
-//! The one timer of a machine: walks the schedule and sends what is due. A timer of the runtime has a granularity of a
-//! millisecond, so at each wake everything due by then is sent.
+//! The one timer of a machine: walks the schedule and sends what is due. It looks at the schedule every `--pace` at most, and
+//! a timer of the runtime has a granularity of a millisecond; so at each wake everything due by then is sent.
 
 use std::rc::Rc;
 
@@ -21,7 +21,8 @@ pub async fn walk(shared: Rc<Shared>) {
         }
         match next_wake(&shared) {
             Some(wake) => {
-                let wake = Instant::from_std(shared.clock.instant(wake));
+                let paced = Instant::now() + shared.config.pace;
+                let wake = Instant::from_std(shared.clock.instant(wake)).max(paced);
                 tokio::select! {
                     () = sleep_until(wake) => {}
                     () = shared.schedule_changed.notified() => {}

@@ -227,6 +227,7 @@ pub fn config(server: SocketAddr, ask: Ask, ntp: String, journal: Option<PathBuf
         http: "127.0.0.1:0".parse().unwrap(),
         journal,
         connect_rate: 5_000,
+        pace: Duration::from_millis(1),
         sources: Sources::new(&SourcePolicy::Auto, server.ip(), ask.users.first.into(), users).unwrap(),
         campaign: 0,
         clock_budget: Duration::from_millis(500),

@@ -1,0 +1,99 @@
+# Shared by scripts/demo and scripts/million: one run of monitor, server and fleet, with everything ended and removed on
+# every exit. Sourced from the project's root, with `set -euo pipefail`.
+
+inside=()          # what precedes each command, where it runs elsewhere: `ip netns exec NAME`
+server_options=()  # more options of the server
+fleet_options=()   # more options of the fleet
+pids=()
+bin=${CARGO_TARGET_DIR:-target}/release
+run=recordings/$(date -u +%Y%m%dT%H%M%SZ)
+work=$(mktemp -d)
+
+usage() { sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"; }
+
+# Reads `--name VALUE` for each given name into the variable of that name; --summary takes a file, all others a number.
+options() {
+    local known=" $1 "
+    shift
+    while [ $# -gt 0 ]; do
+        local name=${1#--}
+        case "$1" in
+            -h | --help) usage; exit 0 ;;
+            --*) [[ "$known" == *" $name "* ]] || { echo "$0: unknown option '$1' (see --help)" >&2; exit 2; } ;;
+            *) echo "$0: unexpected argument '$1' (see --help)" >&2; exit 2 ;;
+        esac
+        [ $# -ge 2 ] || { echo "$0: $1 wants a value" >&2; exit 2; }
+        if [ "$name" != summary ] && ! [[ "$2" =~ ^[1-9][0-9]{0,8}$ ]]; then
+            echo "$0: $1 wants a number from 1 on, not '$2'" >&2
+            exit 2
+        fi
+        # A relative file is meant from where the script was called.
+        case "$1$2" in --summary/*) ;; --summary*) set -- "$1" "$OLDPWD/$2" "${@:3}" ;; esac
+        printf -v "$name" '%s' "$2"
+        shift 2
+    done
+}
+
+# Ends what this script started, newest first, and waits for it.
+stop() {
+    local index
+    for ((index = ${#pids[@]} - 1; index >= 0; index--)); do
+        kill -TERM "${pids[$index]}" 2>/dev/null || true
+        wait "${pids[$index]}" 2>/dev/null || true
+    done
+    pids=()
+}
+
+# Waits for a file that process $2 writes once it serves; its log is $3.
+ready() {
+    until [ -e "$1" ]; do
+        kill -0 "$2" 2>/dev/null || { cat "$3" >&2; exit 1; }
+        sleep 0.05
+    done
+}
+
+field() { sed -n "s/.*\"$2\":\"\([^\"]*\)\".*/\1/p" "$1"; }
+
+# The whole run: $1 users on $2 machines through the phases $3. Sets `status`.
+experiment() {
+    local users=$1 machines=$2 phases=$3 view monitor server
+    (umask 077 && "$bin/hongbao-server" secret >"$work/secret")
+    export HONGBAO_SECRET_FILE=$work/secret
+
+    # On a terminal the monitor draws the run live, and the fleet's own words follow when it is over.
+    if [ -t 1 ]; then exec 3>&1 4>"$work/fleet.log"; view=table; else exec 3>"$work/monitor.out" 4>&1; view=none; fi
+    "${inside[@]}" "$bin/hongbao-monitor" --listen 127.0.0.1:0 --http 127.0.0.1:0 --record "$run" --view "$view" \
+        --expect-balanced --ready-file "$work/monitor.json" >&3 2>"$work/monitor.log" &
+    monitor=$!
+    pids+=("$monitor")
+    ready "$work/monitor.json" "$monitor" "$work/monitor.log"
+
+    "${inside[@]}" "$bin/hongbao-server" --listen 127.0.0.1:0 --admin 127.0.0.1:0 --ledger "$run/hongbao.ledger" \
+        --monitor "$(field "$work/monitor.json" ingest)" --ready-file "$work/server.json" "${server_options[@]}" \
+        >"$run/server.log" 2>&1 &
+    server=$!
+    pids+=("$server")
+    ready "$work/server.json" "$server" "$run/server.log"
+    echo "live figures: ${inside[*]} curl http://$(field "$work/monitor.json" http)/api/v1/latest"
+
+    status=0
+    "${inside[@]}" "$bin/hongbao-sim" fleet --users "$users" --machines "$machines" \
+        --server "$(field "$work/server.json" listen)" --admin "http://$(field "$work/server.json" admin)" \
+        --monitor "$(field "$work/monitor.json" ingest)" --phases "$phases" --rain 200 \
+        --journal-dir "$run/journals" --summary "$run/summary.json" "${fleet_options[@]}" >&4 2>&4 || status=$?
+
+    kill -TERM "$server"
+    wait "$server" || { echo "the server did not stop in order (exit code $?): $run/server.log" >&2; status=1; }
+    kill -TERM "$monitor"
+    wait "$monitor" || { echo "the monitor's books do not agree (exit code $?)" >&2; status=1; }
+    pids=()
+    if [ -t 1 ]; then cat "$work/fleet.log"; else sed -n '/┌/,/agree/p' "$work/monitor.out"; fi
+    grep -v INFO "$work/monitor.log" || true
+
+    echo
+    local journals=() journal
+    for journal in "$run"/journals/*.csv; do journals+=(--journal "$journal"); done
+    "$bin/hongbao-server" audit --ledger "$run/hongbao.ledger" "${journals[@]}" || status=1
+    [ -z "${summary:-}" ] || cp "$run/summary.json" "$summary"
+    echo "recording, journals and ledger: $run"
+}
