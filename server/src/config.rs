@@ -204,6 +204,8 @@ pub struct Config {
     pub sets: u32,
     #[allow(missing_docs)]
     pub set_capacity: u32,
+    /// Connections to be carried: --connections, else what the SETs have room for.
+    pub connections: u64,
     /// `None`: no limit.
     pub max_qps: Option<NonZeroU32>,
     #[allow(missing_docs)]
@@ -343,6 +345,7 @@ impl Settings {
             shards,
             sets,
             set_capacity,
+            connections: if connections > 0 { connections } else { u64::from(sets) * u64::from(set_capacity) },
             max_qps: NonZeroU32::new(self.max_qps.unwrap_or(0)),
             max_connection_qps,
             login_seconds,

@@ -9,6 +9,7 @@ pub mod config;
 pub mod descriptors;
 pub mod ends;
 pub mod generator;
+pub mod host;
 pub mod ledger;
 pub mod limits;
 pub mod node;

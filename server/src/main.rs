@@ -1,7 +1,7 @@
 //! The command line: serve, or one of the small tools beside it.
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,8 +10,10 @@ use hongbao_monitor::credentials::{load_secret, unix_seconds};
 use hongbao_proto::UserId;
 use hongbao_proto::token::{Audience, Signer};
 use hongbao_server::config::{LogFormat, Settings};
+use hongbao_server::host::{self, Change, HostFacts, Verdict, Wanted};
 use hongbao_server::ledger::audit::{audit, audit_journals};
 use hongbao_server::node::{Node, Stopped};
+use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -68,6 +70,25 @@ enum Tool {
         #[arg(long)]
         json: bool,
     },
+    /// Say what this host carries and which of its limits binds first; exit code 1 if that is too few connections
+    Check {
+        /// Connections wanted
+        #[arg(long, value_name = "N", default_value_t = host::CONNECTIONS,
+              value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+        connections: u64,
+        /// The fleet runs on this host as well: both ends of each connection are here
+        #[arg(long)]
+        with_fleet: bool,
+        /// Port that the server listens on
+        #[arg(long, default_value_t = host::PORT)]
+        port: u16,
+        /// Raise kernel settings that are too low, until the next boot; none is ever lowered
+        #[arg(long)]
+        fix: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -84,6 +105,8 @@ enum Purpose {
 const EXIT_USAGE: u8 = 2;
 /// An imbalance was found.
 const EXIT_UNBALANCED: u8 = 1;
+/// This host does not carry the connections wanted.
+const EXIT_TOO_SMALL: u8 = 1;
 /// Stopped, but not everything ran dry in time.
 const EXIT_CUT_SHORT: u8 = 3;
 
@@ -94,6 +117,9 @@ fn main() -> ExitCode {
         Some(Tool::Secret) => secret(),
         Some(Tool::Token { secret_file, purpose, subject, ttl }) => token(secret_file, purpose, &subject, ttl),
         Some(Tool::Audit { ledger, journals, json }) => run_audit(&ledger, &journals, json),
+        Some(Tool::Check { connections, with_fleet, port, fix, json }) => {
+            check(&Wanted { fleet_here: with_fleet, port, ..Wanted::connections(connections) }, fix, json)
+        }
     };
     match result {
         Ok(code) => code,
@@ -167,7 +193,7 @@ fn token(secret_file: Option<PathBuf>, purpose: Purpose, subject: &str, ttl: Dur
     Ok(ExitCode::SUCCESS)
 }
 
-fn run_audit(ledger: &std::path::Path, journals: &[PathBuf], json: bool) -> anyhow::Result<ExitCode> {
+fn run_audit(ledger: &Path, journals: &[PathBuf], json: bool) -> anyhow::Result<ExitCode> {
     let report = if journals.is_empty() { audit(ledger)? } else { audit_journals(ledger, journals)? };
     let mut out = std::io::stdout();
     if json {
@@ -176,4 +202,36 @@ fn run_audit(ledger: &std::path::Path, journals: &[PathBuf], json: bool) -> anyh
         writeln!(out, "{report}")?;
     }
     Ok(if report.is_balanced() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_UNBALANCED) })
+}
+
+/// What `check` prints as JSON.
+#[derive(Serialize)]
+struct Checked {
+    #[serde(flatten)]
+    verdict: Verdict,
+    /// What `--fix` did.
+    changes: Vec<Change>,
+}
+
+fn check(wanted: &Wanted, fix: bool, json: bool) -> anyhow::Result<ExitCode> {
+    let mut verdict = Verdict::of(&HostFacts::read(), wanted);
+    let mut changes = Vec::new();
+    if fix {
+        changes = host::mend(Path::new("/proc/sys"), &verdict.findings);
+        verdict = Verdict::of(&HostFacts::read(), wanted);
+    }
+    let fits = verdict.fits;
+    let mut out = std::io::stdout();
+    if json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&Checked { verdict, changes })?)?;
+    } else {
+        for change in &changes {
+            writeln!(out, "{change}")?;
+        }
+        if fix && changes.is_empty() {
+            writeln!(out, "nothing to raise")?;
+        }
+        writeln!(out, "{}{verdict}", if fix { "\n" } else { "" })?;
+    }
+    Ok(if fits { ExitCode::SUCCESS } else { ExitCode::from(EXIT_TOO_SMALL) })
 }

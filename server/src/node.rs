@@ -17,6 +17,7 @@ use crate::admission::{Gate, Rate};
 use crate::config::Config;
 use crate::descriptors;
 use crate::generator::{Command, Generator};
+use crate::host::{HostFacts, Shards, Verdict, Wanted};
 use crate::ledger::audit::audit;
 use crate::ledger::sqlite::SqliteLedger;
 use crate::ledger::{Ledger, LedgerError, writer};
@@ -125,7 +126,7 @@ impl Node {
         let ledger_error = |source| StartError::Ledger { path: config.ledger.clone(), source };
         let mut ledger = SqliteLedger::open(&config.ledger).map_err(ledger_error)?;
         let campaigns = unfinished(&mut ledger).map_err(ledger_error)?;
-        say_what_binds(&config, limit);
+        say_what_binds(&config, address.port());
 
         let (ledger, ledger_status, ledger_thread) = writer::spawn(Box::new(ledger), wall);
         let (stock_sender, stock_reports) = mpsc::channel::<StockReport>(limits::GENERATOR_QUEUE_MAX);
@@ -377,21 +378,17 @@ fn serve_shards(
         .collect()
 }
 
-/// Says which limit binds the number of connections.
-fn say_what_binds(config: &Config, limit: u64) {
-    let configured = u64::from(config.sets) * u64::from(config.set_capacity);
-    let tables = if config.private_tables { u64::from(config.shards) } else { 1 };
-    let room = descriptors::room(limit, config.shards) * tables;
-    if room < configured {
-        tracing::warn!(
-            connections = room,
-            configured,
-            nofile = limit,
-            tables,
-            "nofile binds: raise `ulimit -n`, or give --connections, to carry what --sets and --set-capacity allow"
-        );
+/// Says in one line whether this host carries the connections asked for, or which of its limits binds first.
+fn say_what_binds(config: &Config, port: u16) {
+    let shards = Shards::Fixed { count: config.shards, private: config.private_tables };
+    let wanted = Wanted { port, shards, ..Wanted::connections(config.connections) };
+    let verdict = Verdict::of(&HostFacts::read(), &wanted);
+    let (wanted, host, binds) = (verdict.connections, verdict.carries, verdict.binds);
+    if verdict.fits {
+        tracing::info!(wanted, host, "this host carries the connections wanted; {binds} would bind first");
     } else {
-        tracing::info!(connections = configured, nofile = limit, tables, "--sets and --set-capacity bind");
+        let mend = verdict.command().unwrap_or_default();
+        tracing::warn!(wanted, host, mend, "{binds} binds: this host carries fewer connections than wanted");
     }
 }
 

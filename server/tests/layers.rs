@@ -22,6 +22,7 @@ const LAYERS: [(&str, &[&str]); 4] = [
             "config",
             "admission",
             "ends",
+            "host",
             "descriptors",
             "limits",
         ],

@@ -4,6 +4,7 @@
 
 mod admin;
 mod campaigns;
+mod check;
 mod crowds;
 mod fleet_kills;
 mod framing;

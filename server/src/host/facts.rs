@@ -1,0 +1,276 @@
+//! Reads a host's limits. What this kernel does not have, or does not show to us, is `None` and goes unjudged.
+
+use std::fs;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use nix::sys::resource::{Resource, getrlimit};
+
+/// A limit with what is taken of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quota {
+    /// The limit.
+    pub max: u64,
+    /// What is taken already.
+    pub used: u64,
+}
+
+impl Quota {
+    /// What is left.
+    pub fn room(self) -> u64 {
+        self.max.saturating_sub(self.used)
+    }
+}
+
+/// Limits of a host, as plain values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostFacts {
+    /// Cores that this process may use.
+    pub cores: u32,
+    /// RLIMIT_NOFILE, soft.
+    pub nofile_soft: u64,
+    /// RLIMIT_NOFILE, hard.
+    pub nofile_hard: u64,
+    /// `fs.nr_open`: what RLIMIT_NOFILE can be raised to.
+    pub nr_open: Option<u64>,
+    /// `fs.file-max`, with the files open on the host.
+    pub file_max: Option<Quota>,
+    /// `net.core.somaxconn`.
+    pub somaxconn: Option<u64>,
+    /// `net.ipv4.tcp_max_syn_backlog`.
+    pub syn_backlog: Option<u64>,
+    /// `net.ipv4.tcp_mem`, pages: low, pressure, max.
+    pub tcp_mem: Option<[u64; 3]>,
+    /// `net.ipv4.tcp_ehash_entries`; below 0: the table of the parent namespace, of that size.
+    pub ehash_entries: Option<i64>,
+    /// `net.ipv4.tcp_child_ehash_entries`; 0: new namespaces share the table.
+    pub child_ehash_entries: Option<u64>,
+    /// `net.netfilter.nf_conntrack_max`, with the flows tracked now; `None` where the module is not loaded.
+    pub conntrack: Option<Quota>,
+    /// `net.ipv4.tcp_max_tw_buckets`.
+    pub tw_buckets: Option<u64>,
+    /// `net.ipv4.ip_local_port_range`.
+    pub port_range: Option<(u16, u16)>,
+    /// `net.ipv4.ip_local_reserved_ports`.
+    pub reserved_ports: Vec<RangeInclusive<u16>>,
+    /// Bytes that can be had without swapping.
+    pub memory_available: Option<u64>,
+    /// Bytes; the tightest of our control group and those above it.
+    pub cgroup_memory: Option<Quota>,
+    /// Threads; likewise.
+    pub cgroup_pids: Option<Quota>,
+}
+
+impl HostFacts {
+    /// The host that we run on.
+    pub fn read() -> Self {
+        let nofile = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1_024, 1_024));
+        Self::read_below(Path::new("/"), nofile)
+    }
+
+    /// Reads `proc` and `sys` below `root`, with the soft and the hard limit of descriptors.
+    pub fn read_below(root: &Path, (nofile_soft, nofile_hard): (u64, u64)) -> Self {
+        let sysctl = Sysctl(root.join("proc/sys"));
+        let cgroups = Cgroups::read(root);
+        Self {
+            cores: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
+            nofile_soft,
+            nofile_hard,
+            nr_open: sysctl.one("fs/nr_open"),
+            file_max: sysctl.one("fs/file-max").map(|max| Quota { max, used: sysctl.one("fs/file-nr").unwrap_or(0) }),
+            somaxconn: sysctl.one("net/core/somaxconn"),
+            syn_backlog: sysctl.one("net/ipv4/tcp_max_syn_backlog"),
+            tcp_mem: sysctl.all("net/ipv4/tcp_mem").and_then(|pages| pages.try_into().ok()),
+            ehash_entries: sysctl.one("net/ipv4/tcp_ehash_entries"),
+            child_ehash_entries: sysctl.one("net/ipv4/tcp_child_ehash_entries"),
+            conntrack: sysctl
+                .one("net/netfilter/nf_conntrack_max")
+                .map(|max| Quota { max, used: sysctl.one("net/netfilter/nf_conntrack_count").unwrap_or(0) }),
+            tw_buckets: sysctl.one("net/ipv4/tcp_max_tw_buckets"),
+            port_range: sysctl.all("net/ipv4/ip_local_port_range").and_then(|ports| match ports[..] {
+                [low, high] => Some((low, high)),
+                _ => None,
+            }),
+            reserved_ports: port_list(&sysctl.text("net/ipv4/ip_local_reserved_ports").unwrap_or_default()),
+            memory_available: fs::read_to_string(root.join("proc/meminfo"))
+                .ok()
+                .and_then(|text| field(&text, "MemAvailable:"))
+                .map(|kib| kib * 1_024),
+            cgroup_memory: cgroups.memory(),
+            cgroup_pids: cgroups.pids(),
+        }
+    }
+}
+
+/// The folder of kernel settings.
+struct Sysctl(PathBuf);
+
+impl Sysctl {
+    fn text(&self, key: &str) -> Option<String> {
+        fs::read_to_string(self.0.join(key)).ok()
+    }
+
+    fn all<T: FromStr>(&self, key: &str) -> Option<Vec<T>> {
+        self.text(key)?.split_ascii_whitespace().map(|value| value.parse().ok()).collect()
+    }
+
+    /// The first value where there are several.
+    fn one<T: FromStr>(&self, key: &str) -> Option<T> {
+        self.text(key)?.split_ascii_whitespace().next()?.parse().ok()
+    }
+}
+
+/// The number that follows `name` at the start of a line.
+fn field(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.split_ascii_whitespace().next()?.parse().ok())
+}
+
+/// Ports as the kernel lists them: `80,7400-7404`.
+fn port_list(text: &str) -> Vec<RangeInclusive<u16>> {
+    let range = |part: &str| {
+        let (low, high) = part.split_once('-').unwrap_or((part, part));
+        Some(low.parse().ok()?..=high.parse().ok()?)
+    };
+    text.trim().split(',').filter_map(range).collect()
+}
+
+/// The control groups that bind us, of either version, from ours upwards.
+struct Cgroups {
+    memory: Vec<PathBuf>,
+    pids: Vec<PathBuf>,
+}
+
+impl Cgroups {
+    fn read(root: &Path) -> Self {
+        let mut groups = Self { memory: Vec::new(), pids: Vec::new() };
+        let mounted = root.join("sys/fs/cgroup");
+        let text = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
+        for line in text.lines() {
+            let mut parts = line.splitn(3, ':').skip(1);
+            let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
+            if controllers.is_empty() {
+                // Version 2: one tree for all controllers, mounted aside where version 1 is in use as well.
+                let aside = mounted.join("unified");
+                let tree = upwards(if aside.is_dir() { &aside } else { &mounted }, path);
+                groups.memory.extend(tree.clone());
+                groups.pids.extend(tree);
+            }
+            for controller in controllers.split(',') {
+                match controller {
+                    "memory" => groups.memory.extend(upwards(&mounted.join(controller), path)),
+                    "pids" => groups.pids.extend(upwards(&mounted.join(controller), path)),
+                    _ => {}
+                }
+            }
+        }
+        groups
+    }
+
+    fn memory(&self) -> Option<Quota> {
+        let quotas = self.memory.iter().filter_map(|group| {
+            let quota = quota(group, "memory.max", "memory.current")
+                .or_else(|| quota(group, "memory.limit_in_bytes", "memory.usage_in_bytes"))?;
+            // Cached files make room when it is asked for.
+            let cached = fs::read_to_string(group.join("memory.stat"))
+                .ok()
+                .and_then(|text| field(&text, "total_inactive_file ").or_else(|| field(&text, "inactive_file ")))
+                .unwrap_or(0);
+            Some(Quota { used: quota.used.saturating_sub(cached), ..quota })
+        });
+        quotas.min_by_key(|quota| quota.room())
+    }
+
+    fn pids(&self) -> Option<Quota> {
+        let quotas = self.pids.iter().filter_map(|group| quota(group, "pids.max", "pids.current"));
+        quotas.min_by_key(|quota| quota.room())
+    }
+}
+
+/// The folder of a group and of all above it. Those that a container does not see have no files and bind nothing here.
+fn upwards(tree: &Path, path: &str) -> Vec<PathBuf> {
+    let path = Path::new(path.trim_start_matches('/'));
+    path.ancestors().filter(|path| !path.starts_with("..")).map(|path| tree.join(path)).collect()
+}
+
+/// What version 1 says for "no limit" is the greatest number of whole pages.
+const CGROUP_UNLIMITED: u64 = 1 << 62;
+
+fn quota(group: &Path, max: &str, used: &str) -> Option<Quota> {
+    // "max" is no number, and no limit.
+    let number = |file: &str| fs::read_to_string(group.join(file)).ok()?.trim().parse::<u64>().ok();
+    let max = number(max).filter(|max| *max < CGROUP_UNLIMITED)?;
+    Some(Quota { max, used: number(used).unwrap_or(0) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(files: &[(&str, &str)]) -> HostFacts {
+        let root = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        HostFacts::read_below(root.path(), (1_024, 20_000))
+    }
+
+    #[test]
+    fn settings_are_read_as_the_kernel_writes_them() {
+        let facts = host(&[
+            ("proc/sys/fs/file-max", "2466170\n"),
+            ("proc/sys/fs/file-nr", "343\t0\t2466170\n"),
+            ("proc/sys/net/ipv4/tcp_mem", "287898\t383867\t575796\n"),
+            ("proc/sys/net/ipv4/tcp_ehash_entries", "-262144\n"),
+            ("proc/sys/net/ipv4/ip_local_port_range", "32768\t60999\n"),
+            ("proc/sys/net/ipv4/ip_local_reserved_ports", "80,7400-7404\n"),
+            ("proc/meminfo", "MemTotal:       24684084 kB\nMemAvailable:   24327832 kB\n"),
+        ]);
+        assert_eq!(facts.file_max, Some(Quota { max: 2_466_170, used: 343 }));
+        assert_eq!(facts.tcp_mem, Some([287_898, 383_867, 575_796]));
+        assert_eq!(facts.ehash_entries, Some(-262_144));
+        assert_eq!(facts.port_range, Some((32_768, 60_999)));
+        assert_eq!(facts.reserved_ports, [80..=80, 7_400..=7_404]);
+        assert_eq!(facts.memory_available, Some(24_327_832 * 1_024));
+        assert_eq!((facts.nofile_soft, facts.nofile_hard), (1_024, 20_000));
+    }
+
+    #[test]
+    fn what_a_host_does_not_have_is_none() {
+        let facts = host(&[]);
+        assert_eq!((facts.somaxconn, facts.conntrack, facts.ehash_entries), (None, None, None));
+        assert_eq!((facts.cgroup_memory, facts.cgroup_pids, facts.memory_available), (None, None, None));
+    }
+
+    #[test]
+    fn the_tightest_group_above_us_counts_and_its_cached_files_are_no_use_of_it() {
+        let facts = host(&[
+            ("proc/self/cgroup", "0::/outer/inner\n"),
+            ("sys/fs/cgroup/outer/inner/memory.max", "max\n"),
+            ("sys/fs/cgroup/outer/inner/pids.max", "100\n"),
+            ("sys/fs/cgroup/outer/inner/pids.current", "10\n"),
+            ("sys/fs/cgroup/outer/memory.max", "1000000\n"),
+            ("sys/fs/cgroup/outer/memory.current", "600000\n"),
+            ("sys/fs/cgroup/outer/memory.stat", "anon 100000\ninactive_file 500000\n"),
+            ("sys/fs/cgroup/outer/pids.max", "50\n"),
+            ("sys/fs/cgroup/outer/pids.current", "10\n"),
+        ]);
+        assert_eq!(facts.cgroup_memory, Some(Quota { max: 1_000_000, used: 100_000 }));
+        assert_eq!(facts.cgroup_pids, Some(Quota { max: 50, used: 10 }));
+    }
+
+    #[test]
+    fn groups_of_the_first_version_are_read_as_well() {
+        let facts = host(&[
+            ("proc/self/cgroup", "8:pids:/\n4:memory:/job\n0::/\n"),
+            ("sys/fs/cgroup/memory/job/memory.limit_in_bytes", "4000\n"),
+            ("sys/fs/cgroup/memory/job/memory.usage_in_bytes", "1000\n"),
+            ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"),
+            ("sys/fs/cgroup/pids/pids.max", "max\n"),
+        ]);
+        assert_eq!(facts.cgroup_memory, Some(Quota { max: 4_000, used: 1_000 }));
+        assert_eq!(facts.cgroup_pids, None);
+    }
+}
