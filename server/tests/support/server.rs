@@ -101,7 +101,9 @@ impl Server {
         let ready: Value = serde_json::from_str(&text).unwrap();
         let address = |key: &str| ready[key].as_str().unwrap().parse().unwrap();
         (self.listen, self.admin) = (address("listen"), address("admin"));
-        self.http = blocking::Client::builder().timeout(Duration::from_secs(20)).build().unwrap();
+        // A connection that the surface closes after an answer must not be taken for the next request.
+        self.http =
+            blocking::Client::builder().pool_max_idle_per_host(0).timeout(Duration::from_secs(20)).build().unwrap();
     }
 
     // ---- The process
