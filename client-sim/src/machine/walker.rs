@@ -2,11 +2,15 @@
 //! a timer of the runtime has a granularity of a millisecond; so at each wake everything due by then is sent.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
 use crate::limits::{SEND_BATCH, SENDS_PER_CLOCK_READ};
 use crate::machine::shared::Shared;
+
+/// What a timer of the runtime is rounded up to.
+const TIMER_GRANULARITY: Duration = Duration::from_millis(1);
 
 /// Nanoseconds until a socket that refused bytes is tried again.
 const RETRY_NANOS: u64 = 1_000_000;
@@ -21,7 +25,8 @@ pub async fn walk(shared: Rc<Shared>) {
         }
         match next_wake(&shared) {
             Some(wake) => {
-                let paced = Instant::now() + shared.config.pace;
+                // The timer adds up to its own granularity.
+                let paced = Instant::now() + shared.config.pace.saturating_sub(TIMER_GRANULARITY);
                 let wake = Instant::from_std(shared.clock.instant(wake)).max(paced);
                 tokio::select! {
                     () = sleep_until(wake) => {}
