@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use hongbao_sim::descriptors;
 use hongbao_sim::fleet::{self, plan::FleetArgs, plan::Plan};
 use hongbao_sim::machine::{self, config::MachineArgs, config::MachineConfig};
 use hongbao_sim::results::Ready;
@@ -61,12 +62,13 @@ fn run_machine(args: MachineArgs) -> ExitCode {
     };
     let name = config.name.clone();
     let ready = |address: std::net::SocketAddr| print_line(&Ready { http: address.to_string() });
-    match machine::run(config, ready, told_to_end()) {
-        Ok(results) => {
+    match descriptors::on_a_private_table("machine", || machine::run(config, ready, told_to_end())) {
+        Ok(Ok(results)) => {
             print_line(&results.totals);
             ExitCode::SUCCESS
         }
-        Err(error) => fail(&name, error),
+        Ok(Err(error)) => fail(&name, error),
+        Err(error) => fail("a thread with a descriptor table of its own", error),
     }
 }
 
