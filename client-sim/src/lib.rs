@@ -1,6 +1,8 @@
 //! The simulated fleet. [`machine`] is one client host with its users; [`fleet`] starts several, gives them one schedule and
 //! judges what they saw. What they share lies below: the schedule, the clock, the shapes of their conversation.
 
+#![forbid(unsafe_code)]
+
 pub mod backoff;
 pub mod clock;
 pub mod descriptors;

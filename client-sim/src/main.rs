@@ -1,5 +1,7 @@
 //! `hongbao-sim`: one machine of simulated users, or a fleet of them on this host.
 
+#![forbid(unsafe_code)]
+
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 

@@ -3,6 +3,8 @@
 //! The reporting half ([`report`], [`http`], [`credentials`]) is embedded in every server and fleet machine. The dashboard
 //! half is what `hongbao-monitor` runs. Both speak `hongbao.report.v1`.
 
+#![forbid(unsafe_code)]
+
 pub mod credentials;
 pub mod dashboard;
 pub mod http;

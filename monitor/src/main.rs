@@ -1,5 +1,7 @@
 //! `hongbao-monitor`: see `--help`.
 
+#![forbid(unsafe_code)]
+
 use std::fs::File;
 use std::io::IsTerminal;
 use std::process::ExitCode;

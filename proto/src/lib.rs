@@ -2,6 +2,8 @@
 //!
 //! Nothing here does I/O or knows a runtime; every function is a plain function over bytes and values.
 
+#![forbid(unsafe_code)]
+
 pub mod frame;
 pub mod id;
 pub mod limits;

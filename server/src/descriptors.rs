@@ -14,13 +14,20 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::SigSet;
 use serde::Deserialize;
 
-/// Descriptors of a table that are no connections, whatever the number of shards: standard streams, ledger, admin surface,
-/// reports, listener, a spare one.
-const FIXED: u64 = 64;
+use crate::limits;
 
-/// Descriptors of every table for each shard: its runtime's epoll, wake-up and signal descriptors, and the copies of what was
-/// open when the table was unshared.
-const PER_SHARD: u64 = 6;
+/// What a table holds besides connections.
+pub const TABLES: hongbao_sysctl::Tables = hongbao_sysctl::Tables {
+    // Standard streams, ledger, admin surface, reports, listener, a spare one.
+    fixed: 64,
+    // A shard's epoll, wake-up and signal descriptors, and the copies of what was open when the table was unshared.
+    per_shard: 6,
+    shards_max: SHARDS_MAX,
+};
+
+/// A shard has at least one SET.
+#[allow(clippy::cast_possible_truncation)]
+const SHARDS_MAX: u32 = limits::SETS_MAX as u32;
 
 /// Whether shards share the process's table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
@@ -50,16 +57,12 @@ pub fn raise_limit() -> u64 {
 
 /// Connections that a table of `limit` descriptors has room for.
 pub fn room(limit: u64, shards: u32) -> u64 {
-    limit.saturating_sub(FIXED + PER_SHARD * u64::from(shards))
+    TABLES.room(limit, shards)
 }
-
-/// How full tables may get on average, in sixteenths: the kernel spreads peers over the shards' listeners by a hash, and none
-/// should have to close its listener while others have room.
-const FILL: u64 = 15;
 
 /// The fewest shards, from `cores` up to `most`, whose private tables of `limit` descriptors carry `connections`.
 pub fn shards_for(connections: u64, limit: u64, cores: u32, most: u32) -> Option<u32> {
-    (cores..=most).find(|shards| room(limit, *shards) * u64::from(*shards) / 16 * FILL >= connections)
+    TABLES.shards_for(connections, limit, cores, most)
 }
 
 /// Gives the calling thread a table of its own, a copy of the one it shared.
@@ -74,23 +77,7 @@ pub fn block_signals() -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-
-    proptest! {
-        #[test]
-        fn the_chosen_shards_carry_the_connections_and_one_fewer_would_not(connections in 0u64..2_000_000, limit in 256u64..1_100_000, cores in 1u32..64) {
-            let carried = |shards: u32| room(limit, shards) * u64::from(shards) / 16 * FILL;
-            match shards_for(connections, limit, cores, 1_024) {
-                Some(shards) => {
-                    prop_assert!(carried(shards) >= connections);
-                    prop_assert!(shards == cores || carried(shards - 1) < connections);
-                }
-                None => prop_assert!((cores..=1_024).all(|shards| carried(shards) < connections)),
-            }
-        }
-    }
 
     #[test]
     fn a_million_connections_need_55_tables_of_20000() {

@@ -2,6 +2,8 @@
 //!
 //! A request's way, downwards: `shard::reader` → `shard::set` → `stock` → `ledger::writer` → `ledger::sqlite`.
 
+#![forbid(unsafe_code)]
+
 pub mod admin;
 pub mod admission;
 pub mod campaign;

@@ -1,5 +1,7 @@
 //! The command line: serve, or one of the small tools beside it.
 
+#![forbid(unsafe_code)]
+
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,9 +12,10 @@ use hongbao_monitor::credentials::{load_secret, unix_seconds};
 use hongbao_proto::UserId;
 use hongbao_proto::token::{Audience, Signer};
 use hongbao_server::config::{LogFormat, Settings};
-use hongbao_server::host::{self, Change, HostFacts, Verdict, Wanted};
+use hongbao_server::host;
 use hongbao_server::ledger::audit::{audit, audit_journals};
 use hongbao_server::node::{Node, Stopped};
+use hongbao_sysctl::{Change, HostFacts, Verdict, Wanted, mend};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -118,7 +121,7 @@ fn main() -> ExitCode {
         Some(Tool::Token { secret_file, purpose, subject, ttl }) => token(secret_file, purpose, &subject, ttl),
         Some(Tool::Audit { ledger, journals, json }) => run_audit(&ledger, &journals, json),
         Some(Tool::Check { connections, with_fleet, port, fix, json }) => {
-            check(&Wanted { fleet_here: with_fleet, port, ..Wanted::connections(connections) }, fix, json)
+            check(&Wanted { fleet_here: with_fleet, port, ..host::wanted(connections) }, fix, json)
         }
     };
     match result {
@@ -217,7 +220,7 @@ fn check(wanted: &Wanted, fix: bool, json: bool) -> anyhow::Result<ExitCode> {
     let mut verdict = Verdict::of(&HostFacts::read(), wanted);
     let mut changes = Vec::new();
     if fix {
-        changes = host::mend(Path::new("/proc/sys"), &verdict.findings);
+        changes = mend(Path::new("/proc/sys"), &verdict.findings);
         verdict = Verdict::of(&HostFacts::read(), wanted);
     }
     let fits = verdict.fits;

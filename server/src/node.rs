@@ -10,6 +10,7 @@ use hongbao_monitor::credentials::unix_seconds;
 use hongbao_monitor::http;
 use hongbao_monitor::report::{Reporter, ReporterConfig, names::role};
 use hongbao_proto::token::{Audience, Signer, Verifier};
+use hongbao_sysctl::{HostFacts, Shards, Verdict, Wanted};
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::admin::{self, Admin};
@@ -17,7 +18,7 @@ use crate::admission::{Gate, Rate};
 use crate::config::Config;
 use crate::descriptors;
 use crate::generator::{Command, Generator};
-use crate::host::{HostFacts, Shards, Verdict, Wanted};
+use crate::host;
 use crate::ledger::audit::audit;
 use crate::ledger::sqlite::SqliteLedger;
 use crate::ledger::{Ledger, LedgerError, writer};
@@ -381,7 +382,7 @@ fn serve_shards(
 /// Says in one line whether this host carries the connections asked for, or which of its limits binds first.
 fn say_what_binds(config: &Config, port: u16) {
     let shards = Shards::Fixed { count: config.shards, private: config.private_tables };
-    let wanted = Wanted { port, shards, ..Wanted::connections(config.connections) };
+    let wanted = Wanted { port, shards, ..host::wanted(config.connections) };
     let verdict = Verdict::of(&HostFacts::read(), &wanted);
     let (wanted, host, binds) = (verdict.connections, verdict.carries, verdict.binds);
     if verdict.fits {

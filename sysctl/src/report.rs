@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::facts::HostFacts;
-use super::judge::{Finding, Wanted, Weight, judge, thousands};
+use crate::facts::HostFacts;
+use crate::judge::{Finding, Wanted, Weight, judge, thousands};
 
 /// A host held against what is wanted of it.
 #[derive(Debug, Clone, Serialize)]

@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::facts::HostFacts;
-use crate::{descriptors, limits};
+use crate::facts::HostFacts;
+use crate::tables::Tables;
 
 /// Memory of the server for one idle, logged-in connection, bytes; measured: 0.9 to 1.0 KiB.
 pub const SERVER_BYTES: u64 = 1_024;
@@ -42,14 +42,13 @@ pub struct Wanted {
     pub port: u16,
     /// How it spreads connections over descriptor tables.
     pub shards: Shards,
+    /// What its descriptor tables hold.
+    pub tables: Tables,
+    /// The backlog that each shard listens with.
+    pub backlog: u64,
 }
 
 impl Wanted {
-    /// So many connections from other hosts to a server that chooses its shards itself.
-    pub fn connections(connections: u64) -> Self {
-        Self { connections, fleet_here: false, port: super::PORT, shards: Shards::Chosen }
-    }
-
     /// Ends of a connection on this host.
     fn ends(&self) -> u64 {
         if self.fleet_here { 2 } else { 1 }
@@ -200,39 +199,34 @@ pub fn judge(facts: &HostFacts, wanted: &Wanted) -> Vec<Finding> {
     findings.extend(memory(facts, wanted));
     findings.extend(threads(facts, wanted));
     findings.extend(conntrack(facts, wanted));
-    findings.extend(backlogs(facts));
+    findings.extend(backlogs(facts, wanted));
     findings.extend(tcp(facts, wanted));
     findings.extend(port(facts, wanted));
     findings
 }
 
-/// Shards at most, whatever is chosen.
-fn shards_max() -> u32 {
-    u32::try_from(limits::SETS_MAX).unwrap_or(u32::MAX)
-}
-
-/// The most connections for which `descriptors` finds room with at most `most` shards.
-fn carried_by_chosen_shards(limit: u64, cores: u32, most: u32) -> u64 {
+/// The most connections for which there is room with at most `most` shards.
+fn carried_by_chosen_shards(tables: Tables, limit: u64, cores: u32, most: u32) -> u64 {
     if most < cores {
         return 0;
     }
     let (mut fits, mut too_many) = (0, limit * u64::from(most) + 1);
     while too_many - fits > 1 {
         let middle = fits + (too_many - fits) / 2;
-        match descriptors::shards_for(middle, limit, cores, most) {
+        match tables.shards_for(middle, limit, cores, most) {
             Some(_) => fits = middle,
             None => too_many = middle,
         }
     }
-    fits.max(descriptors::room(limit, cores))
+    fits.max(tables.room(limit, cores))
 }
 
 /// The lowest limit of descriptors at which some number of shards carries `connections`.
-fn least_limit(connections: u64, cores: u32) -> u64 {
+fn least_limit(tables: Tables, connections: u64, cores: u32) -> u64 {
     let (mut too_low, mut suffices) = (0, NOFILE_MAX);
     while suffices - too_low > 1 {
         let middle = too_low + (suffices - too_low) / 2;
-        match descriptors::shards_for(connections, middle, cores, shards_max()) {
+        match tables.shards_for(connections, middle, cores, tables.shards_max) {
             Some(_) => suffices = middle,
             None => too_low = middle,
         }
@@ -243,30 +237,30 @@ fn least_limit(connections: u64, cores: u32) -> u64 {
 fn nofile_hard(facts: &HostFacts, wanted: &Wanted) -> Finding {
     let limit = facts.nofile_hard.min(NOFILE_MAX);
     let connections = wanted.connections;
-    let needed_by = |connections: u64, shards: u32| connections + NOFILE_MAX - descriptors::room(NOFILE_MAX, shards);
+    let needed_by = |connections: u64, shards: u32| connections + wanted.tables.besides(shards);
     let (carries, needed, why) = match wanted.shards {
         Shards::Chosen => {
             let one_table = needed_by(connections, facts.cores);
-            let why = match descriptors::shards_for(connections, limit, facts.cores, shards_max()) {
+            let why = match wanted.tables.shards_for(connections, limit, facts.cores, wanted.tables.shards_max) {
                 _ if limit >= one_table => "One descriptor for each connection; one table holds them all.".to_owned(),
                 Some(shards) => format!(
                     "Needs {shards} shards with private tables at this limit; `hongbao-server --connections {connections}` makes them."
                 ),
                 None => format!(
                     "Even {} shards with private tables at this limit hold too few descriptors.",
-                    thousands(shards_max().into())
+                    thousands(wanted.tables.shards_max.into())
                 ),
             };
-            let carries = carried_by_chosen_shards(limit, facts.cores, shards_max());
-            (carries, least_limit(connections, facts.cores).min(one_table), why)
+            let carries = carried_by_chosen_shards(wanted.tables, limit, facts.cores, wanted.tables.shards_max);
+            (carries, least_limit(wanted.tables, connections, facts.cores).min(one_table), why)
         }
         Shards::Fixed { count, private: true } => (
-            descriptors::room(limit, count) * u64::from(count),
+            wanted.tables.room(limit, count) * u64::from(count),
             needed_by(connections.div_ceil(count.max(1).into()), count),
             format!("One descriptor for each connection, in {count} private tables."),
         ),
         Shards::Fixed { count, private: false } => (
-            descriptors::room(limit, count),
+            wanted.tables.room(limit, count),
             needed_by(connections, count),
             "One descriptor for each connection, in one table; with --connections the server makes private ones as needed."
                 .to_owned(),
@@ -315,7 +309,7 @@ fn nofile_soft(facts: &HostFacts) -> Finding {
 fn files(facts: &HostFacts, wanted: &Wanted) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(nr_open) = facts.nr_open {
-        let one_table = wanted.connections + NOFILE_MAX - descriptors::room(NOFILE_MAX, facts.cores);
+        let one_table = wanted.connections + wanted.tables.besides(facts.cores);
         let why = "What `ulimit -Hn` can be raised to; matters only where one table is to hold all connections.";
         findings.push(Finding::sysctl("fs.nr_open", Weight::Informs, nr_open, one_table, why));
     }
@@ -361,15 +355,18 @@ fn memory(facts: &HostFacts, wanted: &Wanted) -> Vec<Finding> {
 fn threads(facts: &HostFacts, wanted: &Wanted) -> Option<Finding> {
     let room = facts.cgroup_pids?.room();
     let limit = facts.nofile_hard.min(NOFILE_MAX);
-    let most = u32::try_from(room.saturating_sub(THREADS_BESIDES)).unwrap_or(u32::MAX).min(shards_max());
+    let most = u32::try_from(room.saturating_sub(THREADS_BESIDES)).unwrap_or(u32::MAX).min(wanted.tables.shards_max);
     let (shards, carries) = match wanted.shards {
         Shards::Fixed { count, .. } => (count, if most >= count { wanted.connections } else { 0 }),
-        Shards::Chosen if wanted.connections <= descriptors::room(limit, facts.cores) => {
-            (facts.cores, carried_by_chosen_shards(limit, facts.cores, most))
+        Shards::Chosen if wanted.connections <= wanted.tables.room(limit, facts.cores) => {
+            (facts.cores, carried_by_chosen_shards(wanted.tables, limit, facts.cores, most))
         }
         Shards::Chosen => (
-            descriptors::shards_for(wanted.connections, limit, facts.cores, shards_max()).unwrap_or(shards_max()),
-            carried_by_chosen_shards(limit, facts.cores, most),
+            wanted
+                .tables
+                .shards_for(wanted.connections, limit, facts.cores, wanted.tables.shards_max)
+                .unwrap_or(wanted.tables.shards_max),
+            carried_by_chosen_shards(wanted.tables, limit, facts.cores, most),
         ),
     };
     let needed = u64::from(shards) + THREADS_BESIDES;
@@ -386,7 +383,7 @@ fn threads(facts: &HostFacts, wanted: &Wanted) -> Option<Finding> {
             format!("systemctl set-property UNIT TasksMax={max}")
         }),
         // With threads for as many shards as there may be, it is not threads that bind.
-        carries: (!enough || wanted.shards == Shards::Chosen && most < shards_max()).then_some(carries),
+        carries: (!enough || wanted.shards == Shards::Chosen && most < wanted.tables.shards_max).then_some(carries),
         raise: None,
     })
 }
@@ -403,8 +400,8 @@ fn conntrack(facts: &HostFacts, wanted: &Wanted) -> Option<Finding> {
     Some(finding.carrying(flows.room()))
 }
 
-fn backlogs(facts: &HostFacts) -> Vec<Finding> {
-    let backlog = u64::from(limits::LISTEN_BACKLOG.unsigned_abs());
+fn backlogs(facts: &HostFacts, wanted: &Wanted) -> Vec<Finding> {
+    let backlog = wanted.backlog;
     let storm = "else a login storm overflows the accept queue, and peers wait out SYN retries of 1, 3, 7 seconds";
     let somaxconn = facts.somaxconn.map(|now| {
         let why = format!("Each shard listens with a backlog of {backlog}, cut down to this; {storm}.");
@@ -508,8 +505,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::host::Verdict;
-    use crate::host::facts::Quota;
+    use crate::Verdict;
+    use crate::facts::Quota;
 
     /// A host as it comes: 2 cores, 24 GiB, 20,000 descriptors.
     fn untouched() -> HostFacts {
@@ -540,20 +537,27 @@ mod tests {
 
     const MILLION: u64 = 1_000_000;
 
+    const TABLES: Tables = Tables { fixed: 64, per_shard: 6, shards_max: 1_024 };
+
+    fn connections(connections: u64) -> Wanted {
+        let (tables, backlog) = (TABLES, 4_096);
+        Wanted { connections, fleet_here: false, port: 7_400, shards: Shards::Chosen, tables, backlog }
+    }
+
     #[test]
     fn a_low_limit_of_descriptors_asks_for_shards_and_binds_nothing() {
-        let nofile = of("nofile hard", &untouched(), &Wanted::connections(MILLION));
+        let nofile = of("nofile hard", &untouched(), &connections(MILLION));
         assert!(nofile.enough && nofile.carries.unwrap() > MILLION, "{nofile:?}");
         assert!(nofile.why.contains("55 shards with private tables"), "{nofile:?}");
         let command = nofile.command.unwrap();
         assert!(command.contains("LimitNOFILE=1000076") && command.contains("for one table instead"), "{command}");
-        assert!(Verdict::of(&untouched(), &Wanted::connections(MILLION)).fits);
+        assert!(Verdict::of(&untouched(), &connections(MILLION)).fits);
     }
 
     #[test]
     fn a_limit_that_the_most_shards_cannot_make_up_for_binds() {
         let facts = HostFacts { nofile_hard: 1_024, ..untouched() };
-        let verdict = Verdict::of(&facts, &Wanted::connections(MILLION));
+        let verdict = Verdict::of(&facts, &connections(MILLION));
         assert!(!verdict.fits);
         assert_eq!(verdict.binds, "nofile hard");
         assert!(verdict.carries < MILLION && verdict.carries > 20_000, "{}", verdict.carries);
@@ -561,28 +565,27 @@ mod tests {
 
     #[test]
     fn with_shards_as_configured_their_tables_bind() {
-        let shards =
-            |count, private| Wanted { shards: Shards::Fixed { count, private }, ..Wanted::connections(MILLION) };
+        let shards = |count, private| Wanted { shards: Shards::Fixed { count, private }, ..connections(MILLION) };
         let shared = of("nofile hard", &untouched(), &shards(2, false));
-        assert_eq!((shared.enough, shared.carries), (false, Some(descriptors::room(20_000, 2))));
+        assert_eq!((shared.enough, shared.carries), (false, Some(TABLES.room(20_000, 2))));
         let private = of("nofile hard", &untouched(), &shards(10, true));
-        assert_eq!((private.enough, private.carries), (false, Some(10 * descriptors::room(20_000, 10))));
+        assert_eq!((private.enough, private.carries), (false, Some(10 * TABLES.room(20_000, 10))));
         assert!(of("nofile hard", &untouched(), &shards(60, true)).enough);
     }
 
     #[test]
     fn a_command_for_more_descriptors_than_the_kernel_allows_raises_that_first() {
         let facts = HostFacts { nofile_hard: 1_024, ..untouched() };
-        let command = of("nofile hard", &facts, &Wanted::connections(2 * MILLION)).command.unwrap();
+        let command = of("nofile hard", &facts, &connections(2 * MILLION)).command.unwrap();
         assert!(command.starts_with("sysctl -w fs.nr_open=2000076; ulimit -Hn 2000076"), "{command}");
     }
 
     #[test]
     fn conntrack_binds_only_where_something_is_tracked() {
-        let idle = Verdict::of(&untouched(), &Wanted::connections(MILLION));
+        let idle = Verdict::of(&untouched(), &connections(MILLION));
         assert!(idle.fits);
         let tracking = HostFacts { conntrack: Some(Quota { max: 262_144, used: 44 }), ..untouched() };
-        let verdict = Verdict::of(&tracking, &Wanted::connections(MILLION));
+        let verdict = Verdict::of(&tracking, &connections(MILLION));
         assert_eq!((verdict.fits, verdict.carries), (false, 262_100));
         assert_eq!(verdict.binds, "net.netfilter.nf_conntrack_max");
     }
@@ -590,7 +593,7 @@ mod tests {
     #[test]
     fn a_control_group_binds_before_the_hosts_memory() {
         let facts = HostFacts { cgroup_memory: Some(Quota { max: 3 << 30, used: 1 << 30 }), ..untouched() };
-        let verdict = Verdict::of(&facts, &Wanted::connections(MILLION));
+        let verdict = Verdict::of(&facts, &connections(MILLION));
         assert_eq!((verdict.fits, verdict.binds), (false, "cgroup memory left"));
         assert_eq!(verdict.carries, ((2 << 30) - BASE_BYTES) / (SERVER_BYTES + KERNEL_BYTES));
     }
@@ -598,16 +601,16 @@ mod tests {
     #[test]
     fn threads_for_the_shards_must_fit_into_the_control_group() {
         let facts = HostFacts { cgroup_pids: Some(Quota { max: 40, used: 4 }), ..untouched() };
-        let pids = of("cgroup pids left", &facts, &Wanted::connections(MILLION));
+        let pids = of("cgroup pids left", &facts, &connections(MILLION));
         assert!(!pids.enough && pids.carries.unwrap() < 20 * 20_000, "{pids:?}");
         assert_eq!(pids.command.as_deref(), Some("systemctl set-property UNIT TasksMax=75"));
-        assert!(of("cgroup pids left", &facts, &Wanted::connections(15_000)).enough);
+        assert!(of("cgroup pids left", &facts, &connections(15_000)).enough);
     }
 
     #[test]
     fn a_negative_number_of_buckets_is_the_parents() {
         let shared = HostFacts { ehash_entries: Some(-262_144), ..untouched() };
-        let buckets = of("net.ipv4.tcp_ehash_entries", &shared, &Wanted::connections(MILLION));
+        let buckets = of("net.ipv4.tcp_ehash_entries", &shared, &connections(MILLION));
         assert_eq!((buckets.enough, buckets.carries, buckets.weight), (false, Some(262_144), Weight::Hampers));
         assert!(buckets.why.contains("parent"));
         assert!(buckets.command.unwrap().contains("tcp_child_ehash_entries=1048576"));
@@ -615,32 +618,32 @@ mod tests {
 
     #[test]
     fn a_fleet_on_the_same_host_takes_the_other_ends() {
-        let wanted = Wanted { fleet_here: true, ..Wanted::connections(MILLION) };
+        let wanted = Wanted { fleet_here: true, ..connections(MILLION) };
         let buckets = of("net.ipv4.tcp_ehash_entries", &untouched(), &wanted);
         assert_eq!(buckets.needed, Value::Count(2 * MILLION));
         assert_eq!(of("fs.file-max", &untouched(), &wanted).carries, Some((2_466_170 - 343 - FILES_BESIDES) / 2));
         assert!(
             of("memory available", &untouched(), &wanted).carries
-                < of("memory available", &untouched(), &Wanted::connections(MILLION)).carries
+                < of("memory available", &untouched(), &connections(MILLION)).carries
         );
     }
 
     #[test]
     fn the_servers_port_must_not_be_given_to_others() {
         let facts = HostFacts { port_range: Some((1_024, 65_535)), ..untouched() };
-        let taken = of("net.ipv4.ip_local_port_range", &facts, &Wanted::connections(1));
+        let taken = of("net.ipv4.ip_local_port_range", &facts, &connections(1));
         assert_eq!(taken.command.as_deref(), Some("sysctl -w net.ipv4.ip_local_reserved_ports=7400"));
         let reserved = HostFacts { reserved_ports: vec![7_000..=7_500], ..facts };
-        assert!(of("net.ipv4.ip_local_port_range", &reserved, &Wanted::connections(1)).enough);
+        assert!(of("net.ipv4.ip_local_port_range", &reserved, &connections(1)).enough);
     }
 
     #[test]
     fn only_what_does_not_suffice_is_raised_and_several_values_are_one_argument() {
-        let findings = judge(&untouched(), &Wanted::connections(MILLION));
+        let findings = judge(&untouched(), &connections(MILLION));
         assert!(findings.iter().all(|finding| finding.raise.is_none() || !finding.enough));
-        let pages = of("net.ipv4.tcp_mem", &untouched(), &Wanted::connections(MILLION));
+        let pages = of("net.ipv4.tcp_mem", &untouched(), &connections(MILLION));
         assert_eq!(pages.command.as_deref(), Some("sysctl -w net.ipv4.tcp_mem='500000 666666 1000000'"));
-        let half_open = of("net.ipv4.tcp_max_syn_backlog", &untouched(), &Wanted::connections(1));
+        let half_open = of("net.ipv4.tcp_max_syn_backlog", &untouched(), &connections(1));
         assert_eq!(half_open.command.as_deref(), Some("sysctl -w net.ipv4.tcp_max_syn_backlog=4096"));
     }
 
@@ -675,7 +678,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_a_host_carries_fits_and_one_more_does_not(facts in any_host(), wanted in 1u64..2_000_000, fleet_here: bool) {
-            let wanted = Wanted { fleet_here, ..Wanted::connections(wanted) };
+            let wanted = Wanted { fleet_here, ..connections(wanted) };
             let verdict = Verdict::of(&facts, &wanted);
             prop_assert_eq!(verdict.fits, wanted.connections <= verdict.carries);
             let full = Verdict::of(&facts, &Wanted { connections: verdict.carries, ..wanted });
@@ -686,7 +689,7 @@ mod tests {
 
         #[test]
         fn a_finding_suffices_exactly_for_what_it_carries(facts in any_host(), wanted in 1u64..2_000_000) {
-            for finding in judge(&facts, &Wanted::connections(wanted)) {
+            for finding in judge(&facts, &connections(wanted)) {
                 if let Some(carries) = finding.carries {
                     prop_assert_eq!(finding.enough, carries >= wanted, "{:?}", finding);
                 }
@@ -695,7 +698,7 @@ mod tests {
 
         #[test]
         fn raising_what_is_too_low_makes_it_suffice(facts in any_host(), wanted in 1u64..2_000_000) {
-            let wanted = Wanted::connections(wanted);
+            let wanted = connections(wanted);
             let mut raised = facts.clone();
             for raise in judge(&facts, &wanted).into_iter().filter_map(|finding| finding.raise) {
                 let value = raise.values[raise.values.len() - 1];

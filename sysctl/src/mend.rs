@@ -5,7 +5,7 @@ use std::{fmt, fs, io};
 
 use serde::Serialize;
 
-use super::judge::{Finding, Raise};
+use crate::judge::{Finding, Raise};
 
 /// What became of one setting.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -78,7 +78,7 @@ fn join(values: &[u64]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::{HostFacts, Wanted, judge};
+    use crate::{HostFacts, Shards, Tables, Wanted, judge};
 
     /// A folder of settings as a small host has them.
     fn host() -> tempfile::TempDir {
@@ -98,7 +98,15 @@ mod tests {
     }
 
     fn findings(root: &Path) -> Vec<Finding> {
-        judge(&HostFacts::read_below(root, (1_024, 20_000)), &Wanted::connections(200_000))
+        let wanted = Wanted {
+            connections: 200_000,
+            fleet_here: false,
+            port: 7_400,
+            shards: Shards::Chosen,
+            tables: Tables { fixed: 64, per_shard: 6, shards_max: 1_024 },
+            backlog: 4_096,
+        };
+        judge(&HostFacts::read_below(root, (1_024, 20_000)), &wanted)
     }
 
     #[test]
