@@ -37,6 +37,7 @@ use std::time::{Duration, Instant};
 use hongbao_monitor::process;
 use hongbao_monitor::report::{Reporter, ReporterConfig, names};
 use hongbao_proto::token::{Audience, Signer, TokenError};
+use hongbao_sysctl::cores;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::oneshot;
@@ -64,6 +65,9 @@ pub enum MachineError {
     /// The runtime cannot be built.
     #[error("runtime: {0}")]
     Runtime(io::Error),
+    /// It cannot stay on its core.
+    #[error("core: {0}")]
+    Core(io::Error),
     /// No good clock.
     #[error(transparent)]
     Clock(#[from] ClockError),
@@ -98,6 +102,9 @@ pub fn run(
     ready: impl FnOnce(SocketAddr),
     stop: impl Future<Output = ()>,
 ) -> Result<Results, MachineError> {
+    if let Some(core) = config.core {
+        cores::pin(core).map_err(MachineError::Core)?;
+    }
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())

@@ -139,6 +139,10 @@ settings! {
     /// or a number [default: auto]
     #[arg(long, env = "HONGBAO_SHARDS", value_name = "N|auto")]
     shards: Count,
+    /// Keep each shard on one core, round-robin, and have it serve the peers whose packets arrive there: fewer interrupts
+    /// between cores, where nothing else competes for one of them [default: false]
+    #[arg(long, env = "HONGBAO_PIN_SHARDS", value_name = "BOOL")]
+    pin_shards: bool,
     /// Partitions of connections over all shards: auto (two per shard, one from 17 shards on) or a number, a multiple of the
     /// shards [default: auto]
     #[arg(long, env = "HONGBAO_SETS", value_name = "N|auto")]
@@ -200,6 +204,8 @@ pub struct Config {
     pub private_tables: bool,
     #[allow(missing_docs)]
     pub shards: u32,
+    #[allow(missing_docs)]
+    pub pin_shards: bool,
     #[allow(missing_docs)]
     pub sets: u32,
     #[allow(missing_docs)]
@@ -343,6 +349,7 @@ impl Settings {
             user_verifier,
             private_tables,
             shards,
+            pin_shards: self.pin_shards.unwrap_or(false),
             sets,
             set_capacity,
             connections: if connections > 0 { connections } else { u64::from(sets) * u64::from(set_capacity) },

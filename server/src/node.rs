@@ -28,7 +28,7 @@ use crate::shard::directory::Directory;
 use crate::shard::message::{Control, Message, ReturnWindow, StockReport};
 use crate::shard::set::{SetHandle, Shared};
 use crate::shard::worker::{Clock, wall};
-use crate::shard::{Shard, Thread};
+use crate::shard::{Own, Shard, Thread};
 use crate::telemetry::Telemetry;
 
 /// Lifetime of the token with which this process reports, seconds: longer than any run.
@@ -108,7 +108,8 @@ impl Node {
         // Before we listen, lest peers of the server there reach us; and after, should two start at once.
         refuse_shared_port(&config, config.listen, 0)?;
         let limit = descriptors::raise_limit();
-        let threads = Thread::start_all(config.shards, config.private_tables).map_err(StartError::Thread)?;
+        let own = Own { tables: config.private_tables, cores: config.pin_shards };
+        let threads = Thread::start_all(config.shards, own).map_err(StartError::Thread)?;
         let mut address = config.listen;
         for (already, thread) in threads.iter().enumerate() {
             address = thread.listen(address).map_err(bind_error(address, "--listen"))?;

@@ -5,6 +5,7 @@
 //!
 //! This crate knows none of ours: what the judge needs of a program's own limits is handed to it as values ([`Wanted`]).
 
+pub mod cores;
 pub mod facts;
 pub mod judge;
 pub mod mend;

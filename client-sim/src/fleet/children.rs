@@ -242,6 +242,9 @@ fn command(plan: &Plan, index: u32, ntp: &str) -> Command {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .kill_on_drop(true);
+    if plan.pin_machines {
+        command.args(["--core", &index.to_string()]);
+    }
     if let Some(monitor) = plan.monitor {
         command.args(["--monitor", &monitor.to_string()]);
     }

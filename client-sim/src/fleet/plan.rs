@@ -59,6 +59,10 @@ pub struct FleetArgs {
     /// Between two looks of a machine at the schedule, at least: raise it with the number of machines on this host
     #[arg(long, default_value = "1ms", value_parser = humantime::parse_duration)]
     pub pace: Duration,
+    /// Keep each machine on one core, round-robin. With a server on the same host that pins its shards, a request then stays on
+    /// the core that sent it
+    #[arg(long)]
+    pub pin_machines: bool,
     /// For all users to be logged in; default: three times what --connect-rate needs, and 30s
     #[arg(long, value_parser = humantime::parse_duration)]
     pub connect_timeout: Option<Duration>,
@@ -241,6 +245,7 @@ pub struct Plan {
     pub journal_dir: PathBuf,
     pub connect_rate: u32,
     pub pace: Duration,
+    pub pin_machines: bool,
     pub connect_timeout: Duration,
     pub settle: Duration,
     pub ntp: Option<String>,
@@ -327,6 +332,7 @@ impl TryFrom<FleetArgs> for Plan {
             journal_dir: args.journal_dir.unwrap_or_else(journal_dir),
             connect_rate: args.connect_rate,
             pace: args.pace,
+            pin_machines: args.pin_machines,
             connect_timeout: args.connect_timeout.unwrap_or(Duration::from_secs(30 + 3 * connect_seconds)),
             settle: args.settle,
             ntp: args.ntp,

@@ -56,6 +56,9 @@ pub struct MachineArgs {
     /// machines, waking each of them every millisecond costs more than the requests
     #[arg(long, default_value = "1ms", value_parser = humantime::parse_duration)]
     pub pace: Duration,
+    /// Stay on one core: the N-th of those that it may run on, from 0, counted round
+    #[arg(long, value_name = "N")]
+    pub core: Option<u32>,
     /// Addresses to connect from, separated by commas; `auto`: on loopback, enough of 127.64.0.0/10
     #[arg(long, default_value = "auto", value_name = "LIST|auto")]
     pub source_addresses: SourcePolicy,
@@ -171,6 +174,7 @@ pub struct MachineConfig {
     pub journal: Option<PathBuf>,
     pub connect_rate: u32,
     pub pace: Duration,
+    pub core: Option<u32>,
     pub sources: Sources,
     pub campaign: u32,
     pub clock_budget: Duration,
@@ -232,6 +236,7 @@ impl TryFrom<MachineArgs> for MachineConfig {
             journal: args.journal,
             connect_rate: args.connect_rate,
             pace: args.pace,
+            core: args.core,
             sources: Sources::new(&args.source_addresses, args.server.ip(), first.into(), users)?,
             campaign: args.campaign,
             clock_budget: args.clock_budget,

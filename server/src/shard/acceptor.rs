@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use hongbao_proto::v1::{self, goodbye::Reason, server_frame::Event};
+use hongbao_sysctl::cores;
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -36,7 +37,9 @@ pub struct AcceptTally {
     pub closed_full: AtomicU64,
 }
 
-/// A listening socket that shares its port with those of the other shards.
+/// A listening socket that shares its port with those of the other shards. Where the calling thread is pinned to a core, the
+/// kernel prefers this socket for peers whose handshake it processes on that core: on the queue of a network card that
+/// interrupts there, or, on loopback, from peers there.
 pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.cloexec().nonblocking(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -45,6 +48,9 @@ pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     socket.set_tcp_nodelay(true)?;
     socket.set_send_buffer_size(limits::SOCKET_SEND_BYTES)?;
     socket.set_recv_buffer_size(limits::SOCKET_RECEIVE_BYTES)?;
+    if let Some(core) = cores::pinned_to()? {
+        socket.set_cpu_affinity(core)?;
+    }
     socket.bind(&address.into())?;
     socket.listen(limits::LISTEN_BACKLOG)?;
     Ok(socket.into())

@@ -23,6 +23,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use hongbao_proto::token::Verifier;
+use hongbao_sysctl::cores;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
@@ -50,6 +51,15 @@ pub struct Shard {
     pub clock: Clock,
 }
 
+/// What the shards' threads have to themselves.
+#[derive(Debug, Clone, Copy)]
+pub struct Own {
+    /// A descriptor table each.
+    pub tables: bool,
+    /// A core each, counted round.
+    pub cores: bool,
+}
+
 /// A shard's thread: it has its runtime, and a descriptor table of its own where it should, and waits for orders. Dropped, it
 /// ends, unless it serves already.
 pub struct Thread {
@@ -67,16 +77,16 @@ enum Order {
 
 impl Thread {
     /// Starts `count` threads. The caller's own runtime must exist already: the threads take their tables once all runtimes do.
-    pub fn start_all(count: u32, private_tables: bool) -> io::Result<Vec<Self>> {
+    pub fn start_all(count: u32, own: Own) -> io::Result<Vec<Self>> {
         let built = Arc::new(Barrier::new(count as usize));
-        (0..count).map(|index| Self::start(index, private_tables, Arc::clone(&built))).collect()
+        (0..count).map(|index| Self::start(index, own, Arc::clone(&built))).collect()
     }
 
-    fn start(index: u32, private_tables: bool, built: Arc<Barrier>) -> io::Result<Self> {
+    fn start(index: u32, own: Own, built: Arc<Barrier>) -> io::Result<Self> {
         let (orders, inbox) = std_mpsc::channel();
         let (reports, listening) = std_mpsc::channel();
         let handle = std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
-            if let Err(error) = obey(private_tables, &built, &inbox, &reports) {
+            if let Err(error) = obey(index, own, &built, &inbox, &reports) {
                 // Whoever waits for this shard to listen hears why it never will.
                 reports.send(Err(error)).ok();
             }
@@ -101,7 +111,8 @@ impl Thread {
 
 /// The life of a shard's thread.
 fn obey(
-    private_tables: bool,
+    index: u32,
+    own: Own,
     built: &Barrier,
     orders: &std_mpsc::Receiver<Order>,
     reports: &std_mpsc::Sender<io::Result<SocketAddr>>,
@@ -111,7 +122,10 @@ fn obey(
     built.wait();
     let runtime = runtime?;
     descriptors::block_signals()?;
-    if private_tables {
+    if own.cores {
+        cores::pin(index)?;
+    }
+    if own.tables {
         descriptors::unshare_table()?;
     }
     let mut listener = None;
