@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod backoff;
+pub mod check;
 pub mod clock;
 pub mod descriptors;
 pub mod fleet;

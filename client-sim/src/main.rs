@@ -6,6 +6,7 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use hongbao_sim::check::{self, CheckArgs};
 use hongbao_sim::descriptors;
 use hongbao_sim::fleet::{self, plan::FleetArgs, plan::Plan};
 use hongbao_sim::machine::{self, config::MachineArgs, config::MachineConfig};
@@ -38,6 +39,8 @@ enum Command {
     /// A whole run: starts machines, commands them through phases, compares both sides' books. Exits 0 only if all users
     /// connected, every second of every phase was kept, every request was answered once, and the books agree
     Fleet(FleetArgs),
+    /// Say how many users this host carries and which of its limits binds first; exit code 1 if that is too few
+    Check(CheckArgs),
 }
 
 fn main() -> ExitCode {
@@ -49,6 +52,11 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Machine(args) => run_machine(args),
         Command::Fleet(args) => run_fleet(args),
+        Command::Check(args) => match check::run(&args, &mut std::io::stdout()) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(error) => fail("check", error),
+        },
     }
 }
 

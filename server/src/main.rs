@@ -15,8 +15,7 @@ use hongbao_server::config::{LogFormat, Settings};
 use hongbao_server::host;
 use hongbao_server::ledger::audit::{audit, audit_journals};
 use hongbao_server::node::{Node, Stopped};
-use hongbao_sysctl::{Change, HostFacts, Verdict, Wanted, mend};
-use serde::Serialize;
+use hongbao_sysctl::{Check, Verdict, Wanted};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -85,7 +84,7 @@ enum Tool {
         /// Port that the server listens on
         #[arg(long, default_value_t = host::PORT)]
         port: u16,
-        /// Raise kernel settings that are too low, until the next boot; none is ever lowered
+        /// Raise kernel settings that are too low, until the next boot; none is ever lowered or narrowed
         #[arg(long)]
         fix: bool,
         /// Print JSON
@@ -121,7 +120,7 @@ fn main() -> ExitCode {
         Some(Tool::Token { secret_file, purpose, subject, ttl }) => token(secret_file, purpose, &subject, ttl),
         Some(Tool::Audit { ledger, journals, json }) => run_audit(&ledger, &journals, json),
         Some(Tool::Check { connections, with_fleet, port, fix, json }) => {
-            check(&Wanted { fleet_here: with_fleet, port, ..host::wanted(connections) }, fix, json)
+            check(&Wanted { fleet_here: with_fleet, port, ..host::wanted(connections) }, Check { fix, json })
         }
     };
     match result {
@@ -207,34 +206,7 @@ fn run_audit(ledger: &Path, journals: &[PathBuf], json: bool) -> anyhow::Result<
     Ok(if report.is_balanced() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_UNBALANCED) })
 }
 
-/// What `check` prints as JSON.
-#[derive(Serialize)]
-struct Checked {
-    #[serde(flatten)]
-    verdict: Verdict,
-    /// What `--fix` did.
-    changes: Vec<Change>,
-}
-
-fn check(wanted: &Wanted, fix: bool, json: bool) -> anyhow::Result<ExitCode> {
-    let mut verdict = Verdict::of(&HostFacts::read(), wanted);
-    let mut changes = Vec::new();
-    if fix {
-        changes = mend(Path::new("/proc/sys"), &verdict.findings);
-        verdict = Verdict::of(&HostFacts::read(), wanted);
-    }
-    let fits = verdict.fits;
-    let mut out = std::io::stdout();
-    if json {
-        writeln!(out, "{}", serde_json::to_string_pretty(&Checked { verdict, changes })?)?;
-    } else {
-        for change in &changes {
-            writeln!(out, "{change}")?;
-        }
-        if fix && changes.is_empty() {
-            writeln!(out, "nothing to raise")?;
-        }
-        writeln!(out, "{}{verdict}", if fix { "\n" } else { "" })?;
-    }
+fn check(wanted: &Wanted, check: Check) -> anyhow::Result<ExitCode> {
+    let fits = check.run(&mut std::io::stdout(), |facts| Verdict::of(facts, wanted))?;
     Ok(if fits { ExitCode::SUCCESS } else { ExitCode::from(EXIT_TOO_SMALL) })
 }

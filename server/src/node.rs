@@ -385,7 +385,7 @@ fn say_what_binds(config: &Config, port: u16) {
     let shards = Shards::Fixed { count: config.shards, private: config.private_tables };
     let wanted = Wanted { port, shards, ..host::wanted(config.connections) };
     let verdict = Verdict::of(&HostFacts::read(), &wanted);
-    let (wanted, host, binds) = (verdict.connections, verdict.carries, verdict.binds);
+    let (wanted, host, binds) = (verdict.wanted, verdict.carries, verdict.binds);
     if verdict.fits {
         tracing::info!(wanted, host, "this host carries the connections wanted; {binds} would bind first");
     } else {

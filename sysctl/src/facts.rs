@@ -1,11 +1,15 @@
 //! Reads a host's limits. What this kernel does not have, or does not show to us, is `None` and goes unjudged.
 
 use std::fs;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use nix::ifaddrs::getifaddrs;
 use nix::sys::resource::{Resource, getrlimit};
+
+use crate::sys::{self, Clock};
 
 /// A limit with what is taken of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,16 +64,21 @@ pub struct HostFacts {
     pub cgroup_memory: Option<Quota>,
     /// Threads; likewise.
     pub cgroup_pids: Option<Quota>,
+    /// Of this host's interfaces that are up, without link-local ones.
+    pub addresses: Vec<IpAddr>,
+    /// What the kernel says of its clock.
+    pub clock: Option<Clock>,
 }
 
 impl HostFacts {
     /// The host that we run on.
     pub fn read() -> Self {
         let nofile = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1_024, 1_024));
-        Self::read_below(Path::new("/"), nofile)
+        let addresses = addresses();
+        Self { addresses, clock: sys::clock().ok(), ..Self::read_below(Path::new("/"), nofile) }
     }
 
-    /// Reads `proc` and `sys` below `root`, with the soft and the hard limit of descriptors.
+    /// Reads `proc` and `sys` below `root`, with the soft and the hard limit of descriptors; what is in no file is unknown.
     pub fn read_below(root: &Path, (nofile_soft, nofile_hard): (u64, u64)) -> Self {
         let sysctl = Sysctl(root.join("proc/sys"));
         let cgroups = Cgroups::read(root);
@@ -99,8 +108,30 @@ impl HostFacts {
                 .map(|kib| kib * 1_024),
             cgroup_memory: cgroups.memory(),
             cgroup_pids: cgroups.pids(),
+            addresses: Vec::new(),
+            clock: None,
         }
     }
+
+    /// Ports that outgoing connections may take, from one address to one other.
+    pub fn ports_usable(&self) -> u64 {
+        let Some((low, high)) = self.port_range else { return 0 };
+        let reserved = |port: &u16| self.reserved_ports.iter().any(|range| range.contains(port));
+        (low..=high).filter(|port| !reserved(port)).count() as u64
+    }
+}
+
+/// None if the system does not say.
+fn addresses() -> Vec<IpAddr> {
+    let mut found = Vec::new();
+    for interface in getifaddrs().into_iter().flatten() {
+        let Some(address) = interface.address else { continue };
+        let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+        let v6 = address.as_sockaddr_in6().map(|address| address.ip());
+        let v6 = v6.filter(|address| !address.is_unicast_link_local()).map(IpAddr::V6);
+        found.extend(v4.or(v6));
+    }
+    found
 }
 
 /// The folder of kernel settings.
@@ -233,6 +264,7 @@ mod tests {
         assert_eq!(facts.ehash_entries, Some(-262_144));
         assert_eq!(facts.port_range, Some((32_768, 60_999)));
         assert_eq!(facts.reserved_ports, [80..=80, 7_400..=7_404]);
+        assert_eq!(facts.ports_usable(), 60_999 - 32_768 + 1);
         assert_eq!(facts.memory_available, Some(24_327_832 * 1_024));
         assert_eq!((facts.nofile_soft, facts.nofile_hard), (1_024, 20_000));
     }
@@ -242,6 +274,22 @@ mod tests {
         let facts = host(&[]);
         assert_eq!((facts.somaxconn, facts.conntrack, facts.ehash_entries), (None, None, None));
         assert_eq!((facts.cgroup_memory, facts.cgroup_pids, facts.memory_available), (None, None, None));
+    }
+
+    #[test]
+    fn reserved_ports_are_no_use_to_outgoing_connections() {
+        let facts = host(&[
+            ("proc/sys/net/ipv4/ip_local_port_range", "1024\t2023\n"),
+            ("proc/sys/net/ipv4/ip_local_reserved_ports", "80,1100-1199,1150\n"),
+        ]);
+        assert_eq!(facts.ports_usable(), 900);
+    }
+
+    #[test]
+    fn this_host_has_a_loopback_address_and_some_limit_of_descriptors() {
+        let facts = HostFacts::read();
+        assert!(facts.nofile_hard >= facts.nofile_soft && facts.nofile_soft > 0, "{facts:?}");
+        assert!(facts.addresses.iter().any(IpAddr::is_loopback), "{:?}", facts.addresses);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{fmt, fs, io};
 
 use serde::Serialize;
 
-use crate::judge::{Finding, Raise};
+use crate::finding::{Finding, Raise, To};
 
 /// What became of one setting.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -37,48 +37,78 @@ pub fn mend(settings: &Path, findings: &[Finding]) -> Vec<Change> {
     raises.filter_map(|raise| change(settings, raise)).collect()
 }
 
-/// `None` where it has become high enough meanwhile.
+/// `None` where it has become enough meanwhile.
 fn change(settings: &Path, raise: &Raise) -> Option<Change> {
     let path = settings.join(raise.key.replace('.', "/"));
-    let wanted = join(&raise.values);
     let failed = |old: String, new: String, error: io::Error| {
         Some(Change { setting: raise.key, old, new, failure: Some(error.to_string()) })
     };
-    let before = match values(&path) {
-        Ok(before) => before,
-        Err(error) => return failed("?".to_owned(), wanted, error),
+    let old = match text(&path) {
+        Ok(old) => old,
+        Err(error) => return failed("?".to_owned(), asked(&raise.to), error),
     };
-    let old = join(&before);
-    if before.len() != raise.values.len() {
-        let error = io::Error::other(format!("{} values where {} were expected", before.len(), raise.values.len()));
-        return failed(old, wanted, error);
-    }
-    let after: Vec<u64> = before.iter().zip(&raise.values).map(|(before, wanted)| *before.max(wanted)).collect();
-    let new = join(&after);
-    if after == before {
+    let new = match better(&old, &raise.to) {
+        Ok(new) => new,
+        Err(error) => return failed(old, asked(&raise.to), error),
+    };
+    if new == old {
         return None;
     }
     // The kernel may take a value and cut it: what counts is what it says afterwards.
-    match fs::write(&path, &new).and_then(|()| values(&path)) {
-        Ok(now) if now == after => Some(Change { setting: raise.key, old, new, failure: None }),
-        Ok(now) => failed(old, new, io::Error::other(format!("the kernel made it {}", join(&now)))),
+    match fs::write(&path, &new).and_then(|()| text(&path)) {
+        Ok(now) if now == new || matches!(raise.to, To::With(_)) => {
+            Some(Change { setting: raise.key, old, new, failure: None })
+        }
+        Ok(now) => failed(old, new, io::Error::other(format!("the kernel made it {now}"))),
         Err(error) => failed(old, new, error),
     }
 }
 
-fn values(path: &Path) -> io::Result<Vec<u64>> {
-    let text = fs::read_to_string(path)?;
-    text.split_ascii_whitespace().map(|value| value.parse().map_err(io::Error::other)).collect()
+/// What a setting becomes: nothing of it is lowered or narrowed.
+fn better(old: &str, to: &To) -> io::Result<String> {
+    let numbers = || old.split(' ').map(str::parse).collect::<Result<Vec<u64>, _>>().map_err(io::Error::other);
+    let count = |have: usize, wanted: usize| {
+        let error = || io::Error::other(format!("{have} values where {wanted} were expected"));
+        if have == wanted { Ok(()) } else { Err(error()) }
+    };
+    match to {
+        To::AtLeast(wanted) => {
+            let before = numbers()?;
+            count(before.len(), wanted.len())?;
+            Ok(join(before.iter().zip(wanted).map(|(before, wanted)| *before.max(wanted))))
+        }
+        To::Range(low, high) => {
+            let before = numbers()?;
+            count(before.len(), 2)?;
+            Ok(join([before[0].min(u64::from(*low)), before[1].max(u64::from(*high))].into_iter()))
+        }
+        // The judge has put what was there into it.
+        To::With(ports) => Ok(ports.clone()),
+    }
 }
 
-fn join(values: &[u64]) -> String {
-    values.iter().map(u64::to_string).collect::<Vec<_>>().join(" ")
+fn asked(to: &To) -> String {
+    match to {
+        To::AtLeast(values) => join(values.iter().copied()),
+        To::Range(low, high) => format!("{low} {high}"),
+        To::With(ports) => ports.clone(),
+    }
+}
+
+/// Values with one blank between.
+fn text(path: &Path) -> io::Result<String> {
+    Ok(fs::read_to_string(path)?.split_ascii_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+fn join(values: impl Iterator<Item = u64>) -> String {
+    values.map(|value| value.to_string()).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{HostFacts, Shards, Tables, Wanted, judge};
+    use crate::judge::server::judge;
+    use crate::{HostFacts, Shards, Tables, Wanted};
 
     /// A folder of settings as a small host has them.
     fn host() -> tempfile::TempDir {

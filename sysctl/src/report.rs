@@ -1,24 +1,41 @@
-//! The findings as a whole: which limit binds first, and how many connections this host carries; as a table or as data.
+//! The findings as a whole: which limit binds first, and how much this host carries; as a table or as data.
 
 use std::fmt;
+use std::io::{self, Write};
+use std::path::Path;
 
 use serde::Serialize;
 
 use crate::facts::HostFacts;
-use crate::judge::{Finding, Wanted, Weight, judge, thousands};
+use crate::finding::{Finding, Weight, thousands};
+use crate::judge::fleet::{self, FleetWanted};
+use crate::judge::server::{self, Wanted};
+use crate::mend::{Change, mend};
+
+/// What is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unit {
+    /// Of a server.
+    Connections,
+    /// Of a fleet.
+    Users,
+}
 
 /// A host held against what is wanted of it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Verdict {
-    /// Connections wanted.
-    pub connections: u64,
+    /// So many are wanted.
+    pub wanted: u64,
+    /// Of these.
+    pub unit: Unit,
     /// Whether the host carries them.
     pub fits: bool,
-    /// The most connections that it carries now.
+    /// The most that it carries now.
     pub carries: u64,
     /// The setting that binds there.
     pub binds: &'static str,
-    /// The most connections that it carries without a price; `None`: all that it carries.
+    /// The most that it carries without a price; `None`: all that it carries.
     pub slower_beyond: Option<u64>,
     /// The setting that has that price.
     pub slower_for: Option<&'static str>,
@@ -27,9 +44,17 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Judges.
+    /// Of a host for a server.
     pub fn of(facts: &HostFacts, wanted: &Wanted) -> Self {
-        let findings = judge(facts, wanted);
+        Self::from(wanted.connections, Unit::Connections, server::judge(facts, wanted))
+    }
+
+    /// Of a host for a fleet.
+    pub fn of_fleet(facts: &HostFacts, wanted: &FleetWanted) -> Self {
+        Self::from(wanted.users, Unit::Users, fleet::judge(facts, wanted))
+    }
+
+    fn from(wanted: u64, unit: Unit, findings: Vec<Finding>) -> Self {
         let tightest = |weight| {
             let bounds = findings.iter().filter(move |finding| finding.weight == weight);
             bounds.filter_map(|finding| Some((finding.carries?, finding.setting))).min_by_key(|(carries, _)| *carries)
@@ -38,8 +63,9 @@ impl Verdict {
         let (carries, binds) = tightest(Weight::Bounds).unwrap_or((0, "nofile hard"));
         let slower = tightest(Weight::Hampers).filter(|(most, _)| *most < carries);
         Self {
-            connections: wanted.connections,
-            fits: carries >= wanted.connections,
+            wanted,
+            unit,
+            fits: carries >= wanted,
             carries,
             binds,
             slower_beyond: slower.map(|(most, _)| most),
@@ -51,6 +77,49 @@ impl Verdict {
     /// What mends the setting that binds.
     pub fn command(&self) -> Option<&str> {
         self.findings.iter().find(|finding| finding.setting == self.binds)?.command.as_deref()
+    }
+}
+
+/// What `check` prints as JSON.
+#[derive(Serialize)]
+struct Checked<'a> {
+    #[serde(flatten)]
+    verdict: &'a Verdict,
+    /// What `--fix` did.
+    changes: &'a [Change],
+}
+
+/// What `check` is asked to do.
+#[derive(Debug, Clone, Copy)]
+pub struct Check {
+    /// Raise what is too low.
+    pub fix: bool,
+    /// Print JSON.
+    pub json: bool,
+}
+
+impl Check {
+    /// Judges the host that we run on, mends it if asked to, and says so; returns whether it fits.
+    pub fn run(self, out: &mut impl Write, judge: impl Fn(&HostFacts) -> Verdict) -> io::Result<bool> {
+        let mut verdict = judge(&HostFacts::read());
+        let mut changes = Vec::new();
+        if self.fix {
+            changes = mend(Path::new("/proc/sys"), &verdict.findings);
+            verdict = judge(&HostFacts::read());
+        }
+        if self.json {
+            let text = serde_json::to_string_pretty(&Checked { verdict: &verdict, changes: &changes })?;
+            writeln!(out, "{text}")?;
+            return Ok(verdict.fits);
+        }
+        for change in &changes {
+            writeln!(out, "{change}")?;
+        }
+        if self.fix {
+            writeln!(out, "{}", if changes.is_empty() { "nothing to raise\n" } else { "" })?;
+        }
+        writeln!(out, "{verdict}")?;
+        Ok(verdict.fits)
     }
 }
 
@@ -102,6 +171,9 @@ impl fmt::Display for Verdict {
             if let Some(command) = &finding.command {
                 writeln!(f, "    {command}")?;
             }
+            if let Some(file) = &finding.file {
+                writeln!(f, "    at every boot: sysctl/{file}")?;
+            }
         }
         if self.findings.iter().any(|finding| notable(&finding)) {
             writeln!(f)?;
@@ -112,8 +184,12 @@ impl fmt::Display for Verdict {
         };
         write!(
             f,
-            "{} connections {}: this host carries {} now{slower}; {} binds first.",
-            thousands(self.connections),
+            "{} {} {}: this host carries {} now{slower}; {} binds first.",
+            thousands(self.wanted),
+            match self.unit {
+                Unit::Connections => "connections",
+                Unit::Users => "users",
+            },
             if self.fits { "fit" } else { "do not fit" },
             thousands(self.carries),
             self.binds,

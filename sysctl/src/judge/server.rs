@@ -1,35 +1,15 @@
-//! Holds a host's limits against the connections wanted. Pure: values in, findings out.
+//! A host that the server runs on.
 
-use std::fmt;
-
-use serde::Serialize;
-
+use super::host::{self, Load, greatest};
+use super::{
+    KERNEL_BYTES, MACHINE_BASE_BYTES, NOFILE_MAX, SERVER_BASE_BYTES, SERVER_BYTES, USER_BYTES, USERS_PER_ADDRESS_MAX,
+};
 use crate::facts::HostFacts;
+use crate::finding::{Finding, Value, Weight, thousands};
 use crate::tables::Tables;
-
-/// Memory of the server for one idle, logged-in connection, bytes; measured: 0.9 to 1.0 KiB.
-pub const SERVER_BYTES: u64 = 1_024;
-
-/// Memory of a simulated user, bytes, where the fleet runs on the same host.
-pub const FLEET_BYTES: u64 = 1_228;
-
-/// Memory of the kernel for one end of an idle connection, bytes; measured: 6.4 KiB for both ends.
-pub const KERNEL_BYTES: u64 = 3_277;
-
-/// What the server takes without any connection, with its queues full, bytes.
-pub const BASE_BYTES: u64 = 128 * 1_024 * 1_024;
-
-/// Open files of the server besides its connections, however many shards it has.
-const FILES_BESIDES: u64 = 8_192;
 
 /// Threads of the server besides its shards.
 const THREADS_BESIDES: u64 = 16;
-
-/// Above every limit of descriptors that Linux allows, so that sums over tables cannot overflow.
-const NOFILE_MAX: u64 = 1 << 31;
-
-/// The kernel's own bound of `tcp_child_ehash_entries`.
-const EHASH_ENTRIES_MAX: u64 = 1 << 24;
 
 /// What the host is to carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,9 +29,8 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// Ends of a connection on this host.
-    fn ends(&self) -> u64 {
-        if self.fleet_here { 2 } else { 1 }
+    fn load(&self) -> Load {
+        Load { connections: self.connections, ends: if self.fleet_here { 2 } else { 1 } }
     }
 }
 
@@ -69,139 +48,19 @@ pub enum Shards {
     },
 }
 
-/// What it means that a setting does not suffice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Weight {
-    /// Connections beyond it are refused.
-    Bounds,
-    /// They are served, at a price.
-    Hampers,
-    /// Nothing today; good to know.
-    Informs,
-}
-
-/// What a setting says, or should say.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-pub enum Value {
-    /// A number of things.
-    Count(u64),
-    /// Bytes.
-    Bytes(u64),
-    /// In words.
-    Words(String),
-    /// Whatever it is, it will do.
-    Any,
-}
-
-impl fmt::Display for Value {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Count(count) => f.pad(&thousands(*count)),
-            Self::Bytes(bytes) => {
-                let tenths = u128::from(*bytes) * 10 / (1 << 30);
-                f.pad(&format!("{}.{} GiB", tenths / 10, tenths % 10))
-            }
-            Self::Words(words) => f.pad(words),
-            Self::Any => f.pad("any"),
-        }
-    }
-}
-
-/// `1,234,567`
-pub fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// A kernel setting with values that suffice.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Raise {
-    /// Its name with dots.
-    pub key: &'static str,
-    /// Its values, each to be raised to, never lowered.
-    pub values: Vec<u64>,
-}
-
-/// One setting, judged.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// Its name, as `sysctl` or the shell has it.
-    pub setting: &'static str,
-    /// What it is.
-    pub now: Value,
-    /// What it should at least be.
-    pub needed: Value,
-    /// Whether it suffices.
-    pub enough: bool,
-    /// What it means if it does not.
-    pub weight: Weight,
-    /// One sentence.
-    pub why: String,
-    /// What mends it, where it does not suffice.
-    pub command: Option<String>,
-    /// The most connections that it carries; `None`: however many.
-    pub carries: Option<u64>,
-    /// What `--fix` does about it.
-    #[serde(skip)]
-    pub raise: Option<Raise>,
-}
-
-impl Finding {
-    /// A kernel setting that `--fix` raises where it is below `needed`.
-    fn sysctl(key: &'static str, weight: Weight, now: u64, needed: u64, why: impl Into<String>) -> Self {
-        Self {
-            setting: key,
-            now: Value::Count(now),
-            needed: Value::Count(needed),
-            enough: now >= needed,
-            weight,
-            why: why.into(),
-            command: None,
-            carries: None,
-            raise: None,
-        }
-        .raised_to(vec![needed])
-    }
-
-    /// Has `--fix` raise it, if it does not suffice.
-    fn raised_to(mut self, values: Vec<u64>) -> Self {
-        if !self.enough {
-            let text: Vec<_> = values.iter().map(u64::to_string).collect();
-            self.command = Some(format!("sysctl -w {}='{}'", self.setting, text.join(" ")).replace('\'', quote(&text)));
-            self.raise = Some(Raise { key: self.setting, values });
-        }
-        self
-    }
-
-    fn carrying(self, connections: u64) -> Self {
-        Self { carries: Some(connections), ..self }
-    }
-}
-
-/// Several values are one argument to the shell.
-fn quote(values: &[String]) -> &'static str {
-    if values.len() > 1 { "'" } else { "" }
-}
-
 /// Holds every setting that is known against what is wanted.
 pub fn judge(facts: &HostFacts, wanted: &Wanted) -> Vec<Finding> {
-    let mut findings = vec![nofile_hard(facts, wanted), nofile_soft(facts)];
-    findings.extend(files(facts, wanted));
+    let one_table = wanted.connections + wanted.tables.besides(facts.cores);
+    let mut findings = vec![nofile_hard(facts, wanted), host::nofile_soft(facts)];
+    findings.extend(host::files(facts, wanted.load(), one_table));
     findings.extend(memory(facts, wanted));
     findings.extend(threads(facts, wanted));
-    findings.extend(conntrack(facts, wanted));
     findings.extend(backlogs(facts, wanted));
-    findings.extend(tcp(facts, wanted));
-    findings.extend(port(facts, wanted));
+    findings.extend(ports(facts, wanted));
+    findings.extend(host::server_port(facts, wanted.port));
+    findings.extend(host::conntrack(facts, wanted.load()));
+    findings.extend(host::tcp(facts, wanted.load()));
+    findings.extend(host::clock(facts));
     findings
 }
 
@@ -210,15 +69,8 @@ fn carried_by_chosen_shards(tables: Tables, limit: u64, cores: u32, most: u32) -
     if most < cores {
         return 0;
     }
-    let (mut fits, mut too_many) = (0, limit * u64::from(most) + 1);
-    while too_many - fits > 1 {
-        let middle = fits + (too_many - fits) / 2;
-        match tables.shards_for(middle, limit, cores, most) {
-            Some(_) => fits = middle,
-            None => too_many = middle,
-        }
-    }
-    fits.max(tables.room(limit, cores))
+    let chosen = greatest(limit * u64::from(most), |n| tables.shards_for(n, limit, cores, most).is_some());
+    chosen.max(tables.room(limit, cores))
 }
 
 /// The lowest limit of descriptors at which some number of shards carries `connections`.
@@ -277,79 +129,32 @@ fn nofile_hard(facts: &HostFacts, wanted: &Wanted) -> Finding {
         let unless = if enough { " # for one table instead" } else { "" };
         format!("{first}ulimit -Hn {target}{unless} (systemd: LimitNOFILE={target})")
     });
-    Finding {
-        setting: "nofile hard",
-        now: Value::Count(facts.nofile_hard),
-        needed: Value::Count(needed),
-        enough,
-        weight: Weight::Bounds,
-        why,
-        command,
-        carries: Some(carries),
-        raise: None,
-    }
-}
-
-fn nofile_soft(facts: &HostFacts) -> Finding {
-    let low = facts.nofile_soft < facts.nofile_hard;
-    Finding {
-        setting: "nofile soft",
-        now: Value::Count(facts.nofile_soft),
-        needed: Value::Any,
-        enough: true,
-        weight: Weight::Informs,
-        why: "The server raises its own to the hard one; a shell does not, and no program can do it for its shell."
-            .into(),
-        command: low.then(|| format!("ulimit -Sn {}", facts.nofile_hard)),
-        carries: None,
-        raise: None,
-    }
-}
-
-fn files(facts: &HostFacts, wanted: &Wanted) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    if let Some(nr_open) = facts.nr_open {
-        let one_table = wanted.connections + wanted.tables.besides(facts.cores);
-        let why = "What `ulimit -Hn` can be raised to; matters only where one table is to hold all connections.";
-        findings.push(Finding::sysctl("fs.nr_open", Weight::Informs, nr_open, one_table, why));
-    }
-    if let Some(files) = facts.file_max {
-        let besides = files.used.saturating_add(FILES_BESIDES);
-        let needed = besides.saturating_add(wanted.connections * wanted.ends());
-        let why = format!(
-            "Files of the whole host: {} for each connection, besides those open now; CAP_SYS_ADMIN may exceed it.",
-            wanted.ends()
-        );
-        let carries = files.max.saturating_sub(besides) / wanted.ends();
-        findings.push(Finding::sysctl("fs.file-max", Weight::Bounds, files.max, needed, why).carrying(carries));
-    }
-    findings
+    let finding = Finding::fine("nofile hard", Weight::Bounds, Value::Count(facts.nofile_hard), why);
+    let finding = Finding { needed: Value::Count(needed), enough, command, carries: Some(carries), ..finding };
+    finding.lasting(|values| values.first().is_some_and(|value| *value >= needed))
 }
 
 fn memory(facts: &HostFacts, wanted: &Wanted) -> Vec<Finding> {
-    let each = SERVER_BYTES + KERNEL_BYTES + if wanted.fleet_here { FLEET_BYTES + KERNEL_BYTES } else { 0 };
-    let needed = BASE_BYTES + wanted.connections * each;
-    let finding = |setting, available: u64, command: &str| {
-        let enough = available >= needed;
-        let ends = if wanted.fleet_here { "server, fleet and both ends in the kernel" } else { "server and kernel" };
-        Finding {
-            setting,
-            now: Value::Bytes(available),
-            needed: Value::Bytes(needed),
-            enough,
-            weight: Weight::Bounds,
-            why: format!("{} bytes for each idle connection: {ends}; measured.", thousands(each)),
-            command: (!enough).then(|| command.to_owned()),
-            carries: Some(available.saturating_sub(BASE_BYTES) / each),
-            raise: None,
-        }
+    let (fleet, ends) = if wanted.fleet_here {
+        (USER_BYTES + KERNEL_BYTES, "server, fleet and both ends in the kernel")
+    } else {
+        (0, "server and kernel")
     };
-    let host = facts.memory_available.map(|bytes| finding("memory available", bytes, "free memory, or add some"));
-    let group = facts.cgroup_memory.map(|quota| {
-        let max = needed.saturating_add(quota.used);
-        finding("cgroup memory left", quota.room(), &format!("systemctl set-property UNIT MemoryMax={max}"))
-    });
-    host.into_iter().chain(group).collect()
+    let each = SERVER_BYTES + KERNEL_BYTES + fleet;
+    let why = format!("{} bytes for each idle connection: {ends}; measured.", thousands(each));
+    let machines = |connections: u64| {
+        let room = facts.nofile_hard.clamp(1_024, NOFILE_MAX);
+        if wanted.fleet_here { connections.div_ceil(room) } else { 0 }
+    };
+    let bytes = |connections| SERVER_BASE_BYTES + connections * each + machines(connections) * MACHINE_BASE_BYTES;
+    host::memory(facts, wanted.load(), &why, bytes)
+}
+
+/// Only users who connect from this host take ports of it.
+fn ports(facts: &HostFacts, wanted: &Wanted) -> Option<Finding> {
+    let users = wanted.connections.min(USERS_PER_ADDRESS_MAX);
+    // On loopback there are as many addresses as it takes; few users have one alone.
+    wanted.fleet_here.then(|| host::ports(facts, users, |usable| usable))?
 }
 
 fn threads(facts: &HostFacts, wanted: &Wanted) -> Option<Finding> {
@@ -369,35 +174,11 @@ fn threads(facts: &HostFacts, wanted: &Wanted) -> Option<Finding> {
             carried_by_chosen_shards(wanted.tables, limit, facts.cores, most),
         ),
     };
-    let needed = u64::from(shards) + THREADS_BESIDES;
-    let enough = room >= needed;
-    Some(Finding {
-        setting: "cgroup pids left",
-        now: Value::Count(room),
-        needed: Value::Count(needed),
-        enough,
-        weight: Weight::Bounds,
-        why: format!("A thread for each of {shards} shards, and some besides."),
-        command: (!enough).then(|| {
-            let max = needed + facts.cgroup_pids.map_or(0, |quota| quota.used);
-            format!("systemctl set-property UNIT TasksMax={max}")
-        }),
-        // With threads for as many shards as there may be, it is not threads that bind.
-        carries: (!enough || wanted.shards == Shards::Chosen && most < wanted.tables.shards_max).then_some(carries),
-        raise: None,
-    })
-}
-
-fn conntrack(facts: &HostFacts, wanted: &Wanted) -> Option<Finding> {
-    let flows = facts.conntrack?;
-    let (weight, why) = if flows.used > 0 {
-        (Weight::Bounds, "A firewall here tracks flows, and drops those beyond this.")
-    } else {
-        (Weight::Informs, "Nothing is tracked now; a firewall rule that looks at connection states would change that.")
-    };
-    let needed = wanted.connections.saturating_add(flows.used);
-    let finding = Finding::sysctl("net.netfilter.nf_conntrack_max", weight, flows.max, needed, why);
-    Some(finding.carrying(flows.room()))
+    let why = format!("A thread for each of {shards} shards, and some besides.");
+    let finding = host::threads(facts, u64::from(shards) + THREADS_BESIDES, why)?;
+    // With threads for as many shards as there may be, it is not threads that bind.
+    let binds = !finding.enough || wanted.shards == Shards::Chosen && most < wanted.tables.shards_max;
+    Some(Finding { carries: binds.then_some(carries), ..finding })
 }
 
 fn backlogs(facts: &HostFacts, wanted: &Wanted) -> Vec<Finding> {
@@ -414,92 +195,6 @@ fn backlogs(facts: &HostFacts, wanted: &Wanted) -> Vec<Finding> {
     somaxconn.into_iter().chain(half_open).collect()
 }
 
-fn tcp(facts: &HostFacts, wanted: &Wanted) -> Vec<Finding> {
-    let sockets = wanted.connections * wanted.ends();
-    let mut findings = Vec::new();
-    if let Some([low, pressure, max]) = facts.tcp_mem {
-        // Measured: idle connections take no page of it, one with anything unread takes one.
-        let why = "Pages of bytes in flight: none for an idle connection, one for each that an announcement is on its way to.";
-        let finding = Finding::sysctl("net.ipv4.tcp_mem", Weight::Hampers, max, sockets, why);
-        // The kernel's own proportions.
-        let values = vec![low.max(sockets / 2), pressure.max(sockets / 3 * 2), sockets];
-        findings.push(finding.raised_to(values).carrying(max / wanted.ends()));
-    }
-    let buckets = sockets.next_power_of_two().min(EHASH_ENTRIES_MAX);
-    let namespace = format!(
-        "sysctl -w net.ipv4.tcp_child_ehash_entries={buckets} && ip netns add NAME, or boot with thash_entries={buckets}"
-    );
-    let own = facts.ehash_entries.map(|entries| (entries.unsigned_abs(), entries < 0));
-    if let Some((entries, shared)) = own {
-        let whose =
-            if shared { "This namespace shares its parent's buckets" } else { "Buckets of the table of connections" };
-        findings.push(Finding {
-            setting: "net.ipv4.tcp_ehash_entries",
-            now: Value::Count(entries),
-            needed: Value::Count(sockets),
-            enough: entries >= sockets,
-            weight: Weight::Hampers,
-            why: format!(
-                "{whose}; with several sockets in each, every packet costs more (8 in each: below 50,000 requests/s)."
-            ),
-            command: (entries < sockets).then(|| namespace.clone()),
-            carries: Some(entries / wanted.ends()),
-            raise: None,
-        });
-    }
-    if let Some(entries) = facts.child_ehash_entries {
-        let inherited = entries == 0 && own.is_none_or(|(entries, _)| entries >= sockets);
-        let enough = inherited || entries >= sockets;
-        findings.push(Finding {
-            setting: "net.ipv4.tcp_child_ehash_entries",
-            now: Value::Count(entries),
-            needed: if inherited { Value::Any } else { Value::Count(sockets) },
-            enough,
-            weight: Weight::Informs,
-            why: "Buckets of a network namespace made from now on, a table of its own; 0: it shares this one's.".into(),
-            command: (!enough).then_some(namespace),
-            carries: None,
-            raise: None,
-        });
-    }
-    if let Some(entries) = facts.tw_buckets {
-        findings.push(Finding {
-            setting: "net.ipv4.tcp_max_tw_buckets",
-            now: Value::Count(entries),
-            needed: Value::Any,
-            enough: true,
-            weight: Weight::Informs,
-            why:
-                "Connections that linger in TIME_WAIT on the side that closed first; many slow a fleet's next run down."
-                    .into(),
-            command: None,
-            carries: None,
-            raise: None,
-        });
-    }
-    findings
-}
-
-fn port(facts: &HostFacts, wanted: &Wanted) -> Option<Finding> {
-    let (low, high) = facts.port_range?;
-    let port = wanted.port;
-    let enough = !(low..=high).contains(&port) || facts.reserved_ports.iter().any(|range| range.contains(&port));
-    let mut reserved: Vec<String> =
-        facts.reserved_ports.iter().map(|range| format!("{}-{}", range.start(), range.end())).collect();
-    reserved.push(port.to_string());
-    Some(Finding {
-        setting: "net.ipv4.ip_local_port_range",
-        now: Value::Words(format!("{low}-{high}")),
-        needed: Value::Words(format!("without {port}")),
-        enough,
-        weight: Weight::Hampers,
-        why: format!("An outgoing connection that happens to take {port} would keep the server from starting."),
-        command: (!enough).then(|| format!("sysctl -w net.ipv4.ip_local_reserved_ports={}", reserved.join(","))),
-        carries: None,
-        raise: None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -507,6 +202,8 @@ mod tests {
     use super::*;
     use crate::Verdict;
     use crate::facts::Quota;
+    use crate::finding::To;
+    use crate::sys::Clock;
 
     /// A host as it comes: 2 cores, 24 GiB, 20,000 descriptors.
     fn untouched() -> HostFacts {
@@ -528,6 +225,8 @@ mod tests {
             memory_available: Some(24 << 30),
             cgroup_memory: None,
             cgroup_pids: None,
+            addresses: vec!["10.0.0.1".parse().unwrap()],
+            clock: Some(Clock { synchronised: true, estimated_error_us: 40, max_error_us: 2_000 }),
         }
     }
 
@@ -595,7 +294,7 @@ mod tests {
         let facts = HostFacts { cgroup_memory: Some(Quota { max: 3 << 30, used: 1 << 30 }), ..untouched() };
         let verdict = Verdict::of(&facts, &connections(MILLION));
         assert_eq!((verdict.fits, verdict.binds), (false, "cgroup memory left"));
-        assert_eq!(verdict.carries, ((2 << 30) - BASE_BYTES) / (SERVER_BYTES + KERNEL_BYTES));
+        assert_eq!(verdict.carries, ((2 << 30) - SERVER_BASE_BYTES) / (SERVER_BYTES + KERNEL_BYTES));
     }
 
     #[test]
@@ -621,7 +320,7 @@ mod tests {
         let wanted = Wanted { fleet_here: true, ..connections(MILLION) };
         let buckets = of("net.ipv4.tcp_ehash_entries", &untouched(), &wanted);
         assert_eq!(buckets.needed, Value::Count(2 * MILLION));
-        assert_eq!(of("fs.file-max", &untouched(), &wanted).carries, Some((2_466_170 - 343 - FILES_BESIDES) / 2));
+        assert_eq!(of("fs.file-max", &untouched(), &wanted).carries, Some((2_466_170 - 343 - host::FILES_BESIDES) / 2));
         assert!(
             of("memory available", &untouched(), &wanted).carries
                 < of("memory available", &untouched(), &connections(MILLION)).carries
@@ -631,10 +330,13 @@ mod tests {
     #[test]
     fn the_servers_port_must_not_be_given_to_others() {
         let facts = HostFacts { port_range: Some((1_024, 65_535)), ..untouched() };
-        let taken = of("net.ipv4.ip_local_port_range", &facts, &connections(1));
+        let taken = of("net.ipv4.ip_local_reserved_ports", &facts, &connections(1));
         assert_eq!(taken.command.as_deref(), Some("sysctl -w net.ipv4.ip_local_reserved_ports=7400"));
-        let reserved = HostFacts { reserved_ports: vec![7_000..=7_500], ..facts };
-        assert!(of("net.ipv4.ip_local_port_range", &reserved, &connections(1)).enough);
+        let reserved = HostFacts { reserved_ports: vec![7_000..=7_500], ..facts.clone() };
+        assert!(of("net.ipv4.ip_local_reserved_ports", &reserved, &connections(1)).enough);
+        let others = HostFacts { reserved_ports: vec![80..=80, 90..=99], ..facts };
+        let taken = of("net.ipv4.ip_local_reserved_ports", &others, &connections(1));
+        assert_eq!(taken.command.as_deref(), Some("sysctl -w net.ipv4.ip_local_reserved_ports=80,90-99,7400"));
     }
 
     #[test]
@@ -645,12 +347,6 @@ mod tests {
         assert_eq!(pages.command.as_deref(), Some("sysctl -w net.ipv4.tcp_mem='500000 666666 1000000'"));
         let half_open = of("net.ipv4.tcp_max_syn_backlog", &untouched(), &connections(1));
         assert_eq!(half_open.command.as_deref(), Some("sysctl -w net.ipv4.tcp_max_syn_backlog=4096"));
-    }
-
-    #[test]
-    fn numbers_are_grouped_by_thousands() {
-        let text: Vec<_> = [0, 999, 1_000, 12_345, 1_234_567].map(thousands).into();
-        assert_eq!(text, ["0", "999", "1,000", "12,345", "1,234,567"]);
     }
 
     prop_compose! {
@@ -701,13 +397,14 @@ mod tests {
             let wanted = connections(wanted);
             let mut raised = facts.clone();
             for raise in judge(&facts, &wanted).into_iter().filter_map(|finding| finding.raise) {
-                let value = raise.values[raise.values.len() - 1];
+                let To::AtLeast(values) = raise.to else { panic!("{}", raise.key) };
+                let value = values[values.len() - 1];
                 match raise.key {
                     "fs.nr_open" => raised.nr_open = Some(value),
                     "fs.file-max" => raised.file_max = Some(Quota { max: value, used: 500 }),
                     "net.core.somaxconn" => raised.somaxconn = Some(value),
                     "net.ipv4.tcp_max_syn_backlog" => raised.syn_backlog = Some(value),
-                    "net.ipv4.tcp_mem" => raised.tcp_mem = raise.values.try_into().ok(),
+                    "net.ipv4.tcp_mem" => raised.tcp_mem = values.try_into().ok(),
                     "net.netfilter.nf_conntrack_max" => {
                         raised.conntrack = facts.conntrack.map(|flows| Quota { max: value, ..flows });
                     }
