@@ -1,0 +1,63 @@
+//! How connections end.
+
+use hongbao_proto::v1;
+use hongbao_proto::v1::server_frame::Event;
+
+use super::Set;
+use crate::ends::End;
+use crate::limits;
+use crate::shard::directory::{Address, Seat};
+use crate::shard::message::Now;
+use crate::shard::session::Phase;
+use crate::shard::wire::Wire;
+
+impl<W: Wire> Set<W> {
+    /// Ends a connection of ours, where it has not ended yet.
+    pub(super) fn dismiss(&mut self, seat: Seat, end: End, return_after_ms: Option<u32>, now: &Now) {
+        if self.live(seat).is_some() {
+            self.end(seat, end, return_after_ms, now);
+        }
+    }
+
+    /// The one place where a connection that we end is ended: counted, told, forgotten by the directory.
+    pub(super) fn end(&mut self, seat: Seat, end: End, return_after_ms: Option<u32>, now: &Now) {
+        self.retire(seat, end);
+        match end.goodbye() {
+            Some(reason) => {
+                self.output.push(seat, 0, Event::Goodbye(v1::Goodbye { reason: reason.into(), return_after_ms }));
+                self.finishing.push(seat);
+                self.leaving.push(now.seconds() + limits::LINGER_SECONDS, seat);
+            }
+            None => {
+                if let Some(session) = self.session(seat) {
+                    session.wire.cut();
+                }
+            }
+        }
+    }
+
+    /// The reader has ended: nothing more will come, and nothing more can be told.
+    pub(super) fn gone(&mut self, seat: Seat, end: End) {
+        self.retire(seat, end);
+        if self.session(seat).is_some() {
+            self.sessions.remove(seat.slot as usize);
+            self.tally.connections.set(self.sessions.len() as u64);
+        }
+    }
+
+    /// Counts the end of a connection, once.
+    fn retire(&mut self, seat: Seat, end: End) {
+        let Some(session) = self.live(seat) else { return };
+        let (was_online, user) = (session.phase == Phase::Online, session.user);
+        session.phase = Phase::Leaving;
+        if let Some(user) = user
+            && !self.waiting.contains_key(&seat)
+        {
+            self.shared.directory.leave(user, Address { set: self.index, seat });
+        }
+        if was_online {
+            self.tally.online.set(self.tally.online.get() - 1);
+        }
+        self.tally.ends[end as usize].add(1);
+    }
+}

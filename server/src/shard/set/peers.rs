@@ -1,0 +1,137 @@
+//! What peers say.
+
+use hongbao_proto::v1::server_frame::Event;
+use hongbao_proto::v1::{self, ErrorCode};
+use hongbao_proto::{CampaignId, RequestId, Serial, UserId};
+
+use super::Set;
+use crate::ends::End;
+use crate::ledger::writer::Request;
+use crate::ledger::{Claim, Posting};
+use crate::limits;
+use crate::shard::directory::Seat;
+use crate::shard::message::{Errand, Now, Said};
+use crate::shard::session::Phase;
+use crate::shard::tally::Answer;
+use crate::shard::wire::Wire;
+use crate::stock::Taken;
+
+impl<W: Wire> Set<W> {
+    pub(super) fn hear(&mut self, seat: Seat, said: Said, now: &Now) {
+        if let Said::Gone(end) = said {
+            return self.gone(seat, end);
+        }
+        let partial = matches!(said, Said::Partial);
+        let rate = self.shared.connection_rate;
+        let Some(session) = self.live(seat) else { return self.tally.stale.add(1) };
+        if partial {
+            // Second 0 means "none"; the process is older than that when its first frame arrives in pieces.
+            session.partial_since = now.seconds().max(1);
+            return self.partial.push(now.seconds() + limits::FRAME_SECONDS_MAX, seat);
+        }
+        session.heard_at = now.seconds();
+        session.partial_since = 0;
+        if let Said::Violation { request, code, end } = said {
+            self.tally.received.add(1);
+            self.error(seat, request, code);
+            return self.end(seat, end, None, now);
+        }
+        let phase = session.phase;
+        let within_rate = session.meter.admit(&rate, now.at);
+        self.tally.received.add(1);
+        match said {
+            Said::Login { request, .. } if phase != Phase::Fresh => {
+                self.error(seat, request.get(), ErrorCode::AlreadyLoggedIn)
+            }
+            Said::Login { request, user } => self.login(seat, request, user, now),
+            _ if phase != Phase::Online => {
+                self.error(seat, said.request_id(), ErrorCode::NotLoggedIn);
+                if phase == Phase::Fresh {
+                    self.end(seat, End::Protocol, None, now);
+                }
+            }
+            _ if !within_rate => self.overloaded(seat, said.request_id()),
+            Said::Grab { request, campaign } => self.grab(seat, request, campaign, now),
+            Said::Ping { request } => {
+                self.answer(seat, request.get(), Answer::Pong, Event::Pong(v1::Pong { server_time_ms: now.wall }))
+            }
+            Said::Acknowledge { request, prizes } => self.acknowledge(seat, request, prizes),
+            Said::Mistake { request, code } => self.error(seat, request, code),
+            Said::Partial | Said::Violation { .. } | Said::Gone(_) => unreachable!("handled above"),
+        }
+    }
+
+    fn grab(&mut self, seat: Seat, request: RequestId, wanted: Option<CampaignId>, now: &Now) {
+        self.tally.grabs.add(1);
+        if self.shared.gate.is_some() {
+            match self.admitted.checked_sub(1) {
+                Some(left) => self.admitted = left,
+                None => return self.overloaded(seat, request.get()),
+            }
+        }
+        let session = &mut self.sessions[seat.slot as usize];
+        let Some(user) = session.user else { return self.error(seat, request.get(), ErrorCode::NotLoggedIn) };
+        if request.get() <= session.last_grab {
+            return self.first_answer(seat, user, request, wanted);
+        }
+        let before = std::mem::replace(&mut session.last_grab, request.get());
+        match self.stock.take(wanted, now.wall) {
+            Taken::Prize { campaign, serial, amount } => {
+                let posting = Posting::Claim(Claim { user, request, campaign, serial, amount });
+                let errand = Errand::Claim { request, campaign, serial };
+                if !self.send(seat, errand, |reply_to| Request::Post { posting, reply_to }) {
+                    self.stock.put_back(campaign, serial);
+                    self.sessions[seat.slot as usize].last_grab = before;
+                    self.overloaded(seat, request.get());
+                }
+            }
+            other => self.not_taken(seat, request, other),
+        }
+    }
+
+    pub(super) fn not_taken(&mut self, seat: Seat, request: RequestId, taken: Taken) {
+        let (kind, event) = match taken {
+            Taken::SoldOut => (Answer::SoldOut, Event::SoldOut(v1::SoldOut {})),
+            Taken::TooEarly { starts_at } => {
+                (Answer::TooEarly, Event::TooEarly(v1::TooEarly { starts_at_ms: starts_at }))
+            }
+            Taken::TooLate { ended_at } => (Answer::TooLate, Event::TooLate(v1::TooLate { ended_at_ms: ended_at })),
+            Taken::NoSuchCampaign => return self.error(seat, request.get(), ErrorCode::NoSuchCampaign),
+            Taken::NoneNow | Taken::Prize { .. } => (Answer::NoneNow, Event::NoneNow(v1::NoneNow {})),
+        };
+        self.answer(seat, request.get(), kind, event);
+    }
+
+    /// A Grab whose id is not new: what it won is in the ledger, or nowhere.
+    fn first_answer(&mut self, seat: Seat, user: UserId, request: RequestId, campaign: Option<CampaignId>) {
+        if !self.send(seat, Errand::FirstAnswer { request, campaign }, |reply_to| Request::FirstAnswer {
+            user,
+            request,
+            reply_to,
+        }) {
+            self.overloaded(seat, request.get());
+        }
+    }
+
+    fn acknowledge(&mut self, seat: Seat, request: RequestId, prizes: Box<[(CampaignId, Serial)]>) {
+        let Some(user) = self.sessions[seat.slot as usize].user else { return };
+        let posting = Posting::Acknowledge { user, prizes };
+        if !self.send(seat, Errand::Acknowledge { request }, |reply_to| Request::Post { posting, reply_to }) {
+            self.overloaded(seat, request.get());
+        }
+    }
+}
+
+impl Said {
+    /// The id to echo.
+    fn request_id(&self) -> u64 {
+        match self {
+            Said::Grab { request, .. }
+            | Said::Login { request, .. }
+            | Said::Acknowledge { request, .. }
+            | Said::Ping { request } => request.get(),
+            Said::Mistake { request, .. } | Said::Violation { request, .. } => *request,
+            Said::Partial | Said::Gone(_) => 0,
+        }
+    }
+}
