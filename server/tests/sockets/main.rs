@@ -5,6 +5,7 @@
 mod admin;
 mod campaigns;
 mod check;
+mod cores;
 mod crowds;
 mod fleet_kills;
 mod framing;
