@@ -47,6 +47,7 @@ fn inhabited() -> (Set<Sink>, Vec<Seat>, Now) {
     let shared = Arc::new(Shared {
         directory: Directory::default(),
         gate: None,
+        logins: None,
         connection_rate: Rate::new(1_000_000_000, u32::MAX),
         ledger,
         generator,

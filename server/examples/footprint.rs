@@ -206,6 +206,7 @@ fn serve(config: &Config) -> Result<(), Failure> {
     let shared = Arc::new(Shared {
         directory: Directory::default(),
         gate: None,
+        logins: None,
         connection_rate: Rate::new(config.max_connection_qps, config.max_connection_qps.saturating_mul(2)),
         ledger,
         generator,

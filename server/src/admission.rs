@@ -1,8 +1,11 @@
 //! How many requests are looked at: the generic cell rate algorithm (ITU-T I.371), whose whole state is the theoretical arrival
 //! time of the next request. [`Meter`] watches one connection in 8 bytes; [`Gate`] is shared by all SETs of the node, one
-//! atomic step for each batch.
+//! atomic step for each batch. [`Line`] refuses nobody for good: whoever it cannot let in now gets an appointment.
 
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::limits;
 
 /// Nanoseconds since the process started.
 pub type Nanos = u64;
@@ -73,8 +76,128 @@ impl Gate {
     }
 }
 
+/// When to come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appointment(NonZeroU64);
+
+impl Appointment {
+    /// `promised`: this moment is the holder's. Otherwise it is only told when to ask again.
+    fn new(at: Nanos, promised: bool) -> Self {
+        // The lowest bit keeps it from 0; 2^62 ns are 146 years.
+        Self(NonZeroU64::MIN | (at << 2 | u64::from(promised) << 1))
+    }
+
+    /// The moment.
+    pub fn at(self) -> Nanos {
+        self.0.get() >> 2
+    }
+
+    fn is_promised(self) -> bool {
+        self.0.get() & 2 != 0
+    }
+
+    /// Whole seconds since the process started, rounded up.
+    #[allow(clippy::cast_possible_truncation)] // 136 years
+    pub fn second(self) -> u32 {
+        self.at().div_ceil(NANOS_PER_SECOND) as u32
+    }
+
+    /// How long to wait, rounded up: whoever waits so long is not early.
+    pub fn wait_ms(self, now: Nanos) -> u32 {
+        u32::try_from(self.at().saturating_sub(now).div_ceil(1_000_000)).unwrap_or(u32::MAX)
+    }
+
+    /// As a number that is never 0.
+    pub fn to_bits(self) -> u64 {
+        self.0.get()
+    }
+
+    /// From [`Appointment::to_bits`]; 0: none.
+    pub fn from_bits(bits: u64) -> Option<Self> {
+        NonZeroU64::new(bits).map(Self)
+    }
+}
+
+/// What somebody in a [`Line`] is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// Come in.
+    Now,
+    /// Come back then.
+    Later(Appointment),
+}
+
+/// A crowd made into a queue: who cannot pass at the rate takes the next free moment, which moves the theoretical arrival time on
+/// as passing would. So the refused come back evenly, one an interval, in the order in which they came, and newcomers queue up
+/// behind them. Who keeps an appointment takes nothing from the rate again.
+///
+/// In any window of `t` seconds at most `rate * (t + grace) + burst` pass, whatever peers do; `rate * t + burst`, where all who hold
+/// an appointment come at their moment.
+#[derive(Debug)]
+pub struct Line {
+    rate: Rate,
+    /// Lateness that does not forfeit an appointment.
+    grace: Nanos,
+    /// No appointment is further away.
+    horizon: Nanos,
+    arrival: AtomicU64,
+    /// Peers that came when all moments up to the horizon were taken.
+    turned_away: AtomicU64,
+}
+
+impl Line {
+    /// The line of a node that takes `per_second` logins.
+    pub fn of_logins(per_second: u32) -> Self {
+        let burst = (u64::from(per_second) * limits::LOGIN_BURST_MS).div_ceil(1_000);
+        let rate = Rate::new(per_second, u32::try_from(burst).unwrap_or(u32::MAX));
+        Self::new(rate, limits::LOGIN_GRACE_MS * 1_000_000, limits::LOGIN_HORIZON_SECONDS * NANOS_PER_SECOND)
+    }
+
+    /// An empty line.
+    pub fn new(rate: Rate, grace: Nanos, horizon: Nanos) -> Self {
+        Self { rate, grace, horizon, arrival: AtomicU64::new(0), turned_away: AtomicU64::new(0) }
+    }
+
+    /// Somebody asks to be let in at `now`, and was told `held` before. Early: the same again. More than the grace late: as if it
+    /// had never come.
+    pub fn ask(&self, held: Option<Appointment>, now: Nanos) -> Turn {
+        match held {
+            Some(held) if now < held.at() => Turn::Later(held),
+            Some(held) if held.is_promised() && now <= held.at() + self.grace => Turn::Now,
+            _ => self.join(now),
+        }
+    }
+
+    fn join(&self, now: Nanos) -> Turn {
+        let mut before = self.arrival.load(Ordering::Relaxed);
+        loop {
+            let arrival = before.max(now) + self.rate.interval;
+            // The first moment at which a request with this theoretical arrival time passes.
+            let moment = arrival.saturating_sub(self.rate.tolerance);
+            if moment > now + self.horizon {
+                return Turn::Later(Appointment::new(self.beyond(now), false));
+            }
+            match self.arrival.compare_exchange_weak(before, arrival, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) if moment <= now => return Turn::Now,
+                Ok(_) => return Turn::Later(Appointment::new(moment, true)),
+                Err(current) => before = current,
+            }
+        }
+    }
+
+    /// When to ask again, where nothing can be promised: dealt out at the rate over the second half of the horizon, round and round.
+    fn beyond(&self, now: Nanos) -> Nanos {
+        let half = (self.horizon / 2).max(1);
+        let count = self.turned_away.fetch_add(1, Ordering::Relaxed);
+        now + half + count.wrapping_mul(self.rate.interval) % half
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::cmp::Reverse;
+    use std::collections::BinaryHeap;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -88,7 +211,96 @@ mod tests {
         assert!(meter.admit(&rate, now + NANOS_PER_SECOND / 10));
     }
 
+    #[test]
+    fn an_appointment_is_kept_at_its_moment_repeated_to_the_early_and_lost_by_the_late() {
+        let line = Line::new(Rate::new(10, 1), NANOS_PER_SECOND, 60 * NANOS_PER_SECOND);
+        let now = 7 * NANOS_PER_SECOND;
+        assert_eq!(line.ask(None, now), Turn::Now);
+        let Turn::Later(first) = line.ask(None, now) else { panic!() };
+        let Turn::Later(second) = line.ask(None, now) else { panic!() };
+        assert_eq!((first.wait_ms(now), second.wait_ms(now)), (100, 200));
+        for _ in 0..100 {
+            assert_eq!(line.ask(Some(second), now), Turn::Later(second));
+        }
+        assert_eq!(line.ask(Some(first), first.at() - 1), Turn::Later(first));
+        assert_eq!(line.ask(Some(first), first.at()), Turn::Now);
+        // Whoever comes meanwhile queues up behind.
+        let Turn::Later(third) = line.ask(None, second.at() - 1) else { panic!() };
+        assert_eq!(third.at() - second.at(), NANOS_PER_SECOND / 10);
+        let late = second.at() + NANOS_PER_SECOND;
+        assert_eq!(line.ask(Some(second), late), Turn::Now);
+        assert_eq!(line.ask(Some(second), late + 1), Turn::Now, "nobody else is there: no need to wait");
+        assert!(matches!(line.ask(Some(second), late + 1), Turn::Later(again) if again.at() > late));
+    }
+
+    #[test]
+    fn beyond_the_horizon_nothing_is_promised_and_the_crowd_is_spread_over_its_second_half() {
+        let (horizon, now) = (10 * NANOS_PER_SECOND, 3 * NANOS_PER_SECOND);
+        let line = Line::new(Rate::new(10, 1), NANOS_PER_SECOND, horizon);
+        let told: Vec<_> = (0..301)
+            .filter_map(|_| match line.ask(None, now) {
+                Turn::Now => None,
+                Turn::Later(appointment) => Some(appointment),
+            })
+            .collect();
+        let (promised, hinted): (Vec<_>, Vec<_>) = told.into_iter().partition(|appointment| appointment.is_promised());
+        assert_eq!((promised.len(), hinted.len()), (100, 200));
+        assert!(hinted.iter().all(|hint| (now + horizon / 2..now + horizon).contains(&hint.at())));
+        // Four rounds of fifty: ten in each second.
+        for second in 5..10 {
+            let from = now + second * NANOS_PER_SECOND;
+            let within = hinted.iter().filter(|hint| (from..from + NANOS_PER_SECOND).contains(&hint.at())).count();
+            assert_eq!(within, 40);
+        }
+        // Who was only told when to ask again has no place.
+        let hint = hinted[0];
+        assert!(
+            matches!(line.ask(Some(hint), hint.at()), Turn::Later(later) if later.is_promised() && later.at() > hint.at())
+        );
+    }
+
     proptest! {
+        /// Peers that come in a crowd, and come back when they are told to, or late.
+        #[test]
+        fn whoever_comes_back_when_told_gets_in_and_no_window_lets_too_many_pass(
+            per_second in 1u32..20_000, burst in 1u32..50, horizon_ms in 50u64..5_000, grace_ms in 0u64..200,
+            crowd in prop::collection::vec((0u64..300_000_000, 0u64..300_000_000), 1..300),
+        ) {
+            let rate = Rate::new(per_second, burst);
+            let (interval, grace) = (rate.interval, grace_ms * 1_000_000);
+            let line = Line::new(rate, grace, horizon_ms * 1_000_000);
+            let mut asking: BinaryHeap<_> =
+                crowd.iter().map(|&(arrival, lateness)| Reverse((NANOS_PER_SECOND + arrival, lateness, 0, 0))).collect();
+            let (mut passed, mut on_time, mut booked) = (Vec::new(), true, Vec::new());
+            while let Some(Reverse((now, lateness, held, refusals))) = asking.pop() {
+                let held = Appointment::from_bits(held);
+                match line.ask(held, now) {
+                    Turn::Now => passed.push(now),
+                    Turn::Later(told) => {
+                        let kept = held.is_none_or(|held| !held.is_promised() || now > held.at() + grace);
+                        prop_assert!(kept, "refused although it came at its appointment");
+                        prop_assert!(told.at() > now && told.wait_ms(now) > 0);
+                        prop_assert!(told.at() <= now + horizon_ms * 1_000_000);
+                        if told.is_promised() {
+                            booked.push(told.at());
+                        }
+                        // Late once; then it has learnt.
+                        let lateness = if refusals == 0 { lateness } else { 0 };
+                        on_time &= lateness == 0;
+                        asking.push(Reverse((told.at() + lateness, lateness, told.to_bits(), refusals + 1)));
+                    }
+                }
+            }
+            prop_assert_eq!(passed.len(), crowd.len());
+            prop_assert!(booked.is_sorted_by(|a, b| a + interval <= *b), "appointments are an interval apart");
+            let forgiven = u64::from(burst) * interval + if on_time { 0 } else { grace };
+            for (i, from) in passed.iter().enumerate() {
+                for (j, until) in passed.iter().enumerate().skip(i) {
+                    prop_assert!((j - i + 1) as u64 * interval <= until - from + forgiven, "{} in {} ns", j - i + 1, until - from);
+                }
+            }
+        }
+
         #[test]
         fn no_window_lets_more_pass_than_rate_and_burst_allow(
             per_second in 1u32..100_000, burst in 1u32..1_000,

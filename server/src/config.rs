@@ -153,6 +153,10 @@ settings! {
     /// Grabs per second over the whole server; what is above is answered Overloaded; 0: no limit [default: 0]
     #[arg(long, env = "HONGBAO_MAX_QPS", value_name = "PER_SECOND")]
     max_qps: u32,
+    /// Logins per second over the whole server; who comes above it is told the moment at which it will be let in; 0: no limit
+    /// [default: 20000]
+    #[arg(long, env = "HONGBAO_LOGIN_RATE", value_name = "PER_SECOND")]
+    login_rate: u32,
     /// Requests per second of one connection; bursts of twice that are forgiven [default: 500]
     #[arg(long, env = "HONGBAO_MAX_CONNECTION_QPS", value_name = "PER_SECOND")]
     max_connection_qps: u32,
@@ -214,6 +218,8 @@ pub struct Config {
     pub connections: u64,
     /// `None`: no limit.
     pub max_qps: Option<NonZeroU32>,
+    /// `None`: no limit.
+    pub login_rate: Option<NonZeroU32>,
     #[allow(missing_docs)]
     pub max_connection_qps: u32,
     /// Whole seconds.
@@ -354,6 +360,7 @@ impl Settings {
             set_capacity,
             connections: if connections > 0 { connections } else { u64::from(sets) * u64::from(set_capacity) },
             max_qps: NonZeroU32::new(self.max_qps.unwrap_or(0)),
+            login_rate: NonZeroU32::new(self.login_rate.unwrap_or(limits::LOGIN_RATE)),
             max_connection_qps,
             login_seconds,
             idle_seconds,
@@ -408,7 +415,16 @@ mod tests {
             (config.set_capacity, config.max_qps.map(NonZeroU32::get), config.sets, config.idle_seconds),
             (77, Some(9), 8, 3_600)
         );
-        assert_eq!(config.login_seconds, 10);
+        assert_eq!((config.login_seconds, config.login_rate.map(NonZeroU32::get)), (10, Some(limits::LOGIN_RATE)));
+    }
+
+    #[test]
+    fn a_login_rate_of_zero_is_no_limit() {
+        let (secret, file) = (secret_file(), config_file("login-rate = 300"));
+        let config = settings(&secret).resolve(Some(file.path())).unwrap();
+        assert_eq!(config.login_rate.map(NonZeroU32::get), Some(300));
+        let config = Settings { login_rate: Some(0), ..settings(&secret) }.resolve(Some(file.path())).unwrap();
+        assert_eq!(config.login_rate, None);
     }
 
     #[test]

@@ -48,8 +48,14 @@ pub const FRAME_SECONDS_MAX: u32 = 10;
 /// From our goodbye to the peer's own end, seconds; then the connection is torn down.
 pub const LINGER_SECONDS: u32 = 2;
 
-/// Announcements that wait in one SET while an earlier one is still being written.
+/// Announcements that wait in one SET while earlier ones are still being written.
 pub const ANNOUNCEMENTS_PENDING_MAX: usize = 64;
+
+/// Their bytes: they leave in one write, which a socket's empty send buffer takes whole.
+pub const ANNOUNCEMENTS_PENDING_BYTES_MAX: usize = 32 * 1024;
+
+/// Broadcasts of which operators can still ask what became of them.
+pub const BROADCASTS_KEPT: usize = 64;
 
 /// Connections that an announcement or a farewell reaches between two batches.
 pub const SWEEP_STEP: usize = 256;
@@ -59,6 +65,23 @@ pub const IDLE_SWEEP_STEP: usize = SET_CAPACITY_MAX / 16;
 
 /// Requests a second that one connection may send, unless configured otherwise.
 pub const CONNECTION_RATE: u32 = 500;
+
+/// Logins a second of the whole node, unless configured otherwise: about half of what 2 cores manage, so that those who are
+/// online are served while a million log in within a minute.
+pub const LOGIN_RATE: u32 = 20_000;
+
+/// Logins that pass at once after a quiet time, in milliseconds of the rate.
+pub const LOGIN_BURST_MS: u64 = 100;
+
+/// How late an appointment for a login may be kept, milliseconds: the peer's round trip and its timer.
+pub const LOGIN_GRACE_MS: u64 = 1_000;
+
+/// Appointments for logins are at most so far away, seconds; see `admission::Line` for the crowd beyond.
+pub const LOGIN_HORIZON_SECONDS: u64 = 60;
+
+/// Connections taken in by a shard before its other tasks get their turn: about half a millisecond. Meanwhile peers wait in the
+/// kernel's backlog, and where that overflows the kernel drops their SYN, which they repeat after a second.
+pub const ACCEPTS_PER_ROUND: u32 = 32;
 
 /// Serials returned to the generator in one message.
 pub const RETURN_BATCH_MAX: usize = 1_024;
@@ -78,6 +101,11 @@ pub const SOCKET_RECEIVE_BYTES: usize = 16 * 1024;
 const _: () = assert!(OUTBOX_BYTES_MAX >= 2 * hongbao_proto::limits::SERVER_FRAME_BYTES_MAX);
 const _: () = assert!(SCRATCH_BYTES > 2 * hongbao_proto::limits::CLIENT_FRAME_BYTES_MAX);
 const _: () = assert!(SET_BATCH_MAX <= SET_QUEUE_MAX);
+// One announcement always fits, and all that wait fit beside an answer in what a slow peer may leave unread.
+const _: () = assert!(ANNOUNCEMENTS_PENDING_BYTES_MAX >= 2 * hongbao_proto::limits::ANNOUNCEMENT_BYTES_MAX);
+const _: () =
+    assert!(ANNOUNCEMENTS_PENDING_BYTES_MAX + hongbao_proto::limits::SERVER_FRAME_BYTES_MAX <= OUTBOX_BYTES_MAX);
+const _: () = assert!(ANNOUNCEMENTS_PENDING_BYTES_MAX <= SOCKET_SEND_BYTES);
 
 /// Characters of a campaign's title.
 pub const CAMPAIGN_TITLE_CHARS_MAX: usize = 200;

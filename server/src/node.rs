@@ -14,7 +14,7 @@ use hongbao_sysctl::{HostFacts, Shards, Verdict, Wanted};
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::admin::{self, Admin};
-use crate::admission::{Gate, Rate};
+use crate::admission::{Gate, Line, Rate};
 use crate::config::Config;
 use crate::descriptors;
 use crate::generator::{Command, Generator};
@@ -144,6 +144,7 @@ impl Node {
             directory: Directory::default(),
             // A tenth of a second of bursts: SETs ask for whole batches.
             gate: config.max_qps.map(|qps| Gate::new(Rate::new(qps.get(), qps.get().div_ceil(10)))),
+            logins: config.login_rate.map(|rate| Line::of_logins(rate.get())),
             connection_rate: Rate::new(config.max_connection_qps, config.max_connection_qps.saturating_mul(2)),
             ledger: ledger.clone(),
             generator: stock_sender,

@@ -53,6 +53,10 @@ impl Telemetry {
             (Key::new("answers_undelivered", "Answers whose connection had gone"), self.sum(|set| &set.undelivered)),
             (Key::new("frames_stale", "Frames still queued when their connection ended"), self.sum(|set| &set.stale)),
             (Key::new("connections_accepted", "Connections accepted"), self.sum(|set| &set.accepted)),
+            (
+                Key::new("logins_deferred", "Logins told to come back at an appointed moment"),
+                self.sum(|set| &set.logins_deferred),
+            ),
             (Key::new("writes_refused", "Writes that a socket took only in part"), self.sum(|set| &set.refused_writes)),
             (Key::new("received_bytes", "Bytes read from peers"), self.sum(|set| &set.bytes_in)),
             (Key::new("sent_bytes", "Bytes written to peers"), self.sum(|set| &set.bytes_out)),

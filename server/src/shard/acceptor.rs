@@ -1,5 +1,6 @@
 //! Takes connections in. It never dies and never spins: a spare descriptor answers the peer that finds none left, and a shard
-//! at its capacity closes its listener, so that the kernel stops hashing new peers to it until it has room again.
+//! at its capacity closes its listener, so that the kernel stops hashing new peers to it until it has room again. A storm of
+//! peers is taken in round by round, with everything else that the shard has to do in between.
 
 use std::fs::File;
 use std::io;
@@ -87,6 +88,7 @@ impl Acceptor {
     async fn accept_all(&mut self, first: std::net::TcpListener) -> std::convert::Infallible {
         let mut spare = Spare::new();
         let mut bound = Some(first);
+        let mut accepted = 0u32;
         loop {
             let listener = match bound.take().map_or_else(|| listen(self.address), Ok).and_then(TcpListener::from_std) {
                 Ok(listener) => listener,
@@ -100,6 +102,10 @@ impl Acceptor {
                 match listener.accept().await {
                     Ok((stream, _)) => self.hand_over(index, stream).await,
                     Err(error) => self.recover(&error, &listener, &mut spare).await,
+                }
+                accepted = accepted.wrapping_add(1);
+                if accepted.is_multiple_of(limits::ACCEPTS_PER_ROUND) {
+                    tokio::task::yield_now().await;
                 }
             }
             drop(listener);
@@ -169,5 +175,55 @@ impl Spare {
             }
         }
         *self = Self::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    use tokio::runtime::{Builder, LocalOptions};
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn a_storm_of_peers_leaves_the_shards_other_tasks_their_turns() {
+        const PEERS: usize = 500;
+        let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = listener.local_addr().unwrap();
+        // All of them wait in the backlog before the acceptor looks.
+        let _peers: Vec<_> = (0..PEERS).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+        let (inbox, mut queue) = mpsc::channel(limits::SET_QUEUE_MAX);
+        let (_wanted, accepting) = watch::channel(true);
+        let acceptor = Acceptor {
+            address,
+            sets: vec![(SetHandle { inbox, tally: Arc::default() }, 0)],
+            set_capacity: 1_000,
+            capacity: 1_000,
+            tally: Arc::default(),
+            accepting,
+        };
+        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+        let rounds = Rc::new(Cell::new(0));
+        let others_turns = Rc::clone(&rounds);
+        runtime.block_on(async move {
+            let acceptor = tokio::task::spawn_local(acceptor.run(listener));
+            let (mut taken, mut most) = (0, 0);
+            while taken < PEERS {
+                tokio::task::yield_now().await;
+                let mut now = 0;
+                while queue.try_recv().is_ok() {
+                    now += 1;
+                }
+                taken += now;
+                most = most.max(now);
+                others_turns.set(others_turns.get() + usize::from(now > 0));
+            }
+            assert!(most <= limits::ACCEPTS_PER_ROUND as usize, "{most} at once");
+            acceptor.abort();
+        });
+        assert!(rounds.get() >= PEERS / limits::ACCEPTS_PER_ROUND as usize);
     }
 }

@@ -2,7 +2,8 @@
 
 use hongbao_proto::UserId;
 
-use crate::admission::Meter;
+use super::wire::SocketWire;
+use crate::admission::{Appointment, Meter};
 
 /// How far a connection has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,8 +47,23 @@ pub struct Session<W> {
     pub slow_since: u32,
     /// Who, from Login on.
     pub user: Option<UserId>,
-    /// The highest id of a Grab that got a final answer, or is about to.
+    /// The highest id of a Grab that got a final answer, or is about to. Nobody grabs before the login: until then it is the
+    /// bits of the appointment for one, see [`Session::appointment`].
     pub last_grab: u64,
     /// Use of its request rate.
     pub meter: Meter,
+}
+
+const _: () = assert!(size_of::<Session<SocketWire>>() <= 64);
+
+impl<W> Session<W> {
+    /// When it was told to log in.
+    pub fn appointment(&self) -> Option<Appointment> {
+        if self.phase == Phase::Fresh { Appointment::from_bits(self.last_grab) } else { None }
+    }
+
+    /// Remembers when it was told to log in. Only in phase [`Phase::Fresh`].
+    pub fn book(&mut self, appointment: Option<Appointment>) {
+        self.last_grab = appointment.map_or(0, Appointment::to_bits);
+    }
 }

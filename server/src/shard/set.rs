@@ -29,7 +29,7 @@ use super::output::Output;
 use super::session::{Phase, Session};
 use super::tally::{Answer, SetTally};
 use super::wire::{Wire, Written};
-use crate::admission::{Gate, Meter, Rate};
+use crate::admission::{Gate, Line, Meter, Rate};
 use crate::ends::End;
 use crate::ledger::Win;
 use crate::ledger::writer::{LedgerHandle, Request};
@@ -51,6 +51,8 @@ pub struct Shared {
     pub directory: Directory,
     /// The node's request rate, where it is limited.
     pub gate: Option<Gate>,
+    /// The node's line of logins, where their rate is limited.
+    pub logins: Option<Line>,
     /// Each connection's request rate.
     pub connection_rate: Rate,
     /// The ledger's queue.
@@ -256,7 +258,11 @@ impl<W: Wire> Set<W> {
     }
 
     fn overloaded(&mut self, seat: Seat, request_id: u64) {
-        let event = Event::Overloaded(v1::Overloaded { retry_after_ms: limits::RETRY_AFTER_MS });
+        self.overloaded_until(seat, request_id, limits::RETRY_AFTER_MS);
+    }
+
+    fn overloaded_until(&mut self, seat: Seat, request_id: u64, retry_after_ms: u32) {
+        let event = Event::Overloaded(v1::Overloaded { retry_after_ms });
         self.answer(seat, request_id, Answer::Overloaded, event);
     }
 

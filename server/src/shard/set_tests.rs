@@ -19,7 +19,7 @@ use super::message::{Control, Message, Now, Said, StockReport};
 use super::set::{Set, SetHandle, Shared};
 use super::tally::SetTally;
 use super::wire::{Wire, Written};
-use crate::admission::{Gate, Rate};
+use crate::admission::{Gate, Line, Rate};
 use crate::campaign::CampaignTerms;
 use crate::ends::End;
 use crate::ledger::sqlite::SqliteLedger;
@@ -115,13 +115,13 @@ fn grab(id: u64) -> Said {
 
 impl Rig {
     fn new(sets: u32) -> Self {
-        let mut ledger = SqliteLedger::open_in_memory().unwrap();
-        ledger.create_campaign(terms(), 1_000).unwrap();
-        Self::with(sets, Box::new(ledger), None)
+        Self::with(sets, None, None)
     }
 
-    fn with(sets: u32, ledger: Box<dyn Ledger>, gate: Option<Gate>) -> Self {
-        let (ledger, _, thread) = writer::spawn(ledger, || 5_000);
+    fn with(sets: u32, gate: Option<Gate>, logins: Option<Line>) -> Self {
+        let mut ledger = SqliteLedger::open_in_memory().unwrap();
+        ledger.create_campaign(terms(), 1_000).unwrap();
+        let (ledger, _, thread) = writer::spawn(Box::new(ledger), || 5_000);
         let (generator, stock_reports) = mpsc::channel(64);
         let (handles, inboxes): (Vec<_>, Vec<_>) = (0..sets)
             .map(|_| {
@@ -132,6 +132,7 @@ impl Rig {
         let shared = Arc::new(Shared {
             directory: Directory::default(),
             gate,
+            logins,
             connection_rate: Rate::new(100, 100),
             ledger,
             generator,
@@ -534,9 +535,7 @@ fn requests_above_the_connections_rate_are_answered_overloaded() {
 
 #[test]
 fn grabs_above_the_nodes_rate_are_answered_overloaded_and_may_be_sent_again() {
-    let mut ledger = SqliteLedger::open_in_memory().unwrap();
-    ledger.create_campaign(terms(), 1_000).unwrap();
-    let mut rig = Rig::with(1, Box::new(ledger), Some(Gate::new(Rate::new(10, 1))));
+    let mut rig = Rig::with(1, Some(Gate::new(Rate::new(10, 1))), None);
     let (seat, peer) = rig.welcomed(0, 1);
     rig.supply(0, 0..2);
     rig.say(0, seat, grab(1));
@@ -549,6 +548,89 @@ fn grabs_above_the_nodes_rate_are_answered_overloaded_and_may_be_sent_again() {
     rig.say(0, seat, grab(2));
     rig.settle();
     assert!(matches!(peer.event(), Event::Won(_)));
+}
+
+/// A SET whose node takes `per_second` logins, one at a time.
+fn rig_with_a_line(per_second: u32) -> Rig {
+    Rig::with(1, None, Some(Line::new(Rate::new(per_second, 1), SECOND, 60 * SECOND)))
+}
+
+/// Sends a Login as `user` and returns how long it is to wait, milliseconds; `None`: it was let in.
+fn asks(rig: &mut Rig, seat: Seat, peer: &Peer, user: u64) -> Option<u32> {
+    rig.say(0, seat, Said::Login { request: request(user), user: UserId::new(user).unwrap() });
+    rig.settle();
+    match peer.event() {
+        Event::Welcome(_) => None,
+        Event::Overloaded(overloaded) => Some(overloaded.retry_after_ms),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_login_above_the_nodes_rate_is_told_its_moment_and_let_in_then() {
+    let mut rig = rig_with_a_line(10);
+    let peers: Vec<_> = (0..4).map(|_| rig.connect(0)).collect();
+    let ask = |rig: &mut Rig, index: usize| asks(rig, peers[index].0, &peers[index].1, index as u64 + 1);
+    assert_eq!((0..4).map(|index| ask(&mut rig, index)).collect::<Vec<_>>(), [None, Some(100), Some(200), Some(300)]);
+    // Impatience changes nothing.
+    rig.now.at += SECOND / 20;
+    assert_eq!((ask(&mut rig, 3), ask(&mut rig, 3)), (Some(250), Some(250)));
+    rig.now.at += SECOND / 20;
+    assert_eq!((ask(&mut rig, 1), ask(&mut rig, 2)), (None, Some(100)));
+    // Late, together, and behind them a stranger who has to queue up.
+    rig.now.at += SECOND / 5;
+    let (stranger, peer) = rig.connect(0);
+    assert_eq!(asks(&mut rig, stranger, &peer, 9), Some(100));
+    assert_eq!((ask(&mut rig, 2), ask(&mut rig, 3)), (None, None));
+    assert_eq!(rig.tally(0).logins_deferred.get(), 7);
+    assert_eq!(rig.tally(0).online.get(), 4);
+}
+
+#[test]
+fn whoever_waits_for_its_appointment_is_not_cut_and_whoever_misses_it_is() {
+    let mut rig = rig_with_a_line(1);
+    let peers: Vec<_> = (1..=32).map(|user| (user, rig.connect(0))).collect();
+    for (user, (seat, peer)) in &peers {
+        asks(&mut rig, *seat, peer, *user);
+    }
+    let (user, (polite, peer)) = &peers[30];
+    let (_, (_, rude)) = &peers[31];
+    rig.tick(29);
+    assert!(rig.ended(0, End::LoginTimeout) > 0, "those whose moment has long passed");
+    assert_eq!(asks(&mut rig, *polite, peer, *user), Some(1_000), "still the same moment");
+    rig.tick(1);
+    assert_eq!(asks(&mut rig, *polite, peer, *user), None);
+    rig.tick(10);
+    assert!(rude.take().is_empty(), "31 seconds, and as long as any login may take");
+    rig.tick(11);
+    assert_eq!(goodbye(&rude.take()[0]), Some(Reason::LoginTimeout));
+    assert!(peer.take().is_empty());
+}
+
+#[test]
+fn a_crowd_at_the_door_holds_up_nobody_who_is_in() {
+    let mut rig = rig_with_a_line(1);
+    let (user, peer) = rig.welcomed(0, 1);
+    let crowd: Vec<_> = (0..200).map(|_| rig.connect(0)).collect();
+    let logins = crowd.iter().zip(2..).map(|((seat, _), id)| Message::Peer {
+        seat: *seat,
+        said: Said::Login { request: request(id), user: UserId::new(id).unwrap() },
+    });
+    for message in logins.collect::<Vec<_>>() {
+        rig.sets[0].apply(message, &rig.now);
+    }
+    rig.say(0, user, grab(1));
+    assert!(matches!(peer.event(), Event::NoneNow(_)));
+    assert_eq!(rig.tally(0).owed.get(), 0, "the refused ask nothing of the ledger");
+    let told: Vec<_> = crowd
+        .iter()
+        .map(|(_, peer)| match peer.event() {
+            Event::Overloaded(overloaded) => overloaded.retry_after_ms,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert!(told.iter().take(60).zip(1..).all(|(told, place)| *told == place * 1_000), "{told:?}");
+    assert!(told.iter().skip(60).all(|told| (30_000..=60_000).contains(told)), "{told:?}");
 }
 
 #[test]

@@ -94,6 +94,8 @@ pub struct SetTally {
     pub stale: Tally,
     /// Connections attached (gauge).
     pub connections: Tally,
+    /// Logins told to come back at an appointed moment, because too many came at once.
+    pub logins_deferred: Tally,
     /// Users logged in (gauge).
     pub online: Tally,
     /// Connections accepted.

@@ -12,6 +12,7 @@ mod framing;
 mod kills;
 mod ledger_faults;
 mod login;
+mod login_rate;
 mod monitor_away;
 mod overload;
 mod python_client;

@@ -59,7 +59,13 @@ impl<W: Wire> Set<W> {
     fn tick(&mut self, now: &Now) {
         let second = now.seconds();
         while let Some(seat) = self.unwelcome.pop_due(second) {
-            if self.live(seat).is_some_and(|session| session.phase == Phase::Fresh) {
+            let login_seconds = self.shared.login_seconds;
+            let Some(session) = self.live(seat).filter(|session| session.phase == Phase::Fresh) else { continue };
+            // Who was told to come back later has as long from then on. Looked at again after one login time, and not when that
+            // is over, so that the queue stays sorted.
+            if session.appointment().is_some_and(|appointment| second < appointment.second() + login_seconds) {
+                self.unwelcome.push(second + login_seconds, seat);
+            } else {
                 self.dismiss(seat, End::LoginTimeout, None, now);
             }
         }

@@ -6,6 +6,7 @@ use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::{RequestId, UserId};
 
 use super::{Set, Waiting, won};
+use crate::admission::Turn;
 use crate::ends::End;
 use crate::ledger::Recall;
 use crate::ledger::writer::Request;
@@ -20,6 +21,16 @@ impl<W: Wire> Set<W> {
     /// longer win, and all it has won is ahead of our question in the ledger's queue.
     pub(super) fn login(&mut self, seat: Seat, request: RequestId, user: UserId, now: &Now) {
         let session = &mut self.sessions[seat.slot as usize];
+        if let Some(line) = &self.shared.logins {
+            match line.ask(session.appointment(), now.at) {
+                Turn::Now => session.book(None),
+                Turn::Later(appointment) => {
+                    session.book(Some(appointment));
+                    self.tally.logins_deferred.add(1);
+                    return self.overloaded_until(seat, request.get(), appointment.wait_ms(now.at));
+                }
+            }
+        }
         session.phase = Phase::LoggingIn;
         session.user = Some(user);
         let here = Address { set: self.index, seat };
