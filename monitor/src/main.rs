@@ -7,9 +7,10 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Mutex;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use hongbao_monitor::credentials::unix_seconds;
 use hongbao_monitor::dashboard::config::{Arguments, Config};
+use hongbao_monitor::dashboard::recap::{self, ReportArguments};
 use hongbao_monitor::dashboard::run::{Monitor, RunError, say};
 use hongbao_monitor::dashboard::view::{self, ViewMode};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -23,9 +24,26 @@ const EXIT_UNBALANCED: u8 = 3;
 /// Ended by a second signal, like a shell says of an interrupted program.
 const EXIT_INTERRUPTED: i32 = 130;
 
+/// Without a subcommand the monitor serves.
+#[derive(Debug, Parser)]
+#[command(name = "hongbao-monitor", version, args_conflicts_with_subcommands = true)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: Arguments,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Write charts, tables and figures of a recorded run; prints where they are
+    Report(ReportArguments),
+}
+
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
-        Ok(arguments) => arguments,
+    let arguments = match CommandLine::try_parse() {
+        Ok(CommandLine { command: Some(Command::Report(arguments)), .. }) => return report(&arguments),
+        Ok(CommandLine { command: None, serve }) => serve,
         Err(error) if error.use_stderr() => {
             let text = error.to_string();
             return failure(2, text.lines().next().unwrap_or_default().trim_start_matches("error: "));
@@ -46,6 +64,16 @@ fn main() -> ExitCode {
     match runtime.block_on(run(config)) {
         Ok(code) => code,
         Err(error) => failure(error.exit_code(), &error.to_string()),
+    }
+}
+
+fn report(arguments: &ReportArguments) -> ExitCode {
+    match recap::write(arguments) {
+        Ok(out) => {
+            say(&format!("{}\n", out.join(recap::PAGE_FILE).display()));
+            ExitCode::SUCCESS
+        }
+        Err(error) => failure(2, &error.to_string()),
     }
 }
 

@@ -144,7 +144,7 @@ fn it_says_where_it_listens_and_ends_in_order_when_told() {
         }
         assert!(text.contains("residual") && text.contains("the books agree"), "{text}");
         let record = directory.path().join(bound["record"].as_str().unwrap());
-        for file in ["headline.csv", "seconds.csv", "latency.hlog", "run.json"] {
+        for file in ["headline.csv", "seconds.csv", "latency.hlog", "host.csv", "run.json"] {
             assert!(record.join(file).is_file(), "{file}");
         }
     }

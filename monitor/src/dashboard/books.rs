@@ -4,10 +4,11 @@
 //! Everything is relative to the start of the run: a ledger may be older than it. While load is running, a prize is in one
 //! book a moment before it is in the other; so the residual comes with the number of seconds that it has lasted.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What each side claims to have moved since the run began.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Claims {
     /// Prizes that servers handed to SETs.
     pub issued: i64,
@@ -22,7 +23,8 @@ pub struct Claims {
 }
 
 /// The books at the end of a second.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Balance {
     /// The Unix second; 0 before the first.
     pub second: u64,

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::books::Balance;
 use super::ends::End;
+use super::host::{HostFacts, HostSecond};
 use super::limits::{SECONDS_KEPT_MAX, SECONDS_PER_ANSWER_MAX};
 use super::merge::{Joined, Merge, MergeCounts, Presence, SourceId, SourceStatus};
 use super::record::{Recording, RunStatus};
@@ -37,6 +38,8 @@ pub enum Message {
     Report(ConnectionId, Report),
     /// A connection has ended; without a number if it never said a good Hello.
     Gone(Option<ConnectionId>, End),
+    /// The host's last second.
+    Host(Box<HostSecond>),
     /// From the HTTP interface.
     Ask(Question),
 }
@@ -87,6 +90,7 @@ pub struct Owner {
     started_at_ms: u64,
     ended_at_ms: Option<u64>,
     straggler_ms: u64,
+    host: HostFacts,
     connections: HashMap<ConnectionId, Connection>,
     by_source: HashMap<SourceId, ConnectionId>,
     connected: u64,
@@ -107,6 +111,7 @@ impl Owner {
             started_at_ms,
             ended_at_ms: None,
             straggler_ms,
+            host: HostFacts::read(),
             connections: HashMap::new(),
             by_source: HashMap::new(),
             connected: 0,
@@ -183,6 +188,7 @@ impl Owner {
                     self.gone(now, id);
                 }
             }
+            Message::Host(row) => self.recording.write_host(&row),
             Message::Ask(question) => self.answer(question),
         }
     }
@@ -254,6 +260,7 @@ impl Owner {
             seconds: self.seconds,
             seconds_complete: self.seconds_complete,
             record: self.recording.directory().to_path_buf(),
+            host: self.host.clone(),
             record_failures: self.recording.failures(),
             joined_late: self.merge.joined_late(),
             books: self.merge.books(),

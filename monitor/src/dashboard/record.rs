@@ -16,6 +16,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::books::Balance;
+use super::host::{HostFacts, HostSecond};
 use super::merge::{MergeCounts, SourceStatus};
 use super::second::{ClosedSecond, Headline, Role};
 use crate::report::names;
@@ -26,6 +27,8 @@ pub const HEADLINE_FILE: &str = "headline.csv";
 pub const SECONDS_FILE: &str = "seconds.csv";
 /// One line per second and histogram.
 pub const HISTOGRAM_FILE: &str = "latency.hlog";
+/// One row per second of the monitor's host.
+pub const HOST_FILE: &str = "host.csv";
 /// What the run was.
 pub const RUN_FILE: &str = "run.json";
 
@@ -65,6 +68,8 @@ pub struct RunStatus {
     pub seconds_complete: u64,
     /// Where the recording lies.
     pub record: PathBuf,
+    /// The monitor's host.
+    pub host: HostFacts,
     /// Seconds that could not be recorded.
     pub record_failures: u64,
     /// Whether some process was older than the run.
@@ -112,6 +117,7 @@ pub struct Recording {
     headline: Appender,
     seconds: Appender,
     histograms: Appender,
+    host: Appender,
     failures: u64,
     failing: bool,
 }
@@ -140,9 +146,10 @@ impl Recording {
         let mut hlog = Vec::new();
         interval_log(&mut hlog, Some(started_at_ms), |_| Ok(())).map_err(unwritable(directory))?;
         Ok(Self {
-            headline: create(HEADLINE_FILE, &headline_header())?,
+            headline: create(HEADLINE_FILE, &header(csv_row(&Headline::default(), true)))?,
             seconds: create(SECONDS_FILE, b"second,complete,source,kind,name,value\n")?,
             histograms: create(HISTOGRAM_FILE, &hlog)?,
+            host: create(HOST_FILE, &header(csv_row(&HostSecond::default(), true)))?,
             directory: directory.to_path_buf(),
             failures: 0,
             failing: false,
@@ -151,7 +158,7 @@ impl Recording {
 
     /// Takes back what [`create`](Self::create) made: the run cannot start.
     pub fn discard(self) {
-        let files = [HEADLINE_FILE, SECONDS_FILE, HISTOGRAM_FILE].map(|name| self.directory.join(name));
+        let files = [HEADLINE_FILE, SECONDS_FILE, HISTOGRAM_FILE, HOST_FILE].map(|name| self.directory.join(name));
         let removed = files.iter().try_for_each(fs::remove_file).and_then(|()| fs::remove_dir(&self.directory));
         if let Err(error) = removed {
             tracing::debug!(%error, directory = %self.directory.display(), "the directory stays");
@@ -185,6 +192,12 @@ impl Recording {
         }
     }
 
+    /// Writes a second of the host.
+    pub fn write_host(&mut self, row: &HostSecond) {
+        let outcome = self.host.append(&csv_row(row, false));
+        self.note(outcome);
+    }
+
     /// Replaces `run.json`.
     pub fn write_run(&mut self, run: &RunStatus, sources: &[SourceStatus]) {
         let document = json!({
@@ -194,6 +207,7 @@ impl Recording {
                 HEADLINE_FILE: "one row per second; flows are what the second added, residuals stand at its end; fen, microseconds",
                 SECONDS_FILE: "one row per second, process and value; a counter's value is what the second added, a gauge's as reported",
                 HISTOGRAM_FILE: "HdrHistogram interval log, microseconds; untagged lines are the machines' latency of Grabs",
+                HOST_FILE: "one row per second of the monitor's host and network namespace; processor time and TCP's counts are what span_seconds added",
             },
         });
         let outcome = replace(&self.directory.join(RUN_FILE), format!("{document:#}\n").as_bytes());
@@ -218,7 +232,7 @@ impl Recording {
     }
 
     fn any_torn(&self) -> bool {
-        self.headline.torn || self.seconds.torn || self.histograms.torn
+        [&self.headline, &self.seconds, &self.histograms, &self.host].iter().any(|appender| appender.torn)
     }
 }
 
@@ -230,8 +244,8 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::rename(&beside, path)
 }
 
-fn headline_header() -> Vec<u8> {
-    let mut text = csv_row(&Headline::default(), true);
+/// The first line of `text`.
+fn header(mut text: Vec<u8>) -> Vec<u8> {
     let end = text.iter().position(|&byte| byte == b'\n').map_or(text.len(), |index| index + 1);
     text.truncate(end);
     text
@@ -241,9 +255,9 @@ fn headline_row(headline: &Headline) -> Vec<u8> {
     csv_row(headline, false)
 }
 
-fn csv_row(headline: &Headline, header: bool) -> Vec<u8> {
+fn csv_row(row: &impl Serialize, header: bool) -> Vec<u8> {
     let mut writer = csv::WriterBuilder::new().has_headers(header).from_writer(Vec::new());
-    let written = writer.serialize(headline).map_err(io::Error::other);
+    let written = writer.serialize(row).map_err(io::Error::other);
     written
         .and_then(|()| writer.into_inner().map_err(|error| io::Error::other(error.to_string())))
         .unwrap_or_else(|error| unreachable!("plain fields in memory are always written: {error}"))

@@ -15,7 +15,7 @@ use super::limits::{CONNECTIONS_MAX, INBOX_MAX};
 use super::owner::{Outcome, Owner};
 use super::record::{RecordError, Recording, replace};
 use super::view::{View, ViewMode};
-use super::{api, ingest};
+use super::{api, ingest, sampler};
 use crate::credentials::{self, CredentialError, unix_millis};
 use crate::http;
 
@@ -117,6 +117,7 @@ impl Monitor {
         let view = View::start(self.view, self.banner()).map_err(system("cannot start the view"))?;
         let (owner, inbox) = mpsc::channel(INBOX_MAX);
         tokio::spawn(ingest::serve(self.ingest_listener, reporters, owner.clone(), CONNECTIONS_MAX, stop.clone()));
+        tokio::spawn(sampler::run(owner.clone(), stop.clone()));
         let router = api::router(owner, admin);
         let http = tokio::spawn(http::serve(self.http_listener, router, stop.clone().cancelled_owned()));
         let outcome = Owner::new(self.started_at_ms, self.stragglers, self.recording, view).run(inbox, stop).await;

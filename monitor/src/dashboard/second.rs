@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use hdrhistogram::Histogram;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::books::Balance;
 use super::histogram::Quantiles;
@@ -136,7 +136,7 @@ impl MergedSecond {
 }
 
 /// The columns of `headline.csv`, in order. Flows are what the second added; residuals stand at its end.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Headline {
     /// Unix time.
     pub second: u64,

@@ -1,0 +1,320 @@
+//! What the kernel says of the whole host, once a second: processor time by kind, memory, sockets, TCP's losses.
+//!
+//! Reports tell what each process costs; most of a push server's cost is the kernel's, which no process reports. The texts of
+//! /proc are read in one place and understood by plain functions. A figure that a kernel does not have is absent, never 0.
+//! What is under /proc/net is that of the monitor's own network namespace: the run's, where the run has one.
+
+use std::collections::HashMap;
+use std::fs;
+use std::time::Duration;
+
+use nix::unistd::{SysconfVar, sysconf};
+use serde::{Deserialize, Serialize};
+
+/// What the host is; it does not change while it runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HostFacts {
+    /// As the processor names itself.
+    pub cpu_model: Option<String>,
+    /// Processors that the kernel uses.
+    pub cpus: Option<u64>,
+    /// Its release.
+    pub kernel: Option<String>,
+    /// All memory.
+    pub memory_bytes: Option<u64>,
+}
+
+/// The columns of `host.csv`, in order. Processor time, and all from `listen_overflows` on, is what passed since the row before:
+/// `span_seconds` ago, and absent in the first row. The rest is as it stood at the second's end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names of the kernel, with their units")]
+pub struct HostSecond {
+    /// Unix time.
+    pub second: u64,
+    pub span_seconds: Option<f64>,
+    pub cpu_user_seconds: Option<f64>,
+    pub cpu_nice_seconds: Option<f64>,
+    pub cpu_system_seconds: Option<f64>,
+    pub cpu_irq_seconds: Option<f64>,
+    pub cpu_softirq_seconds: Option<f64>,
+    /// Taken by the hypervisor while this host wanted to run.
+    pub cpu_steal_seconds: Option<f64>,
+    pub cpu_iowait_seconds: Option<f64>,
+    pub cpu_idle_seconds: Option<f64>,
+    pub memory_total_bytes: Option<u64>,
+    pub memory_available_bytes: Option<u64>,
+    pub slab_bytes: Option<u64>,
+    /// Anonymous memory of all processes.
+    pub anonymous_bytes: Option<u64>,
+    pub page_tables_bytes: Option<u64>,
+    pub sockets_used: Option<u64>,
+    pub tcp_in_use: Option<u64>,
+    pub tcp_orphans: Option<u64>,
+    pub tcp_time_wait: Option<u64>,
+    /// Memory that TCP has charged for buffers.
+    pub tcp_buffer_bytes: Option<u64>,
+    pub listen_overflows: Option<u64>,
+    pub listen_drops: Option<u64>,
+    pub tcp_retransmits: Option<u64>,
+    pub tcp_syn_retransmits: Option<u64>,
+    pub tcp_memory_pressures: Option<u64>,
+    pub tcp_aborts_on_memory: Option<u64>,
+    pub tcp_backlog_drops: Option<u64>,
+    pub tcp_queue_full_drops: Option<u64>,
+    pub tcp_active_opens: Option<u64>,
+    pub tcp_passive_opens: Option<u64>,
+    pub tcp_attempt_fails: Option<u64>,
+    pub tcp_resets_received: Option<u64>,
+}
+
+/// The texts of one moment.
+#[derive(Debug, Clone, Default)]
+#[allow(missing_docs, reason = "named as the files are")]
+pub struct Texts {
+    pub stat: String,
+    pub meminfo: String,
+    pub sockstat: String,
+    pub netstat: String,
+    pub snmp: String,
+}
+
+impl Texts {
+    /// Reads them; a file that cannot be read is empty.
+    pub fn read() -> Self {
+        let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        Self {
+            stat: text("/proc/stat"),
+            meminfo: text("/proc/meminfo"),
+            sockstat: text("/proc/net/sockstat"),
+            netstat: text("/proc/net/netstat"),
+            snmp: text("/proc/net/snmp"),
+        }
+    }
+}
+
+/// How the kernel counts on this host.
+#[derive(Debug, Clone, Copy)]
+pub struct Units {
+    /// Ticks of processor time in a second.
+    pub ticks_per_second: u64,
+    /// Bytes of a page.
+    pub page_bytes: u64,
+}
+
+impl Units {
+    /// This host's.
+    pub fn read() -> Self {
+        let of = |variable, default| {
+            sysconf(variable).ok().flatten().and_then(|value| u64::try_from(value).ok()).unwrap_or(default)
+        };
+        Self { ticks_per_second: of(SysconfVar::CLK_TCK, 100), page_bytes: of(SysconfVar::PAGE_SIZE, 4_096) }
+    }
+}
+
+/// One moment, understood: totals as the kernel counts them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Moment {
+    /// user, nice, system, idle, iowait, irq, softirq, steal: ticks since boot.
+    cpu_ticks: Option<[u64; 8]>,
+    meminfo_bytes: HashMap<String, u64>,
+    sockets: HashMap<String, u64>,
+    tcp: HashMap<String, u64>,
+}
+
+impl Moment {
+    /// Understands the texts of one moment.
+    pub fn parse(texts: &Texts) -> Self {
+        let mut tcp = protocol_counters(&texts.netstat, "TcpExt:");
+        tcp.extend(protocol_counters(&texts.snmp, "Tcp:"));
+        Self {
+            cpu_ticks: cpu_ticks(&texts.stat),
+            meminfo_bytes: meminfo_bytes(&texts.meminfo),
+            sockets: socket_counts(&texts.sockstat),
+            tcp,
+        }
+    }
+
+    /// All memory, bytes.
+    pub fn memory_total_bytes(&self) -> Option<u64> {
+        self.meminfo_bytes.get("MemTotal").copied()
+    }
+
+    /// The row of `second`; `before` is the moment of the row before and how long ago it was.
+    pub fn row(&self, second: u64, before: Option<(&Moment, Duration)>, units: Units) -> HostSecond {
+        let cpu = |index: usize| {
+            let (now, then) = (self.cpu_ticks?, before?.0.cpu_ticks?);
+            // Idle time of a virtual processor has been seen to fall by a tick: nothing passed then.
+            Some(now[index].saturating_sub(then[index]) as f64 / units.ticks_per_second as f64)
+        };
+        let tcp = |name: &str| self.tcp.get(name)?.checked_sub(*before?.0.tcp.get(name)?);
+        let memory = |name: &str| self.meminfo_bytes.get(name).copied();
+        let sockets = |name: &str| self.sockets.get(name).copied();
+        HostSecond {
+            second,
+            span_seconds: before.map(|(_, span)| span.as_millis() as f64 / 1_000.0),
+            cpu_user_seconds: cpu(0),
+            cpu_nice_seconds: cpu(1),
+            cpu_system_seconds: cpu(2),
+            cpu_irq_seconds: cpu(5),
+            cpu_softirq_seconds: cpu(6),
+            cpu_steal_seconds: cpu(7),
+            cpu_iowait_seconds: cpu(4),
+            cpu_idle_seconds: cpu(3),
+            memory_total_bytes: self.memory_total_bytes(),
+            memory_available_bytes: memory("MemAvailable"),
+            slab_bytes: memory("Slab"),
+            anonymous_bytes: memory("AnonPages"),
+            page_tables_bytes: memory("PageTables"),
+            sockets_used: sockets("sockets used"),
+            tcp_in_use: sockets("TCP inuse"),
+            tcp_orphans: sockets("TCP orphan"),
+            tcp_time_wait: sockets("TCP tw"),
+            tcp_buffer_bytes: sockets("TCP mem").map(|pages| pages * units.page_bytes),
+            listen_overflows: tcp("ListenOverflows"),
+            listen_drops: tcp("ListenDrops"),
+            tcp_retransmits: tcp("RetransSegs"),
+            tcp_syn_retransmits: tcp("TCPSynRetrans"),
+            tcp_memory_pressures: tcp("TCPMemoryPressures"),
+            tcp_aborts_on_memory: tcp("TCPAbortOnMemory"),
+            tcp_backlog_drops: tcp("TCPBacklogDrop"),
+            tcp_queue_full_drops: tcp("TCPReqQFullDrop"),
+            tcp_active_opens: tcp("ActiveOpens"),
+            tcp_passive_opens: tcp("PassiveOpens"),
+            tcp_attempt_fails: tcp("AttemptFails"),
+            tcp_resets_received: tcp("EstabResets"),
+        }
+    }
+}
+
+/// The first line of /proc/stat: all processors together. Time of guests is part of user's and needs no column.
+fn cpu_ticks(stat: &str) -> Option<[u64; 8]> {
+    let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
+    let mut ticks = [0; 8];
+    let mut fields = line.split_ascii_whitespace();
+    for tick in &mut ticks {
+        *tick = fields.next()?.parse().ok()?;
+    }
+    Some(ticks)
+}
+
+/// `Name:   12 kB` lines.
+fn meminfo_bytes(meminfo: &str) -> HashMap<String, u64> {
+    let line = |line: &str| {
+        let (name, rest) = line.split_once(':')?;
+        let kibibytes: u64 = rest.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+        Some((name.to_owned(), kibibytes * 1024))
+    };
+    meminfo.lines().filter_map(line).collect()
+}
+
+/// `TCP: inuse 1 orphan 0` gives `TCP inuse` and `TCP orphan`.
+fn socket_counts(sockstat: &str) -> HashMap<String, u64> {
+    let mut counts = HashMap::new();
+    for (protocol, rest) in sockstat.lines().filter_map(|line| line.split_once(':')) {
+        let mut words = rest.split_ascii_whitespace();
+        while let (Some(name), Some(count)) = (words.next(), words.next()) {
+            if let Ok(count) = count.parse() {
+                counts.insert(format!("{protocol} {name}"), count);
+            }
+        }
+    }
+    counts
+}
+
+/// Two lines with the same prefix: names, then values. Some values are -1 for "none"; those are left out.
+fn protocol_counters(text: &str, prefix: &str) -> HashMap<String, u64> {
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix(prefix));
+    let (Some(names), Some(values)) = (lines.next(), lines.next()) else { return HashMap::new() };
+    let pairs = names.split_ascii_whitespace().zip(values.split_ascii_whitespace());
+    pairs.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect()
+}
+
+/// The model of the first processor.
+fn cpu_model(cpuinfo: &str) -> Option<String> {
+    let line = cpuinfo.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+impl HostFacts {
+    /// This host's.
+    pub fn read() -> Self {
+        let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let cpus = sysconf(SysconfVar::_NPROCESSORS_ONLN).ok().flatten();
+        let kernel = text("/proc/sys/kernel/osrelease").trim().to_owned();
+        Self {
+            cpu_model: cpu_model(&text("/proc/cpuinfo")),
+            cpus: cpus.and_then(|count| u64::try_from(count).ok()),
+            kernel: Some(kernel).filter(|kernel| !kernel.is_empty()),
+            memory_bytes: meminfo_bytes(&text("/proc/meminfo")).get("MemTotal").copied(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UNITS: Units = Units { ticks_per_second: 100, page_bytes: 4_096 };
+
+    fn fixture() -> Texts {
+        Texts {
+            stat: "cpu  1000 5 400 900 30 2 300 40 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0\nbtime 1\n".into(),
+            meminfo: "MemTotal:       24684084 kB\nMemAvailable:   23408464 kB\nSlab:             473256 kB\nAnonPages:  7 kB\n\
+                      HugePages_Total:       0\n"
+                .into(),
+            sockstat: "sockets: used 25\nTCP: inuse 3 orphan 1 tw 7 alloc 9 mem 159\nUDP: inuse 0 mem 0\n".into(),
+            netstat: "TcpExt: SyncookiesSent ListenOverflows ListenDrops TCPMemoryPressures\nTcpExt: 0 4 6 0\n\
+                      IpExt: InNoRoutes\nIpExt: 9\n"
+                .into(),
+            snmp: "Ip: Forwarding\nIp: 2\nTcp: RtoAlgorithm MaxConn ActiveOpens RetransSegs\nTcp: 1 -1 250187 323\n".into(),
+        }
+    }
+
+    #[test]
+    fn a_first_row_has_what_stands_and_nothing_of_what_passes() {
+        let row = Moment::parse(&fixture()).row(7, None, UNITS);
+        assert_eq!((row.second, row.span_seconds, row.cpu_user_seconds, row.listen_drops), (7, None, None, None));
+        assert_eq!(row.memory_available_bytes, Some(23_408_464 * 1024));
+        assert_eq!((row.slab_bytes, row.anonymous_bytes), (Some(473_256 * 1024), Some(7 * 1024)));
+        assert_eq!((row.sockets_used, row.tcp_in_use, row.tcp_time_wait), (Some(25), Some(3), Some(7)));
+        assert_eq!(row.tcp_buffer_bytes, Some(159 * 4_096));
+    }
+
+    #[test]
+    fn a_row_has_what_passed_since_the_row_before() {
+        let before = Moment::parse(&fixture());
+        let mut texts = fixture();
+        texts.stat = "cpu  1050 5 440 990 30 2 320 39 0 0\n".into();
+        texts.netstat = texts.netstat.replace("TcpExt: 0 4 6 0", "TcpExt: 0 5 9 0");
+        texts.snmp = texts.snmp.replace("250187 323", "250200 323");
+        let row = Moment::parse(&texts).row(8, Some((&before, Duration::from_millis(1_004))), UNITS);
+        assert_eq!(row.span_seconds, Some(1.004));
+        assert_eq!((row.cpu_user_seconds, row.cpu_nice_seconds), (Some(0.5), Some(0.0)));
+        assert_eq!((row.cpu_system_seconds, row.cpu_softirq_seconds), (Some(0.4), Some(0.2)));
+        // It fell; that is no time at all, and no overflow.
+        assert_eq!((row.cpu_idle_seconds, row.cpu_steal_seconds), (Some(0.9), Some(0.0)));
+        assert_eq!((row.listen_overflows, row.listen_drops), (Some(1), Some(3)));
+        assert_eq!((row.tcp_active_opens, row.tcp_retransmits), (Some(13), Some(0)));
+    }
+
+    #[test]
+    fn what_a_kernel_does_not_tell_is_absent_and_not_nought() {
+        let nothing = Moment::parse(&Texts::default());
+        let row = nothing.row(1, Some((&nothing, Duration::from_secs(1))), UNITS);
+        assert_eq!(row, HostSecond { second: 1, span_seconds: Some(1.0), ..HostSecond::default() });
+        let odd = Texts { stat: "cpu  1 2\n".into(), snmp: "Tcp: MaxConn\nTcp: -1\n".into(), ..Texts::default() };
+        assert_eq!(Moment::parse(&odd), Moment::default());
+    }
+
+    #[test]
+    fn this_host_tells_all_of_it() {
+        let facts = HostFacts::read();
+        assert!(facts.cpus.unwrap() >= 1 && facts.memory_bytes.unwrap() > 1 << 20 && facts.kernel.is_some());
+        let moment = Moment::parse(&Texts::read());
+        let row = moment.row(1, Some((&moment, Duration::from_secs(1))), Units::read());
+        assert!(row.cpu_user_seconds.is_some() && row.memory_available_bytes.is_some());
+        assert!(row.tcp_in_use.is_some() && row.listen_overflows.is_some() && row.tcp_retransmits.is_some());
+        assert_eq!(cpu_model("processor : 0\nmodel name\t: AMD EPYC\n").as_deref(), Some("AMD EPYC"));
+    }
+}

@@ -1,0 +1,464 @@
+//! A chart on a canvas. The library gives lines, areas and text in both formats; axes and legends are laid out here, so that
+//! nothing covers data and nothing overlaps, whatever the run was.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Once;
+
+use plotters::backend::{BitMapBackend, DrawingBackend, SVGBackend};
+use plotters::coord::Shift;
+use plotters::drawing::{DrawingArea, IntoDrawingArea};
+use plotters::element::{PathElement, Polygon, Rectangle, Text};
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+use plotters::style::{Color, FontStyle, FontTransform, IntoFont, RGBColor, ShapeStyle, TextStyle, register_font};
+
+use super::charts::{Chart, Panel, Style, Tone};
+use super::words;
+
+/// Of a drawing, in pixels.
+pub const WIDTH: u32 = 1_200;
+/// Likewise.
+pub const HEIGHT: u32 = 500;
+/// A bitmap has so many pixels for one of these in both directions: it stays sharp on today's screens.
+const BITMAP_SCALE: u32 = 2;
+
+const LEFT: f64 = 96.0;
+const RIGHT: f64 = 28.0;
+const TOP: f64 = 106.0;
+const BOTTOM: f64 = 62.0;
+const BETWEEN_PANELS: f64 = 26.0;
+
+const TITLE: f64 = 25.0;
+const LEGEND: f64 = 18.0;
+const TICK: f64 = 17.0;
+
+/// The colours of light surroundings; `page` maps them to those of dark ones.
+pub const BACKGROUND: RGBColor = RGBColor(0xff, 0xff, 0xff);
+/// Text.
+pub const INK: RGBColor = RGBColor(0x1f, 0x2a, 0x33);
+/// Lesser text and axes.
+pub const MUTED: RGBColor = RGBColor(0x5b, 0x68, 0x73);
+/// Lines behind the data.
+pub const GRID: RGBColor = RGBColor(0xe4, 0xe8, 0xec);
+/// Lines of marks.
+pub const MARK: RGBColor = RGBColor(0xa9, 0xb4, 0xbe);
+
+impl Tone {
+    /// In light surroundings.
+    pub const fn colour(self) -> RGBColor {
+        match self {
+            Tone::Plan => RGBColor(0x8d, 0x99, 0xa4),
+            Tone::Server => RGBColor(0x2b, 0x6c, 0xb0),
+            Tone::Fleet => RGBColor(0xdd, 0x84, 0x2a),
+            Tone::Kernel => RGBColor(0x3a, 0x96, 0x8c),
+            Tone::Red => RGBColor(0xc0, 0x39, 0x2b),
+            Tone::Gold => RGBColor(0xc7, 0x9a, 0x1e),
+            Tone::Violet => RGBColor(0x7d, 0x62, 0xa8),
+            Tone::Idle => RGBColor(0xdc, 0xe2, 0xe7),
+        }
+    }
+}
+
+/// The chart as SVG.
+pub fn svg(chart: &Chart) -> Result<String, String> {
+    let mut text = String::new();
+    {
+        let area = SVGBackend::with_string(&mut text, (WIDTH, HEIGHT)).into_drawing_area();
+        paint(&area, chart, 1.0)?;
+    }
+    Ok(text)
+}
+
+/// The chart as a PNG file.
+pub fn png(chart: &Chart, path: &Path) -> Result<(), String> {
+    let area = BitMapBackend::new(path, (WIDTH * BITMAP_SCALE, HEIGHT * BITMAP_SCALE)).into_drawing_area();
+    paint(&area, chart, f64::from(BITMAP_SCALE))
+}
+
+/// The font comes along: a fresh machine may have none.
+fn fonts() {
+    static FONTS: Once = Once::new();
+    FONTS.call_once(|| {
+        for (style, bytes) in [(FontStyle::Normal, dejavu::sans::regular()), (FontStyle::Bold, dejavu::sans::bold())] {
+            if register_font("sans-serif", style, bytes).is_err() {
+                unreachable!("a font that is part of this program can be read");
+            }
+        }
+    });
+}
+
+/// A canvas that is thought of as `WIDTH` by `HEIGHT`.
+struct Canvas<'a, B: DrawingBackend> {
+    area: &'a DrawingArea<B, Shift>,
+    scale: f64,
+}
+
+type Point = (f64, f64);
+
+impl<B: DrawingBackend> Canvas<'_, B> {
+    #[allow(clippy::cast_possible_truncation, reason = "pixels")]
+    fn pixel(&self, (x, y): Point) -> (i32, i32) {
+        ((x * self.scale).round() as i32, (y * self.scale).round() as i32)
+    }
+
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "pixels")]
+    fn line(&self, points: impl IntoIterator<Item = Point>, colour: RGBColor, width: f64) -> Result<(), String> {
+        let points: Vec<_> = points.into_iter().map(|point| self.pixel(point)).collect();
+        let style = ShapeStyle {
+            color: colour.to_rgba(),
+            filled: false,
+            stroke_width: (width * self.scale).round().max(1.0) as u32,
+        };
+        self.area.draw(&PathElement::new(points, style)).map_err(|error| error.to_string())
+    }
+
+    fn fill(&self, points: impl IntoIterator<Item = Point>, colour: RGBColor) -> Result<(), String> {
+        let points: Vec<_> = points.into_iter().map(|point| self.pixel(point)).collect();
+        self.area.draw(&Polygon::new(points, colour.filled())).map_err(|error| error.to_string())
+    }
+
+    fn block(&self, from: Point, to: Point, colour: RGBColor) -> Result<(), String> {
+        let corners = [self.pixel(from), self.pixel(to)];
+        self.area.draw(&Rectangle::new(corners, colour.filled())).map_err(|error| error.to_string())
+    }
+
+    fn style(&self, size: f64, bold: bool, colour: RGBColor) -> TextStyle<'static> {
+        let style = if bold { FontStyle::Bold } else { FontStyle::Normal };
+        ("sans-serif", size * self.scale, style).into_font().color(&colour)
+    }
+
+    fn text(&self, text: &str, at: Point, style: TextStyle<'static>, h_pos: HPos, v_pos: VPos) -> Result<(), String> {
+        let style = style.pos(Pos::new(h_pos, v_pos));
+        self.area.draw(&Text::new(text.to_owned(), self.pixel(at), style)).map_err(|error| error.to_string())
+    }
+
+    fn width(&self, text: &str, style: &TextStyle<'_>) -> Result<f64, String> {
+        let (width, _) = self.area.estimate_text_size(text, style).map_err(|error| error.to_string())?;
+        Ok(f64::from(width) / self.scale)
+    }
+}
+
+fn paint<B: DrawingBackend>(area: &DrawingArea<B, Shift>, chart: &Chart, scale: f64) -> Result<(), String> {
+    fonts();
+    let canvas = Canvas { area, scale };
+    area.fill(&BACKGROUND).map_err(|error| error.to_string())?;
+    canvas.text(chart.title, (LEFT, 16.0), canvas.style(TITLE, true, INK), HPos::Left, VPos::Top)?;
+    legend(&canvas, chart)?;
+    let (right, bottom) = (f64::from(WIDTH) - RIGHT, f64::from(HEIGHT) - BOTTOM);
+    let weights: u32 = chart.panels.iter().map(|panel| panel.weight).sum();
+    #[allow(clippy::cast_precision_loss, reason = "a handful")]
+    let height = bottom - TOP - BETWEEN_PANELS * (chart.panels.len() - 1) as f64;
+    let across = Scale::linear(0.0..chart_seconds(chart), LEFT..right);
+    let mut top = TOP;
+    for panel in &chart.panels {
+        let own = height * f64::from(panel.weight) / f64::from(weights);
+        paint_panel(&canvas, chart, panel, &across, top..top + own)?;
+        top += own + BETWEEN_PANELS;
+    }
+    marks(&canvas, chart, &across)?;
+    time_axis(&canvas, &across, bottom)?;
+    area.present().map_err(|error| error.to_string())
+}
+
+#[allow(clippy::cast_precision_loss, reason = "seconds of a run")]
+fn chart_seconds(chart: &Chart) -> f64 {
+    chart.seconds.max(1) as f64
+}
+
+/// From values to pixels.
+struct Scale {
+    values: Range<f64>,
+    pixels: Range<f64>,
+    logarithmic: bool,
+}
+
+impl Scale {
+    fn linear(values: Range<f64>, pixels: Range<f64>) -> Self {
+        Self { values, pixels, logarithmic: false }
+    }
+
+    fn at(&self, value: f64) -> f64 {
+        let on = |value: f64| if self.logarithmic { value.max(self.values.start).log10() } else { value };
+        let (from, to) = (on(self.values.start), on(self.values.end));
+        self.pixels.start + (on(value) - from) / (to - from) * (self.pixels.end - self.pixels.start)
+    }
+}
+
+/// Steps of 1, 2 or 5 times a power of ten, about so many up to `most`.
+fn nice_step(most: f64, about: f64) -> f64 {
+    let rough = (most / about).max(f64::MIN_POSITIVE);
+    let power = 10f64.powf(rough.log10().floor());
+    [1.0, 2.0, 5.0, 10.0].into_iter().map(|step| step * power).find(|step| *step >= rough).unwrap_or(10.0 * power)
+}
+
+/// Steps that people count seconds in.
+fn time_step(seconds: f64) -> f64 {
+    const STEPS: [f64; 13] = [1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_800.0, 3_600.0];
+    STEPS.into_iter().find(|step| seconds / step <= 14.0).unwrap_or_else(|| nice_step(seconds, 12.0))
+}
+
+fn ticks(from: f64, to: f64, step: f64) -> impl Iterator<Item = f64> {
+    (0u32..1_000).map(move |index| from + f64::from(index) * step).take_while(move |tick| *tick <= to + step * 1e-9)
+}
+
+/// The vertical axis of a panel: values and ticks.
+fn vertical(panel: &Panel, rows: &Range<f64>) -> (Scale, Vec<f64>) {
+    let all = || panel.series.iter().flat_map(|series| series.values.iter().flatten().copied());
+    let pixels = rows.end..rows.start;
+    if panel.style == Style::Logarithmic {
+        let least = all().fold(f64::INFINITY, f64::min).clamp(1e-3, 1e9);
+        let most = all().fold(0.0, f64::max).max(least);
+        let from = 10f64.powf(least.log10().floor());
+        let to = 10f64.powf(most.log10().ceil()).max(from * 10.0);
+        let mut decades = Vec::new();
+        let mut tick = from;
+        while tick <= to * 1.001 {
+            decades.push(tick);
+            tick *= 10.0;
+        }
+        return (Scale { values: from..to, pixels, logarithmic: true }, decades);
+    }
+    let most = match panel.style {
+        Style::Stacked => {
+            stacked(panel).into_iter().flatten().filter_map(|layers| layers.last().copied()).fold(0.0, f64::max)
+        }
+        _ => all().fold(0.0, f64::max),
+    };
+    // A stack that is a whole, as all processors are, ends where the whole does; ticks of the kernel's clock exceed it by little.
+    let whole = panel.style == Style::Stacked && panel.at_least > 0.5 && most <= panel.at_least * 1.1;
+    let top = if whole { panel.at_least } else { (most * 1.06).max(panel.at_least) };
+    let step = nice_step(top, (rows.end - rows.start) / 60.0);
+    let end = if whole { top } else { (top / step).ceil() * step };
+    (Scale::linear(0.0..end, pixels), ticks(0.0, end, step).collect())
+}
+
+fn tick_text(value: f64) -> String {
+    match value {
+        value if value >= 10.0 || value.fract().abs() < 1e-9 => words::decimals(value, 0),
+        value if value >= 1.0 || (value * 10.0).fract().abs() < 1e-9 => words::decimals(value, 1),
+        value => words::decimals(value, 2),
+    }
+}
+
+fn paint_panel<B: DrawingBackend>(
+    canvas: &Canvas<'_, B>,
+    chart: &Chart,
+    panel: &Panel,
+    across: &Scale,
+    rows: Range<f64>,
+) -> Result<(), String> {
+    let (scale, ticks) = vertical(panel, &rows);
+    let (left, right) = (across.pixels.start, across.pixels.end);
+    let grid = |canvas: &Canvas<'_, B>| {
+        ticks.iter().try_for_each(|&tick| canvas.line([(left, scale.at(tick)), (right, scale.at(tick))], GRID, 1.0))
+    };
+    // A stack would hide the grid, and a whole needs none.
+    grid(canvas)?;
+    match panel.style {
+        Style::Stacked => areas(canvas, panel, across, &scale)?,
+        Style::Lines | Style::Logarithmic => {
+            for series in &panel.series {
+                let width = if series.tone == Tone::Plan { 5.0 } else { 2.0 };
+                for run in runs(&series.values) {
+                    let points = run.clone().filter_map(|index| Some((index, series.values[index]?)));
+                    let at = |(index, value)| (across.at(middle(index)), scale.at(value));
+                    let mut points: Vec<Point> = points.map(at).collect();
+                    if let [(_, y)] = points[..] {
+                        // A second between two gaps is as wide as it lasted.
+                        points = vec![(across.at(middle(run.start) - 0.5), y), (across.at(middle(run.start) + 0.5), y)];
+                    }
+                    canvas.line(points, series.tone.colour(), width)?;
+                }
+            }
+        }
+    }
+    canvas.line([(left, rows.start), (left, rows.end), (right, rows.end)], MUTED, 1.0)?;
+    for &tick in &ticks {
+        canvas.text(
+            &tick_text(tick),
+            (left - 9.0, scale.at(tick)),
+            canvas.style(TICK, false, MUTED),
+            HPos::Right,
+            VPos::Center,
+        )?;
+    }
+    let turned = canvas.style(TICK, false, INK).transform(FontTransform::Rotate270);
+    let x = if chart.panels.len() > 1 { 8.0 } else { 12.0 };
+    canvas.text(&panel.axis, (x, f64::midpoint(rows.start, rows.end)), turned, HPos::Center, VPos::Top)
+}
+
+/// A second's values stand in its middle.
+#[allow(clippy::cast_precision_loss, reason = "seconds of a run")]
+fn middle(index: usize) -> f64 {
+    index as f64 + 0.5
+}
+
+/// Stretches without a gap.
+fn runs<T>(values: &[Option<T>]) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    for (index, _) in values.iter().enumerate().filter(|(_, value)| value.is_some()) {
+        match runs.last_mut().filter(|run| run.end == index) {
+            Some(run) => run.end = index + 1,
+            None => runs.push(index..index + 1),
+        }
+    }
+    runs
+}
+
+/// By second, the upper edge of each layer; a gap wherever one layer has one.
+fn stacked(panel: &Panel) -> Vec<Option<Vec<f64>>> {
+    let seconds = panel.series.iter().map(|series| series.values.len()).min().unwrap_or(0);
+    let edges = |index: usize| {
+        let mut sum = 0.0;
+        let upper = panel.series.iter().map(|series| {
+            sum += series.values[index]?;
+            Some(sum)
+        });
+        upper.collect()
+    };
+    (0..seconds).map(edges).collect()
+}
+
+fn areas<B: DrawingBackend>(
+    canvas: &Canvas<'_, B>,
+    panel: &Panel,
+    across: &Scale,
+    scale: &Scale,
+) -> Result<(), String> {
+    let edges = stacked(panel);
+    let top = scale.values.end;
+    for run in runs(&edges) {
+        for (layer, series) in panel.series.iter().enumerate() {
+            let mut outline: Vec<Point> = Vec::new();
+            let edge = |index: usize, layer: Option<usize>| {
+                layer.and_then(|layer| Some(edges.get(index)?.as_ref()?[layer])).unwrap_or(0.0).min(top)
+            };
+            // Each second is a step: what it counted, over its whole length.
+            for index in run.clone() {
+                let y = scale.at(edge(index, Some(layer)));
+                outline.extend([(across.at(middle(index) - 0.5), y), (across.at(middle(index) + 0.5), y)]);
+            }
+            for index in run.clone().rev() {
+                let y = scale.at(edge(index, layer.checked_sub(1)));
+                outline.extend([(across.at(middle(index) + 0.5), y), (across.at(middle(index) - 0.5), y)]);
+            }
+            canvas.fill(outline, series.tone.colour())?;
+        }
+    }
+    Ok(())
+}
+
+/// One row below the title, in the order of the lines; of a stack, from the lowest layer up. A single line needs none: the title
+/// and the axis say what it is.
+fn legend<B: DrawingBackend>(canvas: &Canvas<'_, B>, chart: &Chart) -> Result<(), String> {
+    const SWATCH: f64 = 16.0;
+    if chart.panels.iter().all(|panel| panel.series.len() < 2) {
+        return Ok(());
+    }
+    let style = canvas.style(LEGEND, false, INK);
+    let (mut x, y) = (LEFT, 58.0);
+    for series in chart.panels.iter().flat_map(|panel| &panel.series) {
+        canvas.block((x, y - 6.0), (x + SWATCH, y + 6.0), series.tone.colour())?;
+        canvas.text(&series.name, (x + SWATCH + 7.0, y), style.clone(), HPos::Left, VPos::Center)?;
+        x += SWATCH + 7.0 + canvas.width(&series.name, &style)? + 24.0;
+    }
+    Ok(())
+}
+
+/// Lines over all panels; a label that has no room beside the one before it is left out.
+fn marks<B: DrawingBackend>(canvas: &Canvas<'_, B>, chart: &Chart, across: &Scale) -> Result<(), String> {
+    const DASH: f64 = 5.0;
+    let style = canvas.style(TICK, false, MUTED);
+    let bottom = f64::from(HEIGHT) - BOTTOM;
+    let mut free_from = 0.0;
+    for mark in &chart.marks {
+        #[allow(clippy::cast_precision_loss, reason = "seconds of a run")]
+        let x = across.at(mark.second as f64);
+        let mut y = TOP - 22.0;
+        while y < bottom {
+            canvas.line([(x, y), (x, (y + DASH).min(bottom))], MARK, 1.0)?;
+            y += 2.0 * DASH;
+        }
+        let width = canvas.width(&mark.label, &style)?;
+        if !mark.label.is_empty() && x >= free_from && x + 5.0 + width <= f64::from(WIDTH) {
+            canvas.text(&mark.label, (x + 5.0, TOP - 14.0), style.clone(), HPos::Left, VPos::Center)?;
+            free_from = x + width + 12.0;
+        }
+    }
+    Ok(())
+}
+
+fn time_axis<B: DrawingBackend>(canvas: &Canvas<'_, B>, across: &Scale, bottom: f64) -> Result<(), String> {
+    let seconds = across.values.end;
+    for tick in ticks(0.0, seconds, time_step(seconds)) {
+        let x = across.at(tick);
+        canvas.line([(x, bottom), (x, bottom + 5.0)], MUTED, 1.0)?;
+        canvas.text(&tick_text(tick), (x, bottom + 10.0), canvas.style(TICK, false, MUTED), HPos::Center, VPos::Top)?;
+    }
+    let middle = f64::midpoint(across.pixels.start, across.pixels.end);
+    canvas.text(
+        "seconds since the run began",
+        (middle, bottom + 34.0),
+        canvas.style(TICK, false, INK),
+        HPos::Center,
+        VPos::Top,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dashboard::recap::charts::{Mark, Series};
+
+    fn chart(style: Style, values: &[&[Option<f64>]]) -> Chart {
+        let series = |(index, values): (usize, &&[Option<f64>])| Series {
+            name: format!("series {index} <&>"),
+            tone: [Tone::Server, Tone::Fleet][index],
+            values: values.to_vec(),
+        };
+        let series = values.iter().enumerate().map(series).collect();
+        let panel = Panel { axis: "things".into(), style, series, at_least: 0.1, weight: 1 };
+        let marks = vec![Mark { second: 1, label: "<script>".into() }];
+        Chart { file: "test", title: "A title", panels: vec![panel], marks, seconds: 6 }
+    }
+
+    /// Lines and areas of a tone in a drawing.
+    fn shapes(svg: &str, tone: Tone, element: &str) -> usize {
+        let RGBColor(red, green, blue) = tone.colour();
+        let colour = format!("#{red:02X}{green:02X}{blue:02X}");
+        svg.lines().filter(|line| line.starts_with(&format!("<{element} ")) && line.contains(&colour)).count()
+    }
+
+    #[test]
+    fn a_gap_is_a_gap() {
+        let whole = svg(&chart(Style::Lines, &[&[Some(1.0), Some(2.0), Some(3.0)]])).unwrap();
+        let torn = svg(&chart(Style::Lines, &[&[Some(1.0), None, Some(3.0), Some(2.0)]])).unwrap();
+        assert_eq!((shapes(&whole, Tone::Server, "polyline"), shapes(&torn, Tone::Server, "polyline")), (1, 2));
+        let stack: &[&[Option<f64>]] = &[&[Some(1.0), Some(1.0), Some(1.0)], &[Some(2.0), None, Some(2.0)]];
+        assert_eq!(shapes(&svg(&chart(Style::Stacked, stack)).unwrap(), Tone::Server, "polygon"), 2);
+    }
+
+    #[test]
+    fn names_cannot_become_markup() {
+        let text = svg(&chart(Style::Lines, &[&[Some(1.0)], &[Some(2.0)]])).unwrap();
+        assert!(text.contains("&lt;script&gt;") && !text.contains("<script>") && !text.contains("<&>"));
+    }
+
+    #[test]
+    fn ticks_are_round_and_reach_over_the_data() {
+        assert_eq!((nice_step(61_000.0, 5.0), nice_step(2.0, 5.0)), (20_000.0, 0.5));
+        assert_eq!((time_step(118.0), time_step(9.0), time_step(300.0)), (10.0, 1.0, 30.0));
+        let drawn = chart(Style::Logarithmic, &[&[Some(0.4), Some(350.0)]]);
+        let (scale, decades) = vertical(&drawn.panels[0], &(0.0..100.0));
+        assert_eq!(decades.len(), 5);
+        assert!(scale.values.start <= 0.4 && scale.values.end >= 350.0);
+        assert!((scale.at(0.1) - 100.0).abs() < 1e-6 && scale.at(1_000.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_run_without_a_single_value_is_drawn_all_the_same() {
+        for style in [Style::Lines, Style::Logarithmic, Style::Stacked] {
+            assert!(svg(&chart(style, &[&[None, None]])).unwrap().contains("A title"));
+        }
+    }
+}

@@ -1,0 +1,407 @@
+//! The figures as tables, the same for every format.
+
+use serde_json::{Map, Value};
+
+use super::figures::{DEVIATIONS, Figures, Processor};
+use super::words::{bytes, count, decimals, figures, or_dash, percent, phase, plain, thousands, yuan};
+
+/// A table: its first column names the rows, the others hold figures.
+#[derive(Debug, Clone, Default)]
+pub struct Table {
+    /// Above it.
+    pub title: String,
+    /// Below it: what a reader has to know.
+    pub note: String,
+    /// One for each column.
+    pub head: Vec<String>,
+    /// As many cells each.
+    pub rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    fn new(title: &str, note: &str, head: &[&str]) -> Self {
+        let head = head.iter().map(|&text| text.to_owned()).collect();
+        Self { title: title.into(), note: note.into(), head, rows: Vec::new() }
+    }
+}
+
+/// The headline in a sentence.
+pub fn verdict(figures: &Figures) -> String {
+    let books =
+        if figures.verdict.books_balanced { "both books agree to the fen" } else { "the two books DO NOT agree" };
+    let users = figures.run.users.map_or_else(String::new, |users| {
+        format!("{} users on {} machines: ", count(users), figures.run.machines.unwrap_or(0))
+    });
+    match figures.verdict.passed {
+        Some(true) => format!(
+            "Passed. {users}everyone connected, every second was kept, every request was answered once, {books}."
+        ),
+        Some(false) => format!("Not passed. {users}{books}; what did not hold is listed below."),
+        None => format!("Not judged: there is no summary of the fleet. {}.", capital(books)),
+    }
+}
+
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
+/// All tables that there is something to put into.
+pub fn all(figures: &Figures) -> Vec<Table> {
+    let mut tables =
+        vec![phases(figures), seconds_kept(figures), connect(figures), memory(figures), processor(figures)];
+    tables.extend(others(figures));
+    tables.extend([books(figures), answers(figures), distributions(figures), tcp(figures), host(figures)]);
+    tables.retain(|table| !table.rows.is_empty());
+    tables
+}
+
+fn phases(all: &Figures) -> Table {
+    let mut table = Table::new(
+        "Phases",
+        "Latency runs from the planned send time of a request to its answer, all in milliseconds. Send lag is how far sends were \
+         behind the plan. Processor time is of the whole process, kernel included, in microseconds for each request answered.",
+        &[
+            "phase",
+            "planned/s",
+            "seconds",
+            "planned",
+            "sent",
+            "answered",
+            "p50",
+            "p99",
+            "p99.9",
+            "max",
+            "lag p50",
+            "lag p99",
+            "lag max",
+            "server µs",
+            "fleet µs",
+        ],
+    );
+    for one in &all.phases {
+        let ms = |value: Option<f64>| or_dash(value, figures);
+        let us = |value: Option<f64>| or_dash(value, |us| decimals(us, 1));
+        let name = if one.judged { phase(&one.name) } else { format!("{} (not judged)", phase(&one.name)) };
+        table.rows.push(vec![
+            name,
+            count(one.qps_planned),
+            count(one.seconds),
+            count(one.planned),
+            count(one.sent),
+            count(one.answered),
+            ms(one.p50_ms),
+            ms(one.p99_ms),
+            ms(one.p999_ms),
+            ms(one.max_ms),
+            ms(one.send_lag_p50_ms),
+            ms(one.send_lag_p99_ms),
+            ms(one.send_lag_max_ms),
+            us(one.server_cpu_us_per_request),
+            us(one.fleet_cpu_us_per_request),
+        ]);
+    }
+    table
+}
+
+fn seconds_kept(all: &Figures) -> Table {
+    let mut table = Table::new(
+        "Seconds kept",
+        "A second is kept if both the requests sent in it and the answers that came in it are so near to the plan.",
+        &["phase", "seconds", "±1%", "±2%", "±3%", "judged by", "kept"],
+    );
+    for one in &all.phases {
+        let within = |percent: &u64| count(one.seconds_within_percent.get(percent).copied().unwrap_or(0));
+        let [near, nearer, far] = DEVIATIONS.each_ref().map(within);
+        let judged = if one.judged {
+            one.tolerance.as_ref().map_or_else(|| "–".into(), |part| format!("±{part}"))
+        } else {
+            "not judged".into()
+        };
+        table.rows.push(vec![
+            phase(&one.name),
+            count(one.seconds),
+            near,
+            nearer,
+            far,
+            judged,
+            count(one.seconds_within_tolerance),
+        ]);
+    }
+    table
+}
+
+fn connect(all: &Figures) -> Table {
+    let mut table =
+        Table::new("Connecting", "", &["users", "logged in", "seconds", "a second, mean", "a second, most"]);
+    table.rows.extend(all.connect.as_ref().map(|one| {
+        let most = or_dash(one.per_second_max, thousands);
+        vec![count(one.users), count(one.connected), decimals(one.seconds, 1), decimals(one.per_second, 0), most]
+    }));
+    table
+}
+
+fn memory(all: &Figures) -> Table {
+    let memory = &all.memory;
+    let at = or_dash(memory.idle_second, count);
+    let mut table = Table::new(
+        "Memory of idle, logged-in users",
+        &format!(
+            "In second {at} of the run. Server and fleet: resident memory, and by the user what users added to it. Whole machine: what was \
+             available before the first process of the run, less what was available then; the kernel's part is what is resident in \
+             neither process. Both ends of every connection are on this machine if server and fleet are.",
+        ),
+        &["part", "in all", "by the user"],
+    );
+    let rows = [
+        ("server", memory.server_bytes, memory.server_bytes_per_user),
+        ("fleet", memory.fleet_bytes, memory.fleet_bytes_per_user),
+        ("kernel", memory.kernel_bytes, memory.kernel_bytes_per_user),
+        (
+            "… of it slab",
+            memory.slab_bytes,
+            memory.slab_bytes.zip(memory.users).and_then(|(bytes, users)| bytes.checked_div(users)),
+        ),
+        ("whole machine", memory.host_bytes, memory.host_bytes_per_user),
+        ("available before the run", memory.available_before_bytes, None),
+        ("available then", memory.available_idle_bytes, None),
+        ("available, the least of any second", memory.available_least_bytes, None),
+    ];
+    for (part, all, each) in rows.into_iter().filter(|(_, all, each)| all.is_some() || each.is_some()) {
+        #[allow(clippy::cast_precision_loss, reason = "for people")]
+        let all = or_dash(all, |all| bytes(all as f64));
+        table.rows.push(vec![part.into(), all, or_dash(each, |each| format!("{} B", count(each)))]);
+    }
+    table
+}
+
+fn processor(all: &Figures) -> Table {
+    let cpus = all.host.cpus.map_or_else(String::new, |cpus| format!(" This host has {cpus}."));
+    let mut table = Table::new(
+        "Processors",
+        &format!(
+            "In processors: 1.00 is one of them, the whole time.{cpus} Server and fleet are whole processes, with the kernel's work for them. \
+             User, system, interrupts, steal and idle are of the whole host, whoever caused them; the kernel's share is system and \
+             interrupts out of all the time that the host worked.",
+        ),
+        &["stretch", "seconds", "server", "fleet", "user", "system", "interrupts", "steal", "idle", "kernel's share"],
+    );
+    for one in &all.processor {
+        let Processor { server, fleet, user, system, interrupts, steal, idle, .. } = *one;
+        let mut row = vec![phase(&one.stretch), count(one.seconds)];
+        row.extend(
+            [server, fleet, user, system, interrupts, steal, idle].map(|part| or_dash(part, |part| decimals(part, 2))),
+        );
+        row.push(or_dash(one.kernel_share, percent));
+        table.rows.push(row);
+    }
+    table
+}
+
+fn books(all: &Figures) -> Table {
+    let mut table = Table::new(
+        "The two books",
+        "What servers say they paid, what users say they were told, and the residual, which must be 0. The monitor's are of all reports, \
+         the fleet's of the run's campaign and the machines' journals.",
+        &["books", "issued", "won", "paid", "received", "money received", "residual", "longest imbalance"],
+    );
+    let monitor = &all.books.monitor;
+    table.rows.push(vec![
+        "monitor".into(),
+        thousands(monitor.claims.issued),
+        thousands(monitor.claims.won),
+        yuan(monitor.claims.paid_fen),
+        thousands(monitor.claims.prizes_received),
+        yuan(monitor.claims.received_fen),
+        format!("{} prizes, {}", thousands(monitor.residual_prizes), yuan(monitor.residual_fen)),
+        format!("{} s", count(monitor.unbalanced_seconds_longest)),
+    ]);
+    if let Some(fleet) = &all.books.fleet {
+        let fen = |fen: Option<u64>| or_dash(fen.and_then(|fen| i64::try_from(fen).ok()), yuan);
+        table.rows.push(vec![
+            "fleet".into(),
+            or_dash(fleet.issued, count),
+            or_dash(fleet.won, count),
+            fen(fleet.paid_fen),
+            or_dash(fleet.received, count),
+            fen(fleet.received_fen),
+            or_dash(fleet.residual_fen, yuan),
+            "–".into(),
+        ]);
+        table.rows.push(vec![
+            "journals".into(),
+            "–".into(),
+            "–".into(),
+            "–".into(),
+            or_dash(fleet.journal_prizes, count),
+            fen(fleet.journal_fen),
+            "–".into(),
+            "–".into(),
+        ]);
+    }
+    table
+}
+
+fn answers(all: &Figures) -> Table {
+    let mut table = Table::new("Answers, by the machines' count", "", &["kind", "count"]);
+    let answers = &all.answers;
+    for (prefix, counts) in
+        [("", &answers.outcomes), ("error: ", &answers.errors), ("violation: ", &answers.violations)]
+    {
+        table.rows.extend(counts.iter().map(|(kind, &number)| vec![format!("{prefix}{}", plain(kind)), count(number)]));
+    }
+    let rows = [
+        ("never answered", answers.unanswered),
+        ("logins after a user's first", answers.reconnects),
+        ("connects that failed", answers.connect_failures),
+    ];
+    table.rows.extend(rows.into_iter().filter_map(|(name, number)| Some(vec![name.to_owned(), count(number?)])));
+    table
+}
+
+fn distributions(all: &Figures) -> Table {
+    let mut table =
+        Table::new("Times over the whole run", "Milliseconds.", &["what", "count", "p50", "p99", "p99.9", "max"]);
+    for (name, times) in all.distributions.iter().filter(|(_, times)| times.count > 0) {
+        let mut row = vec![plain(&name.replace('.', ": ").replace("_us", "")), count(times.count)];
+        #[allow(clippy::cast_precision_loss, reason = "for people")]
+        row.extend([times.p50, times.p99, times.p999, times.max].map(|us| figures(us as f64 / 1_000.0)));
+        table.rows.push(row);
+    }
+    table
+}
+
+fn tcp(all: &Figures) -> Table {
+    let mut table = Table::new(
+        "What TCP lost or refused",
+        "By the kernel's counts in the monitor's network namespace, over the whole run.",
+        &["count", "times"],
+    );
+    table.rows.extend(all.tcp.iter().map(|(name, &number)| vec![plain(name), count(number)]));
+    table
+}
+
+fn host(all: &Figures) -> Table {
+    let mut table = Table::new("Host and run", "The host is the monitor's.", &["what", "value"]);
+    let mut row =
+        |name: &str, value: Option<String>| table.rows.extend(value.map(|value| vec![name.to_owned(), value]));
+    row("processor", all.host.cpu_model.clone());
+    row("processors", all.host.cpus.map(count));
+    #[allow(clippy::cast_precision_loss, reason = "for people")]
+    row("memory", all.host.memory_bytes.map(|all| bytes(all as f64)));
+    row("kernel", all.host.kernel.clone());
+    row("started", Some(all.run.started_at.clone()));
+    row(
+        "seconds recorded",
+        Some(format!("{}, {} of them complete", count(all.run.seconds), count(all.run.seconds_complete))),
+    );
+    row("largest clock error of a machine", all.run.clock_error_us_max.map(|us| format!("{} µs", count(us))));
+    row("monitor's version", Some(all.run.version.clone()));
+    table
+}
+
+/// Whatever else the fleet tells: an object or a list of objects becomes a table, lists within it tables of their own.
+fn others(all: &Figures) -> Vec<Table> {
+    let mut tables = Vec::new();
+    for (name, value) in &all.others {
+        generic(&capital(&plain(name)), value, &mut tables);
+    }
+    tables
+}
+
+fn generic(title: &str, value: &Value, tables: &mut Vec<Table>) {
+    let rows: Vec<&Map<String, Value>> = match value {
+        Value::Object(one) => vec![one],
+        Value::Array(many) => many.iter().filter_map(Value::as_object).collect(),
+        Value::Null => return,
+        single => {
+            tables.push(Table {
+                title: title.into(),
+                head: vec!["value".into()],
+                rows: vec![vec![scalar(single)]],
+                ..Table::default()
+            });
+            return;
+        }
+    };
+    let rows: Vec<Vec<(String, &Value)>> = rows.into_iter().map(|row| flat("", row)).collect();
+    let mut names: Vec<&str> = Vec::new();
+    for (name, _) in rows.iter().flatten().filter(|(_, value)| !is_list(value)) {
+        if !names.contains(&name.as_str()) {
+            names.push(name);
+        }
+    }
+    let cell = |row: &[(String, &Value)], name: &str| {
+        row.iter().find(|(own, _)| own == name).map_or_else(|| "–".to_owned(), |(_, value)| scalar(value))
+    };
+    if !names.is_empty() {
+        tables.push(Table {
+            title: title.to_owned(),
+            note: String::new(),
+            head: names.iter().map(|name| plain(name)).collect(),
+            rows: rows.iter().map(|row| names.iter().map(|name| cell(row, name)).collect()).collect(),
+        });
+    }
+    for (number, row) in rows.iter().enumerate() {
+        for (name, list) in row.iter().filter(|(_, value)| is_list(value)) {
+            let which = if rows.len() > 1 { format!(" {}", number + 1) } else { String::new() };
+            generic(&format!("{title}{which}: {}", plain(name)), list, tables);
+        }
+    }
+}
+
+/// Objects within objects by names with spaces: `all_back` of `view` is `view all_back`.
+fn flat<'a>(prefix: &str, object: &'a Map<String, Value>) -> Vec<(String, &'a Value)> {
+    let mut fields = Vec::new();
+    for (name, value) in object {
+        let name = if prefix.is_empty() { name.clone() } else { format!("{prefix} {name}") };
+        match value {
+            Value::Object(inner) => fields.extend(flat(&name, inner)),
+            _ => fields.push((name, value)),
+        }
+    }
+    fields
+}
+
+fn is_list(value: &Value) -> bool {
+    value.as_array().is_some_and(|list| list.iter().any(Value::is_object))
+}
+
+fn scalar(value: &Value) -> String {
+    match value {
+        Value::Null => "–".into(),
+        Value::Bool(yes) => if *yes { "yes" } else { "no" }.into(),
+        Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(whole), _) => thousands(whole),
+            (None, Some(part)) => figures(part),
+            (None, None) => number.to_string(),
+        },
+        Value::String(text) => text.clone(),
+        Value::Array(list) => list.iter().map(scalar).collect::<Vec<_>>().join(", "),
+        Value::Object(_) => "…".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn whatever_a_newer_fleet_tells_becomes_tables() {
+        let mut tables = Vec::new();
+        let storms = json!([{"cut": 3000, "back": {"last_ms": 1234.5}, "all": true, "others": [{"second": 0, "p99_ms": 1.25}]}, {"cut": 7}]);
+        generic("Storms", &storms, &mut tables);
+        assert_eq!(tables.len(), 2);
+        assert_eq!(tables[0].head, ["all", "back last ms", "cut"]);
+        assert_eq!(tables[0].rows, [["yes", "1,235", "3,000"], ["–", "–", "7"]]);
+        assert_eq!(
+            (tables[1].title.as_str(), &tables[1].rows[0]),
+            ("Storms 1: others", &vec!["1.25".to_owned(), "0".to_owned()])
+        );
+        generic("Nothing", &json!([]), &mut tables);
+        generic("Nothing", &Value::Null, &mut tables);
+        assert_eq!(tables.len(), 2);
+    }
+}
