@@ -27,8 +27,8 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 INSIDE = "HONGBAO_INSIDE_NAMESPACE"
 # Beyond this the host's table of established sockets (262,144 entries for twice as many sockets) is what is measured.
 NAMESPACE_FROM = 200_000
-# Both ends and the kernel, measured at a million connections.
-BYTES_PER_CONNECTION = 9 * 1024
+# Both ends and the kernel: what scripts/memory finds, rounded up.
+BYTES_PER_CONNECTION = 10 * 1024
 HASH = "net.ipv4.tcp_child_ehash_entries"
 HASH_ENTRIES = 4_194_304
 
