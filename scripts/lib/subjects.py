@@ -228,12 +228,13 @@ class Subject:
 
 
 def fleet_command(work, address, users, phases, *options):
-    """The whole fleet. A machine has a source address, and may use half of its ports before `connect` slows down."""
+    """The whole fleet, connecting below the server's rate of logins. A machine has a source address, and may use half of its ports
+    before `connect` slows down."""
     machines = max(4, -(-users // (18_000 if users > NAMESPACE_FROM else 12_000)))
     # Dozens of machines share the cores: waking each of them every millisecond costs more than the requests.
     pace = "4ms" if machines > 8 else "1ms"
     return [BIN / "hongbao-sim", "fleet", "--machines", machines, "--users", users, "--server", address, "--phases", phases,
-            "--connect-rate", 25_000 if users > 50_000 else 5_000, "--pace", pace, "--journal-dir", work / "journals", *options]
+            "--connect-rate", 18_000 if users > 50_000 else 5_000, "--pace", pace, "--journal-dir", work / "journals", *options]
 
 
 @contextlib.contextmanager
