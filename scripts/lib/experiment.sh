@@ -11,9 +11,10 @@ work=$(mktemp -d)
 
 usage() { sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"; }
 
-# Reads `--name VALUE` for each given name into the variable of that name; --summary takes a file, all others a number.
+# Reads `--name VALUE` for each given name into the variable of that name. --summary takes a file, --storm a share or none,
+# --announcements a number or none, all others a number.
 options() {
-    local known=" $1 "
+    local known=" $1 " number='[1-9][0-9]{0,8}' form wanted
     shift
     while [ $# -gt 0 ]; do
         local name=${1#--}
@@ -23,8 +24,14 @@ options() {
             *) echo "$0: unexpected argument '$1' (see --help)" >&2; exit 2 ;;
         esac
         [ $# -ge 2 ] || { echo "$0: $1 wants a value" >&2; exit 2; }
-        if [ "$name" != summary ] && ! [[ "$2" =~ ^[1-9][0-9]{0,8}$ ]]; then
-            echo "$0: $1 wants a number from 1 on, not '$2'" >&2
+        case "$name" in
+            summary) form='.+' wanted='a file' ;;
+            storm) form='none|[1-9][0-9]?(\.[0-9]+)?%' wanted='a share such as 30%, or none' ;;
+            announcements) form="none|[1-9][0-9]{0,2}" wanted='a number from 1 to 999, or none' ;;
+            *) form=$number wanted='a number from 1 on' ;;
+        esac
+        if ! [[ "$2" =~ ^($form)$ ]]; then
+            echo "$0: $1 wants $wanted, not '$2'" >&2
             exit 2
         fi
         # A relative file is meant from where the script was called.
@@ -94,6 +101,9 @@ experiment() {
     local journals=() journal
     for journal in "$run"/journals/*.csv; do journals+=(--journal "$journal"); done
     "$bin/hongbao-server" audit --ledger "$run/hongbao.ledger" "${journals[@]}" || status=1
-    [ -z "${summary:-}" ] || cp "$run/summary.json" "$summary"
+    # A fleet that could not even begin has no summary; what was recorded is told all the same.
+    if [ -n "${summary:-}" ] && [ -e "$run/summary.json" ]; then cp "$run/summary.json" "$summary"; fi
+    echo
+    "$bin/hongbao-monitor" report "$run" || status=1
     echo "recording, journals and ledger: $run"
 }
