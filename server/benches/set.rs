@@ -1,18 +1,19 @@
 //! What a SET worker costs per message, without the kernel: applying Grabs that find nothing, and the batch's answers encoded,
-//! grouped and handed to wires that take everything.
+//! grouped and handed to wires that take everything. And what it costs per connection to write to all of them.
 //!
 //! `cargo bench -p hongbao-server --bench set`
 
 use std::hint::black_box;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use hongbao_proto::{RequestId, UserId};
 use hongbao_server::admission::Rate;
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::writer;
 use hongbao_server::shard::directory::{Directory, Seat};
-use hongbao_server::shard::message::{Message, Now, Said};
+use hongbao_server::shard::message::{Control, Message, Now, Said};
 use hongbao_server::shard::set::{Set, SetHandle, Shared};
 use hongbao_server::shard::tally::SetTally;
 use hongbao_server::shard::wire::{Wire, Written};
@@ -97,6 +98,20 @@ fn bench(criterion: &mut Criterion) {
             },
             BatchSize::SmallInput,
         );
+    });
+    group.finish();
+
+    let mut group = criterion.benchmark_group("broadcast");
+    group.throughput(Throughput::Elements(USERS));
+    let frame = Bytes::from(vec![0; 100]);
+    group.bench_function("announce", |bencher| {
+        bencher.iter(|| {
+            set.apply(Message::Control(Control::Announce(frame.clone())), &now);
+            while set.is_sweeping() {
+                set.sweep(&now);
+                set.flush(&now);
+            }
+        });
     });
     group.finish();
 }

@@ -158,7 +158,14 @@ impl Node {
             Generator::recover(sets.clone(), ledger.clone(), commands.clone(), campaigns, config.notify_campaigns, now);
         let shards = serve_shards(&config, limit, address, threads, inboxes, &shared, &accept, &accepting_watch);
 
-        let mut telemetry = Telemetry { sets, accept, ledger: ledger_status, stock: generator.board(), reporter: None };
+        let mut telemetry = Telemetry {
+            sets,
+            accept,
+            ledger: ledger_status,
+            stock: generator.board(),
+            broadcasts: Arc::default(),
+            reporter: None,
+        };
         let generator_task = tokio::spawn(generator.run(command_queue, stock_reports, wall));
         let (closing, closing_watch) = watch::channel(false);
         let mut closers = Vec::new();
@@ -181,6 +188,7 @@ impl Node {
             generator: commands.clone(),
             stock: Arc::clone(&telemetry.stock),
             ledger,
+            broadcasts: Arc::clone(&telemetry.broadcasts),
             telemetry: telemetry.clone(),
             stop: Arc::clone(&stop),
             accepting: accepting_watch,

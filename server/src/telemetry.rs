@@ -11,6 +11,7 @@ use crate::ends::End;
 use crate::generator::StockBoard;
 use crate::ledger::writer::LedgerStatus;
 use crate::shard::acceptor::AcceptTally;
+use crate::shard::broadcast::Broadcasts;
 use crate::shard::set::SetHandle;
 use crate::shard::tally::{Answer, ERRORS, SetTally, Tally};
 
@@ -25,6 +26,8 @@ pub struct Telemetry {
     pub ledger: LedgerStatus,
     /// The generator's.
     pub stock: Arc<StockBoard>,
+    /// The announcements'.
+    pub broadcasts: Arc<Broadcasts>,
     /// The reporter's own, where there is one.
     pub reporter: Option<Arc<ReporterStats>>,
 }
@@ -61,12 +64,12 @@ impl Telemetry {
             (Key::new("received_bytes", "Bytes read from peers"), self.sum(|set| &set.bytes_in)),
             (Key::new("sent_bytes", "Bytes written to peers"), self.sum(|set| &set.bytes_out)),
             (
-                Key::new("announcements_delivered", "Announcements written to a connection"),
+                Key::new("announcements_delivered", "Announcements written, one for each connection"),
                 self.sum(|set| &set.announced),
             ),
             (
-                Key::new("announcements_dropped", "Announcements that met too many pending ones"),
-                self.sum(|set| &set.announcements_dropped),
+                Key::new("announcements_dropped", "Announcements that a SET had no room for, counted by SET"),
+                self.sum(|set| &set.announcements_dropped) + self.broadcasts.queues_full(),
             ),
             (
                 Key::new("equations_broken", "Batches after which a SET's books did not balance"),

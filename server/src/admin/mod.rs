@@ -1,6 +1,7 @@
 //! The operators' HTTP surface: loopback by default, a bearer token for everything but probes, metrics and the public list of
 //! campaigns, and an OpenAPI description of itself.
 
+mod announcements;
 mod campaigns;
 mod operations;
 
@@ -20,6 +21,7 @@ use utoipa_axum::routes;
 
 use crate::generator::{Command, StockBoard};
 use crate::ledger::writer::LedgerHandle;
+use crate::shard::broadcast::Broadcasts;
 use crate::shard::message::Ticket;
 use crate::shard::set::Shared;
 use crate::telemetry::Telemetry;
@@ -35,6 +37,8 @@ pub struct Admin {
     pub stock: Arc<StockBoard>,
     /// The ledger's queue.
     pub ledger: LedgerHandle<Ticket>,
+    /// What was announced lately, and how far it has come.
+    pub broadcasts: Arc<Broadcasts>,
     /// Every counter.
     pub telemetry: Telemetry,
     /// Asks the server to stop, in order.
@@ -68,7 +72,8 @@ pub fn router(admin: Admin, verifier: Arc<Verifier>) -> Router {
         .routes(routes!(operations::stats))
         .routes(routes!(operations::sessions))
         .routes(routes!(operations::kick))
-        .routes(routes!(operations::announce))
+        .routes(routes!(announcements::announce))
+        .routes(routes!(announcements::inspect))
         .routes(routes!(operations::drain))
         .with_state(admin.clone())
         .split_for_parts();

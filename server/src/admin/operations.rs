@@ -1,16 +1,13 @@
-//! Live books, sessions, announcements, probes, and the way out.
+//! Live books, sessions, probes, and the way out.
 
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use bytes::BytesMut;
-use hongbao_monitor::http::{ApiError, JsonBody, PathParam, QueryParams};
+use hongbao_monitor::http::{ApiError, PathParam, QueryParams};
 use hongbao_monitor::process;
 use hongbao_proto::UserId;
-use hongbao_proto::limits::ANNOUNCEMENT_BYTES_MAX;
-use hongbao_proto::v1::{self, server_frame::Event};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use utoipa::{IntoParams, ToSchema};
@@ -199,37 +196,6 @@ pub async fn kick(State(admin): State<Admin>, PathParam(user): PathParam<u64>) -
         .ok_or_else(|| ApiError::not_found(format!("user {user} is not logged in here")))?;
     let kick = Control::Kick { seat: address.seat, user };
     admin.shared.sets[address.set as usize].inbox.send(Message::Control(kick)).await.map_err(|_| stopping())?;
-    Ok(StatusCode::ACCEPTED)
-}
-
-/// What everybody is to read.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct NewAnnouncement {
-    /// 1 to 1024 bytes.
-    text: String,
-}
-
-/// Write a text to every logged-in connection
-#[utoipa::path(post, path = "/v1/announcements", request_body = NewAnnouncement, security(("bearer" = [])),
-    responses((status = 202, description = "On its way")))]
-pub async fn announce(
-    State(admin): State<Admin>,
-    JsonBody(new): JsonBody<NewAnnouncement>,
-) -> Result<StatusCode, ApiError> {
-    if !(1..=ANNOUNCEMENT_BYTES_MAX).contains(&new.text.len()) {
-        return Err(ApiError::bad_request(format!(
-            "text has {} bytes; 1 to {ANNOUNCEMENT_BYTES_MAX} are allowed",
-            new.text.len()
-        )));
-    }
-    let mut frame = BytesMut::new();
-    let event = Some(Event::Announcement(v1::Announcement { text: new.text }));
-    hongbao_proto::frame::append(&v1::ServerFrame { request_id: 0, event }, &mut frame);
-    let frame = frame.freeze();
-    for set in &admin.shared.sets {
-        set.inbox.send(Message::Control(Control::Announce(frame.clone()))).await.map_err(|_| stopping())?;
-    }
     Ok(StatusCode::ACCEPTED)
 }
 

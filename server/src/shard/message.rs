@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc::OwnedPermit;
 use tokio::sync::oneshot;
 
+use super::broadcast::Receipt;
 use super::directory::Seat;
 use crate::campaign::{CampaignTerms, UnixMs};
 use crate::ends::End;
@@ -192,6 +193,13 @@ pub enum Control {
     },
     /// Write this frame to every logged-in connection.
     Announce(Bytes),
+    /// The same, for one who wants to know what became of it.
+    Broadcast {
+        /// What.
+        frame: Bytes,
+        /// Where to count.
+        receipt: Receipt,
+    },
     /// Say goodbye to everybody.
     Farewell(ReturnWindow),
     /// List sessions, from this slot on.

@@ -2,6 +2,7 @@
 //! Sockets never leave it.
 
 pub mod acceptor;
+pub mod broadcast;
 pub mod directory;
 pub mod message;
 pub mod output;

@@ -1,4 +1,6 @@
-//! The answers of one batch, encoded one after the other, and written with one call per connection touched.
+//! What one batch has to say, encoded one after the other, and written with one call per connection touched.
+
+use std::ops::Range;
 
 use bytes::BytesMut;
 use hongbao_proto::frame;
@@ -27,11 +29,32 @@ impl Output {
     pub fn push(&mut self, seat: Seat, request_id: u64, event: Event) {
         let start = self.bytes.len();
         frame::append(&ServerFrame { request_id, event: Some(event) }, &mut self.bytes);
+        self.join(seat, start);
+    }
+
+    /// What was added since `start` is for `seat`.
+    fn join(&mut self, seat: Seat, start: usize) {
         let end = self.bytes.len();
         match self.spans.last_mut() {
             Some(last) if last.seat == seat => last.end = end,
             _ => self.spans.push(Span { seat, start, end }),
         }
+    }
+
+    /// Adds whole frames, encoded already, for `seat`.
+    pub fn push_encoded(&mut self, seat: Seat, frames: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(frames);
+        self.join(seat, start);
+    }
+
+    /// Those of these slots for which something waits, in order.
+    pub fn touched(&self, slots: Range<usize>) -> Vec<usize> {
+        let mut touched: Vec<_> =
+            self.spans.iter().map(|span| span.seat.slot as usize).filter(|slot| slots.contains(slot)).collect();
+        touched.sort_unstable();
+        touched.dedup();
+        touched
     }
 
     /// Bytes waiting.

@@ -23,6 +23,7 @@ use slab::Slab;
 use tokio::sync::mpsc;
 
 use self::sweeps::Sweep;
+use super::broadcast::Receipt;
 use super::directory::{Directory, Seat};
 use super::message::{DisplacedBy, Errand, Message, Now, Said, StockReport, Ticket};
 use super::output::Output;
@@ -110,6 +111,8 @@ pub struct Set<W> {
     leaving: Deadlines,
     idle_cursor: usize,
     sweeps: VecDeque<Sweep>,
+    /// Announcements that every connection has had by the end of this batch.
+    swept: Vec<Receipt>,
     /// Write sides to be closed once this batch is written.
     finishing: Vec<Seat>,
     stopped: bool,
@@ -136,6 +139,7 @@ impl<W: Wire> Set<W> {
             leaving: Deadlines::default(),
             idle_cursor: 0,
             sweeps: VecDeque::new(),
+            swept: Vec::new(),
             finishing: Vec::new(),
             stopped: false,
         }
@@ -233,6 +237,7 @@ impl<W: Wire> Set<W> {
                 session.wire.finish();
             }
         }
+        self.report_swept();
         self.check();
     }
 

@@ -14,6 +14,7 @@ use proptest::prelude::*;
 use prost::Message as _;
 use tokio::sync::mpsc;
 
+use super::broadcast::{Broadcast, Broadcasts};
 use super::directory::{Directory, Seat};
 use super::message::{Control, Message, Now, Said, StockReport};
 use super::set::{Set, SetHandle, Shared};
@@ -38,11 +39,14 @@ struct Peer {
     cut: Rc<Cell<bool>>,
     reads: Rc<Cell<bool>>,
     backlog: Rc<Cell<usize>>,
+    /// Where the bytes of the last write lay.
+    written_from: Rc<Cell<usize>>,
 }
 
 impl Wire for Peer {
     fn write(&mut self, frames: &[u8]) -> Written {
         self.writes.set(self.writes.get() + 1);
+        self.written_from.set(frames.as_ptr().addr());
         if self.reads.get() {
             self.bytes.borrow_mut().extend_from_slice(frames);
             return Written::Sent;
@@ -94,6 +98,7 @@ struct Rig {
     now: Now,
     terms: Arc<CampaignTerms>,
     next_login: u64,
+    broadcasts: Broadcasts,
     _ledger: JoinHandle<()>,
 }
 
@@ -149,6 +154,7 @@ impl Rig {
             now: Now { at: 100 * SECOND, wall: 5_000 },
             terms,
             next_login: 1,
+            broadcasts: Broadcasts::default(),
             _ledger: thread,
         };
         for set in 0..sets as usize {
@@ -224,6 +230,20 @@ impl Rig {
                 self.apply(set, Message::Control(Control::Tick));
             }
         }
+    }
+
+    /// Queues an announcement of SET 0, to be followed by its [`Progress`].
+    fn announce(&mut self, frame: &Bytes) -> Arc<Broadcast> {
+        let (broadcast, mut receipts) = self.broadcasts.begin(1, 0);
+        let receipt = receipts.remove(0);
+        self.apply(0, Message::Control(Control::Broadcast { frame: frame.clone(), receipt }));
+        broadcast
+    }
+
+    /// One step of whatever is swept, and what it wrote.
+    fn sweep(&mut self) {
+        self.sets[0].sweep(&self.now);
+        self.sets[0].flush(&self.now);
     }
 
     fn ended(&self, set: usize, end: End) -> u64 {
@@ -517,6 +537,167 @@ fn announcements_beyond_the_bound_are_dropped_and_counted() {
         rig.apply(0, Message::Control(Control::Announce(Bytes::from_static(b"x"))));
     }
     assert_eq!(rig.tally(0).announcements_dropped.get(), 3);
+}
+
+#[test]
+fn announcements_beyond_the_bound_of_bytes_are_dropped_and_counted_by_connection() {
+    let mut rig = Rig::new(1);
+    let (_, first) = rig.welcomed(0, 1);
+    let (_, second) = rig.welcomed(0, 2);
+    let text = "x".repeat(limits::ANNOUNCEMENTS_PENDING_BYTES_MAX / 3);
+    let sent: Vec<_> = (0..4).map(|_| rig.announce(&announcement(&text))).collect();
+    rig.sweep();
+    let progress: Vec<_> = sent.iter().map(|sent| (sent.progress().reached, sent.progress().dropped)).collect();
+    assert_eq!(progress, [(2, 0), (2, 0), (0, 2), (0, 2)]);
+    assert!(sent.iter().all(|sent| sent.progress().took.is_some()));
+    assert_eq!((texts(&first.take()).len(), texts(&second.take()).len()), (2, 2));
+    assert_eq!((rig.tally(0).announced.get(), rig.tally(0).announcements_dropped.get()), (4, 2));
+    // There is room again.
+    rig.announce(&announcement(&text));
+    rig.sweep();
+    assert_eq!(texts(&first.take()).len(), 1);
+}
+
+/// The frame of an announcement.
+fn announcement(text: &str) -> Bytes {
+    let event = Some(Event::Announcement(v1::Announcement { text: text.to_owned() }));
+    v1::ServerFrame { request_id: 0, event }.encode_length_delimited_to_vec().into()
+}
+
+/// The texts among these frames.
+fn texts(frames: &[v1::ServerFrame]) -> Vec<&str> {
+    frames
+        .iter()
+        .filter_map(|frame| match &frame.event {
+            Some(Event::Announcement(announcement)) => Some(announcement.text.as_str()),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn announcements_that_wait_leave_in_one_write_in_their_order() {
+    let mut rig = Rig::new(1);
+    let peers: Vec<_> = (1..=3).map(|user| rig.welcomed(0, user).1).collect();
+    let (_, stranger) = rig.connect(0);
+    let before: Vec<_> = peers.iter().map(|peer| peer.writes.get()).collect();
+    let sent: Vec<_> = ["one", "two", "three"].iter().map(|text| rig.announce(&announcement(text))).collect();
+    assert!(sent.iter().all(|sent| sent.progress().took.is_none()));
+    rig.sweep();
+    for (peer, before) in peers.iter().zip(before) {
+        assert_eq!(peer.writes.get(), before + 1);
+        assert_eq!(texts(&peer.take()), ["one", "two", "three"]);
+    }
+    assert!(stranger.take().is_empty(), "announcements are for users");
+    for sent in sent {
+        let progress = sent.progress();
+        assert_eq!((progress.reached, progress.dropped, progress.sets_dropped), (3, 0, 0));
+        assert!(progress.took.is_some());
+    }
+    assert_eq!(rig.tally(0).announced.get(), 9);
+    assert!(!rig.sets[0].is_sweeping());
+}
+
+#[test]
+fn an_announcement_is_written_from_the_bytes_that_all_sets_share() {
+    let mut rig = Rig::new(1);
+    let (_, peer) = rig.welcomed(0, 1);
+    let frame = announcement("everybody");
+    rig.announce(&frame);
+    rig.sweep();
+    assert_eq!(peer.written_from.get(), frame.as_ptr().addr());
+}
+
+#[test]
+fn an_answer_and_an_announcement_of_one_batch_leave_in_one_write_the_answer_first() {
+    let mut rig = Rig::new(1);
+    let (asking, busy) = rig.welcomed(0, 1);
+    let (_, quiet) = rig.welcomed(0, 2);
+    let sent = rig.announce(&announcement("news"));
+    let before = (busy.writes.get(), quiet.writes.get());
+    rig.sets[0].apply(Message::Peer { seat: asking, said: Said::Ping { request: request(5) } }, &rig.now);
+    rig.sets[0].sweep(&rig.now);
+    assert_eq!(sent.progress().took, None, "one write has yet to come");
+    rig.sets[0].flush(&rig.now);
+    assert!(sent.progress().took.is_some());
+    assert_eq!((busy.writes.get(), quiet.writes.get()), (before.0 + 1, before.1 + 1));
+    let frames = busy.take();
+    assert!(matches!(frames[0].event, Some(Event::Pong(_))), "{frames:?}");
+    assert_eq!(texts(&frames), ["news"]);
+    assert_eq!(texts(&quiet.take()), ["news"]);
+}
+
+#[test]
+fn a_slow_peer_that_is_answered_gets_its_announcement_after_the_answer() {
+    let mut rig = Rig::new(1);
+    let (seat, slow) = rig.welcomed(0, 1);
+    slow.backlog.set(1);
+    let sent = rig.announce(&announcement("news"));
+    rig.sets[0].apply(Message::Peer { seat, said: Said::Ping { request: request(5) } }, &rig.now);
+    rig.sweep();
+    let frames = slow.take();
+    assert!(matches!(frames[0].event, Some(Event::Pong(_))), "{frames:?}");
+    assert_eq!(texts(&frames), ["news"]);
+    assert_eq!(sent.progress().reached, 1);
+}
+
+#[test]
+fn a_connection_cut_at_its_announcement_is_not_counted_as_reached() {
+    let mut rig = Rig::new(1);
+    let (_, reader) = rig.welcomed(0, 1);
+    let (_, full) = rig.welcomed(0, 2);
+    full.reads.set(false);
+    full.backlog.set(limits::OUTBOX_BYTES_MAX);
+    let sent = rig.announce(&announcement("news"));
+    rig.sweep();
+    assert_eq!((sent.progress().reached, sent.progress().dropped), (1, 1));
+    assert!(full.cut.get() && !reader.cut.get());
+}
+
+#[test]
+fn a_round_carries_what_waited_when_it_began_and_newcomers_hear_each_announcement_at_most_once() {
+    let mut rig = Rig::new(1);
+    let users = limits::SWEEP_STEP as u64 + 44;
+    let mut peers: Vec<_> = (1..=users).map(|user| rig.welcomed(0, user)).collect();
+    let first = rig.announce(&announcement("first"));
+    rig.sweep();
+    let second = rig.announce(&announcement("second"));
+    let third = rig.announce(&announcement("third"));
+    // One newcomer sits where the round has been already, the other where it has yet to go.
+    let (leaving, _) = peers.swap_remove(3);
+    rig.say(0, leaving, Said::Gone(End::Closed));
+    let (passed_seat, passed) = rig.welcomed(0, users + 1);
+    let (ahead_seat, ahead) = rig.welcomed(0, users + 2);
+    assert_eq!((passed_seat.slot as usize, ahead_seat.slot as u64), (3, users));
+    while rig.sets[0].is_sweeping() {
+        rig.sweep();
+    }
+    for (_, peer) in &peers {
+        assert_eq!(texts(&peer.take()), ["first", "second", "third"]);
+    }
+    assert_eq!(texts(&passed.take()), ["second", "third"]);
+    assert_eq!(texts(&ahead.take()), ["first", "second", "third"]);
+    let reached = [first, second, third].map(|sent| sent.progress().reached);
+    assert_eq!(reached, [users + 1, users + 1, users + 1]);
+    assert_eq!(rig.tally(0).announced.get(), 3 * (users + 1));
+}
+
+#[test]
+fn a_farewell_comes_after_what_was_announced_before_it() {
+    let mut rig = Rig::new(1);
+    let (_, peer) = rig.welcomed(0, 1);
+    rig.announce(&announcement("last words"));
+    let window = super::message::ReturnWindow { from_ms: 1, until_ms: 1 };
+    rig.apply(0, Message::Control(Control::Farewell(window)));
+    let late = rig.announce(&announcement("too late"));
+    while rig.sets[0].is_sweeping() {
+        rig.sweep();
+    }
+    let frames = peer.take();
+    assert_eq!(texts(&frames), ["last words"]);
+    assert_eq!(goodbye(&frames[1]), Some(Reason::Draining));
+    assert_eq!(late.progress().reached, 0);
+    assert!(late.progress().took.is_some());
 }
 
 #[test]

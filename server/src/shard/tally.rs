@@ -110,9 +110,9 @@ pub struct SetTally {
     pub bytes_in: Tally,
     /// Bytes offered to sockets.
     pub bytes_out: Tally,
-    /// Announcements written to a connection.
+    /// Writes of an announcement to a connection: one for each of both.
     pub announced: Tally,
-    /// Announcements given up because too many were pending.
+    /// Announcements given up because too many, or too many bytes, were pending.
     pub announcements_dropped: Tally,
     /// Batches after which an equation of the SET did not hold. Reads 0, or the program is wrong.
     pub broken_equations: Tally,

@@ -61,12 +61,9 @@ pub async fn run(mut set: Set<SocketWire>, mut inbox: mpsc::Receiver<Message>, l
         for (seat, request_id) in link.refusals.take() {
             set.refuse(seat, request_id, &now);
         }
+        // One step between any two batches, so that nobody waits long behind an announcement to all.
+        set.sweep(&now);
         set.flush(&now);
-        if set.is_sweeping() {
-            // After what the batch had to say: nobody hears an announcement before its welcome.
-            set.sweep(&now);
-            set.flush(&now);
-        }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::support::client::{grab, login, next_id};
 use crate::support::{Ending, Server, sign, until, user_token};
 
 /// Every route that asks for a token.
-const GUARDED: [(&str, &str); 9] = [
+const GUARDED: [(&str, &str); 10] = [
     ("GET", "/v1/campaigns"),
     ("POST", "/v1/campaigns"),
     ("GET", "/v1/campaigns/1"),
@@ -20,6 +20,7 @@ const GUARDED: [(&str, &str); 9] = [
     ("GET", "/v1/sessions"),
     ("DELETE", "/v1/sessions/1"),
     ("POST", "/v1/announcements"),
+    ("GET", "/v1/announcements/1"),
     ("POST", "/v1/drain"),
 ];
 
@@ -103,6 +104,8 @@ fn bad_requests_of_operators_are_answered_in_json_and_change_nothing() {
         (Method::DELETE, "/v1/sessions/2", None, 404),
         (Method::DELETE, "/v1/sessions/0", None, 400),
         (Method::POST, "/v1/announcements", Some(json!({"text": ""})), 400),
+        (Method::GET, "/v1/announcements/1", None, 404),
+        (Method::GET, "/v1/announcements/first", None, 400),
         (Method::POST, "/v1/announcements", Some(json!({"text": "x".repeat(1_025)})), 400),
     ];
     for (method, path, body, status) in cases {

@@ -3,6 +3,7 @@
 //! balance.
 
 mod admin;
+mod announcements;
 mod campaigns;
 mod check;
 mod cores;

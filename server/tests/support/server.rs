@@ -221,9 +221,13 @@ impl Server {
         self.get(&format!("/v1/campaigns/{id}"))
     }
 
-    pub fn announce(&self, text: &str) {
+    /// Returns the announcement's id.
+    pub fn announce(&self, text: &str) -> u64 {
         let response = self.call(Method::POST, "/v1/announcements", Some(&json!({ "text": text })));
         assert_eq!(response.status(), 202);
+        let begun = json_of(response);
+        assert_eq!(begun["sets_dropped"], 0, "{begun}");
+        begun["id"].as_u64().unwrap()
     }
 
     /// 200 or 503.

@@ -3,7 +3,6 @@
 use hongbao_proto::{CampaignId, UserId};
 
 use super::Set;
-use super::sweeps::{Sweep, Swept};
 use crate::ends::End;
 use crate::limits;
 use crate::shard::directory::Seat;
@@ -39,14 +38,9 @@ impl<W: Wire> Set<W> {
                     self.dismiss(seat, End::Kicked, None, now);
                 }
             }
-            Control::Announce(frame) => {
-                if self.sweeps.len() < limits::ANNOUNCEMENTS_PENDING_MAX {
-                    self.sweeps.push_back(Sweep { next_slot: 0, what: Swept::Announcement(frame) });
-                } else {
-                    self.tally.announcements_dropped.add(1);
-                }
-            }
-            Control::Farewell(window) => self.sweeps.push_back(Sweep { next_slot: 0, what: Swept::Farewell(window) }),
+            Control::Announce(frame) => self.announce(frame, None),
+            Control::Broadcast { frame, receipt } => self.announce(frame, Some(receipt)),
+            Control::Farewell(window) => self.farewell(window),
             Control::List { from_slot, limit, reply } => {
                 // The asker may have given up.
                 reply.send(self.list(from_slot as usize, limit, now)).ok();

@@ -1,68 +1,196 @@
 //! What goes to every connection, a few connections at a time.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use super::Set;
 use crate::ends::End;
 use crate::limits;
+use crate::shard::broadcast::Receipt;
 use crate::shard::directory::Seat;
 use crate::shard::message::{Now, ReturnWindow};
 use crate::shard::session::Phase;
 use crate::shard::wire::{Wire, Written};
 
-/// Something that goes to every connection, a few at a time.
+/// Something that goes to every connection, slot by slot.
 #[derive(Debug)]
 pub(super) struct Sweep {
-    pub(super) next_slot: usize,
-    pub(super) what: Swept,
+    /// 0: not begun.
+    next_slot: usize,
+    what: Swept,
 }
 
 #[derive(Debug)]
-pub(super) enum Swept {
-    Announcement(Bytes),
+enum Swept {
+    Announcements(Round),
     Farewell(ReturnWindow),
 }
 
+/// The announcements that leave together, in one write for each connection.
+#[derive(Debug, Default)]
+struct Round {
+    /// One after the other; joined into one once the round begins. The frame of a lone announcement is that of all SETs.
+    frames: Vec<Bytes>,
+    count: usize,
+    bytes: usize,
+    receipts: Vec<Receipt>,
+}
+
+/// What one step of a round came to.
+#[derive(Debug, Default)]
+struct Step {
+    reached: u64,
+    dropped: u64,
+    bytes: u64,
+}
+
+impl Round {
+    fn add(&mut self, frame: Bytes, receipt: Option<Receipt>) {
+        self.count += 1;
+        self.bytes += frame.len();
+        self.frames.push(frame);
+        self.receipts.extend(receipt);
+    }
+
+    /// All frames as one string of bytes. Nothing may be added any more.
+    fn joined(&mut self) -> Bytes {
+        if self.frames.len() > 1 {
+            self.frames = vec![Bytes::from(self.frames.concat())];
+        }
+        self.frames.first().cloned().unwrap_or_default()
+    }
+}
+
 impl<W: Wire> Set<W> {
+    /// An announcement joins those that wait, in the order in which they came; or, with too many waiting, is given up here.
+    ///
+    /// A connection gets each announcement at most once: a round visits every slot once. Whoever logs in before a round has begun
+    /// gets what it carries; whoever logs in during a round gets it where the round has not come to its slot yet.
+    pub(super) fn announce(&mut self, frame: Bytes, receipt: Option<Receipt>) {
+        let (mut count, mut bytes) = (1, frame.len());
+        for sweep in self.sweeps.iter().filter(|sweep| sweep.next_slot == 0) {
+            if let Swept::Announcements(waiting) = &sweep.what {
+                count += waiting.count;
+                bytes += waiting.bytes;
+            }
+        }
+        if count > limits::ANNOUNCEMENTS_PENDING_MAX || bytes > limits::ANNOUNCEMENTS_PENDING_BYTES_MAX {
+            self.tally.announcements_dropped.add(1);
+            if let Some(receipt) = receipt {
+                receipt.refuse(self.tally.online.get());
+            }
+            return;
+        }
+        match self.sweeps.back_mut() {
+            Some(Sweep { next_slot: 0, what: Swept::Announcements(waiting) }) => waiting.add(frame, receipt),
+            _ => {
+                let mut round = Round::default();
+                round.add(frame, receipt);
+                self.sweeps.push_back(Sweep { next_slot: 0, what: Swept::Announcements(round) });
+            }
+        }
+    }
+
+    /// Says goodbye to everybody, after what was announced before.
+    pub(super) fn farewell(&mut self, window: ReturnWindow) {
+        self.sweeps.push_back(Sweep { next_slot: 0, what: Swept::Farewell(window) });
+    }
+
     /// Whether something waits to be swept over the connections.
     pub fn is_sweeping(&self) -> bool {
         !self.sweeps.is_empty()
     }
 
-    /// Takes the oldest sweep a few connections further.
+    /// Takes the oldest sweep a few connections further. What the batch has to say to one of them leaves in the same write, and
+    /// before: nobody hears an announcement ahead of its welcome. So a flush must follow.
     pub fn sweep(&mut self, now: &Now) {
         let Some(mut sweep) = self.sweeps.pop_front() else { return };
-        let until = sweep.next_slot + limits::SWEEP_STEP;
-        for slot in sweep.next_slot..until.min(self.slots()) {
-            let Some(seat) = self.seat_at(slot) else { continue };
-            match &sweep.what {
-                Swept::Announcement(frame) => self.announce(seat, frame, now),
-                Swept::Farewell(window) => self.dismiss(seat, End::Draining, Some(window.moment(slot)), now),
+        let from = sweep.next_slot;
+        let until = from + limits::SWEEP_STEP;
+        let slots = from..until.min(self.slots());
+        match &mut sweep.what {
+            Swept::Announcements(round) => {
+                let frames = round.joined();
+                let step = self.visit(slots, &frames, now);
+                self.tally.announced.add(step.reached * round.count as u64);
+                self.tally.bytes_out.add(step.bytes);
+                for receipt in &round.receipts {
+                    receipt.add(step.reached, step.dropped);
+                }
+            }
+            Swept::Farewell(window) => {
+                for slot in slots {
+                    if let Some(seat) = self.seat_at(slot) {
+                        self.dismiss(seat, End::Draining, Some(window.moment(slot)), now);
+                    }
+                }
             }
         }
         sweep.next_slot = until;
         if until < self.slots() {
             self.sweeps.push_front(sweep);
+        } else if let Swept::Announcements(round) = sweep.what {
+            self.swept.extend(round.receipts);
         }
     }
 
-    fn announce(&mut self, seat: Seat, frame: &[u8], now: &Now) {
-        let Some(session) = self.live(seat) else { return };
-        if session.phase != Phase::Online {
-            return;
-        }
-        match session.wire.write(frame) {
-            Written::Sent => {}
-            Written::Queued { newly } => {
-                if newly {
-                    session.slow_since = now.seconds();
-                    self.slow.push(now.seconds() + limits::SLOW_SECONDS_MAX, seat);
+    /// Writes `frames` to every connection in `slots` that is logged in: straight from these bytes, except where answers wait.
+    fn visit(&mut self, slots: Range<usize>, frames: &[u8], now: &Now) -> Step {
+        let mut step = Step::default();
+        let mut touched = self.output.touched(slots.clone());
+        for slot in slots {
+            let Some(mut session) = self.sessions.get_mut(slot).filter(|session| session.phase == Phase::Online) else {
+                continue;
+            };
+            // A slab grows one by one, and the acceptor stops at the SET's capacity.
+            let seat = Seat { slot: u32::try_from(slot).unwrap_or(u32::MAX), generation: session.generation };
+            if touched.binary_search(&slot).is_ok() {
+                let room = limits::SET_OUTPUT_BYTES_MAX.saturating_sub(self.output.len());
+                if frames.len() <= room && session.wire.backlog() == 0 {
+                    self.output.push_encoded(seat, frames);
+                    step.reached += 1;
+                    continue;
+                }
+                // Too much for one write, or a slow peer, of which we want to know at once whether it got this.
+                self.flush(now);
+                touched.clear();
+                match self.live(seat) {
+                    Some(live) => session = live,
+                    None => {
+                        step.dropped += 1;
+                        continue;
+                    }
                 }
             }
-            Written::Overflow => return self.end(seat, End::Slow, None, now),
+            step.bytes += frames.len() as u64;
+            match session.wire.write(frames) {
+                Written::Sent => step.reached += 1,
+                Written::Queued { newly } => {
+                    step.reached += 1;
+                    self.queued(seat, newly, now);
+                }
+                Written::Overflow => {
+                    step.dropped += 1;
+                    self.end(seat, End::Slow, None, now);
+                }
+            }
         }
-        self.tally.announced.add(1);
-        self.tally.bytes_out.add(frame.len() as u64);
+        step
+    }
+
+    /// A socket has refused a part of what was written to it.
+    fn queued(&mut self, seat: Seat, newly: bool, now: &Now) {
+        self.tally.refused_writes.add(1);
+        if newly && let Some(session) = self.session(seat) {
+            session.slow_since = now.seconds();
+            self.slow.push(now.seconds() + limits::SLOW_SECONDS_MAX, seat);
+        }
+    }
+
+    /// What was swept has been written by now.
+    pub(super) fn report_swept(&mut self) {
+        self.swept.drain(..).for_each(Receipt::sweep);
     }
 }
 
