@@ -66,21 +66,22 @@ pub const IDLE_SWEEP_STEP: usize = SET_CAPACITY_MAX / 16;
 /// Requests a second that one connection may send, unless configured otherwise.
 pub const CONNECTION_RATE: u32 = 500;
 
-/// Logins a second of the whole node, unless configured otherwise: about half of what 2 cores manage, so that those who are
-/// online are served while a million log in within a minute.
+/// Logins a second of the whole node, unless configured otherwise: a million come in within a minute, while those who are online
+/// are served.
 pub const LOGIN_RATE: u32 = 20_000;
 
-/// Logins that pass at once after a quiet time, in milliseconds of the rate.
+/// Logins that pass at once after a quiet time, in milliseconds at the rate.
 pub const LOGIN_BURST_MS: u64 = 100;
 
 /// How late an appointment for a login may be kept, milliseconds: the peer's round trip and its timer.
 pub const LOGIN_GRACE_MS: u64 = 1_000;
 
-/// Appointments for logins are at most so far away, seconds; see `admission::Line` for the crowd beyond.
+/// Appointments for logins are at most so far away, seconds. Whoever comes when all of them are taken is told to ask again, spread
+/// evenly over the second half of this time.
 pub const LOGIN_HORIZON_SECONDS: u64 = 60;
 
-/// Connections taken in by a shard before its other tasks get their turn: about half a millisecond. Meanwhile peers wait in the
-/// kernel's backlog, and where that overflows the kernel drops their SYN, which they repeat after a second.
+/// Connections taken in by a shard before its other tasks get their turn; each costs a few system calls. Meanwhile peers wait in
+/// the kernel's backlog, and where that overflows the kernel drops their SYN, which they repeat after a second.
 pub const ACCEPTS_PER_ROUND: u32 = 32;
 
 /// Serials returned to the generator in one message.
