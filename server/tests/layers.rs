@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// Modules of each crate, from the top down. A module may import those after it.
 const LAYERS: [(&str, &[&str]); 5] = [
-    ("sysctl", &["report", "mend", "judge", "finding", "files", "tables", "facts", "sys"]),
+    ("sysctl", &["report", "mend", "judge", "finding", "files", "tables", "facts", "cores", "sys"]),
     ("proto", &["frame", "token", "id", "limits", "v1", "report_v1"]),
     ("monitor", &["main", "cli", "dashboard", "http", "report", "process", "credentials"]),
     (

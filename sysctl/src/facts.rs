@@ -54,6 +54,12 @@ pub struct HostFacts {
     pub conntrack: Option<Quota>,
     /// `net.ipv4.tcp_max_tw_buckets`.
     pub tw_buckets: Option<u64>,
+    /// `net.ipv4.tcp_tw_reuse`: 0 never, 1 everywhere, 2 on loopback.
+    pub tw_reuse: Option<u64>,
+    /// `net.ipv4.tcp_timestamps`; 0: none, and nothing in TIME_WAIT is reused.
+    pub timestamps: Option<u64>,
+    /// `net.ipv4.tcp_syncookies`; 0: half-open connections beyond the backlog are dropped.
+    pub syncookies: Option<u64>,
     /// `net.ipv4.ip_local_port_range`.
     pub port_range: Option<(u16, u16)>,
     /// `net.ipv4.ip_local_reserved_ports`.
@@ -97,6 +103,9 @@ impl HostFacts {
                 .one("net/netfilter/nf_conntrack_max")
                 .map(|max| Quota { max, used: sysctl.one("net/netfilter/nf_conntrack_count").unwrap_or(0) }),
             tw_buckets: sysctl.one("net/ipv4/tcp_max_tw_buckets"),
+            tw_reuse: sysctl.one("net/ipv4/tcp_tw_reuse"),
+            timestamps: sysctl.one("net/ipv4/tcp_timestamps"),
+            syncookies: sysctl.one("net/ipv4/tcp_syncookies"),
             port_range: sysctl.all("net/ipv4/ip_local_port_range").and_then(|ports| match ports[..] {
                 [low, high] => Some((low, high)),
                 _ => None,

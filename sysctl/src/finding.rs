@@ -75,6 +75,8 @@ pub enum To {
     AtLeast(Vec<u64>),
     /// From the first to the second, or wider.
     Range(u16, u16),
+    /// A switch, which has no more and less.
+    Switch(u64),
     /// A list of ports, as the kernel writes it.
     With(String),
 }
@@ -87,6 +89,7 @@ impl To {
                 wanted.len() == values.len() && wanted.iter().zip(values).all(|(wanted, value)| value >= wanted)
             }
             (Self::Range(low, high), [first, last]) => *first <= u64::from(*low) && *last >= u64::from(*high),
+            (Self::Switch(wanted), [value]) => wanted == value,
             _ => false,
         }
     }
@@ -149,6 +152,7 @@ impl Finding {
         let text = match &to {
             To::AtLeast(values) => words(values),
             To::Range(low, high) => format!("'{low} {high}'"),
+            To::Switch(value) => value.to_string(),
             To::With(ports) => ports.clone(),
         };
         let command = Some(format!("sysctl -w {}={text}", self.setting));

@@ -82,6 +82,7 @@ fn better(old: &str, to: &To) -> io::Result<String> {
             count(before.len(), 2)?;
             Ok(join([before[0].min(u64::from(*low)), before[1].max(u64::from(*high))].into_iter()))
         }
+        To::Switch(value) => Ok(value.to_string()),
         // The judge has put what was there into it.
         To::With(ports) => Ok(ports.clone()),
     }
@@ -91,6 +92,7 @@ fn asked(to: &To) -> String {
     match to {
         To::AtLeast(values) => join(values.iter().copied()),
         To::Range(low, high) => format!("{low} {high}"),
+        To::Switch(value) => value.to_string(),
         To::With(ports) => ports.clone(),
     }
 }
@@ -155,6 +157,21 @@ mod tests {
         assert_eq!(fs::read_to_string(sysctl.join("net/core/somaxconn")).unwrap(), "4096");
         assert_eq!(fs::read_to_string(sysctl.join("net/ipv4/tcp_max_syn_backlog")).unwrap(), "65536\n");
         assert_eq!(mend(&sysctl, &findings(root.path())), [], "there is nothing left to raise");
+    }
+
+    #[test]
+    fn a_range_is_widened_a_switch_thrown_and_a_list_kept() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("range"), "20000\t65000\n").unwrap();
+        fs::write(root.path().join("switch"), "2\n").unwrap();
+        fs::write(root.path().join("ports"), "80\n").unwrap();
+        let mended = |key, to| change(root.path(), &Raise { key, to }).map(|change| change.to_string());
+        let range = || mended("range", To::Range(30_000, 65_535));
+        assert_eq!(range().as_deref(), Some("range: 20000 65000 → 20000 65535"));
+        assert_eq!(range(), None);
+        assert_eq!(mended("switch", To::Switch(1)).as_deref(), Some("switch: 2 → 1"));
+        assert_eq!(mended("ports", To::With("80,7400".into())).as_deref(), Some("ports: 80 → 80,7400"));
+        assert_eq!(mended("ports", To::AtLeast(vec![1, 2])).unwrap_or_default().matches("failed").count(), 1);
     }
 
     #[test]

@@ -52,6 +52,30 @@ fn the_table_ends_with_the_limit_that_binds_first() {
 }
 
 #[test]
+fn with_the_fleet_here_its_ports_and_the_clock_are_judged_too() {
+    let settings = |flags: &[&str]| {
+        let verdict: Value = serde_json::from_str(&check(flags).1).unwrap();
+        let findings = verdict["findings"].as_array().unwrap().iter();
+        findings.map(|finding| finding["setting"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let ports = "net.ipv4.ip_local_port_range".to_owned();
+    let (alone, both) = (settings(&["--json"]), settings(&["--json", "--with-fleet"]));
+    assert!(!alone.contains(&ports) && both.contains(&ports), "{both:?}");
+    assert!(alone.contains(&"clock".to_owned()) && both.contains(&"clock".to_owned()), "{alone:?}");
+}
+
+#[test]
+fn what_does_not_suffice_names_the_line_of_our_files_that_mends_it() {
+    let (_, verdict) = check_json(900_000);
+    let findings = verdict["findings"].as_array().unwrap();
+    let nofile = findings.iter().find(|finding| finding["setting"] == "nofile hard").unwrap();
+    assert!(
+        nofile["enough"] == true || nofile["file"].as_str().unwrap().starts_with("90-hongbao-limits.conf:"),
+        "{nofile}"
+    );
+}
+
+#[test]
 fn a_number_of_connections_that_makes_no_sense_is_bad_usage() {
     for connections in ["0", "many", "100000001"] {
         assert_eq!(check(&["--connections", connections]).0, 2, "{connections}");

@@ -128,7 +128,7 @@ pub(super) fn tcp(facts: &HostFacts, load: Load) -> Vec<Finding> {
         let whose =
             if shared { "This namespace shares its parent's buckets" } else { "Buckets of the table of connections" };
         let why = format!(
-            "{whose}; with several sockets in each, every packet costs more (8 in each: below 50,000 requests/s)."
+            "{whose}; with several sockets in each, every packet costs more (measured, a round trip: 6 in each, 1.7 µs; 49, 27 µs)."
         );
         let enough = entries >= sockets;
         let finding = Finding::fine("net.ipv4.tcp_ehash_entries", Weight::Hampers, Value::Count(entries), why);
@@ -153,8 +153,7 @@ pub(super) fn tcp(facts: &HostFacts, load: Load) -> Vec<Finding> {
         });
     }
     if let Some(entries) = facts.tw_buckets {
-        let why =
-            "Connections that linger in TIME_WAIT on the side that closed first; many slow a fleet's next run down.";
+        let why = "Connections that linger in TIME_WAIT on the side that closed first, a fleet's; see tcp_tw_reuse.";
         findings.push(Finding::fine("net.ipv4.tcp_max_tw_buckets", Weight::Informs, Value::Count(entries), why));
     }
     findings

@@ -189,8 +189,14 @@ fn backlogs(facts: &HostFacts, wanted: &Wanted) -> Vec<Finding> {
         Finding::sysctl("net.core.somaxconn", Weight::Hampers, now, backlog, why)
     });
     let half_open = facts.syn_backlog.map(|now| {
-        let why = "Half-open connections of a storm, as many as an accept queue takes over.";
-        Finding::sysctl("net.ipv4.tcp_max_syn_backlog", Weight::Hampers, now, backlog, why)
+        let key = "net.ipv4.tcp_max_syn_backlog";
+        if facts.syncookies != Some(0) {
+            let why = "Half-open connections of a storm; heard only where tcp_syncookies is 0.";
+            return Finding::fine(key, Weight::Informs, Value::Count(now), why);
+        }
+        let why =
+            "Half-open connections of a storm, as many as an accept queue takes over; tcp_syncookies=1 does without.";
+        Finding::sysctl(key, Weight::Hampers, now, backlog, why)
     });
     somaxconn.into_iter().chain(half_open).collect()
 }
@@ -220,6 +226,9 @@ mod tests {
             child_ehash_entries: Some(0),
             conntrack: Some(Quota { max: 262_144, used: 0 }),
             tw_buckets: Some(131_072),
+            tw_reuse: Some(2),
+            timestamps: Some(1),
+            syncookies: Some(1),
             port_range: Some((32_768, 60_999)),
             reserved_ports: Vec::new(),
             memory_available: Some(24 << 30),
@@ -345,7 +354,9 @@ mod tests {
         assert!(findings.iter().all(|finding| finding.raise.is_none() || !finding.enough));
         let pages = of("net.ipv4.tcp_mem", &untouched(), &connections(MILLION));
         assert_eq!(pages.command.as_deref(), Some("sysctl -w net.ipv4.tcp_mem='500000 666666 1000000'"));
-        let half_open = of("net.ipv4.tcp_max_syn_backlog", &untouched(), &connections(1));
+        assert!(of("net.ipv4.tcp_max_syn_backlog", &untouched(), &connections(1)).enough);
+        let without_cookies = HostFacts { syncookies: Some(0), ..untouched() };
+        let half_open = of("net.ipv4.tcp_max_syn_backlog", &without_cookies, &connections(1));
         assert_eq!(half_open.command.as_deref(), Some("sysctl -w net.ipv4.tcp_max_syn_backlog=4096"));
     }
 
