@@ -45,15 +45,24 @@ fn a_crowd_comes_in_one_by_one_at_the_moments_that_it_was_told() {
         }
         shake();
     }
-    let refused = waiting.len() as u64;
+    let mut refused = waiting.len() as u64;
     assert!(refused > CROWD / 2, "{refused} of {CROWD} refused");
     waiting.sort_by_key(|(moment, ..)| *moment);
-    for (moment, user, mut client) in waiting {
-        while Instant::now() < moment {
-            shake();
+    for (mut moment, user, mut client) in waiting {
+        loop {
+            while Instant::now() < moment {
+                shake();
+            }
+            match client.ask(login(&user_token(user))) {
+                Event::Welcome(_) => break,
+                // Only this test itself, held up by a busy machine, can have come too late.
+                Event::Overloaded(overloaded) if moment.elapsed() > Duration::from_millis(900) => {
+                    refused += 1;
+                    moment = Instant::now() + Duration::from_millis(overloaded.retry_after_ms.into());
+                }
+                other => panic!("at its moment a login was answered {other:?}"),
+            }
         }
-        // Whoever keeps its appointment is not refused again.
-        client.login(&user_token(user));
         online.push(client);
     }
     let took = began.elapsed();
