@@ -15,7 +15,7 @@ pub fn delay_ms(user: u32, attempt: u8) -> u64 {
 }
 
 /// SplitMix64's finaliser: every bit of the input reaches every bit of the output.
-fn scramble(mut bits: u64) -> u64 {
+pub fn scramble(mut bits: u64) -> u64 {
     bits = bits.wrapping_add(0x9e37_79b9_7f4a_7c15);
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -3,11 +3,14 @@
 //! process or a socket is decided in [`verdict`].
 
 pub mod admin;
+pub mod announcements;
 pub mod children;
+pub mod events;
 pub mod http;
 pub mod journals;
 pub mod plan;
 pub mod progress;
+pub mod storms;
 pub mod table;
 pub mod verdict;
 
@@ -21,12 +24,12 @@ use tokio::time::{sleep, timeout};
 use crate::clock::{self, Clock, ClockError};
 use crate::limits::ANNOUNCE_SECONDS;
 use crate::ntp_responder::Responder;
-use crate::results::{QpsChange, Results, Status};
+use crate::results::{QpsChange, Results, Status, StormOrder};
 use crate::schedule::SECOND;
 use admin::{Admin, Campaign, Stats};
 use children::{Children, MachineTrouble};
 use plan::Plan;
-use progress::Progress;
+use progress::{Progress, Rate};
 use verdict::{Effort, Evidence, Memory, Summary};
 
 /// Between two looks at machines that connect.
@@ -128,6 +131,8 @@ async fn conduct(plan: &Plan, clock: &Clock, ntp: &str, children: &mut Children)
         efforts: &[],
         campaign: None,
         journals: &journals::Union::default(),
+        posted: &[],
+        broadcasts: &[],
         troubles: Vec::new(),
     };
     if connected.online < u64::from(plan.users) {
@@ -142,8 +147,14 @@ async fn conduct(plan: &Plan, clock: &Clock, ntp: &str, children: &mut Children)
         _ => None,
     };
     evidence.first_second = announce(plan, clock, children).await?;
-    let efforts = watch(plan, clock, evidence.first_second, admin.as_ref(), children, &mut progress).await?;
+    let first = evidence.first_second;
+    let (efforts, (posted, refused)) = tokio::join!(
+        watch(plan, clock, first, admin.as_ref(), children, &mut progress),
+        announcements::post(plan, clock, first, admin.as_ref()),
+    );
+    let efforts = efforts?;
     evidence.efforts = &efforts;
+    evidence.troubles.extend(refused);
 
     let stopped = match (&admin, campaign) {
         (Some(admin), Some(campaign)) => Some(admin.stop(campaign).await),
@@ -152,8 +163,9 @@ async fn conduct(plan: &Plan, clock: &Clock, ntp: &str, children: &mut Children)
     if let Some(Err(error)) = stopped {
         evidence.troubles.push(format!("admin: {error}"));
     }
-    await_answers(plan, children, &mut progress).await?;
+    await_answers(plan, storms_over_by(plan, clock, first), children, &mut progress).await?;
     progress.end();
+    let broadcasts = announcements::broadcasts(&posted, admin.as_ref()).await;
     let books: Option<Campaign> = match (&admin, campaign) {
         (Some(admin), Some(campaign)) => match admin.campaign(campaign).await {
             Ok(books) => Some(books),
@@ -175,6 +187,8 @@ async fn conduct(plan: &Plan, clock: &Clock, ntp: &str, children: &mut Children)
     };
     evidence.results = &results;
     evidence.campaign = books.as_ref();
+    evidence.posted = &posted;
+    evidence.broadcasts = &broadcasts;
     evidence.journals = &journals;
     Ok(verdict::judge(evidence))
 }
@@ -198,12 +212,14 @@ struct Connected {
 /// Waits until every user is logged in, or the time for that is over.
 async fn connect(plan: &Plan, children: &mut Children, progress: &mut Progress) -> Result<Connected, FleetError> {
     let (begun, users) = (Instant::now(), u64::from(plan.users));
+    let mut rate = Rate::default();
     progress.begin(users);
     loop {
         let statuses = children.statuses().await?;
         let online = statuses.iter().map(|status| status.online).sum();
         let elapsed = begun.elapsed();
-        progress.show(online, users, &progress::connecting(&statuses, elapsed.as_secs()));
+        rate.add(elapsed, online);
+        progress.show(online, users, &progress::connecting(&statuses, &rate, users));
         if online == users || elapsed > plan.connect_timeout {
             return Ok(Connected { online, seconds: elapsed.as_secs_f64() });
         }
@@ -226,7 +242,7 @@ fn memory(plan: &Plan, before: Option<Stats>, after: Option<Stats>, statuses: &[
     }
 }
 
-/// Tells every machine of every phase, and of the pause behind the last. Returns the first phase's second.
+/// Tells every machine of every phase, of the pause behind the last, and of every storm. Returns the first phase's second.
 async fn announce(plan: &Plan, clock: &Clock, children: &mut Children) -> Result<u64, FleetError> {
     let first = clock.now() / SECOND + 1 + ANNOUNCE_SECONDS;
     let mut at = first;
@@ -235,6 +251,11 @@ async fn announce(plan: &Plan, clock: &Clock, children: &mut Children) -> Result
         at += phase.seconds;
     }
     children.announce(QpsChange { qps: 0, at }).await?;
+    let watch_seconds = u32::try_from(plan.storm_deadline.as_secs()).unwrap_or(u32::MAX);
+    for storm in &plan.storms {
+        let at = plan.phases_begin(first) + storm.at_second;
+        children.storm(StormOrder { share: storm.share, at, watch_seconds }).await?;
+    }
     Ok(first)
 }
 
@@ -255,7 +276,8 @@ async fn watch(
             // A little into each second, when machines have closed the one before.
             tokio::time::sleep_until(clock.instant(second * SECOND + SECOND / 5).into()).await;
             let statuses = children.statuses().await?;
-            progress.show(second - from, phase.seconds, &progress::running(&statuses, &phase.name));
+            let left = end - second;
+            progress.show(second - from, phase.seconds, &progress::running(&statuses, &phase.name, left));
             let server_cpu_us = server_cpu(admin).await.unwrap_or_else(|error| {
                 // The books are what counts, and they are read at the end; this costs the processor time only.
                 if std::mem::replace(&mut admin_answers, false) {
@@ -291,13 +313,27 @@ fn micros(seconds: f64) -> u64 {
     (seconds * 1e6) as u64
 }
 
-/// Waits until no machine awaits an answer, or none can come any more.
-async fn await_answers(plan: &Plan, children: &mut Children, progress: &mut Progress) -> Result<(), FleetError> {
-    let deadline = Instant::now() + plan.answer_timeout + STOP_PATIENCE;
+/// When the last storm has had its time; now, where there is none.
+fn storms_over_by(plan: &Plan, clock: &Clock, first: u64) -> Instant {
+    let last =
+        plan.storms.last().map(|storm| plan.phases_begin(first) + storm.at_second + plan.storm_deadline.as_secs());
+    last.map_or_else(Instant::now, |second| clock.instant(second * SECOND))
+}
+
+/// Waits until no machine awaits an answer or a user whom a storm has cut, or none can come any more.
+async fn await_answers(
+    plan: &Plan,
+    storms_over_by: Instant,
+    children: &mut Children,
+    progress: &mut Progress,
+) -> Result<(), FleetError> {
+    let deadline = storms_over_by.max(Instant::now()) + plan.answer_timeout + STOP_PATIENCE;
     loop {
         let statuses = children.statuses().await?;
         let open: u64 = statuses.iter().map(|status| status.outstanding + status.acknowledges_outstanding).sum();
-        if open == 0 || Instant::now() > deadline {
+        let stormy = statuses.iter().flat_map(|status| &status.storms).any(|storm| !storm.over);
+        let waiting = open > 0 || (stormy && Instant::now() <= storms_over_by);
+        if !waiting || Instant::now() > deadline {
             return Ok(());
         }
         progress.show(0, open, "answers awaited");

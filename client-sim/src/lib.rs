@@ -16,3 +16,4 @@ pub mod ntp_responder;
 pub mod results;
 pub mod schedule;
 pub mod source;
+pub mod storm;

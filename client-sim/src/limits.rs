@@ -41,6 +41,15 @@ pub const COMMANDS_MAX: usize = 64;
 /// Requests remembered as unanswered, in order to recognise their answers when they come after all.
 pub const EXPIRED_MAX: usize = 1 << 20;
 
+/// How long a storm is watched at most, seconds. A machine keeps four bytes for each request of this time.
+pub const STORM_WATCH_SECONDS_MAX: u32 = 600;
+
+/// For the requests of users whom a storm spared, while it lasts: the slowest of 99 in 100, milliseconds.
+pub const STORM_OTHERS_P99_MS_MAX: f64 = 1_000.0;
+
+/// Announcements that are told apart by their texts; further ones are counted only.
+pub const ANNOUNCEMENT_TEXTS_MAX: usize = 1_000;
+
 /// Descriptors that a machine needs besides its connections.
 pub const SPARE_DESCRIPTORS: u64 = 64;
 

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::storm::Share;
+
 /// Counts by label; labels without a count are left out.
 pub type Counts = BTreeMap<String, u64>;
 
@@ -22,6 +24,18 @@ pub struct QpsChange {
     pub qps: u32,
     /// Unix second from which it holds.
     pub at: u64,
+}
+
+/// Body of `POST /v1/storm`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StormOrder {
+    /// The part of all users that is hit, in parts per million.
+    pub share: Share,
+    /// Unix second in which it begins.
+    pub at: u64,
+    /// For so long the requests of users who are not hit are looked at, seconds.
+    pub watch_seconds: u32,
 }
 
 /// Body of `POST /v1/stop`.
@@ -67,6 +81,8 @@ pub struct Totals {
     pub ends: Counts,
     /// Acknowledges sent.
     pub acknowledges: u64,
+    /// Announcements that users were told.
+    pub announcements: u64,
 }
 
 impl Totals {
@@ -84,6 +100,7 @@ impl Totals {
         self.reconnects += other.reconnects;
         self.connect_failures += other.connect_failures;
         self.acknowledges += other.acknowledges;
+        self.announcements += other.announcements;
         for (sum, part) in [
             (&mut self.outcomes, &other.outcomes),
             (&mut self.errors, &other.errors),
@@ -143,6 +160,41 @@ pub struct SecondRow {
     pub max_us: u64,
 }
 
+/// How a storm goes on one machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StormView {
+    /// What was asked for.
+    pub storm: StormOrder,
+    /// Users who were online and were cut.
+    pub cut: u64,
+    /// Of these, logged in again.
+    pub back: u64,
+    /// It has cut all it hits, and all of them are back.
+    pub over: bool,
+    /// From its beginning to the last return so far, microseconds.
+    pub last_back_us: Option<u64>,
+}
+
+/// One second of a storm.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StormSecond {
+    /// Since the storm's beginning.
+    pub second: u64,
+    /// Of requests of users who were not cut, planned in this second; HdrHistogram V2 deflate in base64, microseconds.
+    pub latency: String,
+}
+
+/// What a storm did to one machine.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StormResult {
+    /// How it went.
+    pub view: StormView,
+    /// Requests of users who were not cut, by second.
+    pub others: Vec<StormSecond>,
+    /// Latencies of requests that waited for their user's return, likewise; empty: there was none.
+    pub held: String,
+}
+
 /// Body of `GET /v1/status`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Status {
@@ -168,6 +220,8 @@ pub struct Status {
     pub last_second: Option<SecondRow>,
     /// Latencies of that second, HdrHistogram V2 deflate in base64, microseconds.
     pub last_second_latency: String,
+    /// Storms so far, and those to come.
+    pub storms: Vec<StormView>,
     /// Everything so far.
     pub totals: Totals,
     /// The clock.
@@ -189,6 +243,8 @@ pub struct SegmentResult {
     pub sent: u64,
     /// Of these, answered.
     pub answered: u64,
+    /// Of these, held back by a storm; they are in neither histogram.
+    pub held_by_storm: u64,
     /// From planned send time to answer, HdrHistogram V2 deflate in base64, microseconds.
     pub latency: String,
     /// From planned to actual send time, likewise.
@@ -206,6 +262,21 @@ pub struct CampaignResult {
     pub fen: u64,
 }
 
+/// What users of a machine were told of one announcement.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announced {
+    /// Its text, by which it is known.
+    pub text: String,
+    /// Users who were told.
+    pub users: u64,
+    /// Deliveries to users who had been told already.
+    pub repeated: u64,
+    /// When the first came, Unix microseconds.
+    pub first_us: u64,
+    /// When the last came, likewise.
+    pub last_us: u64,
+}
+
 /// Body of `GET /v1/results`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Results {
@@ -219,6 +290,10 @@ pub struct Results {
     pub segments: Vec<SegmentResult>,
     /// By wall-clock second, from the first segment's on, without gaps.
     pub seconds: Vec<SecondRow>,
+    /// By storm.
+    pub storms: Vec<StormResult>,
+    /// By announcement.
+    pub announced: Vec<Announced>,
     /// By campaign.
     pub campaigns: Vec<CampaignResult>,
     /// The clock.

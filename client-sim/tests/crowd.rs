@@ -14,6 +14,7 @@ use hongbao_sim::machine::crowd::Crowd;
 use hongbao_sim::machine::journal::Journal;
 use hongbao_sim::machine::labels::End;
 use hongbao_sim::machine::tally::counts;
+use hongbao_sim::results::StormOrder;
 use hongbao_sim::schedule::SECOND;
 use prost::Message;
 use tokio::io::AsyncReadExt;
@@ -96,6 +97,83 @@ async fn bytes_that_a_socket_refused_go_out_when_it_takes_them_again() {
         tokio::task::yield_now().await;
         crowd.write_refused();
     }
+}
+
+#[tokio::test]
+async fn a_user_whose_login_was_put_off_comes_at_its_appointment_and_not_before() {
+    let (mut crowd, Pair { ours, peer }) = (crowd(), pair().await);
+    let ms = |after: u64| START + after * 1_000_000;
+    let mut buffer = [0; 4_096];
+    let (_read, write) = ours.into_split();
+    crowd.connected(0, write, START);
+    peer.readable().await.unwrap();
+    let login = peer.try_read(&mut buffer).unwrap();
+    assert!(login > 0);
+    let event = Some(Event::Overloaded(v1::Overloaded { retry_after_ms: 5_000 }));
+    crowd.frame(0, &ServerFrame { request_id: ids::LOGIN, event }.encode_to_vec(), ms(100));
+    assert!(crowd.has_arrivals());
+    // Neither the sweep nor the pace of connecting hurries it, or delays it.
+    crowd.keep(ms(5_099)).unwrap();
+    assert_eq!(crowd.next_to_connect(ms(5_099)), None);
+    crowd.keep_appointments(ms(5_099));
+    assert_eq!(peer.try_read(&mut buffer).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    crowd.keep_appointments(ms(5_100));
+    peer.readable().await.unwrap();
+    assert_eq!(peer.try_read(&mut buffer).unwrap(), login);
+    assert!(!crowd.has_arrivals());
+    welcome(&mut crowd, ms(5_101));
+    assert_eq!(crowd.census.online, 1);
+}
+
+#[tokio::test]
+async fn an_appointment_ends_with_its_connection() {
+    let (mut crowd, Pair { ours, peer }) = (crowd(), pair().await);
+    let put_off = |crowd: &mut Crowd, retry_after_ms, now| {
+        let event = Some(Event::Overloaded(v1::Overloaded { retry_after_ms }));
+        crowd.frame(0, &ServerFrame { request_id: ids::LOGIN, event }.encode_to_vec(), now);
+    };
+    let (_read, write) = ours.into_split();
+    crowd.connected(0, write, START);
+    put_off(&mut crowd, 5_000, START);
+    drop(peer);
+    crowd.ended(0, End::Closed, START + SECOND);
+    assert_eq!(crowd.next_to_connect(START + 2 * SECOND), Some(0));
+    let Pair { ours, peer } = pair().await;
+    let (_read, write) = ours.into_split();
+    crowd.connected(0, write, START + 2 * SECOND);
+    put_off(&mut crowd, 5_000, START + 2 * SECOND);
+    peer.readable().await.unwrap();
+    assert!(peer.try_read(&mut [0; 4_096]).unwrap() > 0);
+    crowd.keep_appointments(START + 6 * SECOND);
+    assert_eq!(peer.try_read(&mut [0; 4_096]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    crowd.keep_appointments(START + 7 * SECOND);
+    peer.readable().await.unwrap();
+    assert!(peer.try_read(&mut [0; 4_096]).unwrap() > 0);
+}
+
+#[tokio::test]
+async fn a_user_whom_a_storm_cuts_leaves_with_a_reset() {
+    let (mut crowd, Pair { ours, mut peer }) = (crowd(), pair().await);
+    let (mut read, write) = ours.into_split();
+    crowd.connected(0, write, START);
+    welcome(&mut crowd, START);
+    let mut login = [0; 4_096];
+    assert!(peer.read(&mut login).await.unwrap() > 0);
+    let at = START / SECOND + 5;
+    let order = StormOrder { share: "100%".parse().unwrap(), at, watch_seconds: 10 };
+    crowd.storms.announce(order, START).unwrap();
+    let hit = crowd.storm_begins(order);
+    assert_eq!(hit, [0]);
+    crowd.cut(&hit, at * SECOND);
+    assert_eq!((crowd.census.online, crowd.census.connected), (0, 1));
+    assert_eq!(read.read(&mut [0; 16]).await.unwrap(), 0);
+    drop(read);
+    let broken = peer.read(&mut login).await.unwrap_err();
+    assert_eq!(broken.kind(), std::io::ErrorKind::ConnectionReset);
+    crowd.ended(0, End::Closed, at * SECOND);
+    assert_eq!(counts(crowd.tally.counters.ends()).get("storm"), Some(&1));
+    assert_eq!(crowd.next_to_connect(at * SECOND), None);
+    assert_eq!(crowd.next_to_connect((at + 1) * SECOND), Some(0));
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tokio::process::Command;
+use tokio::sync::broadcast;
 
 /// Enough to build the fleet's rain and books on; what the server paid is off by `skew` fen.
 async fn start_admin(server: &FakeServer, skew: u64) -> String {
@@ -24,6 +25,10 @@ async fn start_admin(server: &FakeServer, skew: u64) -> String {
         let won = seen.lock().unwrap().won.len() as u64;
         let state = "stopped";
         Json(json!({"id": 1, "state": state, "issued": won, "won": won, "paid_fen": 7 * won + skew, "new_field": [1]}))
+    }
+    async fn announce(State(everybody): State<broadcast::Sender<String>>, Json(new): Json<Value>) -> Json<Value> {
+        everybody.send(new["text"].as_str().unwrap().to_owned()).unwrap();
+        Json(json!({"id": 7, "sets_told": 1}))
     }
     let router = Router::new()
         .route("/v1/campaigns", post(|Json(_): Json<Value>| async { Json(json!({"id": 1, "seed_sha256": "00"})) }))
@@ -35,7 +40,13 @@ async fn start_admin(server: &FakeServer, skew: u64) -> String {
                 Json(json!({"requests": {"answered": 1}, "process": {"rss_bytes": 1_000_000, "cpu_seconds": 0.5}}))
             }),
         )
-        .with_state((Arc::clone(&server.seen), skew));
+        .with_state((Arc::clone(&server.seen), skew))
+        .route("/v1/announcements", post(announce))
+        .route(
+            "/v1/announcements/7",
+            get(async || Json(json!({"id": 7, "reached": 40, "dropped": 0, "seconds": 0.002}))),
+        )
+        .with_state(server.announcements.clone());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
@@ -111,6 +122,58 @@ async fn a_run_in_which_all_holds_exits_0_and_writes_its_summary() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_storm_passes_when_all_are_back_and_the_books_agree() {
+    let (server, directory) = (FakeServer::start().await, tempfile::tempdir().unwrap());
+    let admin = start_admin(&server, 0).await;
+    let summary = directory.path().join("summary.json");
+    let arguments = ["--phases", "100x1s~3%,400x4s", "--storm", "30%@1s,10%@3s", "--storm-deadline", "2s"];
+    let mut command = fleet(&server, directory.path(), &arguments);
+    command.args(["--rain", "20:7", "--admin", &admin, "--summary"]).arg(&summary);
+    let output = finish(command).await;
+    assert!(output.status.success(), "{}\n{}", text(&output.stdout), text(&output.stderr));
+    assert!(text(&output.stdout).contains("s excluded"), "{}", text(&output.stdout));
+
+    let summary: Value = serde_json::from_slice(&std::fs::read(summary).unwrap()).unwrap();
+    let storms = summary["storms"].as_array().unwrap();
+    for (storm, (share, at_second, cut)) in storms.iter().zip([("30%", 1, 12), ("10%", 3, 4)]) {
+        assert_eq!((&storm["share"], &storm["at_second"]), (&json!(share), &json!(at_second)));
+        assert_eq!((&storm["cut"], &storm["back"]), (&json!(cut), &json!(cut)));
+        assert!(storm["seconds_until_all_back"].as_f64().unwrap() >= 0.05);
+        assert!(storm["others_requests"].as_u64().unwrap() > 200);
+        assert!(storm["others_p99_ms"].as_f64().unwrap() > 0.0);
+    }
+    assert_eq!(summary["reconnects"], json!(16));
+    let phase = &summary["phases"][1];
+    assert_eq!((&phase["sent"], &phase["answered"], &phase["seconds"]), (&json!(1_600), &json!(1_600), &json!(4)));
+    let excluded = phase["storm_seconds"].as_u64().unwrap();
+    assert!((2..=4).contains(&excluded), "{excluded}");
+    assert_eq!(phase["seconds_within_tolerance"].as_u64().unwrap(), 4 - excluded);
+    assert_eq!((&summary["phases"][0]["tolerance"], &phase["tolerance"]), (&json!("3%"), &json!("50%")));
+    assert_eq!(summary["books"]["residual_fen"], json!(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn announcements_reach_every_user_once() {
+    let (server, directory) = (FakeServer::start().await, tempfile::tempdir().unwrap());
+    let admin = start_admin(&server, 0).await;
+    let summary = directory.path().join("summary.json");
+    let arguments = ["--phases", "100x2s", "--announce", "3@0s/300ms", "--admin", &admin, "--summary"];
+    let mut command = fleet(&server, directory.path(), &arguments);
+    command.arg(&summary);
+    let output = finish(command).await;
+    assert!(output.status.success(), "{}\n{}", text(&output.stdout), text(&output.stderr));
+    let summary: Value = serde_json::from_slice(&std::fs::read(summary).unwrap()).unwrap();
+    assert_eq!(summary["announcements_received"], json!(120));
+    let announcements = summary["announcements"].as_array().unwrap();
+    assert_eq!(announcements.len(), 3);
+    for one in announcements {
+        assert_eq!((&one["delivered"], &one["shortfall"], &one["repeated"]), (&json!(40), &json!(0), &json!(0)));
+        assert!(one["first_ms"].as_f64().unwrap() <= one["last_ms"].as_f64().unwrap());
+        assert_eq!(one["server"]["reached"], json!(40));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_duplicate_answer_and_a_missing_fen_fail_the_run_with_a_line_each() {
     let (server, directory) = (FakeServer::start().await, tempfile::tempdir().unwrap());
     let admin = start_admin(&server, 1).await;
@@ -141,7 +204,12 @@ async fn wrong_arguments_exit_2_before_anything_starts() {
     let (server, directory) = (FakeServer::start().await, tempfile::tempdir().unwrap());
     for (more, said) in [
         (&["--phases", "5000"][..], "QPSxDURATION"),
+        (&["--phases", "5000x20s~200%"], "is not a percentage below 100"),
         (&["--rain", "200"], "--admin"),
+        (&["--announce", "1@1s"], "--admin"),
+        (&["--storm", "30@1s"], "is not a percentage above 0"),
+        (&["--storm", "30%@40s"], "not inside the phases, which last 40s"),
+        (&["--storm", "30%@5s,5%@9s", "--storm-deadline", "5s"], "at 5 s and 9 s are nearer than --storm-deadline"),
         (&["--users", "1"], "every machine needs a user"),
         (&["--users", "4000000000"], "use at least"),
         (&["--summary", "/nonexistent/summary.json"], "its directory must exist"),

@@ -151,6 +151,79 @@ async fn a_user_returns_at_the_moment_that_the_goodbye_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_storm_cuts_its_share_and_all_come_back_with_nothing_lost() {
+    let server = FakeServer::start().await;
+    let machine = Machine::start(&server, 200).await;
+    machine.until("login of all", |status| status.online == 200).await;
+    // Some of those who come back meet a server without capacity.
+    server.mischief.refuse_logins.store(25, Ordering::SeqCst);
+    let from = machine.hold(400, 3).await;
+    let storm = serde_json::json!({"share": 300_000, "at": from + 1, "watch_seconds": 10});
+    assert_eq!(machine.post("/v1/storm", storm).await.status(), 200);
+    machine.until("all answers", |status| status.totals.answered == 1_200).await;
+    machine.until("the end of the storm", |status| status.storms[0].over && status.online == 200).await;
+    let (results, directory) = machine.stop().await;
+    assert_settled(&results, 1_200);
+    assert!(results.totals.violations.is_empty(), "{:?}", results.totals.violations);
+    assert_eq!((results.totals.ends["storm"], results.totals.reconnects), (60, 60));
+
+    let storm = &results.storms[0];
+    assert_eq!((storm.view.cut, storm.view.back, storm.view.over), (60, 60, true));
+    let back = storm.view.last_back_us.unwrap();
+    assert!((50_000..10_000_000).contains(&back), "{back}");
+    let (mut others, mut held, mut measured) = (histogram::empty(), histogram::empty(), histogram::empty());
+    storm.others.iter().for_each(|second| histogram::add_base64(&mut others, &second.latency).unwrap());
+    histogram::add_base64(&mut measured, &results.segments[0].latency).unwrap();
+    if !storm.held.is_empty() {
+        histogram::add_base64(&mut held, &storm.held).unwrap();
+    }
+    // Two seconds were watched; of their 800 requests about 560 are of users who were spared.
+    assert!((500..620).contains(&others.len()), "{}", others.len());
+    assert_eq!(held.len(), results.segments[0].held_by_storm);
+    assert_eq!(measured.len() + held.len(), 1_200);
+
+    let seen = server.seen.lock().unwrap();
+    assert_eq!(seen.logins.values().map(Vec::len).sum::<usize>(), 200 + 60 + 25);
+    assert_eq!(results.totals.prizes, seen.won.len() as u64);
+    let journal = std::fs::read_to_string(directory.path().join("journal.csv")).unwrap();
+    assert_eq!(journal.lines().count() - 1, seen.won.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_storm_that_cannot_be_is_refused() {
+    let server = FakeServer::start().await;
+    let machine = Machine::start(&server, 1).await;
+    let storm = |share: u32, at: u64, watch_seconds: u32| {
+        let order = serde_json::json!({"share": share, "at": at, "watch_seconds": watch_seconds});
+        let answer = machine.post("/v1/storm", order);
+        async move { answer.await.status().as_u16() }
+    };
+    assert_eq!(storm(300_000, 1_795_000_000, 60).await, 409);
+    assert_eq!(storm(300_000, 4_000_000_000, 0).await, 409);
+    for share in [0, 1_000_001] {
+        assert_eq!(storm(share, 4_000_000_000, 60).await, 422);
+    }
+    assert_eq!(storm(300_000, 4_000_000_000, 60).await, 200);
+    assert_eq!(storm(300_000, 4_000_000_059, 60).await, 409);
+    machine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn announcements_are_counted_user_by_user() {
+    let server = FakeServer::start().await;
+    let machine = Machine::start(&server, 20).await;
+    machine.until("login of all", |status| status.online == 20).await;
+    for text in ["rain at noon", "rain at one", "rain at noon"] {
+        server.announcements.send(text.to_owned()).unwrap();
+    }
+    machine.until("all announcements", |status| status.totals.announcements == 60).await;
+    let (results, _directory) = machine.stop().await;
+    let heard: Vec<_> = results.announced.iter().map(|one| (one.text.as_str(), one.users, one.repeated)).collect();
+    assert_eq!(heard, [("rain at noon", 20, 20), ("rain at one", 20, 0)]);
+    assert!(results.announced.iter().all(|one| 0 < one.first_us && one.first_us <= one.last_us));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_told_goodbye_for_good_stays_away_and_is_counted() {
     let server = FakeServer::start().await;
     let ask = Ask { users: UserRange { first: 1, last: 10 }, total: 10, answer_timeout: Duration::from_millis(500) };

@@ -37,6 +37,29 @@ pub struct Campaign {
     pub paid_fen: u64,
 }
 
+/// Body of `GET /v1/announcements/{id}`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Broadcast {
+    /// Connections that it was written to.
+    pub reached: u64,
+    /// Connections that did not get it.
+    pub dropped: u64,
+    /// When the last connection had it, Unix milliseconds; absent: not yet.
+    pub finished_at_ms: Option<u64>,
+    /// From the request to the last connection, or until now.
+    pub seconds: f64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Taken {
+    id: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct NewAnnouncement<'a> {
+    text: &'a str,
+}
+
 #[derive(Debug, Serialize)]
 struct NewCampaign<'a> {
     kind: &'a str,
@@ -87,6 +110,20 @@ impl Admin {
     pub async fn stop(&self, campaign: u32) -> Result<(), CallError> {
         let url = format!("{}/v1/campaigns/{campaign}/stop", self.url);
         http::send(self.client.post(&url).bearer_auth(&self.token), &url).await.map(drop)
+    }
+
+    /// Tells everybody a text. Returns the announcement's id, where the server gives one.
+    pub async fn announce(&self, text: &str) -> Result<Option<u64>, CallError> {
+        let url = format!("{}/v1/announcements", self.url);
+        let response =
+            http::send(self.client.post(&url).bearer_auth(&self.token).json(&NewAnnouncement { text }), &url).await?;
+        // A server that keeps no books of announcements says nothing.
+        Ok(response.json::<Taken>().await.ok().map(|taken| taken.id))
+    }
+
+    /// How an announcement went.
+    pub async fn broadcast(&self, id: u64) -> Result<Broadcast, CallError> {
+        self.get(&format!("/v1/announcements/{id}")).await
     }
 
     /// A campaign's books.

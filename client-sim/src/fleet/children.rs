@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::fleet::http::{self, CallError};
 use crate::fleet::plan::Plan;
-use crate::results::{QpsChange, Ready, Results, Status, StopAt};
+use crate::results::{QpsChange, Ready, Results, Status, StopAt, StormOrder};
 
 /// For a machine to measure its clock and bind its control surface.
 const READY_DEADLINE: Duration = Duration::from_secs(30);
@@ -120,6 +120,11 @@ impl Children {
     /// Tells every machine of a change of QPS.
     pub async fn announce(&mut self, change: QpsChange) -> Result<(), MachineTrouble> {
         self.post_all("/v1/qps", &change).await
+    }
+
+    /// Tells every machine of a storm.
+    pub async fn storm(&mut self, order: StormOrder) -> Result<(), MachineTrouble> {
+        self.post_all("/v1/storm", &order).await
     }
 
     /// Tells every machine to stop, and waits until all have ended. Returns those that did not end well.

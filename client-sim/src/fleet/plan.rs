@@ -11,8 +11,11 @@ use hongbao_monitor::credentials::{self, CredentialError};
 use hongbao_proto::token::Secret;
 
 use crate::descriptors;
+use crate::fleet::events::{self, EventError};
 use crate::limits::ANNOUNCE_SECONDS;
 use crate::machine::config::UserRange;
+
+pub use crate::fleet::events::{PlannedAnnouncements, PlannedStorm};
 
 /// Seconds of rain beyond the phases: for what lies between its beginning and the first phase, and some to spare.
 const RAIN_SPARE_SECONDS: u64 = ANNOUNCE_SECONDS + 30;
@@ -35,7 +38,7 @@ pub struct FleetArgs {
     /// The monitor's ingest address
     #[arg(long, value_name = "HOST:PORT")]
     pub monitor: Option<SocketAddr>,
-    /// Phases one after the other: [NAME=]QPSxDURATION, in whole seconds
+    /// Phases one after the other: [NAME=]QPSxDURATION[~TOLERANCE], in whole seconds
     #[arg(long, default_value = "5000x20s,10000x20s", value_delimiter = ',')]
     pub phases: Vec<Phase>,
     /// Before the first phase, its QPS for so long, reported but not judged
@@ -44,7 +47,16 @@ pub struct FleetArgs {
     /// Rain during the phases: prizes a second, and their amounts
     #[arg(long, value_name = "RATE[:MINFEN-MAXFEN]", requires = "admin")]
     pub rain: Option<Rain>,
-    /// How far sent and answered may be from planned in any second
+    /// Storms: at second T of the phases a share of the users is cut at once; SHARE@T, as in 30%@20s
+    #[arg(long, value_name = "SHARE@T", value_delimiter = ',')]
+    pub storm: Vec<PlannedStorm>,
+    /// For all users whom a storm has cut to be logged in again
+    #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
+    pub storm_deadline: Duration,
+    /// N announcements to everybody, the first at second T of the phases; N@T[/EVERY], as in 3@10s/1s
+    #[arg(long, value_name = "N@T[/EVERY]", requires = "admin")]
+    pub announce: Option<PlannedAnnouncements>,
+    /// How far sent and answered may be from planned in any second, in phases that do not say so themselves
     #[arg(long, default_value = "2%")]
     pub tolerance: Tolerance,
     /// Where the summary is written as JSON
@@ -93,16 +105,22 @@ pub struct Phase {
     pub qps: u32,
     /// At least 1.
     pub seconds: u64,
+    /// How far sent and answered may be from planned in any second, where it differs from that of the other phases.
+    pub tolerance: Option<Tolerance>,
 }
 
 impl FromStr for Phase {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is not [NAME=]QPSxDURATION, as in 5000x20s");
+        let wrong = || format!("`{text}` is not [NAME=]QPSxDURATION[~TOLERANCE], as in 5000x20s or 5000x20s~1%");
         let (name, rest) = match text.trim().split_once('=') {
             Some((name, rest)) => (Some(name), rest),
             None => (None, text.trim()),
+        };
+        let (rest, tolerance) = match rest.split_once('~') {
+            Some((rest, tolerance)) => (rest, Some(tolerance.parse()?)),
+            None => (rest, None),
         };
         let (qps, duration) = rest.split_once('x').ok_or_else(wrong)?;
         let qps: u32 = qps.parse().map_err(|_| wrong())?;
@@ -111,7 +129,7 @@ impl FromStr for Phase {
             return Err(format!("`{text}`: at least one request a second, and whole seconds"));
         }
         let name = name.map_or_else(|| format!("{qps}/s"), str::to_owned);
-        Ok(Self { name, qps, seconds: duration.as_secs() })
+        Ok(Self { name, qps, seconds: duration.as_secs(), tolerance })
     }
 }
 
@@ -148,6 +166,11 @@ pub struct Tolerance(u64);
 
 impl Tolerance {
     const WHOLE: u64 = 100_000;
+
+    /// Of so many hundredths, below 100.
+    pub const fn percent(hundredths: u64) -> Self {
+        Self(hundredths * 1_000)
+    }
 
     /// How far a count may be from `planned`: the part, rounded up, and 1 at least.
     pub fn allowed(self, planned: u64) -> u64 {
@@ -222,6 +245,9 @@ pub enum PlanError {
         /// What it should be.
         reason: &'static str,
     },
+    /// Events outside the phases, or too near each other.
+    #[error(transparent)]
+    Event(#[from] EventError),
     /// No secret.
     #[error(transparent)]
     Secret(#[from] CredentialError),
@@ -240,6 +266,10 @@ pub struct Plan {
     /// A phase before the others that is not judged.
     pub warm_up: Option<Phase>,
     pub rain: Option<Rain>,
+    /// In the order of their moments.
+    pub storms: Vec<PlannedStorm>,
+    pub storm_deadline: Duration,
+    pub announce: Option<PlannedAnnouncements>,
     pub tolerance: Tolerance,
     pub summary: Option<PathBuf>,
     pub journal_dir: PathBuf,
@@ -267,6 +297,11 @@ impl Plan {
     /// All stretches of the schedule: the warm-up, if any, and the phases.
     pub fn stretches(&self) -> impl Iterator<Item = &Phase> {
         self.warm_up.iter().chain(&self.phases)
+    }
+
+    /// Unix second in which the first phase begins, where the first stretch begins in `first_second`.
+    pub fn phases_begin(&self, first_second: u64) -> u64 {
+        first_second + self.warm_up.as_ref().map_or(0, |warm_up| warm_up.seconds)
     }
 
     /// Prizes that the rain needs to last.
@@ -315,7 +350,13 @@ impl TryFrom<FleetArgs> for Plan {
             name: "warm-up".to_owned(),
             qps: first.qps,
             seconds: args.warm_up.as_secs(),
+            tolerance: None,
         });
+        let lasting = args.phases.iter().map(|phase| phase.seconds).sum();
+        let storms = events::check_storms(args.storm, args.storm_deadline, lasting)?;
+        if let Some(announce) = args.announce {
+            events::check_announcements(announce, lasting)?;
+        }
         let connect_seconds = u64::from(users.div_ceil(args.connect_rate));
         let journal_dir = || std::env::temp_dir().join(format!("hongbao-journals-{}", std::process::id()));
         Ok(Self {
@@ -327,6 +368,9 @@ impl TryFrom<FleetArgs> for Plan {
             phases: args.phases,
             warm_up,
             rain: args.rain,
+            storms,
+            storm_deadline: args.storm_deadline,
+            announce: args.announce,
             tolerance: args.tolerance,
             summary: args.summary,
             journal_dir: args.journal_dir.unwrap_or_else(journal_dir),
@@ -350,9 +394,12 @@ mod tests {
 
     #[test]
     fn phases_are_read_or_refused() {
-        assert_eq!("5000x20s".parse(), Ok(Phase { name: "5000/s".into(), qps: 5_000, seconds: 20 }));
-        assert_eq!("storm=7x2m".parse(), Ok(Phase { name: "storm".into(), qps: 7, seconds: 120 }));
-        for wrong in ["", "5000", "0x20s", "5000x0s", "5000x1500ms", "x20s", "5000x20"] {
+        let phase = |name: &str, qps, seconds| Phase { name: name.into(), qps, seconds, tolerance: None };
+        assert_eq!("5000x20s".parse(), Ok(phase("5000/s", 5_000, 20)));
+        assert_eq!("rush=7x2m".parse(), Ok(phase("rush", 7, 120)));
+        let tolerance = Some(Tolerance::percent(1));
+        assert_eq!("rush=7x2m~1%".parse(), Ok(Phase { tolerance, ..phase("rush", 7, 120) }));
+        for wrong in ["7x2m~", "7x2m~100%", "", "5000", "0x20s", "5000x0s", "5000x1500ms", "x20s", "5000x20"] {
             assert!(wrong.parse::<Phase>().is_err(), "{wrong}");
         }
     }

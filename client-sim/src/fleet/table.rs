@@ -4,6 +4,8 @@ use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use hongbao_proto::Fen;
 
+use crate::fleet::announcements::AnnouncementSummary;
+use crate::fleet::storms::StormSummary;
 use crate::fleet::verdict::{PhaseSummary, Summary};
 
 /// The whole summary as text, without a trailing newline.
@@ -20,7 +22,7 @@ pub fn render(summary: &Summary) -> String {
         "p99 ms",
         "p99.9 ms",
         "max ms",
-        "lag p99 ms",
+        "lag p50/99/99.9/max ms",
         "server µs/req",
         "fleet µs/req",
     ]);
@@ -33,10 +35,10 @@ pub fn render(summary: &Summary) -> String {
             summary.connected, summary.users, summary.machines, summary.connect_seconds
         ),
         table.to_string(),
-        books(summary),
-        memory(summary),
-        format!("answers: {}", counts(&summary.outcomes)),
     ];
+    lines.extend(summary.storms.iter().map(storm));
+    lines.extend(summary.announcements.iter().map(|one| announcement(one, summary.users)));
+    lines.extend([books(summary), memory(summary), format!("answers: {}", counts(&summary.outcomes))]);
     for (title, counted) in [("errors", &summary.errors), ("connections ended", &summary.totals.ends)] {
         if !counted.is_empty() {
             lines.push(format!("{title}: {}", counts(counted)));
@@ -54,20 +56,64 @@ fn row(phase: &PhaseSummary) -> Vec<String> {
     let ms = |value: f64| format!("{value:.2}");
     let us = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.1}"));
     let judged = if phase.judged { "" } else { " (not judged)" };
+    let storm = match phase.storm_seconds {
+        0 => String::new(),
+        seconds => format!(", storm: {seconds} s excluded"),
+    };
     vec![
         phase.name.clone(),
         phase.qps_target.to_string(),
-        format!("{}/{} s{judged}", phase.seconds_within_tolerance, phase.seconds),
+        format!(
+            "{}/{} s ±{}{storm}{judged}",
+            phase.seconds_within_tolerance,
+            phase.seconds - phase.storm_seconds,
+            phase.tolerance
+        ),
         phase.sent.to_string(),
         phase.answered.to_string(),
         ms(phase.p50_ms),
         ms(phase.p99_ms),
         ms(phase.p999_ms),
         ms(phase.max_ms),
-        ms(phase.send_lag_p99_ms),
+        format!(
+            "{:.2}/{:.2}/{:.2}/{:.2}",
+            phase.send_lag_p50_ms, phase.send_lag_p99_ms, phase.send_lag_p999_ms, phase.send_lag_max_ms
+        ),
         us(phase.server_cpu_us_per_request),
         us(phase.fleet_cpu_us_per_request),
     ]
+}
+
+fn storm(storm: &StormSummary) -> String {
+    let back = match storm.seconds_until_all_back {
+        Some(seconds) => format!("all back within {seconds:.1} s"),
+        None => format!("{} back", storm.back),
+    };
+    format!(
+        "storm of {} at {} s: {} cut, {back}; {} requests of others p50 {:.2} p99 {:.2} max {:.2} ms; {} waited for their user, p50 {:.0} p99 {:.0} max {:.0} ms",
+        storm.share,
+        storm.at_second,
+        storm.cut,
+        storm.others_requests,
+        storm.others_p50_ms,
+        storm.others_p99_ms,
+        storm.others_max_ms,
+        storm.held_requests,
+        storm.held_p50_ms,
+        storm.held_p99_ms,
+        storm.held_max_ms,
+    )
+}
+
+fn announcement(one: &AnnouncementSummary, users: u64) -> String {
+    let span = match (one.first_ms, one.last_ms) {
+        (Some(first), Some(last)) => format!(", the first after {first:.1} ms, the last after {last:.1} ms"),
+        _ => String::new(),
+    };
+    let server = one.server.as_ref().map_or_else(String::new, |server| {
+        format!("; server: {} reached in {:.3} s, {} dropped", server.reached, server.seconds, server.dropped)
+    });
+    format!("`{}`: heard by {} of {users}, {} repeats{span}{server}", one.text, one.delivered, one.repeated)
 }
 
 fn books(summary: &Summary) -> String {

@@ -4,15 +4,18 @@
 //! A second of a phase is kept when both the Grabs *sent* in that wall-clock second and the answers that *came* in it are
 //! within the tolerance of what was planned for it. In a phase's first second some answers are still under way (QPS times
 //! latency of them), and the last second's come after it; both are small against the tolerance as long as answers take less
-//! than that part of a second, and a server that falls behind is seen in the second in which it does.
+//! than that part of a second, and a server that falls behind is seen in the second in which it does. Seconds of a storm are
+//! not judged: the requests of the users it has cut come when these are back, and that is what the storm's own judgement is over.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::fleet::admin::Campaign;
+use crate::fleet::admin::{Broadcast, Campaign};
+use crate::fleet::announcements::{self, AnnouncementSummary, Posted};
 use crate::fleet::journals::Union;
 use crate::fleet::plan::{Phase, Plan, Tolerance};
+use crate::fleet::storms::{self, StormSummary, Storms};
 use crate::histogram::{self, Micros};
 use crate::results::{ClockView, Counts, Results, Totals};
 
@@ -50,6 +53,10 @@ pub struct Evidence<'a> {
     pub campaign: Option<&'a Campaign>,
     /// All journals.
     pub journals: &'a Union,
+    /// Announcements that the server took.
+    pub posted: &'a [Posted],
+    /// What the server says of each of them.
+    pub broadcasts: &'a [Option<Broadcast>],
     /// What else went wrong, a line each.
     pub troubles: Vec<String>,
 }
@@ -63,16 +70,28 @@ pub struct PhaseSummary {
     pub from: u64,
     pub qps_target: u32,
     pub seconds: u64,
+    pub tolerance: String,
     pub seconds_within_tolerance: u64,
+    /// Not judged, and in none of the counts of seconds that are within something.
+    pub storm_seconds: u64,
+    pub seconds_within_1_percent: u64,
+    pub seconds_within_2_percent: u64,
+    pub seconds_within_3_percent: u64,
+    /// Farthest from its plan, of those without a storm.
+    pub worst_second: Option<SecondSummary>,
+    pub worst_deviation_percent: f64,
     pub planned: u64,
     pub sent: u64,
     pub answered: u64,
+    /// Answered requests that waited for a user whom a storm had cut. Their times are in the storm's figures, not here.
+    pub held_by_storm: u64,
     pub p50_ms: f64,
     pub p99_ms: f64,
     pub p999_ms: f64,
     pub max_ms: f64,
     pub send_lag_p50_ms: f64,
     pub send_lag_p99_ms: f64,
+    pub send_lag_p999_ms: f64,
     pub send_lag_max_ms: f64,
     pub server_cpu_us_per_request: Option<f64>,
     pub fleet_cpu_us_per_request: Option<f64>,
@@ -87,6 +106,15 @@ pub struct SecondSummary {
     pub planned: u64,
     pub sent: u64,
     pub answered: u64,
+    /// A storm lasted in it.
+    pub storm: bool,
+}
+
+impl SecondSummary {
+    /// How far sent or answered, whichever is farther, is from `target`.
+    fn deviation(&self, target: u64) -> u64 {
+        self.sent.abs_diff(target).max(self.answered.abs_diff(target))
+    }
 }
 
 /// Both sides' books.
@@ -132,6 +160,9 @@ pub struct Summary {
     pub connect_seconds: f64,
     pub tolerance: String,
     pub phases: Vec<PhaseSummary>,
+    pub storms: Vec<StormSummary>,
+    pub announcements: Vec<AnnouncementSummary>,
+    pub announcements_received: u64,
     pub books: Books,
     pub memory: Memory,
     pub totals: Totals,
@@ -155,13 +186,16 @@ pub fn judge(mut evidence: Evidence<'_>) -> Summary {
     if evidence.connected != users {
         failures.push(format!("{} of {users} users were logged in", evidence.connected));
     }
-    let mut phases = Vec::new();
+    let (mut phases, mut storms, mut announcements) = (Vec::new(), Storms::default(), Vec::new());
     if !results.is_empty() {
         let mut from = evidence.first_second;
+        storms = storms::judge(plan, from, results, &mut failures);
+        announcements = announcements::judge(users, evidence.posted, evidence.broadcasts, results, &mut failures);
         for (index, phase) in plan.stretches().enumerate() {
             let judged = plan.warm_up.is_none() || index > 0;
-            let measured = Measured { from, index, phase, judged };
-            phases.push(summarize(&measured, plan.tolerance, results, evidence.efforts, &mut failures));
+            let tolerance = phase.tolerance.unwrap_or(plan.tolerance);
+            let measured = Measured { from, index, phase, judged, tolerance, storms: &storms };
+            phases.push(summarize(&measured, results, evidence.efforts, &mut failures));
             from += phase.seconds;
         }
     }
@@ -183,6 +217,9 @@ pub fn judge(mut evidence: Evidence<'_>) -> Summary {
         connect_seconds: evidence.connect_seconds,
         tolerance: plan.tolerance.to_string(),
         phases,
+        storms: storms.summaries,
+        announcements,
+        announcements_received: totals.announcements,
         books,
         memory: evidence.memory,
         outcomes: totals.outcomes.clone(),
@@ -200,18 +237,19 @@ struct Measured<'a> {
     index: usize,
     phase: &'a Phase,
     judged: bool,
+    tolerance: Tolerance,
+    storms: &'a Storms,
 }
 
 fn summarize(
     measured: &Measured<'_>,
-    tolerance: Tolerance,
     results: &[Results],
     efforts: &[Effort],
     failures: &mut Vec<String>,
 ) -> PhaseSummary {
-    let Measured { from, index, phase, judged } = *measured;
+    let Measured { from, index, phase, judged, tolerance, storms } = *measured;
     let (mut latency, mut send_lag) = (histogram::empty(), histogram::empty());
-    let (mut planned, mut sent, mut answered) = (0, 0, 0);
+    let (mut planned, mut sent, mut answered, mut held_by_storm) = (0, 0, 0, 0);
     for result in results {
         let Some(segment) = result.segments.get(index).filter(|segment| segment.from == from) else {
             failures.push(format!("{}: phase {} is missing from its results", result.name, phase.name));
@@ -220,25 +258,30 @@ fn summarize(
         planned += segment.planned;
         sent += segment.sent;
         answered += segment.answered;
+        held_by_storm += segment.held_by_storm;
         for (sum, text) in [(&mut latency, &segment.latency), (&mut send_lag, &segment.send_lag)] {
             if let Err(error) = histogram::add_base64(sum, text) {
                 failures.push(format!("{}: phase {}: {error}", result.name, phase.name));
             }
         }
     }
-    let per_second = seconds(from, phase.seconds, results);
+    let per_second = seconds(from, phase.seconds, results, storms);
     let target = u64::from(phase.qps);
-    let allowed = tolerance.allowed(target);
-    let deviation = |second: &SecondSummary| second.sent.abs_diff(target).max(second.answered.abs_diff(target));
-    let kept = per_second.iter().filter(|second| deviation(second) <= allowed).count() as u64;
+    let calm = || per_second.iter().filter(|second| !second.storm);
+    let within = |tolerance: Tolerance| {
+        let allowed = tolerance.allowed(target);
+        calm().filter(|second| second.deviation(target) <= allowed).count() as u64
+    };
+    let (calm_seconds, kept) = (calm().count() as u64, within(tolerance));
+    let worst = calm().max_by_key(|second| second.deviation(target)).copied();
     if judged {
         if planned != target * phase.seconds {
             failures.push(format!("phase {}: {planned} turns of {} were taken", phase.name, target * phase.seconds));
         }
-        if let Some(worst) = per_second.iter().max_by_key(|second| deviation(second)).filter(|_| kept < phase.seconds) {
+        if let Some(worst) = worst.filter(|_| kept < calm_seconds) {
             failures.push(format!(
-                "phase {}: {kept} of {} seconds within {tolerance} of {target} requests; the worst, second {}, had {} sent and {} answered",
-                phase.name, phase.seconds, worst.second - from + 1, worst.sent, worst.answered,
+                "phase {}: {kept} of {calm_seconds} seconds within {tolerance} of {target} requests; the worst, second {}, had {} sent and {} answered",
+                phase.name, worst.second - from + 1, worst.sent, worst.answered,
             ));
         }
     }
@@ -249,16 +292,25 @@ fn summarize(
         from,
         qps_target: phase.qps,
         seconds: phase.seconds,
+        tolerance: tolerance.to_string(),
         seconds_within_tolerance: kept,
+        storm_seconds: phase.seconds - calm_seconds,
+        seconds_within_1_percent: within(Tolerance::percent(1)),
+        seconds_within_2_percent: within(Tolerance::percent(2)),
+        seconds_within_3_percent: within(Tolerance::percent(3)),
+        worst_second: worst,
+        worst_deviation_percent: worst.map_or(0.0, |worst| 100.0 * worst.deviation(target) as f64 / target as f64),
         planned,
         sent,
         answered,
+        held_by_storm,
         p50_ms: quantile_ms(&latency, 0.5),
         p99_ms: quantile_ms(&latency, 0.99),
         p999_ms: quantile_ms(&latency, 0.999),
         max_ms: quantile_ms(&latency, 1.0),
         send_lag_p50_ms: quantile_ms(&send_lag, 0.5),
         send_lag_p99_ms: quantile_ms(&send_lag, 0.99),
+        send_lag_p999_ms: quantile_ms(&send_lag, 0.999),
         send_lag_max_ms: quantile_ms(&send_lag, 1.0),
         server_cpu_us_per_request,
         fleet_cpu_us_per_request,
@@ -266,9 +318,10 @@ fn summarize(
     }
 }
 
-fn seconds(from: u64, count: u64, results: &[Results]) -> Vec<SecondSummary> {
+fn seconds(from: u64, count: u64, results: &[Results], storms: &Storms) -> Vec<SecondSummary> {
+    let empty = |second| SecondSummary { second, storm: storms.cover(second), ..Default::default() };
     let mut seconds: BTreeMap<u64, SecondSummary> =
-        (from..from + count).map(|second| (second, SecondSummary { second, ..Default::default() })).collect();
+        (from..from + count).map(|second| (second, empty(second))).collect();
     for row in results.iter().flat_map(|result| &result.seconds) {
         if let Some(sum) = seconds.get_mut(&row.second) {
             sum.planned += row.planned;
@@ -346,7 +399,7 @@ fn balance(evidence: &Evidence<'_>, totals: &Totals, failures: &mut Vec<String>)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::{CampaignResult, SecondRow, SegmentResult};
+    use crate::results::{CampaignResult, SecondRow, SegmentResult, StormOrder, StormResult, StormView};
 
     const FROM: u64 = 1_800_000_000;
 
@@ -360,11 +413,15 @@ mod tests {
             phases: vec!["100x2s".parse().unwrap()],
             warm_up: None,
             rain: None,
+            storms: Vec::new(),
+            storm_deadline: std::time::Duration::from_secs(60),
+            announce: None,
             tolerance: "2%".parse().unwrap(),
             summary: None,
             journal_dir: "/nonexistent".into(),
             connect_rate: 10,
             pace: std::time::Duration::from_millis(1),
+            pin_machines: false,
             connect_timeout: std::time::Duration::from_secs(1),
             settle: std::time::Duration::ZERO,
             ntp: None,
@@ -390,10 +447,13 @@ mod tests {
                 planned: 100,
                 sent: 100,
                 answered: 100,
+                held_by_storm: 0,
                 latency: histogram::to_base64(&latency),
                 send_lag: histogram::to_base64(&latency),
             }],
             seconds: vec![row(FROM), row(FROM + 1)],
+            storms: Vec::new(),
+            announced: Vec::new(),
             campaigns: vec![CampaignResult { campaign: 1, prizes: 2, fen: 20 }],
             clock: ClockView::default(),
             process: crate::results::ProcessView::default(),
@@ -401,7 +461,10 @@ mod tests {
     }
 
     fn judge_with(spoil: impl FnOnce(&mut Vec<Results>, &mut Campaign, &mut Union)) -> Summary {
-        let plan = plan();
+        judge_plan(&plan(), spoil)
+    }
+
+    fn judge_plan(plan: &Plan, spoil: impl FnOnce(&mut Vec<Results>, &mut Campaign, &mut Union)) -> Summary {
         let mut results = vec![half("machine-01"), half("machine-02")];
         let mut campaign = Campaign { id: 1, issued: 9, won: 4, paid_fen: 40 };
         let mut journals = Union { campaigns: [(1, (4, 40))].into(), contradictions: 0 };
@@ -413,7 +476,7 @@ mod tests {
             answered,
         };
         judge(Evidence {
-            plan: &plan,
+            plan,
             first_second: FROM,
             connected: 10,
             connect_seconds: 1.0,
@@ -422,6 +485,8 @@ mod tests {
             efforts: &[effort(0, 1_000, 20), effort(1, 2_000, 120)],
             campaign: Some(&campaign),
             journals: &journals,
+            posted: &[],
+            broadcasts: &[],
             troubles: Vec::new(),
         })
     }
@@ -458,6 +523,46 @@ mod tests {
         failing(|_, _, journals| journals.campaigns.clear(), "journals hold 0 prizes");
         failing(|_, _, journals| journals.contradictions = 1, "told to two users");
         failing(|results, _, _| results[0].segments.clear(), "is missing from its results");
+    }
+
+    #[test]
+    fn a_phase_has_its_own_tolerance_and_tells_how_many_seconds_are_within_others() {
+        let spoil = |results: &mut Vec<Results>, _: &mut Campaign, _: &mut Union| results[0].seconds[0].sent = 47;
+        let mut plan = plan();
+        for (phase, passed, kept) in [("100x2s~1%", false, 1), ("100x2s~3%", true, 2), ("100x2s", false, 1)] {
+            plan.phases = vec![phase.parse().unwrap()];
+            let summary = judge_plan(&plan, spoil);
+            assert_eq!((summary.passed, summary.phases[0].seconds_within_tolerance), (passed, kept), "{phase}");
+        }
+        let phase = &judge_plan(&plan, spoil).phases[0];
+        let within = [phase.seconds_within_1_percent, phase.seconds_within_2_percent, phase.seconds_within_3_percent];
+        assert_eq!((within, phase.tolerance.as_str()), ([1, 1, 2], "2%"));
+        assert_eq!(phase.worst_second.map(|worst| (worst.second, worst.sent)), Some((FROM, 97)));
+        assert!((phase.worst_deviation_percent - 3.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn the_seconds_of_a_storm_are_not_judged_and_are_counted() {
+        let mut plan = plan();
+        plan.storms = vec!["20%@1s".parse().unwrap()];
+        let storm = |results: &mut Vec<Results>, over| {
+            for result in results {
+                result.seconds[1].answered = 40;
+                result.segments[0].held_by_storm = 10;
+                let storm = StormOrder { share: "20%".parse().unwrap(), at: FROM + 1, watch_seconds: 60 };
+                let view = StormView { storm, cut: 1, back: u64::from(over), over, last_back_us: Some(900_000) };
+                result.storms = vec![StormResult { view, others: Vec::new(), held: String::new() }];
+            }
+        };
+        let summary = judge_plan(&plan, |results, _, _| storm(results, true));
+        assert_eq!((summary.passed, &summary.failures), (true, &Vec::new()));
+        let phase = &summary.phases[0];
+        assert_eq!((phase.seconds_within_tolerance, phase.storm_seconds, phase.held_by_storm), (1, 1, 20));
+        assert_eq!(phase.per_second.iter().map(|second| second.storm).collect::<Vec<_>>(), [false, true]);
+        assert!(crate::fleet::table::render(&summary).contains("1/1 s ±2%, storm: 1 s excluded"));
+
+        let summary = judge_plan(&plan, |results, _, _| storm(results, false));
+        assert_eq!(summary.failures, ["storm of 20% at 1 s: 0 of 2 users came back"]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::limits::{CONNECT_DEADLINE, CONNECTING_MAX};
 use crate::machine::reader::Reader;
 use crate::machine::shared::Shared;
 
-/// Between two looks while users wait for their first connection.
+/// Between two looks while users are about to connect or to log in.
 const BUSY_PAUSE: Duration = Duration::from_millis(2);
 
 /// Between two looks later on.
@@ -26,6 +26,7 @@ const BURST_PART: u32 = 20;
 pub async fn run(shared: Rc<Shared>) {
     let mut pace = Pace::new(shared.config.connect_rate);
     loop {
+        shared.crowd.borrow_mut().keep_appointments(shared.clock.now());
         let mut allowed = pace.allowed(Instant::now());
         while allowed > 0 && shared.connecting.get() < CONNECTING_MAX {
             let now = shared.clock.now();
@@ -35,7 +36,7 @@ pub async fn run(shared: Rc<Shared>) {
             shared.connecting.set(shared.connecting.get() + 1);
             tokio::task::spawn_local(connect(Rc::clone(&shared), user));
         }
-        let busy = shared.crowd.borrow().has_newcomers();
+        let busy = shared.crowd.borrow().has_arrivals();
         sleep(if busy { BUSY_PAUSE } else { CALM_PAUSE }).await;
     }
 }

@@ -16,11 +16,12 @@ use hongbao_proto::token::{Audience, Secret, Verifier};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::limits::COMMANDS_MAX;
+use crate::limits::{CLOSE_STEP, COMMANDS_MAX};
 use crate::machine::crowd::QpsError;
 use crate::machine::shared::Shared;
+use crate::machine::storms::StormError;
 use crate::machine::view;
-use crate::results::{QpsChange, Results, Status, StopAt};
+use crate::results::{QpsChange, Results, Status, StopAt, StormOrder};
 use crate::schedule::SECOND;
 
 /// What a handler wants; each carries where the answer goes.
@@ -29,6 +30,7 @@ enum Command {
     Status(oneshot::Sender<Box<Status>>),
     Results(oneshot::Sender<Box<Results>>),
     Qps(QpsChange, oneshot::Sender<Result<(), QpsError>>),
+    Storm(StormOrder, oneshot::Sender<Result<(), StormError>>),
     Stop(StopAt, oneshot::Sender<Result<(), QpsError>>),
     Metrics(oneshot::Sender<Box<(Sample, CumulativeHistograms)>>),
 }
@@ -62,6 +64,7 @@ fn router(commands: Commands, secret: &Secret) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/results", get(results))
         .route("/v1/qps", post(qps))
+        .route("/v1/storm", post(storm))
         .route("/v1/stop", post(stop))
         .with_state(commands.clone());
     let open =
@@ -70,11 +73,12 @@ fn router(commands: Commands, secret: &Secret) -> Router {
 }
 
 /// A caller who has gone does not want the answer any more.
-fn apply(shared: &Shared, command: Command) {
+fn apply(shared: &Rc<Shared>, command: Command) {
     match command {
         Command::Status(reply) => drop(reply.send(Box::new(view::status(shared)))),
         Command::Results(reply) => drop(reply.send(Box::new(view::results(shared)))),
         Command::Qps(change, reply) => drop(reply.send(announce(shared, change))),
+        Command::Storm(order, reply) => drop(reply.send(announce_storm(shared, order))),
         Command::Stop(StopAt { at }, reply) => drop(reply.send(stop_at(shared, at))),
         Command::Metrics(reply) => {
             let sample = match shared.config.monitor {
@@ -93,6 +97,23 @@ pub fn announce(shared: &Shared, QpsChange { qps, at }: QpsChange) -> Result<(),
     shared.crowd.borrow_mut().announce(at.saturating_mul(SECOND), qps, now)?;
     shared.schedule_changed.notify_one();
     tracing::info!(qps, at, "announced");
+    Ok(())
+}
+
+/// At the storm's second its users are cut, as fast as this machine can while others get their turns.
+fn announce_storm(shared: &Rc<Shared>, order: StormOrder) -> Result<(), StormError> {
+    shared.crowd.borrow_mut().storms.announce(order, shared.clock.now())?;
+    tracing::info!(share = %order.share, at = order.at, "storm announced");
+    let shared = Rc::clone(shared);
+    tokio::task::spawn_local(async move {
+        tokio::time::sleep_until(shared.clock.instant(order.at.saturating_mul(SECOND)).into()).await;
+        let hit = shared.crowd.borrow_mut().storm_begins(order);
+        for users in hit.chunks(CLOSE_STEP as usize) {
+            shared.crowd.borrow_mut().cut(users, shared.clock.now());
+            tokio::task::yield_now().await;
+        }
+        shared.crowd.borrow_mut().storms.spend();
+    });
     Ok(())
 }
 
@@ -129,6 +150,15 @@ async fn qps(
     let announced = ask(&commands, |reply| Command::Qps(change, reply)).await?;
     announced.map_err(|error| ApiError::conflict(error.to_string()))?;
     Ok(Json(change))
+}
+
+async fn storm(
+    State(commands): State<Commands>,
+    JsonBody(order): JsonBody<StormOrder>,
+) -> Result<Json<StormOrder>, ApiError> {
+    let announced = ask(&commands, |reply| Command::Storm(order, reply)).await?;
+    announced.map_err(|error| ApiError::conflict(error.to_string()))?;
+    Ok(Json(order))
 }
 
 async fn stop(

@@ -2,10 +2,11 @@
 //! wait (for bytes, for the next turn, for commands) and then call in; none holds a borrow across an await.
 //!
 //! Here: the schedule, the keeper's rounds, writing. In `connections`: how users come and go. In `answers`: what comes from
-//! the server, and wins.
+//! the server, and wins. In `storm`: connections cut on command.
 
 mod answers;
 mod connections;
+mod storm;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -20,10 +21,12 @@ use crate::backoff;
 use crate::ids::{self, RunTag};
 use crate::limits::{LOGIN_DEADLINE_MS, OUTBOX_BYTES_MAX, SWEEP_ROUNDS};
 use crate::machine::config::MachineConfig;
+use crate::machine::heard::Heard;
 use crate::machine::journal::Journal;
 use crate::machine::labels::End;
 use crate::machine::owed::Owed;
 use crate::machine::prizes::PrizeBook;
+use crate::machine::storms::Storms;
 use crate::machine::tally::Tally;
 use crate::machine::user::{State, User};
 use crate::machine::wire::{self, GrabTemplate};
@@ -58,8 +61,12 @@ pub struct Crowd {
     pub tally: Tally,
     /// Prizes that users were told of.
     pub prizes: PrizeBook,
+    /// Announcements that users were told.
+    pub heard: Heard,
     /// Answers owed.
     pub owed: Owed,
+    /// Storms, past and to come.
+    pub storms: Storms,
     /// What is due when.
     pub schedule: Schedule,
     /// Users by state.
@@ -82,8 +89,10 @@ pub struct Crowd {
     started: u64,
     /// Users before this one have been connected at least once.
     newcomers: u32,
-    /// (milliseconds since start, user), of users who come back or log in again then.
-    comebacks: BinaryHeap<Reverse<(u64, u32)>>,
+    /// (milliseconds since start, user), of users without a connection who come back then.
+    comebacks: BinaryHeap<Reverse<(u32, u32)>>,
+    /// (milliseconds since start, user, since when it waits), of users who log in again then on the connection that they have.
+    appointments: BinaryHeap<Reverse<(u32, u32, u32)>>,
     /// Bytes that sockets refused.
     refused: FxHashMap<u32, Vec<u8>>,
     /// Why connections that are ending end, and when their users come back, in milliseconds from the end.
@@ -103,7 +112,9 @@ impl Crowd {
         Self {
             tally: Tally::new(),
             prizes: PrizeBook::default(),
+            heard: Heard::new(count),
             owed: Owed::new(count),
+            storms: Storms::default(),
             schedule: Schedule::new(),
             census: Census::default(),
             acknowledges_under_way: 0,
@@ -120,6 +131,7 @@ impl Crowd {
             started,
             newcomers: 0,
             comebacks: BinaryHeap::new(),
+            appointments: BinaryHeap::new(),
             refused: FxHashMap::default(),
             farewells: FxHashMap::default(),
             unacknowledged: Vec::new(),
@@ -180,7 +192,7 @@ impl Crowd {
         self.owed.enter(user, request, online);
         if online {
             self.grab(user, request, now);
-            self.tally.sent(segment, due, now);
+            self.tally.sent(segment, due, now, false);
         } else {
             self.tally.counters.held_back += 1;
         }

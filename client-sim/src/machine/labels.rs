@@ -77,6 +77,8 @@ labels! {
         Stuck = "stuck",
         /// No Welcome in time.
         LoginTimeout = "login_timeout",
+        /// A storm that we were told to make.
+        Storm = "storm",
         /// Goodbye: a newer login of the same user.
         Replaced = "goodbye_replaced",
         /// Goodbye: the server is stopping.

@@ -29,6 +29,7 @@ struct Segment {
     planned: u64,
     sent: u64,
     answered: u64,
+    held_by_storm: u64,
     latency: Micros,
     send_lag: Micros,
 }
@@ -148,7 +149,7 @@ impl Tally {
             self.current = self.base;
         }
         let (latency, send_lag) = (histogram::empty(), histogram::empty());
-        self.segments.push(Segment { planned: 0, sent: 0, answered: 0, latency, send_lag });
+        self.segments.push(Segment { planned: 0, sent: 0, answered: 0, held_by_storm: 0, latency, send_lag });
     }
 
     /// A Grab of segment `segment` was due at `due`.
@@ -158,8 +159,9 @@ impl Tally {
         self.second(due).planned += 1;
     }
 
-    /// A Grab planned for `due` was written at `now`.
-    pub fn sent(&mut self, segment: usize, due: u64, now: u64) {
+    /// A Grab planned for `due` was written at `now`. When a storm held it back until then, its time counts in the second but
+    /// not in the segment.
+    pub fn sent(&mut self, segment: usize, due: u64, now: u64, held_by_storm: bool) {
         let lag = now.saturating_sub(due) / 1_000;
         self.roll(now);
         self.counters.sent += 1;
@@ -167,11 +169,13 @@ impl Tally {
         self.second(now).sent += 1;
         let segment = &mut self.segments[segment];
         segment.sent += 1;
-        segment.send_lag.saturating_record(lag);
+        if !held_by_storm {
+            segment.send_lag.saturating_record(lag);
+        }
     }
 
-    /// The answer to a Grab planned for `due` came at `now`.
-    pub fn answered(&mut self, segment: usize, due: u64, now: u64, outcome: Outcome) {
+    /// The answer to a Grab planned for `due` came at `now`; `held_by_storm` as with its sending.
+    pub fn answered(&mut self, segment: usize, due: u64, now: u64, outcome: Outcome, held_by_storm: bool) {
         let latency = now.saturating_sub(due) / 1_000;
         self.roll(now);
         self.counters.answered += 1;
@@ -182,7 +186,11 @@ impl Tally {
         second.outcomes[outcome as usize] += 1;
         let segment = &mut self.segments[segment];
         segment.answered += 1;
-        segment.latency.saturating_record(latency);
+        if held_by_storm {
+            segment.held_by_storm += 1;
+        } else {
+            segment.latency.saturating_record(latency);
+        }
     }
 
     /// Closes the books of seconds that are over at `now`.
@@ -229,6 +237,7 @@ impl Tally {
             planned: measured.planned,
             sent: measured.sent,
             answered: measured.answered,
+            held_by_storm: measured.held_by_storm,
             latency: histogram::to_base64(&measured.latency),
             send_lag: histogram::to_base64(&measured.send_lag),
         };
@@ -282,8 +291,8 @@ mod tests {
         tally.add_segment(EPOCH + SECOND);
         let due = EPOCH + SECOND - 1_000_000;
         tally.planned(0, due);
-        tally.sent(0, due, due + 250_000);
-        tally.answered(0, due, due + 2_000_000, Outcome::NoneNow);
+        tally.sent(0, due, due + 250_000, false);
+        tally.answered(0, due, due + 2_000_000, Outcome::NoneNow, false);
         tally.roll(EPOCH + 2 * SECOND);
 
         let seconds = tally.seconds();

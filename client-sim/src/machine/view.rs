@@ -31,6 +31,7 @@ fn totals(shared: &Shared) -> Totals {
         connect_failures: counters.connect_failures,
         ends: counts(counters.ends()),
         acknowledges: counters.acknowledges,
+        announcements: crowd.heard.total(),
     }
 }
 
@@ -66,6 +67,7 @@ pub fn status(shared: &Shared) -> Status {
         phase: begun.map(|segment| QpsChange { qps: segment.qps, at: segment.from / SECOND }),
         last_second_latency: last.as_ref().map_or_else(String::new, |(_, latency)| histogram::to_base64(latency)),
         last_second: last.map(|(row, _)| row),
+        storms: crowd.storms.views(),
         totals: totals(shared),
         clock: clock(shared),
         process: process(shared),
@@ -83,6 +85,8 @@ pub fn results(shared: &Shared) -> Results {
         outstanding: crowd.owed.count(),
         segments: crowd.tally.segments(&crowd.schedule),
         seconds: crowd.tally.seconds(),
+        storms: crowd.storms.results(),
+        announced: crowd.heard.texts(),
         campaigns: crowd.prizes.campaigns(),
         clock: clock(shared),
         process: process(shared),
@@ -95,6 +99,7 @@ const VIOLATIONS_HELP: &str = "What no server may do, by kind";
 
 const RECONNECTS: Key = Key::new("reconnects", "Logins of users who had been logged in before");
 const CONNECT_FAILURES: Key = Key::new("connect_failures", "Connections that could not be opened");
+const ANNOUNCEMENTS: Key = Key::new("announcements", "Announcements that users were told");
 const UNANSWERED: Key = Key::new("grabs_unanswered", "Grabs given up at the answer timeout and not answered since");
 const OUTSTANDING: Key = Key::new("grabs_outstanding", "Grabs whose answer is awaited");
 const RESIDENT_BYTES: Key = Key::new("resident_bytes", "Resident memory of the process");
@@ -113,6 +118,7 @@ pub fn sample(shared: &Shared) -> Sample {
         (names::RECEIVED_FEN, fen),
         (RECONNECTS, counters.reconnects),
         (CONNECT_FAILURES, counters.connect_failures),
+        (ANNOUNCEMENTS, crowd.heard.total()),
         (CPU_MICROS, process::cpu_micros()),
     ];
     let labelled = |name, label, value, help| Key::labelled(name, label, value, help);

@@ -24,6 +24,7 @@ use hongbao_sim::ntp_responder::Responder;
 use hongbao_sim::results::{Results, Status};
 use hongbao_sim::source::{SourcePolicy, Sources};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::broadcast;
 use tokio_util::codec::Framed;
 
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -73,6 +74,8 @@ pub struct FakeServer {
     pub mischief: Arc<Mischief>,
     pub seen: Arc<Mutex<Seen>>,
     pub idle_timeout_ms: Arc<AtomicU32>,
+    /// Texts that go to everybody who is logged in.
+    pub announcements: broadcast::Sender<String>,
 }
 
 type Stream = Framed<TcpStream, Codec<ClientFrame, ServerFrame, SERVER_FRAME_BYTES_MAX>>;
@@ -85,14 +88,18 @@ impl FakeServer {
             mischief: Arc::default(),
             seen: Arc::default(),
             idle_timeout_ms: Arc::new(AtomicU32::new(60_000)),
+            announcements: broadcast::Sender::new(64),
         };
+        let announcements = server.announcements.clone();
         let parts = (Arc::clone(&server.mischief), Arc::clone(&server.seen), Arc::clone(&server.idle_timeout_ms));
         tokio::spawn(async move {
             while let Ok((stream, peer)) = listener.accept().await {
                 let (mischief, seen, idle) = parts.clone();
                 seen.lock().unwrap().sources.insert(peer.ip());
                 stream.set_nodelay(true).unwrap();
-                tokio::spawn(async move { serve(Stream::new(stream, Codec::default()), mischief, seen, idle).await });
+                let heard = announcements.subscribe();
+                let stream = Stream::new(stream, Codec::default());
+                tokio::spawn(async move { serve(stream, mischief, seen, idle, heard).await });
             }
         });
         server
@@ -103,10 +110,27 @@ fn taken(flag: &AtomicBool) -> bool {
     flag.swap(false, Ordering::SeqCst)
 }
 
-async fn serve(mut stream: Stream, mischief: Arc<Mischief>, seen: Arc<Mutex<Seen>>, idle: Arc<AtomicU32>) {
+async fn serve(
+    mut stream: Stream,
+    mischief: Arc<Mischief>,
+    seen: Arc<Mutex<Seen>>,
+    idle: Arc<AtomicU32>,
+    mut heard: broadcast::Receiver<String>,
+) {
     let verifier = Verifier::hs256(&secret(), Audience::User);
     let mut user = 0;
-    while let Some(Ok(ClientFrame { request_id, request: Some(request) })) = stream.next().await {
+    loop {
+        let frame = tokio::select! {
+            frame = stream.next() => frame,
+            Ok(text) = heard.recv() => {
+                let event = Some(Event::Announcement(v1::Announcement { text }));
+                if user != 0 && stream.send(&ServerFrame { request_id: 0, event }).await.is_err() {
+                    return;
+                }
+                continue;
+            }
+        };
+        let Some(Ok(ClientFrame { request_id, request: Some(request) })) = frame else { return };
         let event = match request {
             Request::Login(login) => {
                 user = verifier.verify_user(&login.token).unwrap().get();
@@ -228,6 +252,7 @@ pub fn config(server: SocketAddr, ask: Ask, ntp: String, journal: Option<PathBuf
         journal,
         connect_rate: 5_000,
         pace: Duration::from_millis(1),
+        core: None,
         sources: Sources::new(&SourcePolicy::Auto, server.ip(), ask.users.first.into(), users).unwrap(),
         campaign: 0,
         clock_budget: Duration::from_millis(500),

@@ -75,7 +75,8 @@ impl Crowd {
             }
         }
         let Some(segment) = self.schedule.segment_of(request) else { return };
-        self.tally.answered(segment, due, now, outcome);
+        let held = self.storms.answered(user, due, now);
+        self.tally.answered(segment, due, now, outcome, held);
         if let Event::Won(won) = event {
             self.told(user, request_id, &won, now);
         }
@@ -91,7 +92,8 @@ impl Crowd {
             }
             // What we did wrong in the server's eyes; a Goodbye follows.
             Event::Error(error) => self.tally.counters.error(error.code),
-            Event::CampaignNotice(_) | Event::Announcement(_) => {}
+            Event::Announcement(announcement) => self.heard.tell(user, &announcement.text, now),
+            Event::CampaignNotice(_) => {}
             _ => self.tally.counters.violation(Violation::WrongKind),
         }
     }
@@ -113,9 +115,7 @@ impl Crowd {
                 self.welcome(user, now);
             }
             Event::Overloaded(overloaded) => {
-                self.enter(user, State::Waiting, self.millis(now));
-                let spread = backoff::delay_ms(self.first + user, 0);
-                self.come_back(user, u64::from(self.millis(now)) + u64::from(overloaded.retry_after_ms) + spread);
+                self.wait(user, overloaded.retry_after_ms, now);
             }
             // A Goodbye follows and decides.
             Event::Error(error) => self.tally.counters.error(error.code),
@@ -132,6 +132,7 @@ impl Crowd {
         if std::mem::replace(&mut one.known, true) {
             self.tally.counters.reconnects += 1;
         }
+        let held = self.storms.came_back(user, now);
         for unsettled in self.owed.write_again(user) {
             self.grab(user, unsettled.request, now);
             if unsettled.written {
@@ -139,7 +140,7 @@ impl Crowd {
             } else if let (Some(segment), Some(due)) =
                 (self.schedule.segment_of(unsettled.request), self.schedule.due(unsettled.request))
             {
-                self.tally.sent(segment, due, now);
+                self.tally.sent(segment, due, now, held);
             }
         }
     }

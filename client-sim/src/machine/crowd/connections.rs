@@ -20,20 +20,18 @@ use crate::machine::wire;
 use crate::schedule::SECOND;
 
 impl Crowd {
-    /// The next user who should open a connection now. Users who only have to log in again do so on the way.
+    /// The next user who should open a connection now.
     pub fn next_to_connect(&mut self, now: u64) -> Option<u32> {
         if self.closing {
             return None;
         }
         let now_ms = self.millis(now);
-        while let Some(&Reverse((at, user))) = self.comebacks.peek().filter(|Reverse((at, _))| *at <= now_ms.into()) {
+        while let Some(&Reverse((at, user))) = self.comebacks.peek().filter(|Reverse((at, _))| *at <= now_ms) {
             self.comebacks.pop();
-            match self.users[user as usize].state {
-                State::Away => return Some(self.connecting(user, now_ms)),
-                State::Waiting => self.log_in(user, now),
-                // A comeback that something else has overtaken.
-                _ => tracing::trace!(user, at, "comeback dropped"),
+            if self.users[user as usize].state == State::Away {
+                return Some(self.connecting(user, now_ms));
             }
+            tracing::trace!(user, at, "comeback dropped: something else has overtaken it");
         }
         let user = (self.newcomers < self.len()).then_some(self.newcomers)?;
         self.newcomers += 1;
@@ -45,9 +43,34 @@ impl Crowd {
         user
     }
 
-    /// There are users who never had a connection.
-    pub fn has_newcomers(&self) -> bool {
-        !self.closing && self.newcomers < self.len()
+    /// There are users who are about to connect or to log in.
+    pub fn has_arrivals(&self) -> bool {
+        let coming = !self.comebacks.is_empty() || !self.appointments.is_empty();
+        !self.closing && (coming || self.newcomers < self.len())
+    }
+
+    /// The server had no capacity for a user's Login and has told when it will have: the user waits with its connection.
+    pub(super) fn wait(&mut self, user: u32, retry_after_ms: u32, now: u64) {
+        let now_ms = self.millis(now);
+        self.enter(user, State::Waiting, now_ms);
+        if !self.closing {
+            self.appointments.push(Reverse((now_ms.saturating_add(retry_after_ms), user, now_ms)));
+        }
+    }
+
+    /// Those whose moment has come log in. The server has spread these moments itself: no pace of ours delays them.
+    pub fn keep_appointments(&mut self, now: u64) {
+        let now_ms = self.millis(now);
+        while let Some(&Reverse((_, user, since_ms))) =
+            self.appointments.peek().filter(|Reverse((at, _, _))| *at <= now_ms)
+        {
+            self.appointments.pop();
+            let one = &self.users[user as usize];
+            // Else the connection has ended meanwhile, and the user may even wait on another.
+            if one.state == State::Waiting && one.since_ms == since_ms {
+                self.log_in(user, now);
+            }
+        }
     }
 
     /// A connection could not be opened.
@@ -118,7 +141,7 @@ impl Crowd {
 
     pub(super) fn come_back(&mut self, user: u32, at_ms: u64) {
         if !self.closing {
-            self.comebacks.push(Reverse((at_ms, user)));
+            self.comebacks.push(Reverse((u32::try_from(at_ms).unwrap_or(u32::MAX), user)));
         }
     }
 
@@ -147,6 +170,7 @@ impl Crowd {
     pub fn begin_closing(&mut self) {
         self.closing = true;
         self.comebacks.clear();
+        self.appointments.clear();
     }
 
     /// Closes our side of the connections of users `from..to`; with `force`, both sides.

@@ -1,0 +1,172 @@
+//! What is to happen at moments inside the phases: storms and announcements. Moments are whole seconds after the first phase's
+//! beginning.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::limits::{ANNOUNCEMENT_TEXTS_MAX, STORM_WATCH_SECONDS_MAX};
+use crate::storm::Share;
+
+/// Users who lose their connections at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlannedStorm {
+    /// How many.
+    pub share: Share,
+    /// When.
+    pub at_second: u64,
+}
+
+/// Announcements to everybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlannedAnnouncements {
+    /// How many, at least 1.
+    pub count: u32,
+    /// When the first is posted.
+    pub at_second: u64,
+    /// From one to the next.
+    pub every: Duration,
+}
+
+impl FromStr for PlannedStorm {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (share, at) =
+            text.trim().split_once('@').ok_or_else(|| format!("`{text}` is not SHARE@T, as in 30%@20s"))?;
+        Ok(Self { share: share.parse()?, at_second: whole_seconds(at)? })
+    }
+}
+
+impl FromStr for PlannedAnnouncements {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is not N@T[/EVERY], as in 3@10s/1s");
+        let (count, rest) = text.trim().split_once('@').ok_or_else(wrong)?;
+        let (at, every) = rest.split_once('/').unwrap_or((rest, "1s"));
+        let count = count.parse().map_err(|_| wrong())?;
+        if count == 0 || count as usize > ANNOUNCEMENT_TEXTS_MAX {
+            return Err(format!("`{text}`: 1 to {ANNOUNCEMENT_TEXTS_MAX} announcements"));
+        }
+        let every = humantime::parse_duration(every).map_err(|_| wrong())?;
+        Ok(Self { count, at_second: whole_seconds(at)?, every })
+    }
+}
+
+fn whole_seconds(text: &str) -> Result<u64, String> {
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration.subsec_nanos() == 0 => Ok(duration.as_secs()),
+        _ => Err(format!("`{text}` is no moment in whole seconds, as 20s")),
+    }
+}
+
+/// Why events do not fit their run. One line each.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EventError {
+    /// Nothing runs at that moment.
+    #[error("--{option}: {at:?} is not inside the phases, which last {lasting:?}")]
+    Outside {
+        /// Without dashes.
+        option: &'static str,
+        /// Since the first phase's beginning.
+        at: Duration,
+        /// All phases together.
+        lasting: Duration,
+    },
+    /// The one before need not be over then.
+    #[error("--storm: the storms at {first} s and {second} s are nearer than --storm-deadline, which is {deadline} s")]
+    Overlap {
+        /// One storm.
+        first: u64,
+        /// The next.
+        second: u64,
+        /// For all to be back.
+        deadline: u64,
+    },
+    /// A deadline that machines would refuse.
+    #[error("--storm-deadline {0:?}: whole seconds, 1 to {STORM_WATCH_SECONDS_MAX}")]
+    Deadline(Duration),
+}
+
+/// Storms in the order of their moments, if they fit phases of so many seconds and each other.
+pub fn check_storms(
+    mut storms: Vec<PlannedStorm>,
+    deadline: Duration,
+    lasting: u64,
+) -> Result<Vec<PlannedStorm>, EventError> {
+    if deadline.subsec_nanos() != 0 || !(1..=u64::from(STORM_WATCH_SECONDS_MAX)).contains(&deadline.as_secs()) {
+        return Err(EventError::Deadline(deadline));
+    }
+    storms.sort_unstable_by_key(|storm| storm.at_second);
+    if let Some(late) = storms.last().filter(|last| last.at_second >= lasting) {
+        let (at, lasting) = (Duration::from_secs(late.at_second), Duration::from_secs(lasting));
+        return Err(EventError::Outside { option: "storm", at, lasting });
+    }
+    for pair in storms.windows(2) {
+        let (first, second, deadline) = (pair[0].at_second, pair[1].at_second, deadline.as_secs());
+        if second - first < deadline {
+            return Err(EventError::Overlap { first, second, deadline });
+        }
+    }
+    Ok(storms)
+}
+
+/// Whether all announcements are posted inside phases of so many seconds.
+pub fn check_announcements(planned: PlannedAnnouncements, lasting: u64) -> Result<(), EventError> {
+    let lasting = Duration::from_secs(lasting);
+    let after_first = planned.every.checked_mul(planned.count - 1).unwrap_or(Duration::MAX);
+    let at = Duration::from_secs(planned.at_second).saturating_add(after_first);
+    if at >= lasting {
+        return Err(EventError::Outside { option: "announce", at, lasting });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn storm(text: &str) -> PlannedStorm {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn events_are_read_or_refused() {
+        assert_eq!(storm("30%@20s"), PlannedStorm { share: "30%".parse().unwrap(), at_second: 20 });
+        assert_eq!(storm("0.5%@2m").at_second, 120);
+        for wrong in ["", "30%", "30%@", "30@20s", "30%@1500ms", "0%@1s", "30%@20"] {
+            assert!(wrong.parse::<PlannedStorm>().is_err(), "{wrong}");
+        }
+        let planned = |count, at_second, every| PlannedAnnouncements { count, at_second, every };
+        assert_eq!("3@10s/500ms".parse(), Ok(planned(3, 10, Duration::from_millis(500))));
+        assert_eq!("1@0s".parse(), Ok(planned(1, 0, Duration::from_secs(1))));
+        for wrong in ["", "3", "0@10s", "1001@10s", "3@10s/", "3@1500ms", "x@1s"] {
+            assert!(wrong.parse::<PlannedAnnouncements>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn storms_lie_inside_the_phases_and_apart() {
+        let check = |storms: &[&str], deadline| {
+            let storms = storms.iter().map(|text| storm(text)).collect();
+            check_storms(storms, Duration::from_secs(deadline), 40)
+        };
+        assert_eq!(check(&["5%@30s", "30%@20s"], 10).unwrap(), [storm("30%@20s"), storm("5%@30s")]);
+        assert_eq!(
+            check(&["5%@30s", "30%@20s"], 11).unwrap_err().to_string(),
+            "--storm: the storms at 20 s and 30 s are nearer than --storm-deadline, which is 11 s"
+        );
+        let outside = check(&["5%@40s"], 10).unwrap_err();
+        assert_eq!(outside.to_string(), "--storm: 40s is not inside the phases, which last 40s");
+        for wrong in [0, 601] {
+            assert!(check(&["5%@1s"], wrong).unwrap_err().to_string().contains("1 to 600"));
+        }
+    }
+
+    #[test]
+    fn the_last_announcement_is_posted_inside_the_phases() {
+        assert_eq!(check_announcements("3@10s/5s".parse().unwrap(), 21), Ok(()));
+        assert!(check_announcements("3@10s/5s".parse().unwrap(), 20).is_err());
+        assert!(check_announcements("1000@1s/3000000000s".parse().unwrap(), 20).is_err());
+    }
+}
