@@ -24,7 +24,14 @@ const EXIT_UNBALANCED: u8 = 3;
 /// Ended by a second signal, like a shell says of an interrupted program.
 const EXIT_INTERRUPTED: i32 = 130;
 
-/// Without a subcommand the monitor serves.
+/// Merges the per-second reports of servers and fleet machines, keeps the two books, records the run; or, as a subcommand, tells
+/// what a recorded run came to.
+///
+/// Each value can also be set in the environment; a flag wins. The family's secret comes from --secret-file, else from the
+/// file that HONGBAO_SECRET_FILE names, else from HONGBAO_SECRET itself.
+///
+/// Exit codes: 0 a run that was ended by SIGTERM or SIGINT, a report that was written; 1 a failure; 2 a bad setting, or nothing
+/// to report; 3 --expect-balanced, and the books do not agree.
 #[derive(Debug, Parser)]
 #[command(name = "hongbao-monitor", version, args_conflicts_with_subcommands = true)]
 struct CommandLine {
@@ -46,7 +53,9 @@ fn main() -> ExitCode {
         Ok(CommandLine { command: None, serve }) => serve,
         Err(error) if error.use_stderr() => {
             let text = error.to_string();
-            return failure(2, text.lines().next().unwrap_or_default().trim_start_matches("error: "));
+            // What is missing or contradicts is on lines of its own; usage and tips come after a blank one.
+            let lines: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+            return failure(2, lines.join(" ").trim_start_matches("error: "));
         }
         Err(help) => {
             say(&help.to_string());
@@ -69,8 +78,8 @@ fn main() -> ExitCode {
 
 fn report(arguments: &ReportArguments) -> ExitCode {
     match recap::write(arguments) {
-        Ok(out) => {
-            say(&format!("{}\n", out.join(recap::PAGE_FILE).display()));
+        Ok(told) => {
+            say(&format!("{told}\n"));
             ExitCode::SUCCESS
         }
         Err(error) => failure(2, &error.to_string()),

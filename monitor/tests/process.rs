@@ -85,6 +85,8 @@ fn bad_settings_are_one_line_and_code_2_and_touch_nothing() {
     refused(&with(&["--stragglers", "1h"]), &["--stragglers", "1h", "30s"]);
     refused(&with(&["--colour"]), &["--colour"]);
     refused(&with(&["--view", "table"]), &["terminal"]);
+    refused(&with(&["report"]), &["RECORDING"]);
+    refused(&with(&["--listen", "127.0.0.1:0", "report", "."]), &["report"]);
     let listen = Command::new(env!("CARGO_BIN_EXE_hongbao-monitor")).args(["--listen", "here"]).output().unwrap();
     refused(&listen, &["--listen", "here"]);
     refused(&command(directory.path()).env_remove("HONGBAO_SECRET").output().unwrap(), &["hongbao-server secret"]);
@@ -147,6 +149,11 @@ fn it_says_where_it_listens_and_ends_in_order_when_told() {
         for file in ["headline.csv", "seconds.csv", "latency.hlog", "host.csv", "run.json"] {
             assert!(record.join(file).is_file(), "{file}");
         }
+        // The host as it was before anybody reported.
+        let host = std::fs::read_to_string(record.join("host.csv")).unwrap();
+        let available = host.lines().next().unwrap().split(',').position(|column| column == "memory_available_bytes");
+        let bytes: u64 = host.lines().nth(1).unwrap().split(',').nth(available.unwrap()).unwrap().parse().unwrap();
+        assert!(bytes > 0);
     }
 }
 

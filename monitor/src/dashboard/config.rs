@@ -10,13 +10,7 @@ use super::view::ViewMode;
 
 const STRAGGLER_MAX: Duration = Duration::from_secs(30);
 
-/// Merges the per-second reports of servers and fleet machines, keeps the two books, records the run.
-///
-/// Each value can also be set in the environment; a flag wins. The family's secret comes from --secret-file, else from the
-/// file that HONGBAO_SECRET_FILE names, else from HONGBAO_SECRET itself.
-///
-/// Exit codes: 0 a run that was ended by SIGTERM or SIGINT; 1 a failure; 2 a bad setting; 3 --expect-balanced, and the books
-/// do not agree.
+/// Arguments of a monitor that serves; without a subcommand it does.
 #[derive(Debug, Parser)]
 #[command(name = "hongbao-monitor", version)]
 pub struct Arguments {

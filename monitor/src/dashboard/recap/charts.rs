@@ -4,6 +4,8 @@
 
 use std::ops::Range;
 
+use serde_json::Value;
+
 use super::figures::KINDS;
 use super::load::{CPU, LOGINS, RESIDENT, Recording};
 use super::words;
@@ -68,13 +70,24 @@ pub struct Panel {
     pub weight: u32,
 }
 
-/// A vertical line at a second of the run.
+/// Something at a second of the run.
 #[derive(Debug, Clone)]
 pub struct Mark {
     /// Since the run's start.
     pub second: u64,
-    /// Beside it; may be empty.
-    pub label: String,
+    /// What it is.
+    pub kind: MarkKind,
+}
+
+/// What a mark stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MarkKind {
+    /// A phase begins, or the last one ends: a line with this beside it.
+    Phase(String),
+    /// A phase ends and nothing follows at once: a line.
+    End,
+    /// A storm or an announcement: a small arrow. The phase says which, and a table says more.
+    Event,
 }
 
 /// A chart.
@@ -137,12 +150,20 @@ fn marks(recording: &Recording) -> Vec<Mark> {
     for phase in recording.phases() {
         // A pause between two phases is seen, too.
         if let Some(end) = end.filter(|&end| end != phase.from) {
-            marks.push(Mark { second: end, label: String::new() });
+            marks.push(Mark { second: end, kind: MarkKind::End });
         }
-        marks.push(Mark { second: phase.from, label: words::phase(&phase.name) });
+        marks.push(Mark { second: phase.from, kind: MarkKind::Phase(words::phase(&phase.name)) });
         end = Some(phase.from + phase.seconds);
     }
-    marks.extend(end.map(|second| Mark { second, label: "end".into() }));
+    marks.extend(end.map(|second| Mark { second, kind: MarkKind::Phase("end".into()) }));
+    let others = recording.summary.iter().flat_map(|summary| summary.others.values());
+    for event in others.filter_map(Value::as_array).flatten() {
+        // A storm says when it began, an announcement when it was posted.
+        let posted = event.get("posted_at_ms").and_then(Value::as_u64).map(|ms| ms / 1_000);
+        let second = event.get("at").and_then(Value::as_u64).or(posted);
+        marks.extend(second.map(|second| Mark { second, kind: MarkKind::Event }));
+    }
+    marks.sort_by_key(|mark| mark.second);
     let range = seconds(recording);
     marks.retain(|mark| range.contains(&mark.second));
     for mark in &mut marks {

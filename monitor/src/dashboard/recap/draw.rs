@@ -12,7 +12,7 @@ use plotters::element::{PathElement, Polygon, Rectangle, Text};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{Color, FontStyle, FontTransform, IntoFont, RGBColor, ShapeStyle, TextStyle, register_font};
 
-use super::charts::{Chart, Panel, Style, Tone};
+use super::charts::{Chart, MarkKind, Panel, Style, Tone};
 use super::words;
 
 /// Of a drawing, in pixels.
@@ -22,9 +22,9 @@ pub const HEIGHT: u32 = 500;
 /// A bitmap has so many pixels for one of these in both directions: it stays sharp on today's screens.
 const BITMAP_SCALE: u32 = 2;
 
-const LEFT: f64 = 96.0;
+const LEFT: f64 = 118.0;
 const RIGHT: f64 = 28.0;
-const TOP: f64 = 106.0;
+const TOP: f64 = 110.0;
 const BOTTOM: f64 = 62.0;
 const BETWEEN_PANELS: f64 = 26.0;
 
@@ -47,7 +47,7 @@ impl Tone {
     /// In light surroundings.
     pub const fn colour(self) -> RGBColor {
         match self {
-            Tone::Plan => RGBColor(0x8d, 0x99, 0xa4),
+            Tone::Plan => RGBColor(0xb4, 0xbe, 0xc7),
             Tone::Server => RGBColor(0x2b, 0x6c, 0xb0),
             Tone::Fleet => RGBColor(0xdd, 0x84, 0x2a),
             Tone::Kernel => RGBColor(0x3a, 0x96, 0x8c),
@@ -64,7 +64,7 @@ pub fn svg(chart: &Chart) -> Result<String, String> {
     let mut text = String::new();
     {
         let area = SVGBackend::with_string(&mut text, (WIDTH, HEIGHT)).into_drawing_area();
-        paint(&area, chart, 1.0)?;
+        paint(&area, chart, 1.0, false)?;
     }
     Ok(text)
 }
@@ -72,7 +72,7 @@ pub fn svg(chart: &Chart) -> Result<String, String> {
 /// The chart as a PNG file.
 pub fn png(chart: &Chart, path: &Path) -> Result<(), String> {
     let area = BitMapBackend::new(path, (WIDTH * BITMAP_SCALE, HEIGHT * BITMAP_SCALE)).into_drawing_area();
-    paint(&area, chart, f64::from(BITMAP_SCALE))
+    paint(&area, chart, f64::from(BITMAP_SCALE), true)
 }
 
 /// The font comes along: a fresh machine may have none.
@@ -91,6 +91,7 @@ fn fonts() {
 struct Canvas<'a, B: DrawingBackend> {
     area: &'a DrawingArea<B, Shift>,
     scale: f64,
+    bitmap: bool,
 }
 
 type Point = (f64, f64);
@@ -128,6 +129,10 @@ impl<B: DrawingBackend> Canvas<'_, B> {
     }
 
     fn text(&self, text: &str, at: Point, style: TextStyle<'static>, h_pos: HPos, v_pos: VPos) -> Result<(), String> {
+        // In bitmaps the middle of a text is that of its tallest letters with room for accents; in SVG it is that of an x.
+        let lower =
+            if self.bitmap && matches!(v_pos, VPos::Center) { style.font.get_size() * 0.12 / self.scale } else { 0.0 };
+        let at = (at.0, at.1 + lower);
         let style = style.pos(Pos::new(h_pos, v_pos));
         self.area.draw(&Text::new(text.to_owned(), self.pixel(at), style)).map_err(|error| error.to_string())
     }
@@ -138,11 +143,16 @@ impl<B: DrawingBackend> Canvas<'_, B> {
     }
 }
 
-fn paint<B: DrawingBackend>(area: &DrawingArea<B, Shift>, chart: &Chart, scale: f64) -> Result<(), String> {
+fn paint<B: DrawingBackend>(
+    area: &DrawingArea<B, Shift>,
+    chart: &Chart,
+    scale: f64,
+    bitmap: bool,
+) -> Result<(), String> {
     fonts();
-    let canvas = Canvas { area, scale };
+    let canvas = Canvas { area, scale, bitmap };
     area.fill(&BACKGROUND).map_err(|error| error.to_string())?;
-    canvas.text(chart.title, (LEFT, 16.0), canvas.style(TITLE, true, INK), HPos::Left, VPos::Top)?;
+    canvas.text(chart.title, (LEFT, 14.0), canvas.style(TITLE, true, INK), HPos::Left, VPos::Top)?;
     legend(&canvas, chart)?;
     let (right, bottom) = (f64::from(WIDTH) - RIGHT, f64::from(HEIGHT) - BOTTOM);
     let weights: u32 = chart.panels.iter().map(|panel| panel.weight).sum();
@@ -152,7 +162,7 @@ fn paint<B: DrawingBackend>(area: &DrawingArea<B, Shift>, chart: &Chart, scale: 
     let mut top = TOP;
     for panel in &chart.panels {
         let own = height * f64::from(panel.weight) / f64::from(weights);
-        paint_panel(&canvas, chart, panel, &across, top..top + own)?;
+        paint_panel(&canvas, panel, &across, top..top + own)?;
         top += own + BETWEEN_PANELS;
     }
     marks(&canvas, chart, &across)?;
@@ -226,10 +236,9 @@ fn vertical(panel: &Panel, rows: &Range<f64>) -> (Scale, Vec<f64>) {
     };
     // A stack that is a whole, as all processors are, ends where the whole does; ticks of the kernel's clock exceed it by little.
     let whole = panel.style == Style::Stacked && panel.at_least > 0.5 && most <= panel.at_least * 1.1;
-    let top = if whole { panel.at_least } else { (most * 1.06).max(panel.at_least) };
-    let step = nice_step(top, (rows.end - rows.start) / 60.0);
-    let end = if whole { top } else { (top / step).ceil() * step };
-    (Scale::linear(0.0..end, pixels), ticks(0.0, end, step).collect())
+    let top = if whole { panel.at_least } else { (most * 1.08).max(panel.at_least) };
+    let step = nice_step(top, (rows.end - rows.start) / 50.0);
+    (Scale::linear(0.0..top, pixels), ticks(0.0, top, step).collect())
 }
 
 fn tick_text(value: f64) -> String {
@@ -242,7 +251,6 @@ fn tick_text(value: f64) -> String {
 
 fn paint_panel<B: DrawingBackend>(
     canvas: &Canvas<'_, B>,
-    chart: &Chart,
     panel: &Panel,
     across: &Scale,
     rows: Range<f64>,
@@ -258,16 +266,17 @@ fn paint_panel<B: DrawingBackend>(
         Style::Stacked => areas(canvas, panel, across, &scale)?,
         Style::Lines | Style::Logarithmic => {
             for series in &panel.series {
-                let width = if series.tone == Tone::Plan { 5.0 } else { 2.0 };
+                let plan = series.tone == Tone::Plan;
                 for run in runs(&series.values) {
-                    let points = run.clone().filter_map(|index| Some((index, series.values[index]?)));
-                    let at = |(index, value)| (across.at(middle(index)), scale.at(value));
-                    let mut points: Vec<Point> = points.map(at).collect();
-                    if let [(_, y)] = points[..] {
-                        // A second between two gaps is as wide as it lasted.
-                        points = vec![(across.at(middle(run.start) - 0.5), y), (across.at(middle(run.start) + 0.5), y)];
-                    }
-                    canvas.line(points, series.tone.colour(), width)?;
+                    let values = run.clone().filter_map(|index| Some((index, series.values[index]?)));
+                    let points: Vec<Point> = if plan || run.len() == 1 {
+                        // What holds for a second holds for all of it.
+                        let edges = |(index, value)| [(middle(index) - 0.5, value), (middle(index) + 0.5, value)];
+                        values.flat_map(edges).map(|(x, value)| (across.at(x), scale.at(value))).collect()
+                    } else {
+                        values.map(|(index, value)| (across.at(middle(index)), scale.at(value))).collect()
+                    };
+                    canvas.line(points, series.tone.colour(), if plan { 6.0 } else { 2.0 })?;
                 }
             }
         }
@@ -283,8 +292,7 @@ fn paint_panel<B: DrawingBackend>(
         )?;
     }
     let turned = canvas.style(TICK, false, INK).transform(FontTransform::Rotate270);
-    let x = if chart.panels.len() > 1 { 8.0 } else { 12.0 };
-    canvas.text(&panel.axis, (x, f64::midpoint(rows.start, rows.end)), turned, HPos::Center, VPos::Top)
+    canvas.text(&panel.axis, (8.0, f64::midpoint(rows.start, rows.end)), turned, HPos::Center, VPos::Top)
 }
 
 /// A second's values stand in its middle.
@@ -356,7 +364,7 @@ fn legend<B: DrawingBackend>(canvas: &Canvas<'_, B>, chart: &Chart) -> Result<()
         return Ok(());
     }
     let style = canvas.style(LEGEND, false, INK);
-    let (mut x, y) = (LEFT, 58.0);
+    let (mut x, y) = (LEFT, 57.0);
     for series in chart.panels.iter().flat_map(|panel| &panel.series) {
         canvas.block((x, y - 6.0), (x + SWATCH, y + 6.0), series.tone.colour())?;
         canvas.text(&series.name, (x + SWATCH + 7.0, y), style.clone(), HPos::Left, VPos::Center)?;
@@ -365,23 +373,30 @@ fn legend<B: DrawingBackend>(canvas: &Canvas<'_, B>, chart: &Chart) -> Result<()
     Ok(())
 }
 
-/// Lines over all panels; a label that has no room beside the one before it is left out.
+/// Lines over all panels, arrows on top of them; a label that has no room beside the one before it is left out.
 fn marks<B: DrawingBackend>(canvas: &Canvas<'_, B>, chart: &Chart, across: &Scale) -> Result<(), String> {
     const DASH: f64 = 5.0;
+    const ARROW: f64 = 6.0;
     let style = canvas.style(TICK, false, MUTED);
     let bottom = f64::from(HEIGHT) - BOTTOM;
     let mut free_from = 0.0;
     for mark in &chart.marks {
         #[allow(clippy::cast_precision_loss, reason = "seconds of a run")]
         let x = across.at(mark.second as f64);
-        let mut y = TOP - 22.0;
+        if mark.kind == MarkKind::Event {
+            canvas
+                .fill([(x - ARROW, TOP - 1.4 * ARROW), (x + ARROW, TOP - 1.4 * ARROW), (x, TOP)], Tone::Red.colour())?;
+            continue;
+        }
+        let mut y = TOP - 28.0;
         while y < bottom {
             canvas.line([(x, y), (x, (y + DASH).min(bottom))], MARK, 1.0)?;
             y += 2.0 * DASH;
         }
-        let width = canvas.width(&mark.label, &style)?;
-        if !mark.label.is_empty() && x >= free_from && x + 5.0 + width <= f64::from(WIDTH) {
-            canvas.text(&mark.label, (x + 5.0, TOP - 14.0), style.clone(), HPos::Left, VPos::Center)?;
+        let MarkKind::Phase(label) = &mark.kind else { continue };
+        let width = canvas.width(label, &style)?;
+        if x >= free_from && x + 5.0 + width <= f64::from(WIDTH) {
+            canvas.text(label, (x + 5.0, TOP - 19.0), style.clone(), HPos::Left, VPos::Center)?;
             free_from = x + width + 12.0;
         }
     }
@@ -418,7 +433,7 @@ mod tests {
         };
         let series = values.iter().enumerate().map(series).collect();
         let panel = Panel { axis: "things".into(), style, series, at_least: 0.1, weight: 1 };
-        let marks = vec![Mark { second: 1, label: "<script>".into() }];
+        let marks = vec![Mark { second: 1, kind: MarkKind::Phase("<script>".into()) }];
         Chart { file: "test", title: "A title", panels: vec![panel], marks, seconds: 6 }
     }
 

@@ -104,6 +104,8 @@ pub struct PhaseFigures {
     /// As the fleet judged it.
     pub tolerance: Option<String>,
     pub seconds_within_tolerance: u64,
+    /// Seconds in which users were cut and not all back; they count as kept or missed nowhere.
+    pub storm_seconds: u64,
     /// Seconds in which both what was sent and what was answered were this near to the plan, by percent.
     pub seconds_within_percent: BTreeMap<u64, u64>,
     pub planned: u64,
@@ -115,6 +117,7 @@ pub struct PhaseFigures {
     pub max_ms: Option<f64>,
     pub send_lag_p50_ms: Option<f64>,
     pub send_lag_p99_ms: Option<f64>,
+    pub send_lag_p999_ms: Option<f64>,
     pub send_lag_max_ms: Option<f64>,
     pub server_cpu_us_per_request: Option<f64>,
     pub fleet_cpu_us_per_request: Option<f64>,
@@ -277,7 +280,7 @@ fn phase_figures(phase: &Phase, start: u64) -> PhaseFigures {
     // The fleet's rule: the part rounded up, and 1 at least.
     let within = |percent: u64| {
         let allowed = (phase.qps_target * percent).div_ceil(100).max(1);
-        phase.per_second.iter().filter(|second| deviation(second) <= allowed).count() as u64
+        phase.per_second.iter().filter(|second| !second.storm && deviation(second) <= allowed).count() as u64
     };
     PhaseFigures {
         name: phase.name.clone(),
@@ -287,6 +290,7 @@ fn phase_figures(phase: &Phase, start: u64) -> PhaseFigures {
         qps_planned: phase.qps_target,
         tolerance: phase.tolerance.clone(),
         seconds_within_tolerance: phase.seconds_within_tolerance,
+        storm_seconds: phase.storm_seconds,
         seconds_within_percent: DEVIATIONS.map(|percent| (percent, within(percent))).into(),
         planned: phase.planned,
         sent: phase.sent,
@@ -297,6 +301,7 @@ fn phase_figures(phase: &Phase, start: u64) -> PhaseFigures {
         max_ms: phase.max_ms,
         send_lag_p50_ms: phase.send_lag_p50_ms,
         send_lag_p99_ms: phase.send_lag_p99_ms,
+        send_lag_p999_ms: phase.send_lag_p999_ms,
         send_lag_max_ms: phase.send_lag_max_ms,
         server_cpu_us_per_request: phase.server_cpu_us_per_request,
         fleet_cpu_us_per_request: phase.fleet_cpu_us_per_request,

@@ -102,6 +102,7 @@ pub struct Phase {
     pub seconds: u64,
     pub tolerance: Option<String>,
     pub seconds_within_tolerance: u64,
+    pub storm_seconds: u64,
     pub planned: u64,
     pub sent: u64,
     pub answered: u64,
@@ -111,6 +112,7 @@ pub struct Phase {
     pub max_ms: Option<f64>,
     pub send_lag_p50_ms: Option<f64>,
     pub send_lag_p99_ms: Option<f64>,
+    pub send_lag_p999_ms: Option<f64>,
     pub send_lag_max_ms: Option<f64>,
     pub server_cpu_us_per_request: Option<f64>,
     pub fleet_cpu_us_per_request: Option<f64>,
@@ -125,6 +127,8 @@ pub struct PhaseSecond {
     pub second: u64,
     pub sent: u64,
     pub answered: u64,
+    /// Users were cut and not all back: no plan can be kept.
+    pub storm: bool,
 }
 
 /// Both sides' books at the end, by the server's campaign and the machines' journals.

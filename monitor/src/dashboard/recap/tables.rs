@@ -27,11 +27,13 @@ impl Table {
 
 /// The headline in a sentence.
 pub fn verdict(figures: &Figures) -> String {
+    let machines = match figures.run.machines {
+        Some(1) => "1 machine".to_owned(),
+        machines => format!("{} machines", count(machines.unwrap_or(0))),
+    };
     let books =
         if figures.verdict.books_balanced { "both books agree to the fen" } else { "the two books DO NOT agree" };
-    let users = figures.run.users.map_or_else(String::new, |users| {
-        format!("{} users on {} machines: ", count(users), figures.run.machines.unwrap_or(0))
-    });
+    let users = figures.run.users.map_or_else(String::new, |users| format!("{} users on {}: ", count(users), machines));
     match figures.verdict.passed {
         Some(true) => format!(
             "Passed. {users}everyone connected, every second was kept, every request was answered once, {books}."
@@ -65,7 +67,6 @@ fn phases(all: &Figures) -> Table {
             "phase",
             "planned/s",
             "seconds",
-            "planned",
             "sent",
             "answered",
             "p50",
@@ -87,7 +88,6 @@ fn phases(all: &Figures) -> Table {
             name,
             count(one.qps_planned),
             count(one.seconds),
-            count(one.planned),
             count(one.sent),
             count(one.answered),
             ms(one.p50_ms),
@@ -107,8 +107,9 @@ fn phases(all: &Figures) -> Table {
 fn seconds_kept(all: &Figures) -> Table {
     let mut table = Table::new(
         "Seconds kept",
-        "A second is kept if both the requests sent in it and the answers that came in it are so near to the plan.",
-        &["phase", "seconds", "±1%", "±2%", "±3%", "judged by", "kept"],
+        "A second is kept if both the requests sent in it and the answers that came in it are so near to the plan. Seconds in which \
+         users were cut and not all back are left out.",
+        &["phase", "seconds", "in a storm", "±1%", "±2%", "±3%", "judged by", "kept"],
     );
     for one in &all.phases {
         let within = |percent: &u64| count(one.seconds_within_percent.get(percent).copied().unwrap_or(0));
@@ -121,6 +122,7 @@ fn seconds_kept(all: &Figures) -> Table {
         table.rows.push(vec![
             phase(&one.name),
             count(one.seconds),
+            count(one.storm_seconds),
             near,
             nearer,
             far,
@@ -149,7 +151,7 @@ fn memory(all: &Figures) -> Table {
         &format!(
             "In second {at} of the run. Server and fleet: resident memory, and by the user what users added to it. Whole machine: what was \
              available before the first process of the run, less what was available then; the kernel's part is what is resident in \
-             neither process. Both ends of every connection are on this machine if server and fleet are.",
+             neither process, other programs' changes included. Both ends of every connection are on this machine if server and fleet are.",
         ),
         &["part", "in all", "by the user"],
     );
@@ -168,11 +170,27 @@ fn memory(all: &Figures) -> Table {
         ("available, the least of any second", memory.available_least_bytes, None),
     ];
     for (part, all, each) in rows.into_iter().filter(|(_, all, each)| all.is_some() || each.is_some()) {
-        #[allow(clippy::cast_precision_loss, reason = "for people")]
-        let all = or_dash(all, |all| bytes(all as f64));
-        table.rows.push(vec![part.into(), all, or_dash(each, |each| format!("{} B", count(each)))]);
+        table.rows.push(vec![part.into(), or_dash(all, size), or_dash(each, |each| format!("{} B", count(each)))]);
     }
     table
+}
+
+/// Where the memory of idle users is, in a line; none if nobody measured it.
+pub fn memory_line(all: &Figures) -> Option<String> {
+    let memory = &all.memory;
+    let part = |name: &str, bytes: Option<u64>| Some(format!("{name} {}", size(bytes?)));
+    let parts =
+        [part("server", memory.server_bytes), part("fleet", memory.fleet_bytes), part("kernel", memory.kernel_bytes)];
+    let parts = parts.into_iter().flatten().collect::<Vec<_>>().join(", ");
+    let whole = memory.host_bytes.zip(memory.host_bytes_per_user).map_or_else(String::new, |(whole, each)| {
+        format!("whole machine {}, {} B a user, both ends: ", size(whole), count(each))
+    });
+    Some(format!("memory with {} idle users: {whole}{parts}", count(memory.users?)))
+}
+
+#[allow(clippy::cast_precision_loss, reason = "for people")]
+fn size(all: u64) -> String {
+    bytes(all as f64)
 }
 
 fn processor(all: &Figures) -> Table {
@@ -287,8 +305,7 @@ fn host(all: &Figures) -> Table {
         |name: &str, value: Option<String>| table.rows.extend(value.map(|value| vec![name.to_owned(), value]));
     row("processor", all.host.cpu_model.clone());
     row("processors", all.host.cpus.map(count));
-    #[allow(clippy::cast_precision_loss, reason = "for people")]
-    row("memory", all.host.memory_bytes.map(|all| bytes(all as f64)));
+    row("memory", all.host.memory_bytes.map(size));
     row("kernel", all.host.kernel.clone());
     row("started", Some(all.run.started_at.clone()));
     row(
@@ -300,16 +317,19 @@ fn host(all: &Figures) -> Table {
     table
 }
 
+/// A table of more columns than this is laid on its side.
+const COLUMNS_MAX: usize = 8;
+
 /// Whatever else the fleet tells: an object or a list of objects becomes a table, lists within it tables of their own.
 fn others(all: &Figures) -> Vec<Table> {
     let mut tables = Vec::new();
     for (name, value) in &all.others {
-        generic(&capital(&plain(name)), value, &mut tables);
+        generic(&capital(&plain(name)), value, all.run.start, &mut tables);
     }
     tables
 }
 
-fn generic(title: &str, value: &Value, tables: &mut Vec<Table>) {
+fn generic(title: &str, value: &Value, start: u64, tables: &mut Vec<Table>) {
     let rows: Vec<&Map<String, Value>> = match value {
         Value::Object(one) => vec![one],
         Value::Array(many) => many.iter().filter_map(Value::as_object).collect(),
@@ -332,20 +352,26 @@ fn generic(title: &str, value: &Value, tables: &mut Vec<Table>) {
         }
     }
     let cell = |row: &[(String, &Value)], name: &str| {
-        row.iter().find(|(own, _)| own == name).map_or_else(|| "–".to_owned(), |(_, value)| scalar(value))
+        row.iter().find(|(own, _)| own == name).map_or_else(|| "–".to_owned(), |(_, value)| moment(name, value, start))
     };
     if !names.is_empty() {
-        tables.push(Table {
-            title: title.to_owned(),
-            note: String::new(),
-            head: names.iter().map(|name| plain(name)).collect(),
-            rows: rows.iter().map(|row| names.iter().map(|name| cell(row, name)).collect()).collect(),
-        });
+        let mut table = Table { title: title.to_owned(), ..Table::default() };
+        if names.len() > COLUMNS_MAX && rows.len() <= COLUMNS_MAX {
+            table.head.push("what".into());
+            table.head.extend((1..=rows.len()).map(|number| format!("number {number}")));
+            let line =
+                |name: &&str| std::iter::once(plain(name)).chain(rows.iter().map(|row| cell(row, name))).collect();
+            table.rows = names.iter().map(line).collect();
+        } else {
+            table.head = names.iter().map(|name| plain(name)).collect();
+            table.rows = rows.iter().map(|row| names.iter().map(|name| cell(row, name)).collect()).collect();
+        }
+        tables.push(table);
     }
     for (number, row) in rows.iter().enumerate() {
         for (name, list) in row.iter().filter(|(_, value)| is_list(value)) {
             let which = if rows.len() > 1 { format!(" {}", number + 1) } else { String::new() };
-            generic(&format!("{title}{which}: {}", plain(name)), list, tables);
+            generic(&format!("{title}{which}: {}", plain(name)), list, start, tables);
         }
     }
 }
@@ -365,6 +391,20 @@ fn flat<'a>(prefix: &str, object: &'a Map<String, Value>) -> Vec<(String, &'a Va
 
 fn is_list(value: &Value) -> bool {
     value.as_array().is_some_and(|list| list.iter().any(Value::is_object))
+}
+
+/// Unix times as seconds of the run, where a name says that it is one.
+fn moment(name: &str, value: &Value, start: u64) -> String {
+    let last = name.rsplit(' ').next().unwrap_or(name);
+    let unix = match (last, value.as_u64()) {
+        ("at", Some(second)) => Some(second),
+        (name, Some(ms)) if name.ends_with("_at_ms") => Some(ms / 1_000),
+        _ => None,
+    };
+    match unix.and_then(|unix| unix.checked_sub(start)) {
+        Some(second) => format!("second {}", count(second)),
+        None => scalar(value),
+    }
 }
 
 fn scalar(value: &Value) -> String {
@@ -391,17 +431,17 @@ mod tests {
     #[test]
     fn whatever_a_newer_fleet_tells_becomes_tables() {
         let mut tables = Vec::new();
-        let storms = json!([{"cut": 3000, "back": {"last_ms": 1234.5}, "all": true, "others": [{"second": 0, "p99_ms": 1.25}]}, {"cut": 7}]);
-        generic("Storms", &storms, &mut tables);
+        let storms = json!([{"cut": 3000, "back": {"last_ms": 1235.4}, "at": 1007, "all": true, "others": [{"second": 0, "p99_ms": 1.25}]}, {"cut": 7}]);
+        generic("Storms", &storms, 1_000, &mut tables);
         assert_eq!(tables.len(), 2);
-        assert_eq!(tables[0].head, ["all", "back last ms", "cut"]);
-        assert_eq!(tables[0].rows, [["yes", "1,235", "3,000"], ["–", "–", "7"]]);
+        assert_eq!(tables[0].head, ["all", "at", "back last ms", "cut"]);
+        assert_eq!(tables[0].rows, [["yes", "second 7", "1,235", "3,000"], ["–", "–", "–", "7"]]);
         assert_eq!(
             (tables[1].title.as_str(), &tables[1].rows[0]),
             ("Storms 1: others", &vec!["1.25".to_owned(), "0".to_owned()])
         );
-        generic("Nothing", &json!([]), &mut tables);
-        generic("Nothing", &Value::Null, &mut tables);
+        generic("Nothing", &json!([]), 0, &mut tables);
+        generic("Nothing", &Value::Null, 0, &mut tables);
         assert_eq!(tables.len(), 2);
     }
 }

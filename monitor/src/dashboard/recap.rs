@@ -44,8 +44,9 @@ pub struct ReportArguments {
     out: Option<PathBuf>,
 }
 
-/// Writes the report and returns its directory. What was there of an older report is replaced.
-pub fn write(arguments: &ReportArguments) -> Result<PathBuf, RecapError> {
+/// Writes the report and returns what to tell whoever asked for it: the verdict, the memory, and where the report is. What was
+/// there of an older report is replaced.
+pub fn write(arguments: &ReportArguments) -> Result<String, RecapError> {
     let recording = Recording::load(&arguments.recording, arguments.summary.as_deref())?;
     let out = arguments.out.clone().unwrap_or_else(|| arguments.recording.join("report"));
     fs::create_dir_all(&out).map_err(|error| unwritable(&out, &error))?;
@@ -65,8 +66,12 @@ pub fn write(arguments: &ReportArguments) -> Result<PathBuf, RecapError> {
         draw::png(&chart, &file).map_err(|problem| unwritable(&file, &problem))?;
         drawn.push((chart, svg));
     }
-    put(&out.join(PAGE_FILE), page::render(&figures, &tables, &drawn).as_bytes())?;
-    Ok(out)
+    let page = out.join(PAGE_FILE);
+    put(&page, page::render(&figures, &tables, &drawn).as_bytes())?;
+    let mut lines = vec![tables::verdict(&figures)];
+    lines.extend(tables::memory_line(&figures));
+    lines.push(format!("report: {}", page.display()));
+    Ok(lines.join("\n"))
 }
 
 fn put(path: &Path, bytes: &[u8]) -> Result<(), RecapError> {
