@@ -163,7 +163,8 @@ async fn conduct(plan: &Plan, clock: &Clock, ntp: &str, children: &mut Children)
     if let Some(Err(error)) = stopped {
         evidence.troubles.push(format!("admin: {error}"));
     }
-    await_answers(plan, storms_over_by(plan, clock, first), children, &mut progress).await?;
+    let deliveries = posted.len() as u64 * u64::from(plan.users);
+    await_answers(plan, storms_over_by(plan, clock, first), deliveries, children, &mut progress).await?;
     progress.end();
     let broadcasts = announcements::broadcasts(&posted, admin.as_ref()).await;
     let books: Option<Campaign> = match (&admin, campaign) {
@@ -320,19 +321,25 @@ fn storms_over_by(plan: &Plan, clock: &Clock, first: u64) -> Instant {
     last.map_or_else(Instant::now, |second| clock.instant(second * SECOND))
 }
 
-/// Waits until no machine awaits an answer or a user whom a storm has cut, or none can come any more.
+/// Waits until no machine awaits an answer or a user whom a storm has cut, and all `deliveries` of announcements were made; or
+/// none of that can come any more.
 async fn await_answers(
     plan: &Plan,
     storms_over_by: Instant,
+    deliveries: u64,
     children: &mut Children,
     progress: &mut Progress,
 ) -> Result<(), FleetError> {
-    let deadline = storms_over_by.max(Instant::now()) + plan.answer_timeout + STOP_PATIENCE;
+    let begun = Instant::now();
+    let deadline = storms_over_by.max(begun) + plan.answer_timeout + STOP_PATIENCE;
     loop {
         let statuses = children.statuses().await?;
         let open: u64 = statuses.iter().map(|status| status.outstanding + status.acknowledges_outstanding).sum();
         let stormy = statuses.iter().flat_map(|status| &status.storms).any(|storm| !storm.over);
-        let waiting = open > 0 || (stormy && Instant::now() <= storms_over_by);
+        // Who reconnected may never hear one, so these are not waited for longer than an answer.
+        let heard: u64 = statuses.iter().map(|status| status.totals.announcements).sum();
+        let unheard = heard < deliveries && begun.elapsed() < plan.answer_timeout;
+        let waiting = open > 0 || unheard || (stormy && Instant::now() <= storms_over_by);
         if !waiting || Instant::now() > deadline {
             return Ok(());
         }

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod arguments;
 pub mod backoff;
 pub mod check;
 pub mod clock;

@@ -7,10 +7,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
-use hongbao_monitor::credentials::{self, CredentialError};
 use hongbao_proto::token::Secret;
 
-use crate::descriptors;
+use crate::arguments::{self, ArgumentError};
 use crate::fleet::events::{self, EventError};
 use crate::limits::ANNOUNCE_SECONDS;
 use crate::machine::config::UserRange;
@@ -216,41 +215,12 @@ pub enum PlanError {
         /// Users.
         users: u32,
     },
-    /// Machines with more connections than descriptors.
-    #[error(
-        "{users} users on {machines} machine(s) are {each} connections in one process, which may hold {available}: use at least {needed} machines"
-    )]
-    Descriptors {
-        /// Users.
-        users: u32,
-        /// Machines.
-        machines: u32,
-        /// Users of the largest machine.
-        each: u32,
-        /// Descriptors left for connections.
-        available: u64,
-        /// Machines that would do.
-        needed: u64,
-    },
-    /// The descriptor limit cannot be read or raised.
-    #[error("descriptor limit: {0}")]
-    DescriptorLimit(#[from] nix::Error),
-    /// A value outside its range.
-    #[error("--{option} {value}: {reason}")]
-    Range {
-        /// Without dashes.
-        option: &'static str,
-        /// As given.
-        value: String,
-        /// What it should be.
-        reason: &'static str,
-    },
+    /// What a machine refuses as well.
+    #[error(transparent)]
+    Argument(#[from] ArgumentError),
     /// Events outside the phases, or too near each other.
     #[error(transparent)]
     Event(#[from] EventError),
-    /// No secret.
-    #[error(transparent)]
-    Secret(#[from] CredentialError),
 }
 
 /// Everything a fleet needs, checked.
@@ -319,32 +289,23 @@ impl TryFrom<FleetArgs> for Plan {
         if machines == 0 || machines > users {
             return Err(PlanError::TooManyMachines { machines, users });
         }
-        let (each, available) = (users.div_ceil(machines), descriptors::for_connections()?);
-        if u64::from(each) > available {
-            let needed = u64::from(users).div_ceil(available.max(1));
-            return Err(PlanError::Descriptors { users, machines, each, available, needed });
-        }
+        arguments::check_descriptors(users, machines)?;
+        arguments::check_waits(args.pace, args.answer_timeout)?;
         if args.connect_rate < machines {
-            let value = args.connect_rate.to_string();
-            return Err(PlanError::Range { option: "connect-rate", value, reason: "at least one for each machine" });
-        }
-        if args.answer_timeout.is_zero() {
-            return Err(PlanError::Range { option: "answer-timeout", value: "0s".into(), reason: "more than nothing" });
+            return Err(arguments::range("connect-rate", args.connect_rate, "at least one for each machine").into());
         }
         if args.warm_up.subsec_nanos() != 0 {
-            let value = humantime::format_duration(args.warm_up).to_string();
-            return Err(PlanError::Range { option: "warm-up", value, reason: "whole seconds" });
+            return Err(arguments::range("warm-up", humantime::format_duration(args.warm_up), "whole seconds").into());
         }
         if let Some(admin) = &args.admin
             && !admin.starts_with("http://")
         {
-            return Err(PlanError::Range { option: "admin", value: admin.clone(), reason: "http://HOST:PORT" });
+            return Err(arguments::range("admin", admin, "http://HOST:PORT").into());
         }
         if let Some(summary) = &args.summary
             && !summary.parent().is_some_and(|parent| parent.as_os_str().is_empty() || parent.is_dir())
         {
-            let value = summary.display().to_string();
-            return Err(PlanError::Range { option: "summary", value, reason: "its directory must exist" });
+            return Err(arguments::range("summary", summary.display(), "its directory must exist").into());
         }
         let warm_up = args.phases.first().filter(|_| !args.warm_up.is_zero()).map(|first| Phase {
             name: "warm-up".to_owned(),
@@ -382,7 +343,7 @@ impl TryFrom<FleetArgs> for Plan {
             ntp: args.ntp,
             clock_budget: args.clock_budget,
             answer_timeout: args.answer_timeout,
-            secret: credentials::load_secret(args.secret_file.as_deref())?,
+            secret: arguments::secret(args.secret_file.as_deref())?,
             secret_file: args.secret_file,
         })
     }

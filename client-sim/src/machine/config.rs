@@ -6,10 +6,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
-use hongbao_monitor::credentials::{self, CredentialError};
 use hongbao_proto::token::Secret;
 
-use crate::descriptors;
+use crate::arguments::{self, ArgumentError};
 use crate::ids::{EpochError, RunTag};
 use crate::source::{SourcePolicy, Sources, TooFew};
 
@@ -123,35 +122,12 @@ pub enum ConfigError {
         /// Users of the fleet.
         total: u32,
     },
-    /// More connections than descriptors.
-    #[error(
-        "{users} users need more descriptors than the {available} of this process: use more machines, or raise RLIMIT_NOFILE"
-    )]
-    Descriptors {
-        /// Users of this machine.
-        users: u32,
-        /// Descriptors left for connections.
-        available: u64,
-    },
-    /// The descriptor limit cannot be read or raised.
-    #[error("descriptor limit: {0}")]
-    DescriptorLimit(#[from] nix::Error),
-    /// A value outside its range.
-    #[error("--{option} {value}: {reason}")]
-    Range {
-        /// Without dashes.
-        option: &'static str,
-        /// As given.
-        value: String,
-        /// What it should be.
-        reason: &'static str,
-    },
+    /// What a fleet refuses as well.
+    #[error(transparent)]
+    Argument(#[from] ArgumentError),
     /// The epoch cannot be part of request ids.
     #[error("--epoch: {0}")]
     Epoch(#[from] EpochError),
-    /// No secret.
-    #[error(transparent)]
-    Secret(#[from] CredentialError),
     /// Too few source addresses.
     #[error(transparent)]
     Sources(#[from] TooFew),
@@ -203,21 +179,13 @@ impl TryFrom<MachineArgs> for MachineConfig {
             return Err(ConfigError::BeyondTotal { first, last, total: args.total });
         }
         let users = last - first + 1;
-        let available = descriptors::for_connections()?;
-        if u64::from(users) > available {
-            return Err(ConfigError::Descriptors { users, available });
-        }
+        arguments::check_descriptors(users, 1)?;
+        arguments::check_waits(args.pace, args.answer_timeout)?;
         if args.connect_rate == 0 {
-            return Err(range("connect-rate", "0", "at least 1"));
-        }
-        if args.pace > Duration::from_secs(1) {
-            return Err(range("pace", &humantime::format_duration(args.pace).to_string(), "at most 1s"));
+            return Err(arguments::range("connect-rate", 0, "at least 1").into());
         }
         if args.token_ttl < Duration::from_secs(1) {
-            return Err(range("token-ttl", &humantime::format_duration(args.token_ttl).to_string(), "at least 1s"));
-        }
-        if args.answer_timeout.is_zero() {
-            return Err(range("answer-timeout", "0s", "more than nothing"));
+            return Err(arguments::range("token-ttl", humantime::format_duration(args.token_ttl), "at least 1s").into());
         }
         if let Some(epoch) = args.epoch {
             RunTag::new(epoch)?;
@@ -230,7 +198,7 @@ impl TryFrom<MachineArgs> for MachineConfig {
             server: args.server,
             ntp: args.ntp,
             name: args.name,
-            secret: credentials::load_secret(args.secret_file.as_deref())?,
+            secret: arguments::secret(args.secret_file.as_deref())?,
             monitor: args.monitor,
             http: args.http,
             journal: args.journal,
@@ -244,10 +212,6 @@ impl TryFrom<MachineArgs> for MachineConfig {
             answer_timeout: args.answer_timeout,
         })
     }
-}
-
-fn range(option: &'static str, value: &str, reason: &'static str) -> ConfigError {
-    ConfigError::Range { option, value: value.to_owned(), reason }
 }
 
 #[cfg(test)]
