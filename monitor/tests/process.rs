@@ -85,8 +85,9 @@ fn bad_settings_are_one_line_and_code_2_and_touch_nothing() {
     refused(&with(&["--stragglers", "1h"]), &["--stragglers", "1h", "30s"]);
     refused(&with(&["--colour"]), &["--colour"]);
     refused(&with(&["--view", "table"]), &["terminal"]);
-    refused(&with(&["report"]), &["RECORDING"]);
-    refused(&with(&["--listen", "127.0.0.1:0", "report", "."]), &["report"]);
+    refused(&with(&["report", "."]), &["report", "--listen"]);
+    let report = Command::new(env!("CARGO_BIN_EXE_hongbao-monitor")).arg("report").output().unwrap();
+    refused(&report, &["RECORDING"]);
     let listen = Command::new(env!("CARGO_BIN_EXE_hongbao-monitor")).args(["--listen", "here"]).output().unwrap();
     refused(&listen, &["--listen", "here"]);
     refused(&command(directory.path()).env_remove("HONGBAO_SECRET").output().unwrap(), &["hongbao-server secret"]);

@@ -323,9 +323,15 @@ const COLUMNS_MAX: usize = 8;
 /// Whatever else the fleet tells: an object or a list of objects becomes a table, lists within it tables of their own.
 fn others(all: &Figures) -> Vec<Table> {
     let mut tables = Vec::new();
+    let mut singles = Table::new("Further figures", "", &["what", "value"]);
     for (name, value) in &all.others {
-        generic(&capital(&plain(name)), value, all.run.start, &mut tables);
+        match value {
+            Value::Object(_) | Value::Array(_) => generic(&capital(&plain(name)), value, all.run.start, &mut tables),
+            Value::Null => {}
+            single => singles.rows.push(vec![plain(name), scalar(single)]),
+        }
     }
+    tables.push(singles);
     tables
 }
 
@@ -333,16 +339,7 @@ fn generic(title: &str, value: &Value, start: u64, tables: &mut Vec<Table>) {
     let rows: Vec<&Map<String, Value>> = match value {
         Value::Object(one) => vec![one],
         Value::Array(many) => many.iter().filter_map(Value::as_object).collect(),
-        Value::Null => return,
-        single => {
-            tables.push(Table {
-                title: title.into(),
-                head: vec!["value".into()],
-                rows: vec![vec![scalar(single)]],
-                ..Table::default()
-            });
-            return;
-        }
+        _ => return,
     };
     let rows: Vec<Vec<(String, &Value)>> = rows.into_iter().map(|row| flat("", row)).collect();
     let mut names: Vec<&str> = Vec::new();
@@ -360,10 +357,10 @@ fn generic(title: &str, value: &Value, start: u64, tables: &mut Vec<Table>) {
             table.head.push("what".into());
             table.head.extend((1..=rows.len()).map(|number| format!("number {number}")));
             let line =
-                |name: &&str| std::iter::once(plain(name)).chain(rows.iter().map(|row| cell(row, name))).collect();
+                |name: &&str| std::iter::once(heading(name)).chain(rows.iter().map(|row| cell(row, name))).collect();
             table.rows = names.iter().map(line).collect();
         } else {
-            table.head = names.iter().map(|name| plain(name)).collect();
+            table.head = names.iter().map(|name| heading(name)).collect();
             table.rows = rows.iter().map(|row| names.iter().map(|name| cell(row, name)).collect()).collect();
         }
         tables.push(table);
@@ -391,6 +388,11 @@ fn flat<'a>(prefix: &str, object: &'a Map<String, Value>) -> Vec<(String, &'a Va
 
 fn is_list(value: &Value) -> bool {
     value.as_array().is_some_and(|list| list.iter().any(Value::is_object))
+}
+
+/// A moment is told in seconds, whatever it was counted in.
+fn heading(name: &str) -> String {
+    plain(name.strip_suffix("_at_ms").map_or(name, |stem| &name[..stem.len() + "_at".len()]))
 }
 
 /// Unix times as seconds of the run, where a name says that it is one.
