@@ -176,6 +176,28 @@ fn charts_show_what_was_recorded() {
 }
 
 #[test]
+fn a_second_that_is_missing_or_not_whole_is_a_gap() {
+    let directory = tempfile::tempdir().unwrap();
+    copy(directory.path());
+    let headline = directory.path().join("headline.csv");
+    let text = fs::read_to_string(&headline).unwrap();
+    let mut rows: Vec<String> = text.lines().map(str::to_owned).collect();
+    rows[20] = rows[20].replace(",true,", ",false,");
+    rows.remove(10);
+    fs::write(&headline, rows.join("\n") + "\n").unwrap();
+    assert!(report(&[directory.path()]).status.success());
+    let lines = |folder: &Path, chart: &str| {
+        let svg = fs::read_to_string(folder.join(format!("{chart}.svg"))).unwrap();
+        svg.lines().filter(|line| line.starts_with("<polyline ") && line.contains("#DD842A")).count()
+    };
+    let (_whole, whole, _) = written();
+    let torn = directory.path().join("report");
+    assert_eq!((lines(&whole, "1-sent"), lines(&torn, "1-sent")), (1, 3));
+    assert_eq!((lines(&whole, "6-latency"), lines(&torn, "6-latency")), (1, 3));
+    assert_eq!(json(&torn.join("report.json"))["run"]["seconds_complete"], rows.len() - 2);
+}
+
+#[test]
 fn a_recording_without_host_and_fleet_is_told_as_far_as_it_goes() {
     let directory = tempfile::tempdir().unwrap();
     copy(directory.path());

@@ -332,10 +332,11 @@ fn memory(recording: &Recording) -> Memory {
     let idle = recording.host.get(&second);
     let available = |row: Option<&HostSecond>| row.and_then(|row| row.memory_available_bytes);
     let (available_before_bytes, available_idle_bytes) = (available(before), available(idle));
-    let host_bytes = available_before_bytes.zip(available_idle_bytes).map(|(before, idle)| before.saturating_sub(idle));
+    // Other programs that ended meanwhile have given memory back; where that is more than the run took, nothing is known of it.
+    let less = |all: Option<u64>, part: Option<u64>| all.zip(part).and_then(|(all, part)| all.checked_sub(part));
+    let host_bytes = less(available_before_bytes, available_idle_bytes).filter(|&bytes| bytes > 0);
     let (server_bytes, fleet_bytes) = (resident(Role::Server), resident(Role::Machine));
-    let kernel_bytes =
-        host_bytes.map(|all| all.saturating_sub(server_bytes.unwrap_or(0)).saturating_sub(fleet_bytes.unwrap_or(0)));
+    let kernel_bytes = less(less(host_bytes, server_bytes), fleet_bytes);
     let each = |bytes: Option<u64>| bytes.zip(users).and_then(|(bytes, users)| bytes.checked_div(users));
     let slab = |row: Option<&HostSecond>| row.and_then(|row| row.slab_bytes);
     Memory {
@@ -349,7 +350,7 @@ fn memory(recording: &Recording) -> Memory {
         host_bytes_per_user: each(host_bytes),
         kernel_bytes,
         kernel_bytes_per_user: each(kernel_bytes),
-        slab_bytes: slab(idle).zip(slab(before)).map(|(idle, before)| idle.saturating_sub(before)),
+        slab_bytes: less(slab(idle), slab(before)),
         available_before_bytes,
         available_idle_bytes,
         available_least_bytes: recording.host.values().filter_map(|row| row.memory_available_bytes).min(),

@@ -150,8 +150,9 @@ fn memory(all: &Figures) -> Table {
         "Memory of idle, logged-in users",
         &format!(
             "In second {at} of the run. Server and fleet: resident memory, and by the user what users added to it. Whole machine: what was \
-             available before the first process of the run, less what was available then; the kernel's part is what is resident in \
-             neither process, other programs' changes included. Both ends of every connection are on this machine if server and fleet are.",
+             available before the first process of the run, less what was available then; the kernel's part is what of it is resident in \
+             neither process. What other programs took or gave back meanwhile is in these two. Both ends of every connection are on \
+             this machine if server and fleet are.",
         ),
         &["part", "in all", "by the user"],
     );
@@ -182,7 +183,8 @@ pub fn memory_line(all: &Figures) -> Option<String> {
     let parts =
         [part("server", memory.server_bytes), part("fleet", memory.fleet_bytes), part("kernel", memory.kernel_bytes)];
     let parts = parts.into_iter().flatten().collect::<Vec<_>>().join(", ");
-    let whole = memory.host_bytes.zip(memory.host_bytes_per_user).map_or_else(String::new, |(whole, each)| {
+    let unknown = || "whole machine not known: ".to_owned();
+    let whole = memory.host_bytes.zip(memory.host_bytes_per_user).map_or_else(unknown, |(whole, each)| {
         format!("whole machine {}, {} B a user, both ends: ", size(whole), count(each))
     });
     Some(format!("memory with {} idle users: {whole}{parts}", count(memory.users?)))
