@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::backoff::scramble;
+use crate::percent;
 
 /// A part of the users, in parts per million: more than none, all at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +16,8 @@ pub struct Share(u32);
 
 impl Share {
     const WHOLE: u32 = 1_000_000;
+    /// Of a percentage.
+    const DECIMALS: usize = 4;
 
     /// The users below index `index` that are hit: the part, rounded down.
     fn below(self, index: u32) -> u64 {
@@ -45,22 +48,14 @@ impl FromStr for Share {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || format!("`{text}` is not a percentage above 0 and up to 100, as in 30% or 0.5%");
         let number = text.trim().strip_suffix('%').ok_or_else(wrong)?;
-        let (whole, part) = number.split_once('.').unwrap_or((number, ""));
-        if part.len() > 4 || !part.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(wrong());
-        }
-        let part: u32 = format!("{part:0<4}").parse().map_err(|_| wrong())?;
-        let whole: u32 = whole.parse().map_err(|_| wrong())?;
-        let parts = whole.checked_mul(10_000).and_then(|whole| whole.checked_add(part)).ok_or_else(wrong)?;
-        Self::try_from(parts).map_err(|_| wrong())
+        let parts = percent::parse(number, Self::DECIMALS).and_then(|parts| u32::try_from(parts).ok());
+        Self::try_from(parts.ok_or_else(wrong)?).map_err(|_| wrong())
     }
 }
 
 impl fmt::Display for Share {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let part = format!("{:04}", self.0 % 10_000);
-        let part = part.trim_end_matches('0');
-        write!(f, "{}{}{part}%", self.0 / 10_000, if part.is_empty() { "" } else { "." })
+        percent::write(f, self.0.into(), Self::DECIMALS)
     }
 }
 

@@ -111,17 +111,17 @@ async fn a_user_whose_login_was_put_off_comes_at_its_appointment_and_not_before(
     assert!(login > 0);
     let event = Some(Event::Overloaded(v1::Overloaded { retry_after_ms: 5_000 }));
     crowd.frame(0, &ServerFrame { request_id: ids::LOGIN, event }.encode_to_vec(), ms(100));
-    assert!(crowd.has_arrivals());
+    assert_eq!(crowd.next_arrival(), Some(ms(5_101)));
     // Neither the sweep nor the pace of connecting hurries it, or delays it.
-    crowd.keep(ms(5_099)).unwrap();
-    assert_eq!(crowd.next_to_connect(ms(5_099)), None);
-    crowd.keep_appointments(ms(5_099));
-    assert_eq!(peer.try_read(&mut buffer).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    crowd.keep(ms(5_100)).unwrap();
+    assert_eq!(crowd.next_to_connect(ms(5_100)), None);
     crowd.keep_appointments(ms(5_100));
+    assert_eq!(peer.try_read(&mut buffer).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    crowd.keep_appointments(ms(5_101));
     peer.readable().await.unwrap();
     assert_eq!(peer.try_read(&mut buffer).unwrap(), login);
-    assert!(!crowd.has_arrivals());
-    welcome(&mut crowd, ms(5_101));
+    assert_eq!(crowd.next_arrival(), None);
+    welcome(&mut crowd, ms(5_102));
     assert_eq!(crowd.census.online, 1);
 }
 
@@ -146,7 +146,7 @@ async fn an_appointment_ends_with_its_connection() {
     assert!(peer.try_read(&mut [0; 4_096]).unwrap() > 0);
     crowd.keep_appointments(START + 6 * SECOND);
     assert_eq!(peer.try_read(&mut [0; 4_096]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
-    crowd.keep_appointments(START + 7 * SECOND);
+    crowd.keep_appointments(START + 7 * SECOND + 1_000_000);
     peer.readable().await.unwrap();
     assert!(peer.try_read(&mut [0; 4_096]).unwrap() > 0);
 }

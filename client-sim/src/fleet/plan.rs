@@ -13,6 +13,7 @@ use crate::arguments::{self, ArgumentError};
 use crate::fleet::events::{self, EventError};
 use crate::limits::ANNOUNCE_SECONDS;
 use crate::machine::config::UserRange;
+use crate::percent;
 
 pub use crate::fleet::events::{PlannedAnnouncements, PlannedStorm};
 
@@ -165,6 +166,8 @@ pub struct Tolerance(u64);
 
 impl Tolerance {
     const WHOLE: u64 = 100_000;
+    /// Of a percentage.
+    const DECIMALS: usize = 3;
 
     /// Of so many hundredths, below 100.
     pub const fn percent(hundredths: u64) -> Self {
@@ -182,25 +185,14 @@ impl FromStr for Tolerance {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || format!("`{text}` is not a percentage below 100, as in 2% or 0.5%");
-        let (whole, part) =
-            text.trim().trim_end_matches('%').split_once('.').unwrap_or((text.trim_end_matches('%'), ""));
-        if part.len() > 3 || !part.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(wrong());
-        }
-        let part: u64 = format!("{part:0<3}").parse().map_err(|_| wrong())?;
-        let whole: u64 = whole.trim().parse().map_err(|_| wrong())?;
-        if whole >= 100 {
-            return Err(wrong());
-        }
-        Ok(Self(whole * 1_000 + part))
+        let parts = percent::parse(text.trim().trim_end_matches('%'), Self::DECIMALS);
+        parts.filter(|&parts| parts < Self::WHOLE).map(Self).ok_or_else(wrong)
     }
 }
 
 impl fmt::Display for Tolerance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let part = format!("{:03}", self.0 % 1_000);
-        let part = part.trim_end_matches('0');
-        write!(f, "{}{}{part}%", self.0 / 1_000, if part.is_empty() { "" } else { "." })
+        percent::write(f, self.0, Self::DECIMALS)
     }
 }
 

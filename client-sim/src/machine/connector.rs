@@ -13,10 +13,10 @@ use crate::limits::{CONNECT_DEADLINE, CONNECTING_MAX};
 use crate::machine::reader::Reader;
 use crate::machine::shared::Shared;
 
-/// Between two looks while users are about to connect or to log in.
+/// Between two looks at least, while users are about to connect or to log in.
 const BUSY_PAUSE: Duration = Duration::from_millis(2);
 
-/// Between two looks later on.
+/// Between two looks at most.
 const CALM_PAUSE: Duration = Duration::from_millis(20);
 
 /// Connections that may be caught up on after a pause, as a part of a second's.
@@ -36,8 +36,9 @@ pub async fn run(shared: Rc<Shared>) {
             shared.connecting.set(shared.connecting.get() + 1);
             tokio::task::spawn_local(connect(Rc::clone(&shared), user));
         }
-        let busy = shared.crowd.borrow().has_arrivals();
-        sleep(if busy { BUSY_PAUSE } else { CALM_PAUSE }).await;
+        let next = shared.crowd.borrow().next_arrival();
+        let until_next = next.map(|at| Duration::from_nanos(at.saturating_sub(shared.clock.now())));
+        sleep(until_next.map_or(CALM_PAUSE, |wait| wait.clamp(BUSY_PAUSE, CALM_PAUSE))).await;
     }
 }
 

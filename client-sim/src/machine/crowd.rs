@@ -309,6 +309,11 @@ impl Crowd {
         u32::try_from(now.saturating_sub(self.started) / 1_000_000).unwrap_or(u32::MAX)
     }
 
+    /// Milliseconds since the start of a moment `after_ms` from now, rounded up: nobody comes before it.
+    fn millis_after(&self, now: u64, after_ms: u64) -> u32 {
+        u32::try_from(u64::from(self.millis(now)).saturating_add(after_ms).saturating_add(1)).unwrap_or(u32::MAX)
+    }
+
     fn user_id(&self, user: u32) -> u64 {
         u64::from(self.first) + u64::from(user) + 1
     }

@@ -43,10 +43,15 @@ impl Crowd {
         user
     }
 
-    /// There are users who are about to connect or to log in.
-    pub fn has_arrivals(&self) -> bool {
-        let coming = !self.comebacks.is_empty() || !self.appointments.is_empty();
-        !self.closing && (coming || self.newcomers < self.len())
+    /// When the next user is to connect or to log in, Unix nanoseconds; absent: none is.
+    pub fn next_arrival(&self) -> Option<u64> {
+        if !self.closing && self.newcomers < self.len() {
+            return Some(self.started);
+        }
+        let comeback = self.comebacks.peek().map(|Reverse((at, _))| *at);
+        let appointment = self.appointments.peek().map(|Reverse((at, _, _))| *at);
+        let at_ms = comeback.into_iter().chain(appointment).min()?;
+        Some(self.started + u64::from(at_ms) * 1_000_000)
     }
 
     /// The server had no capacity for a user's Login and has told when it will have: the user waits with its connection.
@@ -54,7 +59,7 @@ impl Crowd {
         let now_ms = self.millis(now);
         self.enter(user, State::Waiting, now_ms);
         if !self.closing {
-            self.appointments.push(Reverse((now_ms.saturating_add(retry_after_ms), user, now_ms)));
+            self.appointments.push(Reverse((self.millis_after(now, retry_after_ms.into()), user, now_ms)));
         }
     }
 
@@ -124,7 +129,7 @@ impl Crowd {
         match back_after_ms {
             _ if self.closing => {}
             None => self.come_back_after_a_pause(user, now),
-            Some(Some(after)) => self.come_back(user, u64::from(self.millis(now)) + after),
+            Some(Some(after)) => self.come_back(user, after, now),
             Some(None) => {
                 self.enter(user, State::Retired, self.millis(now));
                 self.census.retired += 1;
@@ -136,12 +141,12 @@ impl Crowd {
         let one = &mut self.users[user as usize];
         let delay = backoff::delay_ms(self.first + user, one.attempts);
         one.attempts = one.attempts.saturating_add(1);
-        self.come_back(user, u64::from(self.millis(now)) + delay);
+        self.come_back(user, delay, now);
     }
 
-    pub(super) fn come_back(&mut self, user: u32, at_ms: u64) {
+    pub(super) fn come_back(&mut self, user: u32, after_ms: u64, now: u64) {
         if !self.closing {
-            self.comebacks.push(Reverse((u32::try_from(at_ms).unwrap_or(u32::MAX), user)));
+            self.comebacks.push(Reverse((self.millis_after(now, after_ms), user)));
         }
     }
 
