@@ -399,7 +399,7 @@ fn balance(evidence: &Evidence<'_>, totals: &Totals, failures: &mut Vec<String>)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::{CampaignResult, SecondRow, SegmentResult, StormOrder, StormResult, StormView};
+    use crate::results::{CampaignResult, SecondRow, SegmentResult, StormOrder, StormResult, StormSecond, StormView};
 
     const FROM: u64 = 1_800_000_000;
 
@@ -541,28 +541,61 @@ mod tests {
         assert!((phase.worst_deviation_percent - 3.0).abs() < 0.01);
     }
 
+    /// One machine's part of a storm that cut one user.
+    fn storm(over: bool, last_back_us: u64, latency: &Micros) -> StormResult {
+        let storm = StormOrder { share: "20%".parse().unwrap(), at: FROM + 1, watch_seconds: 60 };
+        let view = StormView { storm, cut: 1, back: u64::from(over), over, last_back_us: Some(last_back_us) };
+        let others = vec![StormSecond { second: 0, latency: histogram::to_base64(latency) }];
+        StormResult { view, others, held: String::new() }
+    }
+
     #[test]
     fn the_seconds_of_a_storm_are_not_judged_and_are_counted() {
         let mut plan = plan();
         plan.storms = vec!["20%@1s".parse().unwrap()];
-        let storm = |results: &mut Vec<Results>, over| {
+        let summary = judge_plan(&plan, |results, _, _| {
+            let (mut latency, mut late) = (histogram::empty(), histogram::empty());
+            latency.record_n(4_000, 20).unwrap();
+            late.record(700_000).unwrap();
             for result in results {
                 result.seconds[1].answered = 40;
                 result.segments[0].held_by_storm = 10;
-                let storm = StormOrder { share: "20%".parse().unwrap(), at: FROM + 1, watch_seconds: 60 };
-                let view = StormView { storm, cut: 1, back: u64::from(over), over, last_back_us: Some(900_000) };
-                result.storms = vec![StormResult { view, others: Vec::new(), held: String::new() }];
+                result.storms = vec![storm(true, 900_000, &latency)];
+                result.storms[0].held = histogram::to_base64(&late);
+                // In this second all were back.
+                result.storms[0].others.push(StormSecond { second: 1, latency: histogram::to_base64(&late) });
             }
-        };
-        let summary = judge_plan(&plan, |results, _, _| storm(results, true));
+        });
         assert_eq!((summary.passed, &summary.failures), (true, &Vec::new()));
+        let judged = &summary.storms[0];
+        assert_eq!((judged.cut, judged.back, judged.seconds_until_all_back), (2, 2, Some(0.9)));
+        assert_eq!((judged.others_requests, judged.held_requests), (40, 2));
+        assert!((judged.others_max_ms - 4.0).abs() < 0.01 && (judged.held_max_ms - 700.0).abs() < 1.0);
         let phase = &summary.phases[0];
         assert_eq!((phase.seconds_within_tolerance, phase.storm_seconds, phase.held_by_storm), (1, 1, 20));
         assert_eq!(phase.per_second.iter().map(|second| second.storm).collect::<Vec<_>>(), [false, true]);
         assert!(crate::fleet::table::render(&summary).contains("1/1 s ±2%, storm: 1 s excluded"));
+    }
 
-        let summary = judge_plan(&plan, |results, _, _| storm(results, false));
-        assert_eq!(summary.failures, ["storm of 20% at 1 s: 0 of 2 users came back"]);
+    #[test]
+    fn a_storm_fails_when_users_stay_away_or_come_late_or_others_suffer() {
+        let mut plan = plan();
+        plan.storms = vec!["20%@1s".parse().unwrap()];
+        let failures = |part: StormResult| {
+            judge_plan(&plan, |results, _, _| results.iter_mut().for_each(|result| result.storms = vec![part.clone()]))
+                .failures
+        };
+        let (none, mut slow) = (histogram::empty(), histogram::empty());
+        slow.record_n(1_500_000, 100).unwrap();
+        assert_eq!(failures(storm(false, 900_000, &none)), ["storm of 20% at 1 s: 0 of 2 users came back"]);
+        assert_eq!(
+            failures(storm(true, 61_000_000, &none)),
+            ["storm of 20% at 1 s: all were back after 61.0 s only; the deadline is 60 s"]
+        );
+        let suffering = failures(storm(true, 900_000, &slow));
+        assert!(suffering[0].contains("p99 of the requests of others was 1500 ms, more than 1000 ms"), "{suffering:?}");
+        let missing = judge_plan(&plan, |_, _, _| {}).failures;
+        assert_eq!(missing[0], "storm of 20% at 1 s: it is missing from the results of machine-01");
     }
 
     #[test]
