@@ -268,7 +268,7 @@ fn memory(recording: &Recording) -> Chart {
         }),
     ];
     if before.is_some() {
-        layers.push(series("kernel, for both ends", Tone::Kernel, &kernel));
+        layers.push(series("all else: kernel, other programs", Tone::Kernel, &kernel));
     }
     let panel = Panel { axis: "GiB".into(), style: Style::Stacked, series: layers, at_least: 0.1, weight: 1 };
     chart(recording, "8-memory", "Memory that the run takes of the host", vec![panel])
