@@ -4,6 +4,7 @@
 inside=()          # what precedes each command, where it runs elsewhere: `ip netns exec NAME`
 server_options=()  # more options of the server
 fleet_options=()   # more options of the fleet
+fleet_nice=0       # how far the fleet stands back behind the server, where both share the processors
 pids=()
 bin=${CARGO_TARGET_DIR:-target}/release
 run=recordings/$(date -u +%Y%m%dT%H%M%SZ)
@@ -12,7 +13,7 @@ work=$(mktemp -d)
 usage() { sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"; }
 
 # Reads `--name VALUE` for each given name into the variable of that name. --summary takes a file, --storm a share or none,
-# --announcements a number or none, all others a number.
+# --announcements a number or none, --subject one of two, all others a number.
 options() {
     local known=" $1 " number='[1-9][0-9]{0,8}' form wanted
     shift
@@ -27,6 +28,7 @@ options() {
         case "$name" in
             summary) form='.+' wanted='a file' ;;
             storm) form='none|[1-9][0-9]?(\.[0-9]+)?%' wanted='a share such as 30%, or none' ;;
+            subject) form='server|floor' wanted='server or floor' ;;
             announcements) form="none|[1-9][0-9]{0,2}" wanted='a number from 1 to 999, or none' ;;
             *) form=$number wanted='a number from 1 on' ;;
         esac
@@ -84,7 +86,7 @@ experiment() {
     echo "live figures: ${inside[*]} curl http://$(field "$work/monitor.json" http)/api/v1/latest"
 
     status=0
-    "${inside[@]}" "$bin/hongbao-sim" fleet --users "$users" --machines "$machines" \
+    "${inside[@]}" nice -n "$fleet_nice" "$bin/hongbao-sim" fleet --users "$users" --machines "$machines" \
         --server "$(field "$work/server.json" listen)" --admin "http://$(field "$work/server.json" admin)" \
         --monitor "$(field "$work/monitor.json" ingest)" --phases "$phases" --rain 200 \
         --journal-dir "$run/journals" --summary "$run/summary.json" "${fleet_options[@]}" >&4 2>&4 || status=$?
@@ -106,4 +108,28 @@ experiment() {
     echo
     "$bin/hongbao-monitor" report "$run" || status=1
     echo "recording, journals and ledger: $run"
+}
+
+# What this machine can do at best: server/examples/floor.rs in the server's place, with the same fleet, $1 users on $2 machines,
+# through the phases $3. It has no stock, no ledger and no books. Sets `status`.
+experiment_on_the_floor() {
+    local users=$1 machines=$2 phases=$3 floor
+    (umask 077 && "$bin/hongbao-server" secret >"$work/secret")
+    mkdir -p "$run"
+    mkfifo "$work/orders"
+    exec 5<>"$work/orders"
+    "${inside[@]}" "$bin/examples/floor" 127.0.0.1:0 "$machines" <&5 >"$work/floor.json" 2>"$run/floor.log" &
+    floor=$!
+    pids+=("$floor")
+    until grep -q listen "$work/floor.json"; do
+        kill -0 "$floor" 2>/dev/null || { cat "$run/floor.log" >&2; exit 1; }
+        sleep 0.05
+    done
+    status=0
+    HONGBAO_SECRET_FILE=$work/secret "${inside[@]}" nice -n "$fleet_nice" "$bin/hongbao-sim" fleet --users "$users" \
+        --machines "$machines" --server "$(field "$work/floor.json" listen)" --phases "$phases" \
+        --journal-dir "$run/journals" --summary "$run/summary.json" "${fleet_options[@]}" || status=$?
+    if [ -n "${summary:-}" ] && [ -e "$run/summary.json" ]; then cp "$run/summary.json" "$summary"; fi
+    stop
+    echo "summary: $run/summary.json"
 }
