@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 pub const TOKEN_SECONDS: u64 = 7 * 24 * 3600;
 
 /// For one call.
-const DEADLINE: Duration = Duration::from_secs(15);
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
