@@ -246,7 +246,7 @@ async fn a_fleet_that_is_told_to_end_leaves_no_machine_behind() {
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGKILL] {
         server.seen.lock().unwrap().logins.clear();
         let mut child = fleet(&server, directory.path(), &["--phases", "100x60s"]).spawn().unwrap();
-        until("login of all", || server.seen.lock().unwrap().logins.len() == 40).await;
+        server.until("login of all", |seen| seen.logins.len() == 40).await;
         assert_eq!(processes_of(directory.path()), 3);
         kill(pid(&child), signal).unwrap();
         let status = tokio::time::timeout(DEADLINE, child.wait()).await.expect("the fleet ends").unwrap();

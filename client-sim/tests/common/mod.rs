@@ -24,7 +24,7 @@ use hongbao_sim::ntp_responder::Responder;
 use hongbao_sim::results::{Results, Status};
 use hongbao_sim::source::{SourcePolicy, Sources};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 use tokio_util::codec::Framed;
 
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -67,6 +67,8 @@ pub struct Seen {
     pub pings: u64,
     pub won: BTreeMap<u64, u64>,
     pub sources: BTreeSet<std::net::IpAddr>,
+    /// Told after each login and each ping.
+    came: Arc<Notify>,
 }
 
 pub struct FakeServer {
@@ -104,6 +106,23 @@ impl FakeServer {
         });
         server
     }
+
+    /// Waits until logins and pings are as wanted.
+    pub async fn until(&self, what: &str, wanted: impl Fn(&Seen) -> bool) {
+        let came = Arc::clone(&self.seen.lock().unwrap().came);
+        let waiting = async {
+            loop {
+                // Listens before it looks: what comes in between is not missed.
+                let mut next = std::pin::pin!(came.notified());
+                next.as_mut().enable();
+                if wanted(&self.seen.lock().unwrap()) {
+                    return;
+                }
+                next.await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, waiting).await.unwrap_or_else(|_| panic!("{what} did not happen"));
+    }
 }
 
 fn taken(flag: &AtomicBool) -> bool {
@@ -134,7 +153,11 @@ async fn serve(
         let event = match request {
             Request::Login(login) => {
                 user = verifier.verify_user(&login.token).unwrap().get();
-                seen.lock().unwrap().logins.entry(user).or_default().push(Instant::now());
+                {
+                    let mut seen = seen.lock().unwrap();
+                    seen.logins.entry(user).or_default().push(Instant::now());
+                    seen.came.notify_waiters();
+                }
                 let refuse = |left: u32| left.checked_sub(1);
                 if mischief.refuse_logins.fetch_update(Ordering::SeqCst, Ordering::SeqCst, refuse).is_ok() {
                     Event::Overloaded(v1::Overloaded { retry_after_ms: 20 })
@@ -148,7 +171,11 @@ async fn serve(
                 }
             }
             Request::Ping(_) => {
-                seen.lock().unwrap().pings += 1;
+                {
+                    let mut seen = seen.lock().unwrap();
+                    seen.pings += 1;
+                    seen.came.notify_waiters();
+                }
                 Event::Pong(v1::Pong { server_time_ms: 0 })
             }
             Request::Acknowledge(acknowledge) => {
