@@ -11,6 +11,9 @@ use crate::descriptors;
 /// The longest `--pace`.
 const PACE_MAX: Duration = Duration::from_secs(1);
 
+/// The longest `--coalesce`.
+const COALESCE_MAX: Duration = Duration::from_millis(100);
+
 /// Why arguments cannot be followed. One line each.
 #[derive(Debug, thiserror::Error)]
 pub enum ArgumentError {
@@ -64,9 +67,12 @@ pub fn check_descriptors(users: u32, machines: u32) -> Result<(), ArgumentError>
 }
 
 /// Refuses waits that no machine can keep.
-pub fn check_waits(pace: Duration, answer_timeout: Duration) -> Result<(), ArgumentError> {
+pub fn check_waits(pace: Duration, coalesce: Duration, answer_timeout: Duration) -> Result<(), ArgumentError> {
     if pace > PACE_MAX {
         return Err(range("pace", humantime::format_duration(pace), "at most 1s"));
+    }
+    if coalesce > COALESCE_MAX {
+        return Err(range("coalesce", humantime::format_duration(coalesce), "at most 100ms"));
     }
     if answer_timeout.is_zero() {
         return Err(range("answer-timeout", "0s", "more than nothing"));
@@ -86,10 +92,11 @@ mod tests {
     #[test]
     fn each_refusal_names_the_option_its_value_and_what_it_should_be() {
         let said = |checked: Result<(), ArgumentError>| checked.unwrap_err().to_string();
-        let second = Duration::from_secs(1);
-        assert_eq!(said(check_waits(2 * second, second)), "--pace 2s: at most 1s");
-        assert_eq!(said(check_waits(second, Duration::ZERO)), "--answer-timeout 0s: more than nothing");
-        assert!(check_waits(second, second).is_ok());
+        let (second, none) = (Duration::from_secs(1), Duration::ZERO);
+        assert_eq!(said(check_waits(2 * second, none, second)), "--pace 2s: at most 1s");
+        assert_eq!(said(check_waits(second, second, second)), "--coalesce 1s: at most 100ms");
+        assert_eq!(said(check_waits(second, none, none)), "--answer-timeout 0s: more than nothing");
+        assert!(check_waits(second, COALESCE_MAX, second).is_ok());
         assert!(check_descriptors(1, 1).is_ok());
         assert!(said(check_descriptors(u32::MAX, 1)).starts_with("4294967295 users on 1 machine(s)"));
     }

@@ -15,7 +15,7 @@ pub const CONNECTING_MAX: u32 = 256;
 pub const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 
 /// From Login to Welcome, milliseconds; then the connection is cut and the user tries again.
-pub const LOGIN_DEADLINE_MS: u32 = 10_000;
+pub const LOGIN_DEADLINE_MS: u32 = 30_000;
 
 /// Requests that the walker sends before it lets answers in.
 pub const SEND_BATCH: usize = 64;
@@ -33,7 +33,10 @@ pub const SWEEP_ROUNDS: usize = 50;
 pub const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Connections whose end is begun before others get a turn.
-pub const CLOSE_STEP: u32 = 256;
+pub const CLOSE_STEP: u32 = 32;
+
+/// Between two steps of a storm.
+pub const STORM_PAUSE: Duration = Duration::from_millis(2);
 
 /// Commands from the control surface that wait for the machine.
 pub const COMMANDS_MAX: usize = 64;

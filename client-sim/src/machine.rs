@@ -18,6 +18,7 @@ pub mod journal;
 pub mod keeper;
 pub mod labels;
 pub mod owed;
+pub mod partials;
 pub mod prizes;
 pub mod reader;
 pub mod shared;
@@ -107,10 +108,12 @@ pub fn run(
     if let Some(core) = config.core {
         cores::pin(core).map_err(MachineError::Core)?;
     }
-    let runtime = Builder::new_current_thread()
-        .enable_all()
-        .build_local(LocalOptions::default())
-        .map_err(MachineError::Runtime)?;
+    let (mut builder, coalesce) = (Builder::new_current_thread(), config.coalesce);
+    if !coalesce.is_zero() {
+        // Before it waits for events: by then there are several, and one wake serves them all.
+        builder.on_thread_park(move || std::thread::sleep(coalesce));
+    }
+    let runtime = builder.enable_all().build_local(LocalOptions::default()).map_err(MachineError::Runtime)?;
     runtime.block_on(live(config, ready, stop))
 }
 

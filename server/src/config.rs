@@ -143,6 +143,11 @@ settings! {
     /// between cores, where nothing else competes for one of them [default: false]
     #[arg(long, env = "HONGBAO_PIN_SHARDS", value_name = "BOOL")]
     pin_shards: bool,
+    /// After each wake a shard lets so much time pass before it looks again: what comes meanwhile is served together, for less
+    /// processor time each, and up to so much later. For hosts with many more shards than cores; 0s: off [default: 0s]
+    #[arg(long, env = "HONGBAO_COALESCE", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[serde(with = "humantime_serde")]
+    coalesce: Duration,
     /// Partitions of connections over all shards: auto (two per shard, one from 17 shards on) or a number, a multiple of the
     /// shards [default: auto]
     #[arg(long, env = "HONGBAO_SETS", value_name = "N|auto")]
@@ -210,6 +215,8 @@ pub struct Config {
     pub shards: u32,
     #[allow(missing_docs)]
     pub pin_shards: bool,
+    #[allow(missing_docs)]
+    pub coalesce: Duration,
     #[allow(missing_docs)]
     pub sets: u32,
     #[allow(missing_docs)]
@@ -284,6 +291,17 @@ impl Settings {
             }
             (Count::Auto, _) => cores,
         };
+        let pin_shards = self.pin_shards.unwrap_or(false);
+        let shards = match (pin_shards, self.shards) {
+            (true, Some(Count::Exactly(_))) if !shards.is_multiple_of(cores) => {
+                return contradiction(format!(
+                    "--shards {shards} with --pin-shards is not a multiple of the {cores} cores: each core holds equally many shards"
+                ));
+            }
+            // Else the shards next to where the round closes would get more peers than the others.
+            (true, _) => shards.next_multiple_of(cores),
+            (false, _) => shards,
+        };
         let sets = match self.sets.unwrap_or(Count::Auto) {
             Count::Exactly(sets) => sets.get(),
             Count::Auto if shards > 16 => shards,
@@ -327,6 +345,10 @@ impl Settings {
                 "--idle-timeout {idle_seconds}s is shorter than --login-timeout {login_seconds}s"
             ));
         }
+        let coalesce = self.coalesce.unwrap_or_default();
+        if coalesce > limits::COALESCE_MAX {
+            return contradiction(format!("--coalesce {coalesce:?} is above {:?}", limits::COALESCE_MAX));
+        }
         let listen = self.listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 7400)));
         let admin = self.admin.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7402)));
         if listen.port() != 0
@@ -355,7 +377,8 @@ impl Settings {
             user_verifier,
             private_tables,
             shards,
-            pin_shards: self.pin_shards.unwrap_or(false),
+            pin_shards,
+            coalesce,
             sets,
             set_capacity,
             connections: if connections > 0 { connections } else { u64::from(sets) * u64::from(set_capacity) },

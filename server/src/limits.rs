@@ -1,5 +1,7 @@
 //! The bounds of the server, in one place.
 
+use std::time::Duration;
+
 /// Unacknowledged wins told at one login.
 pub const RECALLED_WINS_MAX: usize = 256;
 
@@ -58,7 +60,10 @@ pub const ANNOUNCEMENTS_PENDING_BYTES_MAX: usize = 32 * 1024;
 pub const BROADCASTS_KEPT: usize = 64;
 
 /// Connections that an announcement or a farewell reaches between two batches.
-pub const SWEEP_STEP: usize = 256;
+pub const SWEEP_STEP: usize = 64;
+
+/// Connections that are closed between two batches: about 20 µs each.
+pub const CLOSE_STEP: usize = 64;
 
 /// Connections looked at by one step of the idle sweep; a full SET is swept in about 16 ticks.
 pub const IDLE_SWEEP_STEP: usize = SET_CAPACITY_MAX / 16;
@@ -83,6 +88,9 @@ pub const LOGIN_HORIZON_SECONDS: u64 = 60;
 /// Connections taken in by a shard before its other tasks get their turn; each costs a few system calls. Meanwhile peers wait in
 /// the kernel's backlog, and where that overflows the kernel drops their SYN, which they repeat after a second.
 pub const ACCEPTS_PER_ROUND: u32 = 32;
+
+/// The longest `--coalesce`: answers are late by as much.
+pub const COALESCE_MAX: Duration = Duration::from_millis(100);
 
 /// Serials returned to the generator in one message.
 pub const RETURN_BATCH_MAX: usize = 1_024;

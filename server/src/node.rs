@@ -108,7 +108,7 @@ impl Node {
         // Before we listen, lest peers of the server there reach us; and after, should two start at once.
         refuse_shared_port(&config, config.listen, 0)?;
         let limit = descriptors::raise_limit();
-        let own = Own { tables: config.private_tables, cores: config.pin_shards };
+        let own = Own { tables: config.private_tables, cores: config.pin_shards, coalesce: config.coalesce };
         let threads = Thread::start_all(config.shards, own).map_err(StartError::Thread)?;
         let mut address = config.listen;
         for (already, thread) in threads.iter().enumerate() {

@@ -240,6 +240,7 @@ fn command(plan: &Plan, index: u32, ntp: &str) -> Command {
         .args(["--users", &format!("{}..{}", share.first, share.last), "--total", &plan.users.to_string()])
         .args(["--server", &plan.server.to_string(), "--connect-rate", &rate.to_string()])
         .args(["--pace", &humantime::format_duration(plan.pace).to_string()])
+        .args(["--coalesce", &humantime::format_duration(plan.coalesce).to_string()])
         .args(["--clock-budget", &humantime::format_duration(plan.clock_budget).to_string()])
         .args(["--answer-timeout", &humantime::format_duration(plan.answer_timeout).to_string()])
         .arg("--journal")

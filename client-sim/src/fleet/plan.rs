@@ -71,6 +71,10 @@ pub struct FleetArgs {
     /// Between two looks of a machine at the schedule, at least: raise it with the number of machines on this host
     #[arg(long, default_value = "1ms", value_parser = humantime::parse_duration)]
     pub pace: Duration,
+    /// After each wake a machine lets so much time pass before it looks again: answers are read together, for less processor time
+    /// each, and up to so much later
+    #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
+    pub coalesce: Duration,
     /// Keep each machine on one core, round-robin. With a server on the same host that pins its shards, a request then stays on
     /// the core that sent it
     #[arg(long)]
@@ -237,6 +241,7 @@ pub struct Plan {
     pub journal_dir: PathBuf,
     pub connect_rate: u32,
     pub pace: Duration,
+    pub coalesce: Duration,
     pub pin_machines: bool,
     pub connect_timeout: Duration,
     pub settle: Duration,
@@ -282,7 +287,7 @@ impl TryFrom<FleetArgs> for Plan {
             return Err(PlanError::TooManyMachines { machines, users });
         }
         arguments::check_descriptors(users, machines)?;
-        arguments::check_waits(args.pace, args.answer_timeout)?;
+        arguments::check_waits(args.pace, args.coalesce, args.answer_timeout)?;
         if args.connect_rate < machines {
             return Err(arguments::range("connect-rate", args.connect_rate, "at least one for each machine").into());
         }
@@ -329,6 +334,7 @@ impl TryFrom<FleetArgs> for Plan {
             journal_dir: args.journal_dir.unwrap_or_else(journal_dir),
             connect_rate: args.connect_rate,
             pace: args.pace,
+            coalesce: args.coalesce,
             pin_machines: args.pin_machines,
             connect_timeout: args.connect_timeout.unwrap_or(Duration::from_secs(30 + 3 * connect_seconds)),
             settle: args.settle,

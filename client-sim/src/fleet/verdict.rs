@@ -421,6 +421,7 @@ mod tests {
             journal_dir: "/nonexistent".into(),
             connect_rate: 10,
             pace: std::time::Duration::from_millis(1),
+            coalesce: std::time::Duration::ZERO,
             pin_machines: false,
             connect_timeout: std::time::Duration::from_secs(1),
             settle: std::time::Duration::ZERO,

@@ -55,6 +55,10 @@ pub struct MachineArgs {
     /// machines, waking each of them every millisecond costs more than the requests
     #[arg(long, default_value = "1ms", value_parser = humantime::parse_duration)]
     pub pace: Duration,
+    /// After each wake the machine lets so much time pass before it looks again: answers are read together, for less processor time
+    /// each, and up to so much later
+    #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
+    pub coalesce: Duration,
     /// Stay on one core: the N-th of those that it may run on, from 0, counted round
     #[arg(long, value_name = "N")]
     pub core: Option<u32>,
@@ -150,6 +154,7 @@ pub struct MachineConfig {
     pub journal: Option<PathBuf>,
     pub connect_rate: u32,
     pub pace: Duration,
+    pub coalesce: Duration,
     pub core: Option<u32>,
     pub sources: Sources,
     pub campaign: u32,
@@ -180,7 +185,7 @@ impl TryFrom<MachineArgs> for MachineConfig {
         }
         let users = last - first + 1;
         arguments::check_descriptors(users, 1)?;
-        arguments::check_waits(args.pace, args.answer_timeout)?;
+        arguments::check_waits(args.pace, args.coalesce, args.answer_timeout)?;
         if args.connect_rate == 0 {
             return Err(arguments::range("connect-rate", 0, "at least 1").into());
         }
@@ -204,6 +209,7 @@ impl TryFrom<MachineArgs> for MachineConfig {
             journal: args.journal,
             connect_rate: args.connect_rate,
             pace: args.pace,
+            coalesce: args.coalesce,
             core: args.core,
             sources: Sources::new(&args.source_addresses, args.server.ip(), first.into(), users)?,
             campaign: args.campaign,

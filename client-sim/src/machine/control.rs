@@ -16,7 +16,7 @@ use hongbao_proto::token::{Audience, Secret, Verifier};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::limits::{CLOSE_STEP, COMMANDS_MAX};
+use crate::limits::{CLOSE_STEP, COMMANDS_MAX, STORM_PAUSE};
 use crate::machine::crowd::QpsError;
 use crate::machine::shared::Shared;
 use crate::machine::storms::StormError;
@@ -110,7 +110,8 @@ fn announce_storm(shared: &Rc<Shared>, order: StormOrder) -> Result<(), StormErr
         let hit = shared.crowd.borrow_mut().storm_begins(order);
         for users in hit.chunks(CLOSE_STEP as usize) {
             shared.crowd.borrow_mut().cut(users, shared.clock.now());
-            tokio::task::yield_now().await;
+            // The other machines of this host are at it too, and there are requests to send.
+            tokio::time::sleep(STORM_PAUSE).await;
         }
         shared.crowd.borrow_mut().storms.spend();
     });

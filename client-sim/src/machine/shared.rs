@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::limits::SCRATCH_BYTES;
 use crate::machine::config::MachineConfig;
 use crate::machine::crowd::Crowd;
+use crate::machine::partials::Partials;
 
 /// How far the machine has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +44,8 @@ pub struct Shared {
     pub crowd: RefCell<Crowd>,
     /// What every connection reads into.
     pub scratch: RefCell<Box<[u8]>>,
+    /// Beginnings of frames.
+    pub partials: Partials,
     /// Wakes the walker: the schedule is another.
     pub schedule_changed: Notify,
     /// Told once: every user is logged in.
@@ -69,6 +72,7 @@ impl Shared {
             clock,
             crowd: RefCell::new(crowd),
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into()),
+            partials: Partials::default(),
             schedule_changed: Notify::new(),
             all_online: Notify::new(),
             stop_asked: Notify::new(),

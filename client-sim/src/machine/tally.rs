@@ -128,7 +128,7 @@ pub struct Tally {
 impl Tally {
     /// Nothing measured yet.
     pub fn new() -> Self {
-        let empty = histogram::empty;
+        let empty = histogram::of_a_second;
         Self {
             counters: Counters::default(),
             base: 0,
@@ -214,7 +214,7 @@ impl Tally {
 
     /// Latencies and send lags of the seconds that ended since the last call.
     pub fn take_unreported(&mut self) -> (Micros, Micros) {
-        mem::replace(&mut self.unreported, (histogram::empty(), histogram::empty()))
+        mem::replace(&mut self.unreported, (histogram::of_a_second(), histogram::of_a_second()))
     }
 
     /// The last second that is over, and its latencies.

@@ -6,6 +6,8 @@ use hongbao_proto::frame::{self, FrameError, Split};
 use hongbao_proto::limits::SERVER_FRAME_BYTES_MAX;
 use hongbao_proto::v1::{ClientFrame, client_frame::Request};
 
+use crate::machine::partials::Partial;
+
 /// The longest Grab: length, tag and 9 bytes of request id, tag and length of the Grab, tag and 5 bytes of campaign.
 const GRAB_BYTES_MAX: usize = 1 + 10 + 2 + 6;
 
@@ -73,10 +75,6 @@ pub fn frame(request_id: u64, request: Request) -> BytesMut {
     bytes
 }
 
-/// The beginning of a frame whose rest has not come yet. Nothing, nearly always. Boxed twice: 8 bytes in each reader.
-#[allow(clippy::box_collection)]
-pub type Partial = Option<Box<Vec<u8>>>;
-
 /// Cuts `bytes`, which follow what is in `partial`, into frames and hands each payload to `take`.
 pub fn cut(partial: &mut Partial, bytes: &[u8], mut take: impl FnMut(&[u8])) -> Result<(), FrameError> {
     let mut joined;
@@ -98,7 +96,7 @@ fn cut_whole(partial: &mut Partial, rest: &mut &[u8], take: &mut impl FnMut(&[u8
                 *rest = &rest[consumed..];
             }
             Split::Partial { .. } => {
-                *partial = Some(Box::new(rest.to_vec()));
+                *partial = Some(rest.to_vec());
                 break;
             }
         }

@@ -279,6 +279,7 @@ pub fn config(server: SocketAddr, ask: Ask, ntp: String, journal: Option<PathBuf
         journal,
         connect_rate: 5_000,
         pace: Duration::from_millis(1),
+        coalesce: Duration::ZERO,
         core: None,
         sources: Sources::new(&SourcePolicy::Auto, server.ip(), ask.users.first.into(), users).unwrap(),
         campaign: 0,

@@ -59,6 +59,8 @@ pub struct Own {
     pub tables: bool,
     /// A core each, counted round.
     pub cores: bool,
+    /// From the end of one round of work to the next look at the sockets, as a network card holds its interrupts back.
+    pub coalesce: Duration,
 }
 
 /// A shard's thread: it has its runtime, and a descriptor table of its own where it should, and waits for orders. Dropped, it
@@ -118,7 +120,12 @@ fn obey(
     orders: &std_mpsc::Receiver<Order>,
     reports: &std_mpsc::Sender<io::Result<SocketAddr>>,
 ) -> io::Result<()> {
-    let runtime = Builder::new_current_thread().enable_io().enable_time().build_local(LocalOptions::default());
+    let mut builder = Builder::new_current_thread();
+    if !own.coalesce.is_zero() {
+        // Before it waits for events: by then there are several, and one wake serves them all.
+        builder.on_thread_park(move || std::thread::sleep(own.coalesce));
+    }
+    let runtime = builder.enable_io().enable_time().build_local(LocalOptions::default());
     // Also where it failed: the others wait here.
     built.wait();
     let runtime = runtime?;

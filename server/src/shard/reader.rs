@@ -70,7 +70,7 @@ pub async fn read(mut socket: OwnedReadHalf, seat: Seat, link: Rc<Link>) {
                     return;
                 }
             }
-            Pause::End(end) => return link.report(Message::Peer { seat, said: Said::Gone(end) }).await,
+            Pause::End(end) => return Box::pin(link.report(Message::Peer { seat, said: Said::Gone(end) })).await,
         }
     }
 }

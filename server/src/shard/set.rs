@@ -115,6 +115,8 @@ pub struct Set<W> {
     swept: Vec<Receipt>,
     /// Write sides to be closed once this batch is written.
     finishing: Vec<Seat>,
+    /// Connections that have ended, to be closed.
+    ended: Vec<W>,
     stopped: bool,
 }
 
@@ -141,6 +143,7 @@ impl<W: Wire> Set<W> {
             sweeps: VecDeque::new(),
             swept: Vec::new(),
             finishing: Vec::new(),
+            ended: Vec::new(),
             stopped: false,
         }
     }
@@ -164,7 +167,7 @@ impl<W: Wire> Set<W> {
         let seat = Seat { slot: u32::try_from(slot).unwrap_or(u32::MAX), generation };
         self.unwelcome.push(now.seconds() + self.shared.login_seconds, seat);
         self.tally.accepted.add(1);
-        self.tally.connections.set(self.sessions.len() as u64);
+        self.count_connections();
         seat
     }
 

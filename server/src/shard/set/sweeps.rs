@@ -1,4 +1,4 @@
-//! What goes to every connection, a few connections at a time.
+//! Bulk work: what goes to every connection, and closing those that have ended, a slice of them at a time.
 
 use std::ops::Range;
 
@@ -97,14 +97,23 @@ impl<W: Wire> Set<W> {
         self.sweeps.push_back(Sweep { next_slot: 0, what: Swept::Farewell(window) });
     }
 
-    /// Whether something waits to be swept over the connections.
-    pub fn is_sweeping(&self) -> bool {
-        !self.sweeps.is_empty()
+    /// Whether something waits to be swept over the connections, or some wait to be closed.
+    pub fn has_bulk_work(&self) -> bool {
+        !self.sweeps.is_empty() || !self.ended.is_empty()
     }
 
-    /// Takes the oldest sweep a few connections further. What the batch has to say to one of them leaves in the same write, and
-    /// before: nobody hears an announcement ahead of its welcome. So a flush must follow.
-    pub fn sweep(&mut self, now: &Now) {
+    /// Closes some connections that have ended, and takes the oldest sweep a few connections further. A flush must follow.
+    pub fn work_in_bulk(&mut self, now: &Now) {
+        if !self.ended.is_empty() {
+            self.ended.truncate(self.ended.len().saturating_sub(limits::CLOSE_STEP));
+            self.count_connections();
+        }
+        self.sweep(now);
+    }
+
+    /// What the batch has to say to a connection leaves in the same write as what is swept, and before: nobody hears an
+    /// announcement ahead of its welcome.
+    fn sweep(&mut self, now: &Now) {
         let Some(mut sweep) = self.sweeps.pop_front() else { return };
         let from = sweep.next_slot;
         let until = from + limits::SWEEP_STEP;

@@ -1,0 +1,55 @@
+//! The beginnings of frames whose rest has not come yet. Nearly every connection has none: so they lie here, and each
+//! connection's reader, of which there are very many, has but four bytes to find its own.
+
+use std::cell::RefCell;
+
+use slab::Slab;
+
+/// The beginning of a frame, or nothing.
+pub type Partial = Option<Vec<u8>>;
+
+/// Where the beginning of a reader's next frame lies.
+#[derive(Debug)]
+pub struct Place(u32);
+
+impl Place {
+    /// Nowhere: a frame has ended, or none has begun.
+    pub const NOWHERE: Self = Self(u32::MAX);
+}
+
+/// Those of all readers of a machine.
+#[derive(Debug, Default)]
+pub struct Partials(RefCell<Slab<Vec<u8>>>);
+
+impl Partials {
+    /// Takes out what lies at `place`, which is nowhere after that.
+    pub fn take(&self, place: &mut Place) -> Partial {
+        let Place(index) = std::mem::replace(place, Place::NOWHERE);
+        if index == Place::NOWHERE.0 { None } else { self.0.borrow_mut().try_remove(index as usize) }
+    }
+
+    /// Keeps what there is to keep.
+    pub fn keep(&self, partial: Partial) -> Place {
+        let Some(bytes) = partial else { return Place::NOWHERE };
+        // A machine has far fewer connections than that.
+        Place(u32::try_from(self.0.borrow_mut().insert(bytes)).unwrap_or(u32::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_found_once_and_each_reader_finds_its_own() {
+        let partials = Partials::default();
+        let mut nowhere = partials.keep(None);
+        assert_eq!(partials.take(&mut nowhere), None);
+        let [mut one, mut two] = [b"one", b"two"].map(|bytes| partials.keep(Some(bytes.to_vec())));
+        assert_eq!(partials.take(&mut one), Some(b"one".to_vec()));
+        assert_eq!(partials.take(&mut one), None);
+        let mut three = partials.keep(Some(b"three".to_vec()));
+        assert_eq!(partials.take(&mut two), Some(b"two".to_vec()));
+        assert_eq!(partials.take(&mut three), Some(b"three".to_vec()));
+    }
+}
