@@ -107,8 +107,8 @@ fn bench(criterion: &mut Criterion) {
     group.bench_function("announce", |bencher| {
         bencher.iter(|| {
             set.apply(Message::Control(Control::Announce(frame.clone())), &now);
-            while set.is_sweeping() {
-                set.sweep(&now);
+            while set.has_bulk_work() {
+                set.work_in_bulk(&now);
                 set.flush(&now);
             }
         });

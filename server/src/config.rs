@@ -478,5 +478,29 @@ mod tests {
         let ports = refused(|settings| settings.admin = Some(SocketAddr::from(([127, 0, 0, 1], 7400))));
         assert!(ports.contains("0.0.0.0:7400") && ports.contains("127.0.0.1:7400"), "{ports}");
         assert!(refused(|settings| settings.set_capacity = Some(0)).contains("--set-capacity 0"));
+        let slow = refused(|settings| settings.coalesce = Some(Duration::from_secs(1)));
+        assert!(slow.contains("--coalesce 1s") && slow.contains("100ms"), "{slow}");
+    }
+
+    #[test]
+    fn each_core_gets_equally_many_pinned_shards() {
+        let secret = secret_file();
+        let cores = std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap());
+        let pinned = |shards| {
+            let shards = NonZeroU32::new(shards).map(Count::Exactly);
+            Settings { pin_shards: Some(true), shards, ..settings(&secret) }.resolve(None)
+        };
+        assert_eq!(pinned(3 * cores).unwrap().shards, 3 * cores);
+        if cores > 1 {
+            let uneven = pinned(3 * cores + 1).unwrap_err().to_string();
+            assert!(uneven.contains(&format!("--shards {}", 3 * cores + 1)), "{uneven}");
+        }
+        let auto = Settings {
+            pin_shards: Some(true),
+            descriptors: Some(Tables::Private),
+            connections: Some(100_000),
+            ..settings(&secret)
+        };
+        assert!(auto.resolve(None).unwrap().shards.is_multiple_of(cores));
     }
 }

@@ -297,7 +297,8 @@ mod tests {
 
         let seconds = tally.seconds();
         assert_eq!((seconds[0].planned, seconds[0].sent, seconds[0].answered), (1, 1, 0));
-        assert_eq!((seconds[1].answered, seconds[1].outcomes["none_now"], seconds[1].max_us), (1, 1, 2_000));
+        assert_eq!((seconds[1].answered, seconds[1].outcomes["none_now"]), (1, 1));
+        assert!((2_000..2_020).contains(&seconds[1].max_us), "two digits");
         assert_eq!((tally.segments[0].answered, tally.segments[1].answered), (1, 0));
         let (last, latencies) = tally.last_second().unwrap();
         assert_eq!((last.second, latencies.len()), (EPOCH / SECOND + 1, 1));

@@ -242,7 +242,7 @@ impl Rig {
 
     /// One step of whatever is swept, and what it wrote.
     fn sweep(&mut self) {
-        self.sets[0].sweep(&self.now);
+        self.sets[0].work_in_bulk(&self.now);
         self.sets[0].flush(&self.now);
     }
 
@@ -514,7 +514,7 @@ fn a_peer_that_does_not_read_is_cut_at_its_outbox_or_its_deadline_and_nobody_els
     slower.backlog.set(1);
     for _ in 0..announcements {
         rig.apply(0, Message::Control(Control::Announce(frame.clone())));
-        rig.sets[0].sweep(&rig.now);
+        rig.sets[0].work_in_bulk(&rig.now);
     }
     assert!(slow.cut.get() && slower.cut.get());
     assert_eq!(rig.ended(0, End::Slow), 2);
@@ -523,7 +523,7 @@ fn a_peer_that_does_not_read_is_cut_at_its_outbox_or_its_deadline_and_nobody_els
     let (_, late) = rig.welcomed(0, 4);
     late.reads.set(false);
     rig.apply(0, Message::Control(Control::Announce(frame)));
-    rig.sets[0].sweep(&rig.now);
+    rig.sets[0].work_in_bulk(&rig.now);
     rig.tick(u64::from(limits::SLOW_SECONDS_MAX) - 1);
     assert!(!late.cut.get());
     rig.tick(1);
@@ -595,7 +595,7 @@ fn announcements_that_wait_leave_in_one_write_in_their_order() {
         assert!(progress.took.is_some());
     }
     assert_eq!(rig.tally(0).announced.get(), 9);
-    assert!(!rig.sets[0].is_sweeping());
+    assert!(!rig.sets[0].has_bulk_work());
 }
 
 #[test]
@@ -616,7 +616,7 @@ fn an_answer_and_an_announcement_of_one_batch_leave_in_one_write_the_answer_firs
     let sent = rig.announce(&announcement("news"));
     let before = (busy.writes.get(), quiet.writes.get());
     rig.sets[0].apply(Message::Peer { seat: asking, said: Said::Ping { request: request(5) } }, &rig.now);
-    rig.sets[0].sweep(&rig.now);
+    rig.sets[0].work_in_bulk(&rig.now);
     assert_eq!(sent.progress().took, None, "one write has yet to come");
     rig.sets[0].flush(&rig.now);
     assert!(sent.progress().took.is_some());
@@ -669,7 +669,7 @@ fn a_round_carries_what_waited_when_it_began_and_newcomers_hear_each_announcemen
     let (passed_seat, passed) = rig.welcomed(0, users + 1);
     let (ahead_seat, ahead) = rig.welcomed(0, users + 2);
     assert_eq!((passed_seat.slot as usize, ahead_seat.slot as u64), (3, users));
-    while rig.sets[0].is_sweeping() {
+    while rig.sets[0].has_bulk_work() {
         rig.sweep();
     }
     for (_, peer) in &peers {
@@ -683,6 +683,28 @@ fn a_round_carries_what_waited_when_it_began_and_newcomers_hear_each_announcemen
 }
 
 #[test]
+fn connections_that_end_together_are_closed_by_slices_and_count_until_then() {
+    let mut rig = Rig::new(1);
+    let users = 2 * limits::CLOSE_STEP as u64 + 3;
+    let peers: Vec<_> = (1..=users).map(|user| rig.welcomed(0, user)).collect();
+    let (stays, peer) = rig.welcomed(0, users + 1);
+    for (seat, _) in &peers {
+        rig.say(0, *seat, Said::Gone(End::Reset));
+    }
+    assert_eq!((rig.tally(0).online.get(), rig.tally(0).connections.get()), (1, users + 1));
+    let mut left = Vec::new();
+    while rig.sets[0].has_bulk_work() {
+        // Whoever stays is served meanwhile.
+        rig.say(0, stays, grab(left.len() as u64 + 1));
+        rig.sweep();
+        assert!(matches!(peer.event(), Event::NoneNow(_)));
+        left.push(rig.tally(0).connections.get());
+    }
+    let step = limits::CLOSE_STEP as u64;
+    assert_eq!(left, [users + 1 - step, users + 1 - 2 * step, 1]);
+}
+
+#[test]
 fn a_farewell_comes_after_what_was_announced_before_it() {
     let mut rig = Rig::new(1);
     let (_, peer) = rig.welcomed(0, 1);
@@ -690,7 +712,7 @@ fn a_farewell_comes_after_what_was_announced_before_it() {
     let window = super::message::ReturnWindow { from_ms: 1, until_ms: 1 };
     rig.apply(0, Message::Control(Control::Farewell(window)));
     let late = rig.announce(&announcement("too late"));
-    while rig.sets[0].is_sweeping() {
+    while rig.sets[0].has_bulk_work() {
         rig.sweep();
     }
     let frames = peer.take();
@@ -889,8 +911,8 @@ fn a_farewell_reaches_everybody_with_moments_spread_over_the_window() {
     let peers: Vec<_> = (1..=600).map(|user| rig.welcomed(0, user).1).collect();
     let window = super::message::ReturnWindow { from_ms: 1_000, until_ms: 2_000 };
     rig.apply(0, Message::Control(Control::Farewell(window)));
-    while rig.sets[0].is_sweeping() {
-        rig.sets[0].sweep(&rig.now);
+    while rig.sets[0].has_bulk_work() {
+        rig.sets[0].work_in_bulk(&rig.now);
         rig.sets[0].flush(&rig.now);
     }
     let mut moments = Vec::new();
