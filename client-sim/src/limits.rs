@@ -8,8 +8,11 @@ pub const SCRATCH_BYTES: usize = 64 * 1024;
 /// Bytes that one connection's socket may refuse before the machine cuts it: dozens of Grabs.
 pub const OUTBOX_BYTES_MAX: usize = 4 * 1024;
 
+/// Sockets served before what is due is sent.
+pub const SOCKET_EVENTS_MAX: usize = 256;
+
 /// Connections being opened at once by one machine.
-pub const CONNECTING_MAX: u32 = 256;
+pub const CONNECTING_MAX: usize = 256;
 
 /// For the kernel to open one connection.
 pub const CONNECT_DEADLINE: Duration = Duration::from_secs(10);

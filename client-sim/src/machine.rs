@@ -1,7 +1,7 @@
 //! One machine of the fleet: one process, one thread, its users, one schedule.
 //!
 //! ```text
-//! walker ── a turn is due ──┐                 ┌── frames ── reader of each connection
+//! walker ── a turn is due ──┐                 ┌── bytes ── sockets
 //! connector ── connected ───┼──→  Crowd  ←────┼── every 20 ms ── keeper
 //! control ── commands ──────┘   (one owner)   └── samples ── reporter
 //! ```
@@ -20,8 +20,8 @@ pub mod labels;
 pub mod owed;
 pub mod partials;
 pub mod prizes;
-pub mod reader;
 pub mod shared;
+pub mod sockets;
 pub mod storms;
 pub mod tally;
 pub mod user;
@@ -55,6 +55,7 @@ use config::MachineConfig;
 use crowd::{Crowd, QpsError};
 use journal::Journal;
 use shared::{Shared, Stage};
+use sockets::Sockets;
 
 /// Between two looks at what is left to wait for while stopping.
 const STOP_PAUSE: Duration = Duration::from_millis(10);
@@ -71,6 +72,9 @@ pub enum MachineError {
     /// It cannot stay on its core.
     #[error("core: {0}")]
     Core(io::Error),
+    /// The users' sockets cannot be watched.
+    #[error("epoll: {0}")]
+    Sockets(io::Error),
     /// No good clock.
     #[error(transparent)]
     Clock(#[from] ClockError),
@@ -131,7 +135,8 @@ async fn live(
 
     let rss_bytes_before_users = process::resident_bytes();
     let crowd = Crowd::new(&config, journal, clock.now());
-    let shared = Rc::new(Shared::new(config, clock, crowd, rss_bytes_before_users));
+    let (sockets, poll) = Sockets::new().map_err(MachineError::Sockets)?;
+    let shared = Rc::new(Shared::new(config, clock, crowd, sockets, rss_bytes_before_users));
 
     let (control_ends, control_end) = oneshot::channel();
     let control = tokio::task::spawn_local({
@@ -144,6 +149,7 @@ async fn live(
     if let (Some(qps), Some(at)) = (shared.config.qps, shared.config.epoch) {
         control::announce(&shared, QpsChange { qps, at })?;
     }
+    let mut serving = tokio::task::spawn_local(sockets::serve(Rc::clone(&shared), poll));
     let workers = [
         tokio::task::spawn_local(connector::run(Rc::clone(&shared))),
         tokio::task::spawn_local(walker::walk(Rc::clone(&shared))),
@@ -152,6 +158,7 @@ async fn live(
     tokio::select! {
         () = stop => shared.ask_to_stop(0),
         error = start_schedule(&shared) => return Err(error),
+        error = &mut serving => return Err(MachineError::Sockets(served(error))),
         () = shared.stop_asked.notified() => {}
     }
 
@@ -159,6 +166,7 @@ async fn live(
     close_all(&shared).await;
     shared.crowd.borrow_mut().flush_journal().map_err(|source| journal_error(&shared.config, source))?;
     let results = view::results(&shared);
+    serving.abort();
     workers.iter().for_each(JoinHandle::abort);
     if let Some((leave, reporter)) = reporting {
         drop(leave);
@@ -167,6 +175,11 @@ async fn live(
     drop(control_ends);
     log_failure("control surface", control.await);
     Ok(results)
+}
+
+/// Why the sockets are not served any more.
+fn served(ended: Result<io::Error, tokio::task::JoinError>) -> io::Error {
+    ended.unwrap_or_else(io::Error::other)
 }
 
 fn journal_error(config: &MachineConfig, source: io::Error) -> MachineError {
@@ -245,7 +258,7 @@ async fn close_all(shared: &Shared) {
             tokio::task::yield_now().await;
         }
         let deadline = Instant::now() + CLOSE_DEADLINE;
-        while shared.crowd.borrow().census.connected > 0 || shared.connecting.get() > 0 {
+        while shared.crowd.borrow().census.connected > 0 || shared.sockets.opening() > 0 {
             if Instant::now() >= deadline {
                 break;
             }

@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::io::{Read as _, Write as _};
 use std::time::Duration;
 
 use common::{Ask, config};
@@ -23,14 +24,14 @@ use tokio::net::{TcpListener, TcpStream};
 const START: u64 = 1_800_000_000 * SECOND;
 
 struct Pair {
-    ours: TcpStream,
+    ours: std::net::TcpStream,
     peer: TcpStream,
 }
 
 async fn pair() -> Pair {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    Pair { ours, peer: listener.accept().await.unwrap().0 }
+    Pair { ours: ours.into_std().unwrap(), peer: listener.accept().await.unwrap().0 }
 }
 
 /// One user, about to connect.
@@ -49,11 +50,10 @@ fn welcome(crowd: &mut Crowd, now: u64) {
 
 #[tokio::test]
 async fn a_server_that_does_not_read_is_cut_at_the_outboxs_bound_and_its_grabs_are_kept() {
-    let (mut crowd, Pair { ours, peer }) = (crowd(), pair().await);
+    let (mut crowd, Pair { mut ours, peer }) = (crowd(), pair().await);
     // Fill what the kernel buffers, before the user writes anything.
-    while ours.try_write(&[0; 65_536]).is_ok() {}
-    let (mut read, write) = ours.into_split();
-    crowd.connected(0, write, START);
+    while ours.write(&[0; 65_536]).is_ok() {}
+    crowd.connected(0, ours, START);
     assert!(crowd.has_refused());
     welcome(&mut crowd, START);
     crowd.announce(START + SECOND, 1_000, START).unwrap();
@@ -66,29 +66,27 @@ async fn a_server_that_does_not_read_is_cut_at_the_outboxs_bound_and_its_grabs_a
     let kept = crowd.owed.count();
     assert!(kept > 1 && kept < OUTBOX_BYTES_MAX as u64 / 12, "{kept}");
 
-    // The reader finds the end; the user comes back and asks again for everything.
+    // The end is found; the user comes back and asks again for everything.
     drop(peer);
-    let mut rest = [0; 16];
-    assert!(!matches!(read.read(&mut rest).await, Ok(1..)));
+    assert!(!matches!(crowd.socket(0).unwrap().read(&mut [0; 16]), Ok(1..)));
     crowd.ended(0, End::Closed, now);
     assert_eq!(counts(crowd.tally.counters.ends()).get("stuck"), Some(&1));
     assert!(!crowd.has_refused());
     assert_eq!(crowd.next_to_connect(now + SECOND), Some(0));
     let Pair { ours, peer: _peer } = pair().await;
-    crowd.connected(0, ours.into_split().1, now + SECOND);
+    crowd.connected(0, ours, now + SECOND);
     welcome(&mut crowd, now + SECOND);
     assert_eq!((crowd.tally.counters.resent, crowd.owed.count()), (kept, kept));
 }
 
 #[tokio::test]
 async fn bytes_that_a_socket_refused_go_out_when_it_takes_them_again() {
-    let (mut crowd, Pair { ours, mut peer }) = (crowd(), pair().await);
+    let (mut crowd, Pair { mut ours, mut peer }) = (crowd(), pair().await);
     let mut filled = 0;
-    while let Ok(written) = ours.try_write(&[0; 65_536]) {
+    while let Ok(written) = ours.write(&[0; 65_536]) {
         filled += written;
     }
-    let (_read, write) = ours.into_split();
-    crowd.connected(0, write, START);
+    crowd.connected(0, ours, START);
     assert!(crowd.has_refused());
     let mut buffer = vec![0; 65_536];
     let mut received = 0;
@@ -104,8 +102,7 @@ async fn a_user_whose_login_was_put_off_comes_at_its_appointment_and_not_before(
     let (mut crowd, Pair { ours, peer }) = (crowd(), pair().await);
     let ms = |after: u64| START + after * 1_000_000;
     let mut buffer = [0; 4_096];
-    let (_read, write) = ours.into_split();
-    crowd.connected(0, write, START);
+    crowd.connected(0, ours, START);
     peer.readable().await.unwrap();
     let login = peer.try_read(&mut buffer).unwrap();
     assert!(login > 0);
@@ -132,15 +129,13 @@ async fn an_appointment_ends_with_its_connection() {
         let event = Some(Event::Overloaded(v1::Overloaded { retry_after_ms }));
         crowd.frame(0, &ServerFrame { request_id: ids::LOGIN, event }.encode_to_vec(), now);
     };
-    let (_read, write) = ours.into_split();
-    crowd.connected(0, write, START);
+    crowd.connected(0, ours, START);
     put_off(&mut crowd, 5_000, START);
     drop(peer);
     crowd.ended(0, End::Closed, START + SECOND);
     assert_eq!(crowd.next_to_connect(START + 2 * SECOND), Some(0));
     let Pair { ours, peer } = pair().await;
-    let (_read, write) = ours.into_split();
-    crowd.connected(0, write, START + 2 * SECOND);
+    crowd.connected(0, ours, START + 2 * SECOND);
     put_off(&mut crowd, 5_000, START + 2 * SECOND);
     peer.readable().await.unwrap();
     assert!(peer.try_read(&mut [0; 4_096]).unwrap() > 0);
@@ -154,8 +149,7 @@ async fn an_appointment_ends_with_its_connection() {
 #[tokio::test]
 async fn a_user_whom_a_storm_cuts_leaves_with_a_reset() {
     let (mut crowd, Pair { ours, mut peer }) = (crowd(), pair().await);
-    let (mut read, write) = ours.into_split();
-    crowd.connected(0, write, START);
+    crowd.connected(0, ours, START);
     welcome(&mut crowd, START);
     let mut login = [0; 4_096];
     assert!(peer.read(&mut login).await.unwrap() > 0);
@@ -165,12 +159,9 @@ async fn a_user_whom_a_storm_cuts_leaves_with_a_reset() {
     let hit = crowd.storm_begins(order);
     assert_eq!(hit, [0]);
     crowd.cut(&hit, at * SECOND);
-    assert_eq!((crowd.census.online, crowd.census.connected), (0, 1));
-    assert_eq!(read.read(&mut [0; 16]).await.unwrap(), 0);
-    drop(read);
+    assert_eq!((crowd.census.online, crowd.census.connected), (0, 0));
     let broken = peer.read(&mut login).await.unwrap_err();
     assert_eq!(broken.kind(), std::io::ErrorKind::ConnectionReset);
-    crowd.ended(0, End::Closed, at * SECOND);
     assert_eq!(counts(crowd.tally.counters.ends()).get("storm"), Some(&1));
     assert_eq!(crowd.next_to_connect(at * SECOND), None);
     assert_eq!(crowd.next_to_connect((at + 1) * SECOND), Some(0));
@@ -179,7 +170,7 @@ async fn a_user_whom_a_storm_cuts_leaves_with_a_reset() {
 #[tokio::test]
 async fn a_login_without_an_answer_is_given_up_and_tried_again() {
     let (mut crowd, Pair { ours, mut peer }) = (crowd(), pair().await);
-    crowd.connected(0, ours.into_split().1, START);
+    crowd.connected(0, ours, START);
     crowd.keep(START + u64::from(LOGIN_DEADLINE_MS) * 1_000_000).unwrap();
     assert_eq!(crowd.census.connected, 1);
     let late = START + u64::from(LOGIN_DEADLINE_MS + 1) * 1_000_000;

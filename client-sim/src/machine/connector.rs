@@ -1,16 +1,16 @@
 //! Opens the users' connections, new ones and lost ones alike, at a steady rate and with a bounded number under way.
 
-use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
-use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::{Instant, sleep, timeout};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::time::{Instant, sleep};
 
-use crate::limits::{CONNECT_DEADLINE, CONNECTING_MAX};
-use crate::machine::reader::Reader;
+use crate::limits::CONNECTING_MAX;
 use crate::machine::shared::Shared;
 
 /// Between two looks at least, while users are about to connect or to log in.
@@ -28,13 +28,16 @@ pub async fn run(shared: Rc<Shared>) {
     loop {
         shared.crowd.borrow_mut().keep_appointments(shared.clock.now());
         let mut allowed = pace.allowed(Instant::now());
-        while allowed > 0 && shared.connecting.get() < CONNECTING_MAX {
+        while let Some(user) = shared.sockets.give_up(shared.clock.now()) {
+            let error = ErrorKind::TimedOut.into();
+            shared.crowd.borrow_mut().connect_failed(user, &error, shared.clock.now());
+        }
+        while allowed > 0 && shared.sockets.opening() < CONNECTING_MAX {
             let now = shared.clock.now();
             let Some(user) = shared.crowd.borrow_mut().next_to_connect(now) else { break };
             allowed -= 1;
             pace.take();
-            shared.connecting.set(shared.connecting.get() + 1);
-            tokio::task::spawn_local(connect(Rc::clone(&shared), user));
+            connect(&shared, user);
         }
         let next = shared.crowd.borrow().next_arrival();
         let until_next = next.map(|at| Duration::from_nanos(at.saturating_sub(shared.clock.now())));
@@ -73,40 +76,27 @@ impl Pace {
     }
 }
 
-async fn connect(shared: Rc<Shared>, user: u32) {
-    let source = shared.config.sources.of(user);
-    let opened = match timeout(CONNECT_DEADLINE, open(shared.config.server, source)).await {
-        Ok(opened) => opened,
-        Err(_) => Err(io::ErrorKind::TimedOut.into()),
-    };
-    shared.connecting.set(shared.connecting.get() - 1);
+/// Begins to open a connection; what becomes of it is told by an event.
+fn connect(shared: &Shared, user: u32) {
     let now = shared.clock.now();
-    match opened {
-        Ok(stream) => {
-            let (read, write) = stream.into_split();
-            shared.crowd.borrow_mut().connected(user, write, now);
-            tokio::task::spawn_local(Reader::new(Rc::clone(&shared), user, read));
-        }
-        Err(error) => {
-            let mut crowd = shared.crowd.borrow_mut();
-            crowd.connect_failed(user, now);
-            // One line for the first, and then for every thousandth: they tend to fail together.
-            if crowd.tally.counters.connect_failures % 1_000 == 1 {
-                tracing::warn!(server = %shared.config.server, ?source, %error,
-                    failures = crowd.tally.counters.connect_failures, "cannot connect");
-            }
-        }
+    let begun = open(shared.config.server, shared.config.sources.of(user))
+        .and_then(|socket| shared.sockets.open(user, socket, now));
+    if let Err(error) = begun {
+        shared.crowd.borrow_mut().connect_failed(user, &error, now);
     }
 }
 
-async fn open(server: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
-    let socket = if server.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+fn open(server: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(server), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
     if let Some(source) = source {
         setsockopt(&socket, IpBindAddressNoPort, &true)?;
-        socket.bind(SocketAddr::new(source, 0))?;
+        socket.bind(&SocketAddr::new(source, 0).into())?;
     }
-    socket.set_nodelay(true)?;
-    socket.connect(server).await
+    socket.set_tcp_nodelay(true)?;
+    match socket.connect(&server.into()) {
+        Err(error) if error.raw_os_error() != Some(Errno::EINPROGRESS as i32) => Err(error),
+        _ => Ok(socket.into()),
+    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod storm;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::io::Write as _;
 use std::net::Shutdown;
 
 use hongbao_proto::token::Signer;
@@ -25,6 +26,7 @@ use crate::machine::heard::Heard;
 use crate::machine::journal::Journal;
 use crate::machine::labels::End;
 use crate::machine::owed::Owed;
+use crate::machine::partials::Partials;
 use crate::machine::prizes::PrizeBook;
 use crate::machine::storms::Storms;
 use crate::machine::tally::Tally;
@@ -93,6 +95,7 @@ pub struct Crowd {
     comebacks: BinaryHeap<Reverse<(u32, u32)>>,
     /// (milliseconds since start, user, since when it waits), of users who log in again then on the connection that they have.
     appointments: BinaryHeap<Reverse<(u32, u32, u32)>>,
+    partials: Partials,
     /// Bytes that sockets refused.
     refused: FxHashMap<u32, Vec<u8>>,
     /// Why connections that are ending end, and when their users come back, in milliseconds from the end.
@@ -132,6 +135,7 @@ impl Crowd {
             newcomers: 0,
             comebacks: BinaryHeap::new(),
             appointments: BinaryHeap::new(),
+            partials: Partials::default(),
             refused: FxHashMap::default(),
             farewells: FxHashMap::default(),
             unacknowledged: Vec::new(),
@@ -258,13 +262,13 @@ impl Crowd {
     pub fn write_refused(&mut self) {
         let users = &self.users;
         self.refused.retain(|&user, bytes| {
-            let Some(socket) = &users[user as usize].socket else { return false };
-            match socket.try_write(bytes) {
+            let Some(mut socket) = users[user as usize].socket.as_ref() else { return false };
+            match socket.write(bytes) {
                 Ok(written) => {
                     bytes.drain(..written);
                     !bytes.is_empty()
                 }
-                // On any other error the reader finds the end.
+                // On any other error there is an event for the end.
                 Err(error) => error.kind() == std::io::ErrorKind::WouldBlock,
             }
         });
@@ -274,7 +278,7 @@ impl Crowd {
         let now_ms = self.millis(now);
         let one = &mut self.users[user as usize];
         one.sent_ms = now_ms;
-        let Some(socket) = &one.socket else { return };
+        let Some(mut socket) = one.socket.as_ref() else { return };
         if !self.refused.is_empty()
             && let Some(refused) = self.refused.get_mut(&user)
         {
@@ -286,11 +290,11 @@ impl Crowd {
             self.tally.counters.held_back += 1;
             return;
         }
-        let written = match socket.try_write(bytes) {
+        let written = match socket.write(bytes) {
             Ok(written) if written == bytes.len() => return,
             Ok(written) => written,
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
-            // The reader finds the end; what was not written is written again on the next connection.
+            // There is an event for the end; what was not written is written again on the next connection.
             Err(_) => return,
         };
         self.tally.counters.held_back += 1;

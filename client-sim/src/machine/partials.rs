@@ -1,14 +1,12 @@
 //! The beginnings of frames whose rest has not come yet. Nearly every connection has none: so they lie here, and each
-//! connection's reader, of which there are very many, has but four bytes to find its own.
-
-use std::cell::RefCell;
+//! user, of whom there are very many, has but four bytes to find its own.
 
 use slab::Slab;
 
 /// The beginning of a frame, or nothing.
 pub type Partial = Option<Vec<u8>>;
 
-/// Where the beginning of a reader's next frame lies.
+/// Where the beginning of a user's next frame lies.
 #[derive(Debug)]
 pub struct Place(u32);
 
@@ -17,22 +15,22 @@ impl Place {
     pub const NOWHERE: Self = Self(u32::MAX);
 }
 
-/// Those of all readers of a machine.
+/// Those of all users of a machine.
 #[derive(Debug, Default)]
-pub struct Partials(RefCell<Slab<Vec<u8>>>);
+pub struct Partials(Slab<Vec<u8>>);
 
 impl Partials {
     /// Takes out what lies at `place`, which is nowhere after that.
-    pub fn take(&self, place: &mut Place) -> Partial {
+    pub fn take(&mut self, place: &mut Place) -> Partial {
         let Place(index) = std::mem::replace(place, Place::NOWHERE);
-        if index == Place::NOWHERE.0 { None } else { self.0.borrow_mut().try_remove(index as usize) }
+        if index == Place::NOWHERE.0 { None } else { self.0.try_remove(index as usize) }
     }
 
     /// Keeps what there is to keep.
-    pub fn keep(&self, partial: Partial) -> Place {
+    pub fn keep(&mut self, partial: Partial) -> Place {
         let Some(bytes) = partial else { return Place::NOWHERE };
         // A machine has far fewer connections than that.
-        Place(u32::try_from(self.0.borrow_mut().insert(bytes)).unwrap_or(u32::MAX))
+        Place(u32::try_from(self.0.insert(bytes)).unwrap_or(u32::MAX))
     }
 }
 
@@ -41,8 +39,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_kept_is_found_once_and_each_reader_finds_its_own() {
-        let partials = Partials::default();
+    fn what_is_kept_is_found_once_and_each_user_finds_its_own() {
+        let mut partials = Partials::default();
         let mut nowhere = partials.keep(None);
         assert_eq!(partials.take(&mut nowhere), None);
         let [mut one, mut two] = [b"one", b"two"].map(|bytes| partials.keep(Some(bytes.to_vec())));

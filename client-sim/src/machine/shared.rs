@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::limits::SCRATCH_BYTES;
 use crate::machine::config::MachineConfig;
 use crate::machine::crowd::Crowd;
-use crate::machine::partials::Partials;
+use crate::machine::sockets::Sockets;
 
 /// How far the machine has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +44,8 @@ pub struct Shared {
     pub crowd: RefCell<Crowd>,
     /// What every connection reads into.
     pub scratch: RefCell<Box<[u8]>>,
-    /// Beginnings of frames.
-    pub partials: Partials,
+    /// Where the users' sockets are watched.
+    pub sockets: Sockets,
     /// Wakes the walker: the schedule is another.
     pub schedule_changed: Notify,
     /// Told once: every user is logged in.
@@ -56,8 +56,6 @@ pub struct Shared {
     pub stop_at: Cell<u64>,
     /// How far it has come.
     pub stage: Cell<Stage>,
-    /// Connections being opened.
-    pub connecting: Cell<u32>,
     /// Resident bytes before the crowd was made.
     pub rss_bytes_before_users: u64,
     /// Histograms since the start, for `/metrics`.
@@ -66,19 +64,24 @@ pub struct Shared {
 
 impl Shared {
     /// Of a machine that has not begun.
-    pub fn new(config: MachineConfig, clock: Clock, crowd: Crowd, rss_bytes_before_users: u64) -> Self {
+    pub fn new(
+        config: MachineConfig,
+        clock: Clock,
+        crowd: Crowd,
+        sockets: Sockets,
+        rss_bytes_before_users: u64,
+    ) -> Self {
         Self {
             config,
             clock,
             crowd: RefCell::new(crowd),
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into()),
-            partials: Partials::default(),
+            sockets,
             schedule_changed: Notify::new(),
             all_online: Notify::new(),
             stop_asked: Notify::new(),
             stop_at: Cell::new(0),
             stage: Cell::new(Stage::Connecting),
-            connecting: Cell::new(0),
             rss_bytes_before_users,
             cumulative: RefCell::default(),
         }

@@ -1,7 +1,9 @@
-//! What a machine remembers of one user: some forty bytes, idle or not. Whatever few users have (a goodbye, bytes that a socket
+//! What a machine remembers of one user: some thirty bytes, idle or not. Whatever few users have (a goodbye, bytes that a socket
 //! refused, a second request under way) is kept aside, by user.
 
-use tokio::net::tcp::OwnedWriteHalf;
+use std::net::TcpStream;
+
+use crate::machine::partials::Place;
 
 /// How far a user has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,8 +27,10 @@ pub enum State {
 /// One user.
 #[derive(Debug)]
 pub struct User {
-    /// The write side of the connection.
-    pub socket: Option<OwnedWriteHalf>,
+    /// The connection, which does not block.
+    pub socket: Option<TcpStream>,
+    /// The beginning of a frame that it has read.
+    pub partial: Place,
     /// When `state` began, milliseconds since the machine's start.
     pub since_ms: u32,
     /// When anything was last written, likewise.
@@ -48,6 +52,7 @@ impl User {
     pub const fn new() -> Self {
         Self {
             socket: None,
+            partial: Place::NOWHERE,
             since_ms: 0,
             sent_ms: 0,
             acknowledges: 0,
@@ -65,4 +70,4 @@ impl Default for User {
     }
 }
 
-const _: () = assert!(size_of::<User>() <= 32);
+const _: () = assert!(size_of::<User>() <= 24);

@@ -16,6 +16,15 @@ use crate::machine::user::State;
 use crate::machine::wire;
 
 impl Crowd {
+    /// Bytes came for `user`: the rest of a frame, whole ones, the beginning of another.
+    pub fn bytes(&mut self, user: u32, bytes: &[u8], now: u64) {
+        let mut partial = self.partials.take(&mut self.users[user as usize].partial);
+        match wire::cut(&mut partial, bytes, |payload| self.frame(user, payload, now)) {
+            Ok(()) => self.users[user as usize].partial = self.partials.keep(partial),
+            Err(_) => self.broken_stream(user, now),
+        }
+    }
+
     /// One frame came for `user`.
     pub fn frame(&mut self, user: u32, payload: &[u8], now: u64) {
         if self.users[user as usize].state == State::Leaving {

@@ -2,14 +2,12 @@
 //! in [`Crowd::ended`], whoever ended it.
 
 use std::cmp::Reverse;
-use std::net::Shutdown;
+use std::io;
+use std::net::{Shutdown, TcpStream};
 
 use hongbao_proto::UserId;
 use hongbao_proto::v1::Login;
 use hongbao_proto::v1::client_frame::Request;
-use socket2::SockRef;
-use tokio::net::TcpStream;
-use tokio::net::tcp::OwnedWriteHalf;
 
 use super::Crowd;
 use crate::backoff;
@@ -79,14 +77,18 @@ impl Crowd {
     }
 
     /// A connection could not be opened.
-    pub fn connect_failed(&mut self, user: u32, now: u64) {
+    pub fn connect_failed(&mut self, user: u32, error: &io::Error, now: u64) {
+        // One line for the first, and then for every thousandth: they tend to fail together.
+        if self.tally.counters.connect_failures.is_multiple_of(1_000) {
+            tracing::warn!(user = self.user_id(user), %error, before = self.tally.counters.connect_failures, "cannot connect");
+        }
         self.tally.counters.connect_failures += 1;
         self.enter(user, State::Away, self.millis(now));
         self.come_back_after_a_pause(user, now);
     }
 
     /// A connection is open: the user logs in.
-    pub fn connected(&mut self, user: u32, socket: OwnedWriteHalf, now: u64) {
+    pub fn connected(&mut self, user: u32, socket: TcpStream, now: u64) {
         self.users[user as usize].socket = Some(socket);
         self.census.connected += 1;
         if self.closing {
@@ -108,7 +110,12 @@ impl Crowd {
         }
     }
 
-    /// The connection's reader has met its end; `found` is what it saw itself.
+    /// The connection of `user`, if it has one.
+    pub fn socket(&self, user: u32) -> Option<&TcpStream> {
+        self.users[user as usize].socket.as_ref()
+    }
+
+    /// The connection has met its end; `found`: what its socket says. It is closed here.
     pub fn ended(&mut self, user: u32, found: End, now: u64) {
         let (end, back_after_ms) = match self.farewells.remove(&user) {
             Some((end, back)) => (end, Some(back)),
@@ -120,6 +127,7 @@ impl Crowd {
         self.census.connected -= 1;
         let one = &mut self.users[user as usize];
         one.socket = None;
+        drop(self.partials.take(&mut one.partial));
         one.pinged = false;
         self.acknowledges_under_way -= u64::from(std::mem::take(&mut one.acknowledges));
         if state == State::Online {
@@ -150,7 +158,7 @@ impl Crowd {
         }
     }
 
-    /// Ends a connection from our side. Its reader will find the end and report it.
+    /// Ends a connection from our side. An event will tell of the end.
     pub(super) fn leave(&mut self, user: u32, end: End, back_after_ms: Option<u64>, now: u64) {
         self.farewells.entry(user).or_insert((end, back_after_ms));
         self.set_leaving(user, now);
@@ -167,7 +175,7 @@ impl Crowd {
     pub(super) fn shut(&self, user: u32, how: Shutdown) {
         if let Some(socket) = &self.users[user as usize].socket {
             // A socket that the server has reset cannot be shut down again, and need not be.
-            SockRef::from(AsRef::<TcpStream>::as_ref(socket)).shutdown(how).ok();
+            socket.shutdown(how).ok();
         }
     }
 

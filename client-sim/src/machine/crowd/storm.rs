@@ -1,10 +1,8 @@
 //! Storms: connections are cut without ceremony, and their users come back as after any loss.
 
-use std::net::Shutdown;
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::net::TcpStream;
 
 use super::Crowd;
 use crate::backoff;
@@ -31,19 +29,16 @@ impl Crowd {
             self.storms.cut(user);
             let pause = backoff::delay_ms(self.first + user, 0);
             self.farewells.insert(user, (End::Storm, Some(pause)));
-            self.set_leaving(user, now);
-            self.reset(user);
+            self.reset(user, now);
         }
     }
 
     /// Ends a connection with a reset: nothing is said to the server, and no TIME_WAIT keeps the port from its user's return.
-    fn reset(&mut self, user: u32) {
-        let Some(socket) = self.users[user as usize].socket.take() else { return };
-        let raw = SockRef::from(AsRef::<TcpStream>::as_ref(&socket));
-        // On a socket that the server has reset first, both fail, and its reader finds the end all the same.
-        raw.set_linger(Some(Duration::ZERO)).ok();
-        // The reader wakes, drops its half as the last, and so closes.
-        raw.shutdown(Shutdown::Read).ok();
-        socket.forget();
+    fn reset(&mut self, user: u32, now: u64) {
+        if let Some(socket) = &self.users[user as usize].socket {
+            // On a socket that the server has reset first this fails, and need not succeed.
+            SockRef::from(socket).set_linger(Some(Duration::ZERO)).ok();
+        }
+        self.ended(user, End::Storm, now);
     }
 }
