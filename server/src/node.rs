@@ -10,6 +10,7 @@ use hongbao_monitor::credentials::unix_seconds;
 use hongbao_monitor::http;
 use hongbao_monitor::report::{Reporter, ReporterConfig, names::role};
 use hongbao_proto::token::{Audience, Signer, Verifier};
+use hongbao_sysctl::cores;
 use hongbao_sysctl::{HostFacts, Shards, Verdict, Wanted};
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -130,6 +131,11 @@ impl Node {
         let campaigns = unfinished(&mut ledger).map_err(ledger_error)?;
         say_what_binds(&config, address.port());
 
+        // On a busy host dozens of shards wait in line for a core. The ledger, the generator and the reports are one each, and
+        // everybody waits for them: where they stood in line as well, wins were seen to take seconds.
+        if !cores::favour() {
+            tracing::debug!("no CAP_SYS_NICE: the ledger's thread is scheduled as all others");
+        }
         let (ledger, ledger_status, ledger_thread) = writer::spawn(Box::new(ledger), wall);
         let (stock_sender, stock_reports) = mpsc::channel::<StockReport>(limits::GENERATOR_QUEUE_MAX);
         let (commands, command_queue) = mpsc::channel(limits::GENERATOR_QUEUE_MAX);
