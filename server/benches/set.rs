@@ -37,6 +37,10 @@ impl Wire for Sink {
     fn peer(&self) -> Option<String> {
         None
     }
+
+    fn number(&self) -> i32 {
+        0
+    }
 }
 
 /// A SET of logged-in users, and their seats.

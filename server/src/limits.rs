@@ -60,7 +60,10 @@ pub const ANNOUNCEMENTS_PENDING_BYTES_MAX: usize = 32 * 1024;
 pub const BROADCASTS_KEPT: usize = 64;
 
 /// Connections that an announcement or a farewell reaches between two batches.
-pub const SWEEP_STEP: usize = 64;
+pub const SWEEP_STEP: usize = 256;
+
+/// Connections of these whose write sides are looked up together, so that the waits for their memory overlap.
+pub const SWEEP_LOOKAHEAD: usize = 16;
 
 /// Connections that are closed between two batches: about 20 µs each.
 pub const CLOSE_STEP: usize = 64;

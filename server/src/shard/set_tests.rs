@@ -70,6 +70,10 @@ impl Wire for Peer {
     fn peer(&self) -> Option<String> {
         None
     }
+
+    fn number(&self) -> i32 {
+        0
+    }
 }
 
 impl Peer {

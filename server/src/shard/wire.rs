@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::Shutdown;
+use std::os::fd::AsRawFd as _;
 use std::rc::Rc;
 
 use bytes::{Buf, BytesMut};
@@ -38,6 +39,8 @@ pub trait Wire {
     fn backlog(&mut self) -> usize;
     /// The peer's address, for people.
     fn peer(&self) -> Option<String>;
+    /// A number of the socket's own; to read it, all is looked up that a write needs.
+    fn number(&self) -> i32;
 }
 
 /// A TCP connection's write side.
@@ -120,6 +123,10 @@ impl Wire for SocketWire {
 
     fn peer(&self) -> Option<String> {
         self.socket.peer_addr().ok().map(|address| address.to_string())
+    }
+
+    fn number(&self) -> i32 {
+        AsRef::<tokio::net::TcpStream>::as_ref(&*self.socket).as_raw_fd()
     }
 }
 
