@@ -17,7 +17,8 @@ pub fn empty() -> Micros {
     Histogram::new_with_bounds(1, MICROS_MAX, 3).expect("constant bounds are valid")
 }
 
-/// An empty one for a single second, at two significant digits: a sixth of the space, and of the time that each report takes.
+/// An empty one for a single second, at two significant digits: about 20 kB. One of three would be cleared, added up and encoded
+/// at every second's end by all machines of a host at once.
 pub fn of_a_second() -> Micros {
     Histogram::new_with_bounds(1, MICROS_MAX, 2).expect("constant bounds are valid")
 }

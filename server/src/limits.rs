@@ -65,7 +65,7 @@ pub const SWEEP_STEP: usize = 256;
 /// Connections of these whose write sides are looked up together, so that the waits for their memory overlap.
 pub const SWEEP_LOOKAHEAD: usize = 16;
 
-/// Connections that are closed between two batches: about 20 µs each.
+/// Connections that are closed between two batches.
 pub const CLOSE_STEP: usize = 64;
 
 /// Connections looked at by one step of the idle sweep; a full SET is swept in about 16 ticks.

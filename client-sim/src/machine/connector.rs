@@ -29,8 +29,7 @@ pub async fn run(shared: Rc<Shared>) {
         shared.crowd.borrow_mut().keep_appointments(shared.clock.now());
         let mut allowed = pace.allowed(Instant::now());
         while let Some(user) = shared.sockets.give_up(shared.clock.now()) {
-            let error = ErrorKind::TimedOut.into();
-            shared.crowd.borrow_mut().connect_failed(user, &error, shared.clock.now());
+            shared.connect_failed(user, &ErrorKind::TimedOut.into());
         }
         while allowed > 0 && shared.sockets.opening() < CONNECTING_MAX {
             let now = shared.clock.now();
@@ -82,7 +81,7 @@ fn connect(shared: &Shared, user: u32) {
     let begun = open(shared.config.server, shared.config.sources.of(user))
         .and_then(|socket| shared.sockets.open(user, socket, now));
     if let Err(error) = begun {
-        shared.crowd.borrow_mut().connect_failed(user, &error, now);
+        shared.connect_failed(user, &error);
     }
 }
 

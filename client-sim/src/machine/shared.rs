@@ -1,6 +1,7 @@
 //! What the tasks of one machine, all on one thread, have in common.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 
 use hongbao_monitor::http::CumulativeHistograms;
 use tokio::sync::Notify;
@@ -84,6 +85,18 @@ impl Shared {
             stage: Cell::new(Stage::Connecting),
             rss_bytes_before_users,
             cumulative: RefCell::default(),
+        }
+    }
+
+    /// The one place where a connection that could not be opened is counted and said.
+    pub fn connect_failed(&self, user: u32, error: &io::Error) {
+        let mut crowd = self.crowd.borrow_mut();
+        crowd.connect_failed(user, self.clock.now());
+        // One line for the first, and then for every thousandth: they tend to fail together.
+        let failures = crowd.tally.counters.connect_failures;
+        if failures % 1_000 == 1 {
+            let source = self.config.sources.of(user);
+            tracing::warn!(server = %self.config.server, ?source, %error, failures, "cannot connect");
         }
     }
 

@@ -29,7 +29,8 @@ pub struct Sockets {
 
 #[derive(Debug, Default)]
 struct Opening {
-    sockets: FxHashMap<u32, TcpStream>,
+    /// With the Unix nanosecond at which it began.
+    sockets: FxHashMap<u32, (u64, TcpStream)>,
     /// (Unix nanoseconds, user), in order. What has opened meanwhile is still in here.
     since: VecDeque<(u64, u32)>,
 }
@@ -51,7 +52,7 @@ impl Sockets {
         let token = Token(user as usize);
         self.registry.register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE | Interest::WRITABLE)?;
         let mut opening = self.opening.borrow_mut();
-        opening.sockets.insert(user, socket);
+        opening.sockets.insert(user, (now, socket));
         opening.since.push_back((now, user));
         Ok(())
     }
@@ -60,8 +61,10 @@ impl Sockets {
     pub fn give_up(&self, now: u64) -> Option<u32> {
         let mut opening = self.opening.borrow_mut();
         let deadline = now.saturating_sub(u64::try_from(CONNECT_DEADLINE.as_nanos()).unwrap_or(u64::MAX));
-        while let Some((_, user)) = opening.since.pop_front_if(|(since, _)| *since < deadline) {
-            if opening.sockets.remove(&user).is_some() {
+        while let Some((since, user)) = opening.since.pop_front_if(|(since, _)| *since < deadline) {
+            // Else that one has opened or failed, and the user may have begun another since.
+            if opening.sockets.get(&user).is_some_and(|(begun, _)| *begun == since) {
+                opening.sockets.remove(&user);
                 return Some(user);
             }
         }
@@ -71,7 +74,7 @@ impl Sockets {
     /// What has become of a connection that was being opened: open, or failed. `None`: it is not being opened, or still is.
     fn opened(&self, user: u32) -> Option<io::Result<TcpStream>> {
         let mut opening = self.opening.borrow_mut();
-        let socket = opening.sockets.get(&user)?;
+        let (_, socket) = opening.sockets.get(&user)?;
         let outcome = match socket.take_error() {
             Ok(None) => match socket.peer_addr() {
                 Ok(_) => Ok(()),
@@ -80,7 +83,7 @@ impl Sockets {
             },
             Ok(Some(error)) | Err(error) => Err(error),
         };
-        let socket = opening.sockets.remove(&user)?;
+        let (_, socket) = opening.sockets.remove(&user)?;
         Some(outcome.map(|()| socket))
     }
 }
@@ -129,7 +132,10 @@ fn serve_one(shared: &Shared, event: &Event) {
         let mut crowd = shared.crowd.borrow_mut();
         match opened {
             Ok(socket) => crowd.connected(user, socket, now),
-            Err(error) => return crowd.connect_failed(user, &error, now),
+            Err(error) => {
+                drop(crowd);
+                return shared.connect_failed(user, &error);
+            }
         }
     }
     if event.is_readable() || event.is_read_closed() || event.is_error() {
@@ -158,5 +164,27 @@ fn read(shared: &Shared, user: u32, to_the_end: bool) {
             Err(_) => End::Reset,
         };
         return crowd.ended(user, end, shared.clock.now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn only_an_opening_of_that_age_is_given_up_and_not_its_users_next_one() {
+        let (sockets, _poll) = Sockets::new().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = || TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let deadline = u64::try_from(CONNECT_DEADLINE.as_nanos()).unwrap();
+        sockets.open(7, socket(), 1_000).unwrap();
+        assert!(sockets.opened(7).unwrap().is_ok());
+        sockets.open(7, socket(), 2_000).unwrap();
+        assert_eq!(sockets.give_up(1_001 + deadline), None);
+        assert_eq!((sockets.opening(), sockets.give_up(2_000 + deadline)), (1, None));
+        assert_eq!(sockets.give_up(2_001 + deadline), Some(7));
+        assert_eq!((sockets.opening(), sockets.give_up(u64::MAX)), (0, None));
     }
 }

@@ -2,7 +2,6 @@
 //! in [`Crowd::ended`], whoever ended it.
 
 use std::cmp::Reverse;
-use std::io;
 use std::net::{Shutdown, TcpStream};
 
 use hongbao_proto::UserId;
@@ -77,11 +76,7 @@ impl Crowd {
     }
 
     /// A connection could not be opened.
-    pub fn connect_failed(&mut self, user: u32, error: &io::Error, now: u64) {
-        // One line for the first, and then for every thousandth: they tend to fail together.
-        if self.tally.counters.connect_failures.is_multiple_of(1_000) {
-            tracing::warn!(user = self.user_id(user), %error, before = self.tally.counters.connect_failures, "cannot connect");
-        }
+    pub fn connect_failed(&mut self, user: u32, now: u64) {
         self.tally.counters.connect_failures += 1;
         self.enter(user, State::Away, self.millis(now));
         self.come_back_after_a_pause(user, now);
