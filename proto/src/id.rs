@@ -82,6 +82,19 @@ checked_id!(
     RequestId(NonZeroU64 => u64), "request id", i64::MAX as u64
 );
 
+checked_id!(
+    /// A group envelope, numbered from 1 by the ledger.
+    EnvelopeId(NonZeroU64 => u64), "envelope id", (1 << 40) - 1
+);
+checked_id!(
+    /// A reservation or purchase of one unit of a sale, numbered from 1 by the ledger.
+    OrderId(NonZeroU64 => u64), "order id", (1 << 40) - 1
+);
+checked_id!(
+    /// A chat room, named by those who use it.
+    RoomId(NonZeroU64 => u64), "room id", (1 << 53) - 1
+);
+
 /// The number of a prize inside its campaign, from 0 up to the campaign's total.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

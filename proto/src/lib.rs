@@ -21,4 +21,4 @@ pub mod report_v1 {
     include!(concat!(env!("OUT_DIR"), "/hongbao.report.v1.rs"));
 }
 
-pub use id::{CampaignId, Fen, IdError, RequestId, Serial, UserId};
+pub use id::{CampaignId, EnvelopeId, Fen, IdError, OrderId, RequestId, RoomId, Serial, UserId};

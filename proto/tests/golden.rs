@@ -8,7 +8,7 @@ use std::fmt::Debug;
 
 use bytes::{Bytes, BytesMut};
 use hongbao_proto::frame::{self, Split, split};
-use hongbao_proto::limits::{CLIENT_FRAME_BYTES_MAX, PRIZES_PER_FRAME_MAX, SERVER_FRAME_BYTES_MAX};
+use hongbao_proto::limits::{CLIENT_FRAME_BYTES_MAX, ITEMS_PER_FRAME_MAX, SERVER_FRAME_BYTES_MAX};
 use hongbao_proto::v1::campaign_notice::State;
 use hongbao_proto::v1::client_frame::Request;
 use hongbao_proto::v1::goodbye::Reason;
@@ -46,7 +46,7 @@ fn from_client() -> Vec<(&'static str, ClientFrame)> {
         ("0c08ffffffffffffffff7f2200", client(i64::MAX.cast_unsigned(), Request::Grab(v1::Grab { campaign_id: 0 }))),
         (
             "1508052a110a0208070a0b08ffffffff0f10fface204",
-            client(5, Request::Acknowledge(v1::Acknowledge { prizes: vec![prize(7, 0), prize(u32::MAX, 9_999_999)] })),
+            client(5, Request::Acknowledge(v1::Acknowledge { prizes: vec![prize(7, 0), prize(u32::MAX, 9_999_999)], ..Default::default() })),
         ),
     ]
 }
@@ -98,7 +98,7 @@ fn from_server() -> Vec<(&'static str, ServerFrame)> {
         ),
         (
             "1d8a011a0a0b080710d20918f80620ac020a0b080710d30918f80620ac02",
-            server(0, Event::Reminder(v1::Reminder { wins: vec![won(1_234), won(1_235)] })),
+            server(0, Event::Reminder(v1::Reminder { wins: vec![won(1_234), won(1_235)], orders: Vec::new() })),
         ),
         (
             "29920126080710021a200101010101010101010101010101010101010101010101010101010101010101",
@@ -188,10 +188,10 @@ fn unknown_fields_are_passed_over_and_an_unknown_request_is_none() {
 
 #[test]
 fn the_largest_messages_fit_their_frames() {
-    let prizes = vec![prize(u32::MAX, u64::MAX); PRIZES_PER_FRAME_MAX];
-    let acknowledge = client(u64::MAX, Request::Acknowledge(v1::Acknowledge { prizes }));
+    let prizes = vec![prize(u32::MAX, u64::MAX); ITEMS_PER_FRAME_MAX];
+    let acknowledge = client(u64::MAX, Request::Acknowledge(v1::Acknowledge { prizes, ..Default::default() }));
     assert!(acknowledge.encoded_len() <= CLIENT_FRAME_BYTES_MAX);
     let win = v1::Won { campaign_id: u32::MAX, serial: u64::MAX, amount_fen: u64::MAX, won_by_request_id: u64::MAX };
-    let reminder = server(0, Event::Reminder(v1::Reminder { wins: vec![win; PRIZES_PER_FRAME_MAX] }));
+    let reminder = server(0, Event::Reminder(v1::Reminder { wins: vec![win; ITEMS_PER_FRAME_MAX], orders: Vec::new() }));
     assert!(reminder.encoded_len() <= SERVER_FRAME_BYTES_MAX);
 }

@@ -214,7 +214,7 @@ async fn serve(
         }
         if welcome && mischief.remind.load(Ordering::SeqCst) {
             let won = v1::Won { campaign_id: 9, serial: user, amount_fen: 5, won_by_request_id: 77 };
-            let event = Some(Event::Reminder(v1::Reminder { wins: vec![won; 2] }));
+            let event = Some(Event::Reminder(v1::Reminder { wins: vec![won; 2], orders: Vec::new() }));
             stream.send(&ServerFrame { request_id: 0, event }).await.unwrap();
         }
         if is_grab && let Some(return_after_ms) = goodbye_due(&mischief) {

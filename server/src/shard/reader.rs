@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use hongbao_proto::frame::{Split, split};
-use hongbao_proto::limits::{CLIENT_FRAME_BYTES_MAX, PRIZES_PER_FRAME_MAX};
+use hongbao_proto::limits::{CLIENT_FRAME_BYTES_MAX, ITEMS_PER_FRAME_MAX};
 use hongbao_proto::token::{TokenError, Verifier};
 use hongbao_proto::v1::{self, ErrorCode, client_frame};
 use hongbao_proto::{CampaignId, RequestId, Serial};
@@ -187,7 +187,7 @@ impl Link {
                 Ok(user) => Said::Login { request, user },
                 Err(error) => violation(request.get(), refusal(&error), End::Authentication),
             },
-            None => Said::Mistake { request: request.get(), code: ErrorCode::UnknownRequest },
+            _ => Said::Mistake { request: request.get(), code: ErrorCode::UnknownRequest },
         }
     }
 }
@@ -209,7 +209,7 @@ fn refusal(error: &TokenError) -> ErrorCode {
 
 /// The prizes that an Acknowledge names, if there are as many as may be and all can exist.
 fn prizes(acknowledge: &v1::Acknowledge) -> Option<Box<[(CampaignId, Serial)]>> {
-    if !(1..=PRIZES_PER_FRAME_MAX).contains(&acknowledge.prizes.len()) {
+    if !(1..=ITEMS_PER_FRAME_MAX).contains(&acknowledge.prizes.len()) {
         return None;
     }
     acknowledge

@@ -358,5 +358,11 @@ fn explain(code: ErrorCode) -> &'static str {
         ErrorCode::LedgerUnavailable => {
             "wins cannot be recorded at the moment; nothing was won and nothing lost; try again"
         }
+        ErrorCode::NoSuchEnvelope => "no such envelope, or it is not for this user",
+        ErrorCode::NoSuchOrder => "no such order of this user",
+        ErrorCode::InsufficientFunds => "the wallet holds less than this takes; nothing moved",
+        ErrorCode::OrderPaid => "the order is paid and can no longer be cancelled",
+        ErrorCode::NoSuchRoom => "no such room, or not a member of it",
+        ErrorCode::RoomFull => "the room has as many members, or the user is in as many rooms, as may be",
     }
 }

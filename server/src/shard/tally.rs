@@ -57,11 +57,18 @@ answers! {
     TooEarly = "too_early";
     TooLate = "too_late";
     Acknowledged = "acknowledged";
+    Opened = "opened";
+    EnvelopeEmpty = "envelope_empty";
+    EnvelopeSent = "envelope_sent";
+    Order = "order";
+    Receipt = "receipt";
+    Room = "room";
+    Page = "page";
     Error = "error";
 }
 
 /// Error codes and the label of each, in the order of their wire numbers.
-pub const ERRORS: [(ErrorCode, &str); 11] = [
+pub const ERRORS: [(ErrorCode, &str); 17] = [
     (ErrorCode::Unspecified, "unspecified"),
     (ErrorCode::Malformed, "malformed"),
     (ErrorCode::UnknownRequest, "unknown_request"),
@@ -73,6 +80,12 @@ pub const ERRORS: [(ErrorCode, &str); 11] = [
     (ErrorCode::TokenForeign, "token_foreign"),
     (ErrorCode::NoSuchCampaign, "no_such_campaign"),
     (ErrorCode::LedgerUnavailable, "ledger_unavailable"),
+    (ErrorCode::NoSuchEnvelope, "no_such_envelope"),
+    (ErrorCode::NoSuchOrder, "no_such_order"),
+    (ErrorCode::InsufficientFunds, "insufficient_funds"),
+    (ErrorCode::OrderPaid, "order_paid"),
+    (ErrorCode::NoSuchRoom, "no_such_room"),
+    (ErrorCode::RoomFull, "room_full"),
 ];
 
 /// The counters and gauges of one SET.

@@ -267,7 +267,7 @@ pub fn grab(campaign_id: u32) -> Request {
 
 pub fn acknowledge(prizes: &[(u32, u64)]) -> Request {
     let prizes = prizes.iter().map(|&(campaign_id, serial)| v1::PrizeId { campaign_id, serial }).collect();
-    Request::Acknowledge(v1::Acknowledge { prizes })
+    Request::Acknowledge(v1::Acknowledge { prizes, ..Default::default() })
 }
 
 /// The code of an error answer.

@@ -94,7 +94,7 @@ impl Crowd {
     pub(super) fn push(&mut self, user: u32, event: Event, now: u64) {
         match event {
             Event::Goodbye(goodbye) => self.goodbye(user, &goodbye, now),
-            Event::Reminder(Reminder { wins }) => {
+            Event::Reminder(Reminder { wins, .. }) => {
                 for won in wins {
                     self.told(user, won.won_by_request_id, &won, now);
                 }

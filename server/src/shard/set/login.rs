@@ -1,6 +1,6 @@
 //! How a user comes in: one connection of a user at a time, and the newest one wins.
 
-use hongbao_proto::limits::PRIZES_PER_FRAME_MAX;
+use hongbao_proto::limits::ITEMS_PER_FRAME_MAX;
 use hongbao_proto::v1;
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::{RequestId, UserId};
@@ -128,9 +128,9 @@ impl<W: Wire> Set<W> {
             unacknowledged: u32::try_from(recall.unacknowledged.len()).unwrap_or(u32::MAX),
         };
         self.answer(seat, request.get(), Answer::Welcome, Event::Welcome(welcome));
-        for wins in recall.unacknowledged.chunks(PRIZES_PER_FRAME_MAX) {
+        for wins in recall.unacknowledged.chunks(ITEMS_PER_FRAME_MAX) {
             let wins = wins.iter().copied().map(won).collect();
-            self.output.push(seat, 0, Event::Reminder(v1::Reminder { wins }));
+            self.output.push(seat, 0, Event::Reminder(v1::Reminder { wins, orders: Vec::new() }));
         }
     }
 }
