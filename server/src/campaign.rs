@@ -9,7 +9,7 @@ use hongbao_proto::{CampaignId, Fen, Serial};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::limits::{CAMPAIGN_TITLE_CHARS_MAX, CAMPAIGN_TOTAL_MAX};
+use crate::limits::{CAMPAIGN_TITLE_CHARS_MAX, CAMPAIGN_TOTAL_MAX, FAIR_WINDOW_MS_MAX, HOLD_MS_MAX};
 
 /// Wall-clock time, Unix milliseconds.
 pub type UnixMs = u64;
@@ -91,6 +91,43 @@ pub struct Amounts {
 pub enum CampaignKind {
     /// Prizes appear at a steady rate; users shake for them.
     Rain,
+    /// Seats of an event: held for whoever grabs one, until paid.
+    Ticket,
+    /// Vouchers with a face value: free or at a price.
+    Coupon,
+}
+
+/// What a campaign hands out, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goods {
+    /// Money that falls from the sky.
+    Rain {
+        /// Prizes issued per second, evenly inside the second.
+        rate_per_second: u32,
+        /// What a prize is worth.
+        amounts: Amounts,
+    },
+    /// Units that are bought.
+    Sale(Sale),
+}
+
+/// The terms of a sale. Its stock is offered at once, from the start on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sale {
+    /// [`CampaignKind::Ticket`] or [`CampaignKind::Coupon`].
+    pub kind: CampaignKind,
+    /// What the buyer pays; nothing: a unit is the buyer's as soon as it is grabbed.
+    pub price: Fen,
+    /// What a coupon is worth; nothing for tickets.
+    pub face_value: Fen,
+    /// For how long a grabbed unit waits for its payment, milliseconds.
+    pub hold_ms: u64,
+    /// The unit may be used from then on, if bounded.
+    pub valid_from: Option<UnixMs>,
+    /// And no more from then on, if bounded.
+    pub valid_until: Option<UnixMs>,
+    /// Grabs of the first so many milliseconds are served in an order drawn by lot, not by arrival; 0: by arrival.
+    pub fair_window_ms: u32,
 }
 
 /// What an operator asks for.
@@ -98,59 +135,88 @@ pub enum CampaignKind {
 pub struct CampaignTerms {
     /// For people.
     pub title: String,
-    /// What it is.
-    pub kind: CampaignKind,
-    /// How many prizes; serials run from 0 to `total - 1`.
+    /// What it hands out.
+    pub goods: Goods,
+    /// How many units; serials run from 0 to `total - 1`.
     pub total: u64,
-    /// Prizes issued per second, evenly inside the second.
-    pub rate_per_second: u32,
-    /// What a prize is worth.
-    pub amounts: Amounts,
     /// Drawn at creation.
     pub seed: Seed,
-    /// No prize before this.
+    /// No unit before this.
     pub starts_at: UnixMs,
-    /// No prize at or after this, if set.
+    /// No unit at or after this, if set.
     pub ends_at: Option<UnixMs>,
-    /// Prizes that one user may win, if limited.
+    /// Units that one user may hold, if limited.
     pub per_user_limit: Option<u32>,
 }
 
 impl CampaignTerms {
-    /// What the prize `serial` is worth: a pure function of seed and serial (see [`amount_of`]).
-    pub fn amount(&self, serial: Serial) -> Fen {
-        amount_of(&self.seed, self.amounts, serial)
+    /// What it is.
+    pub fn kind(&self) -> CampaignKind {
+        match self.goods {
+            Goods::Rain { .. } => CampaignKind::Rain,
+            Goods::Sale(sale) => sale.kind,
+        }
     }
 
-    /// The exact sum of all prizes: what the campaign's fund must hold. One hash per prize, unless all are worth the same.
+    /// The terms of the sale, if it is one.
+    pub fn sale(&self) -> Option<&Sale> {
+        match &self.goods {
+            Goods::Rain { .. } => None,
+            Goods::Sale(sale) => Some(sale),
+        }
+    }
+
+    /// What the prize `serial` is worth, a pure function of seed and serial (see [`amount_of`]); or a sale's price.
+    pub fn amount(&self, serial: Serial) -> Fen {
+        match &self.goods {
+            Goods::Rain { amounts, .. } => amount_of(&self.seed, *amounts, serial),
+            Goods::Sale(sale) => sale.price,
+        }
+    }
+
+    /// What the campaign's fund must hold: the exact sum of all prizes, by one hash per prize unless all are worth the same.
+    /// Nothing for a sale.
     ///
     /// Fits an `i64` for terms that pass [`CampaignTerms::check`]; saturates for others.
     pub fn total_amount(&self) -> Fen {
-        if self.amounts.min == self.amounts.max {
-            return Fen(self.total.saturating_mul(self.amounts.min.0));
+        match &self.goods {
+            Goods::Sale(_) => Fen::ZERO,
+            Goods::Rain { amounts, .. } if amounts.min == amounts.max => {
+                Fen(self.total.saturating_mul(amounts.min.0))
+            }
+            Goods::Rain { .. } => {
+                Fen((0..self.total).fold(0, |sum: u64, serial| sum.saturating_add(self.amount(Serial(serial)).0)))
+            }
         }
-        Fen((0..self.total).fold(0, |sum: u64, serial| sum.saturating_add(self.amount(Serial(serial)).0)))
     }
 
     /// Refuses terms that contradict themselves or exceed a limit, in one line for a person.
     pub fn check(&self) -> Result<(), String> {
-        let Amounts { min, max } = self.amounts;
         if self.total == 0 || self.total > CAMPAIGN_TOTAL_MAX {
             return Err(format!("total {} is outside 1..={CAMPAIGN_TOTAL_MAX}", self.total));
         }
-        if self.rate_per_second == 0 {
-            return Err("rate_per_second 0 would never issue a prize".to_owned());
-        }
-        if min == Fen::ZERO || min > max {
-            return Err(format!(
-                "amounts {}..={} fen: the smallest must be at least 1 and at most the largest",
-                min.0, max.0
-            ));
-        }
-        if u128::from(self.total) * u128::from(max.0) > I64_MAX {
+        let largest = match &self.goods {
+            Goods::Rain { rate_per_second: 0, .. } => {
+                return Err("rate_per_second 0 would never issue a prize".to_owned());
+            }
+            Goods::Rain { amounts: Amounts { min, max }, .. } => {
+                if *min == Fen::ZERO || min > max {
+                    return Err(format!(
+                        "amounts {}..={} fen: the smallest must be at least 1 and at most the largest",
+                        min.0, max.0
+                    ));
+                }
+                *max
+            }
+            Goods::Sale(sale) => {
+                sale.check()?;
+                sale.price.max(sale.face_value)
+            }
+        };
+        if u128::from(self.total) * u128::from(largest.0) > I64_MAX {
             return Err(format!(
                 "total {} times the largest amount {} fen exceeds what the books can hold",
-                self.total, max.0
+                self.total, largest.0
             ));
         }
         if let Some(ends_at) = self.ends_at
@@ -167,6 +233,33 @@ impl CampaignTerms {
         }
         if self.per_user_limit == Some(0) {
             return Err("per_user_limit 0 would let nobody win; leave it out for no limit".to_owned());
+        }
+        Ok(())
+    }
+}
+
+impl Sale {
+    fn check(&self) -> Result<(), String> {
+        match self.kind {
+            CampaignKind::Rain => return Err("a rain is no sale".to_owned()),
+            CampaignKind::Ticket if self.face_value != Fen::ZERO => {
+                return Err("a ticket has no face value; leave face_value_fen out, or sell coupons".to_owned());
+            }
+            CampaignKind::Ticket | CampaignKind::Coupon => {}
+        }
+        if self.price != Fen::ZERO && !(1_000..=HOLD_MS_MAX).contains(&self.hold_ms) {
+            return Err(format!("hold_ms {} is outside 1000..={HOLD_MS_MAX}", self.hold_ms));
+        }
+        if let (Some(from), Some(until)) = (self.valid_from, self.valid_until)
+            && until <= from
+        {
+            return Err(format!("valid_until {until} is not after valid_from {from}"));
+        }
+        if u128::from(self.valid_from.max(self.valid_until).unwrap_or(0)) > I64_MAX {
+            return Err("a time is beyond what the books can hold".to_owned());
+        }
+        if self.fair_window_ms > FAIR_WINDOW_MS_MAX {
+            return Err(format!("fair_window_ms {} is above {FAIR_WINDOW_MS_MAX}", self.fair_window_ms));
         }
         Ok(())
     }
@@ -197,10 +290,12 @@ pub struct Campaign {
     pub stopped_at: Option<UnixMs>,
     /// Ended for good.
     pub settlement: Option<Settlement>,
-    /// Prizes won so far, durable.
+    /// Units that are somebody's for good, durable: prizes won, or tickets and coupons paid.
     pub won: u64,
-    /// Their money.
+    /// Their money: paid out by a rain, taken in by a sale.
     pub paid: Fen,
+    /// Units of a sale that wait for their payment.
+    pub reserved: u64,
 }
 
 /// Where in its life a campaign is. Says nothing of its stock: an open campaign may be sold out.
@@ -257,10 +352,8 @@ impl CampaignTerms {
     pub(crate) fn example() -> Self {
         Self {
             title: "rain".to_owned(),
-            kind: CampaignKind::Rain,
+            goods: Goods::Rain { rate_per_second: 10, amounts: Amounts { min: Fen(1), max: Fen(200) } },
             total: 1_000,
-            rate_per_second: 10,
-            amounts: Amounts { min: Fen(1), max: Fen(200) },
             seed: Seed([7; 32]),
             starts_at: 1_000,
             ends_at: Some(2_000),

@@ -14,6 +14,30 @@ pub const LEDGER_BATCH_MAX: usize = 4 * 1024;
 /// Prizes of one campaign: the sum of their amounts is computed at creation, about 0.1 µs each.
 pub const CAMPAIGN_TOTAL_MAX: u64 = 10_000_000;
 
+/// The longest time for which a unit waits for its payment, milliseconds: one day.
+pub const HOLD_MS_MAX: u64 = 24 * 3_600 * 1_000;
+
+/// The longest opening of a sale that is drawn by lot, milliseconds: whoever takes part waits so long for an answer.
+pub const FAIR_WINDOW_MS_MAX: u32 = 5_000;
+
+/// What one envelope may hold, fen.
+pub const ENVELOPE_FEN_MAX: u64 = 1_000_000_000;
+
+/// Group envelopes that can still be opened, at most.
+pub const ENVELOPES_OPEN_MAX: usize = 1_000_000;
+
+/// Emptied envelopes that are kept in memory for questions; about 500 bytes each with ten recipients. Older ones are read from disk.
+pub const ENVELOPES_EMPTY_KEPT: usize = 50_000;
+
+/// Orders and envelopes that expire in one posting.
+pub const EXPIRE_STEP: usize = 1_024;
+
+/// Users that one deposit may go to.
+pub const DEPOSIT_USERS_MAX: u32 = 100_000;
+
+/// Movements of a user that are gone through, newest first, in search of what an old request got.
+pub const WALK_MAX: u32 = 4_096;
+
 /// Connections that the kernel completes ahead of `accept`, for each shard.
 pub const LISTEN_BACKLOG: i32 = 4096;
 
@@ -97,6 +121,10 @@ pub const COALESCE_MAX: Duration = Duration::from_millis(100);
 
 /// Serials returned to the generator in one message.
 pub const RETURN_BATCH_MAX: usize = 1_024;
+
+/// Envelopes that wait to be offered, or units to be returned, in one SET. Beyond it envelopes are found at the recipients' next
+/// login.
+pub const SET_ERRANDS_MAX: usize = 1_024;
 
 /// Messages in the generator's queue.
 pub const GENERATOR_QUEUE_MAX: usize = 4 * 1024;

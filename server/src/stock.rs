@@ -106,6 +106,10 @@ struct Shelf {
     claimed: u64,
     returned: u64,
     void: u64,
+    /// Units that came in last: when half of them are gone, more are wanted.
+    last_supply: usize,
+    /// Whether the generator was told that more are wanted, and none have come since.
+    wanted: bool,
 }
 
 impl Shelf {
@@ -146,13 +150,13 @@ pub struct Stock {
 }
 
 impl Stock {
-    /// Takes a prize of `wanted`, or of any open campaign where it is `None`.
+    /// Takes a unit of `wanted`, or of any open rain where it is `None`.
     pub fn take(&mut self, wanted: Option<CampaignId>, now: UnixMs) -> Taken {
         let Some(campaign) = wanted else {
             return self
                 .shelves
                 .iter_mut()
-                .filter(|shelf| shelf.closed(now).is_none())
+                .filter(|shelf| shelf.terms.sale().is_none() && shelf.closed(now).is_none())
                 .find_map(Shelf::take)
                 .unwrap_or(Taken::NoneNow);
         };
@@ -186,6 +190,8 @@ impl Stock {
                     claimed: 0,
                     returned: 0,
                     void: 0,
+                    last_supply: 0,
+                    wanted: false,
                 },
             ),
         }
@@ -197,7 +203,23 @@ impl Stock {
         let Some(shelf) = self.shelf(campaign) else { return false };
         shelf.supplied += serials.len() as u64;
         shelf.serials.extend(serials);
+        shelf.last_supply = shelf.serials.len();
+        shelf.wanted = false;
         true
+    }
+
+    /// Whether the generator should be told that the shelf of this sale runs out: once until more comes in.
+    pub fn wants(&mut self, campaign: CampaignId) -> bool {
+        let Some(shelf) = self.shelf(campaign) else { return false };
+        let runs_out = shelf.phase == SalePhase::Open && shelf.serials.len() * 2 <= shelf.last_supply;
+        runs_out && shelf.terms.sale().is_some() && !std::mem::replace(&mut shelf.wanted, true)
+    }
+
+    /// The generator did not hear it: to be told again.
+    pub fn still_wants(&mut self, campaign: CampaignId) {
+        if let Some(shelf) = self.shelf(campaign) {
+            shelf.wanted = false;
+        }
     }
 
     /// The ledger has the claim: the prize is the user's.
@@ -257,6 +279,12 @@ impl Stock {
     /// The sum of all shelves' balances; 0, always.
     pub fn imbalance(&self) -> i128 {
         self.shelves.iter().map(|shelf| shelf.books().balance().abs()).sum()
+    }
+
+    /// The terms of a campaign that has a shelf here.
+    pub fn terms(&self, campaign: CampaignId) -> Option<&CampaignTerms> {
+        let index = self.shelves.binary_search_by_key(&campaign, |shelf| shelf.campaign).ok()?;
+        Some(&self.shelves[index].terms)
     }
 
     fn shelf(&mut self, campaign: CampaignId) -> Option<&mut Shelf> {

@@ -46,13 +46,14 @@ impl Telemetry {
     /// The whole description.
     pub fn sample(&self) -> Sample {
         let prizes = self.stock.total();
+        let books = self.ledger.totals();
         let mut counters = vec![
             (names::REQUESTS_RECEIVED, self.sum(|set| &set.received)),
             (names::REQUESTS_ANSWERED, self.answered()),
             (names::GRABS_RECEIVED, self.sum(|set| &set.grabs)),
             (names::PRIZES_ISSUED, self.stock.issued_first()),
-            (names::PRIZES_WON, self.ledger.wins()),
-            (names::PAID_FEN, self.ledger.paid_fen()),
+            (names::PRIZES_WON, books.won),
+            (names::PAID_FEN, books.paid.0),
             (Key::new("answers_undelivered", "Answers whose connection had gone"), self.sum(|set| &set.undelivered)),
             (Key::new("frames_stale", "Frames still queued when their connection ended"), self.sum(|set| &set.stale)),
             (Key::new("connections_accepted", "Connections accepted"), self.sum(|set| &set.accepted)),
@@ -71,6 +72,14 @@ impl Telemetry {
                 Key::new("announcements_dropped", "Announcements that a SET had no room for, counted by SET"),
                 self.sum(|set| &set.announcements_dropped) + self.broadcasts.queues_full(),
             ),
+            (
+                Key::new("offers_dropped", "Envelopes not offered at once for lack of room"),
+                self.sum(|set| &set.offers_dropped),
+            ),
+            (Key::new("units_sold", "Units of sales that are somebody's for good"), books.sold),
+            (Key::new("earned_fen", "Their prices, in fen"), books.earned.0),
+            (Key::new("envelopes_sent", "Group envelopes ever sent"), books.envelopes),
+            (Key::new("shares_opened", "Shares of envelopes opened since the start"), books.opened),
             (
                 Key::new("equations_broken", "Batches after which a SET's books did not balance"),
                 self.sum(|set| &set.broken_equations),
@@ -121,6 +130,9 @@ impl Telemetry {
             (Key::new("prizes_in_flight", "Prizes with the ledger"), gauge(prizes.in_flight)),
             (Key::new("prizes_in_transit", "Prizes on their way to a SET"), gauge(prizes.in_transit)),
             (Key::new("prizes_residual", "Prizes unaccounted for; 0 or the program is wrong"), gauge(prizes.residual)),
+            (Key::new("orders_reserved", "Orders that wait for their payment"), gauge(books.reserved)),
+            (Key::new("envelopes_open", "Envelopes that can be opened"), gauge(books.envelopes_open)),
+            (Key::new("enclosed_fen", "Money in them, in fen"), gauge(books.enclosed.0)),
             (Key::new("ledger_healthy", "Whether the ledger can be written: 1 or 0"), i64::from(self.ledger.healthy())),
             (Key::new("resident_bytes", "Resident memory of this process"), gauge(process::resident_bytes())),
             (Key::new("open_descriptors", "Open file descriptors of this process"), gauge(process::open_descriptors())),

@@ -19,6 +19,8 @@ const LAYERS: [(&str, &[&str]); 5] = [
             "shard",
             "ledger",
             "stock",
+            "order",
+            "envelope",
             "campaign",
             "config",
             "admission",

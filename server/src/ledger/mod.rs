@@ -1,27 +1,34 @@
-//! The ledger: the durable record of who won what. A win is acknowledged to its user only after it is durable here.
+//! The ledger: the durable record of who won, sent, opened and bought what. Nothing is told to a user before it is durable here.
 //!
-//! [`Ledger`] is what the rest of the server knows of it. Its embedded implementation is SQLite (`sqlite`); `writer` owns
-//! one on a thread of its own and commits in groups whatever has arrived meanwhile.
+//! [`Ledger`] is what the rest of the server knows of it. `books` decides, in memory, what becomes of a posting; `sqlite` makes
+//! its decisions durable and finds them again; `writer` owns one on a thread of its own and commits in groups whatever has
+//! arrived meanwhile.
 
 pub mod audit;
+pub mod books;
 mod schema;
 pub mod sqlite;
 pub mod writer;
 
-use hongbao_proto::{CampaignId, Fen, RequestId, Serial, UserId};
+use std::sync::Arc;
+
+use hongbao_proto::{CampaignId, EnvelopeId, Fen, OrderId, RequestId, Serial, UserId};
+use serde::Serialize;
 
 use crate::campaign::{Campaign, CampaignTerms, UnixMs};
+use crate::envelope::{NewEnvelope, Offer};
+use crate::order::Order;
 
-/// A user takes a prize. The SET that sends it owns the serial until the outcome is known.
+/// A user takes a unit of a campaign. The SET that sends it owns the serial until the outcome is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
     /// Who.
     pub user: UserId,
-    /// The Grab that caused it; unique per user.
+    /// The Grab that caused it; unique per user, and above those of the user's earlier claims.
     pub request: RequestId,
     /// Of which campaign.
     pub campaign: CampaignId,
-    /// Which prize.
+    /// Which unit.
     pub serial: Serial,
     /// What it is worth: `CampaignTerms::amount(serial)`.
     pub amount: Fen,
@@ -40,31 +47,103 @@ pub struct Win {
     pub request: RequestId,
 }
 
+/// What a Grab got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Award {
+    /// A prize of a rain.
+    Win(Win),
+    /// A unit of a sale, as the order stands now.
+    Order(Order),
+}
+
+/// What a user says to have seen.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Prizes of rains.
+    pub prizes: Box<[(CampaignId, Serial)]>,
+    /// Offered envelopes.
+    pub envelopes: Box<[EnvelopeId]>,
+    /// Orders, as told last.
+    pub orders: Box<[OrderId]>,
+}
+
+/// Where the price of an order comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Means {
+    /// The buyer's wallet.
+    Wallet,
+    /// A payment provider has collected it outside of these books.
+    Outside,
+}
+
 /// A write to the books.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Posting {
-    /// A user takes a prize.
+    /// A user takes a unit.
     Claim(Claim),
-    /// A user has seen these wins.
+    /// A user has seen these; those of others are passed over.
     Acknowledge {
         /// Who.
         user: UserId,
-        /// Which prizes; those of others are passed over.
-        prizes: Box<[(CampaignId, Serial)]>,
+        /// What.
+        seen: Box<Seen>,
+    },
+    /// A user pays an order.
+    Pay {
+        /// Who.
+        user: UserId,
+        /// Which.
+        order: OrderId,
+        /// From where.
+        means: Means,
+    },
+    /// A user gives a reserved unit back.
+    Cancel {
+        /// Who.
+        user: UserId,
+        /// Which.
+        order: OrderId,
+    },
+    /// Money goes into an envelope.
+    Send(Box<NewEnvelope>),
+    /// A user opens an envelope.
+    Open {
+        /// Who.
+        user: UserId,
+        /// Which.
+        envelope: EnvelopeId,
+    },
+    /// What is overdue expires, the oldest first, at most [`crate::limits::EXPIRE_STEP`].
+    Expire,
+    /// The operator puts money into the wallets of consecutive users.
+    Deposit {
+        /// The first of them.
+        first: UserId,
+        /// How many, at most [`crate::limits::DEPOSIT_USERS_MAX`].
+        count: u32,
+        /// To each.
+        amount: Fen,
+        /// Chosen by the operator: a deposit of the same key is made once.
+        key: Box<str>,
     },
 }
 
 impl Posting {
-    /// Whose it is. No posting touches what another user may see.
-    pub fn user(&self) -> UserId {
+    /// Whose it is, if one user's alone.
+    pub fn user(&self) -> Option<UserId> {
         match self {
-            Posting::Claim(claim) => claim.user,
-            Posting::Acknowledge { user, .. } => *user,
+            Posting::Claim(claim) => Some(claim.user),
+            Posting::Acknowledge { user, .. }
+            | Posting::Pay { user, .. }
+            | Posting::Cancel { user, .. }
+            | Posting::Open { user, .. } => Some(*user),
+            Posting::Send(envelope) => envelope.sender,
+            Posting::Expire | Posting::Deposit { .. } => None,
         }
     }
 }
 
-/// Why a claim can never succeed. Stock that is issued as the ledger says never meets this.
+/// Why a posting can never succeed. Stock that is issued as the ledger says never meets the first five.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The campaign is not in the ledger.
@@ -76,50 +155,244 @@ pub enum Refusal {
     /// The serial is not below the campaign's total.
     #[error("no such serial")]
     NoSuchSerial,
-    /// The amount is not what the campaign's seed says.
+    /// The amount is not what the campaign says.
     #[error("the amount is not the drawn one")]
     WrongAmount,
+    /// The request is older than what the user got last, and got nothing itself: whoever sends it again is too late.
+    #[error("a later request of this user came first")]
+    OutOfOrder,
+    /// A deposit of this key went to other users, or was of another amount.
+    #[error("a different deposit has this key")]
+    KeyUsed,
+    /// The sums would exceed what the books can hold.
+    #[error("more than the books can hold")]
+    TooMuch,
 }
 
 /// What became of a [`Posting`] once it is durable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// The prize is the user's.
+    /// To a claim: the prize is the user's.
     Won(Win),
-    /// The same (user, request) had already won this; the serial offered now stays unclaimed.
-    Repeated(Win),
-    /// The user holds as many prizes of the campaign as one may; the serial stays unclaimed.
+    /// To a claim: the unit is held for the user, or theirs where it costs nothing.
+    Ordered(Order),
+    /// To a claim: the same (user, request) had already got this; the serial offered now stays unclaimed.
+    Repeated(Award),
+    /// To a claim: the user holds as many units of the campaign as one may; the serial stays unclaimed.
     LimitReached {
         /// The campaign's limit.
         limit: u32,
     },
-    /// The serial already is somebody's. Never seen unless stock was issued twice; the caller must drop the serial.
+    /// To a claim: the serial already is somebody's. Never seen unless stock was issued twice; the caller must drop the serial.
     Taken,
-    /// The claim cannot be right and nothing moved; the caller must drop the serial.
+    /// The posting cannot be right and nothing moved; the serial of a claim must be dropped, unless the refusal is
+    /// [`Refusal::OutOfOrder`].
     Refused(Refusal),
-    /// So many of the named prizes (each counted once) are the user's and acknowledged now.
+    /// So many of the named things (each counted once) are the user's and acknowledged now.
     Acknowledged {
         /// How many.
         count: u32,
     },
+    /// To a payment or cancellation: the order as it stands.
+    Order(Order),
+    /// To a cancellation: the order as it stands, and its unit is for sale again. Said once for each order.
+    Released(Order),
+    /// The order was decided, or the envelope expired, before.
+    TooLate {
+        /// Since when.
+        at: UnixMs,
+    },
+    /// The wallet holds less than this takes.
+    InsufficientFunds,
+    /// To a cancellation: it is paid.
+    OrderPaid,
+    /// No such order of this user.
+    NoSuchOrder,
+    /// The envelope is on its way. The same for a repeat, which is not offered again.
+    Sent {
+        /// What is offered.
+        offer: Arc<Offer>,
+        /// To whom; nobody where the posting repeats an earlier one.
+        to: Arc<[UserId]>,
+        /// How many may open it.
+        recipients: u32,
+        /// What the sender's wallet holds now; nothing for the house.
+        balance: Fen,
+    },
+    /// Too many envelopes can still be opened.
+    TooManyEnvelopes,
+    /// A share is the user's, or was before.
+    Opened {
+        /// Of which envelope.
+        envelope: EnvelopeId,
+        /// From 0, in the order of opening.
+        share: u32,
+        /// What it is worth.
+        amount: Fen,
+    },
+    /// Every share is somebody else's.
+    Empty {
+        /// Of which envelope.
+        envelope: EnvelopeId,
+    },
+    /// No such envelope, or not for this user.
+    NoSuchEnvelope,
+    /// To [`Posting::Expire`].
+    Expired(Box<Expired>),
+    /// The deposit is made, or was before.
+    Deposited,
+}
+
+/// What has expired in one posting.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Expired {
+    /// Orders that were not paid in time; their units are for sale again.
+    pub orders: Vec<Order>,
+    /// Envelopes, and what went back to their senders.
+    pub envelopes: Vec<(EnvelopeId, Option<UserId>, Fen)>,
+    /// When the next one is due, if any is.
+    pub next_due: Option<UnixMs>,
 }
 
 /// What a user who logs in must be told, and how its requests go on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recall {
-    /// Unacknowledged wins, oldest first, at most [`crate::limits::RECALLED_WINS_MAX`]; more follow once these are acknowledged.
-    pub unacknowledged: Vec<Win>,
-    /// The highest request id among all wins of the user.
+    /// Unacknowledged wins and orders, oldest first, at most [`crate::limits::RECALLED_WINS_MAX`]; more follow once these are
+    /// acknowledged.
+    pub unacknowledged: Vec<Award>,
+    /// Envelopes that wait for this user, oldest first, at most as many.
+    pub offers: Vec<Arc<Offer>>,
+    /// The highest request id among all claims of the user that got something.
     pub last_request: Option<RequestId>,
+}
+
+/// What a user asks about its own affairs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Question {
+    /// What must I be told at login?
+    Recall,
+    /// What did this Grab of mine get?
+    FirstAnswer(RequestId),
+    /// What have I ordered?
+    Orders {
+        /// Only those before this one.
+        before: Option<OrderId>,
+        /// At most so many.
+        limit: u32,
+    },
+    /// What went through my wallet?
+    Statement {
+        /// Only movements before this one.
+        before: Option<i64>,
+        /// At most so many.
+        limit: u32,
+    },
+    /// Who got what of this envelope?
+    Envelope(EnvelopeId),
+}
+
+/// The answers, one for each [`Question`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// To [`Question::Recall`].
+    Recall(Recall),
+    /// To [`Question::FirstAnswer`].
+    FirstAnswer(Option<Award>),
+    /// To [`Question::Orders`].
+    Orders(Page<Order>),
+    /// To [`Question::Statement`].
+    Statement {
+        /// What the wallet holds now.
+        balance: Fen,
+        /// What went through it.
+        movements: Page<Movement>,
+    },
+    /// To [`Question::Envelope`]; `None` where the user has nothing to do with it.
+    Envelope(Option<Box<EnvelopeView>>),
+}
+
+/// Part of a list, newest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// Whether there are older ones.
+    pub more: bool,
+}
+
+impl<T> Default for Page<T> {
+    fn default() -> Self {
+        Self { items: Vec::new(), more: false }
+    }
+}
+
+/// What a movement of money is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// Won in a rain.
+    Win(CampaignId, Serial),
+    /// A share of an envelope.
+    Open(EnvelopeId),
+    /// Put into an envelope.
+    Send(EnvelopeId),
+    /// The unopened rest of one's own envelope.
+    Return(EnvelopeId),
+    /// Paid for an order.
+    Pay(OrderId),
+    /// Put in by the operator.
+    Deposit,
+}
+
+/// Money that came into a wallet, or left it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Movement {
+    /// Its number in the books.
+    pub entry: i64,
+    /// When.
+    pub at: UnixMs,
+    /// What for.
+    pub purpose: Purpose,
+    /// Fen; above 0: came in.
+    pub amount: i64,
+}
+
+/// An envelope as those see it who may.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnvelopeView {
+    /// As it was offered.
+    pub offer: Arc<Offer>,
+    /// What was in it.
+    pub total: Fen,
+    /// Who got what, in the order of opening; empty to a recipient who could still open it.
+    pub opened: Vec<(UserId, Fen, UnixMs)>,
+    /// Whether nothing more can be opened.
+    pub is_over: bool,
+    /// What went back to the sender when it expired.
+    pub refunded: Option<Fen>,
 }
 
 /// Sums over the whole ledger.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Wins ever committed.
+    /// Prizes of rains ever won.
     pub won: u64,
     /// Their money.
     pub paid: Fen,
+    /// Units of sales that are somebody's for good.
+    pub sold: u64,
+    /// Their prices.
+    pub earned: Fen,
+    /// Envelopes ever sent.
+    pub envelopes: u64,
+    /// Shares opened since the ledger was opened.
+    pub opened: u64,
+    /// Orders that wait for their payment (gauge).
+    pub reserved: u64,
+    /// Envelopes that can still be opened (gauge).
+    pub envelopes_open: u64,
+    /// Money in them (gauge).
+    pub enclosed: Fen,
 }
 
 /// Why the ledger did not do what it was asked. Nothing of the call was applied.
@@ -139,6 +412,14 @@ pub enum LedgerError {
         found: i64,
         /// Ours.
         known: i64,
+    },
+    /// Made by a version of this program that was never released.
+    #[error("ledger {path} has schema {found}, of a version before the first release: start with a new file")]
+    TooOld {
+        /// Its file.
+        path: String,
+        /// Its schema version.
+        found: i64,
     },
     /// Another process has it open. Two writers would each believe their own idea of the books.
     #[error("ledger {path} is in use by another process")]
@@ -170,11 +451,8 @@ pub trait Ledger: Send {
     /// Applies all postings in one transaction, and answers in their order. Durable once it returns `Ok`.
     fn post(&mut self, postings: &[Posting], now: UnixMs) -> Result<Vec<Outcome>, LedgerError>;
 
-    /// The win of (user, request), if that request won one.
-    fn first_answer(&mut self, user: UserId, request: RequestId) -> Result<Option<Win>, LedgerError>;
-
-    /// What `user` must be told at login. Cheap for the many who never won.
-    fn recall(&mut self, user: UserId) -> Result<Recall, LedgerError>;
+    /// Answers a user's question from what is durable. Cheap for a login of the many who never got anything.
+    fn ask(&mut self, user: UserId, question: &Question) -> Result<Answer, LedgerError>;
 
     /// Opens a campaign and moves the exact sum of its prizes from the treasury into its fund.
     fn create_campaign(&mut self, terms: CampaignTerms, now: UnixMs) -> Result<Campaign, LedgerError>;
@@ -182,14 +460,26 @@ pub trait Ledger: Send {
     /// Records that an operator stopped a campaign. Idempotent.
     fn stop_campaign(&mut self, id: CampaignId, now: UnixMs) -> Result<Campaign, LedgerError>;
 
-    /// Gives back what is left in the fund; nothing can be won afterwards. Idempotent.
+    /// Gives back what is left in the fund, or banks what a sale has taken in; nothing can be won or bought afterwards. Refused
+    /// while orders of the campaign wait for their payment. Idempotent.
     fn settle_campaign(&mut self, id: CampaignId, now: UnixMs) -> Result<Campaign, LedgerError>;
 
-    /// All campaigns with their wins, by id.
+    /// All campaigns with their sums, by id.
     fn campaigns(&mut self) -> Result<Vec<Campaign>, LedgerError>;
 
-    /// The serials of a campaign that are somebody's, ascending.
+    /// The serials of a campaign that are somebody's, ascending. Empty once it is settled.
     fn claimed_serials(&mut self, id: CampaignId) -> Result<Vec<Serial>, LedgerError>;
+
+    /// When the next order or envelope expires, if any is to.
+    fn next_due(&mut self) -> Option<UnixMs>;
+
+    /// Orders of a campaign, newest first.
+    fn orders_of(
+        &mut self,
+        id: CampaignId,
+        before: Option<OrderId>,
+        limit: u32,
+    ) -> Result<Page<Order>, LedgerError>;
 
     /// Sums over everything, kept up to date: cheap.
     fn totals(&mut self) -> Result<Totals, LedgerError>;

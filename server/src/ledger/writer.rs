@@ -4,10 +4,11 @@
 //! no timer on this path, so a lone claim waits for nobody and a flood pays for one `fsync` per thousands of claims.
 //!
 //! **Order.** Every request sees all that were queued before it and none that were queued after it, as far as anyone can
-//! tell. What a user may see depends on that user's postings alone, so a read ([`Request::FirstAnswer`], [`Request::Recall`])
-//! of a user with nothing pending in the batch is answered at once, ahead of the commit: a storm of logins costs no commits. A
-//! read of a user with a posting pending waits for the batch's commit. A posting of a user whose read waits so, or a
-//! [`Request::Call`], commits what is pending first.
+//! tell. What a user has done depends on that user's postings alone, so a question ([`Request::Ask`]) of a user with nothing
+//! pending in the batch is answered at once, ahead of the commit: a storm of logins costs no commits. A question of a user with a
+//! posting pending waits for the batch's commit. A posting of a user whose question waits so, or a [`Request::Call`], commits
+//! what is pending first. What others do to a user (an envelope, a deposit) may come before or after a question, as it would if
+//! they had done it a moment earlier or later.
 //!
 //! A failed commit is told to everyone in it ([`Unavailable`]) and turns [`LedgerStatus::healthy`] off; the thread stays and
 //! tries again with each batch, and once a second with a probe when there is none.
@@ -20,11 +21,11 @@ use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use hongbao_proto::{RequestId, UserId};
+use hongbao_proto::UserId;
 use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Ledger, LedgerError, Outcome, Posting, Recall, Win};
+use super::{Answer, Ledger, LedgerError, Outcome, Posting, Question, Totals};
 use crate::campaign::UnixMs;
 use crate::limits::{LEDGER_BATCH_MAX, LEDGER_QUEUE_MAX};
 
@@ -55,10 +56,8 @@ pub struct LedgerStopped;
 pub enum Reply {
     /// To [`Request::Post`]; durable.
     Posted(Result<Outcome, Unavailable>),
-    /// To [`Request::FirstAnswer`].
-    FirstAnswer(Result<Option<Win>, Unavailable>),
-    /// To [`Request::Recall`].
-    Recalled(Result<Recall, Unavailable>),
+    /// To [`Request::Ask`].
+    Answered(Result<Answer, Unavailable>),
 }
 
 /// Something to be run on the ledger's thread.
@@ -73,19 +72,12 @@ pub enum Request<T: ReplyTo> {
         /// Who is told.
         reply_to: T,
     },
-    /// What did this request of this user win?
-    FirstAnswer {
-        /// Whose.
+    /// Answer this.
+    Ask {
+        /// Whose affairs.
         user: UserId,
-        /// Which.
-        request: RequestId,
-        /// Who is told.
-        reply_to: T,
-    },
-    /// What must this user be told at login?
-    Recall {
-        /// Whose.
-        user: UserId,
+        /// What.
+        question: Question,
         /// Who is told.
         reply_to: T,
     },
@@ -146,8 +138,7 @@ pub struct LedgerStatus(Arc<Status>);
 
 struct Status {
     healthy: AtomicBool,
-    wins: AtomicU64,
-    paid_fen: AtomicU64,
+    totals: Mutex<Totals>,
     batches: AtomicU64,
     postings: AtomicU64,
     failed_batches: AtomicU64,
@@ -164,8 +155,7 @@ impl LedgerStatus {
     fn new() -> Self {
         Self(Arc::new(Status {
             healthy: AtomicBool::new(true),
-            wins: AtomicU64::new(0),
-            paid_fen: AtomicU64::new(0),
+            totals: Mutex::default(),
             batches: AtomicU64::new(0),
             postings: AtomicU64::new(0),
             failed_batches: AtomicU64::new(0),
@@ -179,14 +169,9 @@ impl LedgerStatus {
         self.0.healthy.load(Relaxed)
     }
 
-    /// Wins ever committed.
-    pub fn wins(&self) -> u64 {
-        self.0.wins.load(Relaxed)
-    }
-
-    /// Their money, fen.
-    pub fn paid_fen(&self) -> u64 {
-        self.0.paid_fen.load(Relaxed)
+    /// Sums over all that is committed.
+    pub fn totals(&self) -> Totals {
+        *unpoisoned(&self.0.totals)
     }
 
     /// Transactions committed since the start.
@@ -289,12 +274,6 @@ pub fn spawn<T: ReplyTo>(
     (LedgerHandle { queue: sender }, status, thread)
 }
 
-/// A question about one user.
-enum Read {
-    FirstAnswer(RequestId),
-    Recall,
-}
-
 /// Why the requests of a user cannot be looked at alone, inside a batch.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Standing {
@@ -312,7 +291,7 @@ struct Writer<T: ReplyTo> {
     postings: Vec<Posting>,
     repliers: Vec<T>,
     /// Reads that the next commit holds up, in the order of the queue.
-    waiting: Vec<(UserId, Read, T)>,
+    waiting: Vec<(UserId, Question, T)>,
     /// The users in `postings` and `waiting`.
     users: FxHashMap<UserId, Standing>,
     next_probe: Instant,
@@ -346,16 +325,16 @@ impl<T: ReplyTo> Writer<T> {
     fn apply(&mut self, request: Request<T>) {
         match request {
             Request::Post { posting, reply_to } => {
-                let user = posting.user();
-                if self.users.get(&user) == Some(&Standing::Read) {
-                    self.flush();
+                if let Some(user) = posting.user() {
+                    if self.users.get(&user) == Some(&Standing::Read) {
+                        self.flush();
+                    }
+                    self.users.insert(user, Standing::Posting);
                 }
-                self.users.insert(user, Standing::Posting);
                 self.postings.push(posting);
                 self.repliers.push(reply_to);
             }
-            Request::FirstAnswer { user, request, reply_to } => self.read(user, Read::FirstAnswer(request), reply_to),
-            Request::Recall { user, reply_to } => self.read(user, Read::Recall, reply_to),
+            Request::Ask { user, question, reply_to } => self.ask(user, question, reply_to),
             Request::Call(call) => {
                 self.flush();
                 call(&mut *self.ledger);
@@ -364,31 +343,22 @@ impl<T: ReplyTo> Writer<T> {
         }
     }
 
-    fn read(&mut self, user: UserId, read: Read, reply_to: T) {
+    fn ask(&mut self, user: UserId, question: Question, reply_to: T) {
         match self.users.entry(user) {
             Entry::Occupied(mut standing) => {
                 standing.insert(Standing::Read);
-                self.waiting.push((user, read, reply_to));
+                self.waiting.push((user, question, reply_to));
             }
-            Entry::Vacant(_) => self.answer(user, &read, reply_to),
+            Entry::Vacant(_) => self.answer(user, &question, reply_to),
         }
     }
 
-    fn answer(&mut self, user: UserId, read: &Read, reply_to: T) {
-        let (reply, error) = match *read {
-            Read::FirstAnswer(request) => {
-                let (answer, error) = split(self.ledger.first_answer(user, request));
-                (Reply::FirstAnswer(answer), error)
-            }
-            Read::Recall => {
-                let (answer, error) = split(self.ledger.recall(user));
-                (Reply::Recalled(answer), error)
-            }
-        };
-        if let Some(error) = error {
+    fn answer(&mut self, user: UserId, question: &Question, reply_to: T) {
+        let answer = self.ledger.ask(user, question).map_err(|error| {
             self.fail(&error);
-        }
-        reply_to.deliver(reply);
+            Unavailable
+        });
+        reply_to.deliver(Reply::Answered(answer));
     }
 
     /// Commits what is pending, answers it, then answers the reads that waited for it.
@@ -416,8 +386,8 @@ impl<T: ReplyTo> Writer<T> {
             self.postings.clear();
         }
         let mut waiting = std::mem::take(&mut self.waiting);
-        for (user, read, reply_to) in waiting.drain(..) {
-            self.answer(user, &read, reply_to);
+        for (user, question, reply_to) in waiting.drain(..) {
+            self.answer(user, &question, reply_to);
         }
         self.waiting = waiting;
         self.users.clear();
@@ -440,19 +410,9 @@ impl<T: ReplyTo> Writer<T> {
 
     fn publish_totals(&mut self) {
         match self.ledger.totals() {
-            Ok(totals) => {
-                self.status.0.wins.store(totals.won, Relaxed);
-                self.status.0.paid_fen.store(totals.paid.0, Relaxed);
-            }
+            Ok(totals) => *unpoisoned(&self.status.0.totals) = totals,
             Err(error) => self.fail(&error),
         }
-    }
-}
-
-fn split<V>(result: Result<V, LedgerError>) -> (Result<V, Unavailable>, Option<LedgerError>) {
-    match result {
-        Ok(value) => (Ok(value), None),
-        Err(error) => (Err(Unavailable), Some(error)),
     }
 }
 

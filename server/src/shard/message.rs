@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hongbao_proto::v1::ErrorCode;
-use hongbao_proto::{CampaignId, RequestId, Serial, UserId};
+use hongbao_proto::{CampaignId, EnvelopeId, OrderId, RequestId, Serial, UserId};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::OwnedPermit;
 use tokio::sync::oneshot;
@@ -13,7 +13,9 @@ use super::broadcast::Receipt;
 use super::directory::Seat;
 use crate::campaign::{CampaignTerms, UnixMs};
 use crate::ends::End;
+use crate::envelope::{NewEnvelope, Offer};
 use crate::ledger::writer::{self, ReplyTo};
+use crate::ledger::{Question, Seen};
 use crate::stock::SalePhase;
 
 /// One message of a SET's queue.
@@ -65,12 +67,12 @@ pub enum Said {
         /// Its subject.
         user: UserId,
     },
-    /// "I have seen these."
-    Acknowledge {
+    /// Something of the user's own affairs, for the ledger.
+    Do {
         /// Echoed by the answer.
         request: RequestId,
-        /// Which.
-        prizes: Box<[(CampaignId, Serial)]>,
+        /// What.
+        deed: Deed,
     },
     /// Are you there?
     Ping {
@@ -99,6 +101,23 @@ pub enum Said {
     Gone(End),
 }
 
+/// What a user asks of the ledger besides prizes.
+#[derive(Debug)]
+pub enum Deed {
+    /// "I have seen these."
+    Acknowledge(Box<Seen>),
+    /// Open an envelope.
+    Open(EnvelopeId),
+    /// Send one; the sender is not filled in yet.
+    Send(Box<NewEnvelope>),
+    /// Pay an order.
+    Pay(OrderId),
+    /// Give a unit back.
+    Cancel(OrderId),
+    /// Show me.
+    Ask(Question),
+}
+
 /// What a SET asked a service for, and needs again to answer.
 #[derive(Debug, Clone, Copy)]
 pub enum Errand {
@@ -123,9 +142,9 @@ pub enum Errand {
         /// What it wants.
         campaign: Option<CampaignId>,
     },
-    /// Wins to be marked as seen.
-    Acknowledge {
-        /// The Acknowledge.
+    /// Anything else: the answer follows from the reply alone.
+    Do {
+        /// The request.
         request: RequestId,
     },
 }
@@ -275,6 +294,20 @@ pub enum StockReport {
         /// Which.
         serials: Vec<Serial>,
     },
+    /// A unit that had been somebody's is for sale again.
+    Released {
+        /// Of which campaign.
+        campaign: CampaignId,
+        /// Which.
+        serials: Vec<Serial>,
+    },
+    /// A Grab found the shelf of an open sale nearly or wholly empty.
+    Wanted {
+        /// Which SET.
+        set: u32,
+        /// Of which campaign.
+        campaign: CampaignId,
+    },
     /// The shelves' books at the moment that `round` was reached in the queue.
     Books {
         /// Which SET.
@@ -284,6 +317,15 @@ pub enum StockReport {
         /// By campaign.
         books: Vec<(CampaignId, crate::stock::ShelfBooks)>,
     },
+}
+
+/// An envelope to be offered to those on-line of its recipients.
+#[derive(Debug)]
+pub struct Offering {
+    /// What is offered.
+    pub offer: Arc<Offer>,
+    /// To whom.
+    pub to: Arc<[UserId]>,
 }
 
 /// The instant that a batch is applied at: the clock is read once for all its messages.

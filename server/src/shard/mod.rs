@@ -4,9 +4,12 @@
 pub mod acceptor;
 pub mod broadcast;
 pub mod directory;
+pub mod events;
 pub mod message;
 pub mod output;
+pub mod payments;
 pub mod reader;
+mod requests;
 pub mod session;
 pub mod set;
 #[cfg(test)]

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use hongbao_proto::frame::{Split, split};
-use hongbao_proto::limits::{CLIENT_FRAME_BYTES_MAX, ITEMS_PER_FRAME_MAX};
+use hongbao_proto::limits::CLIENT_FRAME_BYTES_MAX;
 use hongbao_proto::token::{TokenError, Verifier};
 use hongbao_proto::v1::{self, ErrorCode, client_frame};
-use hongbao_proto::{CampaignId, RequestId, Serial};
+use hongbao_proto::{CampaignId, RequestId};
 use prost::Message as _;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::tcp::OwnedReadHalf;
@@ -23,6 +23,7 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use super::directory::Seat;
 use super::message::{Message, Said};
+use super::requests;
 use super::tally::SetTally;
 use crate::ends::End;
 use crate::limits;
@@ -147,7 +148,7 @@ impl Link {
             return Ok(());
         };
         let request_id = match said {
-            Said::Grab { request, .. } | Said::Ping { request } | Said::Acknowledge { request, .. } => request.get(),
+            Said::Grab { request, .. } | Said::Ping { request } | Said::Do { request, .. } => request.get(),
             _ => return Err(QueueFull),
         };
         let mut refusals = self.refusals.borrow_mut();
@@ -179,15 +180,15 @@ impl Link {
                 Said::Grab { request, campaign: CampaignId::new(grab.campaign_id.into()).ok() }
             }
             Some(client_frame::Request::Ping(_)) => Said::Ping { request },
-            Some(client_frame::Request::Acknowledge(acknowledge)) => match prizes(&acknowledge) {
-                Some(prizes) => Said::Acknowledge { request, prizes },
-                None => Said::Mistake { request: request.get(), code: ErrorCode::OutOfRange },
-            },
             Some(client_frame::Request::Login(login)) => match self.verifier.verify_user(&login.token) {
                 Ok(user) => Said::Login { request, user },
                 Err(error) => violation(request.get(), refusal(&error), End::Authentication),
             },
-            _ => Said::Mistake { request: request.get(), code: ErrorCode::UnknownRequest },
+            Some(other) => match requests::deed(other, request) {
+                Ok(deed) => Said::Do { request, deed },
+                Err(code) => Said::Mistake { request: request.get(), code },
+            },
+            None => Said::Mistake { request: request.get(), code: ErrorCode::UnknownRequest },
         }
     }
 }
@@ -205,19 +206,4 @@ fn refusal(error: &TokenError) -> ErrorCode {
         TokenError::Foreign => ErrorCode::TokenForeign,
         _ => ErrorCode::TokenInvalid,
     }
-}
-
-/// The prizes that an Acknowledge names, if there are as many as may be and all can exist.
-fn prizes(acknowledge: &v1::Acknowledge) -> Option<Box<[(CampaignId, Serial)]>> {
-    if !(1..=ITEMS_PER_FRAME_MAX).contains(&acknowledge.prizes.len()) {
-        return None;
-    }
-    acknowledge
-        .prizes
-        .iter()
-        .map(|prize| {
-            let in_range = prize.serial < limits::CAMPAIGN_TOTAL_MAX;
-            in_range.then_some((CampaignId::new(prize.campaign_id.into()).ok()?, Serial(prize.serial)))
-        })
-        .collect()
 }

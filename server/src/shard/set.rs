@@ -15,8 +15,8 @@ mod sweeps;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use hongbao_proto::UserId;
 use hongbao_proto::v1::server_frame::Event;
+use hongbao_proto::{CampaignId, Serial, UserId};
 use hongbao_proto::v1::{self, ErrorCode};
 use rustc_hash::FxHashMap;
 use slab::Slab;
@@ -25,14 +25,14 @@ use tokio::sync::mpsc;
 use self::sweeps::Sweep;
 use super::broadcast::Receipt;
 use super::directory::{Directory, Seat};
-use super::message::{DisplacedBy, Errand, Message, Now, Said, StockReport, Ticket};
+use super::message::{DisplacedBy, Errand, Message, Now, Offering, Said, StockReport, Ticket};
+use super::payments::PaymentProvider;
 use super::output::Output;
 use super::session::{Phase, Session};
 use super::tally::{Answer, SetTally};
 use super::wire::{Wire, Written};
 use crate::admission::{Gate, Line, Meter, Rate};
 use crate::ends::End;
-use crate::ledger::Win;
 use crate::ledger::writer::{LedgerHandle, Request};
 use crate::limits;
 use crate::stock::Stock;
@@ -60,6 +60,10 @@ pub struct Shared {
     pub ledger: LedgerHandle<Ticket>,
     /// The generator's queue.
     pub generator: mpsc::Sender<StockReport>,
+    /// Where payments are collected.
+    pub payments: Box<dyn PaymentProvider>,
+    /// The queue of whoever offers envelopes to those on-line.
+    pub offerings: mpsc::Sender<Offering>,
     /// Every SET, by index.
     pub sets: Box<[SetHandle]>,
     /// From accept to Login, seconds.
@@ -98,6 +102,10 @@ pub struct Set<W> {
     sessions: Slab<Session<W>>,
     next_generation: u32,
     stock: Stock,
+    /// Units of cancelled orders that the generator has had no room for.
+    released: Vec<(CampaignId, Serial)>,
+    /// Envelopes that nobody has had room for to offer.
+    unoffered: VecDeque<Offering>,
     output: Output,
     /// Answers owed: errands under way for requests.
     owed: u64,
@@ -131,6 +139,8 @@ impl<W: Wire> Set<W> {
             sessions: Slab::new(),
             next_generation: 0,
             stock: Stock::default(),
+            released: Vec::new(),
+            unoffered: VecDeque::new(),
             output: Output::default(),
             owed: 0,
             admitted: 0,
@@ -331,15 +341,6 @@ impl<W: Wire> Set<W> {
                 "an equation of this SET does not hold"
             );
         }
-    }
-}
-
-fn won(win: Win) -> v1::Won {
-    v1::Won {
-        campaign_id: win.campaign.get(),
-        serial: win.serial.0,
-        amount_fen: win.amount.0,
-        won_by_request_id: win.request.get(),
     }
 }
 

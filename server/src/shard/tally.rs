@@ -127,6 +127,8 @@ pub struct SetTally {
     pub announced: Tally,
     /// Announcements given up because too many, or too many bytes, were pending.
     pub announcements_dropped: Tally,
+    /// Envelopes that could not be passed on to be offered: their recipients find them at the next login.
+    pub offers_dropped: Tally,
     /// Batches after which an equation of the SET did not hold. Reads 0, or the program is wrong.
     pub broken_equations: Tally,
 }

@@ -85,6 +85,7 @@ impl<W: Wire> Set<W> {
         }
         self.sweep_idle(now);
         self.return_stock();
+        self.pass_on();
     }
 
     fn sweep_idle(&mut self, now: &Now) {

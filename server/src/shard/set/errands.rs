@@ -2,15 +2,17 @@
 
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ErrorCode};
-use hongbao_proto::{CampaignId, Serial};
+use hongbao_proto::{CampaignId, RequestId, Serial};
 
-use super::{Set, won};
-use crate::ledger::Outcome;
+use super::Set;
 use crate::ledger::writer::{Reply, Unavailable};
+use crate::ledger::{Answer, Award, Outcome, Refusal};
+use crate::limits;
 use crate::shard::directory::{Address, Seat};
-use crate::shard::message::{Errand, Now};
+use crate::shard::events;
+use crate::shard::message::{Errand, Now, Offering, StockReport};
 use crate::shard::session::Phase;
-use crate::shard::tally::Answer;
+use crate::shard::tally::Answer as Kind;
 use crate::shard::wire::Wire;
 use crate::stock::Taken;
 
@@ -19,50 +21,29 @@ impl<W: Wire> Set<W> {
         self.owed -= 1;
         match (errand, reply) {
             (Errand::Claim { request, campaign, serial }, Reply::Posted(result)) => {
-                match result {
-                    Ok(Outcome::Won(_)) => self.stock.claimed(campaign),
-                    Ok(Outcome::Taken | Outcome::Refused(_)) => self.void(campaign, serial, &result),
-                    Ok(_) | Err(_) => self.stock.put_back(campaign, serial),
+                match &result {
+                    Ok(Outcome::Won(_) | Outcome::Ordered(_)) => self.stock.claimed(campaign),
+                    Ok(Outcome::Repeated(_) | Outcome::LimitReached { .. } | Outcome::Refused(Refusal::OutOfOrder))
+                    | Err(Unavailable) => self.stock.put_back(campaign, serial),
+                    Ok(_) => self.void(campaign, serial, &result),
                 }
-                match result {
-                    Ok(Outcome::Won(win) | Outcome::Repeated(win)) => {
-                        self.answer(seat, request.get(), Answer::Won, Event::Won(won(win)))
-                    }
-                    Ok(Outcome::LimitReached { limit }) => {
-                        self.answer(
-                            seat,
-                            request.get(),
-                            Answer::LimitReached,
-                            Event::LimitReached(v1::LimitReached { limit }),
-                        );
-                    }
-                    Ok(Outcome::Taken | Outcome::Refused(_) | Outcome::Acknowledged { .. }) => {
-                        self.not_taken(seat, request, Taken::NoneNow)
-                    }
-                    Err(_) => {
-                        // Nothing was decided: the same id may be sent again.
-                        if let Some(session) = self.session(seat)
-                            && session.last_grab == request.get()
-                        {
-                            session.last_grab -= 1;
-                        }
-                        self.error(seat, request.get(), ErrorCode::LedgerUnavailable);
-                    }
-                }
+                self.claimed(seat, request, result);
             }
-            (Errand::FirstAnswer { request, .. }, Reply::FirstAnswer(Ok(Some(win)))) => {
-                self.answer(seat, request.get(), Answer::Won, Event::Won(won(win)));
+            (Errand::FirstAnswer { request, .. }, Reply::Answered(Ok(Answer::FirstAnswer(Some(award))))) => {
+                self.awarded(seat, request, &award);
             }
-            (Errand::FirstAnswer { request, campaign }, Reply::FirstAnswer(Ok(None))) => {
+            (Errand::FirstAnswer { request, campaign }, Reply::Answered(Ok(Answer::FirstAnswer(None)))) => {
                 let taken = self.stock.closed(campaign, now.wall).unwrap_or(Taken::NoneNow);
                 self.not_taken(seat, request, taken);
             }
-            (Errand::Acknowledge { request }, Reply::Posted(Ok(Outcome::Acknowledged { count }))) => {
-                self.answer(seat, request.get(), Answer::Acknowledged, Event::Acknowledged(v1::Acknowledged { count }));
+            (Errand::Do { request }, Reply::Posted(Ok(outcome))) => self.done(seat, request, outcome),
+            (Errand::Do { request }, Reply::Answered(Ok(answer))) => {
+                let told = events::answer(&answer, |order| self.stock.terms(order.campaign));
+                self.tell(seat, request, told);
             }
-            (Errand::Recall { request }, Reply::Recalled(Ok(recall))) => match self.live(seat) {
+            (Errand::Recall { request }, Reply::Answered(Ok(Answer::Recall(recall)))) => match self.live(seat) {
                 Some(_) => self.welcome(seat, request, &recall, now),
-                None => self.answer_gone_as(Answer::Welcome),
+                None => self.answer_gone_as(Kind::Welcome),
             },
             (Errand::Recall { request }, _) => {
                 let user = self.live(seat).and_then(|session| {
@@ -76,10 +57,89 @@ impl<W: Wire> Set<W> {
                 self.error(seat, request.get(), ErrorCode::LedgerUnavailable);
             }
             (
-                Errand::FirstAnswer { request, .. } | Errand::Acknowledge { request } | Errand::Claim { request, .. },
+                Errand::FirstAnswer { request, .. } | Errand::Do { request } | Errand::Claim { request, .. },
                 _,
             ) => {
                 self.error(seat, request.get(), ErrorCode::LedgerUnavailable);
+            }
+        }
+    }
+
+    fn claimed(&mut self, seat: Seat, request: RequestId, result: Result<Outcome, Unavailable>) {
+        match result {
+            Ok(Outcome::Won(win)) => self.awarded(seat, request, &Award::Win(win)),
+            Ok(Outcome::Ordered(order)) => self.awarded(seat, request, &Award::Order(order)),
+            Ok(Outcome::Repeated(award)) => self.awarded(seat, request, &award),
+            Ok(Outcome::LimitReached { limit }) => {
+                let event = Event::LimitReached(v1::LimitReached { limit });
+                self.answer(seat, request.get(), Kind::LimitReached, event);
+            }
+            Ok(_) => self.not_taken(seat, request, Taken::NoneNow),
+            Err(Unavailable) => {
+                // Nothing was decided: the same id may be sent again.
+                if let Some(session) = self.session(seat)
+                    && session.last_grab == request.get()
+                {
+                    session.last_grab -= 1;
+                }
+                self.error(seat, request.get(), ErrorCode::LedgerUnavailable);
+            }
+        }
+    }
+
+    fn awarded(&mut self, seat: Seat, request: RequestId, award: &Award) {
+        let terms = match award {
+            Award::Win(_) => None,
+            Award::Order(order) => self.stock.terms(order.campaign),
+        };
+        let (kind, event) = events::award(award, terms);
+        self.answer(seat, request.get(), kind, event);
+    }
+
+    /// Answers a deed that is durable, and passes on what follows from it.
+    fn done(&mut self, seat: Seat, request: RequestId, outcome: Outcome) {
+        if matches!(outcome, Outcome::TooManyEnvelopes) {
+            return self.overloaded(seat, request.get());
+        }
+        let terms = events::order_in(&outcome).and_then(|order| self.stock.terms(order.campaign));
+        let told = events::outcome(&outcome, terms);
+        self.tell(seat, request, told);
+        match outcome {
+            Outcome::Released(order) => {
+                self.released.push((order.campaign, order.serial));
+                self.pass_on();
+            }
+            Outcome::Sent { offer, to, .. } if !to.is_empty() => {
+                if self.unoffered.len() < limits::SET_ERRANDS_MAX {
+                    self.unoffered.push_back(Offering { offer, to });
+                } else {
+                    self.tally.offers_dropped.add(1);
+                }
+                self.pass_on();
+            }
+            _ => {}
+        }
+    }
+
+    fn tell(&mut self, seat: Seat, request: RequestId, told: Result<(Kind, Event), ErrorCode>) {
+        match told {
+            Ok((kind, event)) => self.answer(seat, request.get(), kind, event),
+            Err(code) => self.error(seat, request.get(), code),
+        }
+    }
+
+    /// Hands released units to the generator, and envelopes to whoever offers them. What finds no room is tried again each second.
+    pub(super) fn pass_on(&mut self) {
+        while let Some((campaign, serial)) = self.released.pop() {
+            if self.shared.generator.try_send(StockReport::Released { campaign, serials: vec![serial] }).is_err() {
+                self.released.push((campaign, serial));
+                break;
+            }
+        }
+        while let Some(offering) = self.unoffered.pop_front() {
+            if let Err(refused) = self.shared.offerings.try_send(offering) {
+                self.unoffered.push_front(refused.into_inner());
+                break;
             }
         }
     }

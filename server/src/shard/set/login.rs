@@ -5,15 +5,16 @@ use hongbao_proto::v1;
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::{RequestId, UserId};
 
-use super::{Set, Waiting, won};
+use super::{Set, Waiting};
 use crate::admission::Turn;
 use crate::ends::End;
-use crate::ledger::Recall;
+use crate::ledger::{Award, Question, Recall};
 use crate::ledger::writer::Request;
 use crate::shard::directory::{Address, Seat};
 use crate::shard::message::{Control, DisplacedBy, Errand, Message, Now};
 use crate::shard::session::Phase;
 use crate::shard::tally::Answer;
+use crate::shard::events as wire;
 use crate::shard::wire::Wire;
 
 impl<W: Wire> Set<W> {
@@ -99,7 +100,11 @@ impl<W: Wire> Set<W> {
     /// Asks the ledger what the user must be told.
     fn recall(&mut self, seat: Seat, request: RequestId, now: &Now) {
         let Some(user) = self.session(seat).and_then(|session| session.user) else { return };
-        if !self.send(seat, Errand::Recall { request }, |reply_to| Request::Recall { user, reply_to }) {
+        if !self.send(seat, Errand::Recall { request }, |reply_to| Request::Ask {
+            user,
+            question: Question::Recall,
+            reply_to,
+        }) {
             self.shared.directory.leave(user, Address { set: self.index, seat });
             self.login_again_later(seat, request, now);
         }
@@ -121,16 +126,32 @@ impl<W: Wire> Set<W> {
         session.phase = Phase::Online;
         session.last_grab = recall.last_request.map_or(0, RequestId::get);
         self.tally.online.add(1);
+        let waiting = recall.unacknowledged.len() + recall.offers.len();
         let welcome = v1::Welcome {
             user_id: user.get(),
             server_time_ms: now.wall,
             idle_timeout_ms,
-            unacknowledged: u32::try_from(recall.unacknowledged.len()).unwrap_or(u32::MAX),
+            unacknowledged: u32::try_from(waiting).unwrap_or(u32::MAX),
         };
         self.answer(seat, request.get(), Answer::Welcome, Event::Welcome(welcome));
-        for wins in recall.unacknowledged.chunks(ITEMS_PER_FRAME_MAX) {
-            let wins = wins.iter().copied().map(won).collect();
-            self.output.push(seat, 0, Event::Reminder(v1::Reminder { wins, orders: Vec::new() }));
+        for awards in recall.unacknowledged.chunks(ITEMS_PER_FRAME_MAX) {
+            let reminder = self.reminder(awards);
+            self.output.push(seat, 0, Event::Reminder(reminder));
         }
+        for offers in recall.offers.chunks(ITEMS_PER_FRAME_MAX) {
+            let offers = offers.iter().map(|offer| wire::offer(offer)).collect();
+            self.output.push(seat, 0, Event::Offers(v1::Offers { offers }));
+        }
+    }
+
+    fn reminder(&mut self, awards: &[Award]) -> v1::Reminder {
+        let mut reminder = v1::Reminder::default();
+        for award in awards {
+            match award {
+                Award::Win(win) => reminder.wins.push(wire::won(win)),
+                Award::Order(order) => reminder.orders.push(wire::order(order, self.stock.terms(order.campaign))),
+            }
+        }
+        reminder
     }
 }

@@ -2,15 +2,15 @@
 
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ErrorCode};
-use hongbao_proto::{CampaignId, RequestId, Serial, UserId};
+use hongbao_proto::{CampaignId, OrderId, RequestId, UserId};
 
 use super::Set;
 use crate::ends::End;
 use crate::ledger::writer::Request;
-use crate::ledger::{Claim, Posting};
+use crate::ledger::{Claim, Posting, Question};
 use crate::limits;
 use crate::shard::directory::Seat;
-use crate::shard::message::{Errand, Now, Said};
+use crate::shard::message::{Deed, Errand, Now, Said, StockReport, Ticket};
 use crate::shard::session::Phase;
 use crate::shard::tally::Answer;
 use crate::shard::wire::Wire;
@@ -55,7 +55,7 @@ impl<W: Wire> Set<W> {
             Said::Ping { request } => {
                 self.answer(seat, request.get(), Answer::Pong, Event::Pong(v1::Pong { server_time_ms: now.wall }))
             }
-            Said::Acknowledge { request, prizes } => self.acknowledge(seat, request, prizes),
+            Said::Do { request, deed } => self.deed(seat, request, deed),
             Said::Mistake { request, code } => self.error(seat, request, code),
             Said::Partial | Said::Violation { .. } | Said::Gone(_) => unreachable!("handled above"),
         }
@@ -84,8 +84,23 @@ impl<W: Wire> Set<W> {
                     self.sessions[seat.slot as usize].last_grab = before;
                     self.overloaded(seat, request.get());
                 }
+                self.ask_for_more(campaign);
             }
-            other => self.not_taken(seat, request, other),
+            other => {
+                if let (Taken::NoneNow, Some(campaign)) = (other, wanted) {
+                    self.ask_for_more(campaign);
+                }
+                self.not_taken(seat, request, other);
+            }
+        }
+    }
+
+    /// Tells the generator when the shelf of a sale runs out here.
+    fn ask_for_more(&mut self, campaign: CampaignId) {
+        if self.stock.wants(campaign)
+            && self.shared.generator.try_send(StockReport::Wanted { set: self.index, campaign }).is_err()
+        {
+            self.stock.still_wants(campaign);
         }
     }
 
@@ -104,19 +119,48 @@ impl<W: Wire> Set<W> {
 
     /// A Grab whose id is not new: what it won is in the ledger, or nowhere.
     fn first_answer(&mut self, seat: Seat, user: UserId, request: RequestId, campaign: Option<CampaignId>) {
-        if !self.send(seat, Errand::FirstAnswer { request, campaign }, |reply_to| Request::FirstAnswer {
+        if !self.send(seat, Errand::FirstAnswer { request, campaign }, |reply_to| Request::Ask {
             user,
-            request,
+            question: Question::FirstAnswer(request),
             reply_to,
         }) {
             self.overloaded(seat, request.get());
         }
     }
 
-    fn acknowledge(&mut self, seat: Seat, request: RequestId, prizes: Box<[(CampaignId, Serial)]>) {
-        let Some(user) = self.sessions[seat.slot as usize].user else { return };
-        let posting = Posting::Acknowledge { user, prizes };
-        if !self.send(seat, Errand::Acknowledge { request }, |reply_to| Request::Post { posting, reply_to }) {
+    /// Hands over to the ledger, or to whoever collects payments, what concerns the user alone.
+    fn deed(&mut self, seat: Seat, request: RequestId, deed: Deed) {
+        let Some(user) = self.sessions[seat.slot as usize].user else {
+            return self.error(seat, request.get(), ErrorCode::NotLoggedIn);
+        };
+        let errand = Errand::Do { request };
+        let posting = match deed {
+            Deed::Acknowledge(seen) => Posting::Acknowledge { user, seen },
+            Deed::Open(envelope) => Posting::Open { user, envelope },
+            Deed::Cancel(order) => Posting::Cancel { user, order },
+            Deed::Send(mut new) => {
+                new.sender = Some(user);
+                Posting::Send(new)
+            }
+            Deed::Pay(order) => return self.pay(seat, request, user, order),
+            Deed::Ask(question) => {
+                if !self.send(seat, errand, |reply_to| Request::Ask { user, question, reply_to }) {
+                    self.overloaded(seat, request.get());
+                }
+                return;
+            }
+        };
+        if !self.send(seat, errand, |reply_to| Request::Post { posting, reply_to }) {
+            self.overloaded(seat, request.get());
+        }
+    }
+
+    fn pay(&mut self, seat: Seat, request: RequestId, user: UserId, order: OrderId) {
+        let ticket = self.reserve().map(|permit| Ticket { permit, seat, errand: Errand::Do { request } });
+        let collecting = ticket.is_some_and(|ticket| self.shared.payments.collect(user, order, ticket).is_ok());
+        if collecting {
+            self.owed += 1;
+        } else {
             self.overloaded(seat, request.get());
         }
     }
@@ -128,7 +172,7 @@ impl Said {
         match self {
             Said::Grab { request, .. }
             | Said::Login { request, .. }
-            | Said::Acknowledge { request, .. }
+            | Said::Do { request, .. }
             | Said::Ping { request } => request.get(),
             Said::Mistake { request, .. } | Said::Violation { request, .. } => *request,
             Said::Partial | Said::Gone(_) => 0,

@@ -1,0 +1,742 @@
+//! The books in memory: what becomes of a posting, decided without waiting for anything but a look at older rows.
+//!
+//! [`Books`] keeps what decisions need often: campaigns, which units are somebody's, every account, envelopes that can be opened,
+//! orders that wait, and what users have not acknowledged. Each decision writes its rows through [`Store`] at once and remembers how to
+//! undo what it did here. A batch ends with [`Books::keep`] once its rows are durable, or with [`Books::undo`] if they are not: then
+//! nothing has happened.
+//!
+//! Accounts are the exception: their rows would be touched in random order, which costs more than all else. They are written behind, a
+//! stretch of neighbours at a time ([`Books::accounts_to_write`]), each with the number of the last entry that it contains; what is
+//! missing is added up again from the entries when the ledger is opened ([`Books::replay`]).
+
+mod claims;
+mod entry;
+mod envelopes;
+mod orders;
+mod undo;
+mod units;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use hongbao_proto::{CampaignId, EnvelopeId, Fen, OrderId, RequestId, UserId};
+use rustc_hash::FxHashMap;
+
+pub use self::entry::{AccountId, Entry, Kind, Owner};
+use self::undo::Undo;
+pub use self::units::{CHUNK_SERIALS, Units};
+use super::{Award, EnvelopeView, LedgerError, Outcome, Page, Posting, Recall, Refusal, Totals, Win};
+use crate::campaign::{Campaign, Seed, UnixMs};
+use crate::envelope::Offer;
+use crate::limits;
+use crate::order::Order;
+
+/// Where the rows are. Reads see all that was written before, in the batch under way too.
+pub trait Store {
+    /// An entry by its number; `None`: archived, or never written.
+    fn entry(&self, id: i64) -> Result<Option<Entry>, LedgerError>;
+    /// An order.
+    fn order(&self, id: OrderId) -> Result<Option<Order>, LedgerError>;
+    /// An envelope, with those who opened it.
+    fn envelope(&self, id: EnvelopeId) -> Result<Option<Envelope>, LedgerError>;
+    /// The envelope that this request of this sender made.
+    fn sent(&self, sender: Option<UserId>, request: RequestId) -> Result<Option<EnvelopeId>, LedgerError>;
+    /// The deposit of this key: first user, how many, how much to each.
+    fn deposit(&self, key: &str) -> Result<Option<(UserId, u32, Fen)>, LedgerError>;
+
+    /// Writes an entry.
+    fn put_entry(&mut self, entry: &Entry) -> Result<(), LedgerError>;
+    /// Writes an order, over its earlier state.
+    fn put_order(&mut self, order: &Order) -> Result<(), LedgerError>;
+    /// Writes a new envelope.
+    fn put_envelope(&mut self, envelope: &Envelope, sent_at: UnixMs) -> Result<(), LedgerError>;
+    /// An envelope can be opened no more.
+    fn close_envelope(&mut self, id: EnvelopeId, at: UnixMs, refunded: Fen) -> Result<(), LedgerError>;
+    /// Writes a share that was opened.
+    fn put_opening(&mut self, envelope: EnvelopeId, share: u32, opening: &Opening) -> Result<(), LedgerError>;
+    /// Writes what a user must be told until it is acknowledged, by the entry that it came with.
+    fn put_notice(&mut self, entry: i64) -> Result<(), LedgerError>;
+    /// It is acknowledged, or no longer true.
+    fn drop_notice(&mut self, entry: i64) -> Result<(), LedgerError>;
+    /// Writes a deposit.
+    fn put_deposit(&mut self, key: &str, first: UserId, count: u32, amount: Fen, at: UnixMs) -> Result<(), LedgerError>;
+}
+
+/// What is known of an account.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Account {
+    /// Fen. Below 0 for the treasury only.
+    pub balance: i64,
+    /// The last entry that it contains; the end of a user's chain.
+    pub last_entry: i64,
+    /// The highest request among a user's claims that got something; 0: none did.
+    pub last_claim: u64,
+}
+
+impl Account {
+    /// Takes an entry in, if it is not in already.
+    fn take(&mut self, entry: &Entry, as_debit: bool) {
+        if entry.id <= self.last_entry {
+            return;
+        }
+        self.balance += if as_debit { -entry.amount } else { entry.amount };
+        self.last_entry = entry.id;
+        if matches!(entry.kind, Kind::Win | Kind::Reserve) && !as_debit {
+            self.last_claim = self.last_claim.max(entry.request.map_or(0, RequestId::get));
+        }
+    }
+}
+
+/// A campaign with its units.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shop {
+    /// As it stands.
+    pub campaign: Campaign,
+    /// No entry of it has a lower number.
+    pub first_entry: i64,
+    /// Which units are somebody's; forgotten once the campaign is settled.
+    pub units: Units,
+}
+
+/// A share that somebody opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opening {
+    /// Who.
+    pub user: UserId,
+    /// What it is worth.
+    pub amount: Fen,
+    /// When.
+    pub at: UnixMs,
+}
+
+/// An envelope with what became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope {
+    /// As it is offered.
+    pub offer: Arc<Offer>,
+    /// The request that sent it.
+    pub request: RequestId,
+    /// What was put in.
+    pub total: Fen,
+    /// Draws the shares.
+    pub seed: Seed,
+    /// Who may open it, ascending.
+    pub recipients: Arc<[UserId]>,
+    /// A bit for each recipient: has acknowledged the offer, or opened it.
+    pub told: Box<[u64]>,
+    /// Who did, in order.
+    pub opened: Vec<Opening>,
+    /// What has not been opened.
+    pub left: Fen,
+    /// Since when it cannot be opened any more, and what was left then.
+    pub closed: Option<(UnixMs, Fen)>,
+}
+
+impl Envelope {
+    /// Words for a bit for each of so many recipients.
+    pub fn words(recipients: usize) -> usize {
+        recipients.div_ceil(64)
+    }
+
+    fn position(&self, user: UserId) -> Option<usize> {
+        self.recipients.binary_search(&user).ok()
+    }
+
+    fn is_told(&self, position: usize) -> bool {
+        self.told[position / 64] >> (position % 64) & 1 == 1
+    }
+
+    fn tell(&mut self, position: usize, told: bool) {
+        let bit = 1 << (position % 64);
+        let word = &mut self.told[position / 64];
+        *word = if told { *word | bit } else { *word & !bit };
+    }
+
+    /// Those who have neither opened nor acknowledged it.
+    fn untold(&self) -> impl Iterator<Item = UserId> + '_ {
+        self.recipients.iter().enumerate().filter(|(position, _)| !self.is_told(*position)).map(|(_, user)| *user)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.opened.len() >= self.offer.shares as usize
+    }
+
+    /// As `user` may see it.
+    fn view(&self, user: UserId) -> Option<EnvelopeView> {
+        let is_sender = self.offer.sender == Some(user);
+        if !is_sender && self.position(user).is_none() {
+            return None;
+        }
+        let is_over = self.closed.is_some();
+        let has_opened = self.opened.iter().any(|opening| opening.user == user);
+        let opened = self.opened.iter().map(|opening| (opening.user, opening.amount, opening.at));
+        Some(EnvelopeView {
+            offer: Arc::clone(&self.offer),
+            total: self.total,
+            opened: if is_sender || is_over || has_opened { opened.collect() } else { Vec::new() },
+            is_over,
+            refunded: self.closed.map(|(_, refunded)| refunded).filter(|refunded| *refunded > Fen::ZERO),
+        })
+    }
+}
+
+/// Something that a user must be told until it is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Notice {
+    /// The entry that it came with.
+    pub entry: i64,
+    /// What.
+    pub about: About,
+}
+
+/// What a [`Notice`] is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum About {
+    /// A prize.
+    Win(Win),
+    /// The state of an order.
+    Order(OrderId),
+}
+
+/// Something that expires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    Order(OrderId),
+    Envelope(EnvelopeId),
+}
+
+/// What a batch has touched of rows that are written once, at its end.
+#[derive(Debug, Default)]
+pub struct Touched {
+    /// Campaigns whose sums have changed.
+    pub campaigns: BTreeSet<CampaignId>,
+    /// Chunks of units, by campaign and number.
+    pub chunks: BTreeSet<(CampaignId, u64)>,
+    /// Envelopes that were acknowledged.
+    pub told: BTreeSet<EnvelopeId>,
+}
+
+/// Numbers that only grow, and sums: put back as one when a batch is undone.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counters {
+    next_entry: i64,
+    next_order: u64,
+    next_envelope: u64,
+    totals: Totals,
+}
+
+/// What was read of a ledger's file.
+#[derive(Debug, Default)]
+pub struct Restored {
+    /// All campaigns.
+    pub shops: BTreeMap<CampaignId, Shop>,
+    /// All accounts, each as of its last entry.
+    pub accounts: FxHashMap<AccountId, Account>,
+    /// Envelopes that can still be opened.
+    pub envelopes: Vec<Envelope>,
+    /// Orders that wait for their payment.
+    pub orders: Vec<Order>,
+    /// What was not acknowledged, ascending by entry.
+    pub notices: Vec<(UserId, Notice)>,
+    /// The highest number of an entry.
+    pub last_entry: i64,
+    /// The highest number of an order.
+    pub last_order: u64,
+    /// The highest number of an envelope.
+    pub last_envelope: u64,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Books {
+    shops: BTreeMap<CampaignId, Shop>,
+    accounts: FxHashMap<AccountId, Account>,
+    /// Those that can be opened, and the latest that cannot.
+    envelopes: FxHashMap<EnvelopeId, Envelope>,
+    /// Those of `envelopes` that cannot, the oldest first.
+    emptied: VecDeque<EnvelopeId>,
+    orders: FxHashMap<OrderId, Order>,
+    due: BTreeSet<(UnixMs, Due)>,
+    notices: FxHashMap<UserId, Vec<Notice>>,
+    /// Ascending.
+    offers: FxHashMap<UserId, Vec<EnvelopeId>>,
+    /// Units that a user holds of a campaign with a limit; counted when first asked for.
+    held: FxHashMap<(CampaignId, UserId), u32>,
+    counters: Counters,
+    before: Counters,
+    undo: Vec<Undo>,
+    touched: Touched,
+    behind: Behind,
+}
+
+/// Which accounts' rows are older than the accounts.
+#[derive(Debug, Default)]
+struct Behind {
+    /// Those whose rows are.
+    dirty: BTreeSet<AccountId>,
+    /// The sweep goes through them in ascending order; this one was written last.
+    cursor: Option<AccountId>,
+    /// What entries there were when the sweep began.
+    sweep_began_at: i64,
+}
+
+/// A stretch of accounts to be written with a batch.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Stretch {
+    /// In ascending order.
+    pub accounts: Vec<(AccountId, Account)>,
+    /// With these written, every account contains all entries below this number.
+    pub complete_from: Option<i64>,
+}
+
+impl Books {
+    /// The books that a file says.
+    pub fn restore(restored: Restored) -> Self {
+        let mut books = Self {
+            shops: restored.shops,
+            accounts: restored.accounts,
+            counters: Counters {
+                next_entry: restored.last_entry + 1,
+                next_order: restored.last_order + 1,
+                next_envelope: restored.last_envelope + 1,
+                totals: Totals { envelopes: restored.last_envelope, ..Totals::default() },
+            },
+            ..Self::default()
+        };
+        let totals = &mut books.counters.totals;
+        for shop in books.shops.values() {
+            let Campaign { terms, won, paid, reserved, .. } = &shop.campaign;
+            let (count, money) = match terms.sale() {
+                None => (&mut totals.won, &mut totals.paid),
+                Some(_) => (&mut totals.sold, &mut totals.earned),
+            };
+            *count += won;
+            money.0 += paid.0;
+            totals.reserved += reserved;
+        }
+        for envelope in restored.envelopes {
+            let id = envelope.offer.envelope;
+            totals.envelopes_open += 1;
+            totals.enclosed.0 += envelope.left.0;
+            books.due.insert((envelope.offer.expires_at, Due::Envelope(id)));
+            for user in envelope.untold() {
+                books.offers.entry(user).or_default().push(id);
+            }
+            books.envelopes.insert(id, envelope);
+        }
+        for offers in books.offers.values_mut() {
+            offers.sort_unstable();
+        }
+        for order in restored.orders {
+            books.due.insert((order.pay_by, Due::Order(order.id)));
+            books.orders.insert(order.id, order);
+        }
+        for (user, notice) in restored.notices {
+            books.notices.entry(user).or_default().push(notice);
+        }
+        books.behind.sweep_began_at = books.counters.next_entry;
+        books.before = books.counters;
+        books
+    }
+
+    /// Takes in an entry that the accounts' rows may not contain yet. Only between [`Books::restore`] and the first batch.
+    pub fn replay(&mut self, entry: &Entry) {
+        for (account, as_debit) in [(entry.debit, true), (entry.credit, false)] {
+            let known = self.accounts.entry(account).or_default();
+            if entry.id > known.last_entry {
+                known.take(entry, as_debit);
+                self.behind.dirty.insert(account);
+            }
+        }
+    }
+
+    /// Decides one posting.
+    pub fn post(&mut self, posting: &Posting, now: UnixMs, store: &mut impl Store) -> Result<Outcome, LedgerError> {
+        match posting {
+            Posting::Claim(claim) => self.claim(claim, now, store),
+            Posting::Acknowledge { user, seen } => self.acknowledge(*user, seen, store),
+            Posting::Pay { user, order, means } => self.pay(*user, *order, *means, now, store),
+            Posting::Cancel { user, order } => self.cancel(*user, *order, now, store),
+            Posting::Send(envelope) => self.send(envelope, now, store),
+            Posting::Open { user, envelope } => self.open(*user, *envelope, now, store),
+            Posting::Expire => self.expire(now, store),
+            Posting::Deposit { first, count, amount, key } => {
+                self.deposit(*first, *count, *amount, key, now, store)
+            }
+        }
+    }
+
+    fn deposit(
+        &mut self,
+        first: UserId,
+        count: u32,
+        amount: Fen,
+        key: &str,
+        now: UnixMs,
+        store: &mut impl Store,
+    ) -> Result<Outcome, LedgerError> {
+        if let Some(earlier) = store.deposit(key)? {
+            let same = earlier == (first, count, amount);
+            return Ok(if same { Outcome::Deposited } else { Outcome::Refused(Refusal::KeyUsed) });
+        }
+        let last = first.get().checked_add(count.into()).and_then(|end| UserId::new(end - 1).ok());
+        let sum = u128::from(count) * u128::from(amount.0);
+        let (Some(last), true) = (last, self.treasury_can_give(sum)) else {
+            return Ok(Outcome::Refused(Refusal::TooMuch));
+        };
+        store.put_deposit(key, first, count, amount, now)?;
+        for user in first.get()..=last.get() {
+            let user = UserId::new(user).map_err(|error| LedgerError::Corrupt(error.to_string()))?;
+            let to = AccountId::user(user);
+            self.move_money(Kind::Deposit, (AccountId::TREASURY, to), amount, 0, None, now, store)?;
+        }
+        Ok(Outcome::Deposited)
+    }
+
+    // ---- Batches
+
+    /// The rows of all that was posted are durable.
+    pub fn keep(&mut self) {
+        self.undo.clear();
+        self.touched = Touched::default();
+        self.before = self.counters;
+        while self.emptied.len() > limits::ENVELOPES_EMPTY_KEPT {
+            if let Some(oldest) = self.emptied.pop_front() {
+                self.envelopes.remove(&oldest);
+            }
+        }
+    }
+
+    /// They are not: nothing of it has happened.
+    pub fn undo(&mut self) {
+        while let Some(step) = self.undo.pop() {
+            self.revert(step);
+        }
+        self.touched = Touched::default();
+        self.counters = self.before;
+    }
+
+    /// What this batch has touched of rows that are written at its end.
+    pub fn touched(&self) -> &Touched {
+        &self.touched
+    }
+
+    /// Numbers of entries posted since the last [`Books::keep`].
+    pub fn entries_posted(&self) -> i64 {
+        self.counters.next_entry - self.before.next_entry
+    }
+
+    /// The next stretch of accounts to be written, at most `max`; [`Books::accounts_written`] once it is durable.
+    pub fn accounts_to_write(&self, max: usize) -> Stretch {
+        let from = self.behind.cursor.map_or(AccountId(i64::MIN), |last| AccountId(last.0 + 1));
+        let mut rest = self.behind.dirty.range(from..);
+        let accounts = rest.by_ref().take(max).filter_map(|id| Some((*id, *self.accounts.get(id)?))).collect();
+        Stretch { accounts, complete_from: rest.next().is_none().then_some(self.behind.sweep_began_at) }
+    }
+
+    /// The stretch is durable, with the batch that it was written with.
+    pub fn accounts_written(&mut self, stretch: &Stretch) {
+        for (id, _) in &stretch.accounts {
+            self.behind.dirty.remove(id);
+        }
+        if stretch.complete_from.is_some() {
+            self.behind.cursor = None;
+            self.behind.sweep_began_at = self.counters.next_entry;
+        } else if let Some((last, _)) = stretch.accounts.last() {
+            self.behind.cursor = Some(*last);
+        }
+    }
+
+    /// How many accounts' rows are behind.
+    pub fn accounts_behind(&self) -> usize {
+        self.behind.dirty.len()
+    }
+
+    // ---- Questions
+
+    /// Every campaign.
+    pub fn shops(&self) -> &BTreeMap<CampaignId, Shop> {
+        &self.shops
+    }
+
+    /// Sums.
+    pub fn totals(&self) -> Totals {
+        self.counters.totals
+    }
+
+    /// The number of the next entry.
+    pub fn next_entry(&self) -> i64 {
+        self.counters.next_entry
+    }
+
+    /// An account, if it was ever used.
+    pub fn account(&self, id: AccountId) -> Option<&Account> {
+        self.accounts.get(&id)
+    }
+
+    /// An envelope that is in memory.
+    pub fn envelope(&self, id: EnvelopeId) -> Option<&Envelope> {
+        self.envelopes.get(&id)
+    }
+
+    /// When something expires next.
+    pub fn next_due(&self) -> Option<UnixMs> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    /// What a user must be told at login.
+    pub fn recall(&self, user: UserId, store: &impl Store) -> Result<Recall, LedgerError> {
+        let last_claim = self.accounts.get(&AccountId::user(user)).map_or(0, |account| account.last_claim);
+        let mut recall = Recall { last_request: RequestId::new(last_claim).ok(), ..Recall::default() };
+        for notice in self.notices.get(&user).into_iter().flatten().take(limits::RECALLED_WINS_MAX) {
+            recall.unacknowledged.push(match notice.about {
+                About::Win(win) => Award::Win(win),
+                About::Order(id) => Award::Order(self.known_order(id, store)?),
+            });
+        }
+        let offers = self.offers.get(&user).into_iter().flatten().take(limits::RECALLED_WINS_MAX);
+        recall.offers =
+            offers.filter_map(|id| self.envelopes.get(id)).map(|envelope| Arc::clone(&envelope.offer)).collect();
+        Ok(recall)
+    }
+
+    /// What a Grab of a user got.
+    pub fn first_answer(
+        &self,
+        user: UserId,
+        request: RequestId,
+        store: &impl Store,
+    ) -> Result<Option<Award>, LedgerError> {
+        for entry in self.chain(user, store).take(limits::WALK_MAX as usize) {
+            let entry = entry?;
+            if !matches!(entry.kind, Kind::Win | Kind::Reserve) {
+                continue;
+            }
+            match entry.request {
+                Some(earlier) if earlier == request => return self.award(&entry, store).map(Some),
+                // They increase.
+                Some(earlier) if earlier < request => return Ok(None),
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+
+    fn award(&self, entry: &Entry, store: &impl Store) -> Result<Award, LedgerError> {
+        match (win_of(entry), entry.kind) {
+            (Some(win), Kind::Win) => Ok(Award::Win(win)),
+            (_, Kind::Reserve) => Ok(Award::Order(self.known_order(order_id(entry.item)?, store)?)),
+            _ => Err(LedgerError::Corrupt(format!("entry {} is no award", entry.id))),
+        }
+    }
+
+    /// What went through a user's wallet before entry `before`, newest first.
+    pub fn movements(
+        &self,
+        user: UserId,
+        before: Option<i64>,
+        limit: u32,
+        store: &impl Store,
+    ) -> Result<Page<super::Movement>, LedgerError> {
+        let mut page = Page::default();
+        for entry in self.chain(user, store) {
+            let entry = entry?;
+            if before.is_some_and(|before| entry.id >= before) || entry.amount == 0 {
+                continue;
+            }
+            if page.items.len() >= limit as usize {
+                page.more = true;
+                break;
+            }
+            page.items.push(movement(&entry)?);
+        }
+        Ok(page)
+    }
+
+    /// An envelope as a user may see it.
+    pub fn view(
+        &self,
+        user: UserId,
+        id: EnvelopeId,
+        store: &impl Store,
+    ) -> Result<Option<Box<EnvelopeView>>, LedgerError> {
+        let view = match self.envelopes.get(&id) {
+            Some(envelope) => envelope.view(user),
+            None => store.envelope(id)?.and_then(|envelope| envelope.view(user)),
+        };
+        Ok(view.map(Box::new))
+    }
+
+    /// A user's entries, newest first, as far as they are not archived.
+    fn chain<'a, S: Store>(
+        &self,
+        user: UserId,
+        store: &'a S,
+    ) -> impl Iterator<Item = Result<Entry, LedgerError>> + use<'a, S> {
+        let mut next = self.accounts.get(&AccountId::user(user)).map_or(0, |account| account.last_entry);
+        std::iter::from_fn(move || {
+            if next == 0 {
+                return None;
+            }
+            match store.entry(next) {
+                Ok(Some(entry)) => {
+                    next = entry.previous;
+                    Some(Ok(entry))
+                }
+                Ok(None) => None,
+                Err(error) => {
+                    next = 0;
+                    Some(Err(error))
+                }
+            }
+        })
+    }
+
+    fn known_order(&self, id: OrderId, store: &impl Store) -> Result<Order, LedgerError> {
+        match self.orders.get(&id) {
+            Some(order) => Ok(*order),
+            None => store.order(id)?.ok_or_else(|| LedgerError::Corrupt(format!("order {id} is missing"))),
+        }
+    }
+
+    // ---- Changes, each with its undoing
+
+    fn treasury_can_give(&self, sum: u128) -> bool {
+        let balance = self.accounts.get(&AccountId::TREASURY).map_or(0, |account| account.balance);
+        i64::try_from(sum).is_ok_and(|sum| balance.checked_sub(sum).is_some())
+    }
+
+    /// Writes an entry and brings both accounts up to it.
+    #[allow(clippy::too_many_arguments)] // they are the columns of an entry
+    fn move_money(
+        &mut self,
+        kind: Kind,
+        (debit, credit): (AccountId, AccountId),
+        amount: Fen,
+        item: i64,
+        request: Option<RequestId>,
+        now: UnixMs,
+        store: &mut impl Store,
+    ) -> Result<i64, LedgerError> {
+        let id = self.counters.next_entry;
+        let amount = i64::try_from(amount.0).map_err(|_| LedgerError::Corrupt(format!("{} fen at once", amount.0)))?;
+        let mut entry = Entry { id, at: now, kind, debit, credit, amount, item, request, previous: 0 };
+        if let Some(user) = entry.user_account() {
+            entry.previous = self.accounts.get(&user).map_or(0, |account| account.last_entry);
+        }
+        store.put_entry(&entry)?;
+        self.counters.next_entry += 1;
+        for (account, as_debit) in [(debit, true), (credit, false)] {
+            let known = self.accounts.get(&account).copied();
+            self.undo.push(Undo::Account(account, known));
+            let known = self.accounts.entry(account).or_default();
+            known.take(&entry, as_debit);
+            if known.balance < 0 && account != AccountId::TREASURY {
+                return Err(LedgerError::Corrupt(format!("account {} would fall below 0", account.0)));
+            }
+            self.behind.dirty.insert(account);
+        }
+        Ok(id)
+    }
+
+    fn notify(&mut self, user: UserId, notice: Notice, store: &mut impl Store) -> Result<(), LedgerError> {
+        self.remember_notices(user);
+        if let About::Order(order) = notice.about {
+            self.forget_notices_of(user, order, store)?;
+        }
+        store.put_notice(notice.entry)?;
+        self.notices.entry(user).or_default().push(notice);
+        Ok(())
+    }
+
+    /// Drops what a user was to be told of an order. Whoever calls this has called `remember_notices`.
+    fn forget_notices_of(&mut self, user: UserId, order: OrderId, store: &mut impl Store) -> Result<u32, LedgerError> {
+        self.forget_notices(user, |notice| notice.about == About::Order(order), store)
+    }
+
+    fn forget_notices(
+        &mut self,
+        user: UserId,
+        is_meant: impl Fn(&Notice) -> bool,
+        store: &mut impl Store,
+    ) -> Result<u32, LedgerError> {
+        let Some(notices) = self.notices.get_mut(&user) else { return Ok(0) };
+        let mut count = 0;
+        for notice in notices.extract_if(.., |notice| is_meant(notice)) {
+            store.drop_notice(notice.entry)?;
+            count += 1;
+        }
+        if notices.is_empty() {
+            self.notices.remove(&user);
+        }
+        Ok(count)
+    }
+
+    fn remember_notices(&mut self, user: UserId) {
+        let known = self.notices.get(&user).cloned().unwrap_or_default();
+        self.undo.push(Undo::Notices(user, known));
+    }
+
+    fn offer(&mut self, user: UserId, envelope: EnvelopeId) {
+        self.undo.push(Undo::Offered(user, envelope));
+        self.offers.entry(user).or_default().push(envelope);
+    }
+
+    fn withdraw_offer(&mut self, user: UserId, envelope: EnvelopeId) {
+        let Some(offers) = self.offers.get_mut(&user) else { return };
+        if let Ok(position) = offers.binary_search(&envelope) {
+            offers.remove(position);
+            if offers.is_empty() {
+                self.offers.remove(&user);
+            }
+            self.undo.push(Undo::Withdrawn(user, envelope));
+        }
+    }
+
+    fn await_due(&mut self, at: UnixMs, what: Due) {
+        if self.due.insert((at, what)) {
+            self.undo.push(Undo::Awaited(at, what));
+        }
+    }
+
+    fn no_longer_due(&mut self, at: UnixMs, what: Due) {
+        if self.due.remove(&(at, what)) {
+            self.undo.push(Undo::NoLongerDue(at, what));
+        }
+    }
+}
+
+/// The prize of an entry of kind [`Kind::Win`].
+pub fn win_of(entry: &Entry) -> Option<Win> {
+    let Owner::Campaign(campaign) = entry.debit.owner() else { return None };
+    Some(Win {
+        campaign,
+        serial: hongbao_proto::Serial(u64::try_from(entry.item).ok()?),
+        amount: Fen(u64::try_from(entry.amount).ok()?),
+        request: entry.request?,
+    })
+}
+
+/// The order that an entry's item names.
+pub fn order_id(item: i64) -> Result<OrderId, LedgerError> {
+    u64::try_from(item)
+        .ok()
+        .and_then(|id| OrderId::new(id).ok())
+        .ok_or_else(|| LedgerError::Corrupt(format!("{item} is no order")))
+}
+
+fn movement(entry: &Entry) -> Result<super::Movement, LedgerError> {
+    use super::Purpose;
+    let purpose = match (entry.kind, entry.debit.owner(), entry.credit.owner()) {
+        (Kind::Win, ..) => win_of(entry).map(|win| Purpose::Win(win.campaign, win.serial)),
+        (Kind::Open, Owner::Envelope(envelope), _) => Some(Purpose::Open(envelope)),
+        (Kind::Send, _, Owner::Envelope(envelope)) => Some(Purpose::Send(envelope)),
+        (Kind::Return, Owner::Envelope(envelope), _) => Some(Purpose::Return(envelope)),
+        (Kind::Pay, ..) => Some(Purpose::Pay(order_id(entry.item)?)),
+        (Kind::Deposit, ..) => Some(Purpose::Deposit),
+        _ => None,
+    };
+    let purpose = purpose.ok_or_else(|| LedgerError::Corrupt(format!("entry {} moves no user's money", entry.id)))?;
+    let amount = if entry.debit.is_user() { -entry.amount } else { entry.amount };
+    Ok(super::Movement { entry: entry.id, at: entry.at, purpose, amount })
+}

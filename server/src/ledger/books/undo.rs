@@ -1,0 +1,128 @@
+//! How what a posting did to the books in memory is undone when its rows could not be written.
+
+use hongbao_proto::{CampaignId, EnvelopeId, Fen, OrderId, Serial, UserId};
+
+use super::{Account, AccountId, Books, Due, Notice};
+use crate::campaign::UnixMs;
+use crate::order::Order;
+
+/// The opposite of one change.
+#[derive(Debug)]
+pub(super) enum Undo {
+    /// As it was; `None`: it was never used.
+    Account(AccountId, Option<Account>),
+    /// A campaign's `won`, `paid` and `reserved`.
+    Sums(CampaignId, u64, Fen, u64),
+    /// A unit was taken, or released.
+    Unit(CampaignId, Serial, bool),
+    /// How many a user held; `None`: not counted yet.
+    Held(CampaignId, UserId, Option<u32>),
+    /// An order that waits; `None`: it did not.
+    Order(OrderId, Option<Order>),
+    /// What a user was to be told.
+    Notices(UserId, Vec<Notice>),
+    /// An offer was made.
+    Offered(UserId, EnvelopeId),
+    /// An offer was withdrawn.
+    Withdrawn(UserId, EnvelopeId),
+    /// Something became due.
+    Awaited(UnixMs, Due),
+    /// Something is due no more.
+    NoLongerDue(UnixMs, Due),
+    /// An envelope is new.
+    Sent(EnvelopeId),
+    /// A share was opened by the recipient at this position, who had or had not acknowledged the offer.
+    Opened(EnvelopeId, usize, bool),
+    /// A recipient acknowledged the offer.
+    Told(EnvelopeId, usize),
+    /// An envelope can be opened no more.
+    Closed(EnvelopeId),
+}
+
+impl Books {
+    pub(super) fn revert(&mut self, step: Undo) {
+        match step {
+            Undo::Account(id, Some(account)) => {
+                self.accounts.insert(id, account);
+            }
+            Undo::Account(id, None) => {
+                self.accounts.remove(&id);
+                self.behind.dirty.remove(&id);
+            }
+            Undo::Sums(id, won, paid, reserved) => {
+                if let Some(shop) = self.shops.get_mut(&id) {
+                    shop.campaign.won = won;
+                    shop.campaign.paid = paid;
+                    shop.campaign.reserved = reserved;
+                }
+            }
+            Undo::Unit(id, serial, taken) => {
+                if let Some(shop) = self.shops.get_mut(&id) {
+                    shop.units.set(serial, taken);
+                }
+            }
+            Undo::Held(campaign, user, Some(count)) => {
+                self.held.insert((campaign, user), count);
+            }
+            Undo::Held(campaign, user, None) => {
+                self.held.remove(&(campaign, user));
+            }
+            Undo::Order(id, Some(order)) => {
+                self.orders.insert(id, order);
+            }
+            Undo::Order(id, None) => {
+                self.orders.remove(&id);
+            }
+            Undo::Notices(user, notices) => {
+                if notices.is_empty() {
+                    self.notices.remove(&user);
+                } else {
+                    self.notices.insert(user, notices);
+                }
+            }
+            Undo::Offered(user, envelope) => {
+                if let Some(offers) = self.offers.get_mut(&user) {
+                    offers.retain(|offered| *offered != envelope);
+                    if offers.is_empty() {
+                        self.offers.remove(&user);
+                    }
+                }
+            }
+            Undo::Withdrawn(user, envelope) => {
+                let offers = self.offers.entry(user).or_default();
+                let position = offers.partition_point(|offered| *offered < envelope);
+                offers.insert(position, envelope);
+            }
+            Undo::Awaited(at, what) => {
+                self.due.remove(&(at, what));
+            }
+            Undo::NoLongerDue(at, what) => {
+                self.due.insert((at, what));
+            }
+            Undo::Sent(id) => {
+                self.envelopes.remove(&id);
+            }
+            Undo::Opened(id, position, was_told) => {
+                if let Some(envelope) = self.envelopes.get_mut(&id)
+                    && let Some(opening) = envelope.opened.pop()
+                {
+                    envelope.left.0 += opening.amount.0;
+                    envelope.tell(position, was_told);
+                }
+            }
+            Undo::Told(id, position) => {
+                if let Some(envelope) = self.envelopes.get_mut(&id) {
+                    envelope.tell(position, false);
+                }
+            }
+            Undo::Closed(id) => {
+                if let Some(envelope) = self.envelopes.get_mut(&id) {
+                    envelope.closed = None;
+                }
+                if self.emptied.back() == Some(&id) {
+                    self.emptied.pop_back();
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,393 @@
+//! The embedded ledger: one SQLite file, written by one caller.
+//!
+//! Write-ahead log with `synchronous=FULL`: a commit has reached the disk when it returns. What becomes of a posting is decided by
+//! [`Books`] beside the file, which are as of the last commit and never ahead of it: where a batch cannot be written, they undo it.
+
+mod file;
+mod rows;
+
+use std::path::Path;
+use std::time::Duration;
+
+use hongbao_proto::{CampaignId, OrderId, Serial, UserId};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
+use rustc_hash::FxHashMap;
+
+pub(super) use self::file::{at, examine};
+use self::file::{FileLock, create};
+pub(super) use self::rows::{Rows, account as read_account, entry as read_entry};
+use self::rows::{
+    campaign_id, corrupt, one_row, order, order_columns, put_campaign, sql, unsigned, user_id, words_to_bytes,
+};
+use super::books::{About, AccountId, Books, Kind, Notice, Restored, Shop, Store, Stretch, order_id, win_of};
+use super::{
+    Answer, Ledger, LedgerError, Outcome, Page, Posting, Question, Totals, schema,
+};
+use crate::campaign::{Campaign, CampaignTerms, UnixMs};
+use crate::order::Order;
+
+/// Pages kept in memory, KiB.
+const CACHE_KIB: i64 = 64 * 1024;
+
+/// How long a foreign reader (an audit, a shell) may hold up a commit.
+const BUSY_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What [`Ledger::probe`] writes, bytes: enough that success means room for a batch, not for a stray byte.
+const PROBE_BYTES: u32 = 256 * 1024;
+
+/// Accounts written with a batch at least; more with larger batches, so that a sweep over all of them ends while as many entries are
+/// written.
+const STRETCH_MIN: usize = 64;
+
+/// The ledger in one SQLite file.
+pub struct SqliteLedger {
+    // Closed before the lock below is let go: fields are dropped in order.
+    connection: Connection,
+    books: Books,
+    _lock: Option<FileLock>,
+}
+
+impl SqliteLedger {
+    /// Opens the ledger at `path`, creating it if there is no file. A second server on the same file is refused.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, LedgerError> {
+        let path = path.as_ref();
+        let lock = FileLock::take(path)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags).map_err(|error| at(path, error))?;
+        Self::from_connection(connection, path, Some(lock))
+    }
+
+    /// A ledger that is gone when it is dropped: for tests.
+    pub fn open_in_memory() -> Result<Self, LedgerError> {
+        Self::from_connection(Connection::open_in_memory()?, Path::new(":memory:"), None)
+    }
+
+    /// Lets the file grow to so many pages at most: how tests fill a disk.
+    #[doc(hidden)]
+    pub fn limit_pages(&mut self, pages: u32) -> Result<(), LedgerError> {
+        self.connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))?;
+        Ok(())
+    }
+
+    fn from_connection(mut connection: Connection, path: &Path, lock: Option<FileLock>) -> Result<Self, LedgerError> {
+        connection.busy_timeout(BUSY_PATIENCE)?;
+        connection.set_prepared_statement_cache_capacity(64);
+        // Nothing is written before we know that the file is ours.
+        let empty = examine(&connection, path)?;
+        if empty {
+            connection.pragma_update(None, "page_size", schema::PAGE_BYTES).map_err(|error| at(path, error))?;
+        }
+        connection.pragma_update(None, "journal_mode", "WAL").map_err(|error| at(path, error))?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "foreign_keys", false)?;
+        connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+        if empty {
+            create(&mut connection).map_err(|error| at(path, error))?;
+        }
+        let books = restore(&Rows(&connection))?;
+        Ok(Self { connection, books, _lock: lock })
+    }
+
+    /// Runs one transaction: what `act` decides is durable once this returns `Ok`, and has not happened otherwise.
+    fn transact<R>(
+        &mut self,
+        act: impl FnOnce(&mut Books, &Transaction<'_>) -> Result<R, LedgerError>,
+    ) -> Result<R, LedgerError> {
+        let books = &mut self.books;
+        let attempt = || -> Result<(R, Stretch), LedgerError> {
+            // Dropping the transaction on the way out of an error rolls it back.
+            let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let result = act(books, &transaction)?;
+            let stretch = close(books, &transaction)?;
+            transaction.commit()?;
+            Ok((result, stretch))
+        };
+        match attempt() {
+            Ok((result, stretch)) => {
+                self.books.accounts_written(&stretch);
+                self.books.keep();
+                Ok(result)
+            }
+            Err(error) => {
+                self.books.undo();
+                Err(error)
+            }
+        }
+    }
+
+    fn known(&self, id: CampaignId) -> Result<&Shop, LedgerError> {
+        self.books.shops().get(&id).ok_or(LedgerError::NoSuchCampaign(id))
+    }
+
+    fn page(&self, of: &str, owner: i64, before: Option<OrderId>, limit: u32) -> Result<Page<Order>, LedgerError> {
+        let statement = format!(
+            concat!(
+                "SELECT ",
+                order_columns!(),
+                " FROM orders WHERE {} = ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3"
+            ),
+            of
+        );
+        let before = before.map_or(Ok(i64::MAX), |before| sql(before.get()))?;
+        let mut statement = self.connection.prepare_cached(&statement)?;
+        // One more than asked for tells whether there are older ones.
+        let mut rows = statement.query([owner, before, i64::from(limit) + 1])?;
+        let mut page = Page::default();
+        while let Some(row) = rows.next()? {
+            if page.items.len() >= limit as usize {
+                page.more = true;
+                break;
+            }
+            page.items.push(order(row)?);
+        }
+        Ok(page)
+    }
+}
+
+impl Ledger for SqliteLedger {
+    fn post(&mut self, postings: &[Posting], now: UnixMs) -> Result<Vec<Outcome>, LedgerError> {
+        if postings.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.transact(|books, transaction| {
+            let mut store = Rows(transaction);
+            postings.iter().map(|posting| books.post(posting, now, &mut store)).collect()
+        })
+    }
+
+    fn ask(&mut self, user: UserId, question: &Question) -> Result<Answer, LedgerError> {
+        let store = Rows(&self.connection);
+        Ok(match *question {
+            Question::Recall => Answer::Recall(self.books.recall(user, &store)?),
+            Question::FirstAnswer(request) => {
+                Answer::FirstAnswer(self.books.first_answer(user, request, &store)?)
+            }
+            Question::Orders { before, limit } => Answer::Orders(self.page("user", sql(user.get())?, before, limit)?),
+            Question::Statement { before, limit } => {
+                let wallet = self.books.account(AccountId::user(user));
+                let balance = hongbao_proto::Fen(unsigned(wallet.map_or(0, |account| account.balance))?);
+                Answer::Statement { balance, movements: self.books.movements(user, before, limit, &store)? }
+            }
+            Question::Envelope(id) => Answer::Envelope(self.books.view(user, id, &store)?),
+        })
+    }
+
+    fn create_campaign(&mut self, terms: CampaignTerms, now: UnixMs) -> Result<Campaign, LedgerError> {
+        terms.check().map_err(LedgerError::BadTerms)?;
+        let fund = terms.total_amount();
+        let number = self.books.shops().last_key_value().map_or(0, |(id, _)| id.get()).checked_add(1);
+        let id = number
+            .and_then(|number| CampaignId::new(number.into()).ok())
+            .ok_or_else(|| LedgerError::BadTerms("there are no campaign numbers left".to_owned()))?;
+        let shop = self.transact(|books, transaction| {
+            let shop = books.create_campaign(id, terms, fund, now, &mut Rows(transaction))?;
+            put_campaign(transaction, &shop, fund)?;
+            Ok(shop)
+        })?;
+        self.books.install(shop.clone());
+        Ok(shop.campaign)
+    }
+
+    fn stop_campaign(&mut self, id: CampaignId, now: UnixMs) -> Result<Campaign, LedgerError> {
+        let mut shop = self.known(id)?.clone();
+        if shop.campaign.stopped_at.is_none() {
+            let updated = self
+                .connection
+                .prepare_cached("UPDATE campaigns SET stopped_at = ?2 WHERE id = ?1")?
+                .execute(params![id.get(), sql(now)?])?;
+            one_row(updated, "stopped campaign")?;
+            shop.campaign.stopped_at = Some(now);
+            self.books.install(shop.clone());
+        }
+        Ok(shop.campaign)
+    }
+
+    fn settle_campaign(&mut self, id: CampaignId, now: UnixMs) -> Result<Campaign, LedgerError> {
+        let mut shop = self.known(id)?.clone();
+        if shop.campaign.settlement.is_none() {
+            let settlement = self.transact(|books, transaction| {
+                let settlement = books.settle_campaign(id, now, &mut Rows(transaction))?;
+                let updated = transaction
+                    .prepare_cached("UPDATE campaigns SET settled_at = ?2, refunded = ?3 WHERE id = ?1")?
+                    .execute(params![id.get(), sql(now)?, sql(settlement.refunded.0)?])?;
+                one_row(updated, "settled campaign")?;
+                transaction.prepare_cached("DELETE FROM units WHERE campaign = ?1")?.execute([id.get()])?;
+                Ok(settlement)
+            })?;
+            shop.campaign.settlement = Some(settlement);
+            self.books.install(shop.clone());
+        }
+        Ok(shop.campaign)
+    }
+
+    fn campaigns(&mut self) -> Result<Vec<Campaign>, LedgerError> {
+        Ok(self.books.shops().values().map(|shop| shop.campaign.clone()).collect())
+    }
+
+    fn claimed_serials(&mut self, id: CampaignId) -> Result<Vec<Serial>, LedgerError> {
+        Ok(self.known(id)?.units.taken().collect())
+    }
+
+    fn next_due(&mut self) -> Option<UnixMs> {
+        self.books.next_due()
+    }
+
+    fn orders_of(
+        &mut self,
+        id: CampaignId,
+        before: Option<OrderId>,
+        limit: u32,
+    ) -> Result<Page<Order>, LedgerError> {
+        self.known(id)?;
+        self.page("campaign", id.get().into(), before, limit)
+    }
+
+    fn totals(&mut self) -> Result<Totals, LedgerError> {
+        Ok(self.books.totals())
+    }
+
+    fn probe(&mut self, now: UnixMs) -> Result<(), LedgerError> {
+        self.connection
+            .prepare_cached(
+                "INSERT INTO probes (id, at_ms, ballast) VALUES (1, ?1, zeroblob(?2))
+                 ON CONFLICT (id) DO UPDATE SET at_ms = excluded.at_ms, ballast = excluded.ballast",
+            )?
+            .execute(params![sql(now)?, PROBE_BYTES])?;
+        Ok(())
+    }
+
+    fn checkpoint(&mut self) -> Result<(), LedgerError> {
+        // A sweep may have begun long ago: the second one begins now.
+        for _ in 0..2 {
+            let stretch = {
+                let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                let stretch = self.books.accounts_to_write(usize::MAX);
+                write_accounts(&transaction, &stretch)?;
+                transaction.commit()?;
+                stretch
+            };
+            self.books.accounts_written(&stretch);
+        }
+        // (busy, pages in the log, pages folded into the file): a reader elsewhere makes it busy, which loses nothing.
+        self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        Ok(())
+    }
+}
+
+/// Writes the rows that a batch touches once, at its end, and a stretch of the accounts that are behind.
+fn close(books: &Books, transaction: &Transaction<'_>) -> Result<Stretch, LedgerError> {
+    let touched = books.touched();
+    for id in &touched.campaigns {
+        let Some(shop) = books.shops().get(id) else { continue };
+        let Campaign { won, paid, reserved, .. } = shop.campaign;
+        let updated = transaction
+            .prepare_cached("UPDATE campaigns SET won = ?2, paid = ?3, reserved = ?4 WHERE id = ?1")?
+            .execute(params![id.get(), sql(won)?, sql(paid.0)?, sql(reserved)?])?;
+        one_row(updated, "campaign")?;
+    }
+    for (id, chunk) in &touched.chunks {
+        let Some(shop) = books.shops().get(id) else { continue };
+        transaction
+            .prepare_cached(
+                "INSERT INTO units (campaign, chunk, bits) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (campaign, chunk) DO UPDATE SET bits = excluded.bits",
+            )?
+            .execute(params![id.get(), sql(*chunk)?, shop.units.chunk(*chunk)])?;
+    }
+    for id in &touched.told {
+        // One that was closed by the same batch has no bits any more.
+        let Some(envelope) = books.envelope(*id).filter(|envelope| envelope.closed.is_none()) else { continue };
+        let updated = transaction
+            .prepare_cached("UPDATE open_envelopes SET told = ?2 WHERE envelope = ?1")?
+            .execute(params![sql(id.get())?, words_to_bytes(&envelope.told)])?;
+        one_row(updated, "open envelope")?;
+    }
+    let posted = usize::try_from(books.entries_posted()).unwrap_or(0);
+    let stretch = books.accounts_to_write(STRETCH_MIN.max(2 * posted));
+    write_accounts(transaction, &stretch)?;
+    Ok(stretch)
+}
+
+fn write_accounts(transaction: &Transaction<'_>, stretch: &Stretch) -> Result<(), LedgerError> {
+    let mut statement = transaction.prepare_cached(
+        "INSERT INTO accounts (id, balance, last_entry, last_claim) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (id) DO UPDATE SET balance = excluded.balance, last_entry = excluded.last_entry,
+         last_claim = excluded.last_claim",
+    )?;
+    for (id, account) in &stretch.accounts {
+        statement.execute([id.0, account.balance, account.last_entry, sql(account.last_claim)?])?;
+    }
+    if let Some(from) = stretch.complete_from {
+        let updated =
+            transaction.prepare_cached("UPDATE progress SET accounts_from = ?1 WHERE id = 1")?.execute([from])?;
+        one_row(updated, "progress")?;
+    }
+    Ok(())
+}
+
+/// Reads the books from the rows, and adds up the entries that accounts do not contain yet.
+fn restore(rows: &Rows<'_>) -> Result<Books, LedgerError> {
+    let highest = |table: &str| -> Result<i64, LedgerError> {
+        Ok(rows.0.query_row(&format!("SELECT ifnull(max(id), 0) FROM {table}"), [], |row| row.get(0))?)
+    };
+    let archived: i64 = rows.0.query_row("SELECT archived_through FROM progress", [], |row| row.get(0))?;
+    let mut restored = Restored {
+        last_entry: highest("entries")?.max(archived),
+        last_order: unsigned(highest("orders")?)?,
+        last_envelope: unsigned(highest("envelopes")?)?,
+        envelopes: rows.open_envelopes()?,
+        ..Restored::default()
+    };
+    for shop in rows.shops()? {
+        restored.shops.insert(shop.campaign.id, shop);
+    }
+    rows.each("SELECT campaign, chunk, bits FROM units", |row| {
+        let (campaign, chunk) = (campaign_id(row.get(0)?)?, unsigned(row.get(1)?)?);
+        let shop = restored.shops.get_mut(&campaign).ok_or_else(|| corrupt("units of no campaign"))?;
+        let bits = row.get_ref(2)?.as_blob().map_err(|error| corrupt(error.to_string()))?;
+        let within = chunk <= crate::limits::CAMPAIGN_TOTAL_MAX / super::books::CHUNK_SERIALS;
+        if within && shop.units.load(chunk, bits) { Ok(()) } else { Err(corrupt(format!("chunk {chunk} of units"))) }
+    })?;
+    let accounts: i64 = rows.0.query_row("SELECT count(*) FROM accounts", [], |row| row.get(0))?;
+    restored.accounts = FxHashMap::with_capacity_and_hasher(usize::try_from(accounts).unwrap_or(0), Default::default());
+    rows.each("SELECT id, balance, last_entry, last_claim FROM accounts", |row| {
+        let (id, account) = read_account(row)?;
+        restored.accounts.insert(id, account);
+        Ok(())
+    })?;
+    rows.each(concat!("SELECT ", order_columns!(), " FROM orders WHERE state = 1"), |row| {
+        restored.orders.push(order(row)?);
+        Ok(())
+    })?;
+    let mut told = Vec::new();
+    rows.each("SELECT entry FROM notices ORDER BY entry", |row| {
+        told.push(row.get::<_, i64>(0)?);
+        Ok(())
+    })?;
+    for id in told {
+        let entry = rows.entry(id)?.ok_or_else(|| corrupt(format!("a notice of entry {id}, which is not there")))?;
+        let about = match entry.kind {
+            Kind::Win => About::Win(win_of(&entry).ok_or_else(|| corrupt(format!("entry {id} is no win")))?),
+            _ => About::Order(order_id(entry.item)?),
+        };
+        let user = match (entry.user_account(), about) {
+            (Some(account), _) => user_id(account.0)?,
+            // Paid from outside: the entry names no user.
+            (None, About::Order(order)) => {
+                rows.order(order)?.ok_or_else(|| corrupt(format!("order {order} is missing")))?.user
+            }
+            (None, About::Win(_)) => return Err(corrupt(format!("entry {id} is nobody's"))),
+        };
+        restored.notices.push((user, Notice { entry: id, about }));
+    }
+    let mut books = Books::restore(restored);
+    rows.each(
+        "SELECT id, at_ms, kind, debit, credit, amount_fen, item, request, previous FROM entries
+         WHERE id >= (SELECT accounts_from FROM progress) ORDER BY id",
+        |row| {
+            books.replay(&read_entry(row)?);
+            Ok(())
+        },
+    )?;
+    Ok(books)
+}
