@@ -32,6 +32,7 @@ use hongbao_server::ledger::writer;
 use hongbao_server::shard::acceptor::listen;
 use hongbao_server::shard::directory::{Address, Directory, Seat};
 use hongbao_server::shard::message::{Control, Message};
+use hongbao_server::shard::payments::Wallets;
 use hongbao_server::shard::reader::{self, Link};
 use hongbao_server::shard::session::Session;
 use hongbao_server::shard::set::{Set, SetHandle, Shared};
@@ -202,14 +203,17 @@ fn serve(config: &Config) -> Result<(), Failure> {
             (SetHandle { inbox, tally: Arc::default() }, messages)
         })
         .unzip();
+    let (offerings, _offered) = queue::channel(1);
     let (generator, _stock_reports) = queue::channel(limits::GENERATOR_QUEUE_MAX);
     let shared = Arc::new(Shared {
         directory: Directory::default(),
         gate: None,
         logins: None,
         connection_rate: Rate::new(config.max_connection_qps, config.max_connection_qps.saturating_mul(2)),
+        payments: Box::new(Wallets(ledger.clone())),
         ledger,
         generator,
+        offerings,
         sets: handles.into(),
         login_seconds: config.login_seconds,
         idle_seconds: config.idle_seconds,

@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod admission;
 pub mod campaign;
+pub mod clerk;
 pub mod config;
 pub mod descriptors;
 pub mod ends;

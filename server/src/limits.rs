@@ -14,6 +14,9 @@ pub const LEDGER_BATCH_MAX: usize = 4 * 1024;
 /// Prizes of one campaign: the sum of their amounts is computed at creation, about 0.1 µs each.
 pub const CAMPAIGN_TOTAL_MAX: u64 = 10_000_000;
 
+/// The time for which a unit waits for its payment unless the sale says otherwise, milliseconds.
+pub const HOLD_MS: u64 = 15 * 60 * 1_000;
+
 /// The longest time for which a unit waits for its payment, milliseconds: one day.
 pub const HOLD_MS_MAX: u64 = 24 * 3_600 * 1_000;
 
@@ -28,6 +31,9 @@ pub const ENVELOPES_OPEN_MAX: usize = 1_000_000;
 
 /// Emptied envelopes that are kept in memory for questions; about 500 bytes each with ten recipients. Older ones are read from disk.
 pub const ENVELOPES_EMPTY_KEPT: usize = 50_000;
+
+/// How often overdue orders and envelopes are looked for, milliseconds.
+pub const EXPIRE_INTERVAL_MS: u64 = 200;
 
 /// Orders and envelopes that expire in one posting.
 pub const EXPIRE_STEP: usize = 1_024;
@@ -125,6 +131,9 @@ pub const RETURN_BATCH_MAX: usize = 1_024;
 /// Envelopes that wait to be offered, or units to be returned, in one SET. Beyond it envelopes are found at the recipients' next
 /// login.
 pub const SET_ERRANDS_MAX: usize = 1_024;
+
+/// Envelopes that wait to be offered to those on-line, in the whole node.
+pub const OFFERINGS_MAX: usize = 4 * 1024;
 
 /// Messages in the generator's queue.
 pub const GENERATOR_QUEUE_MAX: usize = 4 * 1024;

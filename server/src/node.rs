@@ -16,6 +16,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use crate::admin::{self, Admin};
 use crate::admission::{Gate, Line, Rate};
+use crate::clerk::Clerk;
 use crate::config::Config;
 use crate::descriptors;
 use crate::generator::{Command, Generator};
@@ -27,6 +28,7 @@ use crate::limits;
 use crate::shard::acceptor::{AcceptTally, Acceptor};
 use crate::shard::directory::Directory;
 use crate::shard::message::{Control, Message, ReturnWindow, StockReport};
+use crate::shard::payments::Wallets;
 use crate::shard::set::{SetHandle, Shared};
 use crate::shard::worker::{Clock, wall};
 use crate::shard::{Own, Shard, Thread};
@@ -93,6 +95,7 @@ pub struct Node {
     shards: Vec<JoinHandle<()>>,
     ledger_thread: JoinHandle<()>,
     generator: tokio::task::JoinHandle<()>,
+    clerk: tokio::task::JoinHandle<()>,
     /// Reporter and admin surface: they end in their own time once `closing` is true.
     closers: Vec<tokio::task::JoinHandle<()>>,
     closing: watch::Sender<bool>,
@@ -139,6 +142,7 @@ impl Node {
         let (ledger, ledger_status, ledger_thread) = writer::spawn(Box::new(ledger), wall);
         let (stock_sender, stock_reports) = mpsc::channel::<StockReport>(limits::GENERATOR_QUEUE_MAX);
         let (commands, command_queue) = mpsc::channel(limits::GENERATOR_QUEUE_MAX);
+        let (offerings, offering_queue) = mpsc::channel(limits::OFFERINGS_MAX);
         let (handles, inboxes): (Vec<SetHandle>, Vec<_>) = (0..config.sets)
             .map(|_| {
                 let (inbox, queue) = mpsc::channel(limits::SET_QUEUE_MAX);
@@ -154,6 +158,8 @@ impl Node {
             connection_rate: Rate::new(config.max_connection_qps, config.max_connection_qps.saturating_mul(2)),
             ledger: ledger.clone(),
             generator: stock_sender,
+            payments: Box::new(Wallets(ledger.clone())),
+            offerings,
             sets: sets.clone(),
             login_seconds: config.login_seconds,
             idle_seconds: config.idle_seconds,
@@ -173,6 +179,8 @@ impl Node {
             reporter: None,
         };
         let generator_task = tokio::spawn(generator.run(command_queue, stock_reports, wall));
+        let clerk = Clerk::new(Arc::clone(&shared), wall);
+        let clerk = tokio::spawn(clerk.run(offering_queue));
         let (closing, closing_watch) = watch::channel(false);
         let mut closers = Vec::new();
         if let Some(monitor) = config.monitor {
@@ -219,6 +227,7 @@ impl Node {
             shards,
             ledger_thread,
             generator: generator_task,
+            clerk,
             closers,
             closing,
             stop_deadline: config.stop_deadline,
@@ -263,9 +272,11 @@ impl Node {
             // An error would be a panic, which has been reported.
             task.await.ok();
         }
-        self.generator.abort();
-        // Its error says that it was aborted.
-        self.generator.await.ok();
+        for task in [self.generator, self.clerk] {
+            task.abort();
+            // Its error says that it was aborted.
+            task.await.ok();
+        }
         drop(self.commands);
         let ledger_thread = self.ledger_thread;
         let closed = tokio::task::spawn_blocking(move || ledger_thread.join().is_ok());

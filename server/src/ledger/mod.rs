@@ -474,12 +474,7 @@ pub trait Ledger: Send {
     fn next_due(&mut self) -> Option<UnixMs>;
 
     /// Orders of a campaign, newest first.
-    fn orders_of(
-        &mut self,
-        id: CampaignId,
-        before: Option<OrderId>,
-        limit: u32,
-    ) -> Result<Page<Order>, LedgerError>;
+    fn orders_of(&mut self, id: CampaignId, before: Option<OrderId>, limit: u32) -> Result<Page<Order>, LedgerError>;
 
     /// Sums over everything, kept up to date: cheap.
     fn totals(&mut self) -> Result<Totals, LedgerError>;

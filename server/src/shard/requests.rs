@@ -47,7 +47,11 @@ fn seen(acknowledge: &v1::Acknowledge) -> Result<Seen, ErrorCode> {
     }
     let prize = |prize: &v1::PrizeId| {
         let campaign = CampaignId::new(prize.campaign_id.into()).map_err(|_| ErrorCode::OutOfRange)?;
-        if prize.serial < CAMPAIGN_TOTAL_MAX { Ok((campaign, Serial(prize.serial))) } else { Err(ErrorCode::OutOfRange) }
+        if prize.serial < CAMPAIGN_TOTAL_MAX {
+            Ok((campaign, Serial(prize.serial)))
+        } else {
+            Err(ErrorCode::OutOfRange)
+        }
     };
     Ok(Seen {
         prizes: acknowledge.prizes.iter().map(prize).collect::<Result<_, _>>()?,
@@ -72,12 +76,10 @@ fn new_envelope(send: v1::SendEnvelope, request: RequestId) -> Result<NewEnvelop
     if !sound {
         return Err(ErrorCode::OutOfRange);
     }
-    let room = if send.room_id == 0 { None } else { Some(RoomId::new(send.room_id).map_err(|_| ErrorCode::OutOfRange)?) };
-    let mut users: Vec<UserId> = send
-        .user_ids
-        .iter()
-        .map(|id| UserId::new(*id).map_err(|_| ErrorCode::OutOfRange))
-        .collect::<Result<_, _>>()?;
+    let room =
+        if send.room_id == 0 { None } else { Some(RoomId::new(send.room_id).map_err(|_| ErrorCode::OutOfRange)?) };
+    let mut users: Vec<UserId> =
+        send.user_ids.iter().map(|id| UserId::new(*id).map_err(|_| ErrorCode::OutOfRange)).collect::<Result<_, _>>()?;
     users.sort_unstable();
     if users.windows(2).any(|pair| pair[0] == pair[1]) {
         return Err(ErrorCode::OutOfRange);

@@ -59,7 +59,8 @@ pub trait Store {
     /// It is acknowledged, or no longer true.
     fn drop_notice(&mut self, entry: i64) -> Result<(), LedgerError>;
     /// Writes a deposit.
-    fn put_deposit(&mut self, key: &str, first: UserId, count: u32, amount: Fen, at: UnixMs) -> Result<(), LedgerError>;
+    fn put_deposit(&mut self, key: &str, first: UserId, count: u32, amount: Fen, at: UnixMs)
+    -> Result<(), LedgerError>;
 }
 
 /// What is known of an account.
@@ -360,9 +361,7 @@ impl Books {
             Posting::Send(envelope) => self.send(envelope, now, store),
             Posting::Open { user, envelope } => self.open(*user, *envelope, now, store),
             Posting::Expire => self.expire(now, store),
-            Posting::Deposit { first, count, amount, key } => {
-                self.deposit(*first, *count, *amount, key, now, store)
-            }
+            Posting::Deposit { first, count, amount, key } => self.deposit(*first, *count, *amount, key, now, store),
         }
     }
 
