@@ -14,6 +14,7 @@ pub mod ends;
 pub mod envelope;
 pub mod generator;
 pub mod host;
+pub mod house;
 pub mod ledger;
 pub mod limits;
 pub mod node;

@@ -202,6 +202,7 @@ impl Node {
             generator: commands.clone(),
             stock: Arc::clone(&telemetry.stock),
             ledger,
+            runs: Arc::default(),
             broadcasts: Arc::clone(&telemetry.broadcasts),
             telemetry: telemetry.clone(),
             stop: Arc::clone(&stop),

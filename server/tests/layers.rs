@@ -15,6 +15,7 @@ const LAYERS: [(&str, &[&str]); 5] = [
             "node",
             "admin",
             "telemetry",
+            "house",
             "generator",
             "clerk",
             "shard",

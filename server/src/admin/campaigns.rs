@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
-use super::{Admin, stopping};
+use super::{Admin, refused, stopping};
 use crate::campaign::{Amounts, Campaign, CampaignKind, CampaignTerms, Goods, Sale, Seed, hex};
 use crate::generator::{CampaignStatus, Command};
 use crate::ledger::LedgerError;
@@ -313,13 +313,4 @@ fn checked(id: u32) -> Result<CampaignId, ApiError> {
 
 fn no_such(id: CampaignId) -> ApiError {
     ApiError::not_found(format!("campaign {id} does not exist"))
-}
-
-fn refused(error: &LedgerError) -> ApiError {
-    match error {
-        LedgerError::NoSuchCampaign(id) => no_such(*id),
-        LedgerError::BadTerms(why) => ApiError::bad_request(why.clone()),
-        LedgerError::Unavailable(_) => ApiError::unavailable(error.to_string()),
-        _ => ApiError::internal(error.to_string()),
-    }
 }

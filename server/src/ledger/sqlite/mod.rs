@@ -9,7 +9,7 @@ mod rows;
 use std::path::Path;
 use std::time::Duration;
 
-use hongbao_proto::{CampaignId, OrderId, Serial, UserId};
+use hongbao_proto::{CampaignId, EnvelopeId, OrderId, Serial, UserId};
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
 use rustc_hash::FxHashMap;
 
@@ -20,7 +20,7 @@ use self::rows::{
     campaign_id, corrupt, one_row, order, order_columns, put_campaign, sql, unsigned, user_id, words_to_bytes,
 };
 use super::books::{About, AccountId, Books, Kind, Notice, Restored, Shop, Store, Stretch, order_id, win_of};
-use super::{Answer, Ledger, LedgerError, Outcome, Page, Posting, Question, Totals, schema};
+use super::{Answer, EnvelopeView, Ledger, LedgerError, Outcome, Page, Posting, Question, Totals, schema};
 use crate::campaign::{Campaign, CampaignTerms, UnixMs};
 use crate::order::Order;
 
@@ -222,6 +222,13 @@ impl Ledger for SqliteLedger {
 
     fn next_due(&mut self) -> Option<UnixMs> {
         self.books.next_due()
+    }
+
+    fn envelope(&mut self, id: EnvelopeId) -> Result<Option<EnvelopeView>, LedgerError> {
+        Ok(match self.books.envelope(id) {
+            Some(envelope) => Some(envelope.view()),
+            None => Rows(&self.connection).envelope(id)?.map(|envelope| envelope.view()),
+        })
     }
 
     fn orders_of(&mut self, id: CampaignId, before: Option<OrderId>, limit: u32) -> Result<Page<Order>, LedgerError> {
