@@ -19,6 +19,7 @@ mod overload;
 mod python_client;
 mod repeats;
 mod resets;
+mod sales;
 mod slow;
 mod start;
 mod stop;
