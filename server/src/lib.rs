@@ -15,6 +15,7 @@ pub mod host;
 pub mod ledger;
 pub mod limits;
 pub mod node;
+pub mod rooms;
 pub mod shard;
 pub mod stock;
 pub mod telemetry;

@@ -24,7 +24,9 @@ use crate::ledger::audit::audit;
 use crate::ledger::sqlite::SqliteLedger;
 use crate::ledger::{Ledger, LedgerError, writer};
 use crate::limits;
+use crate::rooms;
 use crate::shard::acceptor::{AcceptTally, Acceptor};
+use crate::shard::chat::Desks;
 use crate::shard::directory::Directory;
 use crate::shard::message::{Control, Message, ReturnWindow, StockReport};
 use crate::shard::set::{SetHandle, Shared};
@@ -93,6 +95,7 @@ pub struct Node {
     shards: Vec<JoinHandle<()>>,
     ledger_thread: JoinHandle<()>,
     generator: tokio::task::JoinHandle<()>,
+    desks: Vec<tokio::task::JoinHandle<()>>,
     /// Reporter and admin surface: they end in their own time once `closing` is true.
     closers: Vec<tokio::task::JoinHandle<()>>,
     closing: watch::Sender<bool>,
@@ -146,6 +149,7 @@ impl Node {
             })
             .unzip();
         let sets: Box<[SetHandle]> = handles.into();
+        let (desks, desk_queues) = Desks::open(limits::DESKS);
         let shared = Arc::new(Shared {
             directory: Directory::default(),
             // A tenth of a second of bursts: SETs ask for whole batches.
@@ -154,6 +158,7 @@ impl Node {
             connection_rate: Rate::new(config.max_connection_qps, config.max_connection_qps.saturating_mul(2)),
             ledger: ledger.clone(),
             generator: stock_sender,
+            desks,
             sets: sets.clone(),
             login_seconds: config.login_seconds,
             idle_seconds: config.idle_seconds,
@@ -164,12 +169,14 @@ impl Node {
             Generator::recover(sets.clone(), ledger.clone(), commands.clone(), campaigns, config.notify_campaigns, now);
         let shards = serve_shards(&config, limit, address, threads, inboxes, &shared, &accept, &accepting_watch);
 
+        let (desk_tasks, rooms) = rooms::spawn(&shared, desk_queues);
         let mut telemetry = Telemetry {
             sets,
             accept,
             ledger: ledger_status,
             stock: generator.board(),
             broadcasts: Arc::default(),
+            rooms,
             reporter: None,
         };
         let generator_task = tokio::spawn(generator.run(command_queue, stock_reports, wall));
@@ -219,6 +226,7 @@ impl Node {
             shards,
             ledger_thread,
             generator: generator_task,
+            desks: desk_tasks,
             closers,
             closing,
             stop_deadline: config.stop_deadline,
@@ -263,9 +271,11 @@ impl Node {
             // An error would be a panic, which has been reported.
             task.await.ok();
         }
-        self.generator.abort();
-        // Its error says that it was aborted.
-        self.generator.await.ok();
+        for task in self.desks.into_iter().chain([self.generator]) {
+            task.abort();
+            // Its error says that it was aborted.
+            task.await.ok();
+        }
         drop(self.commands);
         let ledger_thread = self.ledger_thread;
         let closed = tokio::task::spawn_blocking(move || ledger_thread.join().is_ok());

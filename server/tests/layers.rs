@@ -16,6 +16,7 @@ const LAYERS: [(&str, &[&str]); 5] = [
             "admin",
             "telemetry",
             "generator",
+            "rooms",
             "shard",
             "ledger",
             "stock",

@@ -127,6 +127,12 @@ pub struct SetTally {
     pub announced: Tally,
     /// Announcements given up because too many, or too many bytes, were pending.
     pub announcements_dropped: Tally,
+    /// Chat messages written to a connection of whom they were for, each once for everybody; counted where the sender is.
+    pub chat_delivered: Tally,
+    /// The same for those whom nobody could be told, off-line as they were.
+    pub chat_offline: Tally,
+    /// The same for those who were behind by so much that they were not told.
+    pub chat_dropped: Tally,
     /// Batches after which an equation of the SET did not hold. Reads 0, or the program is wrong.
     pub broken_equations: Tally,
 }

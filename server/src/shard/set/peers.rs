@@ -56,6 +56,8 @@ impl<W: Wire> Set<W> {
                 self.answer(seat, request.get(), Answer::Pong, Event::Pong(v1::Pong { server_time_ms: now.wall }))
             }
             Said::Acknowledge { request, prizes } => self.acknowledge(seat, request, prizes),
+            Said::Chat { request, chat } => self.chat(seat, request, *chat, now),
+            Said::Room { request, visit } => self.visit_room(seat, request, *visit, now),
             Said::Mistake { request, code } => self.error(seat, request, code),
             Said::Partial | Said::Violation { .. } | Said::Gone(_) => unreachable!("handled above"),
         }
@@ -129,6 +131,8 @@ impl Said {
             Said::Grab { request, .. }
             | Said::Login { request, .. }
             | Said::Acknowledge { request, .. }
+            | Said::Chat { request, .. }
+            | Said::Room { request, .. }
             | Said::Ping { request } => request.get(),
             Said::Mistake { request, .. } | Said::Violation { request, .. } => *request,
             Said::Partial | Said::Gone(_) => 0,
