@@ -19,6 +19,7 @@ pub mod ledger;
 pub mod limits;
 pub mod node;
 pub mod order;
+pub mod rooms;
 pub mod shard;
 pub mod stock;
 pub mod telemetry;

@@ -18,6 +18,7 @@ const LAYERS: [(&str, &[&str]); 5] = [
             "house",
             "generator",
             "clerk",
+            "rooms",
             "shard",
             "ledger",
             "stock",

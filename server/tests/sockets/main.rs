@@ -5,6 +5,7 @@
 mod admin;
 mod announcements;
 mod campaigns;
+mod chat;
 mod check;
 mod cores;
 mod crowds;
