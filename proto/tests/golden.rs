@@ -46,7 +46,13 @@ fn from_client() -> Vec<(&'static str, ClientFrame)> {
         ("0c08ffffffffffffffff7f2200", client(i64::MAX.cast_unsigned(), Request::Grab(v1::Grab { campaign_id: 0 }))),
         (
             "1508052a110a0208070a0b08ffffffff0f10fface204",
-            client(5, Request::Acknowledge(v1::Acknowledge { prizes: vec![prize(7, 0), prize(u32::MAX, 9_999_999)], ..Default::default() })),
+            client(
+                5,
+                Request::Acknowledge(v1::Acknowledge {
+                    prizes: vec![prize(7, 0), prize(u32::MAX, 9_999_999)],
+                    ..Default::default()
+                }),
+            ),
         ),
     ]
 }
@@ -192,6 +198,7 @@ fn the_largest_messages_fit_their_frames() {
     let acknowledge = client(u64::MAX, Request::Acknowledge(v1::Acknowledge { prizes, ..Default::default() }));
     assert!(acknowledge.encoded_len() <= CLIENT_FRAME_BYTES_MAX);
     let win = v1::Won { campaign_id: u32::MAX, serial: u64::MAX, amount_fen: u64::MAX, won_by_request_id: u64::MAX };
-    let reminder = server(0, Event::Reminder(v1::Reminder { wins: vec![win; ITEMS_PER_FRAME_MAX], orders: Vec::new() }));
+    let reminder =
+        server(0, Event::Reminder(v1::Reminder { wins: vec![win; ITEMS_PER_FRAME_MAX], orders: Vec::new() }));
     assert!(reminder.encoded_len() <= SERVER_FRAME_BYTES_MAX);
 }

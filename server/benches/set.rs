@@ -12,8 +12,10 @@ use hongbao_proto::{RequestId, UserId};
 use hongbao_server::admission::Rate;
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::writer;
+use hongbao_server::shard::chat::Desks;
 use hongbao_server::shard::directory::{Directory, Seat};
 use hongbao_server::shard::message::{Control, Message, Now, Said};
+use hongbao_server::shard::payments::Wallets;
 use hongbao_server::shard::set::{Set, SetHandle, Shared};
 use hongbao_server::shard::tally::SetTally;
 use hongbao_server::shard::wire::{Wire, Written};
@@ -49,13 +51,17 @@ fn inhabited() -> (Set<Sink>, Vec<Seat>, Now) {
     let (ledger, _, _) = writer::spawn(Box::new(ledger), || 0);
     let (inbox, mut queue) = mpsc::channel(8_192);
     let (generator, _) = mpsc::channel(1);
+    let (offerings, _) = mpsc::channel(1);
     let shared = Arc::new(Shared {
         directory: Directory::default(),
         gate: None,
         logins: None,
         connection_rate: Rate::new(1_000_000_000, u32::MAX),
+        payments: Box::new(Wallets(ledger.clone())),
         ledger,
         generator,
+        offerings,
+        desks: Desks::open(0).0,
         sets: Box::new([SetHandle { inbox, tally: Arc::new(SetTally::default()) }]),
         login_seconds: 60,
         idle_seconds: 600,

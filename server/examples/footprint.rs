@@ -30,8 +30,10 @@ use hongbao_server::config::{Config, Settings};
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::writer;
 use hongbao_server::shard::acceptor::listen;
+use hongbao_server::shard::chat::Desks;
 use hongbao_server::shard::directory::{Address, Directory, Seat};
 use hongbao_server::shard::message::{Control, Message};
+use hongbao_server::shard::payments::Wallets;
 use hongbao_server::shard::reader::{self, Link};
 use hongbao_server::shard::session::Session;
 use hongbao_server::shard::set::{Set, SetHandle, Shared};
@@ -202,14 +204,18 @@ fn serve(config: &Config) -> Result<(), Failure> {
             (SetHandle { inbox, tally: Arc::default() }, messages)
         })
         .unzip();
+    let (offerings, _offered) = queue::channel(1);
     let (generator, _stock_reports) = queue::channel(limits::GENERATOR_QUEUE_MAX);
     let shared = Arc::new(Shared {
         directory: Directory::default(),
         gate: None,
         logins: None,
         connection_rate: Rate::new(config.max_connection_qps, config.max_connection_qps.saturating_mul(2)),
+        payments: Box::new(Wallets(ledger.clone())),
         ledger,
         generator,
+        offerings,
+        desks: Desks::open(0).0,
         sets: handles.into(),
         login_seconds: config.login_seconds,
         idle_seconds: config.idle_seconds,

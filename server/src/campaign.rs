@@ -181,9 +181,7 @@ impl CampaignTerms {
     pub fn total_amount(&self) -> Fen {
         match &self.goods {
             Goods::Sale(_) => Fen::ZERO,
-            Goods::Rain { amounts, .. } if amounts.min == amounts.max => {
-                Fen(self.total.saturating_mul(amounts.min.0))
-            }
+            Goods::Rain { amounts, .. } if amounts.min == amounts.max => Fen(self.total.saturating_mul(amounts.min.0)),
             Goods::Rain { .. } => {
                 Fen((0..self.total).fold(0, |sum: u64, serial| sum.saturating_add(self.amount(Serial(serial)).0)))
             }
@@ -368,6 +366,34 @@ mod tests {
 
     use super::*;
 
+    fn rain(rate_per_second: u32, min: u64, max: u64) -> Goods {
+        Goods::Rain { rate_per_second, amounts: Amounts { min: Fen(min), max: Fen(max) } }
+    }
+
+    fn sale(change: impl FnOnce(&mut Sale)) -> Goods {
+        let mut sale = Sale {
+            kind: CampaignKind::Ticket,
+            price: Fen(100),
+            face_value: Fen::ZERO,
+            hold_ms: 1_000,
+            valid_from: None,
+            valid_until: None,
+            fair_window_ms: 0,
+        };
+        change(&mut sale);
+        Goods::Sale(sale)
+    }
+
+    #[test]
+    fn a_sale_costs_its_price_and_needs_no_fund() {
+        let terms = CampaignTerms { goods: sale(|_| {}), ..CampaignTerms::example() };
+        assert_eq!(terms.check(), Ok(()));
+        assert_eq!(
+            (terms.amount(Serial(7)), terms.total_amount(), terms.kind()),
+            (Fen(100), Fen::ZERO, CampaignKind::Ticket)
+        );
+    }
+
     /// SHA-256 of one padded block, written from FIPS 180-4: shares nothing with the crate that `amount_of` uses. Its
     /// constants are roots of primes, computed here too.
     fn plain_sha256_of_40_bytes(message: &[u8; 40]) -> [u8; 32] {
@@ -452,14 +478,26 @@ mod tests {
     fn each_bad_term_is_refused_by_name() {
         assert_eq!(CampaignTerms::example().check(), Ok(()));
         type Spoil = fn(&mut CampaignTerms);
-        let refusals: [(&str, Spoil); 12] = [
+        let refusals: [(&str, Spoil); 19] = [
             ("total 0", |t| t.total = 0),
             ("total 10000001", |t| t.total = CAMPAIGN_TOTAL_MAX + 1),
-            ("rate_per_second", |t| t.rate_per_second = 0),
-            ("amounts 0..=200", |t| t.amounts.min = Fen(0)),
-            ("amounts 201..=200", |t| t.amounts.min = Fen(201)),
-            ("exceeds", |t| t.amounts.max = Fen(u64::MAX)),
-            ("exceeds", |t| t.amounts.max = Fen(u64::MAX / 2 / 1_000 + 1)),
+            ("rate_per_second", |t| t.goods = rain(0, 1, 200)),
+            ("amounts 0..=200", |t| t.goods = rain(10, 0, 200)),
+            ("amounts 201..=200", |t| t.goods = rain(10, 201, 200)),
+            ("exceeds", |t| t.goods = rain(10, 1, u64::MAX)),
+            ("exceeds", |t| t.goods = rain(10, 1, u64::MAX / 2 / 1_000 + 1)),
+            ("face value", |t| t.goods = sale(|sale| sale.face_value = Fen(1))),
+            ("exceeds", |t| t.goods = sale(|sale| sale.price = Fen(u64::MAX / 2 / 1_000 + 1))),
+            ("hold_ms 999", |t| t.goods = sale(|sale| sale.hold_ms = 999)),
+            ("hold_ms", |t| t.goods = sale(|sale| sale.hold_ms = HOLD_MS_MAX + 1)),
+            ("valid_until 5", |t| {
+                t.goods = sale(|sale| {
+                    sale.valid_from = Some(5);
+                    sale.valid_until = Some(5);
+                })
+            }),
+            ("fair_window_ms", |t| t.goods = sale(|sale| sale.fair_window_ms = FAIR_WINDOW_MS_MAX + 1)),
+            ("no sale", |t| t.goods = sale(|sale| sale.kind = CampaignKind::Rain)),
             ("ends_at 1000 is not after", |t| t.ends_at = Some(1_000)),
             ("time", |t| t.ends_at = Some(u64::MAX)),
             ("time", |t| (t.starts_at, t.ends_at) = (u64::MAX, None)),
@@ -477,6 +515,7 @@ mod tests {
     #[test]
     fn a_campaign_is_scheduled_then_open_then_over() {
         let mut campaign = Campaign {
+            reserved: 0,
             id: CampaignId::new(1).unwrap(),
             created_at: 0,
             terms: CampaignTerms::example(),
@@ -519,7 +558,8 @@ mod tests {
         #[test]
         fn the_total_is_the_sum_of_all_prizes(seed: [u8; 32], total in 1u64..50, min in 1u64..1_000, width in 0u64..1_000) {
             let amounts = Amounts { min: Fen(min), max: Fen(min + width) };
-            let terms = CampaignTerms { seed: Seed(seed), total, amounts, ..CampaignTerms::example() };
+            let goods = Goods::Rain { rate_per_second: 1, amounts };
+            let terms = CampaignTerms { seed: Seed(seed), total, goods, ..CampaignTerms::example() };
             let sum: u64 = (0..total).map(|n| terms.amount(Serial(n)).0).sum();
             prop_assert_eq!(terms.total_amount(), Fen(sum));
         }

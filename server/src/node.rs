@@ -16,6 +16,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use crate::admin::{self, Admin};
 use crate::admission::{Gate, Line, Rate};
+use crate::clerk::Clerk;
 use crate::config::Config;
 use crate::descriptors;
 use crate::generator::{Command, Generator};
@@ -24,9 +25,12 @@ use crate::ledger::audit::audit;
 use crate::ledger::sqlite::SqliteLedger;
 use crate::ledger::{Ledger, LedgerError, writer};
 use crate::limits;
+use crate::rooms;
 use crate::shard::acceptor::{AcceptTally, Acceptor};
+use crate::shard::chat::Desks;
 use crate::shard::directory::Directory;
 use crate::shard::message::{Control, Message, ReturnWindow, StockReport};
+use crate::shard::payments::Wallets;
 use crate::shard::set::{SetHandle, Shared};
 use crate::shard::worker::{Clock, wall};
 use crate::shard::{Own, Shard, Thread};
@@ -93,6 +97,8 @@ pub struct Node {
     shards: Vec<JoinHandle<()>>,
     ledger_thread: JoinHandle<()>,
     generator: tokio::task::JoinHandle<()>,
+    clerk: tokio::task::JoinHandle<()>,
+    desks: Vec<tokio::task::JoinHandle<()>>,
     /// Reporter and admin surface: they end in their own time once `closing` is true.
     closers: Vec<tokio::task::JoinHandle<()>>,
     closing: watch::Sender<bool>,
@@ -139,6 +145,7 @@ impl Node {
         let (ledger, ledger_status, ledger_thread) = writer::spawn(Box::new(ledger), wall);
         let (stock_sender, stock_reports) = mpsc::channel::<StockReport>(limits::GENERATOR_QUEUE_MAX);
         let (commands, command_queue) = mpsc::channel(limits::GENERATOR_QUEUE_MAX);
+        let (offerings, offering_queue) = mpsc::channel(limits::OFFERINGS_MAX);
         let (handles, inboxes): (Vec<SetHandle>, Vec<_>) = (0..config.sets)
             .map(|_| {
                 let (inbox, queue) = mpsc::channel(limits::SET_QUEUE_MAX);
@@ -146,6 +153,7 @@ impl Node {
             })
             .unzip();
         let sets: Box<[SetHandle]> = handles.into();
+        let (desks, desk_queues) = Desks::open(limits::DESKS);
         let shared = Arc::new(Shared {
             directory: Directory::default(),
             // A tenth of a second of bursts: SETs ask for whole batches.
@@ -154,6 +162,9 @@ impl Node {
             connection_rate: Rate::new(config.max_connection_qps, config.max_connection_qps.saturating_mul(2)),
             ledger: ledger.clone(),
             generator: stock_sender,
+            payments: Box::new(Wallets(ledger.clone())),
+            offerings,
+            desks,
             sets: sets.clone(),
             login_seconds: config.login_seconds,
             idle_seconds: config.idle_seconds,
@@ -164,15 +175,19 @@ impl Node {
             Generator::recover(sets.clone(), ledger.clone(), commands.clone(), campaigns, config.notify_campaigns, now);
         let shards = serve_shards(&config, limit, address, threads, inboxes, &shared, &accept, &accepting_watch);
 
+        let (desk_tasks, rooms) = rooms::spawn(&shared, desk_queues);
         let mut telemetry = Telemetry {
             sets,
             accept,
             ledger: ledger_status,
             stock: generator.board(),
             broadcasts: Arc::default(),
+            rooms,
             reporter: None,
         };
         let generator_task = tokio::spawn(generator.run(command_queue, stock_reports, wall));
+        let clerk = Clerk::new(Arc::clone(&shared), wall);
+        let clerk = tokio::spawn(clerk.run(offering_queue));
         let (closing, closing_watch) = watch::channel(false);
         let mut closers = Vec::new();
         if let Some(monitor) = config.monitor {
@@ -194,6 +209,7 @@ impl Node {
             generator: commands.clone(),
             stock: Arc::clone(&telemetry.stock),
             ledger,
+            runs: Arc::default(),
             broadcasts: Arc::clone(&telemetry.broadcasts),
             telemetry: telemetry.clone(),
             stop: Arc::clone(&stop),
@@ -219,6 +235,8 @@ impl Node {
             shards,
             ledger_thread,
             generator: generator_task,
+            clerk,
+            desks: desk_tasks,
             closers,
             closing,
             stop_deadline: config.stop_deadline,
@@ -263,9 +281,11 @@ impl Node {
             // An error would be a panic, which has been reported.
             task.await.ok();
         }
-        self.generator.abort();
-        // Its error says that it was aborted.
-        self.generator.await.ok();
+        for task in self.desks.into_iter().chain([self.generator, self.clerk]) {
+            task.abort();
+            // Its error says that it was aborted.
+            task.await.ok();
+        }
         drop(self.commands);
         let ledger_thread = self.ledger_thread;
         let closed = tokio::task::spawn_blocking(move || ledger_thread.join().is_ok());

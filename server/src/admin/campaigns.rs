@@ -11,35 +11,48 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
-use super::{Admin, stopping};
-use crate::campaign::{Amounts, Campaign, CampaignKind, CampaignTerms, Seed, hex};
+use super::{Admin, refused, stopping};
+use crate::campaign::{Amounts, Campaign, CampaignKind, CampaignTerms, Goods, Sale, Seed, hex};
 use crate::generator::{CampaignStatus, Command};
 use crate::ledger::LedgerError;
+use crate::limits::HOLD_MS;
 use crate::shard::worker::wall;
 
 /// A new campaign.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewCampaign {
-    /// `rain`.
+    /// `rain`, `ticket` or `coupon`.
     #[schema(value_type = String, example = "rain")]
     kind: CampaignKind,
     /// For people; at most 200 bytes.
     #[serde(default)]
     title: String,
-    /// How many prizes.
+    /// How many units: prizes, tickets or coupons.
     total: u64,
-    /// Prizes issued per second.
-    rate_per_second: u32,
-    /// The smallest prize, fen.
-    min_fen: u64,
-    /// The largest prize, fen; absent: all are `min_fen`.
+    /// Rain: prizes issued per second.
+    rate_per_second: Option<u32>,
+    /// Rain: the smallest prize, fen.
+    min_fen: Option<u64>,
+    /// Rain: the largest prize, fen; absent: all are `min_fen`.
     max_fen: Option<u64>,
-    /// First prize, Unix milliseconds; absent: now.
+    /// Sale: what a unit costs, fen; absent: nothing, and a unit is the user's as soon as it is grabbed.
+    price_fen: Option<u64>,
+    /// Coupon: what it is worth, fen.
+    face_value_fen: Option<u64>,
+    /// Sale: how long a grabbed unit waits for its payment, milliseconds, 1000 ..= 86400000; absent: 15 minutes.
+    hold_ms: Option<u64>,
+    /// Sale: the unit may be used from then on, Unix milliseconds.
+    valid_from_ms: Option<u64>,
+    /// Sale: and no more from then on, Unix milliseconds.
+    valid_until_ms: Option<u64>,
+    /// Sale: Grabs of the first so many milliseconds are served in an order drawn by lot, at most 5000; absent: by arrival.
+    fair_window_ms: Option<u32>,
+    /// First unit, Unix milliseconds; absent: now.
     starts_at_ms: Option<u64>,
-    /// No prize from then on, Unix milliseconds; absent: until all are won, or it is stopped.
+    /// No unit from then on, Unix milliseconds; absent: until all are gone, or it is stopped.
     ends_at_ms: Option<u64>,
-    /// Prizes that one user may win; absent: no limit.
+    /// Units that one user may hold; absent: no limit.
     per_user_limit: Option<u32>,
     /// 64 hexadecimal digits; absent: drawn by the server, as it should be.
     seed: Option<String>,
@@ -57,9 +70,15 @@ pub struct CampaignView {
     /// Whether what was left went back to the treasury.
     settled: bool,
     total: u64,
-    rate_per_second: u32,
-    min_fen: u64,
-    max_fen: u64,
+    rate_per_second: Option<u32>,
+    min_fen: Option<u64>,
+    max_fen: Option<u64>,
+    price_fen: Option<u64>,
+    face_value_fen: Option<u64>,
+    hold_ms: Option<u64>,
+    valid_from_ms: Option<u64>,
+    valid_until_ms: Option<u64>,
+    fair_window_ms: Option<u32>,
     created_at_ms: u64,
     starts_at_ms: u64,
     ends_at_ms: Option<u64>,
@@ -71,11 +90,13 @@ pub struct CampaignView {
     seed: Option<String>,
     /// Distinct prizes handed out: those won before this run of the server, and those it has issued.
     issued: u64,
-    /// Wins in the ledger.
+    /// Units that are somebody's for good: prizes won, tickets and coupons paid.
     won: u64,
-    /// Their money, fen.
+    /// Their money, fen: paid out by a rain, taken in by a sale.
     paid_fen: u64,
-    /// What was left in the fund when it was settled, fen.
+    /// Units that wait for their payment.
+    reserved: u64,
+    /// What was left in the fund, or in the till, when it was settled, fen.
     refunded_fen: Option<u64>,
     /// Where the serials are; absent for a campaign that ended long ago.
     live: Option<CampaignStatus>,
@@ -86,10 +107,16 @@ pub struct CampaignView {
 pub struct PublicCampaign {
     id: u32,
     title: String,
+    #[schema(value_type = String)]
+    kind: CampaignKind,
     state: &'static str,
     total: u64,
-    min_fen: u64,
-    max_fen: u64,
+    min_fen: Option<u64>,
+    max_fen: Option<u64>,
+    price_fen: Option<u64>,
+    face_value_fen: Option<u64>,
+    valid_from_ms: Option<u64>,
+    valid_until_ms: Option<u64>,
     starts_at_ms: u64,
     ends_at_ms: Option<u64>,
     /// SHA-256 of the seed, hexadecimal.
@@ -103,18 +130,29 @@ impl CampaignView {
     fn new(campaign: &Campaign, live: Option<CampaignStatus>) -> Self {
         let terms = &campaign.terms;
         let settled = campaign.settlement.is_some();
+        let (rate_per_second, amounts) = match terms.goods {
+            Goods::Rain { rate_per_second, amounts } => (Some(rate_per_second), Some(amounts)),
+            Goods::Sale(_) => (None, None),
+        };
+        let sale = terms.sale();
         Self {
             id: campaign.id.get(),
-            kind: terms.kind,
+            kind: terms.kind(),
             title: terms.title.clone(),
             state: live
                 .as_ref()
                 .map_or(if campaign.won == terms.total { "sold_out" } else { "ended" }, |live| live.state),
             settled,
             total: terms.total,
-            rate_per_second: terms.rate_per_second,
-            min_fen: terms.amounts.min.0,
-            max_fen: terms.amounts.max.0,
+            rate_per_second,
+            min_fen: amounts.map(|amounts| amounts.min.0),
+            max_fen: amounts.map(|amounts| amounts.max.0),
+            price_fen: sale.map(|sale| sale.price.0),
+            face_value_fen: sale.map(|sale| sale.face_value.0),
+            hold_ms: sale.map(|sale| sale.hold_ms),
+            valid_from_ms: sale.and_then(|sale| sale.valid_from),
+            valid_until_ms: sale.and_then(|sale| sale.valid_until),
+            fair_window_ms: sale.map(|sale| sale.fair_window_ms),
             created_at_ms: campaign.created_at,
             starts_at_ms: terms.starts_at,
             ends_at_ms: terms.ends_at,
@@ -125,10 +163,46 @@ impl CampaignView {
             issued: live.as_ref().map_or(campaign.won, |live| live.won_before + live.conservation.issued_first),
             won: campaign.won,
             paid_fen: campaign.paid.0,
+            reserved: campaign.reserved,
             refunded_fen: campaign.settlement.map(|settlement| settlement.refunded.0),
             live,
         }
     }
+}
+
+/// What the campaign hands out, if the fields go with its kind.
+fn goods(new: &NewCampaign) -> Result<Goods, String> {
+    let of_rain = [new.rate_per_second.map(u64::from), new.min_fen, new.max_fen];
+    let of_sale = [
+        new.price_fen,
+        new.face_value_fen,
+        new.hold_ms,
+        new.valid_from_ms,
+        new.valid_until_ms,
+        new.fair_window_ms.map(u64::from),
+    ];
+    if new.kind == CampaignKind::Rain {
+        if of_sale.iter().any(Option::is_some) {
+            return Err("a rain has rate_per_second, min_fen and max_fen, and no field of a sale".to_owned());
+        }
+        let (Some(rate_per_second), Some(min)) = (new.rate_per_second, new.min_fen) else {
+            return Err("a rain needs rate_per_second and min_fen".to_owned());
+        };
+        let amounts = Amounts { min: Fen(min), max: Fen(new.max_fen.unwrap_or(min)) };
+        return Ok(Goods::Rain { rate_per_second, amounts });
+    }
+    if of_rain.iter().any(Option::is_some) {
+        return Err("a sale has a price_fen, and none of rate_per_second, min_fen and max_fen".to_owned());
+    }
+    Ok(Goods::Sale(Sale {
+        kind: new.kind,
+        price: Fen(new.price_fen.unwrap_or(0)),
+        face_value: Fen(new.face_value_fen.unwrap_or(0)),
+        hold_ms: new.hold_ms.unwrap_or(HOLD_MS),
+        valid_from: new.valid_from_ms,
+        valid_until: new.valid_until_ms,
+        fair_window_ms: new.fair_window_ms.unwrap_or(0),
+    }))
 }
 
 /// Create a campaign
@@ -144,12 +218,11 @@ pub async fn create(
             Seed::generate().map_err(|error| ApiError::unavailable(format!("no randomness for a seed: {error}")))?
         }
     };
+    let goods = goods(&new).map_err(ApiError::bad_request)?;
     let terms = CampaignTerms {
         title: new.title,
-        kind: new.kind,
+        goods,
         total: new.total,
-        rate_per_second: new.rate_per_second,
-        amounts: Amounts { min: Fen(new.min_fen), max: Fen(new.max_fen.unwrap_or(new.min_fen)) },
         seed,
         starts_at: new.starts_at_ms.unwrap_or_else(wall),
         ends_at: new.ends_at_ms,
@@ -197,10 +270,15 @@ pub async fn published(State(admin): State<Admin>) -> Result<Json<Vec<PublicCamp
         PublicCampaign {
             id: view.id,
             title: view.title,
+            kind: view.kind,
             state: view.state,
             total: view.total,
             min_fen: view.min_fen,
             max_fen: view.max_fen,
+            price_fen: view.price_fen,
+            face_value_fen: view.face_value_fen,
+            valid_from_ms: view.valid_from_ms,
+            valid_until_ms: view.valid_until_ms,
             starts_at_ms: view.starts_at_ms,
             ends_at_ms: view.ends_at_ms,
             seed_sha256: view.seed_sha256,
@@ -235,13 +313,4 @@ fn checked(id: u32) -> Result<CampaignId, ApiError> {
 
 fn no_such(id: CampaignId) -> ApiError {
     ApiError::not_found(format!("campaign {id} does not exist"))
-}
-
-fn refused(error: &LedgerError) -> ApiError {
-    match error {
-        LedgerError::NoSuchCampaign(id) => no_such(*id),
-        LedgerError::BadTerms(why) => ApiError::bad_request(why.clone()),
-        LedgerError::Unavailable(_) => ApiError::unavailable(error.to_string()),
-        _ => ApiError::internal(error.to_string()),
-    }
 }

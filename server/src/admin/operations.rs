@@ -53,6 +53,17 @@ pub struct Requests {
 pub struct LedgerStats {
     won: u64,
     paid_fen: u64,
+    /// Units of sales that are somebody's for good, and their prices.
+    sold: u64,
+    earned_fen: u64,
+    /// Orders that wait for their payment.
+    reserved: u64,
+    /// Group envelopes ever sent, those that can be opened, and the money in them.
+    envelopes: u64,
+    envelopes_open: u64,
+    enclosed_fen: u64,
+    /// Since the server's start.
+    shares_opened: u64,
     healthy: bool,
     /// Why it is not.
     last_error: Option<String>,
@@ -83,6 +94,7 @@ pub struct SetStats {
 #[utoipa::path(get, path = "/v1/stats", security(("bearer" = [])), responses((status = 200, body = Stats)))]
 pub async fn stats(State(admin): State<Admin>) -> Json<Stats> {
     let telemetry = &admin.telemetry;
+    let books = telemetry.ledger.totals();
     #[allow(clippy::cast_precision_loss)] // microseconds of centuries
     let cpu_seconds = process::cpu_micros() as f64 / 1e6;
     Json(Stats {
@@ -97,8 +109,15 @@ pub async fn stats(State(admin): State<Admin>) -> Json<Stats> {
         },
         prizes: admin.stock.total(),
         ledger: LedgerStats {
-            won: telemetry.ledger.wins(),
-            paid_fen: telemetry.ledger.paid_fen(),
+            won: books.won,
+            paid_fen: books.paid.0,
+            sold: books.sold,
+            earned_fen: books.earned.0,
+            reserved: books.reserved,
+            envelopes: books.envelopes,
+            envelopes_open: books.envelopes_open,
+            enclosed_fen: books.enclosed.0,
+            shares_opened: books.opened,
             healthy: telemetry.ledger.healthy(),
             last_error: telemetry.ledger.last_error(),
             batches: telemetry.ledger.batches(),

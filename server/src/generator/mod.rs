@@ -5,6 +5,7 @@
 //! reply in the same queue as the returns; so, without stopping anything, what a SET says it was ever supplied must equal
 //! what had been issued to it when it was asked, to the unit ([`Conservation::residual`]).
 
+pub mod sale;
 pub mod source;
 
 use std::collections::BTreeMap;
@@ -19,8 +20,9 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
+use self::sale::Counter;
 use self::source::{Rain, Source};
-use crate::campaign::{Campaign, CampaignTerms, UnixMs};
+use crate::campaign::{Campaign, CampaignTerms, Goods, UnixMs};
 use crate::ledger::LedgerError;
 use crate::ledger::writer::LedgerHandle;
 use crate::shard::message::{Control, Message, StockReport, Ticket};
@@ -84,6 +86,8 @@ pub enum Finished {
     Settled(Campaign),
     /// It could not be settled; tried again later.
     NotSettled(CampaignId),
+    /// How far sales have come: units paid, and units that wait for their payment.
+    Sold(Vec<(CampaignId, u64, u64)>),
 }
 
 /// Where a campaign's serials are, summed over the SETs at the moments at which each was asked.
@@ -116,7 +120,7 @@ pub struct CampaignStatus {
     pub state: &'static str,
     /// Whether what was left has been given back, and the seed published.
     pub settled: bool,
-    /// Wins in the ledger when this run of the server began.
+    /// Units that were somebody's, for good or until paid, when this run of the server began.
     pub won_before: u64,
     /// Not with any SET, not claimed.
     pub unissued: u64,
@@ -184,6 +188,13 @@ struct Demand {
     shaking: bool,
 }
 
+/// What decides when units are handed out, and where.
+#[derive(Debug)]
+enum Supply {
+    Rain(Rain),
+    Sale(Counter),
+}
+
 #[derive(Debug)]
 struct Running {
     terms: Arc<CampaignTerms>,
@@ -193,7 +204,7 @@ struct Running {
     ended_in_round: u64,
     settling: bool,
     settled: bool,
-    rain: Rain,
+    supply: Supply,
     source: Source,
     issued_first: u64,
     accounts: Vec<Account>,
@@ -224,6 +235,30 @@ impl Running {
             won_before: self.won_before,
             unissued: self.source.remaining(),
             conservation: self.conservation(),
+        }
+    }
+
+    /// Hands so many units to a SET. How many of them for the first time; `None`, and nothing done, where its queue had no room.
+    fn hand_out(&mut self, campaign: CampaignId, index: usize, count: u64, set: &SetHandle) -> Option<u64> {
+        let parcel: Vec<(Serial, bool)> = (0..count).map_while(|_| self.source.take()).collect();
+        let serials: Box<[Serial]> = parcel.iter().map(|(serial, _)| *serial).collect();
+        let supply = Message::Control(Control::Supply { campaign, serials });
+        let account = &mut self.accounts[index];
+        if account.told != Some(SalePhase::Open) || set.inbox.try_send(supply).is_err() {
+            self.source.undo_take(parcel);
+            return None;
+        }
+        account.issued += parcel.len() as u64;
+        let first = parcel.iter().filter(|(_, first)| *first).count() as u64;
+        self.issued_first += first;
+        Some(first)
+    }
+
+    /// Whether every unit is durably somebody's. Those that wait for their payment may come back.
+    fn is_sold_out(&self) -> bool {
+        match &self.supply {
+            Supply::Rain(_) => self.won_before + self.conservation().claimed >= self.terms.total,
+            Supply::Sale(counter) => counter.sold >= self.terms.total,
         }
     }
 
@@ -385,6 +420,16 @@ impl Generator {
                 self.campaigns.get_mut(&id)?.settling = false;
                 None
             }
+            Finished::Sold(sums) => {
+                for (id, paid, unpaid) in sums {
+                    if let Some(Supply::Sale(counter)) = self.campaigns.get_mut(&id).map(|running| &mut running.supply)
+                    {
+                        counter.sold = paid;
+                        counter.reserved = unpaid;
+                    }
+                }
+                None
+            }
         }
     }
 
@@ -426,12 +471,17 @@ impl Generator {
             (None, None) => SalePhase::Scheduled,
         };
         let running = Running {
-            won_before: campaign.won,
+            won_before: campaign.won + campaign.reserved,
             phase,
             ended_in_round: self.round,
             settling: false,
             settled: campaign.settlement.is_some(),
-            rain: Rain::new(terms.rate_per_second, terms.starts_at.max(now)),
+            supply: match &terms.goods {
+                Goods::Rain { rate_per_second, .. } => {
+                    Supply::Rain(Rain::new(*rate_per_second, terms.starts_at.max(now)))
+                }
+                Goods::Sale(_) => Supply::Sale(Counter::new(campaign.won, campaign.reserved)),
+            },
             source: Source::recover(terms.total, claimed),
             issued_first: 0,
             accounts: vec![Account::default(); self.sets.len()],
@@ -455,9 +505,7 @@ impl Generator {
                     changes.push((*id, SalePhase::Ended { at: running.terms.ends_at.unwrap_or(now) }));
                 }
                 SalePhase::Scheduled if now >= running.terms.starts_at => changes.push((*id, SalePhase::Open)),
-                SalePhase::Open if running.won_before + running.conservation().claimed >= running.terms.total => {
-                    changes.push((*id, SalePhase::SoldOut));
-                }
+                SalePhase::Open if running.is_sold_out() => changes.push((*id, SalePhase::SoldOut)),
                 _ => {}
             }
         }
@@ -465,6 +513,11 @@ impl Generator {
             if phase == SalePhase::Open {
                 if let Some(running) = self.campaigns.get_mut(&id) {
                     running.phase = phase;
+                    if let Supply::Sale(counter) = &mut running.supply {
+                        // The first to grab should find something, wherever they are.
+                        let inhabited = self.sets.iter().enumerate().filter(|(_, set)| set.tally.online.get() > 0);
+                        inhabited.for_each(|(index, _)| counter.ask(index));
+                    }
                 }
                 self.notify(id, State::Open);
             } else {
@@ -489,7 +542,8 @@ impl Generator {
         let mut ready = Vec::new();
         for (id, running) in &mut self.campaigns {
             let over = matches!(running.phase, SalePhase::SoldOut | SalePhase::Ended { .. });
-            if over && !running.settled && !running.settling && running.is_empty_handed() {
+            let unpaid = matches!(&running.supply, Supply::Sale(counter) if counter.reserved > 0);
+            if over && !unpaid && !running.settled && !running.settling && running.is_empty_handed() {
                 running.settling = true;
                 ready.push(*id);
             }
@@ -516,41 +570,63 @@ impl Generator {
         }
     }
 
-    /// Hands out what is due, round-robin over the SETs where somebody shakes, or, while nobody does, where somebody could.
+    /// Hands out what is due: prizes of a rain round-robin over the SETs where somebody shakes, or, while nobody does, where somebody
+    /// could; units of a sale to the SETs that ask.
     fn issue(&mut self, now: UnixMs) {
         let mut inhabited: Vec<usize> =
             (0..self.sets.len()).filter(|index| self.sets[*index].tally.online.get() > 0).collect();
+        let users_in = inhabited.len();
         if inhabited.iter().any(|index| self.demand[*index].shaking) {
             inhabited.retain(|index| self.demand[*index].shaking);
         }
         for (&campaign, running) in self.campaigns.iter_mut().filter(|(_, running)| running.phase == SalePhase::Open) {
-            let due = running.rain.due(now).min(ISSUE_STEP_MAX).min(running.source.remaining());
-            if due == 0 {
-                continue;
-            }
-            let mut parcels: Vec<Vec<(Serial, bool)>> = vec![Vec::new(); inhabited.len()];
-            for _ in 0..if inhabited.is_empty() { 0 } else { due } {
-                self.next_set = (self.next_set + 1) % inhabited.len();
-                parcels[self.next_set].extend(running.source.take());
-            }
-            let mut issued = 0;
-            for (&index, parcel) in inhabited.iter().zip(parcels).filter(|(_, parcel)| !parcel.is_empty()) {
-                let account = &mut running.accounts[index];
-                let serials: Box<[Serial]> = parcel.iter().map(|(serial, _)| *serial).collect();
-                let supply = Message::Control(Control::Supply { campaign, serials });
-                if account.told == Some(SalePhase::Open) && self.sets[index].inbox.try_send(supply).is_ok() {
-                    account.issued += parcel.len() as u64;
-                    let first = parcel.iter().filter(|(_, first)| *first).count() as u64;
-                    running.issued_first += first;
+            let remaining = running.source.remaining();
+            let parcels: Vec<(usize, u64)> = match &mut running.supply {
+                Supply::Rain(rain) => {
+                    let due = rain.due(now).min(ISSUE_STEP_MAX).min(remaining);
+                    if due == 0 {
+                        continue;
+                    }
+                    let mut parcels: Vec<_> = inhabited.iter().map(|index| (*index, 0)).collect();
+                    for _ in 0..if parcels.is_empty() { 0 } else { due } {
+                        self.next_set = (self.next_set + 1) % parcels.len();
+                        parcels[self.next_set].1 += 1;
+                    }
+                    parcels
+                }
+                Supply::Sale(counter) => {
+                    if counter.recalls(remaining, now) {
+                        for (index, set) in
+                            self.sets.iter().enumerate().filter(|(index, _)| !counter.is_waiting(*index))
+                        {
+                            let account = &running.accounts[index];
+                            let may_hold = account.issued > account.returned + account.books.claimed;
+                            if may_hold {
+                                // Without room the SET is asked again while somebody waits.
+                                set.inbox.try_send(Message::Control(Control::GiveBack { campaign })).ok();
+                            }
+                        }
+                    }
+                    counter.parcels(remaining, users_in)
+                }
+            };
+            let (wanted, mut issued) = (parcels.iter().map(|(_, count)| count).sum::<u64>(), 0);
+            for (index, count) in parcels.into_iter().filter(|(_, count)| *count > 0) {
+                let first = running.hand_out(campaign, index, count, &self.sets[index]);
+                if let Some(first) = first {
                     self.board.issued_first.fetch_add(first, Ordering::Relaxed);
-                    issued += parcel.len() as u64;
-                } else {
-                    running.source.undo_take(parcel);
+                    issued += count;
+                    if let Supply::Sale(counter) = &mut running.supply {
+                        counter.served(index);
+                    }
                 }
             }
-            running.rain.issue(issued);
-            if issued < due {
-                running.rain.forgive(now);
+            if let Supply::Rain(rain) = &mut running.supply {
+                rain.issue(issued);
+                // Nobody was there to take the rest, or no queue had room.
+                if issued < wanted || inhabited.is_empty() {
+                    rain.forgive(now);
+                }
             }
         }
     }
@@ -571,7 +647,25 @@ impl Generator {
             }
         }
         self.redistribute();
+        self.ask_ledger();
         self.publish();
+    }
+
+    /// Asks the ledger how far each sale has come: whether a unit is paid, no SET knows for another.
+    fn ask_ledger(&self) {
+        let is_sale = |running: &Running| !running.settled && matches!(running.supply, Supply::Sale(_));
+        if !self.campaigns.values().any(is_sale) {
+            return;
+        }
+        let (ledger, commands) = (self.ledger.clone(), self.commands.clone());
+        tokio::spawn(async move {
+            // Errors are the ledger's to report; the next second asks again.
+            if let Ok(Ok(campaigns)) = ledger.call(|ledger| ledger.campaigns()).await {
+                let sales = campaigns.iter().filter(|campaign| campaign.terms.sale().is_some());
+                let sums = sales.map(|campaign| (campaign.id, campaign.won, campaign.reserved)).collect();
+                commands.send(Command::Done { finished: Finished::Sold(sums), reply: None }).await.ok();
+            }
+        });
     }
 
     /// Takes back what lies where nobody shakes, while somebody shakes elsewhere: they must not be told that there is nothing.
@@ -579,7 +673,11 @@ impl Generator {
         if !self.demand.iter().any(|demand| demand.shaking) {
             return;
         }
-        for (&campaign, running) in self.campaigns.iter().filter(|(_, running)| running.phase == SalePhase::Open) {
+        let rains = self
+            .campaigns
+            .iter()
+            .filter(|(_, running)| running.phase == SalePhase::Open && matches!(running.supply, Supply::Rain(_)));
+        for (&campaign, running) in rains {
             for ((set, demand), account) in self.sets.iter().zip(&self.demand).zip(&running.accounts) {
                 if !demand.shaking && account.books.on_shelf > 0 {
                     // Without room the SET is busy after all, or hears it in a second.
@@ -595,6 +693,18 @@ impl Generator {
                 if let Some(running) = self.campaigns.get_mut(&campaign) {
                     running.accounts[set as usize].returned += serials.len() as u64;
                     running.source.put_back(serials);
+                }
+            }
+            StockReport::Released { campaign, serials } => {
+                if let Some(running) = self.campaigns.get_mut(&campaign) {
+                    running.source.put_back(serials);
+                }
+            }
+            StockReport::Wanted { set, campaign } => {
+                if let Some(Supply::Sale(counter)) =
+                    self.campaigns.get_mut(&campaign).map(|running| &mut running.supply)
+                {
+                    counter.ask(set as usize);
                 }
             }
             StockReport::Books { set, round, books } => {

@@ -473,13 +473,11 @@ pub trait Ledger: Send {
     /// When the next order or envelope expires, if any is to.
     fn next_due(&mut self) -> Option<UnixMs>;
 
+    /// An envelope as its sender sees it.
+    fn envelope(&mut self, id: EnvelopeId) -> Result<Option<EnvelopeView>, LedgerError>;
+
     /// Orders of a campaign, newest first.
-    fn orders_of(
-        &mut self,
-        id: CampaignId,
-        before: Option<OrderId>,
-        limit: u32,
-    ) -> Result<Page<Order>, LedgerError>;
+    fn orders_of(&mut self, id: CampaignId, before: Option<OrderId>, limit: u32) -> Result<Page<Order>, LedgerError>;
 
     /// Sums over everything, kept up to date: cheap.
     fn totals(&mut self) -> Result<Totals, LedgerError>;

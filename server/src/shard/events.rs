@@ -79,11 +79,8 @@ pub fn outcome(outcome: &Outcome, terms: Option<&CampaignTerms>) -> Result<(Kind
         Outcome::Order(one) | Outcome::Released(one) => (Kind::Order, Event::Order(order(one, terms))),
         Outcome::TooLate { at } => (Kind::TooLate, Event::TooLate(v1::TooLate { ended_at_ms: *at })),
         Outcome::Sent { offer, recipients, balance, .. } => {
-            let sent = v1::EnvelopeSent {
-                envelope_id: offer.envelope.get(),
-                recipients: *recipients,
-                balance_fen: balance.0,
-            };
+            let sent =
+                v1::EnvelopeSent { envelope_id: offer.envelope.get(), recipients: *recipients, balance_fen: balance.0 };
             (Kind::EnvelopeSent, Event::EnvelopeSent(sent))
         }
         Outcome::Opened { envelope, share, amount } => {

@@ -10,6 +10,8 @@ use tokio::sync::mpsc::OwnedPermit;
 use tokio::sync::oneshot;
 
 use super::broadcast::Receipt;
+use super::chat::{self, Chat, Visit};
+use super::deliver::Delivery;
 use super::directory::Seat;
 use crate::campaign::{CampaignTerms, UnixMs};
 use crate::ends::End;
@@ -37,7 +39,7 @@ pub enum Message {
         /// What was asked.
         errand: Errand,
         /// What came of it.
-        reply: writer::Reply,
+        reply: Box<writer::Reply>,
     },
     /// The older connection of a user is gone; the newer login may go on.
     Displaced {
@@ -46,9 +48,21 @@ pub enum Message {
         /// Its Login.
         request: RequestId,
     },
+    /// What came of a Chat or Room request.
+    Chat {
+        /// For whom.
+        seat: Seat,
+        /// The request.
+        request: RequestId,
+        /// What.
+        reply: chat::Reply,
+    },
     /// The generator and operators.
     Control(Control),
 }
+
+// A SET's queue has room for thousands of these, and there are hundreds of SETs. What is large and rare is boxed.
+const _: () = assert!(size_of::<Message>() <= 80 && size_of::<Said>() <= 32);
 
 /// What a reader passes on. Ids are checked, tokens verified.
 #[derive(Debug)]
@@ -73,6 +87,20 @@ pub enum Said {
         request: RequestId,
         /// What.
         deed: Deed,
+    },
+    /// Tell somebody.
+    Chat {
+        /// Echoed by the answer.
+        request: RequestId,
+        /// Whom, and what.
+        chat: Box<Chat>,
+    },
+    /// Join, leave or look at a room.
+    Room {
+        /// Echoed by the answer.
+        request: RequestId,
+        /// Which, and what of it.
+        visit: Box<Visit>,
     },
     /// Are you there?
     Ping {
@@ -115,7 +143,7 @@ pub enum Deed {
     /// Give a unit back.
     Cancel(OrderId),
     /// Show me.
-    Ask(Question),
+    Ask(Box<Question>),
 }
 
 /// What a SET asked a service for, and needs again to answer.
@@ -163,7 +191,7 @@ pub struct Ticket {
 
 impl ReplyTo for Ticket {
     fn deliver(self, reply: writer::Reply) {
-        self.permit.send(Message::Reply { seat: self.seat, errand: self.errand, reply });
+        self.permit.send(Message::Reply { seat: self.seat, errand: self.errand, reply: Box::new(reply) });
     }
 }
 
@@ -219,6 +247,8 @@ pub enum Control {
         /// Where to count.
         receipt: Receipt,
     },
+    /// Write a frame to these connections, where they are logged in.
+    Deliver(Delivery),
     /// Say goodbye to everybody.
     Farewell(ReturnWindow),
     /// List sessions, from this slot on.

@@ -21,6 +21,7 @@ use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
+use super::chat::{Chat, Visit};
 use super::directory::Seat;
 use super::message::{Message, Said};
 use super::requests;
@@ -148,7 +149,11 @@ impl Link {
             return Ok(());
         };
         let request_id = match said {
-            Said::Grab { request, .. } | Said::Ping { request } | Said::Do { request, .. } => request.get(),
+            Said::Grab { request, .. }
+            | Said::Ping { request }
+            | Said::Do { request, .. }
+            | Said::Chat { request, .. }
+            | Said::Room { request, .. } => request.get(),
             _ => return Err(QueueFull),
         };
         let mut refusals = self.refusals.borrow_mut();
@@ -180,6 +185,14 @@ impl Link {
                 Said::Grab { request, campaign: CampaignId::new(grab.campaign_id.into()).ok() }
             }
             Some(client_frame::Request::Ping(_)) => Said::Ping { request },
+            Some(client_frame::Request::Chat(chat)) => match Chat::check(chat) {
+                Some(chat) => Said::Chat { request, chat: Box::new(chat) },
+                None => Said::Mistake { request: request.get(), code: ErrorCode::OutOfRange },
+            },
+            Some(client_frame::Request::Room(room)) => match Visit::check(&room) {
+                Some(visit) => Said::Room { request, visit: Box::new(visit) },
+                None => Said::Mistake { request: request.get(), code: ErrorCode::OutOfRange },
+            },
             Some(client_frame::Request::Login(login)) => match self.verifier.verify_user(&login.token) {
                 Ok(user) => Said::Login { request, user },
                 Err(error) => violation(request.get(), refusal(&error), End::Authentication),

@@ -5,7 +5,9 @@
 //!
 //! Here are the state, the batch and the answers; what each kind of message does is below, in a file for each.
 
+mod chat;
 mod control;
+mod deliveries;
 mod ends;
 mod errands;
 mod login;
@@ -16,18 +18,20 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use hongbao_proto::v1::server_frame::Event;
-use hongbao_proto::{CampaignId, Serial, UserId};
 use hongbao_proto::v1::{self, ErrorCode};
+use hongbao_proto::{CampaignId, Serial, UserId};
 use rustc_hash::FxHashMap;
 use slab::Slab;
 use tokio::sync::mpsc;
 
+use self::deliveries::Deliveries;
 use self::sweeps::Sweep;
 use super::broadcast::Receipt;
+use super::chat::Desks;
 use super::directory::{Directory, Seat};
 use super::message::{DisplacedBy, Errand, Message, Now, Offering, Said, StockReport, Ticket};
-use super::payments::PaymentProvider;
 use super::output::Output;
+use super::payments::PaymentProvider;
 use super::session::{Phase, Session};
 use super::tally::{Answer, SetTally};
 use super::wire::{Wire, Written};
@@ -64,6 +68,8 @@ pub struct Shared {
     pub payments: Box<dyn PaymentProvider>,
     /// The queue of whoever offers envelopes to those on-line.
     pub offerings: mpsc::Sender<Offering>,
+    /// The queues of those who look after rooms.
+    pub desks: Desks,
     /// Every SET, by index.
     pub sets: Box<[SetHandle]>,
     /// From accept to Login, seconds.
@@ -109,6 +115,10 @@ pub struct Set<W> {
     output: Output,
     /// Answers owed: errands under way for requests.
     owed: u64,
+    /// Chat and Room requests among them.
+    chats: usize,
+    /// Frames pushed to connections of ours by others.
+    deliveries: Deliveries,
     /// Requests that the node's gate has let pass, and that have not come up yet.
     admitted: u64,
     /// Logins that wait for an older connection of their user, in another SET, to end.
@@ -143,6 +153,8 @@ impl<W: Wire> Set<W> {
             unoffered: VecDeque::new(),
             output: Output::default(),
             owed: 0,
+            chats: 0,
+            deliveries: Deliveries::default(),
             admitted: 0,
             waiting: FxHashMap::default(),
             unwelcome: Deadlines::default(),
@@ -194,11 +206,12 @@ impl<W: Wire> Set<W> {
     pub fn apply(&mut self, message: Message, now: &Now) {
         match message {
             Message::Peer { seat, said } => self.hear(seat, said, now),
-            Message::Reply { seat, errand, reply } => self.reply(seat, errand, reply, now),
+            Message::Reply { seat, errand, reply } => self.reply(seat, errand, *reply, now),
             Message::Displaced { seat, request } => {
                 self.owed -= 1;
                 self.displaced(seat, request, now);
             }
+            Message::Chat { seat, request, reply } => self.chat_reply(seat, request, reply),
             Message::Control(control) => self.control(control, now),
             Message::Connected(_) => debug_assert!(false, "the worker attaches connections before applying messages"),
         }
@@ -242,6 +255,7 @@ impl<W: Wire> Set<W> {
             }
         });
         self.tally.bytes_out.add(offered);
+        self.report_handed(&overflowed);
         for seat in overflowed {
             self.end(seat, End::Slow, None, now);
         }

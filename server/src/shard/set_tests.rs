@@ -1,5 +1,7 @@
 //! A SET driven message by message, with a real ledger behind it and wires that only remember.
 
+mod chat;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -15,8 +17,10 @@ use prost::Message as _;
 use tokio::sync::mpsc;
 
 use super::broadcast::{Broadcast, Broadcasts};
+use super::chat::{Desks, RoomRequest};
 use super::directory::{Directory, Seat};
-use super::message::{Control, Message, Now, Said, StockReport};
+use super::message::{Control, Deed, Message, Now, Offering, Said, StockReport};
+use super::payments::Wallets;
 use super::set::{Set, SetHandle, Shared};
 use super::tally::SetTally;
 use super::wire::{Wire, Written};
@@ -24,7 +28,7 @@ use crate::admission::{Gate, Line, Rate};
 use crate::campaign::CampaignTerms;
 use crate::ends::End;
 use crate::ledger::sqlite::SqliteLedger;
-use crate::ledger::{Ledger, writer};
+use crate::ledger::{Ledger, Seen, writer};
 use crate::limits;
 use crate::stock::SalePhase;
 
@@ -98,11 +102,14 @@ struct Rig {
     sets: Vec<Set<Peer>>,
     inboxes: Vec<mpsc::Receiver<Message>>,
     stock_reports: mpsc::Receiver<StockReport>,
+    offered: mpsc::Receiver<Offering>,
     shared: Arc<Shared>,
     now: Now,
     terms: Arc<CampaignTerms>,
     next_login: u64,
     broadcasts: Broadcasts,
+    /// What a desk would be asked.
+    desk: mpsc::Receiver<RoomRequest>,
     _ledger: JoinHandle<()>,
 }
 
@@ -132,6 +139,8 @@ impl Rig {
         ledger.create_campaign(terms(), 1_000).unwrap();
         let (ledger, _, thread) = writer::spawn(Box::new(ledger), || 5_000);
         let (generator, stock_reports) = mpsc::channel(64);
+        let (offerings, offered) = mpsc::channel(4);
+        let (desks, mut desk) = Desks::open(1);
         let (handles, inboxes): (Vec<_>, Vec<_>) = (0..sets)
             .map(|_| {
                 let (inbox, queue) = mpsc::channel(limits::SET_QUEUE_MAX);
@@ -143,8 +152,11 @@ impl Rig {
             gate,
             logins,
             connection_rate: Rate::new(100, 100),
+            payments: Box::new(Wallets(ledger.clone())),
             ledger,
             generator,
+            offerings,
+            desks,
             sets: handles.into(),
             login_seconds: 10,
             idle_seconds: 600,
@@ -154,11 +166,13 @@ impl Rig {
             sets: (0..sets).map(|index| Set::new(index, Arc::clone(&shared))).collect(),
             inboxes,
             stock_reports,
+            offered,
             shared,
             now: Now { at: 100 * SECOND, wall: 5_000 },
             terms,
             next_login: 1,
             broadcasts: Broadcasts::default(),
+            desk: desk.remove(0),
             _ledger: thread,
         };
         for set in 0..sets as usize {
@@ -369,7 +383,9 @@ fn a_win_whose_connection_has_gone_is_told_at_the_next_login_until_it_is_acknowl
     }
     let (seat, peer) = rig.login(0, 1);
     peer.take();
-    rig.say(0, seat, Said::Acknowledge { request: request(9), prizes: Box::new([(campaign(), Serial(0))]) });
+    let seen = Seen { prizes: Box::new([(campaign(), Serial(0))]), ..Seen::default() };
+    let deed = Deed::Acknowledge(Box::new(seen));
+    rig.say(0, seat, Said::Do { request: request(9), deed });
     rig.settle();
     assert!(matches!(peer.event(), Event::Acknowledged(v1::Acknowledged { count: 1 })));
     rig.welcomed(0, 1);

@@ -5,6 +5,7 @@
 mod admin;
 mod announcements;
 mod campaigns;
+mod chat;
 mod check;
 mod cores;
 mod crowds;
@@ -19,6 +20,7 @@ mod overload;
 mod python_client;
 mod repeats;
 mod resets;
+mod sales;
 mod slow;
 mod start;
 mod stop;

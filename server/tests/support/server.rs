@@ -217,6 +217,18 @@ impl Server {
         u32::try_from(campaign["id"].as_u64().unwrap()).unwrap()
     }
 
+    /// Creates a sale; returns its id.
+    pub fn sale(&self, terms: &Value) -> u32 {
+        let campaign = json_of(self.call(Method::POST, "/v1/campaigns", Some(terms)));
+        u32::try_from(campaign["id"].as_u64().unwrap()).unwrap()
+    }
+
+    /// Puts money into the wallets of `users` users from `first` on.
+    pub fn deposit(&self, first: u64, users: u64, amount_fen: u64, key: &str) {
+        let body = json!({"first_user": first, "users": users, "amount_fen": amount_fen, "key": key});
+        json_of(self.call(Method::POST, "/v1/deposits", Some(&body)));
+    }
+
     pub fn campaign(&self, id: u32) -> Value {
         self.get(&format!("/v1/campaigns/{id}"))
     }

@@ -8,12 +8,7 @@ use crate::ledger::{Claim, LedgerError, Outcome, Refusal, Seen, Win};
 use crate::order::{Order, OrderState};
 
 impl Books {
-    pub(super) fn claim(
-        &mut self,
-        claim: &Claim,
-        now: UnixMs,
-        store: &mut impl Store,
-    ) -> Result<Outcome, LedgerError> {
+    pub(super) fn claim(&mut self, claim: &Claim, now: UnixMs, store: &mut impl Store) -> Result<Outcome, LedgerError> {
         let account = self.accounts.get(&AccountId::user(claim.user));
         if account.is_some_and(|account| account.last_claim >= claim.request.get()) {
             return Ok(match self.first_answer(claim.user, claim.request, store)? {

@@ -59,7 +59,8 @@ pub trait Store {
     /// It is acknowledged, or no longer true.
     fn drop_notice(&mut self, entry: i64) -> Result<(), LedgerError>;
     /// Writes a deposit.
-    fn put_deposit(&mut self, key: &str, first: UserId, count: u32, amount: Fen, at: UnixMs) -> Result<(), LedgerError>;
+    fn put_deposit(&mut self, key: &str, first: UserId, count: u32, amount: Fen, at: UnixMs)
+    -> Result<(), LedgerError>;
 }
 
 /// What is known of an account.
@@ -161,22 +162,29 @@ impl Envelope {
         self.opened.len() >= self.offer.shares as usize
     }
 
-    /// As `user` may see it.
-    fn view(&self, user: UserId) -> Option<EnvelopeView> {
+    /// As its sender may see it.
+    pub fn view(&self) -> EnvelopeView {
+        EnvelopeView {
+            offer: Arc::clone(&self.offer),
+            total: self.total,
+            opened: self.opened.iter().map(|opening| (opening.user, opening.amount, opening.at)).collect(),
+            is_over: self.closed.is_some(),
+            refunded: self.closed.map(|(_, refunded)| refunded).filter(|refunded| *refunded > Fen::ZERO),
+        }
+    }
+
+    /// As `user` may see it: who got what is for those who took part, and for all recipients once it is over.
+    fn view_of(&self, user: UserId) -> Option<EnvelopeView> {
         let is_sender = self.offer.sender == Some(user);
         if !is_sender && self.position(user).is_none() {
             return None;
         }
-        let is_over = self.closed.is_some();
+        let mut view = self.view();
         let has_opened = self.opened.iter().any(|opening| opening.user == user);
-        let opened = self.opened.iter().map(|opening| (opening.user, opening.amount, opening.at));
-        Some(EnvelopeView {
-            offer: Arc::clone(&self.offer),
-            total: self.total,
-            opened: if is_sender || is_over || has_opened { opened.collect() } else { Vec::new() },
-            is_over,
-            refunded: self.closed.map(|(_, refunded)| refunded).filter(|refunded| *refunded > Fen::ZERO),
-        })
+        if !is_sender && !view.is_over && !has_opened {
+            view.opened.clear();
+        }
+        Some(view)
     }
 }
 
@@ -364,9 +372,7 @@ impl Books {
             Posting::Send(envelope) => self.send(envelope, now, store),
             Posting::Open { user, envelope } => self.open(*user, *envelope, now, store),
             Posting::Expire => self.expire(now, store),
-            Posting::Deposit { first, count, amount, key } => {
-                self.deposit(*first, *count, *amount, key, now, store)
-            }
+            Posting::Deposit { first, count, amount, key } => self.deposit(*first, *count, *amount, key, now, store),
         }
     }
 
@@ -565,8 +571,8 @@ impl Books {
         store: &impl Store,
     ) -> Result<Option<Box<EnvelopeView>>, LedgerError> {
         let view = match self.envelopes.get(&id) {
-            Some(envelope) => envelope.view(user),
-            None => store.envelope(id)?.and_then(|envelope| envelope.view(user)),
+            Some(envelope) => envelope.view_of(user),
+            None => store.envelope(id)?.and_then(|envelope| envelope.view_of(user)),
         };
         Ok(view.map(Box::new))
     }

@@ -38,10 +38,7 @@ impl Units {
     /// A chunk as bytes, lowest serial in the lowest bit of the first; all zero beyond the highest set.
     pub fn chunk(&self, number: u64) -> Vec<u8> {
         let chunk = usize::try_from(number).ok().and_then(|number| self.chunks.get(number));
-        chunk.map_or_else(
-            || vec![0; WORDS * 8],
-            |words| words.iter().flat_map(|word| word.to_le_bytes()).collect(),
-        )
+        chunk.map_or_else(|| vec![0; WORDS * 8], |words| words.iter().flat_map(|word| word.to_le_bytes()).collect())
     }
 
     /// Puts a chunk back as [`Units::chunk`] gave it. `false`: it has another length.

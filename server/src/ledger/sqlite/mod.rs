@@ -9,20 +9,18 @@ mod rows;
 use std::path::Path;
 use std::time::Duration;
 
-use hongbao_proto::{CampaignId, OrderId, Serial, UserId};
+use hongbao_proto::{CampaignId, EnvelopeId, OrderId, Serial, UserId};
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
 use rustc_hash::FxHashMap;
 
-pub(super) use self::file::{at, examine};
 use self::file::{FileLock, create};
+pub(super) use self::file::{at, examine};
 pub(super) use self::rows::{Rows, account as read_account, entry as read_entry};
 use self::rows::{
     campaign_id, corrupt, one_row, order, order_columns, put_campaign, sql, unsigned, user_id, words_to_bytes,
 };
 use super::books::{About, AccountId, Books, Kind, Notice, Restored, Shop, Store, Stretch, order_id, win_of};
-use super::{
-    Answer, Ledger, LedgerError, Outcome, Page, Posting, Question, Totals, schema,
-};
+use super::{Answer, EnvelopeView, Ledger, LedgerError, Outcome, Page, Posting, Question, Totals, schema};
 use crate::campaign::{Campaign, CampaignTerms, UnixMs};
 use crate::order::Order;
 
@@ -121,11 +119,7 @@ impl SqliteLedger {
 
     fn page(&self, of: &str, owner: i64, before: Option<OrderId>, limit: u32) -> Result<Page<Order>, LedgerError> {
         let statement = format!(
-            concat!(
-                "SELECT ",
-                order_columns!(),
-                " FROM orders WHERE {} = ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3"
-            ),
+            concat!("SELECT ", order_columns!(), " FROM orders WHERE {} = ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3"),
             of
         );
         let before = before.map_or(Ok(i64::MAX), |before| sql(before.get()))?;
@@ -159,9 +153,7 @@ impl Ledger for SqliteLedger {
         let store = Rows(&self.connection);
         Ok(match *question {
             Question::Recall => Answer::Recall(self.books.recall(user, &store)?),
-            Question::FirstAnswer(request) => {
-                Answer::FirstAnswer(self.books.first_answer(user, request, &store)?)
-            }
+            Question::FirstAnswer(request) => Answer::FirstAnswer(self.books.first_answer(user, request, &store)?),
             Question::Orders { before, limit } => Answer::Orders(self.page("user", sql(user.get())?, before, limit)?),
             Question::Statement { before, limit } => {
                 let wallet = self.books.account(AccountId::user(user));
@@ -232,12 +224,14 @@ impl Ledger for SqliteLedger {
         self.books.next_due()
     }
 
-    fn orders_of(
-        &mut self,
-        id: CampaignId,
-        before: Option<OrderId>,
-        limit: u32,
-    ) -> Result<Page<Order>, LedgerError> {
+    fn envelope(&mut self, id: EnvelopeId) -> Result<Option<EnvelopeView>, LedgerError> {
+        Ok(match self.books.envelope(id) {
+            Some(envelope) => Some(envelope.view()),
+            None => Rows(&self.connection).envelope(id)?.map(|envelope| envelope.view()),
+        })
+    }
+
+    fn orders_of(&mut self, id: CampaignId, before: Option<OrderId>, limit: u32) -> Result<Page<Order>, LedgerError> {
         self.known(id)?;
         self.page("campaign", id.get().into(), before, limit)
     }

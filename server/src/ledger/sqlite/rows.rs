@@ -38,7 +38,11 @@ pub struct Rows<'a>(pub &'a Connection);
 
 impl Store for Rows<'_> {
     fn entry(&self, id: i64) -> Result<Option<Entry>, LedgerError> {
-        self.one("SELECT id, at_ms, kind, debit, credit, amount_fen, item, request, previous FROM entries WHERE id = ?1", id, entry)
+        self.one(
+            "SELECT id, at_ms, kind, debit, credit, amount_fen, item, request, previous FROM entries WHERE id = ?1",
+            id,
+            entry,
+        )
     }
 
     fn order(&self, id: OrderId) -> Result<Option<Order>, LedgerError> {
@@ -150,9 +154,11 @@ impl Store for Rows<'_> {
         let id = sql(id.get())?;
         let removed = self.0.prepare_cached("DELETE FROM open_envelopes WHERE envelope = ?1")?.execute([id])?;
         one_row(removed, "open envelope")?;
-        self.0
-            .prepare_cached("INSERT INTO closings (envelope, at_ms, refunded) VALUES (?1, ?2, ?3)")?
-            .execute([id, sql(at)?, sql(refunded.0)?])?;
+        self.0.prepare_cached("INSERT INTO closings (envelope, at_ms, refunded) VALUES (?1, ?2, ?3)")?.execute([
+            id,
+            sql(at)?,
+            sql(refunded.0)?,
+        ])?;
         Ok(())
     }
 
@@ -232,8 +238,13 @@ impl Rows<'_> {
 
     /// Envelopes that can be opened, with those who opened them.
     pub fn open_envelopes(&self) -> Result<Vec<Envelope>, LedgerError> {
-        let statement =
-            concat!("SELECT ", envelope_columns!(), " FROM ", envelope_tables!(), " WHERE open_envelopes.envelope NOTNULL");
+        let statement = concat!(
+            "SELECT ",
+            envelope_columns!(),
+            " FROM ",
+            envelope_tables!(),
+            " WHERE open_envelopes.envelope NOTNULL"
+        );
         let mut envelopes = Vec::new();
         self.each(statement, |row| {
             envelopes.push(envelope(row)?);
@@ -246,17 +257,15 @@ impl Rows<'_> {
     }
 
     fn read_openings(&self, envelope: &mut Envelope) -> Result<(), LedgerError> {
-        let mut statement = self
-            .0
-            .prepare_cached("SELECT user, amount_fen, at_ms FROM openings WHERE envelope = ?1 ORDER BY share")?;
+        let mut statement =
+            self.0.prepare_cached("SELECT user, amount_fen, at_ms FROM openings WHERE envelope = ?1 ORDER BY share")?;
         let mut rows = statement.query([sql(envelope.offer.envelope.get())?])?;
         while let Some(row) = rows.next()? {
             let amount = Fen(unsigned(row.get(1)?)?);
             envelope.opened.push(Opening { user: user_id(row.get(0)?)?, amount, at: unsigned(row.get(2)?)? });
-            envelope.left = envelope
-                .left
-                .checked_sub(amount)
-                .ok_or_else(|| corrupt(format!("more was opened of envelope {} than it held", envelope.offer.envelope)))?;
+            envelope.left = envelope.left.checked_sub(amount).ok_or_else(|| {
+                corrupt(format!("more was opened of envelope {} than it held", envelope.offer.envelope))
+            })?;
         }
         Ok(())
     }

@@ -40,6 +40,7 @@ impl<W: Wire> Set<W> {
             }
             Control::Announce(frame) => self.announce(frame, None),
             Control::Broadcast { frame, receipt } => self.announce(frame, Some(receipt)),
+            Control::Deliver(delivery) => self.deliver(delivery, now),
             Control::Farewell(window) => self.farewell(window),
             Control::List { from_slot, limit, reply } => {
                 // The asker may have given up.

@@ -56,10 +56,7 @@ impl<W: Wire> Set<W> {
                 }
                 self.error(seat, request.get(), ErrorCode::LedgerUnavailable);
             }
-            (
-                Errand::FirstAnswer { request, .. } | Errand::Do { request } | Errand::Claim { request, .. },
-                _,
-            ) => {
+            (Errand::FirstAnswer { request, .. } | Errand::Do { request } | Errand::Claim { request, .. }, _) => {
                 self.error(seat, request.get(), ErrorCode::LedgerUnavailable);
             }
         }

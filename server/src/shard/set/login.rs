@@ -8,13 +8,13 @@ use hongbao_proto::{RequestId, UserId};
 use super::{Set, Waiting};
 use crate::admission::Turn;
 use crate::ends::End;
-use crate::ledger::{Award, Question, Recall};
 use crate::ledger::writer::Request;
+use crate::ledger::{Award, Question, Recall};
 use crate::shard::directory::{Address, Seat};
+use crate::shard::events as wire;
 use crate::shard::message::{Control, DisplacedBy, Errand, Message, Now};
 use crate::shard::session::Phase;
 use crate::shard::tally::Answer;
-use crate::shard::events as wire;
 use crate::shard::wire::Wire;
 
 impl<W: Wire> Set<W> {

@@ -56,6 +56,8 @@ impl<W: Wire> Set<W> {
                 self.answer(seat, request.get(), Answer::Pong, Event::Pong(v1::Pong { server_time_ms: now.wall }))
             }
             Said::Do { request, deed } => self.deed(seat, request, deed),
+            Said::Chat { request, chat } => self.chat(seat, request, *chat, now),
+            Said::Room { request, visit } => self.visit_room(seat, request, *visit, now),
             Said::Mistake { request, code } => self.error(seat, request, code),
             Said::Partial | Said::Violation { .. } | Said::Gone(_) => unreachable!("handled above"),
         }
@@ -144,6 +146,7 @@ impl<W: Wire> Set<W> {
             }
             Deed::Pay(order) => return self.pay(seat, request, user, order),
             Deed::Ask(question) => {
+                let question = *question;
                 if !self.send(seat, errand, |reply_to| Request::Ask { user, question, reply_to }) {
                     self.overloaded(seat, request.get());
                 }
@@ -173,6 +176,8 @@ impl Said {
             Said::Grab { request, .. }
             | Said::Login { request, .. }
             | Said::Do { request, .. }
+            | Said::Chat { request, .. }
+            | Said::Room { request, .. }
             | Said::Ping { request } => request.get(),
             Said::Mistake { request, .. } | Said::Violation { request, .. } => *request,
             Said::Partial | Said::Gone(_) => 0,

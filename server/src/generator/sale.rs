@@ -1,0 +1,152 @@
+//! How a sale's stock comes to where it is wanted. Plain functions over values.
+//!
+//! A SET asks for more when half of what it got last is gone. It gets a share of what is left: large while there is plenty, so that
+//! asking costs nothing, and a single unit at the end, so that none lies where nobody buys. When nothing is left here and a SET
+//! still asks, what lies on the others' shelves is called back.
+
+use std::collections::BTreeSet;
+
+use crate::campaign::UnixMs;
+
+/// Units handed to a SET at once at most.
+const PARCEL_MAX: u64 = 256;
+
+/// From one call for what lies elsewhere to the next, milliseconds.
+const RECALL_INTERVAL_MS: u64 = 50;
+
+/// Which SETs want stock of one sale.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counter {
+    /// Those that have asked and got nothing since.
+    waiting: BTreeSet<usize>,
+    /// Who is served next, of those that wait.
+    next: usize,
+    recalled_at: UnixMs,
+    /// Units that are paid, as of the ledger's last word.
+    pub sold: u64,
+    /// Units that wait for their payment, as of the ledger's last word.
+    pub reserved: u64,
+}
+
+impl Counter {
+    /// A counter of a sale of which so many units are paid, and so many wait for their payment.
+    pub fn new(sold: u64, reserved: u64) -> Self {
+        Self { sold, reserved, ..Self::default() }
+    }
+
+    /// A SET wants more.
+    pub fn ask(&mut self, set: usize) {
+        self.waiting.insert(set);
+    }
+
+    /// Who is to be handed how many, while `remaining` units are here and `inhabited` SETs have users: each waiting SET once, in turn.
+    pub fn parcels(&mut self, mut remaining: u64, inhabited: usize) -> Vec<(usize, u64)> {
+        let sets = u64::try_from(inhabited.max(self.waiting.len()).max(1)).unwrap_or(u64::MAX);
+        let turn = self.waiting.range(self.next..).chain(self.waiting.range(..self.next));
+        let mut parcels = Vec::new();
+        for set in turn {
+            let parcel = (remaining / (2 * sets)).clamp(1, PARCEL_MAX).min(remaining);
+            if parcel == 0 {
+                break;
+            }
+            remaining -= parcel;
+            parcels.push((*set, parcel));
+        }
+        if let Some((last, _)) = parcels.last() {
+            self.next = last + 1;
+        }
+        parcels
+    }
+
+    /// A SET has got its parcel.
+    pub fn served(&mut self, set: usize) {
+        self.waiting.remove(&set);
+    }
+
+    /// Whether what lies on the shelves of SETs that do not wait should be called back now.
+    pub fn recalls(&mut self, remaining: u64, now: UnixMs) -> bool {
+        let due = remaining == 0 && !self.waiting.is_empty() && now >= self.recalled_at + RECALL_INTERVAL_MS;
+        if due {
+            self.recalled_at = now;
+        }
+        due
+    }
+
+    /// Whether a SET has asked and got nothing since.
+    pub fn is_waiting(&self, set: usize) -> bool {
+        self.waiting.contains(&set)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn parcels_shrink_to_single_units_as_stock_runs_out() {
+        let mut counter = Counter::default();
+        (0..4).for_each(|set| counter.ask(set));
+        assert_eq!(counter.parcels(10_000, 4), [(0, 256), (1, 256), (2, 256), (3, 256)]);
+        assert_eq!(counter.parcels(80, 4), [(0, 10), (1, 8), (2, 7), (3, 6)]);
+        assert_eq!(counter.parcels(3, 4), [(0, 1), (1, 1), (2, 1)]);
+        // The one that went without comes first.
+        assert_eq!(counter.parcels(2, 4), [(3, 1), (0, 1)]);
+    }
+
+    #[test]
+    fn what_lies_elsewhere_is_called_back_only_for_somebody_who_waits() {
+        let mut counter = Counter::default();
+        assert!(!counter.recalls(0, 1_000));
+        counter.ask(2);
+        assert!(!counter.recalls(1, 1_000));
+        assert!(counter.recalls(0, 1_000));
+        assert!(!counter.recalls(0, 1_049));
+        assert!(counter.recalls(0, 1_050));
+        counter.served(2);
+        assert!(!counter.recalls(0, 9_000));
+    }
+
+    proptest! {
+        /// SETs whose users take at random: in the end each unit has been taken, however they are spread, and a SET with buyers
+        /// is never left waiting while units lie elsewhere.
+        #[test]
+        fn every_unit_is_sold_however_demand_is_spread(total in 1u64..2_000, demand in prop::collection::vec(0u64..100, 1..9)) {
+            prop_assume!(demand.iter().sum::<u64>() > 0);
+            let (mut counter, mut here) = (Counter::default(), total);
+            let mut shelves = vec![0u64; demand.len()];
+            let (mut sold, mut now) = (0, 0);
+            // Stock is first laid out everywhere, as if all had asked.
+            (0..shelves.len()).for_each(|set| counter.ask(set));
+            for _ in 0..100_000 {
+                if sold == total {
+                    break;
+                }
+                now += RECALL_INTERVAL_MS;
+                for (set, parcel) in counter.parcels(here, shelves.len()) {
+                    here -= parcel;
+                    shelves[set] += parcel;
+                    counter.served(set);
+                }
+                for (set, wanted) in demand.iter().enumerate() {
+                    let taken = shelves[set].min(*wanted);
+                    shelves[set] -= taken;
+                    sold += taken;
+                    if taken < *wanted {
+                        counter.ask(set);
+                    }
+                }
+                if counter.recalls(here, now) {
+                    for (set, shelf) in shelves.iter_mut().enumerate() {
+                        if !counter.is_waiting(set) {
+                            here += std::mem::take(shelf);
+                        }
+                    }
+                }
+                prop_assert_eq!(here + sold + shelves.iter().sum::<u64>(), total);
+            }
+            prop_assert_eq!(sold, total);
+        }
+    }
+}
