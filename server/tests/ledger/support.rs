@@ -393,8 +393,7 @@ impl Model {
             return Outcome::InsufficientFunds;
         }
         let id = envelope_id(self.envelopes.len() as u64 + 1);
-        let sent =
-            Sent { id, new: new.clone(), at: now, told: BTreeSet::new(), opened: Vec::new(), closed: None };
+        let sent = Sent { id, new: new.clone(), at: now, told: BTreeSet::new(), opened: Vec::new(), closed: None };
         let offer = sent.offer();
         self.envelopes.push(sent);
         let from = new.sender.map_or(AccountId::TREASURY, AccountId::user);
@@ -410,7 +409,11 @@ impl Model {
             return Outcome::NoSuchEnvelope;
         }
         if let Some(share) = sent.opened.iter().position(|(opener, ..)| *opener == user) {
-            return Outcome::Opened { envelope: id, share: u32::try_from(share).unwrap(), amount: sent.opened[share].1 };
+            return Outcome::Opened {
+                envelope: id,
+                share: u32::try_from(share).unwrap(),
+                amount: sent.opened[share].1,
+            };
         }
         let share = sent.opened.len();
         let shares: Vec<Fen> = split(&sent.new.seed, sent.new.mode, sent.new.total, sent.new.shares).collect();
@@ -549,9 +552,8 @@ impl Model {
 
     fn holders(&self, id: CampaignId) -> Vec<(UserId, Serial)> {
         let wins = self.wins().filter(|(_, win)| win.campaign == id).map(|(user, win)| (user, win.serial));
-        let live = |order: &&Order| {
-            order.campaign == id && matches!(order.state, OrderState::Reserved | OrderState::Paid)
-        };
+        let live =
+            |order: &&Order| order.campaign == id && matches!(order.state, OrderState::Reserved | OrderState::Paid);
         wins.chain(self.orders.iter().filter(live).map(|order| (order.user, order.serial))).collect()
     }
 
@@ -614,9 +616,8 @@ impl Model {
             About::Win(win) => Award::Win(*win),
             About::Order(id) => Award::Order(self.order(*id).unwrap()),
         });
-        let waits = |sent: &&Sent| {
-            sent.closed.is_none() && sent.new.recipients.contains(&user) && !sent.told.contains(&user)
-        };
+        let waits =
+            |sent: &&Sent| sent.closed.is_none() && sent.new.recipients.contains(&user) && !sent.told.contains(&user);
         Recall {
             unacknowledged: unacknowledged.take(RECALLED_WINS_MAX).collect(),
             offers: self.envelopes.iter().filter(waits).map(Sent::offer).take(RECALLED_WINS_MAX).collect(),
@@ -630,15 +631,24 @@ impl Model {
         if !is_sender && !sent.new.recipients.contains(&user) {
             return None;
         }
+        let mut view = self.envelope(id)?;
         let has_opened = sent.opened.iter().any(|(opener, ..)| *opener == user);
-        let sees = is_sender || has_opened || sent.closed.is_some();
-        Some(Box::new(EnvelopeView {
+        if !is_sender && !has_opened && sent.closed.is_none() {
+            view.opened.clear();
+        }
+        Some(Box::new(view))
+    }
+
+    /// As its sender sees it.
+    pub fn envelope(&self, id: EnvelopeId) -> Option<EnvelopeView> {
+        let sent = self.envelopes.iter().find(|sent| sent.id == id)?;
+        Some(EnvelopeView {
             offer: sent.offer(),
             total: sent.new.total,
-            opened: if sees { sent.opened.clone() } else { Vec::new() },
+            opened: sent.opened.clone(),
             is_over: sent.closed.is_some(),
             refunded: sent.closed.map(|(_, fen)| fen).filter(|fen| *fen > Fen::ZERO),
-        }))
+        })
     }
 
     fn page_of_orders(&self, is_meant: impl Fn(&Order) -> bool, before: Option<OrderId>, limit: u32) -> Page<Order> {

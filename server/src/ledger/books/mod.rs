@@ -58,9 +58,14 @@ pub trait Store {
     fn put_notice(&mut self, entry: i64) -> Result<(), LedgerError>;
     /// It is acknowledged, or no longer true.
     fn drop_notice(&mut self, entry: i64) -> Result<(), LedgerError>;
-    /// Writes a deposit.
-    fn put_deposit(&mut self, key: &str, first: UserId, count: u32, amount: Fen, at: UnixMs)
-    -> Result<(), LedgerError>;
+    /// Writes a deposit, whose entries follow one another from `first_entry` on.
+    fn put_deposit(
+        &mut self,
+        key: &str,
+        deposit: (UserId, u32, Fen),
+        at: UnixMs,
+        first_entry: i64,
+    ) -> Result<(), LedgerError>;
 }
 
 /// What is known of an account.
@@ -325,7 +330,9 @@ impl Books {
         for mut envelope in restored.envelopes {
             let id = envelope.offer.envelope;
             // The row of the bits is not written for an opening: that has a row of its own.
-            for position in envelope.opened.iter().filter_map(|opening| envelope.position(opening.user)).collect::<Vec<_>>() {
+            for position in
+                envelope.opened.iter().filter_map(|opening| envelope.position(opening.user)).collect::<Vec<_>>()
+            {
                 envelope.tell(position, true);
             }
             totals.envelopes_open += 1;
@@ -394,7 +401,7 @@ impl Books {
         let (Some(last), true) = (last, self.treasury_can_give(sum)) else {
             return Ok(Outcome::Refused(Refusal::TooMuch));
         };
-        store.put_deposit(key, first, count, amount, now)?;
+        store.put_deposit(key, (first, count, amount), now, self.counters.next_entry)?;
         for user in first.get()..=last.get() {
             let user = UserId::new(user).map_err(|error| LedgerError::Corrupt(error.to_string()))?;
             let to = AccountId::user(user);
