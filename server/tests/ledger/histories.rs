@@ -10,10 +10,12 @@ use std::path::{Path, PathBuf};
 
 use hongbao_proto::Serial;
 use hongbao_server::campaign::UnixMs;
+use hongbao_server::ledger::archive::{Wanted, archive};
 use hongbao_server::ledger::audit::audit;
 use hongbao_server::ledger::books::{AccountId, Entry, Kind};
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::{Answer, Ledger, LedgerError, Means, Outcome, Posting, Question, Seen};
+use hongbao_server::limits::ARCHIVE_AGE_MIN_MS;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{TestCaseError, TestRunner};
@@ -375,6 +377,42 @@ impl Bench {
         }
     }
 
+    /// Brings everything to its end, then moves the older half of it into an archive and the rest into another.
+    fn archive(&mut self) {
+        self.now += 60_000;
+        let now = self.now;
+        while self.model.next_due().is_some() {
+            let expected = self.model.post(&Posting::Expire, now);
+            assert_eq!(self.ledger().post(&[Posting::Expire], now).unwrap(), [expected]);
+        }
+        for n in 0..self.model.campaigns.len() {
+            let id = self.model.campaigns[n].id;
+            assert_eq!(self.ledger().settle_campaign(id, now).ok(), self.model.settle_campaign(id, now));
+        }
+        drop(self.ledger.take());
+        let half = self.model.entries[self.model.entries.len() / 2].at;
+        for (before, to) in [(half, "1.db"), (now + 1, "2.db")] {
+            let wanted = Wanted { before, unacknowledged_too: true, vacuum: false };
+            archive(&self.path(), &self.directory.path().join(to), &wanted, now + 2 * ARCHIVE_AGE_MIN_MS).unwrap();
+            let report = audit(&self.path()).unwrap();
+            assert!(report.is_balanced(), "{report}");
+            let mut ledger = SqliteLedger::open(self.path()).unwrap();
+            let opened = hongbao_server::ledger::Totals { opened: 0, ..self.model.totals() };
+            assert_eq!(ledger.totals().unwrap(), opened);
+            assert_eq!(ledger.campaigns().unwrap(), self.model.campaigns);
+            for n in 1..=USERS {
+                let question = Question::Statement { before: None, limit: 0 };
+                let (answer, expected) = (ledger.ask(user(n), &question).unwrap(), self.model.ask(user(n), &question));
+                let (Answer::Statement { balance, .. }, Answer::Statement { balance: expected, .. }) =
+                    (answer, expected)
+                else {
+                    panic!("a statement was asked for");
+                };
+                assert_eq!(balance, expected);
+            }
+        }
+    }
+
     fn compare_now(&mut self) {
         let path = self.path();
         compare(self.ledger.as_mut().unwrap(), &self.model, &path);
@@ -503,6 +541,7 @@ fn run_histories(cases: u32) {
         prop_assert_eq!(report.transfers, bench.model.entries.len() as u64);
         bench.reopen();
         bench.compare_now();
+        bench.archive();
         Ok::<(), TestCaseError>(())
     });
     if let Err(error) = result {

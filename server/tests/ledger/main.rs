@@ -1,5 +1,6 @@
 //! The ledger, from outside: what it answers, what its writer promises, what the audit finds, and what survives faults.
 
+mod archive;
 mod audit;
 mod faults;
 mod histories;
