@@ -19,6 +19,7 @@ use super::RoomsBoard;
 use super::desk::{Bounds, Desk, Outline, Places};
 use super::room::Kept;
 use crate::campaign::UnixMs;
+use crate::envelope::NewEnvelope;
 use crate::limits;
 use crate::shard::chat::{Reply, RoomRequest, Seen, Standing, Visit, WayBack, Wish, message_frame};
 use crate::shard::deliver::{Count, Delivered, Delivery};
@@ -172,6 +173,7 @@ impl Service {
             Wish::Join(seen) => spent += self.join(user, room, seen, way_back),
             Wish::Leave => tell(way_back, room, self.desk.leave(user, room)),
             Wish::Look => tell(way_back, room, self.desk.look(user, room)),
+            Wish::Enclose(new) => spent += self.enclose(user, room, new, way_back),
             Wish::Say(text) => return (spent, self.say(user, room, text, at, way_back)),
         }
         (spent, None)
@@ -218,6 +220,20 @@ impl Service {
         let told = state.missed.len();
         way_back.answer(Reply::Room(Box::new(Standing { state, held })));
         told
+    }
+
+    /// Fills in whom an envelope is for; returns how many.
+    fn enclose(&self, user: UserId, room: RoomId, mut new: Box<NewEnvelope>, way_back: WayBack) -> usize {
+        if let Err(code) = self.desk.look(user, room) {
+            way_back.answer(Reply::Refused(code));
+            return 0;
+        }
+        let mut members = self.desk.members(room).to_vec();
+        members.sort_unstable();
+        let count = members.len();
+        new.recipients = members.into();
+        way_back.answer(Reply::Enclosed(new));
+        count
     }
 
     fn say(&mut self, from: UserId, room: RoomId, text: Box<str>, at: UnixMs, way_back: WayBack) -> Option<Fanout> {

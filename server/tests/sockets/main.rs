@@ -9,6 +9,7 @@ mod chat;
 mod check;
 mod cores;
 mod crowds;
+mod envelopes;
 mod fleet_kills;
 mod framing;
 mod kills;
