@@ -203,7 +203,7 @@ impl Crowd {
             }
             one.acknowledges += 1;
             self.tally.counters.acknowledges += 1;
-            let request = Request::Acknowledge(Acknowledge { prizes: vec![prize] });
+            let request = Request::Acknowledge(Acknowledge { prizes: vec![prize], ..Default::default() });
             self.write(user, &wire::frame(ids::ACKNOWLEDGE, request), now);
         }
         Ok(())
