@@ -43,7 +43,8 @@ pub const PAGE_BYTES: i64 = 4096;
 /// `accounts` is written behind: a row is right as of `last_entry`, and the row of every account contains all entries below
 /// `progress.accounts_from`. `units` says which serials of a campaign that is not settled are somebody's, 8,192 a row. `notices` holds
 /// the entries of which a user has not acknowledged to have heard. An envelope's row never changes, because its list of recipients may be
-/// long: `open_envelopes` has those that can be opened, with a bit for each recipient who has opened or acknowledged it.
+/// long: `open_envelopes` has those that can be opened, with a bit for each recipient who has acknowledged it;
+/// those who have opened it are in `openings`, whether they have a bit or not.
 ///
 /// Foreign keys are declared for `PRAGMA foreign_key_check`, which the audit runs. They are not enforced while writing: every
 /// statement that could break one is in `sqlite`.

@@ -322,8 +322,12 @@ impl Books {
             money.0 += paid.0;
             totals.reserved += reserved;
         }
-        for envelope in restored.envelopes {
+        for mut envelope in restored.envelopes {
             let id = envelope.offer.envelope;
+            // The row of the bits is not written for an opening: that has a row of its own.
+            for position in envelope.opened.iter().filter_map(|opening| envelope.position(opening.user)).collect::<Vec<_>>() {
+                envelope.tell(position, true);
+            }
             totals.envelopes_open += 1;
             totals.enclosed.0 += envelope.left.0;
             books.due.insert((envelope.offer.expires_at, Due::Envelope(id)));
