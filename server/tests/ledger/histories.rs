@@ -20,8 +20,8 @@ use proptest::test_runner::{TestCaseError, TestRunner};
 use rusqlite::Connection;
 
 use super::support::{
-    Model, cancel, claim_of, deposit, envelope, envelope_id, open, order_id, pay, request, sale_terms, send,
-    terms, user,
+    Model, cancel, claim_of, deposit, envelope, envelope_id, open, order_id, pay, request, sale_terms, send, terms,
+    user,
 };
 
 const USERS: u64 = 6;
@@ -29,14 +29,50 @@ const USERS: u64 = 6;
 #[derive(Debug, Clone)]
 enum Step {
     /// `jump` 0 and 1: at or below the last request that got something.
-    Claim { user: u64, jump: u64, campaign: Index, serial: u64, wrong: bool },
-    Acknowledge { user: u64, all: bool, prizes: Vec<(Index, u64)>, orders: Vec<u64>, envelopes: Vec<u64> },
-    Pay { by: u64, mine: bool, order: Index, outside: bool },
-    Cancel { by: u64, mine: bool, order: Index },
-    Send { sender: Option<u64>, request: u64, over: u64, shares: u32, recipients: u8, crowd: bool },
-    Open { user: u64, envelope: Index },
+    Claim {
+        user: u64,
+        jump: u64,
+        campaign: Index,
+        serial: u64,
+        wrong: bool,
+    },
+    Acknowledge {
+        user: u64,
+        all: bool,
+        prizes: Vec<(Index, u64)>,
+        orders: Vec<u64>,
+        envelopes: Vec<u64>,
+    },
+    Pay {
+        by: u64,
+        mine: bool,
+        order: Index,
+        outside: bool,
+    },
+    Cancel {
+        by: u64,
+        mine: bool,
+        order: Index,
+    },
+    Send {
+        sender: Option<u64>,
+        request: u64,
+        over: u64,
+        shares: u32,
+        recipients: u8,
+        crowd: bool,
+    },
+    Open {
+        user: u64,
+        envelope: Index,
+    },
     Expire,
-    Deposit { first: u64, count: u32, amount: u64, key: usize },
+    Deposit {
+        first: u64,
+        count: u32,
+        amount: u64,
+        key: usize,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -108,8 +144,11 @@ fn around() -> impl Strategy<Value = Around> {
 }
 
 fn batch() -> impl Strategy<Value = Batch> {
-    (0..4_000u64, around(), prop::collection::vec(step(), 1..20))
-        .prop_map(|(wait, around, steps)| Batch { wait, around, steps })
+    (0..4_000u64, around(), prop::collection::vec(step(), 1..20)).prop_map(|(wait, around, steps)| Batch {
+        wait,
+        around,
+        steps,
+    })
 }
 
 /// Says the step to the model, and what to say to the ledger.
@@ -156,7 +195,9 @@ fn posting(step: &Step, model: &Model) -> Posting {
             }
             send(envelope(*sender, *request, over + u64::from(*shares), *shares, &to))
         }
-        Step::Open { user, envelope } => open(*user, envelope.index(usize::try_from(envelopes).unwrap() + 1) as u64 + 1),
+        Step::Open { user, envelope } => {
+            open(*user, envelope.index(usize::try_from(envelopes).unwrap() + 1) as u64 + 1)
+        }
         Step::Expire => Posting::Expire,
         Step::Deposit { first, count, amount, key } => deposit(*first, *count, *amount, ["a", "b", "c", "d"][*key]),
     }
@@ -303,7 +344,9 @@ impl Bench {
             Err(error) => panic!("{error}"),
         };
         assert_eq!(outcomes, expected);
-        coverage.outcomes.set(expected.iter().fold(coverage.outcomes.get(), |seen, outcome| seen | 1 << number(outcome)));
+        coverage
+            .outcomes
+            .set(expected.iter().fold(coverage.outcomes.get(), |seen, outcome| seen | 1 << number(outcome)));
         match batch.around {
             Around::Full if is_hindered => self.ledger().limit_pages(1_000_000).unwrap(),
             Around::Forbid(_) if is_hindered => self.allow(),
@@ -426,7 +469,15 @@ fn compare(ledger: &mut SqliteLedger, model: &Model, path: &Path) {
         let (id, balance, last): (i64, i64, i64) = account.unwrap();
         let later = model.entries.iter().filter(|entry| entry.id > last);
         let missing: i64 = later
-            .map(|entry| if entry.credit.0 == id { entry.amount } else if entry.debit.0 == id { -entry.amount } else { 0 })
+            .map(|entry| {
+                if entry.credit.0 == id {
+                    entry.amount
+                } else if entry.debit.0 == id {
+                    -entry.amount
+                } else {
+                    0
+                }
+            })
             .sum();
         assert_eq!(balance + missing, model.balance(AccountId(id)), "account {id}");
     }

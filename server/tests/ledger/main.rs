@@ -1,6 +1,5 @@
 //! The ledger, from outside: what it answers, what its writer promises, what the audit finds, and what survives faults.
 
-
 mod faults;
 mod histories;
 mod posting;

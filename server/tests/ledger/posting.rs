@@ -165,7 +165,9 @@ fn a_unit_is_held_paid_from_the_wallet_or_outside_cancelled_or_over_and_told_as_
     let order = |n: u64| ordered(&sale, n, (1, 9 + n), n - 1, 1_000);
     assert_eq!(ledger.post(&grabs, 1_000).unwrap(), [1, 2, 3, 4].map(|n| Outcome::Ordered(order(n))));
     assert_eq!((ledger.next_due(), ledger.campaigns().unwrap()[0].reserved), (Some(6_000), 4));
-    assert!(matches!(ledger.settle_campaign(sale.id, 2_000), Err(LedgerError::BadTerms(why)) if why.contains("4 orders")));
+    assert!(
+        matches!(ledger.settle_campaign(sale.id, 2_000), Err(LedgerError::BadTerms(why)) if why.contains("4 orders"))
+    );
 
     let decided = |n: u64, state, at| Order { state, decided_at: Some(at), ..order(n) };
     let steps = [

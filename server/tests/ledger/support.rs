@@ -393,8 +393,7 @@ impl Model {
             return Outcome::InsufficientFunds;
         }
         let id = envelope_id(self.envelopes.len() as u64 + 1);
-        let sent =
-            Sent { id, new: new.clone(), at: now, told: BTreeSet::new(), opened: Vec::new(), closed: None };
+        let sent = Sent { id, new: new.clone(), at: now, told: BTreeSet::new(), opened: Vec::new(), closed: None };
         let offer = sent.offer();
         self.envelopes.push(sent);
         let from = new.sender.map_or(AccountId::TREASURY, AccountId::user);
@@ -410,7 +409,11 @@ impl Model {
             return Outcome::NoSuchEnvelope;
         }
         if let Some(share) = sent.opened.iter().position(|(opener, ..)| *opener == user) {
-            return Outcome::Opened { envelope: id, share: u32::try_from(share).unwrap(), amount: sent.opened[share].1 };
+            return Outcome::Opened {
+                envelope: id,
+                share: u32::try_from(share).unwrap(),
+                amount: sent.opened[share].1,
+            };
         }
         let share = sent.opened.len();
         let shares: Vec<Fen> = split(&sent.new.seed, sent.new.mode, sent.new.total, sent.new.shares).collect();
@@ -549,9 +552,8 @@ impl Model {
 
     fn holders(&self, id: CampaignId) -> Vec<(UserId, Serial)> {
         let wins = self.wins().filter(|(_, win)| win.campaign == id).map(|(user, win)| (user, win.serial));
-        let live = |order: &&Order| {
-            order.campaign == id && matches!(order.state, OrderState::Reserved | OrderState::Paid)
-        };
+        let live =
+            |order: &&Order| order.campaign == id && matches!(order.state, OrderState::Reserved | OrderState::Paid);
         wins.chain(self.orders.iter().filter(live).map(|order| (order.user, order.serial))).collect()
     }
 
@@ -614,9 +616,8 @@ impl Model {
             About::Win(win) => Award::Win(*win),
             About::Order(id) => Award::Order(self.order(*id).unwrap()),
         });
-        let waits = |sent: &&Sent| {
-            sent.closed.is_none() && sent.new.recipients.contains(&user) && !sent.told.contains(&user)
-        };
+        let waits =
+            |sent: &&Sent| sent.closed.is_none() && sent.new.recipients.contains(&user) && !sent.told.contains(&user);
         Recall {
             unacknowledged: unacknowledged.take(RECALLED_WINS_MAX).collect(),
             offers: self.envelopes.iter().filter(waits).map(Sent::offer).take(RECALLED_WINS_MAX).collect(),

@@ -4,19 +4,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use hongbao_proto::{CampaignId, OrderId, Serial, UserId};
+use hongbao_proto::{CampaignId, EnvelopeId, OrderId, Serial, UserId};
 use hongbao_server::campaign::{Campaign, CampaignTerms, UnixMs};
 use hongbao_server::ledger::audit::audit;
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::writer::{LedgerHandle, LedgerStatus, Reply, ReplyTo, Request, Unavailable, spawn};
 use hongbao_server::ledger::{
-    Answer, Ledger, LedgerError, Means, Outcome, Page, Posting, Question, Totals,
+    Answer, EnvelopeView, Ledger, LedgerError, Means, Outcome, Page, Posting, Question, Totals,
 };
 use hongbao_server::limits::{LEDGER_BATCH_MAX, LEDGER_QUEUE_MAX};
 use hongbao_server::order::Order;
 use proptest::prelude::*;
 
-use super::support::{Model, acknowledge, cancel, claim, envelope, open, pay, request, sale_terms, send, terms, user, won};
+use super::support::{
+    Model, acknowledge, cancel, claim, envelope, open, pay, request, sale_terms, send, terms, user, won,
+};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -157,8 +159,11 @@ fn a_storm_of_logins_between_claims_costs_one_commit() {
     for n in 0..100 {
         post(&handle, 0, claim(&rain, n + 1, 1, n), &answers);
         for user_n in [1_000 + n, n + 1] {
-            let recall =
-                Request::Ask { user: user(user_n), question: Question::Recall, reply_to: To(usize::try_from(user_n).unwrap(), answers.clone()) };
+            let recall = Request::Ask {
+                user: user(user_n),
+                question: Question::Recall,
+                reply_to: To(usize::try_from(user_n).unwrap(), answers.clone()),
+            };
             assert!(handle.try_send(recall).is_ok());
         }
     }
@@ -230,7 +235,9 @@ fn a_call_returns_its_result_and_a_stopped_ledger_says_so() {
     assert!(thread.join().is_err());
     assert!(runtime.block_on(handle.call(|_| ())).is_err());
     let (answers, _inbox) = mpsc::channel();
-    assert!(handle.try_send(Request::Ask { user: user(1), question: Question::Recall, reply_to: To(0, answers) }).is_err());
+    assert!(
+        handle.try_send(Request::Ask { user: user(1), question: Question::Recall, reply_to: To(0, answers) }).is_err()
+    );
 }
 
 /// A ledger whose writes fail while it is told so.
@@ -272,6 +279,9 @@ impl Ledger for Flaky {
     fn orders_of(&mut self, id: CampaignId, before: Option<OrderId>, limit: u32) -> Result<Page<Order>, LedgerError> {
         self.0.orders_of(id, before, limit)
     }
+    fn envelope(&mut self, id: EnvelopeId) -> Result<Option<EnvelopeView>, LedgerError> {
+        self.0.envelope(id)
+    }
     fn totals(&mut self) -> Result<Totals, LedgerError> {
         self.0.totals()
     }
@@ -298,7 +308,11 @@ fn a_failed_commit_is_told_to_all_in_it_and_the_next_that_succeeds_makes_it_heal
     for n in 0..10 {
         post(&handle, 0, claim(&rain, n + 1, 1, n), &answers);
     }
-    assert!(handle.try_send(Request::Ask { user: user(1), question: Question::Recall, reply_to: To(1, answers.clone()) }).is_ok());
+    assert!(
+        handle
+            .try_send(Request::Ask { user: user(1), question: Question::Recall, reply_to: To(1, answers.clone()) })
+            .is_ok()
+    );
     drop(release);
     for _ in 0..10 {
         assert_eq!(inbox.recv_timeout(PATIENCE).unwrap(), (0, Reply::Posted(Err(Unavailable))));

@@ -325,7 +325,9 @@ impl Books {
         for mut envelope in restored.envelopes {
             let id = envelope.offer.envelope;
             // The row of the bits is not written for an opening: that has a row of its own.
-            for position in envelope.opened.iter().filter_map(|opening| envelope.position(opening.user)).collect::<Vec<_>>() {
+            for position in
+                envelope.opened.iter().filter_map(|opening| envelope.position(opening.user)).collect::<Vec<_>>()
+            {
                 envelope.tell(position, true);
             }
             totals.envelopes_open += 1;
