@@ -4,7 +4,7 @@
 //! turns with it. So the members do not change under a message, each SET gets a room's messages in order, and a RoomState goes its
 //! way after every message that it counts as past and before every later one.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -12,7 +12,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hongbao_proto::v1::{self, ErrorCode};
 use hongbao_proto::{RoomId, UserId};
-use rustc_hash::FxHashMap;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::RoomsBoard;
@@ -32,7 +31,7 @@ pub(super) struct Service {
     shared: Arc<Shared>,
     desk: Desk,
     /// Rooms with a message that is being handed out, or with requests that waited for one.
-    busy: FxHashMap<RoomId, Busy>,
+    busy: HashMap<RoomId, Busy>,
     /// These, in the order of their turns.
     turns: VecDeque<RoomId>,
     /// Requests that wait in all of them.
@@ -79,7 +78,7 @@ impl Service {
         Self {
             shared,
             desk: Desk::new(places, bounds),
-            busy: FxHashMap::default(),
+            busy: HashMap::new(),
             turns: VecDeque::new(),
             waiting: 0,
             messages: Arc::new(Semaphore::new(limits::DESK_MESSAGES_MAX)),
