@@ -3,6 +3,7 @@
 //! A run lives as long as the process; its envelopes are in the ledger and outlive it. Each is followed until it is empty or has expired.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -88,7 +89,11 @@ pub struct Progress {
 
 /// The runs of this process: the last [`RUNS_KEPT`], by id.
 #[derive(Debug, Default)]
-pub struct Runs(Mutex<BTreeMap<u64, Progress>>);
+pub struct Runs {
+    kept: Mutex<BTreeMap<u64, Progress>>,
+    /// The moment after which the request ids of the latest run are named.
+    latest: AtomicU64,
+}
 
 impl Runs {
     /// How far a run has come, if it is still kept.
@@ -123,8 +128,16 @@ impl Runs {
         }
     }
 
+    /// The first of [`COUNT_MAX`] request ids that no other run has, of earlier processes neither: a moment of its own, in
+    /// milliseconds, with room for as many envelopes.
+    fn first_request(&self, now: UnixMs) -> u64 {
+        let later = |latest: u64| Some(now.max(latest + 1));
+        let latest = self.latest.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later).unwrap_or(now);
+        now.max(latest + 1) * COUNT_MAX
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Progress>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -141,8 +154,7 @@ pub fn start(
     let run = Run {
         id,
         rain: Rain::new(terms.rate_per_second, clock()),
-        // Above those of every earlier run, of earlier processes too: a thousand envelopes a millisecond are more than anybody sends.
-        first_request: clock() * 1_000,
+        first_request: runs.first_request(clock()),
         terms,
         seed,
         runs: Arc::clone(runs),
@@ -344,6 +356,14 @@ mod tests {
             prop_assert!(drawn.is_sorted_by(|a, b| a < b));
             prop_assert!(drawn.iter().all(|user| (first..first + users).contains(&user.get())));
         }
+    }
+
+    #[test]
+    fn no_two_runs_share_a_request_id() {
+        let runs = Runs::default();
+        let firsts: Vec<u64> = [5, 5, 5, 9, 9].map(|now| runs.first_request(now)).to_vec();
+        assert!(firsts.is_sorted_by(|a, b| a + COUNT_MAX <= *b), "{firsts:?}");
+        assert_eq!((firsts[0], firsts[3]), (5 * COUNT_MAX, 9 * COUNT_MAX));
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub mod host;
 pub mod house;
 pub mod ledger;
 pub mod limits;
+pub mod lot;
 pub mod node;
 pub mod order;
 pub mod rooms;

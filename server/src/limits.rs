@@ -117,7 +117,7 @@ pub const DESK_RECOVERY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Rooms of one desk.
 pub const DESK_ROOMS_MAX: usize = 16 * 1024;
 
-/// Memberships in one desk's rooms, about 50 bytes each.
+/// Memberships in one desk's rooms: 30 to 60 bytes each, as full as their tables are.
 pub const DESK_MEMBERSHIPS_MAX: usize = 1024 * 1024;
 
 /// History of one desk's rooms together, bytes.
@@ -126,8 +126,8 @@ pub const DESK_HISTORY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Members looked up for a message before the desk turns to another room.
 pub const FANOUT_STEP: usize = 256;
 
-/// Members looked up before a desk lets the other tasks of the main thread run: about a tenth of a millisecond. Any other work
-/// of a desk counts as [`DESK_REQUEST_WEIGHT`] members.
+/// Members looked up before a desk lets the other tasks of the main thread run. Any other work of a desk counts as
+/// [`DESK_REQUEST_WEIGHT`] members.
 pub const DESK_STEP: usize = 1_024;
 
 /// What a request, or a SET to be told, is worth in members looked up.

@@ -22,6 +22,7 @@ const LAYERS: [(&str, &[&str]); 5] = [
             "shard",
             "ledger",
             "stock",
+            "lot",
             "order",
             "envelope",
             "campaign",

@@ -1,5 +1,6 @@
 //! The rooms of one desk, and the bounds that they share. Plain functions over values, driven by tests without a runtime.
 
+use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -82,7 +83,8 @@ impl From<&Room> for Outline {
 /// See the module.
 #[derive(Debug)]
 pub struct Desk {
-    rooms: FxHashMap<RoomId, Room>,
+    /// Hashed with random keys: users choose these ids, and could choose such as collide.
+    rooms: HashMap<RoomId, Room>,
     memberships: usize,
     history_bytes: usize,
     places: Arc<Places>,
@@ -92,7 +94,7 @@ pub struct Desk {
 impl Desk {
     /// A desk without rooms.
     pub fn new(places: Arc<Places>, bounds: Bounds) -> Self {
-        Self { rooms: FxHashMap::default(), memberships: 0, history_bytes: 0, places, bounds }
+        Self { rooms: HashMap::new(), memberships: 0, history_bytes: 0, places, bounds }
     }
 
     /// Rooms with members.

@@ -4,7 +4,7 @@
 //! turns with it. So the members do not change under a message, each SET gets a room's messages in order, and a RoomState goes its
 //! way after every message that it counts as past and before every later one.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hongbao_proto::v1::{self, ErrorCode};
 use hongbao_proto::{RoomId, UserId};
-use rustc_hash::FxHashMap;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::RoomsBoard;
 use super::desk::{Bounds, Desk, Outline, Places};
 use super::room::Kept;
 use crate::campaign::UnixMs;
+use crate::envelope::NewEnvelope;
 use crate::limits;
 use crate::shard::chat::{Reply, RoomRequest, Seen, Standing, Visit, WayBack, Wish, message_frame};
 use crate::shard::deliver::{Count, Delivered, Delivery};
@@ -31,7 +31,7 @@ pub(super) struct Service {
     shared: Arc<Shared>,
     desk: Desk,
     /// Rooms with a message that is being handed out, or with requests that waited for one.
-    busy: FxHashMap<RoomId, Busy>,
+    busy: HashMap<RoomId, Busy>,
     /// These, in the order of their turns.
     turns: VecDeque<RoomId>,
     /// Requests that wait in all of them.
@@ -78,7 +78,7 @@ impl Service {
         Self {
             shared,
             desk: Desk::new(places, bounds),
-            busy: FxHashMap::default(),
+            busy: HashMap::new(),
             turns: VecDeque::new(),
             waiting: 0,
             messages: Arc::new(Semaphore::new(limits::DESK_MESSAGES_MAX)),
@@ -172,6 +172,7 @@ impl Service {
             Wish::Join(seen) => spent += self.join(user, room, seen, way_back),
             Wish::Leave => tell(way_back, room, self.desk.leave(user, room)),
             Wish::Look => tell(way_back, room, self.desk.look(user, room)),
+            Wish::Enclose(new) => spent += self.enclose(user, room, new, way_back),
             Wish::Say(text) => return (spent, self.say(user, room, text, at, way_back)),
         }
         (spent, None)
@@ -218,6 +219,20 @@ impl Service {
         let told = state.missed.len();
         way_back.answer(Reply::Room(Box::new(Standing { state, held })));
         told
+    }
+
+    /// Fills in whom an envelope is for; returns how many.
+    fn enclose(&self, user: UserId, room: RoomId, mut new: Box<NewEnvelope>, way_back: WayBack) -> usize {
+        if let Err(code) = self.desk.look(user, room) {
+            way_back.answer(Reply::Refused(code));
+            return 0;
+        }
+        let mut members = self.desk.members(room).to_vec();
+        members.sort_unstable();
+        let count = members.len();
+        new.recipients = members.into();
+        way_back.answer(Reply::Enclosed(new));
+        count
     }
 
     fn say(&mut self, from: UserId, room: RoomId, text: Box<str>, at: UnixMs, way_back: WayBack) -> Option<Fanout> {

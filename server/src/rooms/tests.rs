@@ -24,6 +24,7 @@ use crate::shard::chat::{Desks, Reply, RoomRequest, Seen, Visit, WayBack, Wish};
 use crate::shard::deliver::{Delivered, Delivery};
 use crate::shard::directory::{Address, Directory, Seat};
 use crate::shard::message::{Control, Message};
+use crate::shard::payments::Wallets;
 use crate::shard::set::{SetHandle, Shared};
 
 fn user(id: u64) -> UserId {
@@ -318,11 +319,14 @@ impl Rig {
                 (SetHandle { inbox, tally: Arc::default() }, queue)
             })
             .unzip();
+        let (offerings, _) = mpsc::channel(1);
         let shared = Arc::new(Shared {
             directory: Directory::default(),
             gate: None,
             logins: None,
             connection_rate: Rate::new(100, 100),
+            payments: Box::new(Wallets(ledger.clone())),
+            offerings,
             ledger,
             generator: mpsc::channel(1).0,
             desks: Desks::open(0).0,

@@ -14,6 +14,7 @@ use super::deliver::{self, Delivered};
 use super::directory::Seat;
 use super::message::Message;
 use crate::campaign::UnixMs;
+use crate::envelope::NewEnvelope;
 use crate::limits;
 
 /// A checked message of a user.
@@ -66,6 +67,8 @@ pub enum Wish {
     Look,
     /// Tell its members.
     Say(Box<str>),
+    /// Send them this envelope: its recipients are not filled in yet.
+    Enclose(Box<NewEnvelope>),
 }
 
 /// How far a user has followed a room.
@@ -115,6 +118,8 @@ pub enum Reply {
     },
     /// How a room is.
     Room(Box<Standing>),
+    /// An envelope whose recipients are filled in: the room's members at that moment. Now it is the ledger's.
+    Enclosed(Box<NewEnvelope>),
     /// Why not.
     Refused(ErrorCode),
     /// No room for it.

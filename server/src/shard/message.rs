@@ -18,6 +18,7 @@ use crate::ends::End;
 use crate::envelope::{NewEnvelope, Offer};
 use crate::ledger::writer::{self, ReplyTo};
 use crate::ledger::{Question, Seen};
+use crate::lot::Entrant;
 use crate::stock::SalePhase;
 
 /// One message of a SET's queue.
@@ -214,6 +215,18 @@ pub enum Control {
         /// Where it is now.
         phase: SalePhase,
     },
+    /// The opening window of a sale is over: say who came in it.
+    Draw {
+        /// Of which sale.
+        campaign: CampaignId,
+    },
+    /// The draw of a sale's opening window. Its units count as supplied.
+    Drawn {
+        /// Of which sale.
+        campaign: CampaignId,
+        /// Those of this SET who are served, in the order of their lots; whoever waits and is not among them is not.
+        winners: Box<[(Entrant, Serial)]>,
+    },
     /// Return what lies on this shelf: users elsewhere shake for it, and nobody here does.
     GiveBack {
         /// Of which campaign.
@@ -330,6 +343,15 @@ pub enum StockReport {
         campaign: CampaignId,
         /// Which.
         serials: Vec<Serial>,
+    },
+    /// Who came in a sale's opening window.
+    Lot {
+        /// Which SET.
+        set: u32,
+        /// Of which sale.
+        campaign: CampaignId,
+        /// Each user at most once.
+        entrants: Vec<Entrant>,
     },
     /// A Grab found the shelf of an open sale nearly or wholly empty.
     Wanted {

@@ -11,6 +11,7 @@ mod deliveries;
 mod ends;
 mod errands;
 mod login;
+mod lots;
 mod peers;
 mod sweeps;
 
@@ -25,6 +26,7 @@ use slab::Slab;
 use tokio::sync::mpsc;
 
 use self::deliveries::Deliveries;
+use self::lots::Lot;
 use self::sweeps::Sweep;
 use super::broadcast::Receipt;
 use super::chat::Desks;
@@ -108,6 +110,8 @@ pub struct Set<W> {
     sessions: Slab<Session<W>>,
     next_generation: u32,
     stock: Stock,
+    /// Grabs that wait for the draw of a sale's opening window.
+    lots: FxHashMap<CampaignId, Lot>,
     /// Units of cancelled orders that the generator has had no room for.
     released: Vec<(CampaignId, Serial)>,
     /// Envelopes that nobody has had room for to offer.
@@ -149,6 +153,7 @@ impl<W: Wire> Set<W> {
             sessions: Slab::new(),
             next_generation: 0,
             stock: Stock::default(),
+            lots: FxHashMap::default(),
             released: Vec::new(),
             unoffered: VecDeque::new(),
             output: Output::default(),

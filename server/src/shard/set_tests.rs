@@ -2,6 +2,8 @@
 
 mod chat;
 
+mod sales;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;

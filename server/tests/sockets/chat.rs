@@ -339,7 +339,7 @@ fn whoever_joins_while_others_talk_hears_everything_after_its_state_once_and_in_
 }
 
 #[test]
-fn a_message_to_a_room_of_ten_thousand_reaches_every_member_and_another_room_does_not_wait() {
+fn a_message_to_a_room_of_ten_thousand_reaches_every_member_while_another_room_talks() {
     const DESCRIPTORS: u64 = 2 * CROWD;
     // A member's two ends are in two processes.
     let server = Server::set_up(Setup {

@@ -1,11 +1,15 @@
 //! Tickets and coupons: held, paid, given back, expired, and sold to the last unit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use hongbao_monitor::credentials::unix_millis;
 use hongbao_proto::v1::client_frame::Request;
 use hongbao_proto::v1::order::State;
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ErrorCode};
+use hongbao_proto::{RequestId, UserId};
+use hongbao_server::campaign::Seed;
+use hongbao_server::lot::{Entrant, draw};
 use serde_json::{Value, json};
 
 use crate::support::client::{code, grab, next_id};
@@ -128,11 +132,12 @@ fn what_costs_nothing_is_the_users_at_once_and_a_limit_holds() {
         assert_eq!((coupon.state(), coupon.price_fen, coupon.face_value_fen), (State::Paid, 0, 5_000));
         assert_eq!(coupon.valid_until_ms, 9_999_999_999_999);
     }
-    eventually("the limit", || match user.grab(campaign) {
-        Event::LimitReached(reached) => Some(assert_eq!(reached.limit, 2)),
+    let limit = eventually("the limit", || match user.grab(campaign) {
+        Event::LimitReached(reached) => Some(reached.limit),
         Event::NoneNow(_) => None,
         other => panic!("{other:?}"),
     });
+    assert_eq!(limit, 2);
     server.check_books();
 }
 
@@ -224,6 +229,59 @@ fn a_contested_sale_sells_each_unit_once_and_all_of_them() {
     assert_eq!(owners.len() as u64, TOTAL);
     until("the sale to be settled", || server.campaign(campaign)["settled"] == true);
     assert_eq!(server.campaign(campaign)["paid_fen"], json!(TOTAL * 7));
+    server.check_books();
+}
+
+#[test]
+fn the_opening_window_is_served_by_lot_and_anyone_can_draw_again() {
+    const USERS: u64 = 30;
+    const TOTAL: u64 = 10;
+    let server = Server::start();
+    let mut clients: Vec<_> = (1..=USERS).map(|user| server.login(user)).collect();
+    let seed = Seed([42; 32]);
+    let starts_at_ms = unix_millis() + 500;
+    let campaign = server.sale(&json!({
+        "kind": "coupon", "total": TOTAL, "starts_at_ms": starts_at_ms, "fair_window_ms": 1_500, "seed": seed.to_hex()
+    }));
+    let mut entrants = Vec::new();
+    for (user, client) in (1..).zip(&mut clients) {
+        let request = eventually("the window to open", || {
+            let request = next_id();
+            client.send(request, grab(campaign));
+            // An answer of the window comes only with the draw; a ping overtakes it.
+            let ping = next_id();
+            client.send(ping, Request::Ping(v1::Ping {}));
+            let frame = std::iter::repeat_with(|| client.frame()).find(|frame| frame.request_id != 0).unwrap();
+            match frame.event {
+                Some(Event::Pong(_)) => Some(request),
+                Some(Event::TooEarly(_) | Event::Error(_)) => {
+                    assert!(matches!(client.answer(ping), Event::Pong(_)));
+                    None
+                }
+                other => panic!("{other:?}"),
+            }
+        });
+        entrants.push((Entrant { user: UserId::new(user).unwrap(), request: RequestId::new(request).unwrap() }, ()));
+    }
+    // A second Grab of the window does not take part twice.
+    assert!(matches!(clients[0].grab(campaign), Event::NoneNow(_)));
+    let expected: Vec<u64> = draw(&seed, entrants.clone())[..usize::try_from(TOTAL).unwrap()]
+        .iter()
+        .map(|(entrant, ())| entrant.user.get())
+        .collect();
+    let mut won = Vec::new();
+    for ((entrant, ()), client) in entrants.iter().zip(&mut clients) {
+        match client.answer(entrant.request.get()) {
+            Event::Order(order) => won.push((order.serial, entrant.user.get())),
+            Event::NoneNow(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    won.sort_unstable();
+    assert!(unix_millis() >= starts_at_ms + 1_500);
+    assert_eq!(won.iter().map(|(_, user)| *user).collect::<BTreeSet<_>>(), expected.iter().copied().collect());
+    until("it to be sold out", || matches!(clients[5].grab(campaign), Event::SoldOut(_)));
+    until("the seed to be published", || server.campaign(campaign)["seed"] == seed.to_hex());
     server.check_books();
 }
 

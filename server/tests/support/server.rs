@@ -242,6 +242,14 @@ impl Server {
         begun["id"].as_u64().unwrap()
     }
 
+    /// Stops the server in order, and has the audit find nothing in its ledger.
+    pub fn stop_and_audit(&mut self) {
+        self.signal(Signal::SIGTERM);
+        assert_eq!(self.exit_code(), Some(0), "{}", self.log());
+        let audit = command(BINARY).arg("audit").arg("--ledger").arg(self.ledger()).output().unwrap();
+        assert!(audit.status.success(), "{}", String::from_utf8_lossy(&audit.stdout));
+    }
+
     /// 200 or 503.
     pub fn readyz(&self) -> u16 {
         self.call_as(None, Method::GET, "/readyz", None).status().as_u16()

@@ -5,6 +5,7 @@ use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::{RequestId, UserId};
 
 use super::Set;
+use crate::ledger::Posting;
 use crate::limits;
 use crate::shard::chat::{self, Chat, Recipient, Reply, RoomRequest, Visit, WayBack, Wish};
 use crate::shard::deliver::{Count, Delivered, Delivery};
@@ -75,6 +76,7 @@ impl<W: Wire> Set<W> {
             Reply::Room(standing) => {
                 self.answer(seat, request.get(), Answer::Room, Event::RoomState(standing.state));
             }
+            Reply::Enclosed(new) => self.post(seat, request, Posting::Send(new)),
             Reply::Refused(code) => self.error(seat, request.get(), code),
             Reply::Overloaded => self.overloaded(seat, request.get()),
         }
