@@ -404,6 +404,7 @@ const FAULTS: &[(&str, &[&str])] = &[
     ("UPDATE progress SET archived_through = 3", &["entry entry 1"]),
     ("KEYLESS orders INSERT INTO orders SELECT * FROM orders WHERE id = 2", &["unique order 2", ".."]),
     ("KEYLESS accounts INSERT INTO accounts SELECT * FROM accounts WHERE id = 1", &["unique account 1", ".."]),
+    ("KEYLESS envelopes UPDATE envelopes SET sender = 1, request = 4 WHERE id = 3", &["unique user 1 request 4", ".."]),
     ("KEYLESS entries INSERT INTO entries SELECT * FROM entries WHERE id = 9", &["entry entry 9", ".."]),
 ];
 

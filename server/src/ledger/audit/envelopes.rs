@@ -155,6 +155,15 @@ impl Audit<'_> {
                 }
             }
         }
+        let mut repeats = self.connection.prepare(
+            "SELECT sender, request, count(*) FROM envelopes NOT INDEXED GROUP BY +sender, +request HAVING count(*) > 1",
+        )?;
+        let mut rows = repeats.query([])?;
+        while let Some(row) = rows.next()? {
+            let (sender, request, count): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let place = format_args!("user {sender} request {request}");
+            self.report.find("unique", place, format_args!("has sent {count} envelopes"));
+        }
         Ok(())
     }
 
