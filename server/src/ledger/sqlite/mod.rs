@@ -33,9 +33,10 @@ const BUSY_PATIENCE: Duration = Duration::from_secs(1);
 /// What [`Ledger::probe`] writes, bytes: enough that success means room for a batch, not for a stray byte.
 const PROBE_BYTES: u32 = 256 * 1024;
 
-/// Entries in whose course the rows of all accounts that are behind are written once: a sweep. The longer it takes, the more of neighbouring
-/// accounts are written together, and the more entries there are to add up again after a crash, which is twice this at most. (A sweep that
-/// outran the entries would write each account by itself, in random order.)
+/// Entries in whose course the rows of all accounts that are behind are written about once: a sweep. The longer it takes, the more
+/// of neighbouring accounts are written together, and the more entries there are to add up again after a crash: those of two sweeps, of which
+/// the first ones, with few accounts behind, are slower; four times this at most. (A sweep that outran the entries would write each account by itself,
+/// in random order.)
 const SWEEP_ENTRIES: usize = 512 * 1024;
 
 /// The ledger in one SQLite file.
@@ -43,6 +44,7 @@ pub struct SqliteLedger {
     // Closed before the lock below is let go: fields are dropped in order.
     connection: Connection,
     books: Books,
+    sweep_entries: usize,
     _lock: Option<FileLock>,
 }
 
@@ -68,6 +70,12 @@ impl SqliteLedger {
         Ok(())
     }
 
+    /// Another pace than [`SWEEP_ENTRIES`]: how tests see many sweeps.
+    #[doc(hidden)]
+    pub fn sweep_in(&mut self, entries: usize) {
+        self.sweep_entries = entries.max(1);
+    }
+
     fn from_connection(mut connection: Connection, path: &Path, lock: Option<FileLock>) -> Result<Self, LedgerError> {
         connection.busy_timeout(BUSY_PATIENCE)?;
         connection.set_prepared_statement_cache_capacity(64);
@@ -84,7 +92,7 @@ impl SqliteLedger {
             create(&mut connection).map_err(|error| at(path, error))?;
         }
         let books = restore(&Rows(&connection))?;
-        Ok(Self { connection, books, _lock: lock })
+        Ok(Self { connection, books, sweep_entries: SWEEP_ENTRIES, _lock: lock })
     }
 
     /// Runs one transaction: what `act` decides is durable once this returns `Ok`, and has not happened otherwise.
@@ -92,12 +100,12 @@ impl SqliteLedger {
         &mut self,
         act: impl FnOnce(&mut Books, &Transaction<'_>) -> Result<R, LedgerError>,
     ) -> Result<R, LedgerError> {
-        let books = &mut self.books;
+        let (books, sweep_entries) = (&mut self.books, self.sweep_entries);
         let attempt = || -> Result<(R, Stretch), LedgerError> {
             // Dropping the transaction on the way out of an error rolls it back.
             let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let result = act(books, &transaction)?;
-            let stretch = close(books, &transaction)?;
+            let stretch = close(books, &transaction, sweep_entries)?;
             transaction.commit()?;
             Ok((result, stretch))
         };
@@ -270,7 +278,7 @@ impl Ledger for SqliteLedger {
 }
 
 /// Writes the rows that a batch touches once, at its end, and a stretch of the accounts that are behind.
-fn close(books: &Books, transaction: &Transaction<'_>) -> Result<Stretch, LedgerError> {
+fn close(books: &Books, transaction: &Transaction<'_>, sweep_entries: usize) -> Result<Stretch, LedgerError> {
     let touched = books.touched();
     for id in &touched.campaigns {
         let Some(shop) = books.shops().get(id) else { continue };
@@ -298,7 +306,7 @@ fn close(books: &Books, transaction: &Transaction<'_>) -> Result<Stretch, Ledger
         one_row(updated, "open envelope")?;
     }
     let posted = usize::try_from(books.entries_posted()).unwrap_or(0);
-    let due = (posted * books.accounts_behind()).div_ceil(SWEEP_ENTRIES);
+    let due = (posted * books.accounts_behind()).div_ceil(sweep_entries);
     let stretch = books.accounts_to_write(due.max(1));
     write_accounts(transaction, &stretch)?;
     Ok(stretch)
