@@ -12,7 +12,7 @@ use hongbao_server::limits::AUDIT_FINDINGS_MAX;
 use rusqlite::Connection;
 
 use super::support::{
-    acknowledge, cancel, claim, deposit, envelope, envelope_id, open, order_id, pay, sale_terms, send, terms, user,
+    cancel, claim, deposit, envelope, envelope_id, open, order_id, pay, sale_terms, send, terms, user,
 };
 
 /// Something of everything. Times are those of the batches: 1, 10, 20, 5,010 (order 4 expires), 10,010 (envelope 2 expires).
