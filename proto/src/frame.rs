@@ -153,7 +153,7 @@ mod tests {
         assert!(matches!(split(&[0], MAX), Err(FrameError::Empty)));
         // 0 in two bytes is still 0.
         assert!(matches!(split(&[0x80, 0], MAX), Err(FrameError::Empty)));
-        assert!(matches!(split(&[0x81, 0x20], MAX), Err(FrameError::TooLong { length: 4097, max: MAX })));
+        assert!(matches!(split(&[0x81, 0x40], MAX), Err(FrameError::TooLong { length: 8193, max: MAX })));
         // 2^31 as a varint, and one that never ends.
         assert!(matches!(split(&[0x80, 0x80, 0x80, 0x80, 0x08], MAX), Err(FrameError::EndlessLength)));
         assert!(matches!(split(&[0xff; 3], MAX), Err(FrameError::EndlessLength)));

@@ -12,6 +12,7 @@ use hongbao_proto::{RequestId, UserId};
 use hongbao_server::admission::Rate;
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::writer;
+use hongbao_server::shard::chat::Desks;
 use hongbao_server::shard::directory::{Directory, Seat};
 use hongbao_server::shard::message::{Control, Message, Now, Said};
 use hongbao_server::shard::payments::Wallets;
@@ -60,6 +61,7 @@ fn inhabited() -> (Set<Sink>, Vec<Seat>, Now) {
         ledger,
         generator,
         offerings,
+        desks: Desks::open(0).0,
         sets: Box::new([SetHandle { inbox, tally: Arc::new(SetTally::default()) }]),
         login_seconds: 60,
         idle_seconds: 600,

@@ -30,6 +30,7 @@ use hongbao_server::config::{Config, Settings};
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::writer;
 use hongbao_server::shard::acceptor::listen;
+use hongbao_server::shard::chat::Desks;
 use hongbao_server::shard::directory::{Address, Directory, Seat};
 use hongbao_server::shard::message::{Control, Message};
 use hongbao_server::shard::payments::Wallets;
@@ -214,6 +215,7 @@ fn serve(config: &Config) -> Result<(), Failure> {
         ledger,
         generator,
         offerings,
+        desks: Desks::open(0).0,
         sets: handles.into(),
         login_seconds: config.login_seconds,
         idle_seconds: config.idle_seconds,

@@ -1,15 +1,23 @@
 //! What happens to users without their asking: envelopes are offered to those on-line, and what is overdue expires.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use hongbao_proto::UserId;
+use hongbao_proto::v1::{self, server_frame::Event};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use crate::campaign::UnixMs;
 use crate::ledger::{Expired, Ledger, LedgerError, Outcome, Posting};
 use crate::limits;
-use crate::shard::message::{Offering, StockReport};
+use crate::order::Order;
+use crate::shard::deliver::{self, Count, Delivery};
+use crate::shard::directory::Seat;
+use crate::shard::events;
+use crate::shard::message::{Control, Message, Offering, StockReport};
 use crate::shard::set::Shared;
 
 /// See the module.
@@ -31,7 +39,7 @@ impl Clerk {
         loop {
             tokio::select! {
                 offering = offerings.recv() => match offering {
-                    Some(offering) => self.offer(&offering),
+                    Some(offering) => self.offer(&offering).await,
                     None => return,
                 },
                 _ = interval.tick() => self.expire().await,
@@ -39,7 +47,42 @@ impl Clerk {
         }
     }
 
-    fn offer(&self, _offering: &Offering) {}
+    /// Tells those on-line; the others find it at their next login.
+    async fn offer(&self, offering: &Offering) {
+        let offers = vec![events::offer(&offering.offer)];
+        let frame = deliver::encode(Event::Offers(v1::Offers { offers }));
+        self.push(&offering.to, frame).await;
+    }
+
+    /// Tells the buyer of an order that its hold is over.
+    async fn tell_expired(&self, order: &Order) {
+        let orders = vec![events::order(order, None)];
+        let frame = deliver::encode(Event::Reminder(v1::Reminder { wins: Vec::new(), orders }));
+        self.push(&[order.user], frame).await;
+    }
+
+    /// Writes a frame to those of some users who are on-line. Whoever is behind by too much, or in a SET without room, is passed
+    /// over: all that is told here is told again at the next login.
+    async fn push(&self, to: &[UserId], frame: Bytes) {
+        let count = Count::new(|_| {});
+        let mut seats: BTreeMap<u32, Vec<Seat>> = BTreeMap::new();
+        for some in to.chunks(limits::FANOUT_STEP) {
+            for user in some {
+                if let Some(address) = self.shared.directory.find(*user) {
+                    seats.entry(address.set).or_default().push(address.seat);
+                }
+            }
+            if some.len() == limits::FANOUT_STEP {
+                tokio::task::yield_now().await;
+            }
+        }
+        for (set, seats) in seats {
+            let delivery = Control::Deliver(Delivery::new(seats, frame.clone(), Arc::clone(&count)));
+            if let Err(refused) = self.shared.sets[set as usize].inbox.try_send(Message::Control(delivery)) {
+                drop(refused);
+            }
+        }
+    }
 
     /// Has everything expire that is overdue, by as many postings as it takes.
     async fn expire(&self) {
@@ -53,6 +96,7 @@ impl Clerk {
                 let released = StockReport::Released { campaign: order.campaign, serials: vec![order.serial] };
                 // An error says that the generator has ended with the server.
                 self.shared.generator.send(released).await.ok();
+                self.tell_expired(order).await;
             }
             if expired.next_due.is_none_or(|due| due > now) {
                 return;

@@ -89,6 +89,65 @@ pub const ANNOUNCEMENTS_PENDING_BYTES_MAX: usize = 32 * 1024;
 /// Broadcasts of which operators can still ask what became of them.
 pub const BROADCASTS_KEPT: usize = 64;
 
+/// Chat and Room requests of one SET that are under way. Each holds a place in the SET's queue for its answer: the other half
+/// stays free for the ledger's.
+pub const CHATS_UNDER_WAY_MAX: usize = SET_QUEUE_MAX / 2;
+
+/// Deliveries that wait in one SET while earlier ones are still being written.
+pub const DELIVERIES_PENDING_MAX: usize = 2 * 1024;
+
+/// Connections that deliveries reach in a batch, and as many again between two batches.
+pub const DELIVER_STEP: usize = 512;
+
+/// Tasks that look after rooms, on the main thread: a large room holds up a part of the others at most.
+pub const DESKS: usize = 4;
+
+/// Requests in a desk's queue, up to about 1.2 KiB each.
+pub const DESK_QUEUE_MAX: usize = 4 * 1024;
+
+/// Requests of a desk that wait until an earlier message to their room has been handed to the SETs.
+pub const DESK_WAITING_MAX: usize = 1_024;
+
+/// Messages of one desk's rooms that are on their way to members, 8 bytes for each member.
+pub const DESK_MESSAGES_MAX: usize = 256;
+
+/// History on its way from one desk to users who catch up, bytes.
+pub const DESK_RECOVERY_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Rooms of one desk.
+pub const DESK_ROOMS_MAX: usize = 16 * 1024;
+
+/// Memberships in one desk's rooms: 30 to 60 bytes each, as full as their tables are.
+pub const DESK_MEMBERSHIPS_MAX: usize = 1024 * 1024;
+
+/// History of one desk's rooms together, bytes.
+pub const DESK_HISTORY_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Members looked up for a message before the desk turns to another room.
+pub const FANOUT_STEP: usize = 256;
+
+/// Members looked up before a desk lets the other tasks of the main thread run. Any other work of a desk counts as
+/// [`DESK_REQUEST_WEIGHT`] members.
+pub const DESK_STEP: usize = 1_024;
+
+/// What a request, or a SET to be told, is worth in members looked up.
+pub const DESK_REQUEST_WEIGHT: usize = 32;
+
+/// Members of a room.
+pub const ROOM_MEMBERS_MAX: usize = 20_000;
+
+/// Rooms that one user may be in.
+pub const USER_ROOMS_MAX: u8 = 64;
+
+/// Messages in a room's history.
+pub const HISTORY_MESSAGES_MAX: usize = 256;
+
+/// A room's history, bytes: all of it fits one RoomState.
+pub const HISTORY_BYTES_MAX: usize = 48 * 1024;
+
+/// What a message in a history counts for besides its text, bytes: more than its other fields take in memory or on the wire.
+pub const HISTORY_OVERHEAD_BYTES: usize = 64;
+
 /// Connections that an announcement or a farewell reaches between two batches.
 pub const SWEEP_STEP: usize = 256;
 
@@ -155,6 +214,16 @@ const _: () = assert!(ANNOUNCEMENTS_PENDING_BYTES_MAX >= 2 * hongbao_proto::limi
 const _: () =
     assert!(ANNOUNCEMENTS_PENDING_BYTES_MAX + hongbao_proto::limits::SERVER_FRAME_BYTES_MAX <= OUTBOX_BYTES_MAX);
 const _: () = assert!(ANNOUNCEMENTS_PENDING_BYTES_MAX <= SOCKET_SEND_BYTES);
+
+// Every desk's messages may be on their way to one SET, and users' messages besides.
+const _: () = assert!(DELIVERIES_PENDING_MAX >= 2 * DESKS * DESK_MESSAGES_MAX);
+// A message always fits an empty history; a full one fits a frame beside the other fields of a RoomState.
+const _: () = assert!(HISTORY_BYTES_MAX >= HISTORY_OVERHEAD_BYTES + hongbao_proto::limits::CHAT_BYTES_MAX);
+const _: () = assert!(HISTORY_BYTES_MAX + 128 <= hongbao_proto::limits::SERVER_FRAME_BYTES_MAX);
+const _: () = assert!(DESK_RECOVERY_BYTES_MAX >= HISTORY_BYTES_MAX && DESK_HISTORY_BYTES_MAX >= HISTORY_BYTES_MAX);
+
+/// What is archived is at least so old, milliseconds: one day. A SendEnvelope from before an archive is not known as a repeat any more.
+pub const ARCHIVE_AGE_MIN_MS: u64 = 24 * 3_600 * 1_000;
 
 /// Characters of a campaign's title.
 pub const CAMPAIGN_TITLE_CHARS_MAX: usize = 200;

@@ -25,7 +25,9 @@ use crate::ledger::audit::audit;
 use crate::ledger::sqlite::SqliteLedger;
 use crate::ledger::{Ledger, LedgerError, writer};
 use crate::limits;
+use crate::rooms;
 use crate::shard::acceptor::{AcceptTally, Acceptor};
+use crate::shard::chat::Desks;
 use crate::shard::directory::Directory;
 use crate::shard::message::{Control, Message, ReturnWindow, StockReport};
 use crate::shard::payments::Wallets;
@@ -96,6 +98,7 @@ pub struct Node {
     ledger_thread: JoinHandle<()>,
     generator: tokio::task::JoinHandle<()>,
     clerk: tokio::task::JoinHandle<()>,
+    desks: Vec<tokio::task::JoinHandle<()>>,
     /// Reporter and admin surface: they end in their own time once `closing` is true.
     closers: Vec<tokio::task::JoinHandle<()>>,
     closing: watch::Sender<bool>,
@@ -150,6 +153,7 @@ impl Node {
             })
             .unzip();
         let sets: Box<[SetHandle]> = handles.into();
+        let (desks, desk_queues) = Desks::open(limits::DESKS);
         let shared = Arc::new(Shared {
             directory: Directory::default(),
             // A tenth of a second of bursts: SETs ask for whole batches.
@@ -160,6 +164,7 @@ impl Node {
             generator: stock_sender,
             payments: Box::new(Wallets(ledger.clone())),
             offerings,
+            desks,
             sets: sets.clone(),
             login_seconds: config.login_seconds,
             idle_seconds: config.idle_seconds,
@@ -170,12 +175,14 @@ impl Node {
             Generator::recover(sets.clone(), ledger.clone(), commands.clone(), campaigns, config.notify_campaigns, now);
         let shards = serve_shards(&config, limit, address, threads, inboxes, &shared, &accept, &accepting_watch);
 
+        let (desk_tasks, rooms) = rooms::spawn(&shared, desk_queues);
         let mut telemetry = Telemetry {
             sets,
             accept,
             ledger: ledger_status,
             stock: generator.board(),
             broadcasts: Arc::default(),
+            rooms,
             reporter: None,
         };
         let generator_task = tokio::spawn(generator.run(command_queue, stock_reports, wall));
@@ -202,6 +209,7 @@ impl Node {
             generator: commands.clone(),
             stock: Arc::clone(&telemetry.stock),
             ledger,
+            runs: Arc::default(),
             broadcasts: Arc::clone(&telemetry.broadcasts),
             telemetry: telemetry.clone(),
             stop: Arc::clone(&stop),
@@ -228,6 +236,7 @@ impl Node {
             ledger_thread,
             generator: generator_task,
             clerk,
+            desks: desk_tasks,
             closers,
             closing,
             stop_deadline: config.stop_deadline,
@@ -272,7 +281,7 @@ impl Node {
             // An error would be a panic, which has been reported.
             task.await.ok();
         }
-        for task in [self.generator, self.clerk] {
+        for task in self.desks.into_iter().chain([self.generator, self.clerk]) {
             task.abort();
             // Its error says that it was aborted.
             task.await.ok();

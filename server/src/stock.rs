@@ -108,6 +108,8 @@ struct Shelf {
     void: u64,
     /// Units that came in last: when half of them are gone, more are wanted.
     last_supply: usize,
+    /// Whether the draw of its opening window is over, where it has one.
+    drawn: bool,
     /// Whether the generator was told that more are wanted, and none have come since.
     wanted: bool,
 }
@@ -191,6 +193,7 @@ impl Stock {
                     returned: 0,
                     void: 0,
                     last_supply: 0,
+                    drawn: false,
                     wanted: false,
                 },
             ),
@@ -206,6 +209,20 @@ impl Stock {
         shelf.last_supply = shelf.serials.len();
         shelf.wanted = false;
         true
+    }
+
+    /// Whether a Grab of this sale waits for a draw now.
+    pub fn draws_lots(&mut self, campaign: CampaignId, now: UnixMs) -> bool {
+        let Some(shelf) = self.shelf(campaign) else { return false };
+        let has_window = shelf.terms.sale().is_some_and(|sale| sale.fair_window_ms > 0);
+        has_window && !shelf.drawn && shelf.closed(now).is_none()
+    }
+
+    /// The opening window of a sale is over.
+    pub fn end_lots(&mut self, campaign: CampaignId) {
+        if let Some(shelf) = self.shelf(campaign) {
+            shelf.drawn = true;
+        }
     }
 
     /// Whether the generator should be told that the shelf of this sale runs out: once until more comes in.

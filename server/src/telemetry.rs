@@ -10,6 +10,7 @@ use hongbao_proto::v1::ErrorCode;
 use crate::ends::End;
 use crate::generator::StockBoard;
 use crate::ledger::writer::LedgerStatus;
+use crate::rooms::RoomsBoard;
 use crate::shard::acceptor::AcceptTally;
 use crate::shard::broadcast::Broadcasts;
 use crate::shard::set::SetHandle;
@@ -28,6 +29,8 @@ pub struct Telemetry {
     pub stock: Arc<StockBoard>,
     /// The announcements'.
     pub broadcasts: Arc<Broadcasts>,
+    /// The desks'.
+    pub rooms: Arc<RoomsBoard>,
     /// The reporter's own, where there is one.
     pub reporter: Option<Arc<ReporterStats>>,
 }
@@ -80,6 +83,24 @@ impl Telemetry {
             (Key::new("earned_fen", "Their prices, in fen"), books.earned.0),
             (Key::new("envelopes_sent", "Group envelopes ever sent"), books.envelopes),
             (Key::new("shares_opened", "Shares of envelopes opened since the start"), books.opened),
+            (
+                Key::new(
+                    "chat_delivered",
+                    "Chat messages written to a connection, one for each user whom they were for",
+                ),
+                self.sum(|set| &set.chat_delivered),
+            ),
+            (
+                Key::new("chat_offline", "Chat messages to users who were off-line, one for each"),
+                self.sum(|set| &set.chat_offline),
+            ),
+            (
+                Key::new(
+                    "chat_dropped",
+                    "Chat messages not written because the user or its SET was behind, one for each",
+                ),
+                self.sum(|set| &set.chat_dropped),
+            ),
             (
                 Key::new("equations_broken", "Batches after which a SET's books did not balance"),
                 self.sum(|set| &set.broken_equations),
@@ -134,6 +155,8 @@ impl Telemetry {
             (Key::new("envelopes_open", "Envelopes that can be opened"), gauge(books.envelopes_open)),
             (Key::new("enclosed_fen", "Money in them, in fen"), gauge(books.enclosed.0)),
             (Key::new("ledger_healthy", "Whether the ledger can be written: 1 or 0"), i64::from(self.ledger.healthy())),
+            (Key::new("rooms", "Chat rooms with members"), gauge(self.rooms.rooms())),
+            (Key::new("room_members", "Members of all chat rooms"), gauge(self.rooms.members())),
             (Key::new("resident_bytes", "Resident memory of this process"), gauge(process::resident_bytes())),
             (Key::new("open_descriptors", "Open file descriptors of this process"), gauge(process::open_descriptors())),
         ];

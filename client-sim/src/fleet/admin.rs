@@ -60,9 +60,11 @@ pub struct EnvelopeRun {
     pub sent: u64,
     /// Of these, still to be opened.
     pub open: u64,
-    /// What was in them, fen, where it is told.
-    pub total_fen: Option<u64>,
-    /// What was opened, fen, where it is told.
+    /// What was put into them, fen, where it is told.
+    pub sent_fen: Option<u64>,
+    /// Shares that were opened, where it is told.
+    pub opened_shares: Option<u64>,
+    /// Their worth, fen, where it is told.
     pub opened_fen: Option<u64>,
     /// What went back when they expired, fen.
     pub refunded_fen: u64,

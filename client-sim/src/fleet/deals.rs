@@ -43,7 +43,7 @@ pub struct EnvelopeSummary {
     pub opened_fen: u64,
     pub journal_shares: u64,
     pub journal_fen: u64,
-    /// What was in them, less what users opened and what went back; absent where the server does not say what was in them.
+    /// What was paid out of them, less what users were told they opened; absent where the server does not say.
     pub residual_fen: Option<i128>,
 }
 
@@ -128,7 +128,7 @@ pub fn judge_envelopes(
             view.sent, view.count, view.open
         ));
     }
-    let put_in = view.total_fen.map(|total| i128::from(total) - i128::from(view.refunded_fen));
+    let put_in = view.sent_fen.map(|total| i128::from(total) - i128::from(view.refunded_fen));
     let paid_out = view.opened_fen.map(i128::from).or(put_in);
     let residual_fen = paid_out.map(|paid| paid - i128::from(told.opened_fen));
     if let Some(residual) = residual_fen.filter(|residual| *residual != 0) {

@@ -2,11 +2,16 @@
 //! request and carries a number that follows from both. To whom it goes is a pure function of the request as well, so that no
 //! machine needs to know what the others say.
 
+use std::collections::VecDeque;
+
 use hongbao_proto::v1::{self, Receipt};
 use rustc_hash::FxHashMap;
 
 use crate::backoff::scramble;
 use crate::machine::labels::Violation;
+
+/// Places of messages that one user skipped and may still hear.
+const SKIPPED_MAX: usize = 64;
 
 /// Where messages go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +97,40 @@ pub struct Followed {
     pub offset: u64,
 }
 
+/// How far a user has followed its room, and what of that it did not hear.
+#[derive(Debug, Default)]
+struct Following {
+    to: Followed,
+    /// Places of messages that were skipped: of others, or its own, whose receipt is still to come. The oldest give way.
+    skipped: VecDeque<u64>,
+}
+
+impl Following {
+    /// Goes on to message `offset`, of which the user now knows. Returns whether it did not before.
+    fn hear(&mut self, offset: u64, missed: &mut u64) -> bool {
+        if offset > self.to.offset {
+            // Before the first answer to a Join one does not know where the room stands.
+            if self.to.epoch != 0 {
+                let gap = self.to.offset + 1..offset;
+                *missed += gap.end - gap.start;
+                self.skipped.extend(gap.rev().take(SKIPPED_MAX).collect::<Vec<_>>().into_iter().rev());
+                let over = self.skipped.len().saturating_sub(SKIPPED_MAX);
+                self.skipped.drain(..over);
+            }
+            self.to.offset = offset;
+            return true;
+        }
+        match self.skipped.iter().position(|&skipped| skipped == offset) {
+            Some(place) => {
+                self.skipped.remove(place);
+                *missed -= 1;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
 /// What was heard, over all users of a machine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Heard {
@@ -109,7 +148,7 @@ pub struct Heard {
 #[derive(Debug)]
 pub struct Chats {
     circle: Circle,
-    followed: FxHashMap<u32, Followed>,
+    followed: FxHashMap<u32, Following>,
     /// What was heard.
     pub heard: Heard,
 }
@@ -127,7 +166,7 @@ impl Chats {
 
     /// How far `user` has followed its room.
     pub fn followed(&self, user: u32) -> Followed {
-        self.followed.get(&user).copied().unwrap_or_default()
+        self.followed.get(&user).map(|following| following.to).unwrap_or_default()
     }
 
     /// `user`, whose id is `id`, was told a message.
@@ -139,17 +178,19 @@ impl Chats {
             self.heard.direct += 1;
             return Ok(());
         }
-        let followed = self.followed.entry(user).or_default();
-        if message.offset <= followed.offset {
+        let following = self.followed.entry(user).or_default();
+        if !following.hear(message.offset, &mut self.heard.missed) {
             return Err(Violation::ChatRepeated);
         }
-        // Before the first answer to a Join one does not know where the room stands.
-        if followed.epoch != 0 {
-            self.heard.missed += message.offset - followed.offset - 1;
-        }
-        followed.offset = message.offset;
         self.heard.room += 1;
         Ok(())
+    }
+
+    /// A message of `user` itself has this place in its room's history; it is not told its own messages.
+    pub fn said(&mut self, user: u32, offset: u64) {
+        let following = self.followed.entry(user).or_default();
+        // One that was sent twice has two places; only one receipt came for both.
+        following.hear(offset, &mut self.heard.missed);
     }
 
     /// `user`, whose id is `id`, was told the state of its room, which it had asked to join.
@@ -166,12 +207,15 @@ impl Chats {
                 self.heard.recovered += 1;
             }
         }
-        let followed = self.followed.entry(user).or_default();
+        let following = self.followed.entry(user).or_default();
         if same && !state.recovered && before.offset > 0 {
-            self.heard.missed += state.offset.saturating_sub(followed.offset);
+            self.heard.missed += state.offset.saturating_sub(following.to.offset);
         }
-        let offset = if same { followed.offset.max(state.offset) } else { state.offset };
-        *followed = Followed { epoch: state.epoch, offset };
+        if !same {
+            following.skipped.clear();
+        }
+        let offset = if same { following.to.offset.max(state.offset) } else { state.offset };
+        following.to = Followed { epoch: state.epoch, offset };
         Ok(())
     }
 }
@@ -208,6 +252,24 @@ mod tests {
         let anew = v1::RoomState { epoch: 10, offset: 1, ..lost };
         assert_eq!((chats.joined(0, 2, &anew), chats.followed(0)), (Ok(()), Followed { epoch: 10, offset: 1 }));
         assert_eq!(chats.joined(0, 3, &back), Err(Violation::ChatUntrue), "not the room of user 3");
+    }
+
+    #[test]
+    fn ones_own_messages_are_known_by_their_receipts_early_or_late() {
+        let mut chats = Chats::new(ROOMS);
+        let state = v1::RoomState { room_id: 3, epoch: 9, offset: 0, ..Default::default() };
+        assert_eq!(chats.joined(0, 2, &state), Ok(()));
+        chats.said(0, 1);
+        assert_eq!(chats.tell(0, 2, &said(ROOMS, 6, 50, 2)), Ok(()));
+        // The receipt of the third comes behind the fourth.
+        assert_eq!(chats.tell(0, 2, &said(ROOMS, 6, 51, 4)), Ok(()));
+        assert_eq!(chats.heard.missed, 1);
+        chats.said(0, 3);
+        assert_eq!(chats.heard, Heard { room: 2, ..Heard::default() });
+        assert_eq!(chats.tell(0, 2, &said(ROOMS, 6, 51, 4)), Err(Violation::ChatRepeated));
+        // A gap of any size takes a bounded room.
+        assert_eq!(chats.tell(0, 2, &said(ROOMS, 6, 52, 1_000_000)), Ok(()));
+        assert_eq!((chats.followed[&0].skipped.len(), chats.heard.missed), (SKIPPED_MAX, 999_995));
     }
 
     #[test]

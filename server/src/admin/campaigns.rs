@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
-use super::{Admin, stopping};
+use super::{Admin, refused, stopping};
 use crate::campaign::{Amounts, Campaign, CampaignKind, CampaignTerms, Goods, Sale, Seed, hex};
 use crate::generator::{CampaignStatus, Command};
 use crate::ledger::LedgerError;
@@ -117,6 +117,9 @@ pub struct PublicCampaign {
     face_value_fen: Option<u64>,
     valid_from_ms: Option<u64>,
     valid_until_ms: Option<u64>,
+    /// Grabs that came within so many milliseconds of the start were served in the order of their lots: the first 16 bytes of
+    /// SHA-256(seed ‖ "lot" ‖ user ‖ request), both as 8 bytes, big-endian; the smallest first.
+    fair_window_ms: Option<u32>,
     starts_at_ms: u64,
     ends_at_ms: Option<u64>,
     /// SHA-256 of the seed, hexadecimal.
@@ -279,6 +282,7 @@ pub async fn published(State(admin): State<Admin>) -> Result<Json<Vec<PublicCamp
             face_value_fen: view.face_value_fen,
             valid_from_ms: view.valid_from_ms,
             valid_until_ms: view.valid_until_ms,
+            fair_window_ms: view.fair_window_ms,
             starts_at_ms: view.starts_at_ms,
             ends_at_ms: view.ends_at_ms,
             seed_sha256: view.seed_sha256,
@@ -313,13 +317,4 @@ fn checked(id: u32) -> Result<CampaignId, ApiError> {
 
 fn no_such(id: CampaignId) -> ApiError {
     ApiError::not_found(format!("campaign {id} does not exist"))
-}
-
-fn refused(error: &LedgerError) -> ApiError {
-    match error {
-        LedgerError::NoSuchCampaign(id) => no_such(*id),
-        LedgerError::BadTerms(why) => ApiError::bad_request(why.clone()),
-        LedgerError::Unavailable(_) => ApiError::unavailable(error.to_string()),
-        _ => ApiError::internal(error.to_string()),
-    }
 }

@@ -3,7 +3,9 @@
 
 mod announcements;
 mod campaigns;
+mod envelopes;
 mod operations;
+mod wallets;
 
 use std::sync::Arc;
 
@@ -20,6 +22,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::generator::{Command, StockBoard};
+use crate::house::Runs;
+use crate::ledger::LedgerError;
 use crate::ledger::writer::LedgerHandle;
 use crate::shard::broadcast::Broadcasts;
 use crate::shard::message::Ticket;
@@ -37,6 +41,8 @@ pub struct Admin {
     pub stock: Arc<StockBoard>,
     /// The ledger's queue.
     pub ledger: LedgerHandle<Ticket>,
+    /// The house's runs of envelopes.
+    pub runs: Arc<Runs>,
     /// What was announced lately, and how far it has come.
     pub broadcasts: Arc<Broadcasts>,
     /// Every counter.
@@ -69,6 +75,14 @@ pub fn router(admin: Admin, verifier: Arc<Verifier>) -> Router {
         .routes(routes!(campaigns::create, campaigns::list))
         .routes(routes!(campaigns::inspect))
         .routes(routes!(campaigns::stop))
+        .routes(routes!(wallets::orders_of_campaign))
+        .routes(routes!(wallets::deposit))
+        .routes(routes!(wallets::statement))
+        .routes(routes!(wallets::orders_of_user))
+        .routes(routes!(envelopes::start, envelopes::runs))
+        .routes(routes!(envelopes::run))
+        .routes(routes!(envelopes::stop))
+        .routes(routes!(envelopes::inspect))
         .routes(routes!(operations::stats))
         .routes(routes!(operations::sessions))
         .routes(routes!(operations::kick))
@@ -99,4 +113,14 @@ async fn metrics(State(admin): State<Admin>) -> Response {
 /// The server is on its way out: a part of it has ended before the request could be answered.
 fn stopping() -> ApiError {
     ApiError::unavailable("the server is stopping")
+}
+
+/// What the ledger would not do, as an answer over HTTP.
+fn refused(error: &LedgerError) -> ApiError {
+    match error {
+        LedgerError::NoSuchCampaign(id) => ApiError::not_found(format!("campaign {id} does not exist")),
+        LedgerError::BadTerms(why) => ApiError::bad_request(why.clone()),
+        LedgerError::Unavailable(_) => ApiError::unavailable(error.to_string()),
+        _ => ApiError::internal(error.to_string()),
+    }
 }

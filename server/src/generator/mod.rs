@@ -8,7 +8,7 @@
 pub mod sale;
 pub mod source;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,9 +22,10 @@ use tokio::time::MissedTickBehavior;
 
 use self::sale::Counter;
 use self::source::{Rain, Source};
-use crate::campaign::{Campaign, CampaignTerms, Goods, UnixMs};
+use crate::campaign::{Campaign, CampaignTerms, Goods, Seed, UnixMs};
 use crate::ledger::LedgerError;
 use crate::ledger::writer::LedgerHandle;
+use crate::lot::{self, Entrant};
 use crate::shard::message::{Control, Message, StockReport, Ticket};
 use crate::shard::set::SetHandle;
 use crate::stock::{SalePhase, ShelfBooks};
@@ -79,11 +80,11 @@ pub type Reply = oneshot::Sender<Result<Campaign, LedgerError>>;
 #[derive(Debug)]
 pub enum Finished {
     /// A new campaign.
-    Created(Campaign),
+    Created(Box<Campaign>),
     /// A stopped one.
-    Stopped(Campaign),
+    Stopped(Box<Campaign>),
     /// A settled one.
-    Settled(Campaign),
+    Settled(Box<Campaign>),
     /// It could not be settled; tried again later.
     NotSettled(CampaignId),
     /// How far sales have come: units paid, and units that wait for their payment.
@@ -195,6 +196,61 @@ enum Supply {
     Sale(Counter),
 }
 
+/// The draw of a sale's opening window.
+#[derive(Debug)]
+struct Draw {
+    /// When the window is over.
+    at: UnixMs,
+    /// By SET.
+    rounds: Vec<Round>,
+}
+
+/// How far the draw has come in one SET.
+#[derive(Debug, Default)]
+enum Round {
+    /// It is to be asked who came.
+    #[default]
+    ToAsk,
+    /// It was.
+    Asked,
+    /// It has said so.
+    Reported(Vec<Entrant>),
+    /// It is to be told who is served.
+    ToTell(Box<[(Entrant, Serial)]>),
+    /// It was.
+    Told,
+}
+
+impl Draw {
+    /// Draws once every SET has reported: who is served, by SET, with a unit each while there are any.
+    fn draw(&mut self, seed: &Seed, source: &mut Source, issued_first: &mut u64) {
+        let all = self.rounds.iter().all(|round| matches!(round, Round::Reported(_)));
+        if !all || self.rounds.is_empty() {
+            return;
+        }
+        let mut entrants = Vec::new();
+        for (set, round) in self.rounds.iter_mut().enumerate() {
+            if let Round::Reported(some) = std::mem::take(round) {
+                entrants.extend(some.into_iter().map(|entrant| (entrant, set)));
+            }
+        }
+        let mut served = HashSet::new();
+        let mut winners: Vec<Vec<(Entrant, Serial)>> = vec![Vec::new(); self.rounds.len()];
+        for (entrant, set) in lot::draw(seed, entrants) {
+            // Whoever has come on two connections takes part once.
+            if !served.insert(entrant.user) {
+                continue;
+            }
+            let Some((serial, first)) = source.take() else { break };
+            *issued_first += u64::from(first);
+            winners[set].push((entrant, serial));
+        }
+        for (round, winners) in self.rounds.iter_mut().zip(winners) {
+            *round = Round::ToTell(winners.into());
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Running {
     terms: Arc<CampaignTerms>,
@@ -205,6 +261,8 @@ struct Running {
     settling: bool,
     settled: bool,
     supply: Supply,
+    /// The draw of its opening window, where it has one that is not over.
+    draw: Option<Draw>,
     source: Source,
     issued_first: u64,
     accounts: Vec<Account>,
@@ -360,6 +418,7 @@ impl Generator {
         self.advance_phases(now);
         self.tell_phases();
         if !self.halted {
+            self.draw(now);
             self.issue(now);
         }
         if now >= self.asked_at + REPORT_INTERVAL_MS {
@@ -403,18 +462,18 @@ impl Generator {
                 self.adopt(&campaign, &[], now);
                 self.notify(campaign.id, State::Scheduled);
                 self.forget_old();
-                Some(campaign)
+                Some(*campaign)
             }
             Finished::Stopped(campaign) => {
                 self.end(campaign.id, SalePhase::Ended { at: campaign.stopped_at.unwrap_or(now) });
-                Some(campaign)
+                Some(*campaign)
             }
             Finished::Settled(campaign) => {
                 let running = self.campaigns.get_mut(&campaign.id)?;
                 running.settled = true;
                 let state = if running.phase == SalePhase::SoldOut { State::SoldOut } else { State::Ended };
                 self.notify(campaign.id, state);
-                Some(campaign)
+                Some(*campaign)
             }
             Finished::NotSettled(id) => {
                 self.campaigns.get_mut(&id)?.settling = false;
@@ -437,7 +496,7 @@ impl Generator {
     fn call(
         &self,
         reply: Option<Reply>,
-        finished: fn(Campaign) -> Finished,
+        finished: fn(Box<Campaign>) -> Finished,
         failed: Option<Finished>,
         act: impl FnOnce(&mut dyn crate::ledger::Ledger) -> Result<Campaign, LedgerError> + Send + 'static,
     ) {
@@ -446,7 +505,7 @@ impl Generator {
             let result =
                 ledger.call(act).await.unwrap_or_else(|stopped| Err(LedgerError::Unavailable(stopped.to_string())));
             let done = match result {
-                Ok(campaign) => Some(Command::Done { finished: finished(campaign), reply }),
+                Ok(campaign) => Some(Command::Done { finished: finished(Box::new(campaign)), reply }),
                 Err(error) => {
                     tracing::warn!(%error, "the ledger refused a campaign's change");
                     if let Some(reply) = reply {
@@ -482,6 +541,10 @@ impl Generator {
                 }
                 Goods::Sale(_) => Supply::Sale(Counter::new(campaign.won, campaign.reserved)),
             },
+            draw: terms.sale().filter(|sale| sale.fair_window_ms > 0).map(|sale| Draw {
+                at: terms.starts_at.saturating_add(sale.fair_window_ms.into()),
+                rounds: (0..self.sets.len()).map(|_| Round::ToAsk).collect(),
+            }),
             source: Source::recover(terms.total, claimed),
             issued_first: 0,
             accounts: vec![Account::default(); self.sets.len()],
@@ -570,6 +633,42 @@ impl Generator {
         }
     }
 
+    /// Takes the draws of opening windows further. A draw of 100,000 takes about 30 ms of this thread, once.
+    fn draw(&mut self, now: UnixMs) {
+        for (&campaign, running) in self.campaigns.iter_mut().filter(|(_, running)| running.phase == SalePhase::Open) {
+            let Some(draw) = running.draw.as_mut().filter(|draw| now >= draw.at) else { continue };
+            draw.draw(&running.terms.seed, &mut running.source, &mut running.issued_first);
+            for ((set, round), account) in self.sets.iter().zip(&mut draw.rounds).zip(&mut running.accounts) {
+                // A SET without room is asked, or told, at the next step.
+                match round {
+                    Round::ToAsk
+                        if account.told == Some(SalePhase::Open)
+                            && set.inbox.try_send(Message::Control(Control::Draw { campaign })).is_ok() =>
+                    {
+                        *round = Round::Asked;
+                    }
+                    Round::ToTell(winners) => {
+                        let count = winners.len() as u64;
+                        if let Ok(permit) = set.inbox.try_reserve() {
+                            let winners = std::mem::take(winners);
+                            permit.send(Message::Control(Control::Drawn { campaign, winners }));
+                            account.issued += count;
+                            *round = Round::Told;
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            if draw.rounds.iter().all(|round| matches!(round, Round::Told)) {
+                running.draw = None;
+                if let Supply::Sale(counter) = &mut running.supply {
+                    let inhabited = self.sets.iter().enumerate().filter(|(_, set)| set.tally.online.get() > 0);
+                    inhabited.for_each(|(index, _)| counter.ask(index));
+                }
+            }
+        }
+    }
+
     /// Hands out what is due: prizes of a rain round-robin over the SETs where somebody shakes, or, while nobody does, where somebody
     /// could; units of a sale to the SETs that ask.
     fn issue(&mut self, now: UnixMs) {
@@ -594,6 +693,7 @@ impl Generator {
                     }
                     parcels
                 }
+                Supply::Sale(_) if running.draw.is_some() => continue,
                 Supply::Sale(counter) => {
                     if counter.recalls(remaining, now) {
                         for (index, set) in
@@ -698,6 +798,12 @@ impl Generator {
             StockReport::Released { campaign, serials } => {
                 if let Some(running) = self.campaigns.get_mut(&campaign) {
                     running.source.put_back(serials);
+                }
+            }
+            StockReport::Lot { set, campaign, entrants } => {
+                let draw = self.campaigns.get_mut(&campaign).and_then(|running| running.draw.as_mut());
+                if let Some(round) = draw.and_then(|draw| draw.rounds.get_mut(set as usize)) {
+                    *round = Round::Reported(entrants);
                 }
             }
             StockReport::Wanted { set, campaign } => {

@@ -4,6 +4,7 @@
 //! its decisions durable and finds them again; `writer` owns one on a thread of its own and commits in groups whatever has
 //! arrived meanwhile.
 
+pub mod archive;
 pub mod audit;
 pub mod books;
 mod schema;
@@ -472,6 +473,9 @@ pub trait Ledger: Send {
 
     /// When the next order or envelope expires, if any is to.
     fn next_due(&mut self) -> Option<UnixMs>;
+
+    /// An envelope as its sender sees it.
+    fn envelope(&mut self, id: EnvelopeId) -> Result<Option<EnvelopeView>, LedgerError>;
 
     /// Orders of a campaign, newest first.
     fn orders_of(&mut self, id: CampaignId, before: Option<OrderId>, limit: u32) -> Result<Page<Order>, LedgerError>;

@@ -10,12 +10,15 @@ use tokio::sync::mpsc::OwnedPermit;
 use tokio::sync::oneshot;
 
 use super::broadcast::Receipt;
+use super::chat::{self, Chat, Visit};
+use super::deliver::Delivery;
 use super::directory::Seat;
 use crate::campaign::{CampaignTerms, UnixMs};
 use crate::ends::End;
 use crate::envelope::{NewEnvelope, Offer};
 use crate::ledger::writer::{self, ReplyTo};
 use crate::ledger::{Question, Seen};
+use crate::lot::Entrant;
 use crate::stock::SalePhase;
 
 /// One message of a SET's queue.
@@ -37,7 +40,7 @@ pub enum Message {
         /// What was asked.
         errand: Errand,
         /// What came of it.
-        reply: writer::Reply,
+        reply: Box<writer::Reply>,
     },
     /// The older connection of a user is gone; the newer login may go on.
     Displaced {
@@ -46,9 +49,21 @@ pub enum Message {
         /// Its Login.
         request: RequestId,
     },
+    /// What came of a Chat or Room request.
+    Chat {
+        /// For whom.
+        seat: Seat,
+        /// The request.
+        request: RequestId,
+        /// What.
+        reply: chat::Reply,
+    },
     /// The generator and operators.
     Control(Control),
 }
+
+// A SET's queue has room for thousands of these, and there are hundreds of SETs. What is large and rare is boxed.
+const _: () = assert!(size_of::<Message>() <= 80 && size_of::<Said>() <= 32);
 
 /// What a reader passes on. Ids are checked, tokens verified.
 #[derive(Debug)]
@@ -73,6 +88,20 @@ pub enum Said {
         request: RequestId,
         /// What.
         deed: Deed,
+    },
+    /// Tell somebody.
+    Chat {
+        /// Echoed by the answer.
+        request: RequestId,
+        /// Whom, and what.
+        chat: Box<Chat>,
+    },
+    /// Join, leave or look at a room.
+    Room {
+        /// Echoed by the answer.
+        request: RequestId,
+        /// Which, and what of it.
+        visit: Box<Visit>,
     },
     /// Are you there?
     Ping {
@@ -115,7 +144,7 @@ pub enum Deed {
     /// Give a unit back.
     Cancel(OrderId),
     /// Show me.
-    Ask(Question),
+    Ask(Box<Question>),
 }
 
 /// What a SET asked a service for, and needs again to answer.
@@ -163,7 +192,7 @@ pub struct Ticket {
 
 impl ReplyTo for Ticket {
     fn deliver(self, reply: writer::Reply) {
-        self.permit.send(Message::Reply { seat: self.seat, errand: self.errand, reply });
+        self.permit.send(Message::Reply { seat: self.seat, errand: self.errand, reply: Box::new(reply) });
     }
 }
 
@@ -185,6 +214,18 @@ pub enum Control {
         terms: Arc<CampaignTerms>,
         /// Where it is now.
         phase: SalePhase,
+    },
+    /// The opening window of a sale is over: say who came in it.
+    Draw {
+        /// Of which sale.
+        campaign: CampaignId,
+    },
+    /// The draw of a sale's opening window. Its units count as supplied.
+    Drawn {
+        /// Of which sale.
+        campaign: CampaignId,
+        /// Those of this SET who are served, in the order of their lots; whoever waits and is not among them is not.
+        winners: Box<[(Entrant, Serial)]>,
     },
     /// Return what lies on this shelf: users elsewhere shake for it, and nobody here does.
     GiveBack {
@@ -219,6 +260,8 @@ pub enum Control {
         /// Where to count.
         receipt: Receipt,
     },
+    /// Write a frame to these connections, where they are logged in.
+    Deliver(Delivery),
     /// Say goodbye to everybody.
     Farewell(ReturnWindow),
     /// List sessions, from this slot on.
@@ -300,6 +343,15 @@ pub enum StockReport {
         campaign: CampaignId,
         /// Which.
         serials: Vec<Serial>,
+    },
+    /// Who came in a sale's opening window.
+    Lot {
+        /// Which SET.
+        set: u32,
+        /// Of which sale.
+        campaign: CampaignId,
+        /// Each user at most once.
+        entrants: Vec<Entrant>,
     },
     /// A Grab found the shelf of an open sale nearly or wholly empty.
     Wanted {

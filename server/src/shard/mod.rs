@@ -3,6 +3,8 @@
 
 pub mod acceptor;
 pub mod broadcast;
+pub mod chat;
+pub mod deliver;
 pub mod directory;
 pub mod events;
 pub mod message;

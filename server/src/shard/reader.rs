@@ -21,6 +21,7 @@ use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
+use super::chat::{Chat, Visit};
 use super::directory::Seat;
 use super::message::{Message, Said};
 use super::requests;
@@ -148,7 +149,11 @@ impl Link {
             return Ok(());
         };
         let request_id = match said {
-            Said::Grab { request, .. } | Said::Ping { request } | Said::Do { request, .. } => request.get(),
+            Said::Grab { request, .. }
+            | Said::Ping { request }
+            | Said::Do { request, .. }
+            | Said::Chat { request, .. }
+            | Said::Room { request, .. } => request.get(),
             _ => return Err(QueueFull),
         };
         let mut refusals = self.refusals.borrow_mut();
@@ -180,6 +185,14 @@ impl Link {
                 Said::Grab { request, campaign: CampaignId::new(grab.campaign_id.into()).ok() }
             }
             Some(client_frame::Request::Ping(_)) => Said::Ping { request },
+            Some(client_frame::Request::Chat(chat)) => match Chat::check(chat) {
+                Some(chat) => Said::Chat { request, chat: Box::new(chat) },
+                None => Said::Mistake { request: request.get(), code: ErrorCode::OutOfRange },
+            },
+            Some(client_frame::Request::Room(room)) => match Visit::check(&room) {
+                Some(visit) => Said::Room { request, visit: Box::new(visit) },
+                None => Said::Mistake { request: request.get(), code: ErrorCode::OutOfRange },
+            },
             Some(client_frame::Request::Login(login)) => match self.verifier.verify_user(&login.token) {
                 Ok(user) => Said::Login { request, user },
                 Err(error) => violation(request.get(), refusal(&error), End::Authentication),
@@ -205,5 +218,48 @@ fn refusal(error: &TokenError) -> ErrorCode {
         TokenError::Expired => ErrorCode::TokenExpired,
         TokenError::Foreign => ErrorCode::TokenForeign,
         _ => ErrorCode::TokenInvalid,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hongbao_proto::frame;
+    use hongbao_proto::token::{Audience, Secret};
+
+    use super::*;
+
+    #[test]
+    fn requests_that_meet_a_full_queue_are_refused_until_there_are_too_many_and_then_wait() {
+        let (inbox, mut queue) = mpsc::channel(1);
+        let secret = Secret::from_text("a secret of 32 bytes, for tests only").unwrap();
+        let link = Link {
+            inbox,
+            refusals: RefCell::default(),
+            tally: Arc::default(),
+            verifier: Arc::new(Verifier::hs256(&secret, Audience::User)),
+            scratch: Rc::new(RefCell::new(Box::default())),
+        };
+        let seat = Seat { slot: 1, generation: 2 };
+        let chat = v1::Chat { user_id: 5, room_id: 0, text: "x".to_owned() };
+        let room = v1::Room { room_id: 7, action: v1::room::Action::Look.into(), ..Default::default() };
+        let requests = [client_frame::Request::Chat(chat), client_frame::Request::Room(room)];
+        let bytes = |id: u64| {
+            let mut bytes = bytes::BytesMut::new();
+            let request = Some(requests[usize::from(id.is_multiple_of(2))].clone());
+            frame::append(&v1::ClientFrame { request_id: id, request }, &mut bytes);
+            bytes
+        };
+        let mut kept = Kept::default();
+        let last = 1 + limits::SET_REFUSALS_MAX as u64;
+        for id in 1..=last {
+            assert!(link.take(seat, &mut kept, &bytes(id)).is_ok(), "{id}");
+        }
+        assert_eq!(*link.refusals.borrow(), (2..=last).map(|id| (seat, id)).collect::<Vec<_>>());
+        assert!(link.take(seat, &mut kept, &bytes(last + 1)).is_err());
+        // Once there is room it is read from what was kept.
+        assert!(matches!(queue.try_recv(), Ok(Message::Peer { said: Said::Chat { .. }, .. })));
+        assert!(link.take(seat, &mut kept, &[]).is_ok());
+        let Ok(Message::Peer { said: Said::Room { request, .. }, .. }) = queue.try_recv() else { panic!() };
+        assert_eq!(request.get(), last + 1);
     }
 }

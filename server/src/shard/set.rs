@@ -5,10 +5,13 @@
 //!
 //! Here are the state, the batch and the answers; what each kind of message does is below, in a file for each.
 
+mod chat;
 mod control;
+mod deliveries;
 mod ends;
 mod errands;
 mod login;
+mod lots;
 mod peers;
 mod sweeps;
 
@@ -22,8 +25,11 @@ use rustc_hash::FxHashMap;
 use slab::Slab;
 use tokio::sync::mpsc;
 
+use self::deliveries::Deliveries;
+use self::lots::Lot;
 use self::sweeps::Sweep;
 use super::broadcast::Receipt;
+use super::chat::Desks;
 use super::directory::{Directory, Seat};
 use super::message::{DisplacedBy, Errand, Message, Now, Offering, Said, StockReport, Ticket};
 use super::output::Output;
@@ -64,6 +70,8 @@ pub struct Shared {
     pub payments: Box<dyn PaymentProvider>,
     /// The queue of whoever offers envelopes to those on-line.
     pub offerings: mpsc::Sender<Offering>,
+    /// The queues of those who look after rooms.
+    pub desks: Desks,
     /// Every SET, by index.
     pub sets: Box<[SetHandle]>,
     /// From accept to Login, seconds.
@@ -102,6 +110,8 @@ pub struct Set<W> {
     sessions: Slab<Session<W>>,
     next_generation: u32,
     stock: Stock,
+    /// Grabs that wait for the draw of a sale's opening window.
+    lots: FxHashMap<CampaignId, Lot>,
     /// Units of cancelled orders that the generator has had no room for.
     released: Vec<(CampaignId, Serial)>,
     /// Envelopes that nobody has had room for to offer.
@@ -109,6 +119,10 @@ pub struct Set<W> {
     output: Output,
     /// Answers owed: errands under way for requests.
     owed: u64,
+    /// Chat and Room requests among them.
+    chats: usize,
+    /// Frames pushed to connections of ours by others.
+    deliveries: Deliveries,
     /// Requests that the node's gate has let pass, and that have not come up yet.
     admitted: u64,
     /// Logins that wait for an older connection of their user, in another SET, to end.
@@ -139,10 +153,13 @@ impl<W: Wire> Set<W> {
             sessions: Slab::new(),
             next_generation: 0,
             stock: Stock::default(),
+            lots: FxHashMap::default(),
             released: Vec::new(),
             unoffered: VecDeque::new(),
             output: Output::default(),
             owed: 0,
+            chats: 0,
+            deliveries: Deliveries::default(),
             admitted: 0,
             waiting: FxHashMap::default(),
             unwelcome: Deadlines::default(),
@@ -194,11 +211,12 @@ impl<W: Wire> Set<W> {
     pub fn apply(&mut self, message: Message, now: &Now) {
         match message {
             Message::Peer { seat, said } => self.hear(seat, said, now),
-            Message::Reply { seat, errand, reply } => self.reply(seat, errand, reply, now),
+            Message::Reply { seat, errand, reply } => self.reply(seat, errand, *reply, now),
             Message::Displaced { seat, request } => {
                 self.owed -= 1;
                 self.displaced(seat, request, now);
             }
+            Message::Chat { seat, request, reply } => self.chat_reply(seat, request, reply),
             Message::Control(control) => self.control(control, now),
             Message::Connected(_) => debug_assert!(false, "the worker attaches connections before applying messages"),
         }
@@ -242,6 +260,7 @@ impl<W: Wire> Set<W> {
             }
         });
         self.tally.bytes_out.add(offered);
+        self.report_handed(&overflowed);
         for seat in overflowed {
             self.end(seat, End::Slow, None, now);
         }

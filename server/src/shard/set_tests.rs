@@ -1,5 +1,9 @@
 //! A SET driven message by message, with a real ledger behind it and wires that only remember.
 
+mod chat;
+
+mod sales;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -15,6 +19,7 @@ use prost::Message as _;
 use tokio::sync::mpsc;
 
 use super::broadcast::{Broadcast, Broadcasts};
+use super::chat::{Desks, RoomRequest};
 use super::directory::{Directory, Seat};
 use super::message::{Control, Deed, Message, Now, Offering, Said, StockReport};
 use super::payments::Wallets;
@@ -105,6 +110,8 @@ struct Rig {
     terms: Arc<CampaignTerms>,
     next_login: u64,
     broadcasts: Broadcasts,
+    /// What a desk would be asked.
+    desk: mpsc::Receiver<RoomRequest>,
     _ledger: JoinHandle<()>,
 }
 
@@ -135,6 +142,7 @@ impl Rig {
         let (ledger, _, thread) = writer::spawn(Box::new(ledger), || 5_000);
         let (generator, stock_reports) = mpsc::channel(64);
         let (offerings, offered) = mpsc::channel(4);
+        let (desks, mut desk) = Desks::open(1);
         let (handles, inboxes): (Vec<_>, Vec<_>) = (0..sets)
             .map(|_| {
                 let (inbox, queue) = mpsc::channel(limits::SET_QUEUE_MAX);
@@ -150,6 +158,7 @@ impl Rig {
             ledger,
             generator,
             offerings,
+            desks,
             sets: handles.into(),
             login_seconds: 10,
             idle_seconds: 600,
@@ -165,6 +174,7 @@ impl Rig {
             terms,
             next_login: 1,
             broadcasts: Broadcasts::default(),
+            desk: desk.remove(0),
             _ledger: thread,
         };
         for set in 0..sets as usize {

@@ -129,6 +129,12 @@ pub struct SetTally {
     pub announcements_dropped: Tally,
     /// Envelopes that could not be passed on to be offered: their recipients find them at the next login.
     pub offers_dropped: Tally,
+    /// Chat messages written to a connection of whom they were for, each once for everybody; counted where the sender is.
+    pub chat_delivered: Tally,
+    /// The same for those whom nobody could be told, off-line as they were.
+    pub chat_offline: Tally,
+    /// The same for those who were behind by so much that they were not told.
+    pub chat_dropped: Tally,
     /// Batches after which an equation of the SET did not hold. Reads 0, or the program is wrong.
     pub broken_equations: Tally,
 }

@@ -14,7 +14,7 @@ use hongbao_server::ledger::{Ledger, LedgerError, Outcome, Posting};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rusqlite::Connection;
 
-use super::support::{claim, terms};
+use super::support::{claim, recall, terms};
 
 const PATH: &str = "HONGBAO_TEST_LEDGER";
 
@@ -107,14 +107,14 @@ fn a_database_that_may_not_grow_fails_whole_batches_too() {
     let mut ledger = SqliteLedger::open(&path).unwrap();
     let rain = ledger.create_campaign(terms(50_000, None), 1).unwrap();
     ledger.post(&[claim(&rain, 1, 1, 0)], 2).unwrap();
-    ledger.limit_pages(20).unwrap();
+    ledger.limit_pages(60).unwrap();
     let batch: Vec<Posting> = (1..10_000).map(|n| claim(&rain, n, n + 1, n)).collect();
     for _ in 0..2 {
         assert!(matches!(ledger.post(&batch, 3), Err(LedgerError::Unavailable(why)) if why.contains("full")));
         assert_eq!(ledger.totals().unwrap().won, 1);
         assert!(audit(&path).unwrap().is_balanced());
     }
-    assert_eq!(ledger.recall(super::support::user(500)).unwrap().last_request, None);
+    assert_eq!(recall(&mut ledger, 500).last_request, None);
     ledger.limit_pages(1_000_000).unwrap();
     assert!(ledger.post(&batch, 4).unwrap().iter().all(|outcome| matches!(outcome, Outcome::Won(_))));
     let report = audit(&path).unwrap();
@@ -157,10 +157,23 @@ fn a_ledger_of_a_newer_version_is_refused_and_left_as_it_is() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ledger.db");
     drop(SqliteLedger::open(&path).unwrap());
-    Connection::open(&path).unwrap().pragma_update(None, "user_version", 2).unwrap();
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 3).unwrap();
     let before = fs::read(&path).unwrap();
     for error in [SqliteLedger::open(&path).err().unwrap(), audit(&path).unwrap_err()] {
-        assert!(matches!(error, LedgerError::TooNew { found: 2, known: 1, .. }), "{error}");
+        assert!(matches!(error, LedgerError::TooNew { found: 3, known: 2, .. }), "{error}");
+    }
+    assert_eq!(fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn a_ledger_from_before_the_first_release_is_refused_and_left_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ledger.db");
+    drop(SqliteLedger::open(&path).unwrap());
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 1).unwrap();
+    let before = fs::read(&path).unwrap();
+    for error in [SqliteLedger::open(&path).err().unwrap(), audit(&path).unwrap_err()] {
+        assert!(matches!(error, LedgerError::TooOld { found: 1, .. }), "{error}");
     }
     assert_eq!(fs::read(&path).unwrap(), before);
 }

@@ -1,29 +1,34 @@
 //! What the ledger answers, and what it still knows after it was closed.
 
 use hongbao_proto::{CampaignId, Fen, Serial};
-use hongbao_server::campaign::{Campaign, Settlement};
+use hongbao_server::campaign::{Amounts, Campaign, Goods, Settlement};
 use hongbao_server::ledger::audit::audit;
 use hongbao_server::ledger::sqlite::SqliteLedger;
-use hongbao_server::ledger::{Claim, Ledger, LedgerError, Outcome, Posting, Recall, Refusal, Totals};
-use hongbao_server::limits::RECALLED_WINS_MAX;
-use proptest::prelude::*;
+use hongbao_server::ledger::{
+    Award, Claim, Expired, Ledger, LedgerError, Means, Outcome, Posting, Recall, Refusal, Seen,
+};
+use hongbao_server::limits::{EXPIRE_STEP, RECALLED_WINS_MAX};
+use hongbao_server::order::{Order, OrderState};
 
-use super::support::{Model, acknowledge, claim, claim_of, request, terms, user, won};
+use super::support::{
+    acknowledge, balance, cancel, claim, claim_of, deposit, envelope, envelope_id, first_answer, open, ordered, pay,
+    recall, request, sale_terms, send, terms, user, won,
+};
 
 #[test]
 fn a_claim_is_won_once_and_a_repeated_request_gets_its_first_answer() {
     let mut ledger = SqliteLedger::open_in_memory().unwrap();
     let rain = ledger.create_campaign(terms(10, None), 5).unwrap();
     let first = Outcome::Won(won(&rain, 100, 0));
-    let again = Outcome::Repeated(won(&rain, 100, 0));
+    let again = Outcome::Repeated(Award::Win(won(&rain, 100, 0)));
 
     // In one batch, and in a later one; the serial offered with the repeat stays free.
     let batch = [claim(&rain, 1, 100, 0), claim(&rain, 1, 100, 1), claim(&rain, 2, 100, 0)];
-    assert_eq!(ledger.post(&batch, 6).unwrap(), [first, again, Outcome::Taken]);
-    assert_eq!(ledger.post(&batch, 7).unwrap(), [again, again, Outcome::Taken]);
+    assert_eq!(ledger.post(&batch, 6).unwrap(), [first, again.clone(), Outcome::Taken]);
+    assert_eq!(ledger.post(&batch, 7).unwrap(), [again.clone(), again, Outcome::Taken]);
     assert_eq!(ledger.claimed_serials(rain.id).unwrap(), [Serial(0)]);
-    assert_eq!(ledger.first_answer(user(1), request(100)).unwrap(), Some(won(&rain, 100, 0)));
-    assert_eq!(ledger.first_answer(user(2), request(100)).unwrap(), None);
+    assert_eq!(first_answer(&mut ledger, 1, 100), Some(Award::Win(won(&rain, 100, 0))));
+    assert_eq!(first_answer(&mut ledger, 2, 100), None);
 }
 
 #[test]
@@ -31,11 +36,11 @@ fn a_limit_holds_inside_one_batch_and_a_repeat_at_the_limit_still_gets_its_answe
     let mut ledger = SqliteLedger::open_in_memory().unwrap();
     let rain = ledger.create_campaign(terms(10, Some(2)), 5).unwrap();
     let batch: Vec<Posting> = (0..4).map(|n| claim(&rain, 1, 10 + n, n)).collect();
-    let limit = Outcome::LimitReached { limit: 2 };
+    let limit = || Outcome::LimitReached { limit: 2 };
     let (zero, one) = (won(&rain, 10, 0), won(&rain, 11, 1));
-    assert_eq!(ledger.post(&batch, 6).unwrap(), [Outcome::Won(zero), Outcome::Won(one), limit, limit]);
+    assert_eq!(ledger.post(&batch, 6).unwrap(), [Outcome::Won(zero), Outcome::Won(one), limit(), limit()]);
     let later = [claim(&rain, 1, 10, 5), claim(&rain, 1, 12, 5), claim(&rain, 1, 13, 1), claim(&rain, 2, 12, 5)];
-    let expected = [Outcome::Repeated(zero), limit, Outcome::Taken, Outcome::Won(won(&rain, 12, 5))];
+    let expected = [Outcome::Repeated(Award::Win(zero)), limit(), Outcome::Taken, Outcome::Won(won(&rain, 12, 5))];
     assert_eq!(ledger.post(&later, 7).unwrap(), expected);
 }
 
@@ -64,7 +69,7 @@ fn one_impossible_claim_does_not_fail_the_others_of_its_batch() {
         Outcome::Refused(Refusal::NoSuchSerial),
         Outcome::Refused(Refusal::WrongAmount),
         Outcome::Refused(Refusal::Settled),
-        Outcome::Repeated(won(&over, 70, 0)),
+        Outcome::Repeated(Award::Win(won(&over, 70, 0))),
         Outcome::Acknowledged { count: 0 },
         Outcome::Won(won(&rain, 5, 2)),
     ];
@@ -76,18 +81,20 @@ fn wins_are_recalled_oldest_first_until_their_user_acknowledges_them() {
     let mut ledger = SqliteLedger::open_in_memory().unwrap();
     let many = u64::try_from(RECALLED_WINS_MAX).unwrap() + 10;
     let rain = ledger.create_campaign(terms(many, None), 5).unwrap();
-    // Request ids run backwards: what is oldest is for the books to say, not for the client.
-    let batch: Vec<Posting> = (0..many).map(|n| claim(&rain, 1, 1_000 - n, n)).collect();
+    // Serials run backwards: what is oldest is for the books to say.
+    let batch: Vec<Posting> = (0..many).map(|n| claim(&rain, 1, 1 + n, many - 1 - n)).collect();
     ledger.post(&batch, 6).unwrap();
-    let told: Vec<u64> = ledger.recall(user(1)).unwrap().unacknowledged.iter().map(|win| win.serial.0).collect();
-    assert_eq!(told, (0..many - 10).collect::<Vec<u64>>());
+    let told = recall(&mut ledger, 1).unacknowledged;
+    let oldest = |n: u64| Award::Win(won(&rain, 1 + n, many - 1 - n));
+    assert_eq!(told, (0..many - 10).map(oldest).collect::<Vec<_>>());
 
-    let mine = [(rain.id, 0), (rain.id, 0), (rain.id, 1), (rain.id, many)];
+    let mine = [(rain.id, many - 1), (rain.id, many - 1), (rain.id, many - 2), (rain.id, many)];
     let outcomes = ledger.post(&[acknowledge(2, &mine), acknowledge(1, &mine), acknowledge(1, &mine)], 7).unwrap();
-    assert_eq!(outcomes, [0, 2, 2].map(|count| Outcome::Acknowledged { count }));
-    let recall = ledger.recall(user(1)).unwrap();
-    assert_eq!((recall.unacknowledged[0].serial, recall.last_request), (Serial(2), Some(request(1_000))));
-    assert_eq!(ledger.recall(user(2)).unwrap(), Recall::default());
+    // Each is acknowledged once; what was acknowledged before counts no more.
+    assert_eq!(outcomes, [0, 2, 0].map(|count| Outcome::Acknowledged { count }));
+    let told = recall(&mut ledger, 1);
+    assert_eq!((told.unacknowledged[0], told.last_request), (oldest(2), Some(request(many))));
+    assert_eq!(recall(&mut ledger, 2), Recall::default());
 }
 
 #[test]
@@ -121,83 +128,202 @@ fn bad_terms_are_refused_and_so_is_more_money_than_the_books_can_hold() {
     let mut ledger = SqliteLedger::open_in_memory().unwrap();
     assert!(matches!(ledger.create_campaign(terms(0, None), 5), Err(LedgerError::BadTerms(_))));
     let mut vast = terms(1, None);
-    vast.amounts.min = Fen(u64::MAX / 2);
-    vast.amounts.max = vast.amounts.min;
+    let amount = Fen(u64::MAX / 2);
+    vast.goods = Goods::Rain { rate_per_second: 1, amounts: Amounts { min: amount, max: amount } };
     let first = ledger.create_campaign(vast.clone(), 5).unwrap();
     let refusal = ledger.create_campaign(vast, 5).unwrap_err();
     assert!(matches!(&refusal, LedgerError::BadTerms(why) if why.contains("together")), "{refusal}");
     assert_eq!(ledger.campaigns().unwrap().len(), 1);
-    assert_eq!(ledger.post(&[claim(&first, 1, 1, 0)], 6).unwrap(), [Outcome::Won(won(&first, 1, 0))]);
+    let batch = [
+        deposit(1, 2, u64::MAX / 2, "vast"),
+        deposit(1, 1, u64::MAX, "beyond"),
+        send(envelope(None, 1, 5, 1, &[1])),
+        claim(&first, 1, 1, 0),
+    ];
+    let too_much = || Outcome::Refused(Refusal::TooMuch);
+    assert_eq!(ledger.post(&batch, 6).unwrap(), [too_much(), too_much(), too_much(), Outcome::Won(won(&first, 1, 0))]);
 }
 
-#[derive(Debug, Clone)]
-enum Step {
-    Claim { user: u64, request: u64, campaign: usize, serial: u64 },
-    Acknowledge { user: u64, prizes: Vec<(usize, u64)> },
+#[test]
+fn a_request_that_came_too_late_gets_nothing_and_its_serial_stays_free() {
+    let mut ledger = SqliteLedger::open_in_memory().unwrap();
+    let rain = ledger.create_campaign(terms(10, None), 5).unwrap();
+    let batch = [claim(&rain, 1, 8, 0), claim(&rain, 1, 7, 1), claim(&rain, 2, 7, 1)];
+    let late = || Outcome::Refused(Refusal::OutOfOrder);
+    let expected = [Outcome::Won(won(&rain, 8, 0)), late(), Outcome::Won(won(&rain, 7, 1))];
+    assert_eq!(ledger.post(&batch, 6).unwrap(), expected);
+    assert_eq!(ledger.post(&[claim(&rain, 1, 7, 2)], 7).unwrap(), [late()]);
+    assert_eq!(ledger.claimed_serials(rain.id).unwrap(), [Serial(0), Serial(1)]);
 }
 
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        3 => (1..5u64, 1..12u64, 0..3usize, 0..14u64)
-            .prop_map(|(user, request, campaign, serial)| Step::Claim { user, request, campaign, serial }),
-        1 => (1..5u64, prop::collection::vec((0..3usize, 0..14u64), 0..6))
-            .prop_map(|(user, prizes)| Step::Acknowledge { user, prizes }),
-    ]
+#[test]
+fn a_unit_is_held_paid_from_the_wallet_or_outside_cancelled_or_over_and_told_as_it_stands() {
+    let mut ledger = SqliteLedger::open_in_memory().unwrap();
+    let sale = ledger.create_campaign(sale_terms(4, None, 300), 5).unwrap();
+    ledger.post(&[deposit(1, 1, 500, "start")], 5).unwrap();
+    let grabs: Vec<Posting> = (0..4).map(|n| claim(&sale, 1, 10 + n, n)).collect();
+    let order = |n: u64| ordered(&sale, n, (1, 9 + n), n - 1, 1_000);
+    assert_eq!(ledger.post(&grabs, 1_000).unwrap(), [1, 2, 3, 4].map(|n| Outcome::Ordered(order(n))));
+    assert_eq!((ledger.next_due(), ledger.campaigns().unwrap()[0].reserved), (Some(6_000), 4));
+    assert!(
+        matches!(ledger.settle_campaign(sale.id, 2_000), Err(LedgerError::BadTerms(why)) if why.contains("4 orders"))
+    );
+
+    let decided = |n: u64, state, at| Order { state, decided_at: Some(at), ..order(n) };
+    let steps = [
+        pay(1, 1, Means::Wallet),
+        pay(1, 2, Means::Wallet),
+        pay(1, 2, Means::Outside),
+        pay(2, 3, Means::Outside),
+        pay(1, 1, Means::Wallet),
+        cancel(1, 3),
+        cancel(1, 3),
+        cancel(1, 1),
+        cancel(2, 4),
+        pay(1, 3, Means::Outside),
+    ];
+    let (paid, outside) = (decided(1, OrderState::Paid, 2_000), decided(2, OrderState::Paid, 2_000));
+    let cancelled = decided(3, OrderState::Cancelled, 2_000);
+    let expected = [
+        Outcome::Order(paid),
+        Outcome::InsufficientFunds,
+        Outcome::Order(outside),
+        Outcome::NoSuchOrder,
+        Outcome::Order(paid),
+        Outcome::Released(cancelled),
+        Outcome::Order(cancelled),
+        Outcome::OrderPaid,
+        Outcome::NoSuchOrder,
+        Outcome::TooLate { at: 2_000 },
+    ];
+    assert_eq!(ledger.post(&steps, 2_000).unwrap(), expected);
+    assert_eq!(balance(&mut ledger, 1), Fen(200));
+    // The cancelled one is told to nobody; the others as they stand.
+    let told = [order(4), paid, outside].map(Award::Order);
+    assert_eq!(recall(&mut ledger, 1).unacknowledged, told);
+
+    assert_eq!(ledger.post(&[pay(1, 4, Means::Outside)], 6_000).unwrap(), [Outcome::TooLate { at: 6_000 }]);
+    let over = decided(4, OrderState::Expired, 6_000);
+    let expired = Expired { orders: vec![over], envelopes: vec![], next_due: None };
+    assert_eq!(ledger.post(&[Posting::Expire], 6_000).unwrap(), [Outcome::Expired(Box::new(expired))]);
+    assert_eq!(recall(&mut ledger, 1).unacknowledged, [paid, outside, over].map(Award::Order));
+    assert_eq!(first_answer(&mut ledger, 1, 13), Some(Award::Order(over)));
+    let seen = Seen { orders: [1, 2, 4, 4].map(super::support::order_id).into(), ..Seen::default() };
+    let seen = Posting::Acknowledge { user: user(1), seen: Box::new(seen) };
+    assert_eq!(ledger.post(&[seen], 6_001).unwrap(), [Outcome::Acknowledged { count: 3 }]);
+
+    // Released units are for sale again, to anybody.
+    assert_eq!(ledger.claimed_serials(sale.id).unwrap(), [Serial(0), Serial(1)]);
+    let again = ledger.post(&[claim(&sale, 2, 1, 2), claim(&sale, 2, 2, 0)], 6_002).unwrap();
+    assert_eq!(again, [Outcome::Ordered(ordered(&sale, 5, (2, 1), 2, 6_002)), Outcome::Taken]);
+    ledger.post(&[cancel(2, 5)], 6_003).unwrap();
+    let settlement = Settlement { settled_at: 6_004, refunded: Fen(600) };
+    assert_eq!(ledger.settle_campaign(sale.id, 6_004).unwrap().settlement, Some(settlement));
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
-    #[test]
-    fn batches_answer_as_one_posting_at_a_time_would_and_a_reopened_ledger_knows_the_same(
-        batches in prop::collection::vec(prop::collection::vec(step(), 0..24), 1..6),
-        settle_before in 0..8usize,
-    ) {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("ledger.db");
-        let mut ledger = SqliteLedger::open(&path).unwrap();
-        let mut model = Model::default();
-        for (total, limit) in [(12, None), (12, Some(2)), (5, Some(1))] {
-            model.campaigns.push(ledger.create_campaign(terms(total, limit), 1).unwrap());
-        }
-        for (n, batch) in batches.iter().enumerate() {
-            if n == settle_before {
-                model.campaigns[0] = ledger.settle_campaign(model.campaigns[0].id, 2).unwrap();
-            }
-            let postings: Vec<Posting> = batch.iter().map(|step| match step {
-                Step::Claim { user, request, campaign, serial } => claim(&model.campaigns[*campaign], *user, *request, *serial),
-                Step::Acknowledge { user, prizes } => {
-                    let prizes: Vec<_> = prizes.iter().map(|(c, serial)| (model.campaigns[*c].id, *serial)).collect();
-                    acknowledge(*user, &prizes)
-                }
-            }).collect();
-            let expected: Vec<Outcome> = postings.iter().map(|posting| model.post(posting)).collect();
-            prop_assert_eq!(ledger.post(&postings, 3).unwrap(), expected);
-        }
-        for round in 0..2 {
-            for n in 1..6 {
-                prop_assert_eq!(ledger.recall(user(n)).unwrap(), model.recall(user(n)));
-                for r in 1..12 {
-                    prop_assert_eq!(ledger.first_answer(user(n), request(r)).unwrap(), model.first_answer(user(n), request(r)));
-                }
-            }
-            let paid = Fen(model.wins.iter().map(|(_, win, _)| win.amount.0).sum());
-            prop_assert_eq!(ledger.totals().unwrap(), Totals { won: model.wins.len() as u64, paid });
-            for campaign in ledger.campaigns().unwrap() {
-                let mut serials: Vec<Serial> =
-                    model.wins.iter().filter(|(_, win, _)| win.campaign == campaign.id).map(|(_, win, _)| win.serial).collect();
-                serials.sort();
-                prop_assert_eq!(campaign.won, serials.len() as u64);
-                prop_assert_eq!(ledger.claimed_serials(campaign.id).unwrap(), serials);
-            }
-            let campaigns = ledger.campaigns().unwrap();
-            let report = audit(&path).unwrap();
-            prop_assert!(report.is_balanced(), "{}", report);
-            prop_assert_eq!(report.wins, model.wins.len() as u64);
-            if round == 0 {
-                drop(ledger);
-                ledger = SqliteLedger::open(&path).unwrap();
-                prop_assert_eq!(ledger.campaigns().unwrap(), campaigns);
-            }
-        }
+#[test]
+fn a_limit_counts_what_is_held_now_not_what_was_given_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ledger.db");
+    let mut ledger = SqliteLedger::open(&path).unwrap();
+    let sale = ledger.create_campaign(sale_terms(9, Some(2), 300), 5).unwrap();
+    let limit = || Outcome::LimitReached { limit: 2 };
+    let batch = [claim(&sale, 1, 1, 0), claim(&sale, 1, 2, 1), claim(&sale, 1, 3, 2)];
+    assert_eq!(ledger.post(&batch, 10).unwrap()[2], limit());
+    let batch = [cancel(1, 1), claim(&sale, 1, 4, 0), claim(&sale, 1, 5, 3)];
+    assert_eq!(ledger.post(&batch, 11).unwrap()[1..], [Outcome::Ordered(ordered(&sale, 3, (1, 4), 0, 11)), limit()]);
+    drop(ledger);
+    // Counted from the rows by a ledger that has not seen it happen.
+    let mut ledger = SqliteLedger::open(&path).unwrap();
+    assert_eq!(ledger.post(&[claim(&sale, 1, 6, 4)], 12).unwrap(), [limit()]);
+    assert!(matches!(ledger.post(&[Posting::Expire], 6_000).unwrap()[..], [Outcome::Expired(_)]));
+    let batch = [claim(&sale, 1, 7, 4), claim(&sale, 1, 8, 5), claim(&sale, 1, 9, 6)];
+    assert_eq!(ledger.post(&batch, 6_000).unwrap()[2], limit());
+}
+
+#[test]
+fn what_is_overdue_expires_the_oldest_first_in_steps() {
+    let mut ledger = SqliteLedger::open_in_memory().unwrap();
+    let many = EXPIRE_STEP as u64 + 10;
+    let sale = ledger.create_campaign(sale_terms(many, None, 300), 5).unwrap();
+    let grabs: Vec<Posting> = (0..many).map(|n| claim(&sale, n + 1, 1, n)).collect();
+    ledger.post(&grabs[..20], 50).unwrap();
+    ledger.post(&grabs[20..], 100).unwrap();
+    ledger.post(&[send(envelope(None, 1, 5, 1, &[1]))], 100).unwrap();
+    let mut expire = || match ledger.post(&[Posting::Expire], 5_100).unwrap().remove(0) {
+        Outcome::Expired(expired) => *expired,
+        other => panic!("{other:?}"),
+    };
+    let (first, second) = (expire(), expire());
+    assert_eq!((first.orders.len(), first.next_due), (EXPIRE_STEP, Some(5_100)));
+    assert!(first.orders.is_sorted_by_key(|order| order.pay_by));
+    assert_eq!((second.orders.len(), second.envelopes.len(), second.next_due), (10, 0, Some(10_100)));
+    assert_eq!(expire().orders.len(), 0);
+}
+
+#[test]
+fn an_envelope_is_opened_by_its_recipients_once_each_and_its_rest_goes_back() {
+    let mut ledger = SqliteLedger::open_in_memory().unwrap();
+    ledger.post(&[deposit(1, 1, 1_000, "start")], 5).unwrap();
+    let sent = envelope(Some(1), 3, 100, 3, &[2, 3, 4, 5]);
+    let outcomes = ledger.post(&[send(sent.clone()), send(sent.clone()), send(envelope(Some(2), 1, 5, 1, &[1]))], 10);
+    let outcomes = outcomes.unwrap();
+    let Outcome::Sent { offer, to, recipients: 4, balance: Fen(900) } = &outcomes[0] else { panic!("{outcomes:?}") };
+    assert_eq!((&to[..], offer.expires_at), (&sent.recipients[..], 10_010));
+    assert!(
+        matches!(&outcomes[1], Outcome::Sent { to, recipients: 4, balance: Fen(900), .. } if to.is_empty()),
+        "{outcomes:?}"
+    );
+    assert_eq!(outcomes[2], Outcome::InsufficientFunds);
+    assert_eq!(recall(&mut ledger, 2).offers, [offer.clone()]);
+
+    let opened = |share, amount| Outcome::Opened { envelope: envelope_id(1), share, amount: Fen(amount) };
+    let outcomes = ledger.post(&[open(2, 1), open(2, 1), open(1, 1), open(2, 2), open(4, 1)], 11).unwrap();
+    let none = || Outcome::NoSuchEnvelope;
+    assert_eq!(outcomes, [opened(0, 34), opened(0, 34), none(), none(), opened(1, 33)]);
+    assert_eq!((balance(&mut ledger, 2), ledger.totals().unwrap().enclosed), (Fen(34), Fen(33)));
+    assert_eq!(recall(&mut ledger, 2).offers, []);
+
+    // Its time is over before anybody says so.
+    assert_eq!(ledger.post(&[open(3, 1)], 10_010).unwrap(), [Outcome::TooLate { at: 10_010 }]);
+    let expired = Expired { orders: vec![], envelopes: vec![(envelope_id(1), Some(user(1)), Fen(33))], next_due: None };
+    assert_eq!(ledger.post(&[Posting::Expire], 10_010).unwrap(), [Outcome::Expired(Box::new(expired))]);
+    let outcomes = ledger.post(&[open(3, 1), open(4, 1)], 10_011).unwrap();
+    assert_eq!(outcomes, [Outcome::TooLate { at: 10_010 }, opened(1, 33)]);
+    assert_eq!(balance(&mut ledger, 1), Fen(933));
+
+    // From the house, and emptied.
+    let outcomes = ledger.post(&[send(envelope(None, 1, 1, 1, &[2, 3])), open(3, 2), open(2, 2)], 10_012).unwrap();
+    assert_eq!(outcomes[2], Outcome::Empty { envelope: envelope_id(2) });
+    assert_eq!(recall(&mut ledger, 2).offers, []);
+    assert_eq!(ledger.next_due(), None);
+}
+
+#[test]
+fn a_deposit_is_made_once_for_each_key() {
+    let mut ledger = SqliteLedger::open_in_memory().unwrap();
+    let batch = [deposit(1, 3, 10, "a"), deposit(1, 3, 10, "a"), deposit(1, 3, 11, "a"), deposit(3, 1, 5, "b")];
+    let used = || Outcome::Refused(Refusal::KeyUsed);
+    let expected = [Outcome::Deposited, Outcome::Deposited, used(), Outcome::Deposited];
+    assert_eq!(ledger.post(&batch, 6).unwrap(), expected);
+    assert_eq!([1, 2, 3, 4].map(|n| balance(&mut ledger, n)), [Fen(10), Fen(10), Fen(15), Fen(0)]);
+}
+
+#[test]
+fn an_envelope_that_a_user_has_opened_is_not_offered_again_by_a_reopened_ledger() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ledger.db");
+    let mut ledger = SqliteLedger::open(&path).unwrap();
+    let acknowledged = Seen { envelopes: [envelope_id(1)].into(), ..Seen::default() };
+    let batch = [
+        send(envelope(None, 1, 9, 3, &[1, 2, 3])),
+        open(1, 1),
+        Posting::Acknowledge { user: user(2), seen: Box::new(acknowledged) },
+    ];
+    ledger.post(&batch, 5).unwrap();
+    for _ in 0..2 {
+        assert_eq!([1, 2, 3].map(|n| recall(&mut ledger, n).offers.len()), [0, 0, 1]);
+        drop(ledger);
+        ledger = SqliteLedger::open(&path).unwrap();
     }
 }

@@ -4,16 +4,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use hongbao_proto::{CampaignId, RequestId, Serial, UserId};
+use hongbao_proto::{CampaignId, EnvelopeId, OrderId, Serial, UserId};
 use hongbao_server::campaign::{Campaign, CampaignTerms, UnixMs};
 use hongbao_server::ledger::audit::audit;
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::writer::{LedgerHandle, LedgerStatus, Reply, ReplyTo, Request, Unavailable, spawn};
-use hongbao_server::ledger::{Ledger, LedgerError, Outcome, Posting, Recall, Totals, Win};
+use hongbao_server::ledger::{
+    Answer, EnvelopeView, Ledger, LedgerError, Means, Outcome, Page, Posting, Question, Totals,
+};
 use hongbao_server::limits::{LEDGER_BATCH_MAX, LEDGER_QUEUE_MAX};
+use hongbao_server::order::Order;
 use proptest::prelude::*;
 
-use super::support::{Model, acknowledge, claim, request, terms, user, won};
+use super::support::{
+    Model, acknowledge, cancel, claim, envelope, open, pay, request, sale_terms, send, terms, user, won,
+};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -58,8 +63,12 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
 enum Step {
     Claim(u64, u64, u64),
     Acknowledge(u64, u64),
-    FirstAnswer(u64, u64),
-    Recall(u64),
+    Order(u64, u64, u64),
+    Pay(u64, u64),
+    Cancel(u64, u64),
+    Send(u64, u64),
+    Open(u64, u64),
+    Ask(u64, Question),
     Call,
 }
 
@@ -67,8 +76,15 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         5 => (1..5u64, 1..9u64, 0..30u64).prop_map(|(user, request, serial)| Step::Claim(user, request, serial)),
         1 => (1..5u64, 0..30u64).prop_map(|(user, serial)| Step::Acknowledge(user, serial)),
-        2 => (1..5u64, 1..9u64).prop_map(|(user, request)| Step::FirstAnswer(user, request)),
-        2 => (1..5u64).prop_map(Step::Recall),
+        2 => (1..5u64, 1..9u64, 0..10u64).prop_map(|(user, request, serial)| Step::Order(user, request, serial)),
+        1 => (1..5u64, 1..5u64).prop_map(|(user, order)| Step::Pay(user, order)),
+        1 => (1..5u64, 1..5u64).prop_map(|(user, order)| Step::Cancel(user, order)),
+        1 => (1..5u64, 1..5u64).prop_map(|(user, request)| Step::Send(user, request)),
+        1 => (1..5u64, 1..5u64).prop_map(|(user, envelope)| Step::Open(user, envelope)),
+        2 => (1..5u64, 1..9u64).prop_map(|(user, n)| Step::Ask(user, Question::FirstAnswer(request(n)))),
+        2 => (1..5u64).prop_map(|user| Step::Ask(user, Question::Recall)),
+        1 => (1..5u64).prop_map(|user| Step::Ask(user, Question::Orders { before: None, limit: 9 })),
+        1 => (1..5u64).prop_map(|user| Step::Ask(user, Question::Statement { before: None, limit: 9 })),
         1 => Just(Step::Call),
     ]
 }
@@ -80,41 +96,44 @@ proptest! {
         steps in prop::collection::vec(step(), 1..60),
     ) {
         let mut ledger = SqliteLedger::open_in_memory().unwrap();
+        let mut model = Model::default();
         let rain = ledger.create_campaign(terms(30, Some(3)), 1).unwrap();
-        let mut model = Model { campaigns: vec![rain.clone()], ..Model::default() };
+        prop_assert_eq!(&model.create_campaign(terms(30, Some(3)), 1), &rain);
+        let sale = ledger.create_campaign(sale_terms(10, None, 20), 1).unwrap();
+        prop_assert_eq!(&model.create_campaign(sale_terms(10, None, 20), 1), &sale);
         let (handle, status, thread) = spawn::<To>(Box::new(ledger), clock);
         let (answers, inbox) = mpsc::channel();
         let (calls, called) = mpsc::channel();
         let mut expected = Vec::new();
         let release = hold(&handle);
         for (n, step) in steps.iter().enumerate() {
-            let reply_to = To(n, answers.clone());
-            let sent = match *step {
-                Step::Claim(u, r, serial) => {
-                    let posting = claim(&rain, u, r, serial);
-                    expected.push((n, Reply::Posted(Ok(model.post(&posting)))));
-                    handle.try_send(Request::Post { posting, reply_to })
-                }
-                Step::Acknowledge(u, serial) => {
-                    let posting = acknowledge(u, &[(rain.id, serial)]);
-                    expected.push((n, Reply::Posted(Ok(model.post(&posting)))));
-                    handle.try_send(Request::Post { posting, reply_to })
-                }
-                Step::FirstAnswer(u, r) => {
-                    expected.push((n, Reply::FirstAnswer(Ok(model.first_answer(user(u), request(r))))));
-                    handle.try_send(Request::FirstAnswer { user: user(u), request: request(r), reply_to })
-                }
-                Step::Recall(u) => {
-                    expected.push((n, Reply::Recalled(Ok(model.recall(user(u))))));
-                    handle.try_send(Request::Recall { user: user(u), reply_to })
+            let posting = match *step {
+                Step::Claim(u, r, serial) => claim(&rain, u, r, serial),
+                Step::Acknowledge(u, serial) => acknowledge(u, &[(rain.id, serial)]),
+                Step::Order(u, r, serial) => claim(&sale, u, r, serial),
+                Step::Pay(u, order) => pay(u, order, if order % 2 == 0 { Means::Wallet } else { Means::Outside }),
+                Step::Cancel(u, order) => cancel(u, order),
+                // To the sender alone: what others do may come before or after a user's question.
+                Step::Send(u, r) => send(envelope(Some(u), r, 4, 2, &[u])),
+                Step::Open(u, id) => open(u, id),
+                Step::Ask(u, question) => {
+                    expected.push((n, Reply::Answered(Ok(model.ask(user(u), &question)))));
+                    let reply_to = To(n, answers.clone());
+                    let sent = handle.try_send(Request::Ask { user: user(u), question, reply_to });
+                    prop_assert!(sent.is_ok());
+                    continue;
                 }
                 Step::Call => {
-                    let (calls, wins) = (calls.clone(), model.wins.len());
-                    handle.try_send(Request::Call(Box::new(move |ledger: &mut dyn Ledger| {
-                        calls.send((ledger.totals().unwrap().won, wins as u64)).unwrap();
-                    })))
+                    let (calls, totals) = (calls.clone(), model.totals());
+                    let call = Request::Call(Box::new(move |ledger: &mut dyn Ledger| {
+                        calls.send((ledger.totals().unwrap(), totals)).unwrap();
+                    }));
+                    prop_assert!(handle.try_send(call).is_ok());
+                    continue;
                 }
             };
+            expected.push((n, Reply::Posted(Ok(model.post(&posting, clock())))));
+            let sent = handle.try_send(Request::Post { posting, reply_to: To(n, answers.clone()) });
             prop_assert!(sent.is_ok());
         }
         drop(release);
@@ -126,7 +145,7 @@ proptest! {
         for (seen, expected) in called.iter() {
             prop_assert_eq!(seen, expected);
         }
-        prop_assert_eq!(status.wins(), model.wins.len() as u64);
+        prop_assert_eq!(status.totals(), model.totals());
     }
 }
 
@@ -140,8 +159,11 @@ fn a_storm_of_logins_between_claims_costs_one_commit() {
     for n in 0..100 {
         post(&handle, 0, claim(&rain, n + 1, 1, n), &answers);
         for user_n in [1_000 + n, n + 1] {
-            let recall =
-                Request::Recall { user: user(user_n), reply_to: To(usize::try_from(user_n).unwrap(), answers.clone()) };
+            let recall = Request::Ask {
+                user: user(user_n),
+                question: Question::Recall,
+                reply_to: To(usize::try_from(user_n).unwrap(), answers.clone()),
+            };
             assert!(handle.try_send(recall).is_ok());
         }
     }
@@ -149,7 +171,7 @@ fn a_storm_of_logins_between_claims_costs_one_commit() {
     thread.join().unwrap();
     assert_eq!(inbox.iter().count(), 300);
     // The call that held the thread was a batch of its own, without postings.
-    assert_eq!((status.batches(), status.postings(), status.wins()), (1, 100, 100));
+    assert_eq!((status.batches(), status.postings(), status.totals().won), (1, 100, 100));
     let sizes = status.take_batch_sizes();
     assert_eq!((sizes.len(), sizes.max()), (1, 100));
     assert_eq!(status.take_commit_latency().len(), 1);
@@ -213,7 +235,9 @@ fn a_call_returns_its_result_and_a_stopped_ledger_says_so() {
     assert!(thread.join().is_err());
     assert!(runtime.block_on(handle.call(|_| ())).is_err());
     let (answers, _inbox) = mpsc::channel();
-    assert!(handle.try_send(Request::Recall { user: user(1), reply_to: To(0, answers) }).is_err());
+    assert!(
+        handle.try_send(Request::Ask { user: user(1), question: Question::Recall, reply_to: To(0, answers) }).is_err()
+    );
 }
 
 /// A ledger whose writes fail while it is told so.
@@ -230,12 +254,9 @@ impl Ledger for Flaky {
         self.check()?;
         self.0.post(postings, now)
     }
-    fn first_answer(&mut self, user: UserId, request: RequestId) -> Result<Option<Win>, LedgerError> {
-        self.0.first_answer(user, request)
-    }
-    fn recall(&mut self, user: UserId) -> Result<Recall, LedgerError> {
+    fn ask(&mut self, user: UserId, question: &Question) -> Result<Answer, LedgerError> {
         self.check()?;
-        self.0.recall(user)
+        self.0.ask(user, question)
     }
     fn create_campaign(&mut self, terms: CampaignTerms, now: UnixMs) -> Result<Campaign, LedgerError> {
         self.0.create_campaign(terms, now)
@@ -251,6 +272,18 @@ impl Ledger for Flaky {
     }
     fn claimed_serials(&mut self, id: CampaignId) -> Result<Vec<Serial>, LedgerError> {
         self.0.claimed_serials(id)
+    }
+    fn next_due(&mut self) -> Option<UnixMs> {
+        self.0.next_due()
+    }
+    fn envelope(&mut self, id: EnvelopeId) -> Result<Option<EnvelopeView>, LedgerError> {
+        self.0.envelope(id)
+    }
+    fn orders_of(&mut self, id: CampaignId, before: Option<OrderId>, limit: u32) -> Result<Page<Order>, LedgerError> {
+        self.0.orders_of(id, before, limit)
+    }
+    fn envelope(&mut self, id: EnvelopeId) -> Result<Option<EnvelopeView>, LedgerError> {
+        self.0.envelope(id)
     }
     fn totals(&mut self) -> Result<Totals, LedgerError> {
         self.0.totals()
@@ -278,21 +311,25 @@ fn a_failed_commit_is_told_to_all_in_it_and_the_next_that_succeeds_makes_it_heal
     for n in 0..10 {
         post(&handle, 0, claim(&rain, n + 1, 1, n), &answers);
     }
-    assert!(handle.try_send(Request::Recall { user: user(1), reply_to: To(1, answers.clone()) }).is_ok());
+    assert!(
+        handle
+            .try_send(Request::Ask { user: user(1), question: Question::Recall, reply_to: To(1, answers.clone()) })
+            .is_ok()
+    );
     drop(release);
     for _ in 0..10 {
         assert_eq!(inbox.recv_timeout(PATIENCE).unwrap(), (0, Reply::Posted(Err(Unavailable))));
     }
-    assert_eq!(inbox.recv_timeout(PATIENCE).unwrap(), (1, Reply::Recalled(Err(Unavailable))));
+    assert_eq!(inbox.recv_timeout(PATIENCE).unwrap(), (1, Reply::Answered(Err(Unavailable))));
     assert!(!status.healthy());
     assert_eq!(status.last_error().as_deref(), Some("ledger cannot be written: disk full"));
-    assert_eq!((status.wins(), status.failed_batches()), (0, 1));
+    assert_eq!((status.totals().won, status.failed_batches()), (0, 1));
 
     fails.store(false, Ordering::SeqCst);
     post(&handle, 2, claim(&rain, 1, 1, 0), &answers);
     assert_eq!(inbox.recv_timeout(PATIENCE).unwrap(), (2, Reply::Posted(Ok(Outcome::Won(won(&rain, 1, 0))))));
     assert!(status.healthy());
-    assert_eq!(status.wins(), 1);
+    assert_eq!(status.totals().won, 1);
 }
 
 #[test]

@@ -217,6 +217,18 @@ impl Server {
         u32::try_from(campaign["id"].as_u64().unwrap()).unwrap()
     }
 
+    /// Creates a sale; returns its id.
+    pub fn sale(&self, terms: &Value) -> u32 {
+        let campaign = json_of(self.call(Method::POST, "/v1/campaigns", Some(terms)));
+        u32::try_from(campaign["id"].as_u64().unwrap()).unwrap()
+    }
+
+    /// Puts money into the wallets of `users` users from `first` on.
+    pub fn deposit(&self, first: u64, users: u64, amount_fen: u64, key: &str) {
+        let body = json!({"first_user": first, "users": users, "amount_fen": amount_fen, "key": key});
+        json_of(self.call(Method::POST, "/v1/deposits", Some(&body)));
+    }
+
     pub fn campaign(&self, id: u32) -> Value {
         self.get(&format!("/v1/campaigns/{id}"))
     }
@@ -228,6 +240,14 @@ impl Server {
         let begun = json_of(response);
         assert_eq!(begun["sets_dropped"], 0, "{begun}");
         begun["id"].as_u64().unwrap()
+    }
+
+    /// Stops the server in order, and has the audit find nothing in its ledger.
+    pub fn stop_and_audit(&mut self) {
+        self.signal(Signal::SIGTERM);
+        assert_eq!(self.exit_code(), Some(0), "{}", self.log());
+        let audit = command(BINARY).arg("audit").arg("--ledger").arg(self.ledger()).output().unwrap();
+        assert!(audit.status.success(), "{}", String::from_utf8_lossy(&audit.stdout));
     }
 
     /// 200 or 503.

@@ -131,6 +131,8 @@ impl Crowd {
             (Some(Asked::Chat(to)), Event::Receipt(receipt)) => {
                 if !chat::receipt_is_right(to, &receipt) {
                     self.tally.counters.violation(Violation::ReceiptUntrue);
+                } else if receipt.offset > 0 {
+                    self.chats.said(user, receipt.offset);
                 }
                 let parts = [receipt.delivered, receipt.offline, receipt.dropped].map(u64::from);
                 self.tally.counters.receipts.iter_mut().zip(parts).for_each(|(sum, part)| *sum += part);

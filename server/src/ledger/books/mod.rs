@@ -58,9 +58,14 @@ pub trait Store {
     fn put_notice(&mut self, entry: i64) -> Result<(), LedgerError>;
     /// It is acknowledged, or no longer true.
     fn drop_notice(&mut self, entry: i64) -> Result<(), LedgerError>;
-    /// Writes a deposit.
-    fn put_deposit(&mut self, key: &str, first: UserId, count: u32, amount: Fen, at: UnixMs)
-    -> Result<(), LedgerError>;
+    /// Writes a deposit, whose entries follow one another from `first_entry` on.
+    fn put_deposit(
+        &mut self,
+        key: &str,
+        deposit: (UserId, u32, Fen),
+        at: UnixMs,
+        first_entry: i64,
+    ) -> Result<(), LedgerError>;
 }
 
 /// What is known of an account.
@@ -162,22 +167,29 @@ impl Envelope {
         self.opened.len() >= self.offer.shares as usize
     }
 
-    /// As `user` may see it.
-    fn view(&self, user: UserId) -> Option<EnvelopeView> {
+    /// As its sender may see it.
+    pub fn view(&self) -> EnvelopeView {
+        EnvelopeView {
+            offer: Arc::clone(&self.offer),
+            total: self.total,
+            opened: self.opened.iter().map(|opening| (opening.user, opening.amount, opening.at)).collect(),
+            is_over: self.closed.is_some(),
+            refunded: self.closed.map(|(_, refunded)| refunded).filter(|refunded| *refunded > Fen::ZERO),
+        }
+    }
+
+    /// As `user` may see it: who got what is for those who took part, and for all recipients once it is over.
+    fn view_of(&self, user: UserId) -> Option<EnvelopeView> {
         let is_sender = self.offer.sender == Some(user);
         if !is_sender && self.position(user).is_none() {
             return None;
         }
-        let is_over = self.closed.is_some();
+        let mut view = self.view();
         let has_opened = self.opened.iter().any(|opening| opening.user == user);
-        let opened = self.opened.iter().map(|opening| (opening.user, opening.amount, opening.at));
-        Some(EnvelopeView {
-            offer: Arc::clone(&self.offer),
-            total: self.total,
-            opened: if is_sender || is_over || has_opened { opened.collect() } else { Vec::new() },
-            is_over,
-            refunded: self.closed.map(|(_, refunded)| refunded).filter(|refunded| *refunded > Fen::ZERO),
-        })
+        if !is_sender && !view.is_over && !has_opened {
+            view.opened.clear();
+        }
+        Some(view)
     }
 }
 
@@ -315,8 +327,14 @@ impl Books {
             money.0 += paid.0;
             totals.reserved += reserved;
         }
-        for envelope in restored.envelopes {
+        for mut envelope in restored.envelopes {
             let id = envelope.offer.envelope;
+            // The row of the bits is not written for an opening: that has a row of its own.
+            for position in
+                envelope.opened.iter().filter_map(|opening| envelope.position(opening.user)).collect::<Vec<_>>()
+            {
+                envelope.tell(position, true);
+            }
             totals.envelopes_open += 1;
             totals.enclosed.0 += envelope.left.0;
             books.due.insert((envelope.offer.expires_at, Due::Envelope(id)));
@@ -383,7 +401,7 @@ impl Books {
         let (Some(last), true) = (last, self.treasury_can_give(sum)) else {
             return Ok(Outcome::Refused(Refusal::TooMuch));
         };
-        store.put_deposit(key, first, count, amount, now)?;
+        store.put_deposit(key, (first, count, amount), now, self.counters.next_entry)?;
         for user in first.get()..=last.get() {
             let user = UserId::new(user).map_err(|error| LedgerError::Corrupt(error.to_string()))?;
             let to = AccountId::user(user);
@@ -560,8 +578,8 @@ impl Books {
         store: &impl Store,
     ) -> Result<Option<Box<EnvelopeView>>, LedgerError> {
         let view = match self.envelopes.get(&id) {
-            Some(envelope) => envelope.view(user),
-            None => store.envelope(id)?.and_then(|envelope| envelope.view(user)),
+            Some(envelope) => envelope.view_of(user),
+            None => store.envelope(id)?.and_then(|envelope| envelope.view_of(user)),
         };
         Ok(view.map(Box::new))
     }

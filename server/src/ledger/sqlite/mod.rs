@@ -9,7 +9,7 @@ mod rows;
 use std::path::Path;
 use std::time::Duration;
 
-use hongbao_proto::{CampaignId, OrderId, Serial, UserId};
+use hongbao_proto::{CampaignId, EnvelopeId, OrderId, Serial, UserId};
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
 use rustc_hash::FxHashMap;
 
@@ -20,7 +20,7 @@ use self::rows::{
     campaign_id, corrupt, one_row, order, order_columns, put_campaign, sql, unsigned, user_id, words_to_bytes,
 };
 use super::books::{About, AccountId, Books, Kind, Notice, Restored, Shop, Store, Stretch, order_id, win_of};
-use super::{Answer, Ledger, LedgerError, Outcome, Page, Posting, Question, Totals, schema};
+use super::{Answer, EnvelopeView, Ledger, LedgerError, Outcome, Page, Posting, Question, Totals, schema};
 use crate::campaign::{Campaign, CampaignTerms, UnixMs};
 use crate::order::Order;
 
@@ -224,6 +224,13 @@ impl Ledger for SqliteLedger {
         self.books.next_due()
     }
 
+    fn envelope(&mut self, id: EnvelopeId) -> Result<Option<EnvelopeView>, LedgerError> {
+        Ok(match self.books.envelope(id) {
+            Some(envelope) => Some(envelope.view()),
+            None => Rows(&self.connection).envelope(id)?.map(|envelope| envelope.view()),
+        })
+    }
+
     fn orders_of(&mut self, id: CampaignId, before: Option<OrderId>, limit: u32) -> Result<Page<Order>, LedgerError> {
         self.known(id)?;
         self.page("campaign", id.get().into(), before, limit)
@@ -317,11 +324,15 @@ fn restore(rows: &Rows<'_>) -> Result<Books, LedgerError> {
     let highest = |table: &str| -> Result<i64, LedgerError> {
         Ok(rows.0.query_row(&format!("SELECT ifnull(max(id), 0) FROM {table}"), [], |row| row.get(0))?)
     };
-    let archived: i64 = rows.0.query_row("SELECT archived_through FROM progress", [], |row| row.get(0))?;
+    // What was archived is not there any more; its numbers are never used again.
+    let (entry, order_number, envelope): (i64, i64, i64) =
+        rows.0.query_row("SELECT archived_through, archived_orders, archived_envelopes FROM progress", [], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })?;
     let mut restored = Restored {
-        last_entry: highest("entries")?.max(archived),
-        last_order: unsigned(highest("orders")?)?,
-        last_envelope: unsigned(highest("envelopes")?)?,
+        last_entry: highest("entries")?.max(entry),
+        last_order: unsigned(highest("orders")?.max(order_number))?,
+        last_envelope: unsigned(highest("envelopes")?.max(envelope))?,
         envelopes: rows.open_envelopes()?,
         ..Restored::default()
     };

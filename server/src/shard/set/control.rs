@@ -20,8 +20,11 @@ impl<W: Wire> Set<W> {
             }
             Control::Phase { campaign, terms, phase } => {
                 self.stock.set_phase(campaign, &terms, phase);
+                self.dissolve_lot(campaign, now);
                 self.return_stock();
             }
+            Control::Draw { campaign } => self.close_lot(campaign),
+            Control::Drawn { campaign, winners } => self.drawn(campaign, &winners, now),
             Control::GiveBack { campaign } => self.give_back(campaign),
             Control::Report { round } => {
                 self.return_stock();
@@ -40,7 +43,11 @@ impl<W: Wire> Set<W> {
             }
             Control::Announce(frame) => self.announce(frame, None),
             Control::Broadcast { frame, receipt } => self.announce(frame, Some(receipt)),
-            Control::Farewell(window) => self.farewell(window),
+            Control::Deliver(delivery) => self.deliver(delivery, now),
+            Control::Farewell(window) => {
+                self.dissolve_lots();
+                self.farewell(window);
+            }
             Control::List { from_slot, limit, reply } => {
                 // The asker may have given up.
                 reply.send(self.list(from_slot as usize, limit, now)).ok();
@@ -86,6 +93,7 @@ impl<W: Wire> Set<W> {
         self.sweep_idle(now);
         self.return_stock();
         self.pass_on();
+        self.report_lots();
     }
 
     fn sweep_idle(&mut self, now: &Now) {

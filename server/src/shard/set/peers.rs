@@ -9,6 +9,7 @@ use crate::ends::End;
 use crate::ledger::writer::Request;
 use crate::ledger::{Claim, Posting, Question};
 use crate::limits;
+use crate::shard::chat::{Visit, Wish};
 use crate::shard::directory::Seat;
 use crate::shard::message::{Deed, Errand, Now, Said, StockReport, Ticket};
 use crate::shard::session::Phase;
@@ -55,7 +56,9 @@ impl<W: Wire> Set<W> {
             Said::Ping { request } => {
                 self.answer(seat, request.get(), Answer::Pong, Event::Pong(v1::Pong { server_time_ms: now.wall }))
             }
-            Said::Do { request, deed } => self.deed(seat, request, deed),
+            Said::Do { request, deed } => self.deed(seat, request, deed, now),
+            Said::Chat { request, chat } => self.chat(seat, request, *chat, now),
+            Said::Room { request, visit } => self.visit_room(seat, request, *visit, now),
             Said::Mistake { request, code } => self.error(seat, request, code),
             Said::Partial | Said::Violation { .. } | Said::Gone(_) => unreachable!("handled above"),
         }
@@ -74,14 +77,41 @@ impl<W: Wire> Set<W> {
         if request.get() <= session.last_grab {
             return self.first_answer(seat, user, request, wanted);
         }
-        let before = std::mem::replace(&mut session.last_grab, request.get());
+        if let Some(campaign) = wanted
+            && self.stock.draws_lots(campaign, now.wall)
+        {
+            session.last_grab = request.get();
+            return self.enter_lot(seat, user, request, campaign);
+        }
+        self.take_and_claim(seat, user, request, wanted, now);
+    }
+
+    /// Takes a unit off the shelf and has the ledger say whose it is, or answers why not.
+    pub(super) fn take_and_claim(
+        &mut self,
+        seat: Seat,
+        user: UserId,
+        request: RequestId,
+        wanted: Option<CampaignId>,
+        now: &Now,
+    ) {
+        let before = self.session(seat).map(|session| {
+            let before = session.last_grab;
+            // A Grab that waited for a draw may have been overtaken by a later one.
+            session.last_grab = before.max(request.get());
+            before
+        });
         match self.stock.take(wanted, now.wall) {
             Taken::Prize { campaign, serial, amount } => {
                 let posting = Posting::Claim(Claim { user, request, campaign, serial, amount });
                 let errand = Errand::Claim { request, campaign, serial };
                 if !self.send(seat, errand, |reply_to| Request::Post { posting, reply_to }) {
                     self.stock.put_back(campaign, serial);
-                    self.sessions[seat.slot as usize].last_grab = before;
+                    if let (Some(session), Some(before)) = (self.session(seat), before)
+                        && session.last_grab == request.get()
+                    {
+                        session.last_grab = before.min(request.get() - 1);
+                    }
                     self.overloaded(seat, request.get());
                 }
                 self.ask_for_more(campaign);
@@ -129,28 +159,37 @@ impl<W: Wire> Set<W> {
     }
 
     /// Hands over to the ledger, or to whoever collects payments, what concerns the user alone.
-    fn deed(&mut self, seat: Seat, request: RequestId, deed: Deed) {
+    fn deed(&mut self, seat: Seat, request: RequestId, deed: Deed, now: &Now) {
         let Some(user) = self.sessions[seat.slot as usize].user else {
             return self.error(seat, request.get(), ErrorCode::NotLoggedIn);
         };
-        let errand = Errand::Do { request };
         let posting = match deed {
             Deed::Acknowledge(seen) => Posting::Acknowledge { user, seen },
             Deed::Open(envelope) => Posting::Open { user, envelope },
             Deed::Cancel(order) => Posting::Cancel { user, order },
             Deed::Send(mut new) => {
                 new.sender = Some(user);
+                if let Some(room) = new.room {
+                    // The room's desk knows whom it is for.
+                    return self.visit_room(seat, request, Visit { room, wish: Wish::Enclose(new) }, now);
+                }
                 Posting::Send(new)
             }
             Deed::Pay(order) => return self.pay(seat, request, user, order),
             Deed::Ask(question) => {
-                if !self.send(seat, errand, |reply_to| Request::Ask { user, question, reply_to }) {
+                let question = *question;
+                if !self.send(seat, Errand::Do { request }, |reply_to| Request::Ask { user, question, reply_to }) {
                     self.overloaded(seat, request.get());
                 }
                 return;
             }
         };
-        if !self.send(seat, errand, |reply_to| Request::Post { posting, reply_to }) {
+        self.post(seat, request, posting);
+    }
+
+    /// Hands over to the ledger what is answered by its outcome alone.
+    pub(super) fn post(&mut self, seat: Seat, request: RequestId, posting: Posting) {
+        if !self.send(seat, Errand::Do { request }, |reply_to| Request::Post { posting, reply_to }) {
             self.overloaded(seat, request.get());
         }
     }
@@ -173,6 +212,8 @@ impl Said {
             Said::Grab { request, .. }
             | Said::Login { request, .. }
             | Said::Do { request, .. }
+            | Said::Chat { request, .. }
+            | Said::Room { request, .. }
             | Said::Ping { request } => request.get(),
             Said::Mistake { request, .. } | Said::Violation { request, .. } => *request,
             Said::Partial | Said::Gone(_) => 0,

@@ -97,17 +97,18 @@ impl<W: Wire> Set<W> {
         self.sweeps.push_back(Sweep { next_slot: 0, what: Swept::Farewell(window) });
     }
 
-    /// Whether something waits to be swept over the connections, or some wait to be closed.
+    /// Whether something waits to be swept over the connections or delivered to some, or some wait to be closed.
     pub fn has_bulk_work(&self) -> bool {
-        !self.sweeps.is_empty() || !self.ended.is_empty()
+        !self.sweeps.is_empty() || !self.ended.is_empty() || !self.deliveries.is_empty()
     }
 
-    /// Closes some connections that have ended, and takes the oldest sweep a few connections further. A flush must follow.
+    /// Closes some connections that have ended, serves some deliveries, and takes the oldest sweep a few connections further. A flush must follow.
     pub fn work_in_bulk(&mut self, now: &Now) {
         if !self.ended.is_empty() {
             self.ended.truncate(self.ended.len().saturating_sub(limits::CLOSE_STEP));
             self.count_connections();
         }
+        self.deliver_waiting(now);
         self.sweep(now);
     }
 

@@ -1,0 +1,262 @@
+//! Users' money: deposits, statements, orders.
+
+use axum::Json;
+use axum::extract::State;
+use hongbao_monitor::http::{ApiError, JsonBody, PathParam, QueryParams};
+use hongbao_proto::{CampaignId, Fen, OrderId, UserId};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::{Admin, refused, stopping};
+use crate::ledger::{Answer, Movement, Outcome, Page, Posting, Purpose, Question};
+use crate::limits::DEPOSIT_USERS_MAX;
+use crate::order::{Order, OrderState};
+use crate::shard::worker::wall;
+
+/// Rows of one page at most.
+const PAGE_MAX: u32 = 1_000;
+
+/// The longest key of a deposit, bytes.
+const KEY_BYTES_MAX: usize = 100;
+
+/// Money for the wallets of consecutive users.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewDeposit {
+    /// The first of them.
+    first_user: u64,
+    /// How many, 1 ..= 100000; absent: the one.
+    #[serde(default = "one")]
+    users: u32,
+    /// To each, fen.
+    amount_fen: u64,
+    /// Chosen by the operator, 1 to 100 bytes: a deposit of the same key is made once, however often it is asked for.
+    key: String,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// A deposit in the books.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DepositMade {
+    users: u32,
+    total_fen: u64,
+}
+
+/// Which rows.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct RowsQuery {
+    /// Only those before this one; absent: from the newest.
+    before: Option<u64>,
+    /// 1 to 1000; 100 if absent.
+    limit: Option<u32>,
+}
+
+impl RowsQuery {
+    fn limit(&self) -> Result<u32, ApiError> {
+        let limit = self.limit.unwrap_or(100);
+        if (1..=PAGE_MAX).contains(&limit) {
+            Ok(limit)
+        } else {
+            Err(ApiError::bad_request(format!("limit {limit} is outside 1..={PAGE_MAX}")))
+        }
+    }
+
+    fn before_order(&self) -> Result<Option<OrderId>, ApiError> {
+        self.before.map(|id| OrderId::new(id).map_err(|error| ApiError::bad_request(error.to_string()))).transpose()
+    }
+}
+
+/// A user's wallet and what went through it, newest first.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct StatementView {
+    user: u64,
+    balance_fen: u64,
+    movements: Vec<MovementView>,
+    /// Whether there are older ones.
+    more: bool,
+}
+
+/// One movement.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct MovementView {
+    entry: i64,
+    at_ms: u64,
+    /// `win`, `open`, `send`, `return`, `pay` or `deposit`.
+    what: &'static str,
+    /// The campaign and serial, the envelope, or the order that it is about.
+    item: Option<String>,
+    /// Above 0: came in.
+    amount_fen: i64,
+}
+
+impl From<&Movement> for MovementView {
+    fn from(movement: &Movement) -> Self {
+        let (what, item) = match movement.purpose {
+            Purpose::Win(campaign, serial) => ("win", Some(format!("{campaign}/{serial}"))),
+            Purpose::Open(envelope) => ("open", Some(envelope.to_string())),
+            Purpose::Send(envelope) => ("send", Some(envelope.to_string())),
+            Purpose::Return(envelope) => ("return", Some(envelope.to_string())),
+            Purpose::Pay(order) => ("pay", Some(order.to_string())),
+            Purpose::Deposit => ("deposit", None),
+        };
+        Self { entry: movement.entry, at_ms: movement.at, what, item, amount_fen: movement.amount }
+    }
+}
+
+/// Orders, newest first.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct OrdersView {
+    orders: Vec<OrderView>,
+    /// Whether there are older ones.
+    more: bool,
+}
+
+/// One order.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct OrderView {
+    id: u64,
+    user: u64,
+    campaign: u32,
+    serial: u64,
+    /// `reserved`, `paid`, `cancelled` or `expired`.
+    #[schema(value_type = String)]
+    state: OrderState,
+    price_fen: u64,
+    reserved_at_ms: u64,
+    pay_by_ms: u64,
+    decided_at_ms: Option<u64>,
+    request: u64,
+}
+
+impl From<Page<Order>> for OrdersView {
+    fn from(page: Page<Order>) -> Self {
+        let orders = page.items.iter().map(|order| OrderView {
+            id: order.id.get(),
+            user: order.user.get(),
+            campaign: order.campaign.get(),
+            serial: order.serial.0,
+            state: order.state,
+            price_fen: order.price.0,
+            reserved_at_ms: order.reserved_at,
+            pay_by_ms: order.pay_by,
+            decided_at_ms: order.decided_at,
+            request: order.request.get(),
+        });
+        Self { orders: orders.collect(), more: page.more }
+    }
+}
+
+/// Put money into users' wallets
+#[utoipa::path(post, path = "/v1/deposits", request_body = NewDeposit, security(("bearer" = [])),
+    responses((status = 200, description = "In the books, now or before", body = DepositMade),
+        (status = 409, description = "Another deposit has this key")))]
+pub async fn deposit(
+    State(admin): State<Admin>,
+    JsonBody(new): JsonBody<NewDeposit>,
+) -> Result<Json<DepositMade>, ApiError> {
+    let first = user(new.first_user)?;
+    if !(1..=DEPOSIT_USERS_MAX).contains(&new.users) {
+        return Err(ApiError::bad_request(format!("users {} is outside 1..={DEPOSIT_USERS_MAX}", new.users)));
+    }
+    if !(1..=KEY_BYTES_MAX).contains(&new.key.len()) {
+        return Err(ApiError::bad_request(format!(
+            "key has {} bytes; 1 to {KEY_BYTES_MAX} are allowed",
+            new.key.len()
+        )));
+    }
+    if new.amount_fen == 0 {
+        return Err(ApiError::bad_request("amount_fen 0 would move nothing"));
+    }
+    let (count, amount) = (new.users, Fen(new.amount_fen));
+    let posting = Posting::Deposit { first, count, amount, key: new.key.into() };
+    let outcomes = admin
+        .ledger
+        .call(move |ledger| ledger.post(&[posting], wall()))
+        .await
+        .map_err(|_| stopping())?
+        .map_err(|error| refused(&error))?;
+    match outcomes.first() {
+        Some(Outcome::Deposited) => {
+            Ok(Json(DepositMade { users: count, total_fen: u64::from(count).saturating_mul(amount.0) }))
+        }
+        Some(Outcome::Refused(refusal @ crate::ledger::Refusal::KeyUsed)) => {
+            Err(ApiError::conflict(refusal.to_string()))
+        }
+        Some(Outcome::Refused(refusal)) => Err(ApiError::bad_request(refusal.to_string())),
+        _ => Err(ApiError::internal("the ledger answered something else to a deposit")),
+    }
+}
+
+/// A user's balance and movements
+#[utoipa::path(get, path = "/v1/users/{user}/statement", params(("user" = u64, Path), RowsQuery), security(("bearer" = [])),
+    responses((status = 200, body = StatementView)))]
+pub async fn statement(
+    State(admin): State<Admin>,
+    PathParam(id): PathParam<u64>,
+    QueryParams(rows): QueryParams<RowsQuery>,
+) -> Result<Json<StatementView>, ApiError> {
+    let before = rows
+        .before
+        .map(|before| i64::try_from(before).map_err(|_| ApiError::bad_request("before: no such entry")))
+        .transpose()?;
+    match ask(&admin, id, Question::Statement { before, limit: rows.limit()? }).await? {
+        Answer::Statement { balance, movements } => Ok(Json(StatementView {
+            user: id,
+            balance_fen: balance.0,
+            movements: movements.items.iter().map(MovementView::from).collect(),
+            more: movements.more,
+        })),
+        _ => Err(ApiError::internal("the ledger answered another question")),
+    }
+}
+
+/// A user's orders
+#[utoipa::path(get, path = "/v1/users/{user}/orders", params(("user" = u64, Path), RowsQuery), security(("bearer" = [])),
+    responses((status = 200, body = OrdersView)))]
+pub async fn orders_of_user(
+    State(admin): State<Admin>,
+    PathParam(id): PathParam<u64>,
+    QueryParams(rows): QueryParams<RowsQuery>,
+) -> Result<Json<OrdersView>, ApiError> {
+    match ask(&admin, id, Question::Orders { before: rows.before_order()?, limit: rows.limit()? }).await? {
+        Answer::Orders(page) => Ok(Json(page.into())),
+        _ => Err(ApiError::internal("the ledger answered another question")),
+    }
+}
+
+/// A sale's orders
+#[utoipa::path(get, path = "/v1/campaigns/{id}/orders", params(("id" = u32, Path), RowsQuery), security(("bearer" = [])),
+    responses((status = 200, body = OrdersView), (status = 404)))]
+pub async fn orders_of_campaign(
+    State(admin): State<Admin>,
+    PathParam(id): PathParam<u32>,
+    QueryParams(rows): QueryParams<RowsQuery>,
+) -> Result<Json<OrdersView>, ApiError> {
+    let id = CampaignId::new(id.into()).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let (before, limit) = (rows.before_order()?, rows.limit()?);
+    let page = admin
+        .ledger
+        .call(move |ledger| ledger.orders_of(id, before, limit))
+        .await
+        .map_err(|_| stopping())?
+        .map_err(|error| refused(&error))?;
+    Ok(Json(page.into()))
+}
+
+async fn ask(admin: &Admin, id: u64, question: Question) -> Result<Answer, ApiError> {
+    let user = user(id)?;
+    admin
+        .ledger
+        .call(move |ledger| ledger.ask(user, &question))
+        .await
+        .map_err(|_| stopping())?
+        .map_err(|error| refused(&error))
+}
+
+fn user(id: u64) -> Result<UserId, ApiError> {
+    UserId::new(id).map_err(|error| ApiError::bad_request(error.to_string()))
+}

@@ -1,0 +1,67 @@
+//! Chat rooms: who is in them, what was said last, and who must be told.
+//!
+//! Rooms are spread over a few desks by their id; each desk is one task of the main thread and owns its rooms. A SET hands it what
+//! a user wants ([`RoomRequest`](crate::shard::chat::RoomRequest)), and it hands the users' SETs what to write
+//! ([`Delivery`](crate::shard::deliver::Delivery)); the answer goes the reserved way back. [`room`] and [`desk`] are plain values
+//! under test by themselves, [`service`] is the task around them.
+//!
+//! Membership is the user's and outlives its connections; it ends when the user leaves. Rooms live in memory only: after a restart
+//! there are none, and whoever joins again is told another epoch and `recovered: false`.
+
+pub mod desk;
+pub mod room;
+mod service;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use self::desk::{Bounds, Places};
+use self::service::Service;
+use crate::shard::chat::RoomRequest;
+use crate::shard::set::Shared;
+use crate::shard::tally::Tally;
+
+/// What the desks say of themselves.
+#[derive(Debug, Default)]
+pub struct RoomsBoard {
+    desks: Box<[DeskTally]>,
+}
+
+/// Gauges of one desk.
+#[derive(Debug, Default)]
+struct DeskTally {
+    rooms: Tally,
+    members: Tally,
+}
+
+impl RoomsBoard {
+    /// Rooms that somebody is in.
+    pub fn rooms(&self) -> u64 {
+        self.desks.iter().map(|desk| desk.rooms.get()).sum()
+    }
+
+    /// Members of all rooms.
+    pub fn members(&self) -> u64 {
+        self.desks.iter().map(|desk| desk.members.get()).sum()
+    }
+}
+
+/// Starts a desk for each queue. They hold `shared`, which holds their queues: to be aborted once the SETs have stopped.
+pub fn spawn(shared: &Arc<Shared>, queues: Vec<mpsc::Receiver<RoomRequest>>) -> (Vec<JoinHandle<()>>, Arc<RoomsBoard>) {
+    let places = Arc::<Places>::default();
+    let board = Arc::new(RoomsBoard { desks: queues.iter().map(|_| DeskTally::default()).collect() });
+    let tasks = queues
+        .into_iter()
+        .enumerate()
+        .map(|(index, queue)| {
+            let service =
+                Service::new(Arc::clone(shared), Arc::clone(&places), Bounds::default(), Arc::clone(&board), index);
+            tokio::spawn(service.run(queue))
+        })
+        .collect();
+    (tasks, board)
+}
