@@ -389,7 +389,7 @@ fn restore(rows: &Rows<'_>) -> Result<Books, LedgerError> {
                 }
                 (None, About::Win(_)) => return Err(corrupt(format!("entry {id} is nobody's"))),
             };
-            restored.notices.push((user, Notice { entry: id, about }));
+            restored.notices.entry(user).or_default().push(Notice { entry: id, about });
             Ok(())
         },
     )?;
