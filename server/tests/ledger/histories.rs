@@ -241,7 +241,8 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let ledger = SqliteLedger::open(directory.path().join("ledger.db")).unwrap();
+        let mut ledger = SqliteLedger::open(directory.path().join("ledger.db")).unwrap();
+        ledger.sweep_in(20);
         let mut bench = Self { directory, ledger: Some(ledger), model: Model::default(), now: 10_000 };
         for terms in [
             terms(14, None),
@@ -303,7 +304,9 @@ impl Bench {
 
     fn reopen(&mut self) {
         drop(self.ledger.take());
-        self.ledger = Some(SqliteLedger::open(self.path()).unwrap());
+        let mut ledger = SqliteLedger::open(self.path()).unwrap();
+        ledger.sweep_in(5);
+        self.ledger = Some(ledger);
         self.model.opened = 0;
     }
 

@@ -275,7 +275,7 @@ fn an_envelope_is_opened_by_its_recipients_once_each_and_its_rest_goes_back() {
         "{outcomes:?}"
     );
     assert_eq!(outcomes[2], Outcome::InsufficientFunds);
-    assert_eq!(recall(&mut ledger, 2).offers, [offer.clone()]);
+    assert_eq!(recall(&mut ledger, 2).offers, std::slice::from_ref(offer));
 
     let opened = |share, amount| Outcome::Opened { envelope: envelope_id(1), share, amount: Fen(amount) };
     let outcomes = ledger.post(&[open(2, 1), open(2, 1), open(1, 1), open(2, 2), open(4, 1)], 11).unwrap();

@@ -98,11 +98,11 @@ pub fn envelope(sender: Option<u64>, request_n: u64, total: u64, shares: u32, re
         request: request(request_n),
         total: Fen(total),
         shares,
-        mode: if request_n % 2 == 0 { Mode::Random } else { Mode::Equal },
+        mode: if request_n.is_multiple_of(2) { Mode::Random } else { Mode::Equal },
         seed: Seed([7; 32]),
         greeting: "恭喜发财".into(),
         recipients: recipients.iter().copied().map(user).collect(),
-        room: (request_n % 3 == 0).then(|| RoomId::new(5).unwrap()),
+        room: request_n.is_multiple_of(3).then(|| RoomId::new(5).unwrap()),
         lifetime_ms: 10_000,
     }
 }
@@ -687,11 +687,6 @@ impl Model {
     /// Orders and envelopes so far.
     pub fn counts(&self) -> (u64, u64) {
         (self.orders.len() as u64, self.envelopes.len() as u64)
-    }
-
-    /// Every account that was ever used.
-    pub fn accounts(&self) -> BTreeSet<AccountId> {
-        self.entries.iter().flat_map(|entry| [entry.debit, entry.credit]).collect()
     }
 }
 

@@ -249,8 +249,8 @@ pub struct Restored {
     pub envelopes: Vec<Envelope>,
     /// Orders that wait for their payment.
     pub orders: Vec<Order>,
-    /// What was not acknowledged, ascending by entry.
-    pub notices: Vec<(UserId, Notice)>,
+    /// What was not acknowledged, each user's ascending by entry. There may be millions.
+    pub notices: FxHashMap<UserId, Vec<Notice>>,
     /// The highest number of an entry.
     pub last_entry: i64,
     /// The highest number of an order.
@@ -308,6 +308,7 @@ impl Books {
         let mut books = Self {
             shops: restored.shops,
             accounts: restored.accounts,
+            notices: restored.notices,
             counters: Counters {
                 next_entry: restored.last_entry + 1,
                 next_order: restored.last_order + 1,
@@ -349,9 +350,6 @@ impl Books {
         for order in restored.orders {
             books.due.insert((order.pay_by, Due::Order(order.id)));
             books.orders.insert(order.id, order);
-        }
-        for (user, notice) in restored.notices {
-            books.notices.entry(user).or_default().push(notice);
         }
         books.behind.sweep_began_at = books.counters.next_entry;
         books.before = books.counters;
