@@ -47,9 +47,11 @@ pub fn secret() -> Secret {
     Secret::from_text("0123456789abcdef0123456789abcdef").unwrap()
 }
 
-/// Changes what the server is about to say.
+type Change = Box<dyn FnMut(&mut Event) + Send>;
+
+/// Changes what the server is about to answer.
 #[derive(Default)]
-pub struct Twist(Mutex<Option<Box<dyn FnMut(&mut Event) + Send>>>);
+pub struct Twist(Mutex<Option<Change>>);
 
 impl std::fmt::Debug for Twist {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -140,12 +142,16 @@ pub struct FakeServer {
     /// Texts that go to everybody who is logged in.
     pub announcements: broadcast::Sender<String>,
     /// Frames that go to one user who is logged in.
-    pub pushes: broadcast::Sender<(u64, ServerFrame)>,
+    pub pushes: Pushes,
 }
 
 pub fn wall_ms() -> u64 {
     u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
 }
+
+/// Of one user.
+type Pushed = (u64, ServerFrame);
+type Pushes = broadcast::Sender<Pushed>;
 
 type Stream = Framed<TcpStream, Codec<ClientFrame, ServerFrame, SERVER_FRAME_BYTES_MAX>>;
 
@@ -216,11 +222,7 @@ async fn serve(
     mischief: Arc<Mischief>,
     seen: Arc<Mutex<Seen>>,
     idle: Arc<AtomicU32>,
-    (mut heard, mut pushed, pushes): (
-        broadcast::Receiver<String>,
-        broadcast::Receiver<(u64, ServerFrame)>,
-        broadcast::Sender<(u64, ServerFrame)>,
-    ),
+    (mut heard, mut pushed, pushes): (broadcast::Receiver<String>, broadcast::Receiver<Pushed>, Pushes),
 ) {
     let verifier = Verifier::hs256(&secret(), Audience::User);
     let mut user = 0;
@@ -390,7 +392,12 @@ fn movement(kind: Kind, amount_fen: i64) -> v1::Movement {
     v1::Movement { kind: kind.into(), amount_fen, ..Default::default() }
 }
 
+/// Every wallet begins with a deposit.
 fn enter(seen: &mut Seen, user: u64, movement: v1::Movement) {
+    if !seen.wallets.contains_key(&user) {
+        seen.wallets.insert(user, Vec::new());
+        enter(seen, user, self::movement(Kind::Deposit, 1_000_000));
+    }
     let entry_id = seen.wallets.values().map(|wallet| wallet.len() as u64).sum::<u64>() + 1;
     seen.wallets.entry(user).or_default().push(v1::Movement { entry_id, ..movement });
 }
@@ -458,7 +465,7 @@ fn decide(seen: &mut Seen, user: u64, order_id: u64, state: State) -> Event {
     Event::Order(*order)
 }
 
-fn say(seen: &mut Seen, from: u64, chat: &v1::Chat, pushes: &broadcast::Sender<(u64, ServerFrame)>) -> Event {
+fn say(seen: &mut Seen, from: u64, chat: &v1::Chat, pushes: &Pushes) -> Event {
     seen.chats.push((from, chat.text.clone()));
     let mut message =
         v1::ChatMessage { from_user_id: from, room_id: chat.room_id, text: chat.text.clone(), ..Default::default() };
@@ -491,7 +498,7 @@ fn grab(seen: &Mutex<Seen>, user: u64, request_id: u64) -> Event {
     seen.grabs.push((user, request_id));
     if request_id.is_multiple_of(10) {
         let next = seen.won.len() as u64;
-        if seen.won.get(&request_id).is_none() {
+        if !seen.won.contains_key(&request_id) {
             let movement = v1::Movement { campaign_id: 1, serial: next, ..movement(Kind::Win, 7) };
             enter(&mut seen, user, movement);
         }
