@@ -75,7 +75,10 @@ async fn a_mixed_schedule_keeps_its_qps_and_each_operation_its_part() {
         assert_eq!((one.planned, one.sent, one.answered), (planned, planned, planned), "{name}");
         assert!(!one.latency.is_empty());
     }
-    assert_eq!((results.totals.stand_ins, of("open").outcomes["opened"], of("ticket").outcomes["order"]), (0, 200, 100));
+    assert_eq!(
+        (results.totals.stand_ins, of("open").outcomes["opened"], of("ticket").outcomes["order"]),
+        (0, 200, 100)
+    );
     let chat = results.totals.chat;
     assert_eq!((chat.delivered, chat.received, chat.offline, chat.dropped), (200, 200, 0, 0));
 
@@ -310,6 +313,12 @@ fn reminded_of(order: v1::Order) -> Event {
     Event::Reminder(v1::Reminder { wins: Vec::new(), orders: vec![order] })
 }
 
+/// Words that were believed, and words that were not.
+fn heard(status: &Status) -> u64 {
+    let totals = &status.totals;
+    totals.prizes + totals.orders.paid + totals.chat.received + totals.violations.values().sum::<u64>()
+}
+
 /// Words that contradict what was said before them, and the violation that each is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_false_word_is_counted_under_its_name() {
@@ -345,12 +354,15 @@ async fn each_false_word_is_counted_under_its_name() {
         (2, reminded_of(late)),                                                 // order_expired_early
         (1, reminded_of(order(1, State::Paid))),                                // limit_exceeded
         (2, Event::ChatMessage(said(4, 1))),
-        (2, Event::ChatMessage(said(4, 1))),                                    // chat_repeated
+        (2, Event::ChatMessage(said(4, 1))), // chat_repeated
         (2, Event::ChatMessage(v1::ChatMessage { from_user_id: 6, ..said(4, 2) })), // chat_untrue
-        (3, Event::ChatMessage(said(4, 1))),                                    // chat_untrue: not in that room
-        (4, Event::Pong(v1::Pong::default())),                                  // wrong_kind
+        (3, Event::ChatMessage(said(4, 1))), // chat_untrue: not in that room
+        (4, Event::Pong(v1::Pong::default())), // wrong_kind
     ] {
+        // Each is heard before the next is said.
+        let before = heard(&machine.status().await);
         server.push(user, event);
+        machine.until("the next word", |status| heard(status) > before).await;
     }
     // The first id of a user's own accord was that of a Join, which has its answer; the others were never given out.
     for request_id in [16, 9_999, 1 << 40] {

@@ -128,6 +128,8 @@ pub struct Seen {
     pub chats: Vec<(u64, String)>,
     /// Members and messages of each room.
     pub rooms: BTreeMap<u64, (BTreeSet<u64>, Vec<v1::ChatMessage>)>,
+    /// Bodies of deposits, of tests with an admin API.
+    pub deposits: Vec<serde_json::Value>,
     pub acknowledged_envelopes: BTreeSet<u64>,
     pub acknowledged_orders: Vec<u64>,
     /// Told after each login and each ping.
@@ -150,8 +152,8 @@ pub fn wall_ms() -> u64 {
 }
 
 /// Of one user.
-type Pushed = (u64, ServerFrame);
-type Pushes = broadcast::Sender<Pushed>;
+pub type Pushed = (u64, ServerFrame);
+pub type Pushes = broadcast::Sender<Pushed>;
 
 type Stream = Framed<TcpStream, Codec<ClientFrame, ServerFrame, SERVER_FRAME_BYTES_MAX>>;
 
@@ -320,6 +322,7 @@ async fn serve(
             }
             Request::Grab(_) => {
                 let event = grab(&seen, user, request_id);
+                seen.lock().unwrap().came.notify_waiters();
                 if taken(&mischief.cut) {
                     return;
                 }
@@ -394,11 +397,9 @@ fn movement(kind: Kind, amount_fen: i64) -> v1::Movement {
 
 /// Every wallet begins with a deposit.
 fn enter(seen: &mut Seen, user: u64, movement: v1::Movement) {
-    if !seen.wallets.contains_key(&user) {
-        seen.wallets.insert(user, Vec::new());
-        enter(seen, user, self::movement(Kind::Deposit, 1_000_000));
-    }
-    let entry_id = seen.wallets.values().map(|wallet| wallet.len() as u64).sum::<u64>() + 1;
+    let first = v1::Movement { entry_id: 1_000 + user, ..self::movement(Kind::Deposit, 1_000_000) };
+    seen.wallets.entry(user).or_insert_with(|| vec![first]);
+    let entry_id = seen.wallets.values().map(|wallet| wallet.len() as u64).sum::<u64>() + 10_000;
     seen.wallets.entry(user).or_default().push(v1::Movement { entry_id, ..movement });
 }
 
