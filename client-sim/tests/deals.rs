@@ -605,3 +605,12 @@ async fn a_second_answer_to_a_turn_that_was_no_grab_is_one_too() {
     machine.until("both", violations).await;
     machine.stop().await;
 }
+
+#[test]
+fn every_violation_is_provoked_by_some_test() {
+    let tests = concat!(include_str!("deals.rs"), include_str!("machine.rs"));
+    for violation in Violation::ALL {
+        let named = [format!("\"{}\"", violation.label()), format!("Violation::{violation:?}")];
+        assert!(named.iter().any(|name| tests.contains(name)), "{violation:?}");
+    }
+}
