@@ -11,6 +11,7 @@ use common::{Ask, FakeServer, Machine, PRICE, SALE, wall_ms};
 use hongbao_proto::v1::order::State;
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ServerFrame};
+use hongbao_sim::limits::REACTION_TRIES_MAX;
 use hongbao_sim::machine::chat::Circle;
 use hongbao_sim::machine::config::{MachineConfig, UserRange};
 use hongbao_sim::machine::labels::Violation;
@@ -161,6 +162,22 @@ async fn users_open_what_they_are_offered_and_acknowledge_what_is_empty() {
     let seen = server.seen.lock().unwrap();
     assert_eq!(results.totals.envelopes.opened_fen, 4 * (30 * 31 / 2));
     assert_eq!(seen.acknowledged_envelopes, BTreeSet::from([1, 2, 3, 4]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_server_refuses_too_often_is_given_up() {
+    let server = FakeServer::start().await;
+    let machine = Machine::start_as(&server, 1, |config| config.react = true).await;
+    online(&machine, 1).await;
+    server.mischief.refuse_deals.store(1_000, Ordering::SeqCst);
+    server.offer(1..=1, 1, usize::MAX);
+    let refused = u64::from(REACTION_TRIES_MAX) + 1;
+    let tried = |status: &Status| status.totals.reactions.get("open") == Some(&refused) && is_settled(status);
+    machine.until("the last try", tried).await;
+    let (results, _directory) = machine.stop().await;
+    no_violations(&results);
+    assert_eq!(results.reactions["open"].outcomes["overloaded"], refused);
+    assert_eq!(server.seen.lock().unwrap().opens, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -587,4 +604,13 @@ async fn a_second_answer_to_a_turn_that_was_no_grab_is_one_too() {
     };
     machine.until("both", violations).await;
     machine.stop().await;
+}
+
+#[test]
+fn every_violation_is_provoked_by_some_test() {
+    let tests = concat!(include_str!("deals.rs"), include_str!("machine.rs"));
+    for violation in Violation::ALL {
+        let named = [format!("\"{}\"", violation.label()), format!("Violation::{violation:?}")];
+        assert!(named.iter().any(|name| tests.contains(name)), "{violation:?}");
+    }
 }
