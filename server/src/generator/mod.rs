@@ -23,8 +23,8 @@ use tokio::time::MissedTickBehavior;
 use self::sale::Counter;
 use self::source::{Rain, Source};
 use crate::campaign::{Campaign, CampaignTerms, Goods, Seed, UnixMs};
-use crate::ledger::LedgerError;
-use crate::ledger::writer::LedgerHandle;
+use crate::ledger::writer::{LedgerHandle, Request};
+use crate::ledger::{Ledger, LedgerError};
 use crate::lot::{self, Entrant};
 use crate::shard::message::{Control, Message, StockReport, Ticket};
 use crate::shard::set::SetHandle;
@@ -414,7 +414,7 @@ impl Generator {
     }
 
     /// Everything that depends on the time.
-    fn step(&mut self, now: UnixMs) {
+    pub fn step(&mut self, now: UnixMs) {
         self.advance_phases(now);
         self.tell_phases();
         if !self.halted {
@@ -427,7 +427,8 @@ impl Generator {
         }
     }
 
-    fn obey(&mut self, command: Command, now: UnixMs) {
+    /// Does what a command says, or has it done.
+    pub fn obey(&mut self, command: Command, now: UnixMs) {
         match command {
             Command::Create { terms, reply } => {
                 let open = self.campaigns.values().filter(|running| !running.settled).count();
@@ -438,10 +439,13 @@ impl Generator {
                     reply.send(Err(LedgerError::BadTerms(why))).ok();
                     return;
                 }
-                self.call(Some(reply), Finished::Created, None, move |ledger| ledger.create_campaign(*terms, now));
+                // Where there is no room for it, the asker is told.
+                let create = move |ledger: &mut dyn Ledger| ledger.create_campaign(*terms, now);
+                self.call(Some(reply), Finished::Created, None, create);
             }
             Command::Stop { id, reply } => {
-                self.call(Some(reply), Finished::Stopped, None, move |ledger| ledger.stop_campaign(id, now))
+                let stop = move |ledger: &mut dyn Ledger| ledger.stop_campaign(id, now);
+                self.call(Some(reply), Finished::Stopped, None, stop);
             }
             Command::Halt => self.halted = true,
             Command::Done { finished, reply } => {
@@ -492,33 +496,35 @@ impl Generator {
         }
     }
 
-    /// Has the ledger do something, and comes back to it as a command of our own.
+    /// Has the ledger do something, and comes back to it as a command of our own, which has its place in our queue already. Without
+    /// room there or here nothing is done, the asker is told so, and `false` returned.
     fn call(
         &self,
         reply: Option<Reply>,
         finished: fn(Campaign) -> Finished,
         failed: Option<Finished>,
-        act: impl FnOnce(&mut dyn crate::ledger::Ledger) -> Result<Campaign, LedgerError> + Send + 'static,
-    ) {
-        let (ledger, commands) = (self.ledger.clone(), self.commands.clone());
-        tokio::spawn(async move {
-            let result =
-                ledger.call(act).await.unwrap_or_else(|stopped| Err(LedgerError::Unavailable(stopped.to_string())));
-            let done = match result {
-                Ok(campaign) => Some(Command::Done { finished: finished(campaign), reply }),
-                Err(error) => {
-                    tracing::warn!(%error, "the ledger refused a campaign's change");
-                    if let Some(reply) = reply {
-                        reply.send(Err(error)).ok();
-                    }
-                    failed.map(|finished| Command::Done { finished, reply: None })
-                }
-            };
-            if let Some(done) = done {
-                // An error says that the generator has ended with the server.
-                commands.send(done).await.ok();
+        act: impl FnOnce(&mut dyn Ledger) -> Result<Campaign, LedgerError> + Send + 'static,
+    ) -> bool {
+        let (Some(place), Ok(way_back)) = (self.ledger.try_reserve(), self.commands.clone().try_reserve_owned()) else {
+            if let Some(reply) = reply {
+                let why = "too much waits for the ledger, or for the stock keeper; nothing was done; try again";
+                reply.send(Err(LedgerError::Unavailable(why.to_owned()))).ok();
             }
-        });
+            return false;
+        };
+        place.send(Request::Call(Box::new(move |ledger| match act(ledger) {
+            Ok(campaign) => drop(way_back.send(Command::Done { finished: finished(campaign), reply })),
+            Err(error) => {
+                tracing::warn!(%error, "the ledger refused a campaign's change");
+                if let Some(reply) = reply {
+                    reply.send(Err(error)).ok();
+                }
+                if let Some(finished) = failed {
+                    way_back.send(Command::Done { finished, reply: None });
+                }
+            }
+        })));
+        true
     }
 
     fn adopt(&mut self, campaign: &Campaign, claimed: &[Serial], now: UnixMs) {
@@ -612,9 +618,10 @@ impl Generator {
             }
         }
         for id in ready {
-            self.call(None, Finished::Settled, Some(Finished::NotSettled(id)), move |ledger| {
-                ledger.settle_campaign(id, now)
-            });
+            let settle = move |ledger: &mut dyn Ledger| ledger.settle_campaign(id, now);
+            if !self.call(None, Finished::Settled, Some(Finished::NotSettled(id)), settle) {
+                self.finish(Finished::NotSettled(id), now);
+            }
         }
     }
 
@@ -786,7 +793,8 @@ impl Generator {
         }
     }
 
-    fn hear(&mut self, report: StockReport) {
+    /// Takes in what a SET reports.
+    pub fn hear(&mut self, report: StockReport) {
         match report {
             StockReport::Returned { set, campaign, serials } => {
                 if let Some(running) = self.campaigns.get_mut(&campaign) {
