@@ -702,8 +702,7 @@ impl Generator {
                 Supply::Sale(_) if running.draw.is_some() => continue,
                 Supply::Sale(counter) => {
                     if counter.recalls(remaining, now) {
-                        for (index, set) in
-                            self.sets.iter().enumerate().filter(|(index, _)| !counter.is_waiting(*index))
+                        for (index, set) in self.sets.iter().enumerate().filter(|(index, _)| counter.may_spare(*index))
                         {
                             let account = &running.accounts[index];
                             let may_hold = account.issued > account.returned + account.books.claimed;
