@@ -7,6 +7,8 @@
 
 pub mod sale;
 pub mod source;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -175,6 +177,8 @@ struct Account {
     issued_when_asked: u64,
     returned: u64,
     books: ShelfBooks,
+    /// `books.claimed` a question earlier.
+    claimed_before: u64,
     /// The round of `books`.
     round: u64,
     residual: u64,
@@ -762,29 +766,37 @@ impl Generator {
         if !self.campaigns.values().any(is_sale) {
             return;
         }
-        let (ledger, commands) = (self.ledger.clone(), self.commands.clone());
-        tokio::spawn(async move {
-            // Errors are the ledger's to report; the next second asks again.
-            if let Ok(Ok(campaigns)) = ledger.call(|ledger| ledger.campaigns()).await {
+        // Without room the next second asks again, and so it does after errors, which are the ledger's to report.
+        let (Some(place), Ok(way_back)) = (self.ledger.try_reserve(), self.commands.clone().try_reserve_owned()) else {
+            return;
+        };
+        place.send(Request::Call(Box::new(move |ledger| {
+            if let Ok(campaigns) = ledger.campaigns() {
                 let sales = campaigns.iter().filter(|campaign| campaign.terms.sale().is_some());
                 let sums = sales.map(|campaign| (campaign.id, campaign.won, campaign.reserved)).collect();
-                commands.send(Command::Done { finished: Finished::Sold(sums), reply: None }).await.ok();
+                way_back.send(Command::Done { finished: Finished::Sold(sums), reply: None });
             }
-        });
+        })));
     }
 
-    /// Takes back what lies where nobody shakes, while somebody shakes elsewhere: they must not be told that there is nothing.
-    fn redistribute(&self) {
-        if !self.demand.iter().any(|demand| demand.shaking) {
+    /// Takes back what lies where nobody takes it, while somebody shakes elsewhere: they must not be told that there is nothing.
+    ///
+    /// Where users shake and yet nothing of a rain is taken, they shake for another one, or hold as much of this one as they may.
+    fn redistribute(&mut self) {
+        let shaking = self.demand.iter().filter(|demand| demand.shaking).count();
+        if shaking == 0 {
             return;
         }
         let rains = self
             .campaigns
-            .iter()
+            .iter_mut()
             .filter(|(_, running)| running.phase == SalePhase::Open && matches!(running.supply, Supply::Rain(_)));
         for (&campaign, running) in rains {
-            for ((set, demand), account) in self.sets.iter().zip(&self.demand).zip(&running.accounts) {
-                if !demand.shaking && account.books.on_shelf > 0 {
+            for ((set, demand), account) in self.sets.iter().zip(&self.demand).zip(&mut running.accounts) {
+                let lies_idle = account.books.claimed == account.claimed_before && account.books.in_flight == 0;
+                account.claimed_before = account.books.claimed;
+                let wanted_elsewhere = shaking > usize::from(demand.shaking);
+                if account.books.on_shelf > 0 && wanted_elsewhere && (lies_idle || !demand.shaking) {
                     // Without room the SET is busy after all, or hears it in a second.
                     set.inbox.try_send(Message::Control(Control::GiveBack { campaign })).ok();
                 }
