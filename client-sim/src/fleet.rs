@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod announcements;
 pub mod children;
+pub mod deals;
 pub mod events;
 pub mod http;
 pub mod journals;
@@ -24,7 +25,7 @@ use tokio::time::{sleep, timeout};
 use crate::clock::{self, Clock, ClockError};
 use crate::limits::ANNOUNCE_SECONDS;
 use crate::ntp_responder::Responder;
-use crate::results::{QpsChange, Results, Status, StormOrder};
+use crate::results::{QpsChange, SaleOrder, Status, StormOrder};
 use crate::schedule::SECOND;
 use admin::{Admin, Campaign, Stats};
 use children::{Children, MachineTrouble};
@@ -34,6 +35,9 @@ use verdict::{Effort, Evidence, Memory, Summary};
 
 /// Between two looks at machines that connect.
 const CONNECT_PAUSE: Duration = Duration::from_millis(200);
+
+/// How much further ahead the first phase is announced where a sale is to be created in between, seconds.
+const SALE_LEAD_SECONDS: u64 = 2;
 
 /// For a reading of the server's processor time.
 const STATS_DEADLINE: Duration = Duration::from_millis(500);
@@ -130,6 +134,8 @@ async fn conduct(plan: &Plan, clock: &Clock, ntp: &str, children: &mut Children)
         results: &[],
         efforts: &[],
         campaign: None,
+        sale: None,
+        run: None,
         journals: &journals::Union::default(),
         posted: &[],
         broadcasts: &[],
@@ -140,21 +146,28 @@ async fn conduct(plan: &Plan, clock: &Clock, ntp: &str, children: &mut Children)
         return Ok(verdict::judge(evidence));
     }
     sleep(plan.settle).await;
-    evidence.memory = memory(plan, before, stats(admin.as_ref()).await?, &children.statuses().await?);
+    evidence.memory = memory(plan, before, stats(admin.as_ref()).await?, &statuses(children).await?);
 
     let campaign = match (&admin, plan.rain) {
         (Some(admin), Some(rain)) => Some(admin.create_rain(plan, rain).await?),
         _ => None,
     };
-    evidence.first_second = announce(plan, clock, children).await?;
-    let first = evidence.first_second;
-    let (efforts, (posted, refused)) = tokio::join!(
+    if let (Some(admin), Some(fen)) = (&admin, plan.deposit) {
+        // Unique to this run: a key is good for one deposit.
+        admin.deposit(plan.users, fen, &format!("fleet run {}", clock.now())).await?;
+    }
+    let first =
+        clock.now() / SECOND + 1 + if plan.tickets.is_some() { SALE_LEAD_SECONDS } else { 0 } + ANNOUNCE_SECONDS;
+    evidence.first_second = first;
+    let sale = open_sale(plan, first, admin.as_ref(), children).await?;
+    announce(plan, first, children).await?;
+    let (efforts, (posted, refused), (run, trouble)) = tokio::try_join!(
         watch(plan, clock, first, admin.as_ref(), children, &mut progress),
-        announcements::post(plan, clock, first, admin.as_ref()),
-    );
-    let efforts = efforts?;
+        async { Ok(announcements::post(plan, clock, first, admin.as_ref()).await) },
+        async { Ok(deals::run_envelopes(plan, clock, first, admin.as_ref()).await) },
+    )?;
     evidence.efforts = &efforts;
-    evidence.troubles.extend(refused);
+    evidence.troubles.extend(refused.into_iter().chain(trouble));
 
     let stopped = match (&admin, campaign) {
         (Some(admin), Some(campaign)) => Some(admin.stop(campaign).await),
@@ -165,19 +178,16 @@ async fn conduct(plan: &Plan, clock: &Clock, ntp: &str, children: &mut Children)
     }
     let deliveries = posted.len() as u64 * u64::from(plan.users);
     await_answers(plan, storms_over_by(plan, clock, first), deliveries, children, &mut progress).await?;
+    if plan.statements > 0 {
+        children.statements(plan.statements).await?;
+        await_answers(plan, Instant::now(), deliveries, children, &mut progress).await?;
+    }
     progress.end();
     let broadcasts = announcements::broadcasts(&posted, admin.as_ref()).await;
-    let books: Option<Campaign> = match (&admin, campaign) {
-        (Some(admin), Some(campaign)) => match admin.campaign(campaign).await {
-            Ok(books) => Some(books),
-            Err(error) => {
-                evidence.troubles.push(format!("admin: {error}"));
-                None
-            }
-        },
-        _ => None,
-    };
-    let results: Vec<Results> = children.results().await?;
+    let books = books(admin.as_ref(), campaign, &mut evidence.troubles).await;
+    let sale = books_of_sale(admin.as_ref(), sale, &mut evidence.troubles).await;
+    let (results, silent) = children.results().await;
+    evidence.troubles.extend(silent);
     evidence.troubles.extend(children.stop(plan.answer_timeout + STOP_PATIENCE).await?);
     let journals = match journals::read(journal_paths(plan)) {
         Ok(union) => union,
@@ -188,10 +198,48 @@ async fn conduct(plan: &Plan, clock: &Clock, ntp: &str, children: &mut Children)
     };
     evidence.results = &results;
     evidence.campaign = books.as_ref();
+    evidence.sale = sale.as_ref();
+    evidence.run = run.as_ref();
     evidence.posted = &posted;
     evidence.broadcasts = &broadcasts;
     evidence.journals = &journals;
     Ok(verdict::judge(evidence))
+}
+
+/// A campaign's books, where there is one and they can be read.
+async fn books(admin: Option<&Admin>, campaign: Option<u32>, troubles: &mut Vec<String>) -> Option<Campaign> {
+    let (admin, campaign) = admin.zip(campaign)?;
+    match admin.campaign(campaign).await {
+        Ok(books) => Some(books),
+        Err(error) => {
+            troubles.push(format!("admin: {error}"));
+            None
+        }
+    }
+}
+
+/// Puts the plan's tickets on sale and tells the machines. Returns the campaign's id.
+async fn open_sale(
+    plan: &Plan,
+    first: u64,
+    admin: Option<&Admin>,
+    children: &mut Children,
+) -> Result<Option<u32>, FleetError> {
+    let (Some(admin), Some(tickets)) = (admin, plan.tickets) else { return Ok(None) };
+    let starts_at_ms = (plan.phases_begin(first) + tickets.at_second) * 1_000;
+    let campaign = admin.create_sale(plan, tickets, starts_at_ms).await?;
+    children.sale(SaleOrder { campaign, limit: tickets.limit }).await?;
+    Ok(Some(campaign))
+}
+
+/// Ends the sale, and reads its books.
+async fn books_of_sale(admin: Option<&Admin>, sale: Option<u32>, troubles: &mut Vec<String>) -> Option<Campaign> {
+    if let Some((admin, sale)) = admin.zip(sale)
+        && let Err(error) = admin.stop(sale).await
+    {
+        troubles.push(format!("admin: {error}"));
+    }
+    books(admin, sale, troubles).await
 }
 
 fn journal_paths(plan: &Plan) -> impl Iterator<Item = PathBuf> {
@@ -205,23 +253,34 @@ async fn stats(admin: Option<&Admin>) -> Result<Option<Stats>, FleetError> {
     }
 }
 
+/// What every machine says of itself, once all do.
+async fn statuses(children: &mut Children) -> Result<Vec<Status>, FleetError> {
+    loop {
+        if let Some(statuses) = children.statuses().await? {
+            return Ok(statuses);
+        }
+        sleep(CONNECT_PAUSE).await;
+    }
+}
+
 struct Connected {
     online: u64,
     seconds: f64,
 }
 
-/// Waits until every user is logged in, or the time for that is over.
+/// Waits until every user is logged in, and in its room if there are rooms; or the time for that is over.
 async fn connect(plan: &Plan, children: &mut Children, progress: &mut Progress) -> Result<Connected, FleetError> {
     let (begun, users) = (Instant::now(), u64::from(plan.users));
     let mut rate = Rate::default();
     progress.begin(users);
     loop {
-        let statuses = children.statuses().await?;
+        let statuses = statuses(children).await?;
         let online = statuses.iter().map(|status| status.online).sum();
+        let joining = plan.rooms > 0 && statuses.iter().any(|status| status.reactions_outstanding > 0);
         let elapsed = begun.elapsed();
         rate.add(elapsed, online);
         progress.show(online, users, &progress::connecting(&statuses, &rate, users));
-        if online == users || elapsed > plan.connect_timeout {
+        if (online == users && !joining) || elapsed > plan.connect_timeout {
             return Ok(Connected { online, seconds: elapsed.as_secs_f64() });
         }
         sleep(CONNECT_PAUSE).await;
@@ -243,21 +302,21 @@ fn memory(plan: &Plan, before: Option<Stats>, after: Option<Stats>, statuses: &[
     }
 }
 
-/// Tells every machine of every phase, of the pause behind the last, and of every storm. Returns the first phase's second.
-async fn announce(plan: &Plan, clock: &Clock, children: &mut Children) -> Result<u64, FleetError> {
-    let first = clock.now() / SECOND + 1 + ANNOUNCE_SECONDS;
+/// Tells every machine of every phase, the first of which begins in second `first`, of the pause behind the last, and of every
+/// storm.
+async fn announce(plan: &Plan, first: u64, children: &mut Children) -> Result<(), FleetError> {
     let mut at = first;
     for phase in plan.stretches() {
-        children.announce(QpsChange { qps: phase.qps, at }).await?;
+        children.announce(QpsChange { qps: phase.qps, at, mix: phase.mix }).await?;
         at += phase.seconds;
     }
-    children.announce(QpsChange { qps: 0, at }).await?;
+    children.announce(QpsChange { qps: 0, at, mix: None }).await?;
     let watch_seconds = u32::try_from(plan.storm_deadline.as_secs()).unwrap_or(u32::MAX);
     for storm in &plan.storms {
         let at = plan.phases_begin(first) + storm.at_second;
         children.storm(StormOrder { share: storm.share, at, watch_seconds }).await?;
     }
-    Ok(first)
+    Ok(())
 }
 
 /// Looks on once a second until the last phase is over.
@@ -276,7 +335,8 @@ async fn watch(
         for second in from..end {
             // A little into each second, when machines have closed the one before.
             tokio::time::sleep_until(clock.instant(second * SECOND + SECOND / 5).into()).await;
-            let statuses = children.statuses().await?;
+            // A machine that is slow to say how it is may be no slower at what counts: that is judged at the end.
+            let Some(statuses) = children.statuses().await? else { continue };
             let left = end - second;
             progress.show(second - from, phase.seconds, &progress::running(&statuses, &phase.name, left));
             let server_cpu_us = server_cpu(admin).await.unwrap_or_else(|error| {
@@ -331,10 +391,15 @@ async fn await_answers(
     progress: &mut Progress,
 ) -> Result<(), FleetError> {
     let begun = Instant::now();
-    let deadline = storms_over_by.max(begun) + plan.answer_timeout + STOP_PATIENCE;
+    // Some orders are left to expire, and asked after then.
+    let lapsing = if plan.tickets.is_some() { plan.hold } else { Duration::ZERO };
+    let deadline = storms_over_by.max(begun + lapsing) + plan.answer_timeout + STOP_PATIENCE;
     loop {
-        let statuses = children.statuses().await?;
-        let open: u64 = statuses.iter().map(|status| status.outstanding + status.acknowledges_outstanding).sum();
+        let statuses = statuses(children).await?;
+        let open: u64 = statuses
+            .iter()
+            .map(|status| status.outstanding + status.acknowledges_outstanding + status.reactions_outstanding)
+            .sum();
         let stormy = statuses.iter().flat_map(|status| &status.storms).any(|storm| !storm.over);
         // Who reconnected may never hear one, so these are not waited for longer than an answer.
         let heard: u64 = statuses.iter().map(|status| status.totals.announcements).sum();

@@ -1,11 +1,12 @@
 //! Request ids. The server wants the ids of a user's Grabs to increase, over reconnects and over runs; the fleet wants to
 //! know an answer's planned time without storing it. Both follow from one rule:
 //!
-//! `request_id of Grab k = (epoch in Unix seconds - 1,700,000,000) << 34 | (k + 1)`
+//! `request_id of request k = (epoch in Unix seconds - 1,700,000,000) << 34 | (k + 1)`
 //!
 //! The upper bits, the [`RunTag`], grow from run to run; the lower ones are the request's number in the schedule. The few
-//! requests that are no Grabs use small fixed ids, which no run's tag can produce: a connection has at most one Login and one
-//! Ping under way, and its Acknowledges are counted.
+//! requests outside of the schedule use ids without a tag, which no run can produce: small fixed ones, as a connection has at most
+//! one Login and one Ping under way, and its Acknowledges are counted; and from [`REACTIONS`] on, numbers that a machine gives out
+//! once each.
 
 /// Bits of a request id that number the request inside its run.
 const NUMBER_BITS: u32 = 34;
@@ -22,6 +23,13 @@ pub const LOGIN: u64 = 1;
 pub const PING: u64 = 2;
 /// Id of every Acknowledge.
 pub const ACKNOWLEDGE: u64 = 3;
+/// The first id of what users do of their own accord.
+pub const REACTIONS: u64 = 16;
+
+/// Whether an id is one of what users do of their own accord.
+pub const fn is_reaction(id: u64) -> bool {
+    REACTIONS <= id && id < 1 << NUMBER_BITS
+}
 
 /// An epoch that no request id can carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -41,7 +49,7 @@ impl RunTag {
         }
     }
 
-    /// Id of the Grab that is request number `request`, which is below [`REQUESTS_MAX`].
+    /// Id of request number `request`, which is below [`REQUESTS_MAX`].
     pub const fn request_id(self, request: u64) -> u64 {
         self.0 | (request + 1)
     }
@@ -69,9 +77,10 @@ mod tests {
             assert!(RequestId::new(id).is_ok());
             assert_eq!((run.request_of(id), later.request_of(id)), (Some(request), None));
         }
-        for id in [0, LOGIN, PING, ACKNOWLEDGE, u64::MAX] {
+        for id in [0, LOGIN, PING, ACKNOWLEDGE, REACTIONS, (1 << NUMBER_BITS) - 1, u64::MAX] {
             assert_eq!(run.request_of(id), None);
         }
+        assert!(is_reaction(REACTIONS) && !is_reaction(ACKNOWLEDGE) && !is_reaction(run.request_id(0)));
     }
 
     #[test]

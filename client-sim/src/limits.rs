@@ -56,6 +56,27 @@ pub const STORM_OTHERS_P99_MS_MAX: f64 = 1_000.0;
 /// Announcements that are told apart by their texts; further ones are counted only.
 pub const ANNOUNCEMENT_TEXTS_MAX: usize = 1_000;
 
+/// Envelopes that wait for one user to open them; further ones are left for its next login.
+pub const OFFERS_PER_USER_MAX: usize = 256;
+
+/// From an offer to the user's opening it of its own accord, at most, milliseconds: thousands are offered at the same moment.
+pub const REACTION_JITTER_MS: u64 = 1_000;
+
+/// Of so many shares one is asked for once more, to hear the same again.
+pub const REOPEN_ONE_IN: u64 = 16;
+
+/// From the end of an order's hold to the question what has become of it, milliseconds.
+pub const LAPSE_MS: u64 = 1_000;
+
+/// How often something refused for lack of capacity is tried again.
+pub const REACTION_TRIES_MAX: u8 = 20;
+
+/// Pages of one user's statement, 64 movements each; longer ones are given up.
+pub const STATEMENT_PAGES_MAX: u32 = 256;
+
+/// Names in one Acknowledge.
+pub const ACKNOWLEDGED_TOGETHER_MAX: usize = hongbao_proto::limits::ITEMS_PER_FRAME_MAX;
+
 /// Descriptors that a machine needs besides its connections.
 pub const SPARE_DESCRIPTORS: u64 = 64;
 

@@ -9,19 +9,24 @@
 //! [`run`] is the whole life of a machine, from its clock to its last journal row; the modules below are its parts, the
 //! [`crowd`] being the one that holds and changes all state.
 
+pub mod chat;
 pub mod config;
 pub mod connector;
 pub mod control;
 pub mod crowd;
+pub mod envelopes;
 pub mod heard;
 pub mod journal;
 pub mod keeper;
 pub mod labels;
+pub mod orders;
 pub mod owed;
 pub mod partials;
 pub mod prizes;
+pub mod reactions;
 pub mod shared;
 pub mod sockets;
+pub mod statements;
 pub mod storms;
 pub mod tally;
 pub mod user;
@@ -147,7 +152,7 @@ async fn live(
     ready(control_address);
 
     if let (Some(qps), Some(at)) = (shared.config.qps, shared.config.epoch) {
-        control::announce(&shared, QpsChange { qps, at })?;
+        control::announce(&shared, QpsChange { qps, at, mix: None })?;
     }
     let mut serving = tokio::task::spawn_local(sockets::serve(Rc::clone(&shared), poll));
     let workers = [
@@ -220,7 +225,7 @@ async fn start_schedule(shared: &Shared) -> MachineError {
     shared.all_online.notified().await;
     if let (Some(qps), None) = (shared.config.qps, shared.config.epoch) {
         let at = shared.clock.now() / SECOND + ANNOUNCE_SECONDS;
-        if let Err(error) = control::announce(shared, QpsChange { qps, at }) {
+        if let Err(error) = control::announce(shared, QpsChange { qps, at, mix: None }) {
             return error.into();
         }
     }
@@ -238,7 +243,10 @@ async fn settle(shared: &Shared) {
     loop {
         let open = {
             let crowd = shared.crowd.borrow();
-            crowd.next_due().is_some() || crowd.owed.count() > 0 || crowd.acknowledges_under_way > 0
+            crowd.next_due().is_some()
+                || crowd.owed.count() > 0
+                || crowd.acknowledges_under_way > 0
+                || crowd.reactions.under_way() > 0
         };
         if !open || Instant::now() >= deadline {
             return;

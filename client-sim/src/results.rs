@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::schedule::mix::Mix;
 use crate::storm::Share;
 
 /// Counts by label; labels without a count are left out.
@@ -24,6 +25,27 @@ pub struct QpsChange {
     pub qps: u32,
     /// Unix second from which it holds.
     pub at: u64,
+    /// What the requests are; absent: what the machine was started with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mix: Option<Mix>,
+}
+
+/// Body of `POST /v1/sale`: where ticket turns grab from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SaleOrder {
+    /// Its id.
+    pub campaign: u32,
+    /// Units that one user may hold, where there is a limit.
+    pub limit: Option<u32>,
+}
+
+/// Body of `POST /v1/statements`: users who are to read their statements now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StatementsOrder {
+    /// How many of the machine's users, at most; they are spread evenly over all.
+    pub users: u32,
 }
 
 /// Body of `POST /v1/storm`.
@@ -49,19 +71,19 @@ pub struct StopAt {
 /// Everything counted since the machine started.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
-    /// Grabs that were due.
+    /// Requests that were due.
     pub planned: u64,
-    /// Grabs written, each counted once.
+    /// Requests written, each counted once.
     pub sent: u64,
-    /// Grabs whose answer came, in time or late.
+    /// Requests whose answer came, in time or late.
     pub answered: u64,
     /// Of these, after the answer timeout.
     pub answered_late: u64,
-    /// Grabs given up at the answer timeout and not answered since.
+    /// Requests given up at the answer timeout and not answered since.
     pub unanswered: u64,
-    /// Grabs written again after a reconnect, with the same request id.
+    /// Requests written again after a reconnect, with the same request id.
     pub resent: u64,
-    /// Grabs that were due while their user had no connection, or whose socket refused them at first.
+    /// Requests that were due while their user had no connection, or whose socket refused them at first.
     pub held_back: u64,
     /// Answers by kind.
     pub outcomes: Counts,
@@ -83,6 +105,92 @@ pub struct Totals {
     pub acknowledges: u64,
     /// Announcements that users were told.
     pub announcements: u64,
+    /// Turns that were to open an envelope or grab from the sale, and shook instead for lack of one.
+    pub stand_ins: u64,
+    /// What users sent outside of the schedule, by kind.
+    pub reactions: Counts,
+    /// Of these, given up at the answer timeout and not answered since.
+    pub reactions_unanswered: u64,
+    /// Group envelopes.
+    pub envelopes: EnvelopeTotals,
+    /// Orders.
+    pub orders: OrderTotals,
+    /// Chat.
+    pub chat: ChatTotals,
+    /// Statements that were read to their end and found right.
+    pub statements: u64,
+}
+
+/// A struct of counts that add up.
+macro_rules! sums {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+        pub struct $name { $($(#[$field_doc])* pub $field: u64,)* }
+
+        impl $name {
+            /// Adds another machine's.
+            pub fn add(&mut self, other: &Self) {
+                $(self.$field += other.$field;)*
+            }
+        }
+    };
+}
+
+sums! {
+    /// Group envelopes, as users were told of them.
+    EnvelopeTotals {
+        /// Offers: one for each user and envelope.
+        offered,
+        /// Of these, not remembered, because their user had too many.
+        forgotten,
+        /// Shares that users were told of.
+        opened,
+        /// Their money.
+        opened_fen,
+        /// Answers that an envelope was empty.
+        empty,
+        /// Answers that an envelope had expired.
+        expired,
+    }
+}
+
+sums! {
+    /// Orders, as users were told of them.
+    OrderTotals {
+        /// Ever reserved.
+        reserved,
+        /// Got for nothing.
+        free,
+        /// Theirs for good, for money or for nothing.
+        paid,
+        /// The price of these.
+        paid_fen,
+        /// Given back.
+        cancelled,
+        /// Not paid in time.
+        expired,
+        /// Neither paid nor given back nor expired so far.
+        waiting,
+    }
+}
+
+sums! {
+    /// What was said, by the receipts of those who said it, and what was heard.
+    ChatTotals {
+        /// Receipts: written to a connection.
+        delivered,
+        /// Receipts: not on-line.
+        offline,
+        /// Receipts: on-line, and too far behind.
+        dropped,
+        /// Messages heard, once for each user who did.
+        received,
+        /// Messages of a room that a member did not hear though it heard later ones.
+        missed,
+        /// Messages of a room that a member heard when it joined again.
+        recovered,
+    }
 }
 
 impl Totals {
@@ -101,11 +209,18 @@ impl Totals {
         self.connect_failures += other.connect_failures;
         self.acknowledges += other.acknowledges;
         self.announcements += other.announcements;
+        self.stand_ins += other.stand_ins;
+        self.reactions_unanswered += other.reactions_unanswered;
+        self.statements += other.statements;
+        self.envelopes.add(&other.envelopes);
+        self.orders.add(&other.orders);
+        self.chat.add(&other.chat);
         for (sum, part) in [
             (&mut self.outcomes, &other.outcomes),
             (&mut self.errors, &other.errors),
             (&mut self.violations, &other.violations),
             (&mut self.ends, &other.ends),
+            (&mut self.reactions, &other.reactions),
         ] {
             add_counts(sum, part);
         }
@@ -144,9 +259,9 @@ pub struct ProcessView {
 pub struct SecondRow {
     /// Unix time.
     pub second: u64,
-    /// Grabs due in it.
+    /// Requests due in it.
     pub planned: u64,
-    /// Grabs written in it.
+    /// Requests written in it.
     pub sent: u64,
     /// Answers that came in it.
     pub answered: u64,
@@ -210,10 +325,12 @@ pub struct Status {
     pub online: u64,
     /// Users told not to come back.
     pub retired: u64,
-    /// Grabs sent or due whose answer is still awaited.
+    /// Requests sent or due whose answer is still awaited.
     pub outstanding: u64,
     /// Acknowledges whose answer is still awaited, or that are about to be sent.
     pub acknowledges_outstanding: u64,
+    /// What users are about to do outside of the schedule, and what of that they await an answer to.
+    pub reactions_outstanding: u64,
     /// QPS of the whole fleet at the moment, and since which Unix second; absent before the first.
     pub phase: Option<QpsChange>,
     /// The last second that is over.
@@ -237,7 +354,7 @@ pub struct SegmentResult {
     pub from: u64,
     /// Requests a second over the whole fleet.
     pub qps: u32,
-    /// Grabs due in it on this machine.
+    /// Requests due in it on this machine.
     pub planned: u64,
     /// Of these, written.
     pub sent: u64,
@@ -251,6 +368,22 @@ pub struct SegmentResult {
     pub send_lag: String,
 }
 
+/// Requests of one kind.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationResult {
+    /// Due; of what users do of their own accord, as many as were sent.
+    pub planned: u64,
+    /// Written, each counted once.
+    pub sent: u64,
+    /// Answered.
+    pub answered: u64,
+    /// Answers by kind.
+    pub outcomes: Counts,
+    /// From the planned send time to the answer; of what users do of their own accord, from its sending. HdrHistogram V2 deflate in
+    /// base64, microseconds; empty: nothing was measured.
+    pub latency: String,
+}
+
 /// What one campaign gave to a machine's users.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CampaignResult {
@@ -260,6 +393,19 @@ pub struct CampaignResult {
     pub prizes: u64,
     /// Their money.
     pub fen: u64,
+}
+
+/// What users of a machine got from one sale.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SaleResult {
+    /// Campaign id.
+    pub campaign: u32,
+    /// Units that are theirs for good.
+    pub paid: u64,
+    /// Their price.
+    pub paid_fen: u64,
+    /// Units that wait for their payment, as far as users were told.
+    pub waiting: u64,
 }
 
 /// What users of a machine were told of one announcement.
@@ -284,10 +430,16 @@ pub struct Results {
     pub name: String,
     /// Everything counted.
     pub totals: Totals,
-    /// Grabs whose answer is still awaited.
+    /// Requests whose answer is still awaited.
     pub outstanding: u64,
+    /// The same of what users do of their own accord, and what they are still to do.
+    pub reactions_outstanding: u64,
     /// By segment of the schedule.
     pub segments: Vec<SegmentResult>,
+    /// By operation of the schedule; empty: there were only grabs.
+    pub operations: BTreeMap<String, OperationResult>,
+    /// By kind of what users did of their own accord.
+    pub reactions: BTreeMap<String, OperationResult>,
     /// By wall-clock second, from the first segment's on, without gaps.
     pub seconds: Vec<SecondRow>,
     /// By storm.
@@ -296,6 +448,8 @@ pub struct Results {
     pub announced: Vec<Announced>,
     /// By campaign.
     pub campaigns: Vec<CampaignResult>,
+    /// By sale.
+    pub sales: Vec<SaleResult>,
     /// The clock.
     pub clock: ClockView,
     /// The process.

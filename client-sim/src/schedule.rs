@@ -7,6 +7,8 @@
 //!
 //! Instants are nanoseconds since the Unix epoch in a `u64`, which lasts until the year 2554; products are taken in `u128`.
 
+pub mod mix;
+
 use crate::ids::REQUESTS_MAX;
 
 /// Nanoseconds of a second.

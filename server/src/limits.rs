@@ -222,6 +222,9 @@ const _: () = assert!(HISTORY_BYTES_MAX >= HISTORY_OVERHEAD_BYTES + hongbao_prot
 const _: () = assert!(HISTORY_BYTES_MAX + 128 <= hongbao_proto::limits::SERVER_FRAME_BYTES_MAX);
 const _: () = assert!(DESK_RECOVERY_BYTES_MAX >= HISTORY_BYTES_MAX && DESK_HISTORY_BYTES_MAX >= HISTORY_BYTES_MAX);
 
+/// What is archived is at least so old, milliseconds: one day. A SendEnvelope from before an archive is not known as a repeat any more.
+pub const ARCHIVE_AGE_MIN_MS: u64 = 24 * 3_600 * 1_000;
+
 /// Characters of a campaign's title.
 pub const CAMPAIGN_TITLE_CHARS_MAX: usize = 200;
 

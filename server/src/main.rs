@@ -5,7 +5,7 @@
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use hongbao_monitor::credentials::{load_secret, unix_seconds};
@@ -13,6 +13,7 @@ use hongbao_proto::UserId;
 use hongbao_proto::token::{Audience, Signer};
 use hongbao_server::config::{LogFormat, Settings};
 use hongbao_server::host;
+use hongbao_server::ledger::archive;
 use hongbao_server::ledger::audit::{audit, audit_journals};
 use hongbao_server::node::{Node, Stopped};
 use hongbao_sysctl::{Check, Verdict, Wanted};
@@ -72,6 +73,25 @@ enum Tool {
         #[arg(long)]
         json: bool,
     },
+    /// Move settled history out of a ledger into a file of its own, offline: entries up to the first that is too young, unacknowledged, or of
+    /// something that is not over. Balances and limits stay as they are; statements begin after it. A repeat finishes what was interrupted
+    Archive {
+        /// The ledger; refused while a server has it open
+        #[arg(long, value_name = "FILE")]
+        ledger: PathBuf,
+        /// Move what is older: a time in UTC (2026-10-01 or 2026-10-01T08:00:00Z) or an age (90d); at least a day ago
+        #[arg(long, value_name = "TIME", value_parser = time_or_age)]
+        before: SystemTime,
+        /// The archive, a new file
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+        /// Also what its user has not acknowledged, and will not be told any more
+        #[arg(long)]
+        unacknowledged_too: bool,
+        /// Afterwards give the room back to the file system; needs as much of it for a while as the ledger takes
+        #[arg(long)]
+        vacuum: bool,
+    },
     /// Say what this host carries and which of its limits binds first; exit code 1 if that is too few connections
     Check {
         /// Connections wanted
@@ -119,6 +139,9 @@ fn main() -> ExitCode {
         Some(Tool::Secret) => secret(),
         Some(Tool::Token { secret_file, purpose, subject, ttl }) => token(secret_file, purpose, &subject, ttl),
         Some(Tool::Audit { ledger, journals, json }) => run_audit(&ledger, &journals, json),
+        Some(Tool::Archive { ledger, before, to, unacknowledged_too, vacuum }) => {
+            run_archive(&ledger, before, &to, unacknowledged_too, vacuum)
+        }
         Some(Tool::Check { connections, with_fleet, port, fix, json }) => {
             check(&Wanted { fleet_here: with_fleet, port, ..host::wanted(connections) }, Check { fix, json })
         }
@@ -204,6 +227,32 @@ fn run_audit(ledger: &Path, journals: &[PathBuf], json: bool) -> anyhow::Result<
         writeln!(out, "{report}")?;
     }
     Ok(if report.is_balanced() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_UNBALANCED) })
+}
+
+fn run_archive(
+    ledger: &Path,
+    before: SystemTime,
+    to: &Path,
+    unacknowledged_too: bool,
+    vacuum: bool,
+) -> anyhow::Result<ExitCode> {
+    let unix_ms = |time: SystemTime| -> anyhow::Result<u64> {
+        Ok(u64::try_from(time.duration_since(SystemTime::UNIX_EPOCH)?.as_millis())?)
+    };
+    let wanted = archive::Wanted { before: unix_ms(before)?, unacknowledged_too, vacuum };
+    let archived = archive::archive(ledger, to, &wanted, unix_ms(SystemTime::now())?)?;
+    writeln!(std::io::stdout(), "{archived}")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn time_or_age(text: &str) -> Result<SystemTime, String> {
+    let midnight = format!("{text}T00:00:00Z");
+    if let Ok(time) = humantime::parse_rfc3339_weak(text).or_else(|_| humantime::parse_rfc3339_weak(&midnight)) {
+        return Ok(time);
+    }
+    let age = humantime::parse_duration(text)
+        .map_err(|_| "neither a time such as 2026-10-01 or 2026-10-01T08:00:00Z nor an age such as 90d".to_owned())?;
+    SystemTime::now().checked_sub(age).ok_or_else(|| "before the beginning of time".to_owned())
 }
 
 fn check(wanted: &Wanted, check: Check) -> anyhow::Result<ExitCode> {

@@ -6,7 +6,16 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::fleet::http::{self, CallError};
-use crate::fleet::plan::{Plan, Rain};
+use crate::fleet::plan::{Plan, PlannedEnvelopes, PlannedTickets, Rain};
+
+/// Users that the server lets one deposit go to.
+const DEPOSIT_USERS_MAX: u32 = 100_000;
+
+/// What an envelope holds at least, fen for each recipient.
+const SHARE_FEN_MIN: u64 = 10;
+
+/// What an envelope holds at most, fen for each recipient.
+const SHARE_FEN_MAX: u64 = 500;
 
 /// Body of `GET /v1/stats`.
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -35,6 +44,63 @@ pub struct Campaign {
     pub won: u64,
     /// Their money, fen.
     pub paid_fen: u64,
+    /// Of a sale: units that wait for their payment.
+    #[serde(default)]
+    pub reserved: u64,
+}
+
+/// Body of `GET /v1/envelope-runs/{id}`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EnvelopeRun {
+    /// Its id.
+    pub id: u64,
+    /// Envelopes that were asked for.
+    pub count: u64,
+    /// Of these, sent.
+    pub sent: u64,
+    /// Of these, still to be opened.
+    pub open: u64,
+    /// What was put into them, fen, where it is told.
+    pub sent_fen: Option<u64>,
+    /// Shares that were opened, where it is told.
+    pub opened_shares: Option<u64>,
+    /// Their worth, fen, where it is told.
+    pub opened_fen: Option<u64>,
+    /// What went back when they expired, fen.
+    pub refunded_fen: u64,
+    /// All were sent, and each is empty or refunded.
+    pub finished: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct NewEnvelopeRun {
+    count: u32,
+    rate_per_second: u32,
+    recipients: u32,
+    first_user: u64,
+    users: u32,
+    min_total_fen: u64,
+    max_total_fen: u64,
+    lifetime_seconds: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct NewDeposit<'a> {
+    first_user: u32,
+    users: u32,
+    amount_fen: u64,
+    key: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+struct NewSale<'a> {
+    kind: &'a str,
+    title: &'a str,
+    total: u64,
+    price_fen: u64,
+    hold_ms: u64,
+    starts_at_ms: u64,
+    per_user_limit: Option<u32>,
 }
 
 /// Body of `GET /v1/announcements/{id}`.
@@ -100,10 +166,52 @@ impl Admin {
         let Rain { rate: rate_per_second, min_fen, max_fen } = rain;
         let total = plan.rain_total(rain);
         let campaign = NewCampaign { kind: "rain", title: "fleet run", total, rate_per_second, min_fen, max_fen };
-        let url = format!("{}/v1/campaigns", self.url);
-        let created: Created =
-            http::call(self.client.post(&url).bearer_auth(&self.token).json(&campaign), &url).await?;
+        let created: Created = self.post("/v1/campaigns", &campaign).await?;
         Ok(created.id)
+    }
+
+    /// Puts the plan's tickets on sale from Unix millisecond `starts_at_ms` on. Returns the campaign's id.
+    pub async fn create_sale(&self, plan: &Plan, tickets: PlannedTickets, starts_at_ms: u64) -> Result<u32, CallError> {
+        let PlannedTickets { total, price_fen, limit: per_user_limit, .. } = tickets;
+        let hold_ms = u64::try_from(plan.hold.as_millis()).unwrap_or(u64::MAX);
+        let (kind, title) = ("ticket", "fleet run");
+        let sale = NewSale { kind, title, total, price_fen, hold_ms, starts_at_ms, per_user_limit };
+        let created: Created = self.post("/v1/campaigns", &sale).await?;
+        Ok(created.id)
+    }
+
+    /// Puts so many fen into each of the wallets of users 1 to `users`. The same `key` does it once.
+    pub async fn deposit(&self, users: u32, amount_fen: u64, key: &str) -> Result<(), CallError> {
+        for first_user in (1..=users).step_by(DEPOSIT_USERS_MAX as usize) {
+            let users = DEPOSIT_USERS_MAX.min(users - first_user + 1);
+            let key = format!("{key} from {first_user}");
+            let deposit = NewDeposit { first_user, users, amount_fen, key: &key };
+            let url = format!("{}/v1/deposits", self.url);
+            http::send(self.client.post(&url).bearer_auth(&self.token).json(&deposit), &url).await?;
+        }
+        Ok(())
+    }
+
+    /// Has the house send the plan's envelopes. Returns the run's id.
+    pub async fn send_envelopes(&self, plan: &Plan, envelopes: PlannedEnvelopes) -> Result<u64, CallError> {
+        let PlannedEnvelopes { count, rate, recipients, .. } = envelopes;
+        let run = NewEnvelopeRun {
+            count,
+            rate_per_second: rate,
+            recipients,
+            first_user: 1,
+            users: plan.users,
+            min_total_fen: u64::from(recipients) * SHARE_FEN_MIN,
+            max_total_fen: u64::from(recipients) * SHARE_FEN_MAX,
+            lifetime_seconds: plan.envelope_lifetime.as_secs(),
+        };
+        let taken: Taken = self.post("/v1/envelope-runs", &run).await?;
+        Ok(taken.id)
+    }
+
+    /// How a run of envelopes goes.
+    pub async fn envelope_run(&self, id: u64) -> Result<EnvelopeRun, CallError> {
+        self.get(&format!("/v1/envelope-runs/{id}")).await
     }
 
     /// No more prizes from this campaign.
@@ -129,6 +237,11 @@ impl Admin {
     /// A campaign's books.
     pub async fn campaign(&self, campaign: u32) -> Result<Campaign, CallError> {
         self.get(&format!("/v1/campaigns/{campaign}")).await
+    }
+
+    async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, CallError> {
+        let url = format!("{}{path}", self.url);
+        http::call(self.client.post(&url).bearer_auth(&self.token).json(body), &url).await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CallError> {

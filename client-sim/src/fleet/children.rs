@@ -15,10 +15,13 @@ use tokio::time::{Instant, timeout};
 
 use crate::fleet::http::{self, CallError};
 use crate::fleet::plan::Plan;
-use crate::results::{QpsChange, Ready, Results, Status, StopAt, StormOrder};
+use crate::results::{QpsChange, Ready, Results, SaleOrder, StatementsOrder, Status, StopAt, StormOrder};
 
 /// For a machine to measure its clock and bind its control surface.
 const READY_DEADLINE: Duration = Duration::from_secs(30);
+
+/// For all machines to say how they are. One that is busy is asked again a second later.
+const STATUS_DEADLINE: Duration = Duration::from_secs(5);
 
 /// From a polite to an impolite end.
 const END_DEADLINE: Duration = Duration::from_secs(5);
@@ -107,14 +110,43 @@ impl Children {
         Ok(())
     }
 
-    /// What every machine says of itself, in order.
-    pub async fn statuses(&mut self) -> Result<Vec<Status>, MachineTrouble> {
-        self.get_all("/v1/status").await
+    /// What every machine says of itself, in order. `None`: some machine is there, and did not say it in time.
+    pub async fn statuses(&mut self) -> Result<Option<Vec<Status>>, MachineTrouble> {
+        let statuses = match timeout(STATUS_DEADLINE, self.get_all("/v1/status")).await {
+            Ok(statuses) => self.sort_out(statuses),
+            Err(_) => return self.all_run().map(|()| None),
+        };
+        match statuses {
+            Ok(statuses) => Ok(Some(statuses)),
+            Err(MachineTrouble::Call { name, source }) => {
+                tracing::warn!(machine = name, error = %source, "no status");
+                Ok(None)
+            }
+            Err(trouble) => Err(trouble),
+        }
     }
 
-    /// What every machine measured, in order.
-    pub async fn results(&mut self) -> Result<Vec<Results>, MachineTrouble> {
-        self.get_all("/v1/results").await
+    /// What every machine measured, in order, and a line for each that could not tell.
+    pub async fn results(&mut self) -> (Vec<Results>, Vec<String>) {
+        let (mut results, mut troubles) = (Vec::new(), Vec::new());
+        for (answer, machine) in self.get_all::<Results>("/v1/results").await.into_iter().zip(&self.machines) {
+            match answer {
+                Ok(one) => results.push(one),
+                Err(error) => troubles.push(format!("{}: {error}", machine.name)),
+            }
+        }
+        (results, troubles)
+    }
+
+    /// Tells every machine where ticket turns grab.
+    pub async fn sale(&mut self, order: SaleOrder) -> Result<(), MachineTrouble> {
+        self.post_all("/v1/sale", &order).await
+    }
+
+    /// Has so many users read their statements, as many on each machine.
+    pub async fn statements(&mut self, users: u32) -> Result<(), MachineTrouble> {
+        let machines = u32::try_from(self.machines.len()).unwrap_or(u32::MAX);
+        self.post_all("/v1/statements", &StatementsOrder { users: users.div_ceil(machines.max(1)) }).await
     }
 
     /// Tells every machine of a change of QPS.
@@ -161,14 +193,24 @@ impl Children {
         }
     }
 
-    async fn get_all<T: DeserializeOwned>(&mut self, path: &str) -> Result<Vec<T>, MachineTrouble> {
+    /// What each machine answers, in order.
+    async fn get_all<T: DeserializeOwned>(&self, path: &str) -> Vec<Result<T, CallError>> {
         let calls = self.machines.iter().map(|machine| {
             let url = format!("{}{path}", machine.url);
             let request = self.client.get(&url).bearer_auth(&self.token);
             async move { http::call(request, &url).await }
         });
-        let answers = futures_util::future::join_all(calls).await;
-        self.sort_out(answers)
+        futures_util::future::join_all(calls).await
+    }
+
+    /// Whether no machine has ended.
+    fn all_run(&mut self) -> Result<(), MachineTrouble> {
+        for machine in &mut self.machines {
+            if let Ok(Some(status)) = machine.child.try_wait() {
+                return Err(MachineTrouble::Ended { name: machine.name.clone(), status });
+            }
+        }
+        Ok(())
     }
 
     async fn post_all(&mut self, path: &str, body: &impl Serialize) -> Result<(), MachineTrouble> {
@@ -248,6 +290,15 @@ fn command(plan: &Plan, index: u32, ntp: &str) -> Command {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .kill_on_drop(true);
+    if !plan.mix.is_grabs() {
+        command.args(["--mix", &plan.mix.to_string()]);
+    }
+    if plan.react {
+        command.arg("--react");
+    }
+    if plan.rooms > 0 {
+        command.args(["--rooms", &plan.rooms.to_string()]);
+    }
     if plan.pin_machines {
         command.args(["--core", &index.to_string()]);
     }

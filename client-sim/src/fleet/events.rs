@@ -1,8 +1,10 @@
-//! What is to happen at moments inside the phases: storms and announcements. Moments are whole seconds after the first phase's
+//! What is to happen at moments inside the phases: storms, announcements, envelopes, a sale. Moments are whole seconds after the first phase's
 //! beginning.
 
 use std::str::FromStr;
 use std::time::Duration;
+
+use hongbao_proto::limits::ENVELOPE_USERS_MAX;
 
 use crate::limits::{ANNOUNCEMENT_TEXTS_MAX, STORM_WATCH_SECONDS_MAX};
 use crate::storm::Share;
@@ -25,6 +27,81 @@ pub struct PlannedAnnouncements {
     pub at_second: u64,
     /// From one to the next.
     pub every: Duration,
+}
+
+/// Envelopes that the house sends to users.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlannedEnvelopes {
+    /// How many, at least 1.
+    pub count: u32,
+    /// How many a second.
+    pub rate: u32,
+    /// To how many users each, 1 to 500.
+    pub recipients: u32,
+    /// When the first is sent.
+    pub at_second: u64,
+}
+
+/// A sale of tickets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlannedTickets {
+    /// How many.
+    pub total: u64,
+    /// What one costs, fen.
+    pub price_fen: u64,
+    /// How many one user may hold; none: no limit.
+    pub limit: Option<u32>,
+    /// When it begins.
+    pub at_second: u64,
+}
+
+impl FromStr for PlannedEnvelopes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is not COUNT[:RATE[:RECIPIENTS]][@T], as in 200:50:10@40s");
+        let (numbers, at_second) = numbers_at(text)?;
+        let number = |index: usize, absent| match numbers.get(index) {
+            Some(number) => number.parse::<u32>().map_err(|_| wrong()),
+            None => Ok(absent),
+        };
+        let planned = Self { count: number(0, 0)?, rate: number(1, 50)?, recipients: number(2, 10)?, at_second };
+        let recipients_max = u32::try_from(ENVELOPE_USERS_MAX).unwrap_or(u32::MAX);
+        if numbers.len() > 3 || planned.count == 0 || planned.rate == 0 {
+            return Err(wrong());
+        }
+        if !(1..=recipients_max).contains(&planned.recipients) {
+            return Err(format!("`{text}`: an envelope is for 1 to {recipients_max} users"));
+        }
+        Ok(planned)
+    }
+}
+
+impl FromStr for PlannedTickets {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is not TOTAL[:PRICEFEN[:LIMIT]][@T], as in 2000:5000:2@50s");
+        let (numbers, at_second) = numbers_at(text)?;
+        let number =
+            |index: usize| numbers.get(index).map(|number| number.parse::<u64>().map_err(|_| wrong())).transpose();
+        let limit = number(2)?.map(|limit| u32::try_from(limit).map_err(|_| wrong())).transpose()?;
+        let planned =
+            Self { total: number(0)?.ok_or_else(wrong)?, price_fen: number(1)?.unwrap_or(100), limit, at_second };
+        if numbers.len() > 3 || planned.total == 0 || planned.limit == Some(0) {
+            return Err(wrong());
+        }
+        Ok(planned)
+    }
+}
+
+/// Numbers parted by colons, and the moment behind them; none: 0.
+fn numbers_at(text: &str) -> Result<(Vec<&str>, u64), String> {
+    let (numbers, at_second) = match text.trim().split_once('@') {
+        Some((numbers, at)) => (numbers, whole_seconds(at)?),
+        None => (text.trim(), 0),
+    };
+    Ok((numbers.split(':').collect(), at_second))
 }
 
 impl FromStr for PlannedStorm {
@@ -111,6 +188,15 @@ pub fn check_storms(
     Ok(storms)
 }
 
+/// Whether something begins inside phases of so many seconds.
+pub fn check_moment(option: &'static str, at_second: u64, lasting: u64) -> Result<(), EventError> {
+    if at_second >= lasting {
+        let (at, lasting) = (Duration::from_secs(at_second), Duration::from_secs(lasting));
+        return Err(EventError::Outside { option, at, lasting });
+    }
+    Ok(())
+}
+
 /// Whether all announcements are posted inside phases of so many seconds.
 pub fn check_announcements(planned: PlannedAnnouncements, lasting: u64) -> Result<(), EventError> {
     let lasting = Duration::from_secs(lasting);
@@ -143,6 +229,25 @@ mod tests {
         for wrong in ["", "3", "0@10s", "1001@10s", "3@10s/", "3@1500ms", "x@1s"] {
             assert!(wrong.parse::<PlannedAnnouncements>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn envelopes_and_sales_are_read_or_refused() {
+        let envelopes = |count, rate, recipients, at_second| PlannedEnvelopes { count, rate, recipients, at_second };
+        assert_eq!("200".parse(), Ok(envelopes(200, 50, 10, 0)));
+        assert_eq!("200:20:8@40s".parse(), Ok(envelopes(200, 20, 8, 40)));
+        for wrong in ["", "0", "200:0", "200:20:0", "200:20:501", "200:20:8:1", "200@", "200@1500ms", "-1"] {
+            assert!(wrong.parse::<PlannedEnvelopes>().is_err(), "{wrong}");
+        }
+        let tickets = |total, price_fen, limit, at_second| PlannedTickets { total, price_fen, limit, at_second };
+        assert_eq!("2000".parse(), Ok(tickets(2_000, 100, None, 0)));
+        assert_eq!("2000:0:2@1m".parse(), Ok(tickets(2_000, 0, Some(2), 60)));
+        for wrong in ["", "0", "x", "2000:", "2000:1:0", "2000:1:1:1", "2000:1:4294967296"] {
+            assert!(wrong.parse::<PlannedTickets>().is_err(), "{wrong}");
+        }
+        assert!(check_moment("tickets", 9, 10).is_ok());
+        let outside = check_moment("tickets", 10, 10).unwrap_err().to_string();
+        assert_eq!(outside, "--tickets: 10s is not inside the phases, which last 10s");
     }
 
     #[test]

@@ -1,62 +1,171 @@
-//! The journals of all machines together: the users' own record of what they won, kept apart from what machines report.
+//! The journals of all machines together: the users' own record of what they were told, kept apart from what machines report.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::Hash;
 use std::path::Path;
 
 use serde::Deserialize;
 
 /// Why journals cannot be compared.
 #[derive(Debug, thiserror::Error)]
-#[error("journal {path}: {source}")]
+#[error("journal {path}: {reason}")]
 pub struct JournalError {
     path: String,
-    source: csv::Error,
+    reason: String,
 }
 
 #[derive(Debug, Deserialize)]
 struct Row {
+    what: String,
     user: u64,
-    campaign: u32,
-    serial: u64,
+    item: String,
     amount_fen: u64,
 }
 
-/// What all users were told they won.
+/// How many, and their fen.
+pub type Sum = (u64, u64);
+
+/// What all users were told.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Union {
-    /// Distinct prizes and their fen, by campaign.
-    pub campaigns: HashMap<u32, (u64, u64)>,
-    /// Prizes that two users were told of, or with two amounts.
+    /// Distinct prizes, by campaign.
+    pub campaigns: HashMap<u32, Sum>,
+    /// Distinct shares of envelopes.
+    pub shares: Sum,
+    /// Units that are somebody's for good, by sale.
+    pub sold: HashMap<u32, Sum>,
+    /// Prizes, shares or units that two users were told of, or that were told in two ways.
     pub contradictions: u64,
 }
 
 impl Union {
-    /// Over all campaigns.
-    pub fn totals(&self) -> (u64, u64) {
+    /// Prizes over all campaigns.
+    pub fn totals(&self) -> Sum {
         self.campaigns.values().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
+
+    /// Units over all sales.
+    pub fn sold(&self) -> Sum {
+        self.sold.values().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    }
+}
+
+/// What is known while rows are read.
+#[derive(Debug, Default)]
+struct Reader {
+    union: Union,
+    /// By (campaign, serial): user and fen.
+    prizes: HashMap<(u32, u64), (u64, u64)>,
+    /// By (envelope, share): user and fen.
+    shares: HashMap<(u64, u32), (u64, u64)>,
+    /// By (envelope, user): the share.
+    openings: HashMap<(u64, u64), u32>,
+    /// By order: user, campaign, serial, price.
+    orders: HashMap<u64, (u64, u32, u64, u64)>,
+    /// By (campaign, serial): the order under which it was sold.
+    units: HashMap<(u32, u64), u64>,
+    /// Orders that were given back.
+    cancelled: HashMap<u64, u64>,
 }
 
 /// Reads the journals and joins them.
 pub fn read<P: AsRef<Path>>(paths: impl Iterator<Item = P>) -> Result<Union, JournalError> {
-    let (mut union, mut prizes) = (Union::default(), HashMap::new());
+    let mut reader = Reader::default();
     for path in paths {
-        let error = |source| JournalError { path: path.as_ref().display().to_string(), source };
-        let mut journal = csv::Reader::from_path(&path).map_err(error)?;
+        let error = |reason: String| JournalError { path: path.as_ref().display().to_string(), reason };
+        let mut journal = csv::Reader::from_path(&path).map_err(|cause| error(cause.to_string()))?;
         for row in journal.deserialize() {
-            let Row { user, campaign, serial, amount_fen } = row.map_err(error)?;
-            match prizes.insert((campaign, serial), (user, amount_fen)) {
-                None => {
-                    let (count, fen) = union.campaigns.entry(campaign).or_default();
-                    *count += 1;
-                    *fen += amount_fen;
-                }
-                Some(known) if known == (user, amount_fen) => {}
-                Some(_) => union.contradictions += 1,
+            let row: Row = row.map_err(|cause| error(cause.to_string()))?;
+            if reader.row(&row).is_none() {
+                return Err(error(format!("`{}` of `{}` cannot be read", row.item, row.what)));
             }
         }
     }
-    Ok(union)
+    Ok(reader.union)
+}
+
+impl Reader {
+    /// `None`: the row makes no sense.
+    fn row(&mut self, row: &Row) -> Option<()> {
+        let Row { user, amount_fen: fen, ref what, ref item } = *row;
+        let union = &mut self.union;
+        match what.as_str() {
+            "win" => {
+                let (campaign, serial) = item.split_once('/')?;
+                let (campaign, serial) = (campaign.parse().ok()?, serial.parse().ok()?);
+                if is_new(&mut self.prizes, (campaign, serial), (user, fen), &mut union.contradictions) {
+                    add(union.campaigns.entry(campaign).or_default(), fen);
+                }
+            }
+            "share" => {
+                let (envelope, share) = item.split_once('/')?;
+                let (envelope, share) = (envelope.parse().ok()?, share.parse().ok()?);
+                let contradictions = &mut union.contradictions;
+                is_new(&mut self.openings, (envelope, user), share, contradictions);
+                if is_new(&mut self.shares, (envelope, share), (user, fen), contradictions) {
+                    add(&mut union.shares, fen);
+                }
+            }
+            "order" => {
+                let mut parts = item.split('/');
+                let order = parts.next()?.parse().ok()?;
+                let (campaign, serial) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+                let known = (user, campaign, serial, fen);
+                if is_new(&mut self.orders, order, known, &mut union.contradictions) && fen == 0 {
+                    self.sell(order, campaign, serial, fen);
+                }
+            }
+            "paid" => {
+                let order = item.parse().ok()?;
+                match self.orders.get(&order) {
+                    Some(&(owner, campaign, serial, price)) if (owner, price) == (user, fen) => {
+                        self.sell(order, campaign, serial, fen);
+                    }
+                    _ => union.contradictions += 1,
+                }
+            }
+            "cancelled" => {
+                let order = item.parse().ok()?;
+                is_new(&mut self.cancelled, order, user, &mut union.contradictions);
+                if self.orders.get(&order).is_none_or(|known| known.0 != user) {
+                    union.contradictions += 1;
+                }
+            }
+            "sent" => {}
+            _ => return None,
+        }
+        Some(())
+    }
+
+    /// A unit is somebody's for good.
+    fn sell(&mut self, order: u64, campaign: u32, serial: u64, fen: u64) {
+        if self.cancelled.contains_key(&order) {
+            self.union.contradictions += 1;
+        }
+        if is_new(&mut self.units, (campaign, serial), order, &mut self.union.contradictions) {
+            add(self.union.sold.entry(campaign).or_default(), fen);
+        }
+    }
+}
+
+/// Whether nothing was known under this key; something else there is a contradiction.
+fn is_new<K: Eq + Hash, V: PartialEq>(known: &mut HashMap<K, V>, key: K, value: V, contradictions: &mut u64) -> bool {
+    match known.entry(key) {
+        Entry::Vacant(new) => {
+            new.insert(value);
+            true
+        }
+        Entry::Occupied(before) => {
+            *contradictions += u64::from(*before.get() != value);
+            false
+        }
+    }
+}
+
+fn add(sum: &mut Sum, fen: u64) {
+    sum.0 += 1;
+    sum.1 += fen;
 }
 
 #[cfg(test)]
@@ -64,19 +173,63 @@ mod tests {
     use super::*;
     use crate::machine::journal::HEADER;
 
-    #[test]
-    fn a_prize_in_two_journals_is_found_out() {
+    fn union(journals: &[&str]) -> Union {
         let directory = tempfile::tempdir().unwrap();
-        let write = |name: &str, rows: &str| {
-            let path = directory.path().join(name);
-            std::fs::write(&path, format!("{HEADER}\n{rows}")).unwrap();
+        let write = |(number, rows): (usize, &&str)| {
+            let path = directory.path().join(format!("{number}.csv"));
+            std::fs::write(&path, format!("{HEADER}\n{}\n", rows.replace(' ', "\n"))).unwrap();
             path
         };
-        let one = write("1.csv", "1,10,1,0,50,0\n1,10,1,0,50,0\n2,11,1,1,5,0\n");
-        let two = write("2.csv", "9,12,1,0,50,0\n9,13,2,0,7,0\n");
-        let union = read([one, two].iter()).unwrap();
+        read(journals.iter().enumerate().map(write)).unwrap()
+    }
+
+    #[test]
+    fn a_prize_in_two_journals_is_found_out() {
+        let one = "win,1,10,1/0,50,0 win,1,10,1/0,50,0 win,2,11,1/1,5,0";
+        let union = union(&[one, "win,9,12,1/0,50,0 win,9,13,2/0,7,0"]);
         assert_eq!((union.campaigns[&1], union.campaigns[&2], union.contradictions), ((2, 55), (1, 7), 1));
         assert_eq!(union.totals(), (3, 62));
-        assert!(read([directory.path().join("3.csv")].iter()).unwrap_err().to_string().contains("3.csv"));
+    }
+
+    #[test]
+    fn a_share_in_two_journals_or_with_two_amounts_is_found_out() {
+        let one = "share,1,10,7/0,50,0 share,1,16,7/0,50,0 share,2,11,7/1,5,0";
+        assert_eq!((union(&[one]).shares, union(&[one]).contradictions), ((2, 55), 0));
+        for wrong in ["share,9,12,7/0,50,0", "share,1,12,7/0,51,0", "share,1,12,7/2,50,0"] {
+            assert_eq!(union(&[one, wrong]).contradictions, 1, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_unit_that_was_sold_twice_is_found_out_and_one_given_back_is_not_sold() {
+        let one = "order,1,10,100/3/0,500,0 paid,1,16,100,500,0 order,2,11,101/3/1,500,0 cancelled,2,17,101,0,0";
+        let two = "order,9,12,102/3/1,500,0 paid,9,16,102,500,0 order,9,13,103/4/0,0,0";
+        let good = union(&[one, two]);
+        assert_eq!(
+            (good.sold[&3], good.sold[&4], good.sold(), good.contradictions),
+            ((2, 1_000), (1, 0), (3, 1_000), 0)
+        );
+        for wrong in [
+            "order,8,14,104/3/0,500,0 paid,8,16,104,500,0",
+            "order,8,14,104/4/0,0,0",
+            "paid,8,14,100,500,0",
+            "paid,1,14,100,501,0",
+            "paid,8,14,999,500,0",
+            "paid,2,14,101,500,0",
+            "order,8,14,100/3/0,500,0",
+        ] {
+            assert!(union(&[one, two, wrong]).contradictions >= 1, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_journal_that_cannot_be_read_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("3.csv");
+        assert!(read([&path].into_iter()).unwrap_err().to_string().contains("3.csv"));
+        for wrong in ["win,1,10,1,50,0", "share,1,10,x/0,50,0", "order,1,10,1/2,50,0", "gift,1,10,1,50,0"] {
+            std::fs::write(&path, format!("{HEADER}\n{wrong}\n")).unwrap();
+            assert!(read([&path].into_iter()).unwrap_err().to_string().contains("cannot be read"), "{wrong}");
+        }
     }
 }

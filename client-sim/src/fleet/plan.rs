@@ -15,10 +15,18 @@ use crate::limits::ANNOUNCE_SECONDS;
 use crate::machine::config::UserRange;
 use crate::percent;
 
-pub use crate::fleet::events::{PlannedAnnouncements, PlannedStorm};
+use crate::schedule::mix::{Mix, Operation};
+
+pub use crate::fleet::events::{PlannedAnnouncements, PlannedEnvelopes, PlannedStorm, PlannedTickets};
 
 /// Seconds of rain beyond the phases: for what lies between its beginning and the first phase, and some to spare.
 const RAIN_SPARE_SECONDS: u64 = ANNOUNCE_SECONDS + 30;
+
+/// Tickets that a user can pay where no limit is set.
+const TICKETS_AFFORDED: u64 = 20;
+
+/// Statements that are read at the end.
+const STATEMENTS: u32 = 200;
 
 /// Arguments of `hongbao-sim fleet`.
 #[derive(Debug, Clone, Args)]
@@ -38,7 +46,8 @@ pub struct FleetArgs {
     /// The monitor's ingest address
     #[arg(long, value_name = "HOST:PORT")]
     pub monitor: Option<SocketAddr>,
-    /// Phases one after the other: [NAME=]QPSxDURATION[~TOLERANCE], in whole seconds
+    /// Phases one after the other: [NAME=]QPSxDURATION[~TOLERANCE][@MIX], in whole seconds; a phase's own mix is written as
+    /// --mix's, with + in place of commas
     #[arg(long, default_value = "5000x20s,10000x20s", value_delimiter = ',')]
     pub phases: Vec<Phase>,
     /// Before the first phase, its QPS for so long, reported but not judged
@@ -56,6 +65,36 @@ pub struct FleetArgs {
     /// N announcements to everybody, the first at second T of the phases; N@T[/EVERY], as in 3@10s/1s
     #[arg(long, value_name = "N@T[/EVERY]", requires = "admin")]
     pub announce: Option<PlannedAnnouncements>,
+    /// What the requests are, by weight: of grab, open, chat and ticket. An open without an offered envelope is a grab instead
+    #[arg(long, default_value = "grab=1", value_name = "NAME=WEIGHT,…")]
+    pub mix: Mix,
+    /// Users open what they are offered within a second, outside of the schedule; default: with --envelopes
+    #[arg(long, value_name = "BOOL")]
+    pub react: Option<bool>,
+    /// Users talk in N rooms, each in one, instead of to each other
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub rooms: u32,
+    /// Envelopes that the house sends: COUNT[:RATE[:RECIPIENTS]][@T], RATE (50) a second to RECIPIENTS (10) users each, from second T
+    /// of the phases on. The run lasts until all are empty or refunded
+    #[arg(long, value_name = "COUNT[:RATE[:RECIPIENTS]][@T]", requires = "admin")]
+    pub envelopes: Option<PlannedEnvelopes>,
+    /// For so long an envelope can be opened
+    #[arg(long, default_value = "20s", value_parser = humantime::parse_duration)]
+    pub envelope_lifetime: Duration,
+    /// Tickets on sale: TOTAL[:PRICEFEN[:LIMIT]][@T], for PRICEFEN (100), LIMIT for each user at most, from second T of the phases on
+    #[arg(long, value_name = "TOTAL[:PRICEFEN[:LIMIT]][@T]", requires = "admin")]
+    pub tickets: Option<PlannedTickets>,
+    /// For so long a ticket is held for its payment
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+    pub hold: Duration,
+    /// What each user's wallet is given before the first phase, fen; default: with --tickets, enough for as many as it may hold, or
+    /// for 20
+    #[arg(long, value_name = "FEN", requires = "admin")]
+    pub deposit: Option<u64>,
+    /// Users whose statements are read at the end and held against what they were told; default: 200 with --mix, --envelopes or
+    /// --tickets, else none
+    #[arg(long, value_name = "N")]
+    pub statements: Option<u32>,
     /// How far sent and answered may be from planned in any second, in phases that do not say so themselves
     #[arg(long, default_value = "2%")]
     pub tolerance: Tolerance,
@@ -111,16 +150,22 @@ pub struct Phase {
     pub seconds: u64,
     /// How far sent and answered may be from planned in any second, where it differs from that of the other phases.
     pub tolerance: Option<Tolerance>,
+    /// What its requests are, where they are not the plan's.
+    pub mix: Option<Mix>,
 }
 
 impl FromStr for Phase {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is not [NAME=]QPSxDURATION[~TOLERANCE], as in 5000x20s or 5000x20s~1%");
-        let (name, rest) = match text.trim().split_once('=') {
+        let wrong = || format!("`{text}` is not [NAME=]QPSxDURATION[~TOLERANCE][@MIX], as in 5000x20s or 5000x20s~1%");
+        let (stretch, mix) = match text.trim().split_once('@') {
+            Some((stretch, mix)) => (stretch, Some(mix.parse()?)),
+            None => (text.trim(), None),
+        };
+        let (name, rest) = match stretch.split_once('=') {
             Some((name, rest)) => (Some(name), rest),
-            None => (None, text.trim()),
+            None => (None, stretch),
         };
         let (rest, tolerance) = match rest.split_once('~') {
             Some((rest, tolerance)) => (rest, Some(tolerance.parse()?)),
@@ -133,7 +178,7 @@ impl FromStr for Phase {
             return Err(format!("`{text}`: at least one request a second, and whole seconds"));
         }
         let name = name.map_or_else(|| format!("{qps}/s"), str::to_owned);
-        Ok(Self { name, qps, seconds: duration.as_secs(), tolerance })
+        Ok(Self { name, qps, seconds: duration.as_secs(), tolerance, mix })
     }
 }
 
@@ -236,6 +281,17 @@ pub struct Plan {
     pub storms: Vec<PlannedStorm>,
     pub storm_deadline: Duration,
     pub announce: Option<PlannedAnnouncements>,
+    pub mix: Mix,
+    pub react: bool,
+    pub rooms: u32,
+    pub envelopes: Option<PlannedEnvelopes>,
+    pub envelope_lifetime: Duration,
+    pub tickets: Option<PlannedTickets>,
+    pub hold: Duration,
+    /// Fen for each user.
+    pub deposit: Option<u64>,
+    /// Users.
+    pub statements: u32,
     pub tolerance: Tolerance,
     pub summary: Option<PathBuf>,
     pub journal_dir: PathBuf,
@@ -269,6 +325,11 @@ impl Plan {
     /// Unix second in which the first phase begins, where the first stretch begins in `first_second`.
     pub fn phases_begin(&self, first_second: u64) -> u64 {
         first_second + self.warm_up.as_ref().map_or(0, |warm_up| warm_up.seconds)
+    }
+
+    /// Whether users do anything but shake.
+    pub fn is_mixed(&self) -> bool {
+        !self.mix.is_grabs() || self.phases.iter().any(|phase| phase.mix.is_some_and(|mix| !mix.is_grabs()))
     }
 
     /// Prizes that the rain needs to last.
@@ -309,15 +370,21 @@ impl TryFrom<FleetArgs> for Plan {
             qps: first.qps,
             seconds: args.warm_up.as_secs(),
             tolerance: None,
+            mix: first.mix,
         });
         let lasting = args.phases.iter().map(|phase| phase.seconds).sum();
-        let storms = events::check_storms(args.storm, args.storm_deadline, lasting)?;
+        let storms = events::check_storms(args.storm.clone(), args.storm_deadline, lasting)?;
         if let Some(announce) = args.announce {
             events::check_announcements(announce, lasting)?;
         }
+        check_deals(&args, lasting)?;
+        let deposit = args.deposit.or_else(|| {
+            let tickets = args.tickets.filter(|tickets| tickets.price_fen > 0)?;
+            Some(tickets.price_fen.saturating_mul(tickets.limit.map_or(TICKETS_AFFORDED, u64::from)))
+        });
         let connect_seconds = u64::from(users.div_ceil(args.connect_rate));
         let journal_dir = || std::env::temp_dir().join(format!("hongbao-journals-{}", std::process::id()));
-        Ok(Self {
+        let mut plan = Self {
             machines,
             users,
             server: args.server,
@@ -329,6 +396,15 @@ impl TryFrom<FleetArgs> for Plan {
             storms,
             storm_deadline: args.storm_deadline,
             announce: args.announce,
+            mix: args.mix,
+            react: args.react.unwrap_or(args.envelopes.is_some()),
+            rooms: args.rooms,
+            envelopes: args.envelopes,
+            envelope_lifetime: args.envelope_lifetime,
+            tickets: args.tickets,
+            hold: args.hold,
+            deposit,
+            statements: args.statements.unwrap_or(0),
             tolerance: args.tolerance,
             summary: args.summary,
             journal_dir: args.journal_dir.unwrap_or_else(journal_dir),
@@ -343,8 +419,47 @@ impl TryFrom<FleetArgs> for Plan {
             answer_timeout: args.answer_timeout,
             secret: arguments::secret(args.secret_file.as_deref())?,
             secret_file: args.secret_file,
-        })
+        };
+        if args.statements.is_none() && (plan.is_mixed() || plan.envelopes.is_some() || plan.tickets.is_some()) {
+            plan.statements = STATEMENTS;
+        }
+        Ok(plan)
     }
+}
+
+/// Refuses envelopes and sales that cannot be, or that nobody would buy from.
+fn check_deals(args: &FleetArgs, lasting: u64) -> Result<(), PlanError> {
+    let mixes = || args.phases.iter().map(|phase| phase.mix.unwrap_or(args.mix));
+    let sells = mixes().any(|mix| mix.weight(Operation::Ticket) > 0);
+    match args.tickets {
+        Some(tickets) => {
+            events::check_moment("tickets", tickets.at_second, lasting)?;
+            if !sells {
+                return Err(
+                    arguments::range("tickets", tickets.total, "some phase's mix must have ticket turns").into()
+                );
+            }
+        }
+        None if sells => return Err(arguments::range("mix", args.mix, "ticket turns need --tickets").into()),
+        None => {}
+    }
+    if let Some(envelopes) = args.envelopes {
+        events::check_moment("envelopes", envelopes.at_second, lasting)?;
+        if envelopes.recipients > args.users {
+            let reason = "an envelope is for no more users than there are";
+            return Err(arguments::range("envelopes", envelopes.recipients, reason).into());
+        }
+    }
+    let format = humantime::format_duration;
+    if args.envelope_lifetime.subsec_nanos() != 0 || args.envelope_lifetime.is_zero() {
+        return Err(
+            arguments::range("envelope-lifetime", format(args.envelope_lifetime), "whole seconds, 1 at least").into()
+        );
+    }
+    if args.hold < Duration::from_secs(1) {
+        return Err(arguments::range("hold", format(args.hold), "at least 1s").into());
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -353,12 +468,27 @@ mod tests {
 
     #[test]
     fn phases_are_read_or_refused() {
-        let phase = |name: &str, qps, seconds| Phase { name: name.into(), qps, seconds, tolerance: None };
+        let phase = |name: &str, qps, seconds| Phase { name: name.into(), qps, seconds, tolerance: None, mix: None };
         assert_eq!("5000x20s".parse(), Ok(phase("5000/s", 5_000, 20)));
         assert_eq!("rush=7x2m".parse(), Ok(phase("rush", 7, 120)));
         let tolerance = Some(Tolerance::percent(1));
         assert_eq!("rush=7x2m~1%".parse(), Ok(Phase { tolerance, ..phase("rush", 7, 120) }));
-        for wrong in ["7x2m~", "7x2m~100%", "", "5000", "0x20s", "5000x0s", "5000x1500ms", "x20s", "5000x20"] {
+        let mix = Some("grab=3,open=1".parse().unwrap());
+        assert_eq!("7x2m@grab=3+open=1".parse(), Ok(Phase { mix, ..phase("7/s", 7, 120) }));
+        assert_eq!("rush=7x2m~1%@grab=3+open=1".parse(), Ok(Phase { tolerance, mix, ..phase("rush", 7, 120) }));
+        for wrong in [
+            "7x2m@",
+            "7x2m@shake=1",
+            "7x2m~",
+            "7x2m~100%",
+            "",
+            "5000",
+            "0x20s",
+            "5000x0s",
+            "5000x1500ms",
+            "x20s",
+            "5000x20",
+        ] {
             assert!(wrong.parse::<Phase>().is_err(), "{wrong}");
         }
     }

@@ -5,8 +5,10 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use hongbao_proto::Fen;
 
 use crate::fleet::announcements::AnnouncementSummary;
+use crate::fleet::deals::{EnvelopeSummary, SaleSummary};
 use crate::fleet::storms::StormSummary;
-use crate::fleet::verdict::{PhaseSummary, Summary};
+use crate::fleet::verdict::{OperationSummary, PhaseSummary, Summary};
+use crate::results::ChatTotals;
 
 /// The whole summary as text, without a trailing newline.
 pub fn render(summary: &Summary) -> String {
@@ -38,6 +40,15 @@ pub fn render(summary: &Summary) -> String {
     ];
     lines.extend(summary.storms.iter().map(storm));
     lines.extend(summary.announcements.iter().map(|one| announcement(one, summary.users)));
+    if let Some(operations) = operations(summary) {
+        lines.push(operations);
+    }
+    lines.extend(summary.envelopes.as_ref().map(envelopes));
+    lines.extend(summary.sale.as_ref().map(|one| sale(one, summary)));
+    lines.extend((summary.totals.chat != ChatTotals::default()).then(|| chat(&summary.totals.chat)));
+    if summary.totals.statements > 0 {
+        lines.push(format!("statements: {} read to their end, and right", summary.totals.statements));
+    }
     lines.extend([books(summary), memory(summary), format!("answers: {}", counts(&summary.outcomes))]);
     for (title, counted) in [("errors", &summary.errors), ("connections ended", &summary.totals.ends)] {
         if !counted.is_empty() {
@@ -82,6 +93,69 @@ fn row(phase: &PhaseSummary) -> Vec<String> {
         us(phase.server_cpu_us_per_request),
         us(phase.fleet_cpu_us_per_request),
     ]
+}
+
+/// What was asked for, where it was more than grabs.
+fn operations(summary: &Summary) -> Option<String> {
+    if summary.operations.is_empty() && summary.reactions.is_empty() {
+        return None;
+    }
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED);
+    table.set_header(["requests", "sent", "answered", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "answers"]);
+    let row = |one: &OperationSummary, name: String| {
+        let ms = |value: f64| format!("{value:.2}");
+        let times = [one.p50_ms, one.p99_ms, one.p999_ms, one.max_ms].map(ms);
+        let [p50, p99, p999, max] = times;
+        [name, one.sent.to_string(), one.answered.to_string(), p50, p99, p999, max, counts(&one.outcomes)]
+    };
+    for one in &summary.operations {
+        table.add_row(row(one, one.name.clone()));
+    }
+    for one in &summary.reactions {
+        table.add_row(row(one, format!("{} (of their own accord)", one.name)));
+    }
+    Some(table.to_string())
+}
+
+fn envelopes(one: &EnvelopeSummary) -> String {
+    let residual = one.residual_fen.map_or_else(String::new, |residual| format!("; residual {residual} fen"));
+    format!(
+        "envelopes at {} s: {} of {} sent, {} still open after {:.1} s; {} offers to users, who opened {} shares, {} yuan; {} yuan went back{residual}",
+        one.at_second,
+        one.server.sent,
+        one.server.count,
+        one.server.open,
+        one.seconds,
+        one.offered,
+        one.opened,
+        Fen(one.opened_fen),
+        Fen(one.server.refunded_fen),
+    )
+}
+
+fn sale(one: &SaleSummary, summary: &Summary) -> String {
+    let orders = &summary.totals.orders;
+    format!(
+        "sale at {} s: server sold {} of {} tickets for {} yuan; users were told of {} for {} yuan; {} orders reserved, {} cancelled, {} expired; residual {} fen",
+        one.at_second,
+        one.paid,
+        one.total,
+        Fen(one.paid_fen),
+        one.told_paid,
+        Fen(one.told_fen),
+        orders.reserved,
+        orders.cancelled,
+        orders.expired,
+        one.residual_fen,
+    )
+}
+
+fn chat(chat: &ChatTotals) -> String {
+    let ChatTotals { delivered, offline, dropped, received, missed, recovered } = chat;
+    format!(
+        "chat: {delivered} delivered, {offline} offline, {dropped} dropped; {received} heard, {recovered} of these after a reconnect; {missed} of rooms missed"
+    )
 }
 
 fn storm(storm: &StormSummary) -> String {

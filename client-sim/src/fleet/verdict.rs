@@ -13,11 +13,12 @@ use serde::Serialize;
 
 use crate::fleet::admin::{Broadcast, Campaign};
 use crate::fleet::announcements::{self, AnnouncementSummary, Posted};
+use crate::fleet::deals::{self, EnvelopeSummary, Run, SaleSummary};
 use crate::fleet::journals::Union;
 use crate::fleet::plan::{Phase, Plan, Tolerance};
 use crate::fleet::storms::{self, StormSummary, Storms};
 use crate::histogram::{self, Micros};
-use crate::results::{ClockView, Counts, Results, Totals};
+use crate::results::{ClockView, Counts, OperationResult, Results, Totals, add_counts};
 
 /// Processor time and answers between two moments of a phase.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -51,6 +52,10 @@ pub struct Evidence<'a> {
     pub efforts: &'a [Effort],
     /// The campaign at its end, where there was one and it could be read.
     pub campaign: Option<&'a Campaign>,
+    /// The sale at its end, likewise.
+    pub sale: Option<&'a Campaign>,
+    /// The envelopes at their end, likewise.
+    pub run: Option<&'a Run>,
     /// All journals.
     pub journals: &'a Union,
     /// Announcements that the server took.
@@ -148,6 +153,22 @@ pub struct Memory {
     pub fleet_rss_bytes_per_user: Option<u64>,
 }
 
+/// Requests of one kind over the whole fleet.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "the names say it; times in the unit of their suffix")]
+pub struct OperationSummary {
+    pub name: String,
+    pub planned: u64,
+    pub sent: u64,
+    pub answered: u64,
+    pub outcomes: Counts,
+    /// From the planned send time; of what users do of their own accord, from the sending.
+    pub p50_ms: f64,
+    pub p99_ms: f64,
+    pub p999_ms: f64,
+    pub max_ms: f64,
+}
+
 /// What `--summary` holds.
 #[derive(Debug, Serialize)]
 #[allow(missing_docs, reason = "the names say it")]
@@ -163,6 +184,12 @@ pub struct Summary {
     pub storms: Vec<StormSummary>,
     pub announcements: Vec<AnnouncementSummary>,
     pub announcements_received: u64,
+    /// Of the schedule; empty: there were only grabs.
+    pub operations: Vec<OperationSummary>,
+    /// What users did of their own accord.
+    pub reactions: Vec<OperationSummary>,
+    pub envelopes: Option<EnvelopeSummary>,
+    pub sale: Option<SaleSummary>,
     pub books: Books,
     pub memory: Memory,
     pub totals: Totals,
@@ -203,6 +230,16 @@ pub fn judge(mut evidence: Evidence<'_>) -> Summary {
     if unanswered > 0 {
         failures.push(format!("{unanswered} requests were never answered"));
     }
+    let open_reactions: u64 = results.iter().map(|result| result.reactions_outstanding).sum();
+    let unsettled = totals.reactions_unanswered + open_reactions;
+    if unsettled > 0 {
+        failures.push(format!("{unsettled} requests outside of the schedule were never answered"));
+    }
+    let operations = operations(results, |result| &result.operations, &mut failures);
+    let reactions = self::operations(results, |result| &result.reactions, &mut failures);
+    let envelopes = deals::judge_envelopes(evidence.run, &totals, evidence.journals, &mut failures);
+    let sale = deals::judge_sale(plan, evidence.sale, results, evidence.journals, &mut failures);
+    deals::judge_chat(plan, &totals, &mut failures);
     for (kind, count) in &totals.violations {
         failures.push(format!("{count} violations of the protocol by the server: {kind}"));
     }
@@ -220,6 +257,10 @@ pub fn judge(mut evidence: Evidence<'_>) -> Summary {
         storms: storms.summaries,
         announcements,
         announcements_received: totals.announcements,
+        operations,
+        reactions,
+        envelopes,
+        sale,
         books,
         memory: evidence.memory,
         outcomes: totals.outcomes.clone(),
@@ -230,6 +271,41 @@ pub fn judge(mut evidence: Evidence<'_>) -> Summary {
         totals,
         clocks,
     }
+}
+
+/// Sums over all machines, by kind.
+fn operations(
+    results: &[Results],
+    of: fn(&Results) -> &BTreeMap<String, OperationResult>,
+    failures: &mut Vec<String>,
+) -> Vec<OperationSummary> {
+    let mut kinds: BTreeMap<&str, (OperationResult, Micros)> = BTreeMap::new();
+    for result in results {
+        for (name, part) in of(result) {
+            let (sum, latency) = kinds.entry(name).or_insert_with(|| (OperationResult::default(), histogram::empty()));
+            sum.planned += part.planned;
+            sum.sent += part.sent;
+            sum.answered += part.answered;
+            add_counts(&mut sum.outcomes, &part.outcomes);
+            if !part.latency.is_empty()
+                && let Err(error) = histogram::add_base64(latency, &part.latency)
+            {
+                failures.push(format!("{}: {name}: {error}", result.name));
+            }
+        }
+    }
+    let summary = |(name, (sum, latency)): (&str, (OperationResult, Micros))| OperationSummary {
+        name: name.to_owned(),
+        planned: sum.planned,
+        sent: sum.sent,
+        answered: sum.answered,
+        outcomes: sum.outcomes,
+        p50_ms: quantile_ms(&latency, 0.5),
+        p99_ms: quantile_ms(&latency, 0.99),
+        p999_ms: quantile_ms(&latency, 0.999),
+        max_ms: quantile_ms(&latency, 1.0),
+    };
+    kinds.into_iter().map(summary).collect()
 }
 
 struct Measured<'a> {
@@ -362,7 +438,10 @@ fn balance(evidence: &Evidence<'_>, totals: &Totals, failures: &mut Vec<String>)
         ));
     }
     if evidence.journals.contradictions > 0 {
-        failures.push(format!("{} prizes were told to two users, or changed", evidence.journals.contradictions));
+        failures.push(format!(
+            "{} prizes, shares or units were told to two users, or changed",
+            evidence.journals.contradictions
+        ));
     }
     let Some(campaign) = evidence.campaign else {
         return Books {
@@ -416,6 +495,15 @@ mod tests {
             storms: Vec::new(),
             storm_deadline: std::time::Duration::from_secs(60),
             announce: None,
+            mix: crate::schedule::mix::Mix::grabs(),
+            react: false,
+            rooms: 0,
+            envelopes: None,
+            envelope_lifetime: std::time::Duration::from_secs(20),
+            tickets: None,
+            hold: std::time::Duration::from_secs(10),
+            deposit: None,
+            statements: 0,
             tolerance: "2%".parse().unwrap(),
             summary: None,
             journal_dir: "/nonexistent".into(),
@@ -442,6 +530,10 @@ mod tests {
             name: name.to_owned(),
             totals: Totals { planned: 100, sent: 100, answered: 100, prizes: 2, fen: 20, ..Totals::default() },
             outstanding: 0,
+            reactions_outstanding: 0,
+            operations: BTreeMap::new(),
+            reactions: BTreeMap::new(),
+            sales: Vec::new(),
             segments: vec![SegmentResult {
                 from: FROM,
                 qps: 100,
@@ -467,8 +559,8 @@ mod tests {
 
     fn judge_plan(plan: &Plan, spoil: impl FnOnce(&mut Vec<Results>, &mut Campaign, &mut Union)) -> Summary {
         let mut results = vec![half("machine-01"), half("machine-02")];
-        let mut campaign = Campaign { id: 1, issued: 9, won: 4, paid_fen: 40 };
-        let mut journals = Union { campaigns: [(1, (4, 40))].into(), contradictions: 0 };
+        let mut campaign = Campaign { id: 1, issued: 9, won: 4, paid_fen: 40, reserved: 0 };
+        let mut journals = Union { campaigns: [(1, (4, 40))].into(), ..Union::default() };
         spoil(&mut results, &mut campaign, &mut journals);
         let effort = |second: u64, cpu: u64, answered| Effort {
             at: (FROM + second) * crate::schedule::SECOND,
@@ -485,6 +577,8 @@ mod tests {
             results: &results,
             efforts: &[effort(0, 1_000, 20), effort(1, 2_000, 120)],
             campaign: Some(&campaign),
+            sale: None,
+            run: None,
             journals: &journals,
             posted: &[],
             broadcasts: &[],

@@ -10,6 +10,7 @@ use hongbao_proto::token::Secret;
 
 use crate::arguments::{self, ArgumentError};
 use crate::ids::{EpochError, RunTag};
+use crate::schedule::mix::Mix;
 use crate::source::{SourcePolicy, Sources, TooFew};
 
 /// Arguments of `hongbao-sim machine`.
@@ -45,7 +46,7 @@ pub struct MachineArgs {
     /// Where the control surface listens
     #[arg(long, default_value = "127.0.0.1:0")]
     pub http: SocketAddr,
-    /// Where every win that a user is told of is written, as CSV
+    /// Where all that users are told they won, opened, ordered and paid is written, as CSV
     #[arg(long, value_name = "FILE")]
     pub journal: Option<PathBuf>,
     /// Connections opened a second
@@ -68,6 +69,18 @@ pub struct MachineArgs {
     /// Campaign to grab from; 0: any rain
     #[arg(long, default_value_t = 0, value_name = "ID")]
     pub campaign: u32,
+    /// What the requests are, by weight: of grab, open, chat and ticket; POST /v1/qps may say otherwise
+    #[arg(long, default_value = "grab=1", value_name = "NAME=WEIGHT,…")]
+    pub mix: Mix,
+    /// Users open what they are offered, at once and outside of the schedule
+    #[arg(long)]
+    pub react: bool,
+    /// Users talk in N rooms, each in one, instead of to each other
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub rooms: u32,
+    /// Sale that ticket turns grab from; POST /v1/sale may name another
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub sale: Option<u32>,
     /// Largest acceptable error of the clock offset
     #[arg(long, default_value = "50ms", value_parser = humantime::parse_duration)]
     pub clock_budget: Duration,
@@ -158,6 +171,10 @@ pub struct MachineConfig {
     pub core: Option<u32>,
     pub sources: Sources,
     pub campaign: u32,
+    pub mix: Mix,
+    pub react: bool,
+    pub rooms: u32,
+    pub sale: Option<u32>,
     pub clock_budget: Duration,
     pub token_ttl: Duration,
     pub answer_timeout: Duration,
@@ -213,6 +230,10 @@ impl TryFrom<MachineArgs> for MachineConfig {
             core: args.core,
             sources: Sources::new(&args.source_addresses, args.server.ip(), first.into(), users)?,
             campaign: args.campaign,
+            mix: args.mix,
+            react: args.react,
+            rooms: args.rooms,
+            sale: args.sale,
             clock_budget: args.clock_budget,
             token_ttl: args.token_ttl,
             answer_timeout: args.answer_timeout,

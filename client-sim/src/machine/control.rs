@@ -21,7 +21,7 @@ use crate::machine::crowd::QpsError;
 use crate::machine::shared::Shared;
 use crate::machine::storms::StormError;
 use crate::machine::view;
-use crate::results::{QpsChange, Results, Status, StopAt, StormOrder};
+use crate::results::{QpsChange, Results, SaleOrder, StatementsOrder, Status, StopAt, StormOrder};
 use crate::schedule::SECOND;
 
 /// What a handler wants; each carries where the answer goes.
@@ -31,6 +31,8 @@ enum Command {
     Results(oneshot::Sender<Box<Results>>),
     Qps(QpsChange, oneshot::Sender<Result<(), QpsError>>),
     Storm(StormOrder, oneshot::Sender<Result<(), StormError>>),
+    Sale(SaleOrder, oneshot::Sender<()>),
+    Statements(StatementsOrder, oneshot::Sender<()>),
     Stop(StopAt, oneshot::Sender<Result<(), QpsError>>),
     Metrics(oneshot::Sender<Box<(Sample, CumulativeHistograms)>>),
 }
@@ -65,6 +67,8 @@ fn router(commands: Commands, secret: &Secret) -> Router {
         .route("/v1/results", get(results))
         .route("/v1/qps", post(qps))
         .route("/v1/storm", post(storm))
+        .route("/v1/sale", post(sale))
+        .route("/v1/statements", post(statements))
         .route("/v1/stop", post(stop))
         .with_state(commands.clone());
     let open =
@@ -79,6 +83,14 @@ fn apply(shared: &Rc<Shared>, command: Command) {
         Command::Results(reply) => drop(reply.send(Box::new(view::results(shared)))),
         Command::Qps(change, reply) => drop(reply.send(announce(shared, change))),
         Command::Storm(order, reply) => drop(reply.send(announce_storm(shared, order))),
+        Command::Sale(order, reply) => {
+            shared.crowd.borrow_mut().set_sale(order);
+            reply.send(()).ok();
+        }
+        Command::Statements(order, reply) => {
+            shared.crowd.borrow_mut().read_statements(order.users, shared.clock.now());
+            reply.send(()).ok();
+        }
         Command::Stop(StopAt { at }, reply) => drop(reply.send(stop_at(shared, at))),
         Command::Metrics(reply) => {
             let sample = match shared.config.monitor {
@@ -92,9 +104,9 @@ fn apply(shared: &Rc<Shared>, command: Command) {
 }
 
 /// From second `at` on the fleet sends `qps` requests a second.
-pub fn announce(shared: &Shared, QpsChange { qps, at }: QpsChange) -> Result<(), QpsError> {
+pub fn announce(shared: &Shared, QpsChange { qps, at, mix }: QpsChange) -> Result<(), QpsError> {
     let now = shared.clock.now();
-    shared.crowd.borrow_mut().announce(at.saturating_mul(SECOND), qps, now)?;
+    shared.crowd.borrow_mut().announce_mix(at.saturating_mul(SECOND), qps, mix, now)?;
     shared.schedule_changed.notify_one();
     tracing::info!(qps, at, "announced");
     Ok(())
@@ -121,7 +133,7 @@ fn announce_storm(shared: &Rc<Shared>, order: StormOrder) -> Result<(), StormErr
 fn stop_at(shared: &Shared, at: Option<u64>) -> Result<(), QpsError> {
     match at {
         Some(at) => {
-            announce(shared, QpsChange { qps: 0, at })?;
+            announce(shared, QpsChange { qps: 0, at, mix: None })?;
             shared.ask_to_stop(at.saturating_mul(SECOND));
         }
         None => shared.ask_to_stop(0),
@@ -160,6 +172,22 @@ async fn storm(
     let announced = ask(&commands, |reply| Command::Storm(order, reply)).await?;
     announced.map_err(|error| ApiError::conflict(error.to_string()))?;
     Ok(Json(order))
+}
+
+async fn sale(
+    State(commands): State<Commands>,
+    JsonBody(order): JsonBody<SaleOrder>,
+) -> Result<Json<SaleOrder>, ApiError> {
+    ask(&commands, |reply| Command::Sale(order, reply)).await?;
+    Ok(Json(order))
+}
+
+async fn statements(
+    State(commands): State<Commands>,
+    JsonBody(order): JsonBody<StatementsOrder>,
+) -> Result<(StatusCode, Json<StatementsOrder>), ApiError> {
+    ask(&commands, |reply| Command::Statements(order, reply)).await?;
+    Ok((StatusCode::ACCEPTED, Json(order)))
 }
 
 async fn stop(

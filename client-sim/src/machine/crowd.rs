@@ -1,12 +1,16 @@
 //! The users of a machine and all that changes them: one owner, plain functions, the time passed in. Tasks around it only
 //! wait (for bytes, for the next turn, for commands) and then call in; none holds a borrow across an await.
 //!
-//! Here: the schedule, the keeper's rounds, writing. In `connections`: how users come and go. In `answers`: what comes from
-//! the server, and wins. In `storm`: connections cut on command.
+//! Here: the schedule, the keeper's rounds, writing. In `turns`: what a turn is, and the answers to turns. In `connections`: how
+//! users come and go. In `answers`: what else comes from the server, wins and acknowledges. In `own`: what users do of their own
+//! accord. In `deals`: envelopes, orders, statements. In `storm`: connections cut on command.
 
 mod answers;
 mod connections;
+mod deals;
+mod own;
 mod storm;
+mod turns;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -14,25 +18,34 @@ use std::io::Write as _;
 use std::net::Shutdown;
 
 use hongbao_proto::token::Signer;
+use hongbao_proto::v1::Ping;
 use hongbao_proto::v1::client_frame::Request;
-use hongbao_proto::v1::{Ping, PrizeId};
 use rustc_hash::FxHashMap;
 
 use crate::backoff;
 use crate::ids::{self, RunTag};
 use crate::limits::{LOGIN_DEADLINE_MS, OUTBOX_BYTES_MAX, SWEEP_ROUNDS};
+use crate::machine::chat::{Chats, Circle};
 use crate::machine::config::MachineConfig;
+use crate::machine::envelopes::Envelopes;
 use crate::machine::heard::Heard;
 use crate::machine::journal::Journal;
 use crate::machine::labels::End;
+use crate::machine::orders::OrderBook;
 use crate::machine::owed::Owed;
 use crate::machine::partials::Partials;
 use crate::machine::prizes::PrizeBook;
+use crate::machine::reactions::Reactions;
+use crate::machine::statements::Statements;
 use crate::machine::storms::Storms;
 use crate::machine::tally::Tally;
 use crate::machine::user::{State, User};
 use crate::machine::wire::{self, GrabTemplate};
+use crate::results::SaleOrder;
+use crate::schedule::mix::Mix;
 use crate::schedule::{SECOND, Schedule, Spread, Turn, Turns};
+use answers::Seen;
+use turns::Asked;
 
 /// Why a change of QPS is refused.
 #[derive(Debug, thiserror::Error)]
@@ -73,8 +86,18 @@ pub struct Crowd {
     pub schedule: Schedule,
     /// Users by state.
     pub census: Census,
-    /// Acknowledges on the way, or about to be sent.
+    /// Acknowledges on the way, and what is about to be acknowledged.
     pub acknowledges_under_way: u64,
+    /// What users do of their own accord.
+    pub reactions: Reactions,
+    /// Envelopes that users were offered, and their shares.
+    pub envelopes: Envelopes,
+    /// Orders that users were told of.
+    pub orders: OrderBook,
+    /// What users heard from each other.
+    pub chats: Chats,
+    /// Statements that users read.
+    pub statements: Statements,
     users: Box<[User]>,
     /// Index of our first user in the whole fleet, and its id, which is one more.
     first: u32,
@@ -84,6 +107,15 @@ pub struct Crowd {
     signer: Signer,
     token_ttl_seconds: u64,
     grab: GrabTemplate,
+    /// What requests are where nothing else is said.
+    mix: Mix,
+    /// What requests are, by segment of the schedule.
+    mixes: Vec<Mix>,
+    /// Requests under way that are no Grabs of a rain, and those given up.
+    asked: FxHashMap<u64, Asked>,
+    sale: Option<SaleOrder>,
+    /// Users open what they are offered at once.
+    react: bool,
     answer_timeout_ms: u32,
     /// Set by the first Welcome.
     ping_after_ms: u32,
@@ -100,8 +132,8 @@ pub struct Crowd {
     refused: FxHashMap<u32, Vec<u8>>,
     /// Why connections that are ending end, and when their users come back, in milliseconds from the end.
     farewells: FxHashMap<u32, (End, Option<u64>)>,
-    /// Wins in the journal, to be acknowledged.
-    unacknowledged: Vec<(u32, PrizeId)>,
+    /// In the journal, to be acknowledged.
+    unacknowledged: Vec<(u32, Seen)>,
     swept: u32,
     halted: bool,
     closing: bool,
@@ -121,6 +153,11 @@ impl Crowd {
             schedule: Schedule::new(),
             census: Census::default(),
             acknowledges_under_way: 0,
+            reactions: Reactions::new(),
+            envelopes: Envelopes::default(),
+            orders: OrderBook::default(),
+            chats: Chats::new(Circle { total: config.total.into(), rooms: config.rooms.into() }),
+            statements: Statements::default(),
             users: (0..count).map(|_| User::new()).collect(),
             first,
             turns: Turns::new(Spread::new(config.total), first, first + count - 1),
@@ -129,6 +166,11 @@ impl Crowd {
             signer: Signer::new(&config.secret),
             token_ttl_seconds: config.token_ttl.as_secs(),
             grab: GrabTemplate::new(config.campaign),
+            mix: config.mix,
+            mixes: Vec::new(),
+            asked: FxHashMap::default(),
+            sale: config.sale.map(|campaign| SaleOrder { campaign, limit: None }),
+            react: config.react,
             answer_timeout_ms: u32::try_from(config.answer_timeout.as_millis()).unwrap_or(u32::MAX),
             ping_after_ms: u32::MAX,
             started,
@@ -159,6 +201,11 @@ impl Crowd {
 
     /// From Unix nanosecond `at` on the fleet sends `qps` requests a second.
     pub fn announce(&mut self, at: u64, qps: u32, now: u64) -> Result<(), QpsError> {
+        self.announce_mix(at, qps, None, now)
+    }
+
+    /// As [`Crowd::announce`]; `mix`: what the requests are, if not what the machine was started with.
+    pub fn announce_mix(&mut self, at: u64, qps: u32, mix: Option<Mix>, now: u64) -> Result<(), QpsError> {
         let tag = match self.tag {
             Some(tag) => tag,
             None => RunTag::new(at / SECOND)?,
@@ -166,6 +213,11 @@ impl Crowd {
         self.schedule.announce(at, qps, now)?;
         self.tag = Some(tag);
         self.tally.add_segment(at);
+        let mix = mix.unwrap_or(self.mix);
+        if !mix.is_grabs() {
+            self.tally.tell_operations_apart();
+        }
+        self.mixes.push(mix);
         Ok(())
     }
 
@@ -191,30 +243,27 @@ impl Crowd {
         self.turns.take(&self.schedule);
         let user = user - self.first;
         let Some(segment) = self.schedule.segment_of(request) else { return false };
-        self.tally.planned(segment, due);
+        let operation = self.begin_turn(segment, user, request);
+        self.tally.planned(segment, due, operation);
         let online = self.users[user as usize].state == State::Online;
         self.owed.enter(user, request, online);
         if online {
-            self.grab(user, request, now);
-            self.tally.sent(segment, due, now, false);
+            self.ask(user, request, now);
+            self.tally.sent(segment, due, now, operation, false);
         } else {
             self.tally.counters.held_back += 1;
         }
         true
     }
 
-    fn grab(&mut self, user: u32, request: u64, now: u64) {
-        let Some(tag) = self.tag else { return };
-        let frame = self.grab.frame(tag.request_id(request));
-        self.write(user, frame.as_ref(), now);
-    }
-
     // ---- The keeper's rounds
 
-    /// Journal, acknowledges, and a slice of the users: pings, logins and answers that do not come.
+    /// Journal, acknowledges, what users do of their own accord, and a slice of the users: pings, logins and answers that do not
+    /// come.
     pub fn keep(&mut self, now: u64) -> std::io::Result<()> {
         self.tally.roll(now);
         let kept = self.acknowledge(now);
+        self.act_as_planned(now);
         let step = self.users.len().div_ceil(SWEEP_ROUNDS);
         for _ in 0..step {
             self.look_after(self.swept, now);
@@ -243,10 +292,16 @@ impl Crowd {
                 if u64::from(since) > timeout {
                     let overdue = now.saturating_sub(timeout * 1_000_000);
                     self.owed.expire(user, |request| schedule.due(request).is_some_and(|due| due < overdue));
+                    if self.reactions.count() > 0 {
+                        self.reactions.expire(user, overdue);
+                    }
                 }
             }
             // A retired user asks nobody any more.
-            State::Retired => self.owed.expire(user, |_| true),
+            State::Retired => {
+                self.owed.expire(user, |_| true);
+                self.reactions.expire(user, u64::MAX);
+            }
             _ => {}
         }
     }

@@ -1,14 +1,48 @@
-//! The journal: a CSV row for each distinct win that a user was told of. A win is acknowledged to the server only after its row
-//! has left this process, so whoever reads the journals after any crash finds every win that the server may forget.
+//! The journal: a CSV row for each distinct win, share, order and payment that a user was told of. What is acknowledged to the
+//! server is so only after its row has left this process: whoever reads the journals after any crash finds all that the server may
+//! forget.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
+use crate::machine::envelopes::Share;
 use crate::machine::prizes::Prize;
 
 /// The columns.
-pub const HEADER: &str = "user,request,campaign,serial,amount_fen,at_ms";
+pub const HEADER: &str = "what,user,request,item,amount_fen,at_ms";
+
+/// What a row tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Row {
+    /// A prize of a rain.
+    Win(Prize),
+    /// A share of an envelope.
+    Share(Share),
+    /// A unit of a sale, reserved or free.
+    Order {
+        /// Its id.
+        order: u64,
+        /// Of which sale.
+        campaign: u32,
+        /// Which unit.
+        serial: u64,
+        /// Fen.
+        price: u64,
+    },
+    /// An order that its user has paid.
+    Paid {
+        /// Its id.
+        order: u64,
+        /// Fen.
+        price: u64,
+    },
+    /// An order that its user has given back.
+    Cancelled {
+        /// Its id.
+        order: u64,
+    },
+}
 
 /// Rows in memory and the file they go to.
 #[derive(Debug)]
@@ -26,10 +60,23 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Adds a row: user id, id of the request that won, the prize, Unix milliseconds.
-    pub fn append(&mut self, user: u64, request: u64, prize: Prize, at_ms: u64) {
-        let Prize { campaign, serial, amount } = prize;
-        writeln!(self.pending, "{user},{request},{campaign},{serial},{amount},{at_ms}").expect("a Vec takes all");
+    /// Adds a row: user id, id of the request that brought it about (0: none of ours), Unix milliseconds.
+    pub fn append(&mut self, user: u64, request: u64, row: Row, at_ms: u64) {
+        let to = &mut self.pending;
+        match row {
+            Row::Win(Prize { campaign, serial, amount }) => {
+                writeln!(to, "win,{user},{request},{campaign}/{serial},{amount},{at_ms}")
+            }
+            Row::Share(Share { envelope, number, amount }) => {
+                writeln!(to, "share,{user},{request},{envelope}/{number},{amount},{at_ms}")
+            }
+            Row::Order { order, campaign, serial, price } => {
+                writeln!(to, "order,{user},{request},{order}/{campaign}/{serial},{price},{at_ms}")
+            }
+            Row::Paid { order, price } => writeln!(to, "paid,{user},{request},{order},{price},{at_ms}"),
+            Row::Cancelled { order } => writeln!(to, "cancelled,{user},{request},{order},0,{at_ms}"),
+        }
+        .expect("a Vec takes all");
     }
 
     /// Hands all rows to the kernel. After a failure the rest is kept and tried again.
@@ -53,23 +100,40 @@ impl Journal {
 mod tests {
     use super::*;
 
+    const WIN: Row = Row::Win(Prize { campaign: 1, serial: 2, amount: 3 });
+
     #[test]
     fn rows_are_in_the_file_once_flushed() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("journal.csv");
         let mut journal = Journal::create(Some(&path)).unwrap();
-        journal.append(7, 99, Prize { campaign: 1, serial: 2, amount: 3 }, 4);
+        journal.append(7, 99, WIN, 4);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{HEADER}\n"));
         journal.flush().unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{HEADER}\n7,99,1,2,3,4\n"));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{HEADER}\nwin,7,99,1/2,3,4\n"));
+    }
+
+    #[test]
+    fn each_kind_of_row_names_its_item() {
+        let mut journal = Journal { file: None, pending: Vec::new() };
+        for row in [
+            Row::Share(Share { envelope: 5, number: 0, amount: 30 }),
+            Row::Order { order: 8, campaign: 2, serial: 6, price: 500 },
+            Row::Paid { order: 8, price: 500 },
+            Row::Cancelled { order: 9 },
+        ] {
+            journal.append(7, 99, row, 4);
+        }
+        let expected = "share,7,99,5/0,30,4\norder,7,99,8/2/6,500,4\npaid,7,99,8,500,4\ncancelled,7,99,9,0,4\n";
+        assert_eq!(String::from_utf8(journal.pending).unwrap(), expected);
     }
 
     #[test]
     fn a_journal_that_cannot_be_written_says_so_and_keeps_its_rows() {
         assert!(Journal::create(Some(Path::new("/nonexistent/journal.csv"))).is_err());
         let mut journal = Journal { file: Some(File::create("/dev/full").unwrap()), pending: Vec::new() };
-        journal.append(7, 99, Prize { campaign: 1, serial: 2, amount: 3 }, 4);
+        journal.append(7, 99, WIN, 4);
         assert!(journal.flush().is_err());
-        assert_eq!(journal.pending, b"7,99,1,2,3,4\n");
+        assert_eq!(journal.pending, b"win,7,99,1/2,3,4\n");
     }
 }

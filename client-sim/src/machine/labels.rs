@@ -23,7 +23,7 @@ macro_rules! labels {
 }
 
 labels! {
-    /// What a Grab was answered with.
+    /// What a request was answered with.
     Outcome {
         /// A prize.
         Won = "won",
@@ -41,13 +41,23 @@ labels! {
         TooLate = "too_late",
         /// A typed error.
         Error = "error",
+        /// A unit of a sale.
+        Order = "order",
+        /// A share of an envelope.
+        Opened = "opened",
+        /// No share left in the envelope.
+        EnvelopeEmpty = "envelope_empty",
+        /// What became of a message.
+        Receipt = "receipt",
+        /// A page of orders or movements, or the state of a room.
+        Told = "told",
     }
 }
 
 labels! {
     /// What no server may do.
     Violation {
-        /// A second answer to one Grab.
+        /// A second answer to one request.
         DuplicateAnswer = "duplicate_answer",
         /// An answer to a request that this user never made.
         UnknownRequest = "unknown_request",
@@ -59,6 +69,38 @@ labels! {
         PrizeChanged = "prize_changed",
         /// Bytes that are no frame of the protocol.
         Malformed = "malformed",
+        /// A prize or a share of 0 fen.
+        AmountZero = "amount_zero",
+        /// A share of an envelope that its user was never offered.
+        OpenedUnoffered = "opened_unoffered",
+        /// A share told with two amounts or numbers, or told and then denied.
+        ShareChanged = "share_changed",
+        /// One share told to two users.
+        ShareToldToTwo = "share_told_to_two",
+        /// An order that is no longer what it has become.
+        OrderBackwards = "order_backwards",
+        /// An order with another price, unit, sale or Grab than before.
+        OrderChanged = "order_changed",
+        /// One order told to two users.
+        OrderToldToTwo = "order_told_to_two",
+        /// An order that expired while it was held.
+        OrderExpiredEarly = "order_expired_early",
+        /// One unit that is two orders' for good.
+        SerialPaidTwice = "serial_paid_twice",
+        /// A limit that the user had not reached.
+        LimitUntrue = "limit_untrue",
+        /// More units for good than one user may hold.
+        LimitExceeded = "limit_exceeded",
+        /// A message that its sender never said, or not to this user.
+        ChatUntrue = "chat_untrue",
+        /// A message of a room told twice.
+        ChatRepeated = "chat_repeated",
+        /// A receipt that does not add up.
+        ReceiptUntrue = "receipt_untrue",
+        /// A balance that is not the sum of the movements.
+        BalanceUntrue = "balance_untrue",
+        /// A statement without something that its user was told, or with another amount.
+        StatementContradicts = "statement_contradicts",
     }
 }
 

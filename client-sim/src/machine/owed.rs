@@ -65,6 +65,12 @@ impl Owed {
         self.expired_count
     }
 
+    /// Whether `user` awaits the answer to this request, given up or not.
+    pub fn owes(&self, user: u32, request: u64) -> bool {
+        let entries = self.more.get(&user).into_iter().flatten().chain(std::iter::once(&self.slots[user as usize]));
+        entries.into_iter().any(|entry| entry & !UNWRITTEN == request + 1) || self.expired.contains(&request)
+    }
+
     /// A request was written, or is to be written once its user has a connection.
     pub fn enter(&mut self, user: u32, request: u64, written: bool) {
         let entry = (request + 1) | if written { 0 } else { UNWRITTEN };

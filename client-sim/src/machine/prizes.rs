@@ -57,6 +57,11 @@ impl PrizeBook {
         }
     }
 
+    /// Every prize, and whose it is.
+    pub fn prizes(&self) -> impl Iterator<Item = (u32, Prize)> {
+        self.told.iter().map(|(&(campaign, serial), &(user, amount))| (user, Prize { campaign, serial, amount }))
+    }
+
     /// Distinct prizes, and their fen.
     pub fn totals(&self) -> (u64, u64) {
         self.campaigns.values().fold((0, 0), |(prizes, fen), campaign| (prizes + campaign.0, fen + campaign.1))

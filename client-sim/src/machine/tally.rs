@@ -5,11 +5,16 @@ use std::mem;
 
 use crate::histogram::{self, Micros};
 use crate::machine::labels::{End, Outcome, Violation};
-use crate::results::{Counts, SecondRow, SegmentResult};
+use crate::machine::reactions::Act;
+use crate::results::{Counts, OperationResult, SecondRow, SegmentResult};
+use crate::schedule::mix::Operation;
 use crate::schedule::{SECOND, Schedule};
 
-/// Error codes of the protocol, 0 to 10; later ones count as the last.
-const ERROR_CODES: usize = hongbao_proto::v1::ErrorCode::LedgerUnavailable as usize + 1;
+/// Error codes of the protocol; unknown ones count as the first, which is unspecified.
+const ERROR_CODES: usize = hongbao_proto::v1::ErrorCode::RoomFull as usize + 1;
+
+/// Kinds of what users do of their own accord.
+const ACTS: usize = Act::LABELS.len();
 
 /// Counts in one wall-clock second.
 #[derive(Debug, Clone, Copy, Default)]
@@ -34,21 +39,59 @@ struct Segment {
     send_lag: Micros,
 }
 
+/// Measures of one operation of the schedule, or of one kind of what users do of their own accord.
+#[derive(Debug, Default)]
+struct Measured {
+    planned: u64,
+    sent: u64,
+    answered: u64,
+    outcomes: [u64; Outcome::COUNT],
+    latency: Option<Box<Micros>>,
+}
+
+impl Measured {
+    fn answered(&mut self, outcome: Outcome, latency: Option<u64>) {
+        self.answered += 1;
+        self.outcomes[outcome as usize] += 1;
+        if let Some(latency) = latency {
+            self.latency.get_or_insert_with(|| Box::new(histogram::empty())).saturating_record(latency);
+        }
+    }
+
+    fn result(&self) -> OperationResult {
+        OperationResult {
+            planned: self.planned,
+            sent: self.sent,
+            answered: self.answered,
+            outcomes: counts(Outcome::ALL.iter().map(|outcome| outcome.label()).zip(self.outcomes)),
+            latency: self.latency.as_deref().map_or_else(String::new, histogram::to_base64),
+        }
+    }
+}
+
 /// Plain counters, since the machine started.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Grabs due.
+    /// Requests due.
     pub planned: u64,
-    /// Grabs written, once each.
+    /// Requests written, once each.
     pub sent: u64,
-    /// Grabs answered, in time or late.
+    /// Requests answered, in time or late.
     pub answered: u64,
     /// Of these, late.
     pub answered_late: u64,
-    /// Grabs written again.
+    /// Requests written again.
     pub resent: u64,
-    /// Grabs that could not be written when due.
+    /// Requests that could not be written when due.
     pub held_back: u64,
+    /// Turns that shook for lack of an envelope or a sale.
+    pub stand_ins: u64,
+    /// Envelopes that were empty.
+    pub envelopes_empty: u64,
+    /// Envelopes that had expired.
+    pub envelopes_expired: u64,
+    /// Receipts: delivered, offline, dropped.
+    pub receipts: [u64; 3],
     /// Logins that succeeded.
     pub logins: u64,
     /// Logins of users who had been logged in before.
@@ -76,8 +119,8 @@ impl Counters {
 
     /// An error came, of a `v1::ErrorCode`.
     pub fn error(&mut self, code: i32) {
-        let index = usize::try_from(code).unwrap_or(0).min(ERROR_CODES - 1);
-        self.errors[index] += 1;
+        let known = usize::try_from(code).ok().filter(|code| *code < ERROR_CODES);
+        self.errors[known.unwrap_or(0)] += 1;
     }
 
     /// Answers by kind.
@@ -115,6 +158,9 @@ pub struct Tally {
     base: u64,
     seconds: Vec<Second>,
     segments: Vec<Segment>,
+    /// Kept once there is more than grabs: until then what all requests add up to is what the grabs do.
+    operations: Option<Box<[Measured; Operation::ALL.len()]>>,
+    reactions: [Measured; ACTS],
     /// Of the second that runs.
     current: u64,
     latency: Micros,
@@ -134,6 +180,8 @@ impl Tally {
             base: 0,
             seconds: Vec::new(),
             segments: Vec::new(),
+            operations: None,
+            reactions: Default::default(),
             current: 0,
             latency: empty(),
             send_lag: empty(),
@@ -152,16 +200,36 @@ impl Tally {
         self.segments.push(Segment { planned: 0, sent: 0, answered: 0, held_by_storm: 0, latency, send_lag });
     }
 
-    /// A Grab of segment `segment` was due at `due`.
-    pub fn planned(&mut self, segment: usize, due: u64) {
+    /// From now on operations are told apart.
+    pub fn tell_operations_apart(&mut self) {
+        if self.operations.is_some() {
+            return;
+        }
+        let mut operations: Box<[Measured; Operation::ALL.len()]> = Box::default();
+        let counters = &self.counters;
+        let grabs = &mut operations[Operation::Grab as usize];
+        (grabs.planned, grabs.sent, grabs.answered) = (counters.planned, counters.sent, counters.answered);
+        grabs.outcomes = counters.outcomes;
+        self.operations = Some(operations);
+    }
+
+    fn operation(&mut self, operation: Operation) -> Option<&mut Measured> {
+        self.operations.as_mut().map(|operations| &mut operations[operation as usize])
+    }
+
+    /// A request of segment `segment` was due at `due`.
+    pub fn planned(&mut self, segment: usize, due: u64, operation: Operation) {
         self.counters.planned += 1;
         self.segments[segment].planned += 1;
         self.second(due).planned += 1;
+        if let Some(measured) = self.operation(operation) {
+            measured.planned += 1;
+        }
     }
 
-    /// A Grab planned for `due` was written at `now`. When a storm held it back until then, its time counts in the second but
+    /// A request planned for `due` was written at `now`. When a storm held it back until then, its time counts in the second but
     /// not in the segment.
-    pub fn sent(&mut self, segment: usize, due: u64, now: u64, held_by_storm: bool) {
+    pub fn sent(&mut self, segment: usize, due: u64, now: u64, operation: Operation, held_by_storm: bool) {
         let lag = now.saturating_sub(due) / 1_000;
         self.roll(now);
         self.counters.sent += 1;
@@ -172,10 +240,20 @@ impl Tally {
         if !held_by_storm {
             segment.send_lag.saturating_record(lag);
         }
+        if let Some(measured) = self.operation(operation) {
+            measured.sent += 1;
+        }
     }
 
-    /// The answer to a Grab planned for `due` came at `now`; `held_by_storm` as with its sending.
-    pub fn answered(&mut self, segment: usize, due: u64, now: u64, outcome: Outcome, held_by_storm: bool) {
+    /// The answer to a request planned for `due` came at `now`; `held_by_storm` as with its sending.
+    pub fn answered(
+        &mut self,
+        segment: usize,
+        (due, now): (u64, u64),
+        operation: Operation,
+        outcome: Outcome,
+        held_by_storm: bool,
+    ) {
         let latency = now.saturating_sub(due) / 1_000;
         self.roll(now);
         self.counters.answered += 1;
@@ -191,6 +269,56 @@ impl Tally {
         } else {
             segment.latency.saturating_record(latency);
         }
+        if let Some(measured) = self.operation(operation) {
+            measured.answered(outcome, (!held_by_storm).then_some(latency));
+        }
+    }
+
+    /// Something that a user does of its own accord was written, not only because its first writing may be lost.
+    pub fn reacted(&mut self, act: Act) {
+        let measured = &mut self.reactions[act.kind()];
+        measured.planned += 1;
+        measured.sent += 1;
+    }
+
+    /// It was written at `sent`, and its answer came at `now`.
+    pub fn reaction_answered(&mut self, act: Act, (sent, now): (u64, u64), outcome: Outcome) {
+        let latency = now.saturating_sub(sent) / 1_000;
+        self.reactions[act.kind()].answered(outcome, Some(latency));
+    }
+
+    /// Operations of the schedule that came up, where they are told apart.
+    pub fn operations(&self) -> impl Iterator<Item = (&'static str, OperationResult)> {
+        let labels = Operation::ALL.iter().map(|operation| operation.label());
+        let measured = self.operations.iter().flat_map(|operations| operations.iter());
+        labels.zip(measured).filter(|(_, one)| one.planned > 0).map(|(label, one)| (label, one.result()))
+    }
+
+    /// Of the Grabs of rain and sale alike: due, written, answered.
+    pub fn grabs(&self) -> (u64, u64, u64) {
+        let counters = &self.counters;
+        let all = (counters.planned, counters.sent, counters.answered);
+        self.operations.as_ref().map_or(all, |operations| {
+            let grabs = [Operation::Grab, Operation::Ticket].map(|operation| &operations[operation as usize]);
+            let sum = |of: fn(&Measured) -> u64| grabs.iter().map(|one| of(one)).sum();
+            (sum(|one| one.planned), sum(|one| one.sent), sum(|one| one.answered))
+        })
+    }
+
+    /// What users did of their own accord, by kind.
+    pub fn reactions(&self) -> impl Iterator<Item = (&'static str, OperationResult)> {
+        let measured = Act::LABELS.iter().copied().zip(&self.reactions);
+        measured.filter(|(_, one)| one.sent > 0).map(|(label, one)| (label, one.result()))
+    }
+
+    /// How often users did something of their own accord, by kind.
+    pub fn reaction_counts(&self) -> Counts {
+        counts(Act::LABELS.iter().copied().zip(self.reactions_sent()))
+    }
+
+    /// The same in the order of [`Act::LABELS`].
+    pub fn reactions_sent(&self) -> impl Iterator<Item = u64> {
+        self.reactions.iter().map(|one| one.sent)
     }
 
     /// Closes the books of seconds that are over at `now`.
@@ -290,9 +418,9 @@ mod tests {
         tally.add_segment(EPOCH);
         tally.add_segment(EPOCH + SECOND);
         let due = EPOCH + SECOND - 1_000_000;
-        tally.planned(0, due);
-        tally.sent(0, due, due + 250_000, false);
-        tally.answered(0, due, due + 2_000_000, Outcome::NoneNow, false);
+        tally.planned(0, due, Operation::Grab);
+        tally.sent(0, due, due + 250_000, Operation::Grab, false);
+        tally.answered(0, (due, due + 2_000_000), Operation::Grab, Outcome::NoneNow, false);
         tally.roll(EPOCH + 2 * SECOND);
 
         let seconds = tally.seconds();
@@ -311,6 +439,33 @@ mod tests {
         let mut counters = Counters::default();
         counters.error(hongbao_proto::v1::ErrorCode::NoSuchCampaign as i32);
         counters.error(99);
-        assert_eq!(counters.errors(), Counts::from([("no_such_campaign".into(), 1), ("ledger_unavailable".into(), 1)]));
+        assert_eq!(counters.errors(), Counts::from([("no_such_campaign".into(), 1), ("unspecified".into(), 1)]));
+    }
+
+    #[test]
+    fn operations_are_told_apart_from_the_moment_when_there_are_several() {
+        let mut tally = Tally::new();
+        tally.add_segment(EPOCH);
+        let pass = |tally: &mut Tally, operation, outcome, micros: u64| {
+            tally.planned(0, EPOCH, operation);
+            tally.sent(0, EPOCH, EPOCH, operation, false);
+            tally.answered(0, (EPOCH, EPOCH + micros * 1_000), operation, outcome, false);
+        };
+        pass(&mut tally, Operation::Grab, Outcome::Won, 10);
+        assert_eq!((tally.operations().count(), tally.grabs()), (0, (1, 1, 1)));
+        tally.tell_operations_apart();
+        tally.tell_operations_apart();
+        pass(&mut tally, Operation::Grab, Outcome::NoneNow, 20);
+        pass(&mut tally, Operation::Open, Outcome::Opened, 30);
+        pass(&mut tally, Operation::Ticket, Outcome::Order, 40);
+        assert_eq!((tally.grabs(), tally.counters.answered), ((3, 3, 3), 4));
+        let operations: Vec<_> = tally.operations().collect();
+        let seen: Vec<_> = operations.iter().map(|(label, one)| (*label, one.answered, one.outcomes.len())).collect();
+        assert_eq!(seen, [("grab", 2, 2), ("open", 1, 1), ("ticket", 1, 1)]);
+        tally.reacted(Act::Pay(7));
+        tally.reaction_answered(Act::Pay(7), (EPOCH, EPOCH + 5_000), Outcome::Order);
+        let mut latency = histogram::empty();
+        histogram::add_base64(&mut latency, &tally.reactions().next().unwrap().1.latency).unwrap();
+        assert_eq!((latency.max(), tally.reaction_counts()), (5, Counts::from([("pay".into(), 1)])));
     }
 }

@@ -4,9 +4,12 @@ use hongbao_monitor::process;
 use hongbao_monitor::report::{Key, Sample, names};
 
 use crate::histogram;
+use crate::machine::reactions::Act;
 use crate::machine::shared::Shared;
 use crate::machine::tally::counts;
-use crate::results::{ClockView, ProcessView, QpsChange, Results, Status, Totals};
+use crate::results::{
+    ChatTotals, ClockView, EnvelopeTotals, OrderTotals, ProcessView, QpsChange, Results, Status, Totals,
+};
 use crate::schedule::SECOND;
 
 /// Everything counted so far.
@@ -14,6 +17,10 @@ fn totals(shared: &Shared) -> Totals {
     let crowd = shared.crowd.borrow();
     let counters = &crowd.tally.counters;
     let (prizes, fen) = crowd.prizes.totals();
+    let (opened, opened_fen) = crowd.envelopes.opened();
+    let orders = crowd.orders.counts();
+    let [delivered, offline, dropped] = counters.receipts;
+    let heard = crowd.chats.heard;
     Totals {
         planned: counters.planned,
         sent: counters.sent,
@@ -32,6 +39,35 @@ fn totals(shared: &Shared) -> Totals {
         ends: counts(counters.ends()),
         acknowledges: counters.acknowledges,
         announcements: crowd.heard.total(),
+        stand_ins: counters.stand_ins,
+        reactions: crowd.tally.reaction_counts(),
+        reactions_unanswered: crowd.reactions.given_up_count(),
+        envelopes: EnvelopeTotals {
+            offered: crowd.envelopes.offered_count(),
+            forgotten: crowd.envelopes.forgotten(),
+            opened,
+            opened_fen,
+            empty: counters.envelopes_empty,
+            expired: counters.envelopes_expired,
+        },
+        orders: OrderTotals {
+            reserved: orders.reserved,
+            free: orders.free,
+            paid: orders.paid,
+            paid_fen: orders.paid_fen,
+            cancelled: orders.cancelled,
+            expired: orders.expired,
+            waiting: orders.waiting,
+        },
+        chat: ChatTotals {
+            delivered,
+            offline,
+            dropped,
+            received: heard.direct + heard.room,
+            missed: heard.missed,
+            recovered: heard.recovered,
+        },
+        statements: crowd.statements.right,
     }
 }
 
@@ -64,7 +100,8 @@ pub fn status(shared: &Shared) -> Status {
         retired: crowd.census.retired.into(),
         outstanding: crowd.owed.count(),
         acknowledges_outstanding: crowd.acknowledges_under_way,
-        phase: begun.map(|segment| QpsChange { qps: segment.qps, at: segment.from / SECOND }),
+        reactions_outstanding: crowd.reactions.count(),
+        phase: begun.map(|segment| QpsChange { qps: segment.qps, at: segment.from / SECOND, mix: None }),
         last_second_latency: last.as_ref().map_or_else(String::new, |(_, latency)| histogram::to_base64(latency)),
         last_second: last.map(|(row, _)| row),
         storms: crowd.storms.views(),
@@ -83,25 +120,35 @@ pub fn results(shared: &Shared) -> Results {
         name: shared.config.name.clone(),
         totals: totals(shared),
         outstanding: crowd.owed.count(),
+        reactions_outstanding: crowd.reactions.count(),
         segments: crowd.tally.segments(&crowd.schedule),
+        operations: crowd.tally.operations().map(|(label, one)| (label.to_owned(), one)).collect(),
+        reactions: crowd.tally.reactions().map(|(label, one)| (label.to_owned(), one)).collect(),
         seconds: crowd.tally.seconds(),
         storms: crowd.storms.results(),
         announced: crowd.heard.texts(),
         campaigns: crowd.prizes.campaigns(),
+        sales: crowd.orders.sales(),
         clock: clock(shared),
         process: process(shared),
     }
 }
 
-const ANSWERS_HELP: &str = "Answers to Grabs, by kind";
+const ANSWERS_HELP: &str = "Answers to requests of the schedule, by kind";
 const ENDED_HELP: &str = "Connections that ended, by reason";
 const VIOLATIONS_HELP: &str = "What no server may do, by kind";
 
 const RECONNECTS: Key = Key::new("reconnects", "Logins of users who had been logged in before");
 const CONNECT_FAILURES: Key = Key::new("connect_failures", "Connections that could not be opened");
 const ANNOUNCEMENTS: Key = Key::new("announcements", "Announcements that users were told");
-const UNANSWERED: Key = Key::new("grabs_unanswered", "Grabs given up at the answer timeout and not answered since");
-const OUTSTANDING: Key = Key::new("grabs_outstanding", "Grabs whose answer is awaited");
+const UNANSWERED: Key = Key::new("grabs_unanswered", "Requests given up at the answer timeout and not answered since");
+const OUTSTANDING: Key = Key::new("grabs_outstanding", "Requests whose answer is awaited");
+const REACTIONS_HELP: &str = "What users did outside of the schedule, by kind";
+const SHARES_OPENED: Key = Key::new("shares_opened", "Different shares of envelopes that users were told of");
+const OPENED_FEN: Key = Key::new("opened_fen", "Money of the shares that users were told of, in fen");
+const ORDERS_PAID: Key = Key::new("orders_paid", "Orders that are users' for good");
+const SPENT_FEN: Key = Key::new("spent_fen", "Price of the orders that are users' for good, in fen");
+const MESSAGES_HEARD: Key = Key::new("messages_heard", "Chat messages that users heard");
 const RESIDENT_BYTES: Key = Key::new("resident_bytes", "Resident memory of the process");
 const CPU_MICROS: Key = Key::new("cpu_us", "Processor time of the process, in microseconds");
 
@@ -110,19 +157,32 @@ pub fn sample(shared: &Shared) -> Sample {
     let crowd = shared.crowd.borrow();
     let counters = &crowd.tally.counters;
     let (prizes, fen) = crowd.prizes.totals();
+    let (planned, sent, answered) = crowd.tally.grabs();
+    let ((opened, opened_fen), orders, heard) = (crowd.envelopes.opened(), crowd.orders.counts(), crowd.chats.heard);
     let mut totals = vec![
-        (names::GRABS_PLANNED, counters.planned),
-        (names::GRABS_SENT, counters.sent),
-        (names::GRABS_ANSWERED, counters.answered),
+        (names::GRABS_PLANNED, planned),
+        (names::GRABS_SENT, sent),
+        (names::GRABS_ANSWERED, answered),
         (names::PRIZES_RECEIVED, prizes),
         (names::RECEIVED_FEN, fen),
         (RECONNECTS, counters.reconnects),
         (CONNECT_FAILURES, counters.connect_failures),
         (ANNOUNCEMENTS, crowd.heard.total()),
+        (SHARES_OPENED, opened),
+        (OPENED_FEN, opened_fen),
+        (ORDERS_PAID, orders.paid),
+        (SPENT_FEN, orders.paid_fen),
+        (MESSAGES_HEARD, heard.direct + heard.room),
         (CPU_MICROS, process::cpu_micros()),
     ];
     let labelled = |name, label, value, help| Key::labelled(name, label, value, help);
     totals.extend(counters.outcomes().map(|(kind, count)| (labelled("answers", "kind", kind, ANSWERS_HELP), count)));
+    totals.extend(
+        Act::LABELS
+            .iter()
+            .zip(crowd.tally.reactions_sent())
+            .map(|(kind, count)| (labelled("reactions", "kind", kind, REACTIONS_HELP), count)),
+    );
     totals.extend(counters.ends().map(|(reason, count)| (labelled("ended", "reason", reason, ENDED_HELP), count)));
     totals.extend(
         counters.violations().map(|(kind, count)| (labelled("violations", "kind", kind, VIOLATIONS_HELP), count)),

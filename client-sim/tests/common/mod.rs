@@ -1,7 +1,14 @@
 //! A small server that speaks the protocol and misbehaves on command, and machines that run against it in threads of this
 //! process.
 
-#![allow(dead_code, missing_docs, clippy::missing_panics_doc)]
+#![allow(
+    dead_code,
+    missing_docs,
+    clippy::missing_panics_doc,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss
+)]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -9,19 +16,22 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::{SinkExt, StreamExt};
 use hongbao_proto::frame::Codec;
 use hongbao_proto::limits::SERVER_FRAME_BYTES_MAX;
 use hongbao_proto::token::{Audience, Secret, Signer, Verifier};
 use hongbao_proto::v1::client_frame::Request;
+use hongbao_proto::v1::movement::Kind;
+use hongbao_proto::v1::order::State;
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ClientFrame, ServerFrame, goodbye::Reason};
 use hongbao_sim::machine::config::{MachineConfig, UserRange};
 use hongbao_sim::machine::{self, MachineError};
 use hongbao_sim::ntp_responder::Responder;
 use hongbao_sim::results::{Results, Status};
+use hongbao_sim::schedule::mix::Mix;
 use hongbao_sim::source::{SourcePolicy, Sources};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, broadcast};
@@ -29,13 +39,49 @@ use tokio_util::codec::Framed;
 
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
+/// The sale of the server; its tickets cost so many fen.
+pub const SALE: u32 = 3;
+pub const PRICE: u64 = 500;
+
 pub fn secret() -> Secret {
     Secret::from_text("0123456789abcdef0123456789abcdef").unwrap()
+}
+
+/// Changes what the server is about to say.
+#[derive(Default)]
+pub struct Twist(Mutex<Option<Box<dyn FnMut(&mut Event) + Send>>>);
+
+impl std::fmt::Debug for Twist {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Twist")
+    }
+}
+
+impl Twist {
+    pub fn set(&self, twist: impl FnMut(&mut Event) + Send + 'static) {
+        *self.0.lock().unwrap() = Some(Box::new(twist));
+    }
+
+    fn apply(&self, event: &mut Event) {
+        if let Some(twist) = self.0.lock().unwrap().as_mut() {
+            twist(event);
+        }
+    }
 }
 
 /// What the server does differently from a good one. Each flag is taken back when it has been used once.
 #[derive(Debug, Default)]
 pub struct Mischief {
+    /// Applied to every answer.
+    pub twist: Twist,
+    /// Cuts the connection on the next Open, without an answer.
+    pub cut_open: AtomicBool,
+    /// Refuses so many Opens and Pays as overloaded.
+    pub refuse_deals: AtomicU32,
+    /// For so long a ticket is held, milliseconds; 0: a minute.
+    pub hold_ms: AtomicU32,
+    /// How many tickets a user may have; 0: any number.
+    pub limit: AtomicU32,
     /// Cuts the connection on the next Grab, without an answer.
     pub cut: AtomicBool,
     /// Answers the next Grab twice.
@@ -67,6 +113,21 @@ pub struct Seen {
     pub pings: u64,
     pub won: BTreeMap<u64, u64>,
     pub sources: BTreeSet<std::net::IpAddr>,
+    /// Orders by id, less one.
+    pub orders: Vec<(u64, v1::Order)>,
+    /// Openings of each envelope, in order.
+    pub envelopes: BTreeMap<u64, Vec<(u64, u64)>>,
+    /// Shares of each envelope, where they are fewer than those who ask.
+    pub shares: BTreeMap<u64, usize>,
+    pub opens: u64,
+    /// Movements of each user, oldest first.
+    pub wallets: BTreeMap<u64, Vec<v1::Movement>>,
+    /// (sender, text).
+    pub chats: Vec<(u64, String)>,
+    /// Members and messages of each room.
+    pub rooms: BTreeMap<u64, (BTreeSet<u64>, Vec<v1::ChatMessage>)>,
+    pub acknowledged_envelopes: BTreeSet<u64>,
+    pub acknowledged_orders: Vec<u64>,
     /// Told after each login and each ping.
     came: Arc<Notify>,
 }
@@ -78,6 +139,12 @@ pub struct FakeServer {
     pub idle_timeout_ms: Arc<AtomicU32>,
     /// Texts that go to everybody who is logged in.
     pub announcements: broadcast::Sender<String>,
+    /// Frames that go to one user who is logged in.
+    pub pushes: broadcast::Sender<(u64, ServerFrame)>,
+}
+
+pub fn wall_ms() -> u64 {
+    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
 }
 
 type Stream = Framed<TcpStream, Codec<ClientFrame, ServerFrame, SERVER_FRAME_BYTES_MAX>>;
@@ -91,20 +158,35 @@ impl FakeServer {
             seen: Arc::default(),
             idle_timeout_ms: Arc::new(AtomicU32::new(60_000)),
             announcements: broadcast::Sender::new(64),
+            pushes: broadcast::Sender::new(16 * 1024),
         };
-        let announcements = server.announcements.clone();
+        let (announcements, pushes) = (server.announcements.clone(), server.pushes.clone());
         let parts = (Arc::clone(&server.mischief), Arc::clone(&server.seen), Arc::clone(&server.idle_timeout_ms));
         tokio::spawn(async move {
             while let Ok((stream, peer)) = listener.accept().await {
                 let (mischief, seen, idle) = parts.clone();
                 seen.lock().unwrap().sources.insert(peer.ip());
                 stream.set_nodelay(true).unwrap();
-                let heard = announcements.subscribe();
+                let heard = (announcements.subscribe(), pushes.subscribe(), pushes.clone());
                 let stream = Stream::new(stream, Codec::default());
                 tokio::spawn(async move { serve(stream, mischief, seen, idle, heard).await });
             }
         });
         server
+    }
+
+    /// Tells `user` something that it did not ask for.
+    pub fn push(&self, user: u64, event: Event) {
+        self.pushes.send((user, ServerFrame { request_id: 0, event: Some(event) })).unwrap();
+    }
+
+    /// Offers each of `users` an envelope with so many shares.
+    pub fn offer(&self, users: impl Iterator<Item = u64>, envelope_id: u64, shares: usize) {
+        self.seen.lock().unwrap().shares.insert(envelope_id, shares);
+        for user in users {
+            let offer = v1::Offer { envelope_id, shares: 1, expires_at_ms: u64::MAX, ..Default::default() };
+            self.push(user, Event::Offers(v1::Offers { offers: vec![offer] }));
+        }
     }
 
     /// Waits until logins and pings are as wanted.
@@ -134,7 +216,11 @@ async fn serve(
     mischief: Arc<Mischief>,
     seen: Arc<Mutex<Seen>>,
     idle: Arc<AtomicU32>,
-    mut heard: broadcast::Receiver<String>,
+    (mut heard, mut pushed, pushes): (
+        broadcast::Receiver<String>,
+        broadcast::Receiver<(u64, ServerFrame)>,
+        broadcast::Sender<(u64, ServerFrame)>,
+    ),
 ) {
     let verifier = Verifier::hs256(&secret(), Audience::User);
     let mut user = 0;
@@ -144,6 +230,12 @@ async fn serve(
             Ok(text) = heard.recv() => {
                 let event = Some(Event::Announcement(v1::Announcement { text }));
                 if user != 0 && stream.send(&ServerFrame { request_id: 0, event }).await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            Ok((to, frame)) = pushed.recv() => {
+                if user != 0 && to == user && stream.send(&frame).await.is_err() {
                     return;
                 }
                 continue;
@@ -180,8 +272,49 @@ async fn serve(
             }
             Request::Acknowledge(acknowledge) => {
                 let mut seen = seen.lock().unwrap();
+                let named = acknowledge.prizes.len() + acknowledge.envelope_ids.len() + acknowledge.order_ids.len();
+                assert!((1..=64).contains(&named), "{named} acknowledged together");
                 seen.acknowledged.extend(acknowledge.prizes.iter().map(|prize| (prize.campaign_id, prize.serial)));
+                seen.acknowledged_envelopes.extend(acknowledge.envelope_ids);
+                seen.acknowledged_orders.extend(acknowledge.order_ids);
                 Event::Acknowledged(v1::Acknowledged { count: 1 })
+            }
+            Request::Open(_) | Request::Pay(_) if spend(&mischief.refuse_deals) => {
+                Event::Overloaded(v1::Overloaded { retry_after_ms: 20 })
+            }
+            Request::Open(open) => {
+                if taken(&mischief.cut_open) {
+                    return;
+                }
+                opened(&mut seen.lock().unwrap(), user, open.envelope_id)
+            }
+            Request::Pay(pay) => decide(&mut seen.lock().unwrap(), user, pay.order_id, State::Paid),
+            Request::Cancel(cancel) => decide(&mut seen.lock().unwrap(), user, cancel.order_id, State::Cancelled),
+            Request::Orders(_) => {
+                let mut seen = seen.lock().unwrap();
+                expire(&mut seen);
+                let orders = seen.orders.iter().filter(|(owner, _)| *owner == user).map(|(_, order)| *order).collect();
+                Event::OrderList(v1::OrderList { orders, more: false })
+            }
+            Request::Statement(statement) => page(&seen.lock().unwrap(), user, statement.before_entry_id),
+            Request::Chat(chat) => say(&mut seen.lock().unwrap(), user, &chat, &pushes),
+            Request::Room(room) => {
+                let mut seen = seen.lock().unwrap();
+                let (members, messages) = seen.rooms.entry(room.room_id).or_default();
+                members.insert(user);
+                let missed = if room.epoch == 9 { messages[room.offset as usize..].to_vec() } else { Vec::new() };
+                let (offset, members) = (messages.len() as u64, members.len() as u32);
+                let recovered = room.epoch == 9;
+                seen.came.notify_waiters();
+                Event::RoomState(v1::RoomState { room_id: room.room_id, epoch: 9, offset, members, recovered, missed })
+            }
+            Request::SendEnvelope(_) | Request::InspectEnvelope(_) => Event::Error(v1::Error::default()),
+            Request::Grab(v1::Grab { campaign_id: SALE }) => {
+                let hold_ms = match mischief.hold_ms.load(Ordering::SeqCst) {
+                    0 => 60_000,
+                    hold_ms => hold_ms.into(),
+                };
+                ticket(&mut seen.lock().unwrap(), user, request_id, hold_ms, mischief.limit.load(Ordering::SeqCst))
             }
             Request::Grab(_) => {
                 let event = grab(&seen, user, request_id);
@@ -206,8 +339,9 @@ async fn serve(
                 event
             }
         };
-        let is_grab =
-            !matches!(event, Event::Welcome(_) | Event::Pong(_) | Event::Acknowledged(_) | Event::Overloaded(_));
+        let mut event = event;
+        mischief.twist.apply(&mut event);
+        let is_grab = matches!(event, Event::Won(_) | Event::NoneNow(_));
         let welcome = matches!(event, Event::Welcome(_));
         if stream.send(&ServerFrame { request_id, event: Some(event) }).await.is_err() {
             return;
@@ -227,6 +361,123 @@ async fn serve(
     }
 }
 
+/// Whether there was one left.
+fn spend(left: &AtomicU32) -> bool {
+    left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
+}
+
+/// The n-th to ask gets share n, of n + 1 fen.
+fn opened(seen: &mut Seen, user: u64, envelope_id: u64) -> Event {
+    seen.opens += 1;
+    let shares = seen.shares.get(&envelope_id).copied().unwrap_or(usize::MAX);
+    let openings = seen.envelopes.entry(envelope_id).or_default();
+    let share = match openings.iter().position(|(owner, _)| *owner == user) {
+        Some(share) => share,
+        None if openings.len() >= shares => return Event::EnvelopeEmpty(v1::EnvelopeEmpty { envelope_id }),
+        None => {
+            let amount = openings.len() as u64 + 1;
+            openings.push((user, amount));
+            let movement = v1::Movement { envelope_id, ..movement(Kind::Open, amount as i64) };
+            enter(seen, user, movement);
+            seen.envelopes[&envelope_id].len() - 1
+        }
+    };
+    let amount_fen = seen.envelopes[&envelope_id][share].1;
+    Event::Opened(v1::Opened { envelope_id, share: share as u32, amount_fen })
+}
+
+fn movement(kind: Kind, amount_fen: i64) -> v1::Movement {
+    v1::Movement { kind: kind.into(), amount_fen, ..Default::default() }
+}
+
+fn enter(seen: &mut Seen, user: u64, movement: v1::Movement) {
+    let entry_id = seen.wallets.values().map(|wallet| wallet.len() as u64).sum::<u64>() + 1;
+    seen.wallets.entry(user).or_default().push(v1::Movement { entry_id, ..movement });
+}
+
+/// Two movements a page.
+fn page(seen: &Seen, user: u64, before: u64) -> Event {
+    let wallet = seen.wallets.get(&user).map_or(&[][..], Vec::as_slice);
+    let balance: i64 = wallet.iter().map(|movement| movement.amount_fen).sum();
+    let older: Vec<_> = wallet.iter().rev().filter(|one| before == 0 || one.entry_id < before).copied().collect();
+    let more = older.len() > 2;
+    let movements = older.into_iter().take(2).collect();
+    Event::StatementPage(v1::StatementPage { balance_fen: balance as u64, movements, more })
+}
+
+fn ticket(seen: &mut Seen, user: u64, request_id: u64, hold_ms: u64, limit: u32) -> Event {
+    expire(seen);
+    if let Some((_, order)) = seen.orders.iter().find(|(_, order)| order.grabbed_by_request_id == request_id) {
+        return Event::Order(*order);
+    }
+    let held = seen.orders.iter().filter(|(owner, order)| *owner == user && order.state <= 2).count();
+    if limit > 0 && held >= limit as usize {
+        return Event::LimitReached(v1::LimitReached { limit });
+    }
+    let number = seen.orders.len() as u64;
+    let order = v1::Order {
+        order_id: number + 1,
+        campaign_id: SALE,
+        serial: number,
+        state: State::Reserved.into(),
+        price_fen: PRICE,
+        reserved_at_ms: wall_ms(),
+        pay_by_ms: wall_ms() + hold_ms,
+        grabbed_by_request_id: request_id,
+        ..Default::default()
+    };
+    seen.orders.push((user, order));
+    Event::Order(order)
+}
+
+fn expire(seen: &mut Seen) {
+    let now = wall_ms();
+    for (_, order) in seen.orders.iter_mut().filter(|(_, one)| one.state() == State::Reserved && one.pay_by_ms <= now) {
+        order.set_state(State::Expired);
+        order.decided_at_ms = now;
+    }
+}
+
+/// Pays or cancels.
+fn decide(seen: &mut Seen, user: u64, order_id: u64, state: State) -> Event {
+    expire(seen);
+    let (_, order) = &mut seen.orders[order_id as usize - 1];
+    if order.state() == State::Reserved {
+        order.set_state(state);
+        order.decided_at_ms = wall_ms();
+        let order = *order;
+        if state == State::Paid {
+            let movement = v1::Movement { order_id, ..movement(Kind::Pay, -(PRICE as i64)) };
+            enter(seen, user, movement);
+        }
+        return Event::Order(order);
+    }
+    if state == State::Paid && order.state() != State::Paid {
+        return Event::TooLate(v1::TooLate { ended_at_ms: order.decided_at_ms });
+    }
+    Event::Order(*order)
+}
+
+fn say(seen: &mut Seen, from: u64, chat: &v1::Chat, pushes: &broadcast::Sender<(u64, ServerFrame)>) -> Event {
+    seen.chats.push((from, chat.text.clone()));
+    let mut message =
+        v1::ChatMessage { from_user_id: from, room_id: chat.room_id, text: chat.text.clone(), ..Default::default() };
+    let to = if chat.room_id == 0 {
+        vec![chat.user_id]
+    } else {
+        let (members, messages) = seen.rooms.entry(chat.room_id).or_default();
+        message.offset = messages.len() as u64 + 1;
+        messages.push(message.clone());
+        members.iter().copied().filter(|member| *member != from).collect()
+    };
+    let (delivered, offset) = (to.len() as u32, message.offset);
+    for user in to {
+        let event = Some(Event::ChatMessage(message.clone()));
+        pushes.send((user, ServerFrame { request_id: 0, event })).unwrap();
+    }
+    Event::Receipt(v1::Receipt { delivered, offline: 0, dropped: 0, offset })
+}
+
 fn goodbye_due(mischief: &Mischief) -> Option<Option<u32>> {
     match mischief.goodbye_after_ms.swap(0, Ordering::SeqCst) {
         0 => taken(&mischief.goodbye_for_good).then_some(None),
@@ -240,6 +491,10 @@ fn grab(seen: &Mutex<Seen>, user: u64, request_id: u64) -> Event {
     seen.grabs.push((user, request_id));
     if request_id.is_multiple_of(10) {
         let next = seen.won.len() as u64;
+        if seen.won.get(&request_id).is_none() {
+            let movement = v1::Movement { campaign_id: 1, serial: next, ..movement(Kind::Win, 7) };
+            enter(&mut seen, user, movement);
+        }
         let serial = *seen.won.entry(request_id).or_insert(next);
         return Event::Won(v1::Won { campaign_id: 1, serial, amount_fen: 7, won_by_request_id: request_id });
     }
@@ -283,6 +538,10 @@ pub fn config(server: SocketAddr, ask: Ask, ntp: String, journal: Option<PathBuf
         core: None,
         sources: Sources::new(&SourcePolicy::Auto, server.ip(), ask.users.first.into(), users).unwrap(),
         campaign: 0,
+        mix: Mix::grabs(),
+        react: false,
+        rooms: 0,
+        sale: None,
         clock_budget: Duration::from_millis(500),
         token_ttl: Duration::from_secs(60),
         answer_timeout: ask.answer_timeout,
@@ -296,12 +555,23 @@ impl Machine {
     }
 
     pub async fn start_with(server: &FakeServer, ask: Ask) -> Self {
+        Self::start_changed(server, ask, |_| {}).await
+    }
+
+    /// All of `users` users, with something changed.
+    pub async fn start_as(server: &FakeServer, users: u32, change: impl FnOnce(&mut MachineConfig)) -> Self {
+        let ask = Ask { users: UserRange { first: 1, last: users }, total: users, answer_timeout: DEADLINE };
+        Self::start_changed(server, ask, change).await
+    }
+
+    pub async fn start_changed(server: &FakeServer, ask: Ask, change: impl FnOnce(&mut MachineConfig)) -> Self {
         let responder = Responder::bind().await.unwrap();
         let ntp = responder.address().unwrap().to_string();
         tokio::spawn(responder.run());
         let directory = tempfile::tempdir().unwrap();
         let journal = directory.path().join("journal.csv");
-        let config = config(server.address, ask, ntp, Some(journal.clone()));
+        let mut config = config(server.address, ask, ntp, Some(journal.clone()));
+        change(&mut config);
         let (ready, address) = tokio::sync::oneshot::channel();
         let thread = std::thread::spawn(move || {
             machine::run(config, |address| ready.send(address).unwrap(), std::future::pending())
@@ -317,7 +587,7 @@ impl Machine {
         request.send().await.unwrap().error_for_status().unwrap().json().await.unwrap()
     }
 
-    /// Waits until the status satisfies `wanted`.
+    /// Asks until the status satisfies `wanted`: each round trip is a wait for the machine.
     pub async fn until(&self, what: &str, wanted: impl Fn(&Status) -> bool) -> Status {
         let deadline = Instant::now() + DEADLINE;
         loop {
@@ -326,7 +596,6 @@ impl Machine {
                 return status;
             }
             assert!(Instant::now() < deadline, "{what} did not happen: {status:#?}");
-            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 

@@ -82,11 +82,11 @@ pub type Reply = oneshot::Sender<Result<Campaign, LedgerError>>;
 #[derive(Debug)]
 pub enum Finished {
     /// A new campaign.
-    Created(Campaign),
+    Created(Box<Campaign>),
     /// A stopped one.
-    Stopped(Campaign),
+    Stopped(Box<Campaign>),
     /// A settled one.
-    Settled(Campaign),
+    Settled(Box<Campaign>),
     /// It could not be settled; tried again later.
     NotSettled(CampaignId),
     /// How far sales have come: units paid, and units that wait for their payment.
@@ -470,18 +470,18 @@ impl Generator {
                 self.adopt(&campaign, &[], now);
                 self.notify(campaign.id, State::Scheduled);
                 self.forget_old();
-                Some(campaign)
+                Some(*campaign)
             }
             Finished::Stopped(campaign) => {
                 self.end(campaign.id, SalePhase::Ended { at: campaign.stopped_at.unwrap_or(now) });
-                Some(campaign)
+                Some(*campaign)
             }
             Finished::Settled(campaign) => {
                 let running = self.campaigns.get_mut(&campaign.id)?;
                 running.settled = true;
                 let state = if running.phase == SalePhase::SoldOut { State::SoldOut } else { State::Ended };
                 self.notify(campaign.id, state);
-                Some(campaign)
+                Some(*campaign)
             }
             Finished::NotSettled(id) => {
                 self.campaigns.get_mut(&id)?.settling = false;
@@ -505,7 +505,7 @@ impl Generator {
     fn call(
         &self,
         reply: Option<Reply>,
-        finished: fn(Campaign) -> Finished,
+        finished: fn(Box<Campaign>) -> Finished,
         failed: Option<Finished>,
         act: impl FnOnce(&mut dyn Ledger) -> Result<Campaign, LedgerError> + Send + 'static,
     ) -> bool {
@@ -517,7 +517,7 @@ impl Generator {
             return false;
         };
         place.send(Request::Call(Box::new(move |ledger| match act(ledger) {
-            Ok(campaign) => drop(way_back.send(Command::Done { finished: finished(campaign), reply })),
+            Ok(campaign) => drop(way_back.send(Command::Done { finished: finished(Box::new(campaign)), reply })),
             Err(error) => {
                 tracing::warn!(%error, "the ledger refused a campaign's change");
                 if let Some(reply) = reply {
@@ -652,10 +652,11 @@ impl Generator {
             for ((set, round), account) in self.sets.iter().zip(&mut draw.rounds).zip(&mut running.accounts) {
                 // A SET without room is asked, or told, at the next step.
                 match round {
-                    Round::ToAsk if account.told == Some(SalePhase::Open) => {
-                        if set.inbox.try_send(Message::Control(Control::Draw { campaign })).is_ok() {
-                            *round = Round::Asked;
-                        }
+                    Round::ToAsk
+                        if account.told == Some(SalePhase::Open)
+                            && set.inbox.try_send(Message::Control(Control::Draw { campaign })).is_ok() =>
+                    {
+                        *round = Round::Asked;
                     }
                     Round::ToTell(winners) => {
                         let count = winners.len() as u64;

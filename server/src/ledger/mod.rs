@@ -4,6 +4,7 @@
 //! its decisions durable and finds them again; `writer` owns one on a thread of its own and commits in groups whatever has
 //! arrived meanwhile.
 
+pub mod archive;
 pub mod audit;
 pub mod books;
 mod schema;

@@ -46,6 +46,9 @@ pub const PAGE_BYTES: i64 = 4096;
 /// long: `open_envelopes` has those that can be opened, with a bit for each recipient who has acknowledged it;
 /// those who have opened it are in `openings`, whether they have a bit or not.
 ///
+/// `progress.archived_*`: what an archive has taken away (`archive`): all entries through this number, and the highest order and
+/// envelope among those whose first entry it took. `accounts.archived` is what those entries added to a balance.
+///
 /// Foreign keys are declared for `PRAGMA foreign_key_check`, which the audit runs. They are not enforced while writing: every
 /// statement that could break one is in `sqlite`.
 pub const TABLES: &str = "
@@ -166,15 +169,18 @@ CREATE TABLE deposits (
     at_ms INTEGER NOT NULL,
     first_user INTEGER NOT NULL,
     users INTEGER NOT NULL,
-    amount_fen INTEGER NOT NULL
+    amount_fen INTEGER NOT NULL,
+    first_entry INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE progress (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     accounts_from INTEGER NOT NULL,
-    archived_through INTEGER NOT NULL
+    archived_through INTEGER NOT NULL DEFAULT 0,
+    archived_orders INTEGER NOT NULL DEFAULT 0,
+    archived_envelopes INTEGER NOT NULL DEFAULT 0
 ) STRICT;
-INSERT INTO progress VALUES (1, 1, 0);
+INSERT INTO progress (id, accounts_from) VALUES (1, 1);
 
 CREATE TABLE probes (
     id INTEGER PRIMARY KEY CHECK (id = 1),

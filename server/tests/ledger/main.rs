@@ -1,5 +1,7 @@
 //! The ledger, from outside: what it answers, what its writer promises, what the audit finds, and what survives faults.
 
+mod archive;
+mod audit;
 mod faults;
 mod histories;
 mod posting;

@@ -98,11 +98,11 @@ pub fn envelope(sender: Option<u64>, request_n: u64, total: u64, shares: u32, re
         request: request(request_n),
         total: Fen(total),
         shares,
-        mode: if request_n % 2 == 0 { Mode::Random } else { Mode::Equal },
+        mode: if request_n.is_multiple_of(2) { Mode::Random } else { Mode::Equal },
         seed: Seed([7; 32]),
         greeting: "恭喜发财".into(),
         recipients: recipients.iter().copied().map(user).collect(),
-        room: (request_n % 3 == 0).then(|| RoomId::new(5).unwrap()),
+        room: request_n.is_multiple_of(3).then(|| RoomId::new(5).unwrap()),
         lifetime_ms: 10_000,
     }
 }
@@ -631,15 +631,24 @@ impl Model {
         if !is_sender && !sent.new.recipients.contains(&user) {
             return None;
         }
+        let mut view = self.envelope(id)?;
         let has_opened = sent.opened.iter().any(|(opener, ..)| *opener == user);
-        let sees = is_sender || has_opened || sent.closed.is_some();
-        Some(Box::new(EnvelopeView {
+        if !is_sender && !has_opened && sent.closed.is_none() {
+            view.opened.clear();
+        }
+        Some(Box::new(view))
+    }
+
+    /// As its sender sees it.
+    pub fn envelope(&self, id: EnvelopeId) -> Option<EnvelopeView> {
+        let sent = self.envelopes.iter().find(|sent| sent.id == id)?;
+        Some(EnvelopeView {
             offer: sent.offer(),
             total: sent.new.total,
-            opened: if sees { sent.opened.clone() } else { Vec::new() },
+            opened: sent.opened.clone(),
             is_over: sent.closed.is_some(),
             refunded: sent.closed.map(|(_, fen)| fen).filter(|fen| *fen > Fen::ZERO),
-        }))
+        })
     }
 
     fn page_of_orders(&self, is_meant: impl Fn(&Order) -> bool, before: Option<OrderId>, limit: u32) -> Page<Order> {

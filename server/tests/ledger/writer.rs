@@ -279,9 +279,6 @@ impl Ledger for Flaky {
     fn orders_of(&mut self, id: CampaignId, before: Option<OrderId>, limit: u32) -> Result<Page<Order>, LedgerError> {
         self.0.orders_of(id, before, limit)
     }
-    fn envelope(&mut self, id: EnvelopeId) -> Result<Option<EnvelopeView>, LedgerError> {
-        self.0.envelope(id)
-    }
     fn totals(&mut self) -> Result<Totals, LedgerError> {
         self.0.totals()
     }

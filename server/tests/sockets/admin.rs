@@ -11,11 +11,20 @@ use crate::support::client::{grab, login, next_id};
 use crate::support::{Ending, Server, sign, until, user_token};
 
 /// Every route that asks for a token.
-const GUARDED: [(&str, &str); 10] = [
+const GUARDED: [(&str, &str); 19] = [
     ("GET", "/v1/campaigns"),
     ("POST", "/v1/campaigns"),
     ("GET", "/v1/campaigns/1"),
     ("POST", "/v1/campaigns/1/stop"),
+    ("GET", "/v1/campaigns/1/orders"),
+    ("POST", "/v1/deposits"),
+    ("GET", "/v1/users/1/statement"),
+    ("GET", "/v1/users/1/orders"),
+    ("GET", "/v1/envelope-runs"),
+    ("POST", "/v1/envelope-runs"),
+    ("GET", "/v1/envelope-runs/1"),
+    ("POST", "/v1/envelope-runs/1/stop"),
+    ("GET", "/v1/envelopes/1"),
     ("GET", "/v1/stats"),
     ("GET", "/v1/sessions"),
     ("DELETE", "/v1/sessions/1"),
@@ -101,6 +110,45 @@ fn bad_requests_of_operators_are_answered_in_json_and_change_nothing() {
         (Method::GET, "/v1/sessions?limit=0", None, 400),
         (Method::GET, "/v1/sessions?limit=1001", None, 400),
         (Method::GET, "/v1/sessions?page=1", None, 400),
+        (Method::GET, "/v1/campaigns/7/orders", None, 404),
+        (Method::GET, "/v1/users/0/statement", None, 400),
+        (Method::GET, "/v1/users/1/orders?limit=1001", None, 400),
+        (Method::GET, "/v1/envelopes/7", None, 404),
+        (Method::GET, "/v1/envelope-runs/7", None, 404),
+        (Method::POST, "/v1/envelope-runs/7/stop", None, 404),
+        (
+            Method::POST,
+            "/v1/envelope-runs",
+            Some(
+                json!({"count": 0, "rate_per_second": 1, "recipients": 1, "first_user": 1, "users": 1, "min_total_fen": 1}),
+            ),
+            400,
+        ),
+        (
+            Method::POST,
+            "/v1/envelope-runs",
+            Some(
+                json!({"count": 1, "rate_per_second": 1, "recipients": 2, "first_user": 1, "users": 1, "min_total_fen": 2}),
+            ),
+            400,
+        ),
+        (
+            Method::POST,
+            "/v1/envelope-runs",
+            Some(
+                json!({"count": 1, "rate_per_second": 1, "recipients": 2, "first_user": 1, "users": 2, "min_total_fen": 1}),
+            ),
+            400,
+        ),
+        (Method::POST, "/v1/deposits", Some(json!({"first_user": 1, "users": 0, "amount_fen": 1, "key": "k"})), 400),
+        (Method::POST, "/v1/deposits", Some(json!({"first_user": 1, "users": 1, "amount_fen": 0, "key": "k"})), 400),
+        (Method::POST, "/v1/deposits", Some(json!({"first_user": 1, "users": 1, "amount_fen": 1, "key": ""})), 400),
+        (
+            Method::POST,
+            "/v1/deposits",
+            Some(json!({"first_user": 1, "users": 1, "amount_fen": u64::MAX, "key": "k"})),
+            400,
+        ),
         (Method::DELETE, "/v1/sessions/2", None, 404),
         (Method::DELETE, "/v1/sessions/0", None, 400),
         (Method::POST, "/v1/announcements", Some(json!({"text": ""})), 400),

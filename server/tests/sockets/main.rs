@@ -16,6 +16,7 @@ mod kills;
 mod ledger_faults;
 mod login;
 mod login_rate;
+mod mixed_kills;
 mod monitor_away;
 mod overload;
 mod python_client;

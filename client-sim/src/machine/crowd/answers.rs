@@ -1,19 +1,31 @@
-//! What comes from the server: answers, which settle what is owed; pushes; and wins, which go to the book, then to the
-//! journal, and only then back as an Acknowledge.
+//! What comes from the server, frame by frame: pushes, the answers that every connection gets, and wins, which go to the book,
+//! then to the journal, and only then back as an Acknowledge.
 
 use hongbao_proto::v1::client_frame::Request;
 use hongbao_proto::v1::server_frame::Event;
-use hongbao_proto::v1::{Acknowledge, Goodbye, PrizeId, Reminder, ServerFrame, Won};
+use hongbao_proto::v1::{Acknowledge, Goodbye, Offers, PrizeId, Reminder, ServerFrame, Won};
 use prost::Message;
 
 use super::Crowd;
 use crate::backoff;
 use crate::ids;
-use crate::machine::labels::{End, Outcome, Violation};
-use crate::machine::owed::Settled;
+use crate::limits::ACKNOWLEDGED_TOGETHER_MAX;
+use crate::machine::journal::Row;
+use crate::machine::labels::{End, Violation};
 use crate::machine::prizes::{Prize, Told};
 use crate::machine::user::State;
 use crate::machine::wire;
+
+/// Something that its user has been told, and says so.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Seen {
+    /// A prize.
+    Prize(PrizeId),
+    /// An envelope from which nothing is to be had.
+    Envelope(u64),
+    /// An order, in the state in which it was told last.
+    Order(u64),
+}
 
 impl Crowd {
     /// Bytes came for `user`: the rest of a frame, whole ones, the beginning of another.
@@ -38,7 +50,8 @@ impl Crowd {
             ids::LOGIN => self.login_answered(user, event, now),
             ids::PING => self.ping_answered(user, &event),
             ids::ACKNOWLEDGE => self.acknowledge_answered(user, &event),
-            _ => self.grab_answered(user, request_id, event, now),
+            _ if ids::is_reaction(request_id) => self.act_answered(user, request_id, event, now),
+            _ => self.turn_answered(user, request_id, event, now),
         }
     }
 
@@ -49,54 +62,21 @@ impl Crowd {
         self.leave(user, End::Protocol, Some(pause), now);
     }
 
-    pub(super) fn grab_answered(&mut self, user: u32, request_id: u64, event: Event, now: u64) {
-        let counters = &mut self.tally.counters;
-        let Some((request, due)) = self
-            .tag
-            .and_then(|tag| tag.request_of(request_id))
-            .and_then(|request| Some((request, self.schedule.due(request)?)))
-        else {
-            return counters.violation(Violation::UnknownRequest);
-        };
-        let outcome = match &event {
-            Event::Won(_) => Outcome::Won,
-            Event::NoneNow(_) => Outcome::NoneNow,
-            Event::SoldOut(_) => Outcome::SoldOut,
-            Event::Overloaded(_) => Outcome::Overloaded,
-            Event::LimitReached(_) => Outcome::LimitReached,
-            Event::TooEarly(_) => Outcome::TooEarly,
-            Event::TooLate(_) => Outcome::TooLate,
-            Event::Error(error) => {
-                counters.error(error.code);
-                Outcome::Error
-            }
-            _ => return counters.violation(Violation::WrongKind),
-        };
-        match self.owed.settle(user, request) {
-            Settled::InTime => {}
-            Settled::Late => counters.answered_late += 1,
-            Settled::Nothing => {
-                // Ours, and sent by now: then it was answered before.
-                let spread = self.turns.spread();
-                let asked = due <= now && spread.user_of(request).checked_sub(self.first) == Some(user);
-                counters.violation(if asked { Violation::DuplicateAnswer } else { Violation::UnknownRequest });
-                return;
-            }
-        }
-        let Some(segment) = self.schedule.segment_of(request) else { return };
-        let held = self.storms.answered(user, due, now);
-        self.tally.answered(segment, due, now, outcome, held);
-        if let Event::Won(won) = event {
-            self.told(user, request_id, &won, now);
-        }
-    }
-
     pub(super) fn push(&mut self, user: u32, event: Event, now: u64) {
         match event {
             Event::Goodbye(goodbye) => self.goodbye(user, &goodbye, now),
-            Event::Reminder(Reminder { wins, .. }) => {
+            Event::Reminder(Reminder { wins, orders }) => {
                 for won in wins {
                     self.told(user, won.won_by_request_id, &won, now);
+                }
+                for order in orders {
+                    self.order_told(user, 0, &order, now);
+                }
+            }
+            Event::Offers(Offers { offers }) => self.offered(user, &offers, now),
+            Event::ChatMessage(message) => {
+                if let Err(violation) = self.chats.tell(user, self.user_id(user), &message) {
+                    self.tally.counters.violation(violation);
                 }
             }
             // What we did wrong in the server's eyes; a Goodbye follows.
@@ -143,15 +123,16 @@ impl Crowd {
         }
         let held = self.storms.came_back(user, now);
         for unsettled in self.owed.write_again(user) {
-            self.grab(user, unsettled.request, now);
+            self.ask(user, unsettled.request, now);
             if unsettled.written {
                 self.tally.counters.resent += 1;
             } else if let (Some(segment), Some(due)) =
                 (self.schedule.segment_of(unsettled.request), self.schedule.due(unsettled.request))
             {
-                self.tally.sent(segment, due, now, held);
+                self.tally.sent(segment, due, now, self.operation(unsettled.request), held);
             }
         }
+        self.act_again(user, now);
     }
 
     pub(super) fn ping_answered(&mut self, user: u32, event: &Event) {
@@ -180,33 +161,56 @@ impl Crowd {
 
     pub(super) fn told(&mut self, user: u32, request_id: u64, won: &Won, now: u64) {
         let prize = Prize { campaign: won.campaign_id, serial: won.serial, amount: won.amount_fen };
+        if prize.amount == 0 {
+            self.tally.counters.violation(Violation::AmountZero);
+        }
         match self.prizes.tell(user, prize) {
-            Told::New => self.journal.append(self.user_id(user), request_id, prize, now / 1_000_000),
+            Told::New => self.journal.append(self.user_id(user), request_id, Row::Win(prize), now / 1_000_000),
             Told::Again => {}
             Told::ToAnother => return self.tally.counters.violation(Violation::PrizeToldToTwo),
             Told::Changed => return self.tally.counters.violation(Violation::PrizeChanged),
         }
+        self.saw(user, Seen::Prize(PrizeId { campaign_id: won.campaign_id, serial: won.serial }));
+    }
+
+    /// `user` is to acknowledge this, once the journal is written out.
+    pub(super) fn saw(&mut self, user: u32, seen: Seen) {
         self.acknowledges_under_way += 1;
-        self.unacknowledged.push((user, PrizeId { campaign_id: won.campaign_id, serial: won.serial }));
+        self.unacknowledged.push((user, seen));
     }
 
     /// Writes the journal out, and only then acknowledges what it holds.
     pub(super) fn acknowledge(&mut self, now: u64) -> std::io::Result<()> {
         self.journal.flush()?;
-        for (user, prize) in std::mem::take(&mut self.unacknowledged) {
-            let one = &mut self.users[user as usize];
-            let room = one.acknowledges < u16::MAX && one.state == State::Online;
-            if !room {
-                // It will be told again at the next login.
-                self.acknowledges_under_way -= 1;
-                continue;
+        let mut seen = std::mem::take(&mut self.unacknowledged);
+        self.acknowledges_under_way -= seen.len() as u64;
+        seen.sort_by_key(|(user, _)| *user);
+        for of_user in seen.chunk_by(|(one, _), (other, _)| one == other) {
+            for together in of_user.chunks(ACKNOWLEDGED_TOGETHER_MAX) {
+                self.acknowledge_together(together[0].0, together, now);
             }
-            one.acknowledges += 1;
-            self.tally.counters.acknowledges += 1;
-            let request = Request::Acknowledge(Acknowledge { prizes: vec![prize], ..Default::default() });
-            self.write(user, &wire::frame(ids::ACKNOWLEDGE, request), now);
         }
         Ok(())
+    }
+
+    fn acknowledge_together(&mut self, user: u32, seen: &[(u32, Seen)], now: u64) {
+        let one = &mut self.users[user as usize];
+        if one.acknowledges == u16::MAX || one.state != State::Online {
+            // It will be told again at the next login.
+            return;
+        }
+        one.acknowledges += 1;
+        self.acknowledges_under_way += 1;
+        self.tally.counters.acknowledges += 1;
+        let mut acknowledge = Acknowledge::default();
+        for (_, seen) in seen {
+            match seen {
+                Seen::Prize(prize) => acknowledge.prizes.push(*prize),
+                Seen::Envelope(envelope) => acknowledge.envelope_ids.push(*envelope),
+                Seen::Order(order) => acknowledge.order_ids.push(*order),
+            }
+        }
+        self.write(user, &wire::frame(ids::ACKNOWLEDGE, Request::Acknowledge(acknowledge)), now);
     }
 
     /// Writes out what the journal still holds.

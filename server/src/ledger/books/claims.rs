@@ -142,14 +142,11 @@ impl Books {
         store: &mut impl Store,
     ) -> Result<Outcome, LedgerError> {
         let mut count = 0;
-        if self.notices.contains_key(&user) {
-            self.remember_notices(user);
-            let is_seen = |notice: &Notice| match notice.about {
-                About::Win(win) => seen.prizes.contains(&(win.campaign, win.serial)),
-                About::Order(order) => seen.orders.contains(&order),
-            };
-            count += self.forget_notices(user, is_seen, store)?;
-        }
+        let is_seen = |notice: &Notice| match notice.about {
+            About::Win(win) => seen.prizes.contains(&(win.campaign, win.serial)),
+            About::Order(order) => seen.orders.contains(&order),
+        };
+        count += self.forget_notices(user, is_seen, store)?;
         for id in &seen.envelopes {
             let Some(envelope) = self.envelopes.get_mut(id).filter(|envelope| envelope.closed.is_none()) else {
                 continue;

@@ -26,7 +26,7 @@ impl AccountId {
     pub const PROCEEDS: AccountId = AccountId(-(1 << 40) - 1);
 
     /// Envelopes are below this, by their numbers.
-    const ENVELOPES: i64 = -(1 << 41);
+    pub const ENVELOPES: i64 = -(1 << 41);
 
     /// The wallet of a user.
     #[allow(clippy::cast_possible_wrap)] // user ids end at 2^53

@@ -58,9 +58,14 @@ pub trait Store {
     fn put_notice(&mut self, entry: i64) -> Result<(), LedgerError>;
     /// It is acknowledged, or no longer true.
     fn drop_notice(&mut self, entry: i64) -> Result<(), LedgerError>;
-    /// Writes a deposit.
-    fn put_deposit(&mut self, key: &str, first: UserId, count: u32, amount: Fen, at: UnixMs)
-    -> Result<(), LedgerError>;
+    /// Writes a deposit, whose entries follow one another from `first_entry` on.
+    fn put_deposit(
+        &mut self,
+        key: &str,
+        deposit: (UserId, u32, Fen),
+        at: UnixMs,
+        first_entry: i64,
+    ) -> Result<(), LedgerError>;
 }
 
 /// What is known of an account.
@@ -396,7 +401,7 @@ impl Books {
         let (Some(last), true) = (last, self.treasury_can_give(sum)) else {
             return Ok(Outcome::Refused(Refusal::TooMuch));
         };
-        store.put_deposit(key, first, count, amount, now)?;
+        store.put_deposit(key, (first, count, amount), now, self.counters.next_entry)?;
         for user in first.get()..=last.get() {
             let user = UserId::new(user).map_err(|error| LedgerError::Corrupt(error.to_string()))?;
             let to = AccountId::user(user);
@@ -519,6 +524,10 @@ impl Books {
         request: RequestId,
         store: &impl Store,
     ) -> Result<Option<Award>, LedgerError> {
+        let last_claim = self.accounts.get(&AccountId::user(user)).map_or(0, |account| account.last_claim);
+        if request.get() > last_claim {
+            return Ok(None);
+        }
         for entry in self.chain(user, store).take(limits::WALK_MAX as usize) {
             let entry = entry?;
             if !matches!(entry.kind, Kind::Win | Kind::Reserve) {
@@ -551,7 +560,14 @@ impl Books {
         store: &impl Store,
     ) -> Result<Page<super::Movement>, LedgerError> {
         let mut page = Page::default();
-        for entry in self.chain(user, store) {
+        // Who turns a page names the last entry of the one before: what is newer need not be gone through again.
+        let named = before.map(|before| store.entry(before)).transpose()?.flatten();
+        let own = named.filter(|entry| entry.user_account() == Some(AccountId::user(user)));
+        let chain = match own {
+            Some(entry) => Self::chain_from(entry.previous, store),
+            None => self.chain(user, store),
+        };
+        for entry in chain {
             let entry = entry?;
             if before.is_some_and(|before| entry.id >= before) || entry.amount == 0 {
                 continue;
@@ -580,28 +596,14 @@ impl Books {
     }
 
     /// A user's entries, newest first, as far as they are not archived.
-    fn chain<'a, S: Store>(
-        &self,
-        user: UserId,
-        store: &'a S,
-    ) -> impl Iterator<Item = Result<Entry, LedgerError>> + use<'a, S> {
-        let mut next = self.accounts.get(&AccountId::user(user)).map_or(0, |account| account.last_entry);
-        std::iter::from_fn(move || {
-            if next == 0 {
-                return None;
-            }
-            match store.entry(next) {
-                Ok(Some(entry)) => {
-                    next = entry.previous;
-                    Some(Ok(entry))
-                }
-                Ok(None) => None,
-                Err(error) => {
-                    next = 0;
-                    Some(Err(error))
-                }
-            }
-        })
+    fn chain<'a, S: Store>(&self, user: UserId, store: &'a S) -> Chain<'a, S> {
+        let last = self.accounts.get(&AccountId::user(user)).map_or(0, |account| account.last_entry);
+        Self::chain_from(last, store)
+    }
+
+    /// This entry of a user and those before it.
+    fn chain_from<S: Store>(entry: i64, store: &S) -> Chain<'_, S> {
+        Chain { next: entry, store }
     }
 
     fn known_order(&self, id: OrderId, store: &impl Store) -> Result<Order, LedgerError> {
@@ -652,16 +654,16 @@ impl Books {
     }
 
     fn notify(&mut self, user: UserId, notice: Notice, store: &mut impl Store) -> Result<(), LedgerError> {
-        self.remember_notices(user);
         if let About::Order(order) = notice.about {
             self.forget_notices_of(user, order, store)?;
         }
         store.put_notice(notice.entry)?;
+        self.undo.push(Undo::Notified(user));
         self.notices.entry(user).or_default().push(notice);
         Ok(())
     }
 
-    /// Drops what a user was to be told of an order. Whoever calls this has called `remember_notices`.
+    /// Drops what a user was to be told of an order.
     fn forget_notices_of(&mut self, user: UserId, order: OrderId, store: &mut impl Store) -> Result<u32, LedgerError> {
         self.forget_notices(user, |notice| notice.about == About::Order(order), store)
     }
@@ -672,7 +674,10 @@ impl Books {
         is_meant: impl Fn(&Notice) -> bool,
         store: &mut impl Store,
     ) -> Result<u32, LedgerError> {
-        let Some(notices) = self.notices.get_mut(&user) else { return Ok(0) };
+        let Some(notices) = self.notices.get_mut(&user).filter(|notices| notices.iter().any(&is_meant)) else {
+            return Ok(0);
+        };
+        self.undo.push(Undo::Notices(user, notices.clone()));
         let mut count = 0;
         for notice in notices.extract_if(.., |notice| is_meant(notice)) {
             store.drop_notice(notice.entry)?;
@@ -682,11 +687,6 @@ impl Books {
             self.notices.remove(&user);
         }
         Ok(count)
-    }
-
-    fn remember_notices(&mut self, user: UserId) {
-        let known = self.notices.get(&user).cloned().unwrap_or_default();
-        self.undo.push(Undo::Notices(user, known));
     }
 
     fn offer(&mut self, user: UserId, envelope: EnvelopeId) {
@@ -714,6 +714,32 @@ impl Books {
     fn no_longer_due(&mut self, at: UnixMs, what: Due) {
         if self.due.remove(&(at, what)) {
             self.undo.push(Undo::NoLongerDue(at, what));
+        }
+    }
+}
+
+/// Entries of a user, each naming the one before it.
+struct Chain<'a, S> {
+    next: i64,
+    store: &'a S,
+}
+
+impl<S: Store> Iterator for Chain<'_, S> {
+    type Item = Result<Entry, LedgerError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.next == 0 {
+            return None;
+        }
+        match self.store.entry(self.next) {
+            Ok(entry) => {
+                self.next = entry.as_ref().map_or(0, |entry| entry.previous);
+                entry.map(Ok)
+            }
+            Err(error) => {
+                self.next = 0;
+                Some(Err(error))
+            }
         }
     }
 }

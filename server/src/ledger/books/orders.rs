@@ -67,7 +67,6 @@ impl Books {
             Ok(cancelled) => {
                 self.release(&cancelled, now, store)?;
                 // Its user has just said so, and hears the answer; nothing else is to be told of it.
-                self.remember_notices(user);
                 self.forget_notices_of(user, id, store)?;
                 Ok(Outcome::Released(cancelled))
             }

@@ -19,8 +19,10 @@ pub(super) enum Undo {
     Held(CampaignId, UserId, Option<u32>),
     /// An order that waits; `None`: it did not.
     Order(OrderId, Option<Order>),
-    /// What a user was to be told.
+    /// What a user was to be told, before some of it was dropped.
     Notices(UserId, Vec<Notice>),
+    /// A user is to be told one thing more.
+    Notified(UserId),
     /// An offer was made.
     Offered(UserId, EnvelopeId),
     /// An offer was withdrawn.
@@ -74,10 +76,14 @@ impl Books {
                 self.orders.remove(&id);
             }
             Undo::Notices(user, notices) => {
-                if notices.is_empty() {
-                    self.notices.remove(&user);
-                } else {
-                    self.notices.insert(user, notices);
+                self.notices.insert(user, notices);
+            }
+            Undo::Notified(user) => {
+                if let Some(notices) = self.notices.get_mut(&user) {
+                    notices.pop();
+                    if notices.is_empty() {
+                        self.notices.remove(&user);
+                    }
                 }
             }
             Undo::Offered(user, envelope) => {

@@ -10,7 +10,7 @@ const WORDS: usize = (CHUNK_SERIALS / 64) as usize;
 /// One bit for each serial of a campaign; chunks beyond the highest one ever set take no memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Units {
-    chunks: Vec<Box<[u64; WORDS]>>,
+    chunks: Vec<[u64; WORDS]>,
 }
 
 impl Units {
@@ -24,7 +24,7 @@ impl Units {
     pub fn set(&mut self, serial: Serial, taken: bool) {
         let (chunk, word, bit) = place(serial);
         if chunk >= self.chunks.len() {
-            self.chunks.resize_with(chunk + 1, || Box::new([0; WORDS]));
+            self.chunks.resize(chunk + 1, [0; WORDS]);
         }
         let word = &mut self.chunks[chunk][word];
         *word = if taken { *word | bit } else { *word & !bit };
@@ -49,7 +49,7 @@ impl Units {
             return false;
         }
         if number >= self.chunks.len() {
-            self.chunks.resize_with(number + 1, || Box::new([0; WORDS]));
+            self.chunks.resize(number + 1, [0; WORDS]);
         }
         for (word, bytes) in self.chunks[number].iter_mut().zip(bytes.as_chunks::<8>().0) {
             *word = u64::from_le_bytes(*bytes);

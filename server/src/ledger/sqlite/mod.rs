@@ -324,11 +324,15 @@ fn restore(rows: &Rows<'_>) -> Result<Books, LedgerError> {
     let highest = |table: &str| -> Result<i64, LedgerError> {
         Ok(rows.0.query_row(&format!("SELECT ifnull(max(id), 0) FROM {table}"), [], |row| row.get(0))?)
     };
-    let archived: i64 = rows.0.query_row("SELECT archived_through FROM progress", [], |row| row.get(0))?;
+    // What was archived is not there any more; its numbers are never used again.
+    let (entry, order_number, envelope): (i64, i64, i64) =
+        rows.0.query_row("SELECT archived_through, archived_orders, archived_envelopes FROM progress", [], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })?;
     let mut restored = Restored {
-        last_entry: highest("entries")?.max(archived),
-        last_order: unsigned(highest("orders")?)?,
-        last_envelope: unsigned(highest("envelopes")?)?,
+        last_entry: highest("entries")?.max(entry),
+        last_order: unsigned(highest("orders")?.max(order_number))?,
+        last_envelope: unsigned(highest("envelopes")?.max(envelope))?,
         envelopes: rows.open_envelopes()?,
         ..Restored::default()
     };

@@ -188,14 +188,16 @@ impl Store for Rows<'_> {
     fn put_deposit(
         &mut self,
         key: &str,
-        first: UserId,
-        count: u32,
-        amount: Fen,
+        (first, count, amount): (UserId, u32, Fen),
         at: UnixMs,
+        first_entry: i64,
     ) -> Result<(), LedgerError> {
         self.0
-            .prepare_cached("INSERT INTO deposits (key, at_ms, first_user, users, amount_fen) VALUES (?1,?2,?3,?4,?5)")?
-            .execute(params![key, sql(at)?, sql(first.get())?, count, sql(amount.0)?])?;
+            .prepare_cached(
+                "INSERT INTO deposits (key, at_ms, first_user, users, amount_fen, first_entry)
+                 VALUES (?1,?2,?3,?4,?5,?6)",
+            )?
+            .execute(params![key, sql(at)?, sql(first.get())?, count, sql(amount.0)?, first_entry])?;
         Ok(())
     }
 }

@@ -1,0 +1,269 @@
+//! Campaigns: their rows, what their entries add up to, and which units are somebody's.
+
+use std::collections::HashMap;
+
+use hongbao_proto::Serial;
+use sha2::{Digest, Sha256};
+
+use super::{Audit, Checked};
+use crate::ledger::books::Kind;
+use crate::ledger::schema::code;
+use crate::ledger::sqlite::Rows;
+
+/// Serials of one row of `units`.
+const CHUNK: u64 = 8_192;
+
+/// A row of `campaigns`, and what its entries have come to so far.
+#[derive(Debug, Default)]
+pub struct Campaign {
+    kind: i64,
+    pub total: i64,
+    pub first_entry: i64,
+    seed: Vec<u8>,
+    limit: Option<i64>,
+    amounts: (i64, i64),
+    price: i64,
+    /// As stored: `fund`, `refunded`, `won`, `paid`, `reserved`.
+    stored: [i64; 5],
+    settled_at: Option<i64>,
+    pub hold_ms: i64,
+
+    pub first_seen: Option<(i64, Kind)>,
+    pub funded: i128,
+    pub given_back: i128,
+    pub won: i64,
+    pub paid: i128,
+    pub reserved: i64,
+    pub is_closed: bool,
+    pub closed_at: Option<i64>,
+    /// Units that are somebody's.
+    bits: Vec<u64>,
+    /// How many a user holds, where there is a limit.
+    held: HashMap<i64, i64>,
+}
+
+impl Campaign {
+    pub fn is_sale(&self) -> bool {
+        self.kind != code::RAIN
+    }
+
+    pub fn is_free(&self) -> bool {
+        self.price == 0
+    }
+
+    pub fn price(&self) -> i64 {
+        self.price
+    }
+
+    /// The serial, if there is such a unit.
+    pub fn serial(&self, serial: i64) -> Option<u64> {
+        u64::try_from(serial).ok().filter(|_| serial < self.total)
+    }
+
+    /// A prize, drawn again: see `campaign::amount_of` for the text of the rule.
+    pub fn worth(&self, serial: Serial) -> u64 {
+        draw(&self.seed, serial.0, self.amounts.0, self.amounts.1)
+    }
+
+    /// Says whose the unit is from now on, and whether it was somebody's until now.
+    pub fn set(&mut self, serial: u64, taken: bool) -> bool {
+        let word = usize::try_from(serial / 64).unwrap_or(usize::MAX);
+        if word >= self.bits.len() {
+            self.bits.resize(word + 1, 0);
+        }
+        let (word, bit) = (&mut self.bits[word], 1 << (serial % 64));
+        let was = *word & bit != 0;
+        *word = if taken { *word | bit } else { *word & !bit };
+        was
+    }
+
+    /// A user holds one more unit, or one less. What it holds and the limit, if that is too many.
+    pub fn hold(&mut self, user: i64, taken: bool) -> Option<(i64, i64)> {
+        let limit = self.limit?;
+        let held = self.held.entry(user).or_default();
+        *held += if taken { 1 } else { -1 };
+        (*held > limit).then_some((*held, limit))
+    }
+}
+
+/// `min + (x * (max - min + 1) >> 64)`, x being the first 8 bytes of SHA-256(seed, number), all big-endian.
+pub fn draw(seed: &[u8], number: u64, min: i64, max: i64) -> u64 {
+    let hash = Sha256::new().chain_update(seed).chain_update(number.to_be_bytes()).finalize();
+    let x = hash[..8].iter().fold(0u128, |x, byte| x << 8 | u128::from(*byte));
+    let (min, max) = (min.unsigned_abs(), max.unsigned_abs());
+    min.saturating_add(u64::try_from((x * (u128::from(max.saturating_sub(min)) + 1)) >> 64).unwrap_or(u64::MAX))
+}
+
+impl Audit<'_> {
+    pub(super) fn read_campaigns(&mut self) -> Checked {
+        let mut statement = self.connection.prepare(
+            "SELECT id, kind, total, first_entry, seed, per_user_limit, ifnull(amount_min, 0), ifnull(amount_max, 0),
+             ifnull(price, 0), fund, refunded, won, paid, reserved, settled_at, ifnull(hold_ms, 0) FROM campaigns",
+        )?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let campaign = Campaign {
+                kind: row.get(1)?,
+                total: row.get(2)?,
+                first_entry: row.get(3)?,
+                seed: row.get(4)?,
+                limit: row.get(5)?,
+                amounts: (row.get(6)?, row.get(7)?),
+                price: row.get(8)?,
+                stored: [row.get(9)?, row.get(10)?, row.get(11)?, row.get(12)?, row.get(13)?],
+                settled_at: row.get(14)?,
+                hold_ms: row.get(15)?,
+                ..Campaign::default()
+            };
+            self.report.campaigns += 1;
+            self.campaigns.insert(row.get(0)?, campaign);
+        }
+        for shop in Rows(self.connection).shops()? {
+            if let Err(refusal) = shop.campaign.terms.check() {
+                self.report.find("terms", format_args!("campaign {}", shop.campaign.id), refusal);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_campaigns(&mut self) -> Checked {
+        let mut units = HashMap::<i64, Vec<(i64, Vec<u8>)>>::new();
+        let mut statement = self.connection.prepare("SELECT campaign, chunk, bits FROM units")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            units.entry(row.get(0)?).or_default().push((row.get(1)?, row.get(2)?));
+        }
+        let campaigns = std::mem::take(&mut self.campaigns);
+        for (id, campaign) in &campaigns {
+            self.sums(*id, campaign);
+            self.fund(*id, campaign);
+            self.units(*id, campaign, &units.remove(id).unwrap_or_default());
+        }
+        self.campaigns = campaigns;
+        Ok(())
+    }
+
+    fn sums(&mut self, id: i64, campaign: &Campaign) {
+        let place = format_args!("campaign {id}");
+        let [_, _, won, paid, reserved] = campaign.stored;
+        let is_archived = campaign.first_entry <= self.progress.archived_through;
+        // What was archived of it can only have been more.
+        let fits = if is_archived {
+            won >= campaign.won && i128::from(paid) >= campaign.paid && reserved == 0
+        } else {
+            (won, i128::from(paid), reserved) == (campaign.won, campaign.paid, campaign.reserved)
+        };
+        if !fits {
+            let (of_entries, fen, waiting) = (campaign.won, campaign.paid, campaign.reserved);
+            self.report.find(
+                "sums",
+                place,
+                format_args!(
+                    "says {won} won, {paid} fen, {reserved} reserved; its entries say {of_entries}, {fen} fen, {waiting}"
+                ),
+            );
+        }
+        let first = campaign.first_seen;
+        let too_early = first.is_some_and(|(entry, _)| entry < campaign.first_entry);
+        let not_funded = !campaign.is_sale()
+            && !is_archived
+            && first.is_none_or(|first| first != (campaign.first_entry, Kind::Fund));
+        if too_early || not_funded {
+            self.report.find(
+                "campaign",
+                place,
+                format_args!("should begin with entry {}; its first one is {first:?}", campaign.first_entry),
+            );
+        }
+    }
+
+    fn fund(&mut self, id: i64, campaign: &Campaign) {
+        let place = format_args!("campaign {id}");
+        let [fund, refunded, _, paid, reserved] = campaign.stored.map(i128::from);
+        let is_archived = campaign.first_entry <= self.progress.archived_through;
+        let drawn: i128 = match (campaign.is_sale(), campaign.amounts) {
+            (true, _) => 0,
+            (false, (min, max)) if min == max => i128::from(min) * i128::from(campaign.total),
+            _ => (0..campaign.total.unsigned_abs()).map(|serial| i128::from(campaign.worth(Serial(serial)))).sum(),
+        };
+        if fund != drawn {
+            self.report.find("fund", place, format_args!("says its prizes are worth {fund} fen; they are {drawn}"));
+        }
+        if campaign.funded != drawn && !is_archived {
+            let funded = campaign.funded;
+            self.report.find("fund", place, format_args!("was given {funded} fen; its prizes are worth {drawn}"));
+        }
+        let holds = self.accounts.get(&id.wrapping_neg()).map_or(0, |account| account.balance);
+        let left = if campaign.is_sale() { paid - refunded } else { drawn - paid - refunded };
+        if holds != left {
+            self.report.find(
+                "fund",
+                place,
+                format_args!(
+                    "its account holds {holds} fen; {drawn} funded, {paid} paid and {refunded} given back leave {left}"
+                ),
+            );
+        }
+        match campaign.settled_at {
+            Some(at) => {
+                let given_back = campaign.given_back;
+                // The closing entry may be archived, or there was nothing to give back.
+                let told = given_back == refunded || (is_archived && given_back == 0);
+                if holds != 0 || reserved != 0 || !told || campaign.closed_at.is_some_and(|closed| closed != at) {
+                    self.report.find(
+                        "fund",
+                        place,
+                        format_args!(
+                            "settled at {at} with {holds} fen left, {reserved} reserved and {refunded} given back; its entry says {given_back} at {:?}",
+                            campaign.closed_at
+                        ),
+                    );
+                }
+            }
+            None if refunded != 0 || campaign.is_closed => {
+                self.report.find("fund", place, format_args!("{refunded} fen given back, but not settled"));
+            }
+            None => {}
+        }
+    }
+
+    /// The bits of a campaign that is not settled are the units that its entries say; a settled one has none.
+    fn units(&mut self, id: i64, campaign: &Campaign, chunks: &[(i64, Vec<u8>)]) {
+        let place = format_args!("campaign {id}");
+        if campaign.settled_at.is_some() {
+            if !chunks.is_empty() {
+                self.report.find("units", place, "is settled and still has units");
+            }
+            return;
+        }
+        let mut stored = vec![0u8; campaign.bits.len() * 8];
+        for (chunk, bits) in chunks {
+            let sized = bits.len() as u64 == CHUNK / 8;
+            let start = usize::try_from(*chunk).ok().and_then(|chunk| chunk.checked_mul(bits.len()));
+            let Some(start) = start.filter(|_| sized && *chunk <= campaign.total / 8_192) else {
+                let bytes = bits.len();
+                self.report.find("units", place, format_args!("chunk {chunk} of {bytes} bytes"));
+                continue;
+            };
+            if stored.len() < start + bits.len() {
+                stored.resize(start + bits.len(), 0);
+            }
+            stored[start..start + bits.len()].copy_from_slice(bits);
+        }
+        let mut computed: Vec<u8> = campaign.bits.iter().flat_map(|word| word.to_le_bytes()).collect();
+        computed.resize(stored.len().max(computed.len()), 0);
+        stored.resize(computed.len(), 0);
+        for (byte, (stored, computed)) in stored.iter().zip(&computed).enumerate() {
+            for bit in (0..8).filter(|bit| (stored ^ computed) >> bit & 1 == 1) {
+                let serial = byte * 8 + bit;
+                let (says, is) =
+                    if stored >> bit & 1 == 1 { ("somebody's", "nobody's") } else { ("free", "somebody's") };
+                self.report.find(
+                    "units",
+                    format_args!("unit {id}/{serial}"),
+                    format_args!("is marked as {says}; it is {is}"),
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! The audit: every invariant of a ledger file, checked from its rows, offline.
+//!
+//! It shares neither counters nor conclusions with the code that writes the books, only the numbering of accounts and of kinds of
+//! entries: balances are added up again, amounts drawn and envelopes split again from their seeds, one at a time and in the order of
+//! the entries. It reads one snapshot, also of the file that a killed server left behind with its log, and changes neither.
+//!
+//! Memory grows with accounts and with units of campaigns (a bit each), never with entries: those stream by, once in their own order
+//! (`entries`), and once each sorted by order (`orders`) and by envelope (`envelopes`).
+//!
+//! Where history was moved into an archive, what is left is checked as strictly as before; of what had begun before the cut only
+//! the later part can be.
+
+mod accounts;
+mod campaigns;
+mod entries;
+mod envelopes;
+mod journals;
+mod orders;
+mod stream;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+use serde::Serialize;
+
+use self::accounts::Account;
+use self::campaigns::Campaign;
+use super::{LedgerError, schema, sqlite};
+use crate::limits::AUDIT_FINDINGS_MAX;
+
+pub use self::journals::{JOURNAL_HEADER, JOURNAL_HEADER_OF_WINS, JournalSums};
+
+/// Something that does not add up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Which invariant is broken: a short fixed name.
+    pub check: &'static str,
+    /// Where, by ids: `account 7`, `entry 9`, `order 3`, `envelope 5`, `campaign 1`, `a.csv:3`.
+    pub place: String,
+    /// What is there and what should be.
+    pub detail: String,
+}
+
+/// What an audit saw. Money in fen.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct AuditReport {
+    /// The ledger's file.
+    pub ledger: String,
+    /// The first findings, at most [`AUDIT_FINDINGS_MAX`].
+    pub findings: Vec<Finding>,
+    /// All findings, kept or not.
+    pub findings_total: u64,
+    /// Campaigns checked.
+    pub campaigns: u64,
+    /// Accounts checked.
+    pub accounts: u64,
+    /// Entries checked.
+    pub transfers: u64,
+    /// The entries below were moved into an archive: 0 where none was.
+    pub archived_through: u64,
+    /// Prizes won in rains.
+    pub wins: u64,
+    /// Of them, those that their users have seen.
+    pub acknowledged: u64,
+    /// Orders checked.
+    pub orders: u64,
+    /// Of them, units that are somebody's for good.
+    pub sold: u64,
+    /// Envelopes checked.
+    pub envelopes: u64,
+    /// Shares that were opened.
+    pub opened: u64,
+    /// Deposits checked.
+    pub deposits: u64,
+    /// What the treasury has put into campaigns.
+    pub funded_fen: i128,
+    /// What users have won.
+    pub paid_fen: i128,
+    /// What settled rains have given back.
+    pub refunded_fen: i128,
+    /// What was paid for orders.
+    pub earned_fen: i128,
+    /// What was put into envelopes.
+    pub sent_fen: i128,
+    /// What was opened of it.
+    pub opened_fen: i128,
+    /// What operators have put into wallets.
+    pub deposited_fen: i128,
+    /// The sum over all balances as of the last entry: 0 in good books.
+    pub residual_fen: i128,
+    /// What the clients' journals said, if any were given.
+    pub journals: Option<JournalSums>,
+}
+
+impl AuditReport {
+    /// Nothing was found.
+    pub fn is_balanced(&self) -> bool {
+        self.findings_total == 0
+    }
+
+    fn find(&mut self, check: &'static str, place: impl fmt::Display, detail: impl fmt::Display) {
+        self.findings_total += 1;
+        if self.findings.len() < AUDIT_FINDINGS_MAX {
+            self.findings.push(Finding { check, place: place.to_string(), detail: detail.to_string() });
+        }
+    }
+}
+
+impl fmt::Display for AuditReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = if self.is_balanced() { "balanced" } else { "NOT BALANCED" };
+        writeln!(
+            f,
+            "audit of {}: {verdict}: {} campaigns, {} accounts, {} entries, {} wins ({} acknowledged)",
+            self.ledger, self.campaigns, self.accounts, self.transfers, self.wins, self.acknowledged,
+        )?;
+        writeln!(
+            f,
+            "{} orders ({} sold), {} envelopes ({} shares opened), {} deposits",
+            self.orders, self.sold, self.envelopes, self.opened, self.deposits,
+        )?;
+        write!(
+            f,
+            "money (fen): funded {}, paid {}, refunded {}; earned {}; sent {}, opened {}; deposited {}; residual {}",
+            self.funded_fen,
+            self.paid_fen,
+            self.refunded_fen,
+            self.earned_fen,
+            self.sent_fen,
+            self.opened_fen,
+            self.deposited_fen,
+            self.residual_fen
+        )?;
+        if self.archived_through > 0 {
+            write!(f, "\nentries through {} are in an archive and were not looked at", self.archived_through)?;
+        }
+        if let Some(journals) = &self.journals {
+            write!(f, "\n{journals}")?;
+        }
+        for finding in &self.findings {
+            write!(f, "\n  [{}] {}: {}", finding.check, finding.place, finding.detail)?;
+        }
+        let kept = u64::try_from(self.findings.len()).unwrap_or(u64::MAX);
+        if self.findings_total > kept {
+            write!(f, "\n  and {} more", self.findings_total - kept)?;
+        }
+        Ok(())
+    }
+}
+
+/// Checks every invariant of the ledger at `path`. `Err` only where it cannot be read as a ledger at all; what is wrong
+/// inside it is in the report.
+pub fn audit(path: &Path) -> Result<AuditReport, LedgerError> {
+    audit_journals(path, &[])
+}
+
+/// As [`audit`]; besides, everything in the clients' `journals` (CSV with [`JOURNAL_HEADER`] or [`JOURNAL_HEADER_OF_WINS`]) must be in
+/// the ledger, with the same user and amount.
+pub fn audit_journals(path: &Path, journals: &[PathBuf]) -> Result<AuditReport, LedgerError> {
+    let connection = open_read_only(path)?;
+    connection.execute_batch("BEGIN").map_err(|error| sqlite::at(path, error))?;
+    let mut audit = Audit {
+        report: AuditReport { ledger: path.display().to_string(), ..AuditReport::default() },
+        connection: &connection,
+        progress: Progress::default(),
+        campaigns: BTreeMap::new(),
+        accounts: HashMap::new(),
+        once: HashSet::new(),
+    };
+    audit.run("integrity", Audit::integrity);
+    audit.run("schema", Audit::schema);
+    audit.run("progress", Audit::read_progress);
+    audit.run("campaign", Audit::read_campaigns);
+    audit.run("account", Audit::read_accounts);
+    audit.run("entry", Audit::entries);
+    audit.run("account", Audit::check_accounts);
+    audit.run("campaign", Audit::check_campaigns);
+    audit.run("order", Audit::orders);
+    audit.run("envelope", Audit::envelopes);
+    audit.run("notice", Audit::notices);
+    if !journals.is_empty() {
+        audit.journals(journals)?;
+    }
+    Ok(audit.report)
+}
+
+fn open_read_only(path: &Path) -> Result<Connection, LedgerError> {
+    if !path.is_file() {
+        return Err(LedgerError::Unavailable(format!("{}: no such file", path.display())));
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(|error| sqlite::at(path, error))?;
+    // Leave the log of a killed server as it is.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    if sqlite::examine(&connection, path)? {
+        return Err(LedgerError::Foreign { path: path.display().to_string(), why: "it is empty".to_owned() });
+    }
+    Ok(connection)
+}
+
+/// The row of `progress`.
+#[derive(Debug, Clone, Copy, Default)]
+struct Progress {
+    accounts_from: i64,
+    archived_through: i64,
+    archived_orders: i64,
+    archived_envelopes: i64,
+}
+
+struct Audit<'a> {
+    report: AuditReport,
+    connection: &'a Connection,
+    progress: Progress,
+    campaigns: BTreeMap<i64, Campaign>,
+    accounts: HashMap<i64, Account>,
+    /// Kinds of entries that an account has at most one of, by code and account.
+    once: HashSet<(i64, i64)>,
+}
+
+type Checked = Result<(), LedgerError>;
+
+impl Audit<'_> {
+    /// A check that cannot be run is a finding too.
+    fn run(&mut self, check: &'static str, f: fn(&mut Self) -> Checked) {
+        if let Err(error) = f(self) {
+            self.report.find(check, "ledger", format_args!("the check could not be run: {error}"));
+        }
+    }
+
+    fn integrity(&mut self) -> Checked {
+        let mut statement = self.connection.prepare("PRAGMA integrity_check(100)")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let text: String = row.get(0)?;
+            if text != "ok" {
+                self.report.find("integrity", "file", text);
+            }
+        }
+        let mut statement = self.connection.prepare("PRAGMA foreign_key_check")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let (table, rowid, parent): (String, Option<i64>, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let place = rowid.map_or_else(|| table.clone(), |rowid| format!("{table} {rowid}"));
+            self.report.find("reference", place, format_args!("refers to a row of {parent} that does not exist"));
+        }
+        Ok(())
+    }
+
+    /// The unique keys must be there, or the next repeat is paid twice.
+    fn schema(&mut self) -> Checked {
+        let expected = Connection::open_in_memory()?;
+        expected.execute_batch(schema::TABLES)?;
+        let (expected, found) = (read_schema(&expected)?, read_schema(self.connection)?);
+        for (name, sql) in &expected {
+            if found.get(name) != Some(sql) {
+                self.report.find("schema", name, "missing, or not as this version makes it");
+            }
+        }
+        for name in found.keys().filter(|name| !expected.contains_key(*name)) {
+            self.report.find("schema", name, "not made by this program");
+        }
+        Ok(())
+    }
+
+    fn read_progress(&mut self) -> Checked {
+        self.progress = self.connection.query_row(
+            "SELECT accounts_from, archived_through, archived_orders, archived_envelopes FROM progress",
+            [],
+            |row| {
+                Ok(Progress {
+                    accounts_from: row.get(0)?,
+                    archived_through: row.get(1)?,
+                    archived_orders: row.get(2)?,
+                    archived_envelopes: row.get(3)?,
+                })
+            },
+        )?;
+        self.report.archived_through = u64::try_from(self.progress.archived_through).unwrap_or(0);
+        Ok(())
+    }
+
+    /// What nobody has acknowledged must be something to tell. (`orders` has looked at those of orders.)
+    fn notices(&mut self) -> Checked {
+        let mut statement = self.connection.prepare(
+            "SELECT notices.entry, entries.kind FROM notices LEFT JOIN entries ON entries.id = notices.entry ORDER BY 1",
+        )?;
+        let mut rows = statement.query([])?;
+        let mut wins = 0;
+        while let Some(row) = rows.next()? {
+            let (entry, kind): (i64, Option<i64>) = (row.get(0)?, row.get(1)?);
+            match kind {
+                Some(2) => wins += 1,
+                Some(4..=7) => {}
+                Some(kind) => {
+                    self.report.find(
+                        "notice",
+                        format_args!("entry {entry}"),
+                        format_args!("kind {kind} is told to nobody"),
+                    );
+                }
+                None => self.report.find("notice", format_args!("entry {entry}"), "is to be told and does not exist"),
+            }
+        }
+        self.report.acknowledged = self.report.wins.saturating_sub(wins);
+        Ok(())
+    }
+}
+
+fn read_schema(connection: &Connection) -> rusqlite::Result<BTreeMap<String, String>> {
+    let mut statement = connection.prepare("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL")?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    rows.collect()
+}
