@@ -9,9 +9,10 @@ use std::task::{Context, Poll, Waker};
 
 use hongbao_proto::token::Verifier;
 use hongbao_server::admission::{Gate, Line, Rate};
-use hongbao_server::campaign::UnixMs;
+use hongbao_server::campaign::{Seed, UnixMs};
 use hongbao_server::clerk::Clerk;
 use hongbao_server::generator::{Command, Generator, StockBoard};
+use hongbao_server::house::{Next, Run, Runs, Terms};
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::writer::{LedgerHandle, Request, Writer};
 use hongbao_server::node::unfinished;
@@ -87,7 +88,13 @@ pub struct SetNode {
     pub link: Link,
 }
 
-type Work = Pin<Box<dyn Future<Output = ()>>>;
+type Work<R> = Pin<Box<dyn Future<Output = R>>>;
+
+/// A run of the house, between two of its steps or in the middle of one.
+enum House {
+    Idle(Box<Run>),
+    Busy(Work<Box<Run>>),
+}
 
 pub struct Node {
     // The writer goes first: it holds places in the others' queues.
@@ -104,7 +111,9 @@ pub struct Node {
     clerk: Rc<Clerk>,
     offerings: mpsc::Receiver<Offering>,
     /// What the clerk is at.
-    work: Option<Work>,
+    work: Option<Work<()>>,
+    houses: Vec<House>,
+    pub runs: Arc<Runs>,
     desks: Vec<(Service, mpsc::Receiver<RoomRequest>)>,
 }
 
@@ -178,6 +187,8 @@ impl Node {
             clerk: Rc::new(Clerk::new(Arc::clone(&shared), wall)),
             offerings,
             work: None,
+            houses: Vec::new(),
+            runs: Arc::default(),
             desks: services.into_iter().zip(desk_queues).collect(),
             shared,
         })
@@ -212,6 +223,12 @@ impl Node {
         }
         self.ledger.flush();
         (taken > 0).then_some(taken)
+    }
+
+    /// The last thing that the ledger's thread does.
+    pub fn fold(&mut self) {
+        let fold = |ledger: &mut dyn hongbao_server::ledger::Ledger| drop(ledger.checkpoint());
+        self.ledger.apply(Request::Call(Box::new(fold)));
     }
 
     pub fn serve_command(&mut self, now: &Now) -> Option<()> {
@@ -250,6 +267,34 @@ impl Node {
             self.work = None;
         }
         Some(what)
+    }
+
+    /// Begins to send a run of envelopes.
+    pub fn begin_house(&mut self, terms: Terms, seed: Seed) {
+        let (ledger, offerings) = (self.handle.clone(), self.shared.offerings.clone());
+        let run = Run::begin(terms, seed, &self.runs, ledger, offerings, wall);
+        self.houses.push(House::Idle(Box::new(run)));
+    }
+
+    /// Lets one of the house's runs go on. Whether it had anything to do.
+    pub fn serve_house(&mut self, choice: usize) -> bool {
+        if self.houses.is_empty() {
+            return false;
+        }
+        let index = choice % self.houses.len();
+        let mut work = match self.houses.swap_remove(index) {
+            House::Busy(work) => work,
+            House::Idle(run) if run.next() == Next::End => return false,
+            House::Idle(mut run) => Box::pin(async move {
+                run.step().await;
+                run
+            }),
+        };
+        self.houses.push(match work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(run) => House::Idle(run),
+            Poll::Pending => House::Busy(work),
+        });
+        true
     }
 
     pub fn serve_desk(&mut self, index: usize) -> Option<()> {

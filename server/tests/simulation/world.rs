@@ -11,12 +11,14 @@ use hongbao_proto::v1::{self, client_frame::Request as Said, order::State};
 use hongbao_proto::{Fen, UserId, frame};
 use hongbao_server::campaign::{Amounts, CampaignKind, CampaignTerms, Goods, Sale, Seed};
 use hongbao_server::ends::End;
+use hongbao_server::envelope::Mode;
 use hongbao_server::generator::Command;
+use hongbao_server::house::Terms;
 use hongbao_server::ledger::audit::audit;
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::writer::Request;
 use hongbao_server::ledger::{Answer, Award, Means, Posting, Question};
-use hongbao_server::shard::message::{Control, Deed, Message, Now, Said as Heard};
+use hongbao_server::shard::message::{Control, Deed, Message, Now, ReturnWindow, Said as Heard};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
@@ -48,6 +50,7 @@ pub struct Figures {
     pub operations: u64,
     pub answers: u64,
     pub crashes: u64,
+    pub stops: u64,
     pub full_disks: u64,
     /// Connections that ended with bytes on their way.
     pub drops: u64,
@@ -71,6 +74,7 @@ impl Figures {
             (&mut self.operations, other.operations),
             (&mut self.answers, other.answers),
             (&mut self.crashes, other.crashes),
+            (&mut self.stops, other.stops),
             (&mut self.full_disks, other.full_disks),
             (&mut self.drops, other.drops),
             (&mut self.connections, other.connections),
@@ -226,7 +230,8 @@ impl World {
             25..37 => self.serve_ledger(),
             37..41 => self.serve_generator(),
             41..46 => self.serve_clerk(),
-            46..50 => self.serve_some_desk(),
+            46..49 => self.serve_some_desk(),
+            49 => drop(self.serve_house()),
             50..62 => self.carry_up(),
             62..76 => self.carry_down(),
             76..93 => self.act(),
@@ -337,6 +342,15 @@ impl World {
         if let Some(what) = self.node().serve_clerk(expire) {
             self.trace.note(what.to_owned());
         }
+    }
+
+    fn serve_house(&mut self) -> bool {
+        let choice = self.rng.index(64);
+        let served = self.node().serve_house(choice);
+        if served {
+            self.trace.note("the house goes on".to_owned());
+        }
+        served
     }
 
     fn serve_some_desk(&mut self) {
@@ -586,12 +600,16 @@ impl World {
                 let order_id = mine(&mut self.rng, known, orders);
                 self.ask(id, Said::Pay(v1::Pay { order_id }), Ask::Pay(order_id));
             }
-            66..70 => {
-                let known = user.orders.keys().rev().take(4).copied().collect();
+            66..71 => {
+                // Also what was given back before.
+                let mut known: Vec<u64> = user.orders.keys().rev().take(4).copied().collect();
+                known.extend(
+                    user.orders.iter().filter(|(_, state)| **state == i32::from(State::Cancelled)).map(|(id, _)| *id),
+                );
                 let order_id = mine(&mut self.rng, known, orders);
                 self.ask(id, Said::Cancel(v1::Cancel { order_id }), Ask::Cancel(order_id));
             }
-            70..72 => self.ask(id, Said::Orders(v1::Orders { before_order_id: 0, limit: 0 }), Ask::Orders),
+            71 => self.ask(id, Said::Orders(v1::Orders { before_order_id: 0, limit: 0 }), Ask::Orders),
             72..74 => {
                 self.ask(id, Said::Statement(v1::Statement { before_entry_id: 0, limit: 64 }), Ask::Statement);
             }
@@ -750,8 +768,9 @@ impl World {
     // ---- Operators
 
     fn operate(&mut self) {
-        match self.rng.below(12) {
+        match self.rng.below(13) {
             0..5 => self.create(),
+            11 => self.begin_house(),
             5 => {
                 let campaigns = lock(&self.watch).model.campaigns.len() as u64;
                 if campaigns > 0 && self.rng.one_in(4) {
@@ -823,6 +842,27 @@ impl World {
         self.post(posting, format!("{amount} fen to everybody"))
     }
 
+    fn begin_house(&mut self) {
+        let (rng, users) = (&mut self.rng, self.users.len() as u64);
+        let recipients = u32::try_from(rng.within(1, users)).unwrap_or(1);
+        let shares = u32::try_from(rng.within(1, 4)).unwrap_or(1);
+        let terms = Terms {
+            count: rng.within(1, 6),
+            rate_per_second: u32::try_from(rng.within(1, 50)).unwrap_or(1),
+            recipients,
+            shares,
+            mode: if rng.one_in(2) { Mode::Random } else { Mode::Equal },
+            first_user: self.users[0].id,
+            users,
+            totals: Amounts { min: Fen(shares.into()), max: Fen(u64::from(shares) + 200) },
+            lifetime_ms: rng.within(1_000, 30_000),
+            greeting: "恭喜".into(),
+        };
+        let seed = Seed(rng.bytes());
+        self.trace.note(format!("an operator: the house sends {terms:?}"));
+        self.node().begin_house(terms, seed);
+    }
+
     fn create(&mut self) {
         let open = lock(&self.watch).model.campaigns.iter().filter(|campaign| campaign.settlement.is_none()).count();
         if open >= CAMPAIGNS_MAX {
@@ -867,7 +907,8 @@ impl World {
     fn misfortune(&mut self) {
         let disk = lock(&self.watch).disk;
         match self.rng.below(12) {
-            0 | 1 => self.crash("killed"),
+            0 => self.crash("killed"),
+            1 => self.stop(),
             2..6 if disk == Disk::Good => {
                 let disk = if self.rng.one_in(3) { Disk::Dead } else { Disk::Full };
                 self.figures.full_disks += 1;
@@ -883,6 +924,49 @@ impl World {
         }
     }
 
+    /// Stops in order, as `Node::stop` does, and starts again.
+    fn stop(&mut self) {
+        self.settle();
+        self.trace.note("an orderly stop".to_owned());
+        self.figures.stops += 1;
+        self.calm = true;
+        for _ in 0..100 {
+            if self.node().commands.try_send(Command::Halt).is_ok() {
+                break;
+            }
+            self.rounds(1);
+        }
+        for index in 0..self.setup.sets as usize {
+            for _ in 0..100 {
+                let farewell = Control::Farewell(ReturnWindow { from_ms: 1_000, until_ms: 3_000 });
+                if self.node().sets[index].link.inbox.try_send(Message::Control(farewell)).is_ok() {
+                    break;
+                }
+                self.rounds(1);
+            }
+        }
+        for _ in 0..10 {
+            self.rounds(20);
+            if self.conns.is_empty() {
+                break;
+            }
+        }
+        if !self.conns.is_empty() {
+            let left: Vec<_> = self.conns.values().collect();
+            let what = format!("4 s after the farewell there are connections: {left:?}");
+            self.fail(what);
+        }
+        for set in &self.node().shared.sets.clone() {
+            let (connections, owed) = (set.tally.connections.get(), set.tally.owed.get());
+            if connections + owed > 0 {
+                self.fail(format!("a SET stops with {connections} connections and {owed} answers owed"));
+            }
+        }
+        self.node().fold();
+        self.calm = false;
+        self.die();
+    }
+
     /// The process dies as it is; what is durable is found by another one.
     fn crash(&mut self, how: &str) {
         self.figures.crashes += 1;
@@ -895,6 +979,11 @@ impl World {
             }
         }
         self.conns.clear();
+        self.die();
+    }
+
+    /// Whatever is in memory goes; another process finds the files as they are.
+    fn die(&mut self) {
         let next = self.home.path().join(format!("ledger-{}.db", self.lives + 1));
         let (path, torn) = {
             let mut watch = lock(&self.watch);
@@ -1015,6 +1104,7 @@ impl World {
         for expire in [false, false, true] {
             self.node().serve_clerk(expire);
         }
+        self.serve_house();
         for index in 0..self.node().desks() {
             while self.node().serve_desk(index).is_some() {
                 busy = true;
@@ -1225,6 +1315,12 @@ impl World {
             let unseen = (0..self.users.len()).find_map(|user| self.see(user));
             if unseen.is_some() {
                 return self.fail(format!("told again and again: {last}"));
+            }
+        }
+        let runs = self.node().runs.all();
+        for run in runs {
+            if !run.finished || run.opened_fen + run.refunded_fen != run.sent_fen {
+                return self.fail(format!("a run of the house, with everything expired: {run:?}"));
             }
         }
         // Whoever logs in now is told nothing.
