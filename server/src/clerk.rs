@@ -48,7 +48,7 @@ impl Clerk {
     }
 
     /// Tells those on-line; the others find it at their next login.
-    async fn offer(&self, offering: &Offering) {
+    pub async fn offer(&self, offering: &Offering) {
         let offers = vec![events::offer(&offering.offer)];
         let frame = deliver::encode(Event::Offers(v1::Offers { offers }));
         self.push(&offering.to, frame).await;
@@ -85,7 +85,7 @@ impl Clerk {
     }
 
     /// Has everything expire that is overdue, by as many postings as it takes.
-    async fn expire(&self) {
+    pub async fn expire(&self) {
         loop {
             let now = (self.clock)();
             // Errors are the ledger's to report; the next interval tries again.

@@ -150,25 +150,25 @@ pub fn start(
     offerings: mpsc::Sender<Offering>,
     clock: fn() -> UnixMs,
 ) -> u64 {
-    let id = runs.begin(terms.count);
-    let run = Run {
-        id,
-        rain: Rain::new(terms.rate_per_second, clock()),
-        first_request: runs.first_request(clock()),
-        terms,
-        seed,
-        runs: Arc::clone(runs),
-        ledger,
-        offerings,
-        clock,
-        sent: 0,
-        followed: VecDeque::new(),
-    };
+    let run = Run::begin(terms, seed, runs, ledger, offerings, clock);
+    let id = run.id;
     tokio::spawn(run.run());
     id
 }
 
-struct Run {
+/// What a run has to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Send what is due.
+    Send,
+    /// See what became of what was sent.
+    Follow,
+    /// Nothing any more.
+    End,
+}
+
+/// One run on its way.
+pub struct Run {
     id: u64,
     terms: Terms,
     seed: Seed,
@@ -181,29 +181,76 @@ struct Run {
     sent: u64,
     /// Envelopes that could be opened when last looked at.
     followed: VecDeque<EnvelopeId>,
+    /// It has finished, or the server is stopping.
+    is_over: bool,
 }
 
 impl Run {
-    async fn run(mut self) {
-        let mut interval = tokio::time::interval(SEND_INTERVAL);
-        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while self.sent < self.terms.count && !self.is_stopped() {
-            interval.tick().await;
-            let due = self.rain.due((self.clock)()).min(SEND_STEP_MAX).min(self.terms.count - self.sent);
-            if due > 0 && !self.send(due).await {
-                return;
-            }
+    /// A run that has sent nothing yet.
+    pub fn begin(
+        terms: Terms,
+        seed: Seed,
+        runs: &Arc<Runs>,
+        ledger: LedgerHandle<Ticket>,
+        offerings: mpsc::Sender<Offering>,
+        clock: fn() -> UnixMs,
+    ) -> Self {
+        Self {
+            id: runs.begin(terms.count),
+            rain: Rain::new(terms.rate_per_second, clock()),
+            first_request: runs.first_request(clock()),
+            terms,
+            seed,
+            runs: Arc::clone(runs),
+            ledger,
+            offerings,
+            clock,
+            sent: 0,
+            followed: VecDeque::new(),
+            is_over: false,
         }
-        let mut interval = tokio::time::interval(FOLLOW_INTERVAL);
-        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    }
+
+    async fn run(mut self) {
+        let [mut sends, mut follows] = [SEND_INTERVAL, FOLLOW_INTERVAL].map(|every| {
+            let mut interval = tokio::time::interval(every);
+            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            interval
+        });
         loop {
-            interval.tick().await;
-            if !self.follow().await {
-                return;
+            match self.next() {
+                Next::Send => sends.tick().await,
+                Next::Follow => follows.tick().await,
+                Next::End => return,
+            };
+            self.step().await;
+        }
+    }
+
+    /// What [`Self::step`] would do.
+    pub fn next(&self) -> Next {
+        match () {
+            () if self.is_over => Next::End,
+            () if self.sent < self.terms.count && !self.is_stopped() => Next::Send,
+            () => Next::Follow,
+        }
+    }
+
+    /// Does it. Harmless at any time.
+    pub async fn step(&mut self) {
+        match self.next() {
+            Next::Send => {
+                let due = self.rain.due((self.clock)()).min(SEND_STEP_MAX).min(self.terms.count - self.sent);
+                self.is_over = due > 0 && !self.send(due).await;
             }
-            if self.followed.is_empty() {
-                return self.runs.update(self.id, |progress| progress.finished = true);
+            Next::Follow => {
+                let is_stopping = !self.follow().await;
+                self.is_over = is_stopping || self.followed.is_empty();
+                if self.is_over && !is_stopping {
+                    self.runs.update(self.id, |progress| progress.finished = true);
+                }
             }
+            Next::End => {}
         }
     }
 

@@ -337,9 +337,9 @@ async fn closed(mut closing: watch::Receiver<bool>) {
     closing.wait_for(|closing| *closing).await.ok();
 }
 
-/// Every campaign, with its claimed serials where some may still be issued.
-fn unfinished(
-    ledger: &mut SqliteLedger,
+/// Every campaign, with its claimed serials where some may still be issued: what [`Generator::recover`] begins with.
+pub fn unfinished(
+    ledger: &mut dyn Ledger,
 ) -> Result<Vec<(crate::campaign::Campaign, Vec<hongbao_proto::Serial>)>, LedgerError> {
     let campaigns = ledger.campaigns()?;
     campaigns

@@ -7,6 +7,8 @@
 
 pub mod sale;
 pub mod source;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,8 +25,8 @@ use tokio::time::MissedTickBehavior;
 use self::sale::Counter;
 use self::source::{Rain, Source};
 use crate::campaign::{Campaign, CampaignTerms, Goods, Seed, UnixMs};
-use crate::ledger::LedgerError;
-use crate::ledger::writer::LedgerHandle;
+use crate::ledger::writer::{LedgerHandle, Request};
+use crate::ledger::{Ledger, LedgerError};
 use crate::lot::{self, Entrant};
 use crate::shard::message::{Control, Message, StockReport, Ticket};
 use crate::shard::set::SetHandle;
@@ -175,6 +177,8 @@ struct Account {
     issued_when_asked: u64,
     returned: u64,
     books: ShelfBooks,
+    /// `books.claimed` a question earlier.
+    claimed_before: u64,
     /// The round of `books`.
     round: u64,
     residual: u64,
@@ -414,7 +418,7 @@ impl Generator {
     }
 
     /// Everything that depends on the time.
-    fn step(&mut self, now: UnixMs) {
+    pub fn step(&mut self, now: UnixMs) {
         self.advance_phases(now);
         self.tell_phases();
         if !self.halted {
@@ -427,7 +431,8 @@ impl Generator {
         }
     }
 
-    fn obey(&mut self, command: Command, now: UnixMs) {
+    /// Does what a command says, or has it done.
+    pub fn obey(&mut self, command: Command, now: UnixMs) {
         match command {
             Command::Create { terms, reply } => {
                 let open = self.campaigns.values().filter(|running| !running.settled).count();
@@ -438,10 +443,13 @@ impl Generator {
                     reply.send(Err(LedgerError::BadTerms(why))).ok();
                     return;
                 }
-                self.call(Some(reply), Finished::Created, None, move |ledger| ledger.create_campaign(*terms, now));
+                // Where there is no room for it, the asker is told.
+                let create = move |ledger: &mut dyn Ledger| ledger.create_campaign(*terms, now);
+                self.call(Some(reply), Finished::Created, None, create);
             }
             Command::Stop { id, reply } => {
-                self.call(Some(reply), Finished::Stopped, None, move |ledger| ledger.stop_campaign(id, now))
+                let stop = move |ledger: &mut dyn Ledger| ledger.stop_campaign(id, now);
+                self.call(Some(reply), Finished::Stopped, None, stop);
             }
             Command::Halt => self.halted = true,
             Command::Done { finished, reply } => {
@@ -492,33 +500,35 @@ impl Generator {
         }
     }
 
-    /// Has the ledger do something, and comes back to it as a command of our own.
+    /// Has the ledger do something, and comes back to it as a command of our own, which has its place in our queue already. Without
+    /// room there or here nothing is done, the asker is told so, and `false` returned.
     fn call(
         &self,
         reply: Option<Reply>,
         finished: fn(Box<Campaign>) -> Finished,
         failed: Option<Finished>,
-        act: impl FnOnce(&mut dyn crate::ledger::Ledger) -> Result<Campaign, LedgerError> + Send + 'static,
-    ) {
-        let (ledger, commands) = (self.ledger.clone(), self.commands.clone());
-        tokio::spawn(async move {
-            let result =
-                ledger.call(act).await.unwrap_or_else(|stopped| Err(LedgerError::Unavailable(stopped.to_string())));
-            let done = match result {
-                Ok(campaign) => Some(Command::Done { finished: finished(Box::new(campaign)), reply }),
-                Err(error) => {
-                    tracing::warn!(%error, "the ledger refused a campaign's change");
-                    if let Some(reply) = reply {
-                        reply.send(Err(error)).ok();
-                    }
-                    failed.map(|finished| Command::Done { finished, reply: None })
-                }
-            };
-            if let Some(done) = done {
-                // An error says that the generator has ended with the server.
-                commands.send(done).await.ok();
+        act: impl FnOnce(&mut dyn Ledger) -> Result<Campaign, LedgerError> + Send + 'static,
+    ) -> bool {
+        let (Some(place), Ok(way_back)) = (self.ledger.try_reserve(), self.commands.clone().try_reserve_owned()) else {
+            if let Some(reply) = reply {
+                let why = "too much waits for the ledger, or for the stock keeper; nothing was done; try again";
+                reply.send(Err(LedgerError::Unavailable(why.to_owned()))).ok();
             }
-        });
+            return false;
+        };
+        place.send(Request::Call(Box::new(move |ledger| match act(ledger) {
+            Ok(campaign) => drop(way_back.send(Command::Done { finished: finished(Box::new(campaign)), reply })),
+            Err(error) => {
+                tracing::warn!(%error, "the ledger refused a campaign's change");
+                if let Some(reply) = reply {
+                    reply.send(Err(error)).ok();
+                }
+                if let Some(finished) = failed {
+                    way_back.send(Command::Done { finished, reply: None });
+                }
+            }
+        })));
+        true
     }
 
     fn adopt(&mut self, campaign: &Campaign, claimed: &[Serial], now: UnixMs) {
@@ -612,9 +622,10 @@ impl Generator {
             }
         }
         for id in ready {
-            self.call(None, Finished::Settled, Some(Finished::NotSettled(id)), move |ledger| {
-                ledger.settle_campaign(id, now)
-            });
+            let settle = move |ledger: &mut dyn Ledger| ledger.settle_campaign(id, now);
+            if !self.call(None, Finished::Settled, Some(Finished::NotSettled(id)), settle) {
+                self.finish(Finished::NotSettled(id), now);
+            }
         }
     }
 
@@ -696,8 +707,7 @@ impl Generator {
                 Supply::Sale(_) if running.draw.is_some() => continue,
                 Supply::Sale(counter) => {
                     if counter.recalls(remaining, now) {
-                        for (index, set) in
-                            self.sets.iter().enumerate().filter(|(index, _)| !counter.is_waiting(*index))
+                        for (index, set) in self.sets.iter().enumerate().filter(|(index, _)| counter.may_spare(*index))
                         {
                             let account = &running.accounts[index];
                             let may_hold = account.issued > account.returned + account.books.claimed;
@@ -757,29 +767,37 @@ impl Generator {
         if !self.campaigns.values().any(is_sale) {
             return;
         }
-        let (ledger, commands) = (self.ledger.clone(), self.commands.clone());
-        tokio::spawn(async move {
-            // Errors are the ledger's to report; the next second asks again.
-            if let Ok(Ok(campaigns)) = ledger.call(|ledger| ledger.campaigns()).await {
+        // Without room the next second asks again, and so it does after errors, which are the ledger's to report.
+        let (Some(place), Ok(way_back)) = (self.ledger.try_reserve(), self.commands.clone().try_reserve_owned()) else {
+            return;
+        };
+        place.send(Request::Call(Box::new(move |ledger| {
+            if let Ok(campaigns) = ledger.campaigns() {
                 let sales = campaigns.iter().filter(|campaign| campaign.terms.sale().is_some());
                 let sums = sales.map(|campaign| (campaign.id, campaign.won, campaign.reserved)).collect();
-                commands.send(Command::Done { finished: Finished::Sold(sums), reply: None }).await.ok();
+                way_back.send(Command::Done { finished: Finished::Sold(sums), reply: None });
             }
-        });
+        })));
     }
 
-    /// Takes back what lies where nobody shakes, while somebody shakes elsewhere: they must not be told that there is nothing.
-    fn redistribute(&self) {
-        if !self.demand.iter().any(|demand| demand.shaking) {
+    /// Takes back what lies where nobody takes it, while somebody shakes elsewhere: they must not be told that there is nothing.
+    ///
+    /// Where users shake and yet nothing of a rain is taken, they shake for another one, or hold as much of this one as they may.
+    fn redistribute(&mut self) {
+        let shaking = self.demand.iter().filter(|demand| demand.shaking).count();
+        if shaking == 0 {
             return;
         }
         let rains = self
             .campaigns
-            .iter()
+            .iter_mut()
             .filter(|(_, running)| running.phase == SalePhase::Open && matches!(running.supply, Supply::Rain(_)));
         for (&campaign, running) in rains {
-            for ((set, demand), account) in self.sets.iter().zip(&self.demand).zip(&running.accounts) {
-                if !demand.shaking && account.books.on_shelf > 0 {
+            for ((set, demand), account) in self.sets.iter().zip(&self.demand).zip(&mut running.accounts) {
+                let lies_idle = account.books.claimed == account.claimed_before && account.books.in_flight == 0;
+                account.claimed_before = account.books.claimed;
+                let wanted_elsewhere = shaking > usize::from(demand.shaking);
+                if account.books.on_shelf > 0 && wanted_elsewhere && (lies_idle || !demand.shaking) {
                     // Without room the SET is busy after all, or hears it in a second.
                     set.inbox.try_send(Message::Control(Control::GiveBack { campaign })).ok();
                 }
@@ -787,7 +805,8 @@ impl Generator {
         }
     }
 
-    fn hear(&mut self, report: StockReport) {
+    /// Takes in what a SET reports.
+    pub fn hear(&mut self, report: StockReport) {
         match report {
             StockReport::Returned { set, campaign, serials } => {
                 if let Some(running) = self.campaigns.get_mut(&campaign) {

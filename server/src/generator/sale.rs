@@ -2,7 +2,8 @@
 //!
 //! A SET asks for more when half of what it got last is gone. It gets a share of what is left: large while there is plenty, so that
 //! asking costs nothing, and a single unit at the end, so that none lies where nobody buys. When nothing is left here and a SET
-//! still asks, what lies on the others' shelves is called back.
+//! still asks, what lies on the others' shelves is called back: also from those that ask for more themselves, whose users may all
+//! hold as many units as one may.
 
 use std::collections::BTreeSet;
 
@@ -63,7 +64,7 @@ impl Counter {
         self.waiting.remove(&set);
     }
 
-    /// Whether what lies on the shelves of SETs that do not wait should be called back now.
+    /// Whether what lies on the shelves of SETs should be called back now, where [`Self::may_spare`].
     pub fn recalls(&mut self, remaining: u64, now: UnixMs) -> bool {
         let due = remaining == 0 && !self.waiting.is_empty() && now >= self.recalled_at + RECALL_INTERVAL_MS;
         if due {
@@ -72,9 +73,9 @@ impl Counter {
         due
     }
 
-    /// Whether a SET has asked and got nothing since.
-    pub fn is_waiting(&self, set: usize) -> bool {
-        self.waiting.contains(&set)
+    /// Whether somebody else waits for what may lie with this SET.
+    pub fn may_spare(&self, set: usize) -> bool {
+        self.waiting.iter().any(|waiting| *waiting != set)
     }
 }
 
@@ -108,6 +109,16 @@ mod tests {
         assert!(!counter.recalls(0, 9_000));
     }
 
+    /// It asked when half of its parcel was gone, and nobody there may have the rest.
+    #[test]
+    fn what_lies_with_a_set_that_waits_itself_is_called_back_for_another() {
+        let mut counter = Counter::default();
+        counter.ask(0);
+        assert!(!counter.may_spare(0), "nobody else wants it");
+        counter.ask(1);
+        assert!(counter.may_spare(0) && counter.may_spare(1) && counter.may_spare(2));
+    }
+
     proptest! {
         /// SETs whose users take at random: in the end each unit has been taken, however they are spread, and a SET with buyers
         /// is never left waiting while units lie elsewhere.
@@ -139,7 +150,7 @@ mod tests {
                 }
                 if counter.recalls(here, now) {
                     for (set, shelf) in shelves.iter_mut().enumerate() {
-                        if !counter.is_waiting(set) {
+                        if counter.may_spare(set) {
                             here += std::mem::take(shelf);
                         }
                     }

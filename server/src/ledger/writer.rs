@@ -97,6 +97,12 @@ impl<T: ReplyTo> Clone for LedgerHandle<T> {
 }
 
 impl<T: ReplyTo> LedgerHandle<T> {
+    /// A queue for so many requests; the other end is for whoever owns the [`Writer`].
+    pub fn open(capacity: usize) -> (Self, mpsc::Receiver<Request<T>>) {
+        let (queue, receiver) = mpsc::channel(capacity);
+        (Self { queue }, receiver)
+    }
+
     /// Queues a request, or gives it back if the queue is full or the ledger's thread has ended: it was not and will not be
     /// done.
     #[must_use = "a request given back was not done, and its sender is owed an answer"]
@@ -110,6 +116,11 @@ impl<T: ReplyTo> LedgerHandle<T> {
     #[must_use = "a request given back was not done, and its sender is owed an answer"]
     pub async fn send(&self, request: Request<T>) -> Result<(), Request<T>> {
         self.queue.send(request).await.map_err(|error| error.0)
+    }
+
+    /// A place in the queue, if there is one: what is sent into it is certain to fit.
+    pub fn try_reserve(&self) -> Option<mpsc::Permit<'_, Request<T>>> {
+        self.queue.try_reserve().ok()
     }
 
     /// Runs `f` on the ledger once all that was queued before is durable, and returns its result.
@@ -254,24 +265,14 @@ pub fn spawn<T: ReplyTo>(
     ledger: Box<dyn Ledger>,
     clock: fn() -> UnixMs,
 ) -> (LedgerHandle<T>, LedgerStatus, JoinHandle<()>) {
-    let (sender, receiver) = mpsc::channel(LEDGER_QUEUE_MAX);
-    let status = LedgerStatus::new();
-    let mut writer = Writer {
-        ledger,
-        clock,
-        status: status.clone(),
-        postings: Vec::new(),
-        repliers: Vec::new(),
-        waiting: Vec::new(),
-        users: FxHashMap::default(),
-        next_probe: Instant::now(),
-    };
-    writer.publish_totals();
+    let (handle, receiver) = LedgerHandle::open(LEDGER_QUEUE_MAX);
+    let writer = Writer::new(ledger, clock);
+    let status = writer.status.clone();
     let thread = thread::Builder::new()
         .name("ledger".to_owned())
         .spawn(move || writer.run(receiver))
         .expect("a thread can be started while the server starts");
-    (LedgerHandle { queue: sender }, status, thread)
+    (handle, status, thread)
 }
 
 /// Why the requests of a user cannot be looked at alone, inside a batch.
@@ -283,7 +284,9 @@ enum Standing {
     Read,
 }
 
-struct Writer<T: ReplyTo> {
+/// The owner of a ledger, without its thread: [`Writer::apply`] for each request, then [`Writer::flush`]. What is answered depends on
+/// nothing but these calls, the ledger and the clock.
+pub struct Writer<T: ReplyTo> {
     ledger: Box<dyn Ledger>,
     clock: fn() -> UnixMs,
     status: LedgerStatus,
@@ -298,6 +301,27 @@ struct Writer<T: ReplyTo> {
 }
 
 impl<T: ReplyTo> Writer<T> {
+    /// The owner of `ledger`. `clock` gives the time that goes into the books.
+    pub fn new(ledger: Box<dyn Ledger>, clock: fn() -> UnixMs) -> Self {
+        let mut writer = Self {
+            ledger,
+            clock,
+            status: LedgerStatus::new(),
+            postings: Vec::new(),
+            repliers: Vec::new(),
+            waiting: Vec::new(),
+            users: FxHashMap::default(),
+            next_probe: Instant::now(),
+        };
+        writer.publish_totals();
+        writer
+    }
+
+    /// How the ledger fares.
+    pub fn status(&self) -> LedgerStatus {
+        self.status.clone()
+    }
+
     fn run(mut self, mut queue: mpsc::Receiver<Request<T>>) {
         let mut batch = Vec::with_capacity(LEDGER_BATCH_MAX);
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
@@ -322,7 +346,8 @@ impl<T: ReplyTo> Writer<T> {
         }
     }
 
-    fn apply(&mut self, request: Request<T>) {
+    /// Takes a request. A posting waits for [`Writer::flush`], and so do questions of its user.
+    pub fn apply(&mut self, request: Request<T>) {
         match request {
             Request::Post { posting, reply_to } => {
                 if let Some(user) = posting.user() {
@@ -362,7 +387,7 @@ impl<T: ReplyTo> Writer<T> {
     }
 
     /// Commits what is pending, answers it, then answers the reads that waited for it.
-    fn flush(&mut self) {
+    pub fn flush(&mut self) {
         if !self.postings.is_empty() {
             let started = Instant::now();
             match self.ledger.post(&self.postings, (self.clock)()) {
@@ -394,9 +419,13 @@ impl<T: ReplyTo> Writer<T> {
     }
 
     fn probe_if_due(&mut self) {
-        if self.status.healthy() || Instant::now() < self.next_probe {
-            return;
+        if !self.status.healthy() && Instant::now() >= self.next_probe {
+            self.probe();
         }
+    }
+
+    /// Finds out whether the ledger can be written.
+    pub fn probe(&mut self) {
         match self.ledger.probe((self.clock)()) {
             Ok(()) => self.status.works(),
             Err(error) => self.fail(&error),

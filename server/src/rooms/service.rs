@@ -27,7 +27,7 @@ use crate::shard::message::{Control, Message};
 use crate::shard::set::Shared;
 
 /// See the module.
-pub(super) struct Service {
+pub struct Service {
     shared: Arc<Shared>,
     desk: Desk,
     /// Rooms with a message that is being handed out, or with requests that waited for one.
@@ -94,7 +94,7 @@ impl Service {
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<RoomRequest>) {
         let mut spent = 0;
         loop {
-            let request = if self.turns.is_empty() {
+            let request = if !self.is_busy() {
                 match queue.recv().await {
                     Some(request) => Some(request),
                     None => return,
@@ -111,7 +111,7 @@ impl Service {
     }
 
     /// Takes a request and gives a busy room its turn; returns what that was worth in members looked up.
-    pub(super) fn step(&mut self, request: Option<RoomRequest>) -> usize {
+    pub fn step(&mut self, request: Option<RoomRequest>) -> usize {
         let mut spent = request.map_or(0, |request| self.take(request));
         spent += self.turn();
         if let Some(tally) = self.board.desks.get(self.index) {
@@ -122,8 +122,7 @@ impl Service {
     }
 
     /// Whether a room waits for its turn.
-    #[cfg(test)]
-    pub(super) fn is_busy(&self) -> bool {
+    pub fn is_busy(&self) -> bool {
         !self.turns.is_empty()
     }
 

@@ -53,8 +53,8 @@ enum Pause {
 }
 
 /// What a reader keeps between two reads.
-#[derive(Default)]
-struct Kept {
+#[derive(Debug, Default)]
+pub struct Kept {
     /// The beginning of an unfinished frame, or, after [`Pause::Full`], frames not yet taken.
     bytes: Option<Box<[u8]>>,
     /// After a violation everything is read and thrown away, so that closing does not reset the peer before it has read why.
@@ -99,7 +99,9 @@ impl Link {
     }
 
     /// Queues every whole frame of what was kept and what is `new`, and keeps the rest.
-    fn take(&self, seat: Seat, kept: &mut Kept, new: &[u8]) -> Result<(), QueueFull> {
+    ///
+    /// After [`QueueFull`] it must be called again, with nothing new, once the SET has taken something from its queue.
+    pub fn take(&self, seat: Seat, kept: &mut Kept, new: &[u8]) -> Result<(), QueueFull> {
         if kept.discarding {
             return Ok(());
         }
@@ -207,7 +209,15 @@ impl Link {
 }
 
 /// No room in the SET's queue, nor among its refusals.
-struct QueueFull;
+#[derive(Debug)]
+pub struct QueueFull;
+
+impl Kept {
+    /// Whether the reader has seen a violation, after which it throws everything away.
+    pub fn is_discarding(&self) -> bool {
+        self.discarding
+    }
+}
 
 fn violation(request: u64, code: ErrorCode, end: End) -> Said {
     Said::Violation { request, code, end }

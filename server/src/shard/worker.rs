@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::message::{Message, Now};
 use super::reader::{self, Link};
 use super::set::Set;
-use super::wire::SocketWire;
+use super::wire::{SocketWire, Wire};
 use crate::limits::SET_BATCH_MAX;
 
 /// The process's clocks.
@@ -49,22 +49,32 @@ pub async fn run(mut set: Set<SocketWire>, mut inbox: mpsc::Receiver<Message>, l
         if received == 0 {
             break;
         }
-        let now = clock.now();
-        link.tally.batch.set(batch.len() as u64);
-        set.admit(&batch, &now);
-        for message in batch.drain(..) {
-            match message {
-                Message::Connected(stream) => connect(&mut set, stream, &link, &now),
-                message => set.apply(message, &now),
-            }
-        }
-        for (seat, request_id) in link.refusals.take() {
-            set.refuse(seat, request_id, &now);
-        }
-        // A slice between any two batches, so that nobody waits long behind an announcement to all, or behind a crowd that leaves.
-        set.work_in_bulk(&now);
-        set.flush(&now);
+        round(&mut set, &mut batch, &link, &clock.now(), |set, stream, now| connect(set, stream, &link, now));
     }
+}
+
+/// One round of a SET: applies a batch and what met a full queue, takes bulk work a slice further, writes.
+pub fn round<W: Wire>(
+    set: &mut Set<W>,
+    batch: &mut Vec<Message>,
+    link: &Link,
+    now: &Now,
+    mut connect: impl FnMut(&mut Set<W>, TcpStream, &Now),
+) {
+    link.tally.batch.set(batch.len() as u64);
+    set.admit(batch, now);
+    for message in batch.drain(..) {
+        match message {
+            Message::Connected(stream) => connect(set, stream, now),
+            message => set.apply(message, now),
+        }
+    }
+    for (seat, request_id) in link.refusals.take() {
+        set.refuse(seat, request_id, now);
+    }
+    // A slice between any two batches, so that nobody waits long behind an announcement to all, or behind a crowd that leaves.
+    set.work_in_bulk(now);
+    set.flush(now);
 }
 
 fn connect(set: &mut Set<SocketWire>, stream: TcpStream, link: &Rc<Link>, now: &Now) {

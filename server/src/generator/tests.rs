@@ -1,0 +1,113 @@
+//! The stock keeper with SETs that only listen.
+
+use super::*;
+use crate::ledger::writer::Request as LedgerRequest;
+
+struct Rig {
+    generator: Generator,
+    sets: Box<[SetHandle]>,
+    queues: Vec<mpsc::Receiver<Message>>,
+    ledger: mpsc::Receiver<LedgerRequest<Ticket>>,
+    commands: mpsc::Receiver<Command>,
+    now: UnixMs,
+}
+
+fn id() -> CampaignId {
+    CampaignId::new(1).unwrap()
+}
+
+impl Rig {
+    /// Two SETs with users, and an open rain.
+    fn new(ledger_queue: usize) -> Self {
+        let (sets, queues): (Vec<_>, Vec<_>) = (0..2)
+            .map(|_| {
+                let (inbox, queue) = mpsc::channel(64);
+                (SetHandle { inbox, tally: Arc::default() }, queue)
+            })
+            .unzip();
+        let sets: Box<[SetHandle]> = sets.into();
+        sets.iter().for_each(|set| set.tally.online.set(1));
+        let (ledger, requests) = LedgerHandle::open(ledger_queue);
+        let (commands, command_queue) = mpsc::channel(4);
+        let campaign = Campaign {
+            id: id(),
+            created_at: 0,
+            terms: CampaignTerms { ends_at: None, ..CampaignTerms::example() },
+            stopped_at: None,
+            settlement: None,
+            won: 0,
+            paid: hongbao_proto::Fen::ZERO,
+            reserved: 0,
+        };
+        let now = campaign.terms.starts_at;
+        let campaigns = vec![(campaign, Vec::new())];
+        let generator = Generator::recover(sets.clone(), ledger, commands, campaigns, false, now);
+        Self { generator, sets, queues, ledger: requests, commands: command_queue, now }
+    }
+
+    /// A second later, in which users have shaken so often in each SET.
+    fn second(&mut self, grabs: [u64; 2]) {
+        self.now += 1_000;
+        for (set, grabs) in self.sets.iter().zip(grabs) {
+            set.tally.grabs.add(grabs);
+        }
+        self.generator.step(self.now);
+    }
+
+    /// A SET says that so many of its prizes are somebody's and the others are still there.
+    fn report(&mut self, set: u32, claimed: u64) {
+        let supplied = self.generator.campaigns[&id()].accounts[set as usize].issued_when_asked;
+        let books = ShelfBooks { supplied, on_shelf: supplied - claimed, claimed, ..ShelfBooks::default() };
+        let round = self.generator.round;
+        self.generator.hear(StockReport::Books { set, round, books: vec![(id(), books)] });
+    }
+
+    /// Whether the SET has been asked for what it has.
+    fn is_called_back(&mut self, set: usize) -> bool {
+        let mut called = false;
+        while let Ok(message) = self.queues[set].try_recv() {
+            called |= matches!(message, Message::Control(Control::GiveBack { .. }));
+        }
+        called
+    }
+}
+
+#[test]
+fn prizes_that_nobody_takes_where_users_shake_are_called_back_for_users_elsewhere() {
+    let mut rig = Rig::new(4);
+    rig.second([1, 1]);
+    for claimed in 1..3 {
+        // Here they are taken, there nobody may have more, or all want another rain.
+        rig.report(0, claimed);
+        rig.report(1, 0);
+        rig.second([5, 5]);
+    }
+    assert!(!rig.is_called_back(0));
+    assert!(rig.is_called_back(1));
+}
+
+#[test]
+fn prizes_that_nobody_takes_stay_where_they_are_while_nobody_shakes_elsewhere() {
+    let mut rig = Rig::new(4);
+    rig.second([1, 1]);
+    for _ in 0..3 {
+        rig.report(0, 0);
+        rig.report(1, 0);
+        rig.second([5, 0]);
+    }
+    assert!(!rig.is_called_back(0));
+    assert!(rig.is_called_back(1));
+}
+
+#[test]
+fn what_the_ledger_has_no_room_for_is_told_to_the_operator_and_nothing_is_done() {
+    let mut rig = Rig::new(1);
+    let (reply, mut first) = oneshot::channel();
+    rig.generator.obey(Command::Stop { id: id(), reply }, rig.now);
+    let (reply, mut second) = oneshot::channel();
+    rig.generator.obey(Command::Stop { id: id(), reply }, rig.now);
+    assert!(matches!(second.try_recv(), Ok(Err(LedgerError::Unavailable(_)))));
+    assert!(matches!(first.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
+    assert!(matches!(rig.ledger.try_recv(), Ok(LedgerRequest::Call(_))) && rig.ledger.try_recv().is_err());
+    assert!(rig.commands.try_recv().is_err());
+}

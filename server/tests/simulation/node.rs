@@ -1,0 +1,335 @@
+//! A node put together as `hongbao_server::node` does, without threads, sockets and timers: whoever holds it decides who goes next.
+
+use std::cell::{Cell, RefCell};
+use std::path::Path;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+
+use hongbao_proto::token::Verifier;
+use hongbao_server::admission::{Gate, Line, Rate};
+use hongbao_server::campaign::{Seed, UnixMs};
+use hongbao_server::clerk::Clerk;
+use hongbao_server::generator::{Command, Generator, StockBoard};
+use hongbao_server::house::{Next, Run, Runs, Terms};
+use hongbao_server::ledger::sqlite::SqliteLedger;
+use hongbao_server::ledger::writer::{LedgerHandle, Request, Writer};
+use hongbao_server::node::unfinished;
+use hongbao_server::rooms::desk::Bounds;
+use hongbao_server::rooms::{self, Service};
+use hongbao_server::shard::chat::{Desks, RoomRequest};
+use hongbao_server::shard::directory::Directory;
+use hongbao_server::shard::message::{Control, Message, Now, Offering, StockReport, Ticket};
+use hongbao_server::shard::payments::Wallets;
+use hongbao_server::shard::reader::Link;
+use hongbao_server::shard::set::{Set, SetHandle, Shared};
+use hongbao_server::shard::worker;
+use tokio::sync::mpsc;
+
+use crate::rng::Rng;
+use crate::watched::{Watch, Watched};
+use crate::wire::SimWire;
+
+thread_local! {
+    /// The wall clock of the run on this thread, Unix milliseconds.
+    static WALL: Cell<UnixMs> = const { Cell::new(0) };
+}
+
+pub fn set_wall(now: UnixMs) {
+    WALL.set(now);
+}
+
+/// For those who hold a clock rather than being told the time.
+pub fn wall() -> UnixMs {
+    WALL.get()
+}
+
+/// How large a node's parts are: small, so that everything is full now and then.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    pub sets: u32,
+    pub set_queue: usize,
+    pub ledger_queue: usize,
+    pub generator_queue: usize,
+    pub offerings: usize,
+    pub desks: usize,
+    pub gate: Option<u32>,
+    pub logins: Option<u32>,
+    pub connection_rate: u32,
+    pub history_bytes: usize,
+}
+
+impl Setup {
+    pub fn draw(rng: &mut Rng) -> Self {
+        let size = |rng: &mut Rng, from| {
+            let to = *rng.pick(&[2 * from, 16, 64, 512]).unwrap_or(&64);
+            usize::try_from(rng.within(from, to.max(from))).unwrap_or(64)
+        };
+        Self {
+            sets: u32::try_from(rng.within(1, 4)).unwrap_or(1),
+            set_queue: size(rng, 4),
+            ledger_queue: size(rng, 2),
+            generator_queue: size(rng, 4),
+            offerings: size(rng, 1),
+            desks: usize::try_from(rng.within(1, 2)).unwrap_or(1),
+            gate: rng.one_in(4).then_some(200),
+            logins: rng.one_in(4).then_some(20),
+            connection_rate: *rng.pick(&[20, 500, 500, 500]).unwrap_or(&500),
+            history_bytes: *rng.pick(&[400, 4_000, 1 << 20]).unwrap_or(&4_000),
+        }
+    }
+}
+
+/// A SET, its queue and what its readers share.
+pub struct SetNode {
+    pub set: Set<SimWire>,
+    inbox: mpsc::Receiver<Message>,
+    pub link: Link,
+}
+
+type Work<R> = Pin<Box<dyn Future<Output = R>>>;
+
+/// A run of the house, between two of its steps or in the middle of one.
+enum House {
+    Idle(Box<Run>),
+    Busy(Work<Box<Run>>),
+}
+
+pub struct Node {
+    // The writer goes first: it holds places in the others' queues.
+    pub ledger: Writer<Ticket>,
+    pub requests: mpsc::Receiver<Request<Ticket>>,
+    pub handle: LedgerHandle<Ticket>,
+    pub shared: Arc<Shared>,
+    pub sets: Vec<SetNode>,
+    pub generator: Generator,
+    pub board: Arc<StockBoard>,
+    pub commands: mpsc::Sender<Command>,
+    command_queue: mpsc::Receiver<Command>,
+    reports: mpsc::Receiver<StockReport>,
+    clerk: Rc<Clerk>,
+    offerings: mpsc::Receiver<Offering>,
+    /// What the clerk is at.
+    work: Option<Work<()>>,
+    houses: Vec<House>,
+    pub runs: Arc<Runs>,
+    desks: Vec<(Service, mpsc::Receiver<RoomRequest>)>,
+}
+
+impl Node {
+    /// Opens the ledger at `path` and recovers everything from it. `check` sees the ledger before anything is asked of it.
+    pub fn open(
+        setup: &Setup,
+        path: &Path,
+        watch: &Arc<Mutex<Watch>>,
+        verifier: &Arc<Verifier>,
+        now: &Now,
+        check: impl FnOnce(&mut SqliteLedger),
+    ) -> Result<Self, String> {
+        let mut ledger = SqliteLedger::open(path).map_err(|error| error.to_string())?;
+        check(&mut ledger);
+        let campaigns = unfinished(&mut ledger).map_err(|error| error.to_string())?;
+        let ledger = Writer::new(Box::new(Watched::new(ledger, Arc::clone(watch))), wall);
+        let (handle, requests) = LedgerHandle::open(setup.ledger_queue);
+        let (stock, reports) = mpsc::channel(setup.generator_queue);
+        let (commands, command_queue) = mpsc::channel(setup.generator_queue);
+        let (offerings_in, offerings) = mpsc::channel(setup.offerings);
+        let (handles, inboxes): (Vec<SetHandle>, Vec<_>) = (0..setup.sets)
+            .map(|_| {
+                let (inbox, queue) = mpsc::channel(setup.set_queue);
+                (SetHandle { inbox, tally: Arc::default() }, queue)
+            })
+            .unzip();
+        let (desks, desk_queues) = Desks::open(setup.desks);
+        let shared = Arc::new(Shared {
+            directory: Directory::default(),
+            gate: setup.gate.map(|rate| Gate::new(Rate::new(rate, rate.div_ceil(10)))),
+            logins: setup.logins.map(Line::of_logins),
+            connection_rate: Rate::new(setup.connection_rate, setup.connection_rate.saturating_mul(2)),
+            ledger: handle.clone(),
+            generator: stock,
+            payments: Box::new(Wallets(handle.clone())),
+            offerings: offerings_in,
+            desks,
+            sets: handles.clone().into(),
+            login_seconds: 10,
+            idle_seconds: 60,
+        });
+        let generator =
+            Generator::recover(handles.clone().into(), handle.clone(), commands.clone(), campaigns, true, now.wall);
+        let bounds = Bounds { history_bytes: setup.history_bytes, ..Bounds::default() };
+        let (services, _) = rooms::open(&shared, setup.desks, bounds);
+        let sets = (0..)
+            .zip(handles.into_iter().zip(inboxes))
+            .map(|(index, (handle, inbox))| SetNode {
+                set: Set::new(index, Arc::clone(&shared)),
+                inbox,
+                link: Link {
+                    inbox: handle.inbox,
+                    refusals: RefCell::default(),
+                    tally: handle.tally,
+                    verifier: Arc::clone(verifier),
+                    scratch: Rc::default(),
+                },
+            })
+            .collect();
+        Ok(Self {
+            ledger,
+            requests,
+            handle,
+            sets,
+            board: generator.board(),
+            generator,
+            commands,
+            command_queue,
+            reports,
+            clerk: Rc::new(Clerk::new(Arc::clone(&shared), wall)),
+            offerings,
+            work: None,
+            houses: Vec::new(),
+            runs: Arc::default(),
+            desks: services.into_iter().zip(desk_queues).collect(),
+            shared,
+        })
+    }
+
+    /// Has a SET take up to so many messages; how many it took, if it had anything to do.
+    pub fn serve_set(&mut self, index: usize, max: usize, now: &Now, see: impl Fn(&mut Message)) -> Option<usize> {
+        let SetNode { set, inbox, link } = &mut self.sets[index];
+        let mut batch = Vec::new();
+        while batch.len() < max
+            && let Ok(mut message) = inbox.try_recv()
+        {
+            see(&mut message);
+            batch.push(message);
+        }
+        let taken = batch.len();
+        if taken == 0 && !set.has_bulk_work() && link.refusals.borrow().is_empty() {
+            return None;
+        }
+        worker::round(set, &mut batch, link, now, |_, _, _| {});
+        Some(taken)
+    }
+
+    /// Has the ledger take up to so many requests and commit.
+    pub fn serve_ledger(&mut self, max: usize) -> Option<usize> {
+        let mut taken = 0;
+        while taken < max
+            && let Ok(request) = self.requests.try_recv()
+        {
+            self.ledger.apply(request);
+            taken += 1;
+        }
+        self.ledger.flush();
+        (taken > 0).then_some(taken)
+    }
+
+    /// The last thing that the ledger's thread does.
+    pub fn fold(&mut self) {
+        let fold = |ledger: &mut dyn hongbao_server::ledger::Ledger| drop(ledger.checkpoint());
+        self.ledger.apply(Request::Call(Box::new(fold)));
+    }
+
+    pub fn serve_command(&mut self, now: &Now) -> Option<()> {
+        let command = self.command_queue.try_recv().ok()?;
+        self.generator.obey(command, now.wall);
+        Some(())
+    }
+
+    pub fn serve_report(&mut self) -> Option<String> {
+        let report = self.reports.try_recv().ok()?;
+        let text = match &report {
+            StockReport::Books { set, round, .. } => format!("books of set {set}, round {round}"),
+            report => format!("{report:?}"),
+        };
+        self.generator.hear(report);
+        Some(text)
+    }
+
+    /// Lets the clerk go on, or begin something.
+    pub fn serve_clerk(&mut self, expire: bool) -> Option<&'static str> {
+        let mut what = "the clerk goes on";
+        if self.work.is_none() {
+            let clerk = Rc::clone(&self.clerk);
+            if expire {
+                what = "the clerk looks for what is due";
+                self.work = Some(Box::pin(async move { clerk.expire().await }));
+            } else {
+                let offering = self.offerings.try_recv().ok()?;
+                what = "the clerk offers an envelope";
+                self.work = Some(Box::pin(async move { clerk.offer(&offering).await }));
+            }
+        }
+        if let Some(work) = &mut self.work
+            && work.as_mut().poll(&mut Context::from_waker(Waker::noop())) == Poll::Ready(())
+        {
+            self.work = None;
+        }
+        Some(what)
+    }
+
+    /// Begins to send a run of envelopes.
+    pub fn begin_house(&mut self, terms: Terms, seed: Seed) {
+        let (ledger, offerings) = (self.handle.clone(), self.shared.offerings.clone());
+        let run = Run::begin(terms, seed, &self.runs, ledger, offerings, wall);
+        self.houses.push(House::Idle(Box::new(run)));
+    }
+
+    /// Lets one of the house's runs go on. Whether it had anything to do.
+    pub fn serve_house(&mut self, choice: usize) -> bool {
+        if self.houses.is_empty() {
+            return false;
+        }
+        let index = choice % self.houses.len();
+        let mut work = match self.houses.swap_remove(index) {
+            House::Busy(work) => work,
+            House::Idle(run) if run.next() == Next::End => return false,
+            House::Idle(mut run) => Box::pin(async move {
+                run.step().await;
+                run
+            }),
+        };
+        self.houses.push(match work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(run) => House::Idle(run),
+            Poll::Pending => House::Busy(work),
+        });
+        true
+    }
+
+    pub fn serve_desk(&mut self, index: usize) -> Option<()> {
+        let (desk, queue) = &mut self.desks[index];
+        let request = queue.try_recv().ok();
+        if request.is_none() && !desk.is_busy() {
+            return None;
+        }
+        desk.step(request);
+        Some(())
+    }
+
+    pub fn desks(&self) -> usize {
+        self.desks.len()
+    }
+
+    /// About a second has passed. A SET whose queue is full hears it the next time.
+    pub fn tick(&self) {
+        for set in &self.shared.sets {
+            set.inbox.try_send(Message::Control(Control::Tick)).ok();
+        }
+    }
+
+    /// The equations that hold at every step, where they do not.
+    pub fn broken(&self) -> Option<String> {
+        for (index, set) in self.shared.sets.iter().enumerate() {
+            let tally = &set.tally;
+            let (received, answered, owed) = (tally.received.get(), tally.answered(), tally.owed.get());
+            if tally.broken_equations.get() > 0 || received != answered + owed {
+                return Some(format!(
+                    "SET {index}: received {received}, answered {answered}, owed {owed}; or its stock"
+                ));
+            }
+        }
+        let stock = self.board.total();
+        (stock.residual != 0 || stock.void != 0).then(|| format!("stock is unaccounted for: {stock:?}"))
+    }
+}
