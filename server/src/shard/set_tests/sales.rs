@@ -65,7 +65,7 @@ fn deposit(rig: &Rig, user: u64, amount: u64) {
         first: UserId::new(user).unwrap(),
         count: 1,
         amount: Fen(amount),
-        key: "test".into(),
+        key: format!("of user {user}").into(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(rig.shared.ledger.call(move |ledger| ledger.post(&[posting], 1))).unwrap().unwrap();
@@ -74,17 +74,22 @@ fn deposit(rig: &Rig, user: u64, amount: u64) {
 #[test]
 fn envelopes_wait_for_whoever_offers_them_and_are_given_up_only_beyond_their_bound() {
     let mut rig = Rig::new(1);
-    deposit(&rig, 1, 1_000_000);
-    let (seat, peer) = rig.welcomed(0, 1);
+    // One user may not have so many open.
+    let senders: Vec<_> = (1..=3)
+        .map(|user| {
+            deposit(&rig, user, 1_000_000);
+            rig.welcomed(0, user)
+        })
+        .collect();
     // The queue of whoever offers them holds 4.
     let (held, dropped) = (limits::SET_ERRANDS_MAX, 3);
     for number in 0..4 + held + dropped {
-        rig.say(0, seat, send(100 + number as u64));
+        rig.say(0, senders[number % 3].0, send(100 + number as u64));
         // Within the connection's rate.
         rig.now.at += SECOND / 50;
         rig.settle();
     }
-    let sent = peer.take();
+    let sent: Vec<_> = senders.iter().flat_map(|(_, peer)| peer.take()).collect();
     assert!(sent.iter().all(|frame| matches!(frame.event, Some(Event::EnvelopeSent(_)))));
     assert_eq!(sent.len(), 4 + held + dropped, "the envelopes themselves are in the ledger");
     assert_eq!(rig.tally(0).offers_dropped.get(), dropped as u64);
