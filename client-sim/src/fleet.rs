@@ -39,6 +39,9 @@ const CONNECT_PAUSE: Duration = Duration::from_millis(200);
 /// How much further ahead the first phase is announced where a sale is to be created in between, seconds.
 const SALE_LEAD_SECONDS: u64 = 2;
 
+/// For so long a machine may be too busy to say how it is.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+
 /// For a reading of the server's processor time.
 const STATS_DEADLINE: Duration = Duration::from_millis(500);
 
@@ -253,13 +256,15 @@ async fn stats(admin: Option<&Admin>) -> Result<Option<Stats>, FleetError> {
     }
 }
 
-/// What every machine says of itself, once all do.
+/// What every machine says of itself, once all do, if they ever do.
 async fn statuses(children: &mut Children) -> Result<Vec<Status>, FleetError> {
+    let begun = Instant::now();
     loop {
-        if let Some(statuses) = children.statuses().await? {
-            return Ok(statuses);
+        match children.statuses().await? {
+            Some(statuses) => return Ok(statuses),
+            None if begun.elapsed() > SILENCE_MAX => return Err(MachineTrouble::Silent(SILENCE_MAX).into()),
+            None => sleep(CONNECT_PAUSE).await,
         }
-        sleep(CONNECT_PAUSE).await;
     }
 }
 

@@ -44,7 +44,8 @@ pub const STORM_PAUSE: Duration = Duration::from_millis(2);
 /// Commands from the control surface that wait for the machine.
 pub const COMMANDS_MAX: usize = 64;
 
-/// Requests remembered as unanswered, in order to recognise their answers when they come after all.
+/// Requests remembered as unanswered, in order to recognise their answers when they come after all; and requests other than grabs
+/// of a rain of which a machine remembers what they are.
 pub const EXPIRED_MAX: usize = 1 << 20;
 
 /// How long a storm is watched at most, seconds. A machine keeps four bytes for each request of this time.

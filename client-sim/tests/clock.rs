@@ -2,13 +2,18 @@
 
 use std::io::Write;
 use std::net::UdpSocket;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Stdio;
+use std::time::Duration;
 
 use hongbao_sim::clock::{self, Clock, ClockError};
 use hongbao_sim::ntp_responder::Responder;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
 
 const CHRONYD: &str = "/usr/sbin/chronyd";
+
+/// What it says last before it opens its port to clients.
+const READY: &str = "Running with root privileges";
 
 #[tokio::test]
 async fn the_fleets_own_responder_agrees_with_the_clock_that_it_shows() {
@@ -29,16 +34,6 @@ async fn a_server_that_does_not_exist_is_named_in_the_error() {
     assert!(error.to_string().contains(&free));
 }
 
-/// Ends with the test.
-struct Chronyd(Child);
-
-impl Drop for Chronyd {
-    fn drop(&mut self) {
-        self.0.kill().expect("chronyd is ours to kill");
-        self.0.wait().expect("chronyd is ours to reap");
-    }
-}
-
 #[tokio::test]
 async fn chrony_and_this_machine_agree_on_the_clock_that_they_share() {
     if !std::path::Path::new(CHRONYD).exists() {
@@ -56,23 +51,35 @@ async fn chrony_and_this_machine_agree_on_the_clock_that_they_share() {
         pid.display()
     )
     .unwrap();
-    let child = Command::new(CHRONYD)
+    let mut chronyd = Command::new(CHRONYD)
         .args(["-x", "-d", "-u", "root", "-f"])
         .arg(&path)
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
         .spawn()
         .unwrap();
-    let _chronyd = Chronyd(child);
-    let deadline = Instant::now() + Duration::from_secs(20);
-    let server = format!("127.0.0.1:{port}");
-    let offset = loop {
-        match clock::measure(&server).await {
-            Ok(offset) => break offset,
-            Err(error) => assert!(Instant::now() < deadline, "chronyd did not answer: {error}"),
+    let mut said = BufReader::new(chronyd.stderr.take().unwrap()).lines();
+    let ready = async {
+        while let Some(line) = said.next_line().await.unwrap() {
+            if line.contains(READY) {
+                return;
+            }
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        panic!("chronyd ended: {:?}", chronyd.wait().await);
     };
+    let server = format!("127.0.0.1:{port}");
+    let measured = async {
+        ready.await;
+        // A port that is not open yet refuses at once.
+        loop {
+            if let Ok(offset) = clock::measure(&server).await {
+                break offset;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let offset = tokio::time::timeout(Duration::from_secs(20), measured).await.expect("chronyd answers");
     assert!(offset.nanos.unsigned_abs() <= offset.error + 1_000_000, "{offset:?}");
     assert!(offset.error < 50_000_000, "{offset:?}");
 }

@@ -2,25 +2,71 @@
 
 mod common;
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use common::{DEADLINE, FakeServer};
+use common::{DEADLINE, FakeServer, PRICE, Pushes};
+use hongbao_proto::v1::order::State as OrderState;
+use hongbao_proto::v1::server_frame::Event;
+use hongbao_proto::v1::{self, ServerFrame};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rustix::process::{PidfdFlags, pidfd_open};
 use serde_json::{Value, json};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::process::Command;
 use tokio::sync::broadcast;
 
-/// Enough to build the fleet's rain and books on; what the server paid is off by `skew` fen.
+type Seen = Arc<std::sync::Mutex<common::Seen>>;
+type Books = (Seen, u64);
+
+/// Ten envelopes of two shares each, to two users each.
+async fn send_envelopes(
+    State((seen, pushes)): State<(Seen, Pushes)>,
+    Json(new): Json<Value>,
+) -> (StatusCode, Json<Value>) {
+    assert_eq!((&new["count"], &new["recipients"], &new["users"]), (&json!(10), &json!(2), &json!(40)));
+    for envelope_id in 1..=10 {
+        seen.lock().unwrap().shares.insert(envelope_id, 2);
+        for user in [envelope_id, 40 - envelope_id] {
+            let offer = v1::Offer { envelope_id, shares: 2, ..Default::default() };
+            let event = Some(Event::Offers(v1::Offers { offers: vec![offer] }));
+            pushes.send((user, ServerFrame { request_id: 0, event })).unwrap();
+        }
+    }
+    (StatusCode::CREATED, Json(json!({"id": 5, "count": 10})))
+}
+
+/// What became of them; off by `skew` fen.
+async fn envelope_run(State((seen, skew)): State<Books>) -> Json<Value> {
+    let seen = seen.lock().unwrap();
+    let open = 10 - seen.envelopes.values().filter(|openings| openings.len() == 2).count();
+    let opened: u64 = seen.envelopes.values().flatten().map(|(_, fen)| fen).sum();
+    Json(json!({
+        "id": 5, "count": 10, "sent": 10, "open": open, "opened_fen": opened + skew, "refunded_fen": 0,
+        "finished": open == 0, "new_field": 1,
+    }))
+}
+
+/// The books over the sale; off by `skew` fen.
+async fn sale(State((seen, skew)): State<Books>) -> Json<Value> {
+    let seen = seen.lock().unwrap();
+    let of = |wanted: OrderState| seen.orders.iter().filter(|(_, order)| order.state() == wanted).count() as u64;
+    let (paid, reserved) = (of(OrderState::Paid), of(OrderState::Reserved));
+    Json(json!({"id": common::SALE, "issued": 9, "won": paid, "paid_fen": PRICE * paid + skew, "reserved": reserved}))
+}
+
+/// Enough to build the fleet's rain, sale, envelopes and books on; what the server says of money is off by `skew` fen.
 async fn start_admin(server: &FakeServer, skew: u64) -> String {
-    type Books = (Arc<std::sync::Mutex<common::Seen>>, u64);
     async fn books(State((seen, skew)): State<Books>) -> Json<Value> {
         let won = seen.lock().unwrap().won.len() as u64;
         let state = "stopped";
@@ -30,8 +76,20 @@ async fn start_admin(server: &FakeServer, skew: u64) -> String {
         everybody.send(new["text"].as_str().unwrap().to_owned()).unwrap();
         Json(json!({"id": 7, "sets_told": 1}))
     }
+    async fn create(Json(new): Json<Value>) -> Json<Value> {
+        let id = if new["kind"] == "ticket" { common::SALE } else { 1 };
+        Json(json!({"id": id, "seed_sha256": "00"}))
+    }
+    async fn deposit(State((seen, _)): State<Books>, Json(new): Json<Value>) -> Json<Value> {
+        seen.lock().unwrap().deposits.push(new);
+        Json(json!({"users": 40}))
+    }
     let router = Router::new()
-        .route("/v1/campaigns", post(|Json(_): Json<Value>| async { Json(json!({"id": 1, "seed_sha256": "00"})) }))
+        .route("/v1/campaigns", post(create))
+        .route("/v1/deposits", post(deposit))
+        .route("/v1/campaigns/3", get(sale))
+        .route("/v1/campaigns/3/stop", post(|| async { Json(json!({})) }))
+        .route("/v1/envelope-runs/5", get(envelope_run))
         .route("/v1/campaigns/1", get(books))
         .route("/v1/campaigns/1/stop", post(|| async { Json(json!({})) }))
         .route(
@@ -41,6 +99,8 @@ async fn start_admin(server: &FakeServer, skew: u64) -> String {
             }),
         )
         .with_state((Arc::clone(&server.seen), skew))
+        .route("/v1/envelope-runs", post(send_envelopes))
+        .with_state((Arc::clone(&server.seen), server.pushes.clone()))
         .route("/v1/announcements", post(announce))
         .route(
             "/v1/announcements/7",
@@ -173,6 +233,92 @@ async fn announcements_reach_every_user_once() {
     }
 }
 
+const DEALS: [&str; 12] = [
+    "--phases",
+    "100x1s@grab=3+chat=1,deals=200x2s@grab=2+open=1+ticket=1",
+    "--envelopes",
+    "10:10:2@1s",
+    "--tickets",
+    "1000:500:50@1s",
+    "--hold",
+    "1s",
+    "--statements",
+    "20",
+    "--rain",
+    "20:7",
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_with_envelopes_a_sale_and_chat_balances_and_tells_of_each() {
+    let (server, directory) = (FakeServer::start().await, tempfile::tempdir().unwrap());
+    server.mischief.hold_ms.store(1_000, Ordering::SeqCst);
+    let admin = start_admin(&server, 0).await;
+    let summary = directory.path().join("summary.json");
+    let mut command = fleet(&server, directory.path(), &DEALS);
+    command.args(["--admin", &admin, "--summary"]).arg(&summary);
+    let output = finish(command).await;
+    let said = text(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", text(&output.stderr));
+    for words in ["envelopes at 1 s: 10 of 10 sent, 0 still open", "sale at 1 s: server sold", "chat: 25 delivered"] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+
+    let summary: Value = serde_json::from_slice(&std::fs::read(summary).unwrap()).unwrap();
+    let (envelopes, sale) = (&summary["envelopes"], &summary["sale"]);
+    assert_eq!((&envelopes["opened"], &envelopes["opened_fen"]), (&json!(20), &json!(30)));
+    assert_eq!((&envelopes["journal_shares"], &envelopes["residual_fen"]), (&json!(20), &json!(0)));
+    assert!(sale["paid"].as_u64() > Some(50), "{sale}");
+    assert_eq!((&sale["paid"], &sale["journal_paid"]), (&sale["told_paid"], &sale["told_paid"]));
+    assert_eq!((&sale["residual_fen"], &sale["told_waiting"]), (&json!(0), &json!(0)));
+    let totals = &summary["totals"];
+    assert_eq!((&totals["chat"]["received"], &totals["statements"]), (&json!(25), &json!(20)));
+    assert!(totals["orders"]["expired"].as_u64() > Some(0), "{totals}");
+    let names = |list: &str| {
+        let list = summary[list].as_array().unwrap().iter();
+        list.map(|one| one["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names("operations"), ["chat", "grab", "open", "ticket"]);
+    assert_eq!(names("reactions"), ["cancel", "open", "orders", "pay", "statement"]);
+    let sent = summary["operations"].as_array().unwrap().iter().map(|one| one["sent"].as_u64().unwrap());
+    assert_eq!(sent.sum::<u64>(), 100 + 400);
+    let deposits = &server.seen.lock().unwrap().deposits;
+    assert_eq!(deposits.len(), 1);
+    assert_eq!((&deposits[0]["users"], &deposits[0]["amount_fen"]), (&json!(40), &json!(500 * 50)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fen_too_much_in_either_book_fails_the_run_with_a_line() {
+    let (server, directory) = (FakeServer::start().await, tempfile::tempdir().unwrap());
+    server.mischief.hold_ms.store(1_000, Ordering::SeqCst);
+    let admin = start_admin(&server, 1).await;
+    let mut command = fleet(&server, directory.path(), &DEALS);
+    command.args(["--admin", &admin]);
+    let output = finish(command).await;
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let stdout = text(&output.stdout);
+    assert!(stdout.contains("the books over envelopes differ by 1 fen"), "{stdout}");
+    assert!(stdout.contains("the books over the sale differ"), "{stdout}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_that_does_not_say_how_it_is_for_a_while_does_not_end_the_run() {
+    let (server, directory) = (FakeServer::start().await, tempfile::tempdir().unwrap());
+    let mut command = fleet(&server, directory.path(), &["--phases", "20x12s"]);
+    command.args(["--answer-timeout", "20s"]);
+    let child = command.spawn().unwrap();
+    server.until("login of all", |seen| seen.logins.len() == 40).await;
+    server.until("the first requests", |seen| seen.grabs.len() > 20).await;
+    let machine = machine_pids(directory.path(), child.id().unwrap())[0];
+    kill(machine, Signal::SIGSTOP).unwrap();
+    // Longer than a status may take: the other machine goes on meanwhile.
+    server.until("seven seconds of requests", |seen| seen.grabs.len() > 20 + 70).await;
+    kill(machine, Signal::SIGCONT).unwrap();
+    let output = tokio::time::timeout(Duration::from_secs(60), child.wait_with_output()).await.unwrap().unwrap();
+    let said = text(&output.stdout);
+    // Judged at the end: every request was sent and answered, if late.
+    assert!(said.contains("240") && said.contains("memory per idle connection"), "{said}\n{}", text(&output.stderr));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_duplicate_answer_and_a_missing_fen_fail_the_run_with_a_line_each() {
     let (server, directory) = (FakeServer::start().await, tempfile::tempdir().unwrap());
@@ -214,6 +360,15 @@ async fn wrong_arguments_exit_2_before_anything_starts() {
         (&["--users", "4000000000"], "use at least"),
         (&["--summary", "/nonexistent/summary.json"], "its directory must exist"),
         (&["--secret-file", "/nonexistent/secret"], "/nonexistent/secret"),
+        (&["--mix", "grab=1,grab=2"], "names grab twice"),
+        (&["--mix", "shake=1"], "`shake` is no operation"),
+        (&["--mix", "grab=0"], "some weight must be above 0"),
+        (&["--mix", "ticket=1"], "ticket turns need --tickets"),
+        (&["--phases", "5x5s@open=x"], "not a whole number"),
+        (&["--tickets", "5"], "--admin"),
+        (&["--tickets", "5", "--admin", "http://127.0.0.1:1"], "some phase's mix must have ticket turns"),
+        (&["--envelopes", "5:1:501", "--admin", "http://127.0.0.1:1"], "1 to 500 users"),
+        (&["--envelopes", "5@40s", "--admin", "http://127.0.0.1:1"], "not inside the phases"),
         (&["--colour"], "--colour"),
     ] {
         // A later option overrides the earlier one only where clap lets it; so these come alone.
@@ -228,12 +383,26 @@ async fn wrong_arguments_exit_2_before_anything_starts() {
     assert!(server.seen.lock().unwrap().logins.is_empty());
 }
 
-async fn until(what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "{what} did not happen");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+/// All processes whose arguments name `directory`, but for the fleet itself.
+fn machine_pids(directory: &Path, fleet: u32) -> Vec<Pid> {
+    let named = directory.display().to_string();
+    let is_machine = |entry: &std::fs::DirEntry| {
+        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        text(&command).contains(&named)
+    };
+    let machines = std::fs::read_dir("/proc").unwrap().flatten().filter(is_machine);
+    let ids = machines.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    ids.filter(|id| *id != fleet).map(|id| Pid::from_raw(i32::try_from(id).unwrap())).collect()
+}
+
+/// Descriptors of all processes whose arguments name `directory`, but for the fleet itself: readable once they have ended.
+fn machines_of(directory: &Path, fleet: u32) -> Vec<AsyncFd<OwnedFd>> {
+    #[allow(deprecated, reason = "what it asks of its argument holds: a pidfd is one descriptor, closed when dropped")]
+    let open = |pid: Pid| {
+        let pid = rustix::process::Pid::from_raw(pid.as_raw()).unwrap();
+        AsyncFd::with_interest(pidfd_open(pid, PidfdFlags::empty()).unwrap(), Interest::READABLE).unwrap()
+    };
+    machine_pids(directory, fleet).into_iter().map(open).collect()
 }
 
 fn pid(child: &tokio::process::Child) -> Pid {
@@ -248,9 +417,13 @@ async fn a_fleet_that_is_told_to_end_leaves_no_machine_behind() {
         let mut child = fleet(&server, directory.path(), &["--phases", "100x60s"]).spawn().unwrap();
         server.until("login of all", |seen| seen.logins.len() == 40).await;
         assert_eq!(processes_of(directory.path()), 3);
+        let machines = machines_of(directory.path(), child.id().unwrap());
+        assert_eq!(machines.len(), 2);
         kill(pid(&child), signal).unwrap();
         let status = tokio::time::timeout(DEADLINE, child.wait()).await.expect("the fleet ends").unwrap();
         assert!(!status.success());
-        until("end of all machines", || processes_of(directory.path()) == 0).await;
+        for machine in machines {
+            drop(tokio::time::timeout(DEADLINE, machine.readable()).await.expect("the machine ends").unwrap());
+        }
     }
 }

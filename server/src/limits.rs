@@ -29,6 +29,15 @@ pub const ENVELOPE_FEN_MAX: u64 = 1_000_000_000;
 /// Group envelopes that can still be opened, at most.
 pub const ENVELOPES_OPEN_MAX: usize = 1_000_000;
 
+/// Of these, at most so many of one user: each costs its recipients' memory, and a fen.
+pub const ENVELOPES_OPEN_PER_USER_MAX: u32 = 500;
+
+/// Recipients of all envelopes that can still be opened, about 60 bytes each.
+pub const OFFERS_OPEN_MAX: u64 = 10_000_000;
+
+/// Recipients of the emptied envelopes that are kept in memory, 8 bytes each and 24 for each share.
+pub const EMPTY_RECIPIENTS_KEPT: usize = 2_000_000;
+
 /// Emptied envelopes that are kept in memory for questions; about 500 bytes each with ten recipients. Older ones are read from disk.
 pub const ENVELOPES_EMPTY_KEPT: usize = 50_000;
 

@@ -61,6 +61,9 @@ pub enum MachineTrouble {
         /// Why.
         source: CallError,
     },
+    /// Some machine is there, and does not say how it is.
+    #[error("some machine has not said how it is for {0:?}")]
+    Silent(Duration),
     /// No token can be made.
     #[error(transparent)]
     Token(#[from] TokenError),

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use crate::clock::Clock;
 use crate::fleet::admin::{Admin, Campaign, EnvelopeRun};
 use crate::fleet::journals::Union;
-use crate::fleet::plan::{Plan, PlannedEnvelopes};
+use crate::fleet::plan::{Plan, PlannedEnvelopes, PlannedTickets};
 use crate::results::{Results, Totals};
 use crate::schedule::SECOND;
 
@@ -43,7 +43,7 @@ pub struct EnvelopeSummary {
     pub opened_fen: u64,
     pub journal_shares: u64,
     pub journal_fen: u64,
-    /// What was paid out of them, less what users were told they opened; absent where the server does not say.
+    /// What was paid out of them, less what users were told they opened; absent where the server does not say, or not yet.
     pub residual_fen: Option<i128>,
 }
 
@@ -130,7 +130,8 @@ pub fn judge_envelopes(
     }
     let put_in = view.sent_fen.map(|total| i128::from(total) - i128::from(view.refunded_fen));
     let paid_out = view.opened_fen.map(i128::from).or(put_in);
-    let residual_fen = paid_out.map(|paid| paid - i128::from(told.opened_fen));
+    // Before the end the server tells only of envelopes that cannot be opened any more.
+    let residual_fen = paid_out.filter(|_| view.finished).map(|paid| paid - i128::from(told.opened_fen));
     if let Some(residual) = residual_fen.filter(|residual| *residual != 0) {
         failures.push(format!(
             "the books over envelopes differ by {residual} fen: users were told of {} fen, and {} fen went back",
@@ -151,9 +152,9 @@ pub fn judge_envelopes(
     })
 }
 
-/// Judges the sale of a plan; `sale`: the server's books at its end.
+/// Judges a sale; `sale`: the server's books at its end.
 pub fn judge_sale(
-    plan: &Plan,
+    planned: Option<PlannedTickets>,
     sale: Option<&Campaign>,
     results: &[Results],
     journals: &Union,
@@ -170,7 +171,7 @@ pub fn judge_sale(
             all.1
         ));
     }
-    let (sale, tickets) = sale.zip(plan.tickets)?;
+    let (sale, tickets) = sale.zip(planned)?;
     let of_sale = || told.clone().filter(|one| one.campaign == sale.id);
     let (told_paid, told_fen) = of_sale().fold((0, 0), |sum, one| (sum.0 + one.paid, sum.1 + one.paid_fen));
     let told_waiting = of_sale().map(|one| one.waiting).sum();
@@ -209,9 +210,9 @@ pub fn judge_sale(
 }
 
 /// Judges chat: what receipts say was delivered was heard. Who reconnected may have missed something, or joined a room late.
-pub fn judge_chat(plan: &Plan, totals: &Totals, failures: &mut Vec<String>) {
+pub fn judge_chat(rooms: u32, totals: &Totals, failures: &mut Vec<String>) {
     let chat = totals.chat;
-    if totals.reconnects == 0 && plan.rooms == 0 && chat.delivered != chat.received {
+    if totals.reconnects == 0 && rooms == 0 && chat.delivered != chat.received {
         failures.push(format!(
             "{} messages were delivered, and {} heard, though nobody reconnected",
             chat.delivered, chat.received
@@ -222,5 +223,82 @@ pub fn judge_chat(plan: &Plan, totals: &Totals, failures: &mut Vec<String>) {
             "{} messages of rooms were missed, and {} dropped, though nobody reconnected",
             chat.missed, chat.dropped
         ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::{ChatTotals, EnvelopeTotals};
+
+    fn run(change: impl FnOnce(&mut EnvelopeRun)) -> Run {
+        let mut view = EnvelopeRun {
+            id: 1,
+            count: 10,
+            sent: 10,
+            open: 0,
+            sent_fen: Some(500),
+            opened_shares: None,
+            opened_fen: None,
+            refunded_fen: 100,
+            finished: true,
+        };
+        change(&mut view);
+        Run { planned: "10".parse().unwrap(), view, seconds: 1.0 }
+    }
+
+    fn failures(run: &Run, shares: (u64, u64)) -> Vec<String> {
+        let envelopes = EnvelopeTotals { offered: 9, opened: 8, opened_fen: 400, ..EnvelopeTotals::default() };
+        let totals = Totals { envelopes, ..Totals::default() };
+        let (journals, mut failures) = (Union { shares, ..Union::default() }, Vec::new());
+        assert!(judge_envelopes(Some(run), &totals, &journals, &mut failures).is_some());
+        failures
+    }
+
+    #[test]
+    fn envelopes_are_all_empty_or_refunded_and_every_fen_is_somewhere() {
+        assert_eq!(failures(&run(|_| {}), (8, 400)), Vec::<String>::new());
+        let one = |run: Run, shares, words: &str| {
+            let failures = failures(&run, shares);
+            assert!(failures.len() == 1 && failures[0].contains(words), "{words}: {failures:?}");
+        };
+        one(run(|view| view.open = 1), (8, 400), "10 of 10 were sent, and 1 of these are neither empty nor refunded");
+        one(run(|view| view.finished = false), (8, 400), "neither empty nor refunded");
+        one(run(|view| view.sent = 9), (8, 400), "9 of 10 were sent");
+        one(run(|view| view.refunded_fen = 101), (8, 400), "differ by -1 fen");
+        one(run(|view| view.opened_fen = Some(402)), (8, 400), "differ by 2 fen");
+        one(run(|_| {}), (7, 400), "journals hold 7 shares of 400 fen");
+    }
+
+    #[test]
+    fn the_books_over_a_sale_agree_and_no_order_waits() {
+        let judged = |change: fn(&mut Campaign)| {
+            let mut sale = Campaign { id: 3, issued: 9, won: 4, paid_fen: 400, reserved: 0 };
+            change(&mut sale);
+            let journals = Union::default();
+            let mut failures = Vec::new();
+            let summary = judge_sale("9:100".parse().ok(), Some(&sale), &[], &journals, &mut failures).unwrap();
+            (summary.residual_fen, failures)
+        };
+        // Nobody was told anything.
+        let (residual, failures) = judged(|_| {});
+        assert_eq!((residual, failures.len()), (400, 1));
+        assert!(failures[0].contains("the server sold 4 units for 400 fen, users were told of 0 for 0 fen"));
+        assert!(judged(|sale| (sale.won, sale.paid_fen) = (0, 0)).1.is_empty());
+        assert!(judged(|sale| sale.reserved = 2).1[1].contains("after the end of their hold: 2 by the server's books"));
+        assert!(judged(|sale| sale.won = 10).1[1].contains("10 of 9 tickets were sold"));
+    }
+
+    #[test]
+    fn what_was_delivered_was_heard_unless_somebody_reconnected() {
+        let judged = |rooms, reconnects, chat| {
+            let mut failures = Vec::new();
+            judge_chat(rooms, &Totals { chat, reconnects, ..Totals::default() }, &mut failures);
+            failures.len()
+        };
+        let deaf = ChatTotals { delivered: 5, received: 4, ..ChatTotals::default() };
+        assert_eq!((judged(0, 0, deaf), judged(0, 1, deaf), judged(3, 0, deaf)), (1, 0, 0));
+        let gap = ChatTotals { missed: 2, dropped: 1, ..ChatTotals::default() };
+        assert_eq!((judged(3, 0, gap), judged(3, 1, gap)), (1, 0));
     }
 }

@@ -450,6 +450,9 @@ fn check_deals(args: &FleetArgs, lasting: u64) -> Result<(), PlanError> {
             return Err(arguments::range("envelopes", envelopes.recipients, reason).into());
         }
     }
+    if args.deposit == Some(0) {
+        return Err(arguments::range("deposit", 0, "at least 1 fen").into());
+    }
     let format = humantime::format_duration;
     if args.envelope_lifetime.subsec_nanos() != 0 || args.envelope_lifetime.is_zero() {
         return Err(

@@ -238,8 +238,8 @@ pub fn judge(mut evidence: Evidence<'_>) -> Summary {
     let operations = operations(results, |result| &result.operations, &mut failures);
     let reactions = self::operations(results, |result| &result.reactions, &mut failures);
     let envelopes = deals::judge_envelopes(evidence.run, &totals, evidence.journals, &mut failures);
-    let sale = deals::judge_sale(plan, evidence.sale, results, evidence.journals, &mut failures);
-    deals::judge_chat(plan, &totals, &mut failures);
+    let sale = deals::judge_sale(plan.tickets, evidence.sale, results, evidence.journals, &mut failures);
+    deals::judge_chat(plan.rooms, &totals, &mut failures);
     for (kind, count) in &totals.violations {
         failures.push(format!("{count} violations of the protocol by the server: {kind}"));
     }
@@ -613,6 +613,12 @@ mod tests {
             |results, _, _| results[1].totals.violations.extend([("duplicate_answer".into(), 1)]),
             "1 violations of the protocol by the server: duplicate_answer",
         );
+        let outside = "2 requests outside of the schedule were never answered";
+        failing(|results, _, _| results[1].totals.reactions_unanswered = 2, outside);
+        failing(|results, _, _| results[1].reactions_outstanding = 2, outside);
+        failing(|results, _, _| results[1].totals.envelopes.opened = 1, "journals hold 0 shares of 0 fen");
+        failing(|_, _, journals| journals.sold = [(3, (1, 5))].into(), "journals hold 1 units sold for 5 fen");
+        failing(|results, _, _| results[1].totals.chat.delivered = 1, "1 messages were delivered, and 0 heard");
         failing(|_, campaign, _| campaign.paid_fen = 41, "the books differ");
         failing(|_, campaign, _| campaign.won = 5, "the books differ");
         failing(|_, _, journals| journals.campaigns.clear(), "journals hold 0 prizes");

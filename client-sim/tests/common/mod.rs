@@ -47,9 +47,11 @@ pub fn secret() -> Secret {
     Secret::from_text("0123456789abcdef0123456789abcdef").unwrap()
 }
 
-/// Changes what the server is about to say.
+type Change = Box<dyn FnMut(&mut Event) + Send>;
+
+/// Changes what the server is about to answer.
 #[derive(Default)]
-pub struct Twist(Mutex<Option<Box<dyn FnMut(&mut Event) + Send>>>);
+pub struct Twist(Mutex<Option<Change>>);
 
 impl std::fmt::Debug for Twist {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -126,6 +128,8 @@ pub struct Seen {
     pub chats: Vec<(u64, String)>,
     /// Members and messages of each room.
     pub rooms: BTreeMap<u64, (BTreeSet<u64>, Vec<v1::ChatMessage>)>,
+    /// Bodies of deposits, of tests with an admin API.
+    pub deposits: Vec<serde_json::Value>,
     pub acknowledged_envelopes: BTreeSet<u64>,
     pub acknowledged_orders: Vec<u64>,
     /// Told after each login and each ping.
@@ -140,12 +144,16 @@ pub struct FakeServer {
     /// Texts that go to everybody who is logged in.
     pub announcements: broadcast::Sender<String>,
     /// Frames that go to one user who is logged in.
-    pub pushes: broadcast::Sender<(u64, ServerFrame)>,
+    pub pushes: Pushes,
 }
 
 pub fn wall_ms() -> u64 {
     u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
 }
+
+/// Of one user.
+pub type Pushed = (u64, ServerFrame);
+pub type Pushes = broadcast::Sender<Pushed>;
 
 type Stream = Framed<TcpStream, Codec<ClientFrame, ServerFrame, SERVER_FRAME_BYTES_MAX>>;
 
@@ -216,11 +224,7 @@ async fn serve(
     mischief: Arc<Mischief>,
     seen: Arc<Mutex<Seen>>,
     idle: Arc<AtomicU32>,
-    (mut heard, mut pushed, pushes): (
-        broadcast::Receiver<String>,
-        broadcast::Receiver<(u64, ServerFrame)>,
-        broadcast::Sender<(u64, ServerFrame)>,
-    ),
+    (mut heard, mut pushed, pushes): (broadcast::Receiver<String>, broadcast::Receiver<Pushed>, Pushes),
 ) {
     let verifier = Verifier::hs256(&secret(), Audience::User);
     let mut user = 0;
@@ -318,6 +322,7 @@ async fn serve(
             }
             Request::Grab(_) => {
                 let event = grab(&seen, user, request_id);
+                seen.lock().unwrap().came.notify_waiters();
                 if taken(&mischief.cut) {
                     return;
                 }
@@ -390,8 +395,11 @@ fn movement(kind: Kind, amount_fen: i64) -> v1::Movement {
     v1::Movement { kind: kind.into(), amount_fen, ..Default::default() }
 }
 
+/// Every wallet begins with a deposit.
 fn enter(seen: &mut Seen, user: u64, movement: v1::Movement) {
-    let entry_id = seen.wallets.values().map(|wallet| wallet.len() as u64).sum::<u64>() + 1;
+    let first = v1::Movement { entry_id: 1_000 + user, ..self::movement(Kind::Deposit, 1_000_000) };
+    seen.wallets.entry(user).or_insert_with(|| vec![first]);
+    let entry_id = seen.wallets.values().map(|wallet| wallet.len() as u64).sum::<u64>() + 10_000;
     seen.wallets.entry(user).or_default().push(v1::Movement { entry_id, ..movement });
 }
 
@@ -458,7 +466,7 @@ fn decide(seen: &mut Seen, user: u64, order_id: u64, state: State) -> Event {
     Event::Order(*order)
 }
 
-fn say(seen: &mut Seen, from: u64, chat: &v1::Chat, pushes: &broadcast::Sender<(u64, ServerFrame)>) -> Event {
+fn say(seen: &mut Seen, from: u64, chat: &v1::Chat, pushes: &Pushes) -> Event {
     seen.chats.push((from, chat.text.clone()));
     let mut message =
         v1::ChatMessage { from_user_id: from, room_id: chat.room_id, text: chat.text.clone(), ..Default::default() };
@@ -491,7 +499,7 @@ fn grab(seen: &Mutex<Seen>, user: u64, request_id: u64) -> Event {
     seen.grabs.push((user, request_id));
     if request_id.is_multiple_of(10) {
         let next = seen.won.len() as u64;
-        if seen.won.get(&request_id).is_none() {
+        if !seen.won.contains_key(&request_id) {
             let movement = v1::Movement { campaign_id: 1, serial: next, ..movement(Kind::Win, 7) };
             enter(&mut seen, user, movement);
         }

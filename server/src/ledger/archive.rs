@@ -104,6 +104,23 @@ CREATE TABLE openings (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// Why nothing was moved; or, where a move was interrupted, why it is not finished.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// What was asked for cannot be done.
+    #[error("{0}")]
+    Refused(String),
+    /// The ledger, or the archive, cannot be read or written.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+impl From<rusqlite::Error> for ArchiveError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Ledger(error.into())
+    }
+}
+
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wanted {
@@ -153,9 +170,9 @@ impl fmt::Display for Archived {
 }
 
 /// Moves what `wanted` says out of the ledger at `ledger` into a new file `to`. Refused while a server has the ledger open.
-pub fn archive(ledger: &Path, to: &Path, wanted: &Wanted, now: UnixMs) -> Result<Archived, LedgerError> {
+pub fn archive(ledger: &Path, to: &Path, wanted: &Wanted, now: UnixMs) -> Result<Archived, ArchiveError> {
     if !ledger.is_file() {
-        return Err(LedgerError::Unavailable(format!("{}: no such file", ledger.display())));
+        return Err(refused(format!("{}: no such file", ledger.display())));
     }
     if wanted.before > now.saturating_sub(ARCHIVE_AGE_MIN_MS) {
         return Err(refused("what is archived must be at least a day old: users may still repeat their requests"));
@@ -182,13 +199,17 @@ pub fn archive(ledger: &Path, to: &Path, wanted: &Wanted, now: UnixMs) -> Result
     Ok(report)
 }
 
+fn corrupt(what: impl Into<String>) -> ArchiveError {
+    LedgerError::Corrupt(what.into()).into()
+}
+
 fn flags(create: bool) -> OpenFlags {
     let create = if create { OpenFlags::SQLITE_OPEN_CREATE } else { OpenFlags::empty() };
     OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | create
 }
 
-fn refused(why: impl Into<String>) -> LedgerError {
-    LedgerError::Unavailable(why.into())
+fn refused(why: impl Into<String>) -> ArchiveError {
+    ArchiveError::Refused(why.into())
 }
 
 /// Where the cut is.
@@ -201,8 +222,8 @@ struct Plan {
 }
 
 /// Goes through the entries up to the first one that has to stay.
-fn plan(connection: &Connection, wanted: &Wanted, report: &mut Archived) -> Result<Option<Plan>, LedgerError> {
-    let ids = |statement: &str| -> Result<HashSet<i64>, LedgerError> {
+fn plan(connection: &Connection, wanted: &Wanted, report: &mut Archived) -> Result<Option<Plan>, ArchiveError> {
+    let ids = |statement: &str| -> Result<HashSet<i64>, ArchiveError> {
         let mut statement = connection.prepare(statement)?;
         Ok(statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
     };
@@ -240,7 +261,7 @@ fn plan(connection: &Connection, wanted: &Wanted, report: &mut Archived) -> Resu
                         plan.envelopes_through = plan.envelopes_through.max(number);
                     }
                 }
-                Owner::Nobody => return Err(LedgerError::Corrupt(format!("entry {id} is of account {}", end.0))),
+                Owner::Nobody => return Err(corrupt(format!("entry {id} is of account {}", end.0))),
                 Owner::Treasury | Owner::Refunds | Owner::Proceeds | Owner::User(_) => {}
             }
         }
@@ -264,9 +285,9 @@ fn plan(connection: &Connection, wanted: &Wanted, report: &mut Archived) -> Resu
 }
 
 /// Writes the archive, whole and on disk before it has its name.
-fn write(ledger: &Connection, path: &Path, to: &Path, plan: &Plan, now: UnixMs) -> Result<(), LedgerError> {
+fn write(ledger: &Connection, path: &Path, to: &Path, plan: &Plan, now: UnixMs) -> Result<(), ArchiveError> {
     let partial = with_suffix(to, ".partial");
-    let failed = |error: io::Error| LedgerError::Unavailable(format!("{}: {error}", partial.display()));
+    let failed = |error: io::Error| refused(format!("{}: {error}", partial.display()));
     for leftover in [partial.clone(), with_suffix(&partial, "-journal")] {
         match fs::remove_file(&leftover) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
@@ -348,7 +369,7 @@ fn write(ledger: &Connection, path: &Path, to: &Path, plan: &Plan, now: UnixMs) 
 }
 
 /// Takes out of the ledger what the archive at `to` holds of it, in one transaction.
-fn prune(connection: &mut Connection, to: &Path, report: &mut Archived) -> Result<(), LedgerError> {
+fn prune(connection: &mut Connection, to: &Path, report: &mut Archived) -> Result<(), ArchiveError> {
     {
         // As it is, or not at all: what is no archive is left alone.
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -362,7 +383,7 @@ fn prune(connection: &mut Connection, to: &Path, report: &mut Archived) -> Resul
     connection.execute("ATTACH ?1 AS archive", [to.to_string_lossy()]).map_err(|error| at(to, error))?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let number =
-        |statement: &str| -> Result<i64, LedgerError> { Ok(transaction.query_row(statement, [], |row| row.get(0))?) };
+        |statement: &str| -> Result<i64, ArchiveError> { Ok(transaction.query_row(statement, [], |row| row.get(0))?) };
     let first = number("SELECT first_entry FROM archive.archive")?;
     let last = number("SELECT last_entry FROM archive.archive")?;
     let archived = number("SELECT archived_through FROM main.progress")?;
@@ -374,7 +395,7 @@ fn prune(connection: &mut Connection, to: &Path, report: &mut Archived) -> Resul
         )));
     }
     if number("SELECT accounts_from FROM main.progress")? <= last {
-        return Err(LedgerError::Corrupt("accounts are behind what is archived".to_owned()));
+        return Err(corrupt("accounts are behind what is archived".to_owned()));
     }
     // The archive must be what the ledger says, to the last column.
     for table in ["entries", "orders", "envelopes", "closings", "openings"] {
@@ -399,7 +420,7 @@ fn prune(connection: &mut Connection, to: &Path, report: &mut Archived) -> Resul
         [],
     )?;
     if i64::try_from(updated) != Ok(accounts) {
-        return Err(LedgerError::Corrupt(format!("{updated} of {accounts} archived accounts are there")));
+        return Err(corrupt(format!("{updated} of {accounts} archived accounts are there")));
     }
     // Envelopes are many, and their numbers are never used again: their empty accounts go with them.
     transaction.execute(

@@ -447,6 +447,7 @@ fn findings_are_all_counted_and_some_kept() {
     let rain = ledger.create_campaign(terms(300, None), 1).unwrap();
     let postings: Vec<Posting> = (0..300).map(|n| claim(&rain, n + 1, 1, n)).collect();
     ledger.post(&postings, 2).unwrap();
+    ledger.checkpoint().unwrap();
     drop(ledger);
     Connection::open(&path).unwrap().execute_batch("UPDATE accounts SET balance = balance + 1 WHERE id > 0").unwrap();
     let report = audit(&path).unwrap();
@@ -567,12 +568,9 @@ fn journals_of_everything_are_compared_row_by_row() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ledger.db");
     write_books(&path);
-    let shares: Vec<i64> = {
-        let rows = Connection::open(&path).unwrap();
-        let mut statement = rows.prepare("SELECT amount_fen FROM openings WHERE envelope = 1 ORDER BY share").unwrap();
-        let shares = statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
-        shares
-    };
+    let rows = Connection::open(&path).unwrap();
+    let mut statement = rows.prepare("SELECT amount_fen FROM openings WHERE envelope = 1 ORDER BY share").unwrap();
+    let shares: Vec<i64> = statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
     let amount = terms(60, None).amount(Serial(5)).0;
     let good = [
         format!("win,2,6,1/5,{amount},7"),

@@ -122,6 +122,29 @@ fn a_database_that_may_not_grow_fails_whole_batches_too() {
 }
 
 #[test]
+fn what_must_be_added_up_again_after_a_crash_is_bounded_however_long_the_server_ran() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ledger.db");
+    let mut ledger = SqliteLedger::open(&path).unwrap();
+    ledger.sweep_in(1_000);
+    let rain = ledger.create_campaign(terms(10_000, None), 1).unwrap();
+    let rows = Connection::open(&path).unwrap();
+    let progress = || {
+        let statement = "SELECT (SELECT max(id) FROM entries) + 1 - accounts_from FROM progress";
+        rows.query_row(statement, [], |row| row.get::<_, i64>(0)).unwrap()
+    };
+    let mut worst = 0;
+    for start in (0..10_000).step_by(50) {
+        let batch: Vec<Posting> = (start..start + 50).map(|n| claim(&rain, n * 31 % 2_003 + 1, n + 1, n)).collect();
+        ledger.post(&batch, 2).unwrap();
+        worst = worst.max(progress());
+    }
+    assert!((500..=4_000).contains(&worst), "{worst} entries were not in all accounts' rows");
+    ledger.checkpoint().unwrap();
+    assert_eq!(progress(), 0);
+}
+
+#[test]
 fn a_directory_that_cannot_be_written_is_a_clear_error() {
     let directory = tempfile::tempdir().unwrap();
     let missing = directory.path().join("nowhere").join("ledger.db");

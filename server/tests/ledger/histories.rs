@@ -241,7 +241,8 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let ledger = SqliteLedger::open(directory.path().join("ledger.db")).unwrap();
+        let mut ledger = SqliteLedger::open(directory.path().join("ledger.db")).unwrap();
+        ledger.sweep_in(20);
         let mut bench = Self { directory, ledger: Some(ledger), model: Model::default(), now: 10_000 };
         for terms in [
             terms(14, None),
@@ -303,7 +304,9 @@ impl Bench {
 
     fn reopen(&mut self) {
         drop(self.ledger.take());
-        self.ledger = Some(SqliteLedger::open(self.path()).unwrap());
+        let mut ledger = SqliteLedger::open(self.path()).unwrap();
+        ledger.sweep_in(5);
+        self.ledger = Some(ledger);
         self.model.opened = 0;
     }
 
@@ -556,5 +559,5 @@ fn run_histories(cases: u32) {
 #[test]
 fn the_ledger_answers_as_the_model_does_whatever_fails_and_however_often_it_is_reopened() {
     // As many as the environment asks for, like other property tests.
-    run_histories(std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(128));
+    run_histories(std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(80));
 }

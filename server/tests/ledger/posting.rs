@@ -7,7 +7,7 @@ use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::{
     Award, Claim, Expired, Ledger, LedgerError, Means, Outcome, Posting, Recall, Refusal, Seen,
 };
-use hongbao_server::limits::{EXPIRE_STEP, RECALLED_WINS_MAX};
+use hongbao_server::limits::{ENVELOPES_OPEN_PER_USER_MAX, EXPIRE_STEP, RECALLED_WINS_MAX};
 use hongbao_server::order::{Order, OrderState};
 
 use super::support::{
@@ -275,7 +275,7 @@ fn an_envelope_is_opened_by_its_recipients_once_each_and_its_rest_goes_back() {
         "{outcomes:?}"
     );
     assert_eq!(outcomes[2], Outcome::InsufficientFunds);
-    assert_eq!(recall(&mut ledger, 2).offers, [offer.clone()]);
+    assert_eq!(recall(&mut ledger, 2).offers, std::slice::from_ref(offer));
 
     let opened = |share, amount| Outcome::Opened { envelope: envelope_id(1), share, amount: Fen(amount) };
     let outcomes = ledger.post(&[open(2, 1), open(2, 1), open(1, 1), open(2, 2), open(4, 1)], 11).unwrap();
@@ -326,4 +326,29 @@ fn an_envelope_that_a_user_has_opened_is_not_offered_again_by_a_reopened_ledger(
         drop(ledger);
         ledger = SqliteLedger::open(&path).unwrap();
     }
+}
+
+#[test]
+fn a_user_may_have_only_so_many_envelopes_open_and_one_that_is_over_makes_room() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ledger");
+    let mut ledger = SqliteLedger::open(&path).unwrap();
+    ledger.post(&[deposit(1, 2, 100_000, "wallets")], 1).unwrap();
+    let most = u64::from(ENVELOPES_OPEN_PER_USER_MAX);
+    let batch: Vec<_> = (1..=most).map(|number| send(envelope(Some(1), number, 1, 1, &[2, 3]))).collect();
+    assert!(ledger.post(&batch, 2).unwrap().iter().all(|outcome| matches!(outcome, Outcome::Sent { .. })));
+    // Counted again from the file.
+    drop(ledger);
+    let mut ledger = SqliteLedger::open(&path).unwrap();
+    let mut post = |posting: Posting, now| ledger.post(&[posting], now).unwrap().remove(0);
+    let next = |number: u64| send(envelope(Some(1), most + number, 1, 1, &[2, 3]));
+    assert_eq!(post(next(1), 3), Outcome::TooManyEnvelopes);
+    assert!(matches!(post(send(envelope(Some(2), 1, 1, 1, &[3])), 3), Outcome::Sent { .. }), "somebody else may");
+    assert!(matches!(post(send(envelope(None, 1, 1, 1, &[3])), 3), Outcome::Sent { .. }), "so may the house");
+    assert!(matches!(post(open(3, 7), 4), Outcome::Opened { .. }));
+    assert!(matches!(post(next(1), 5), Outcome::Sent { .. }));
+    assert_eq!(post(next(2), 5), Outcome::TooManyEnvelopes);
+    // The first ones expire, all at once.
+    assert!(matches!(post(Posting::Expire, 10_002), Outcome::Expired(_)));
+    assert!(matches!(post(next(2), 10_002), Outcome::Sent { .. }));
 }

@@ -688,11 +688,6 @@ impl Model {
     pub fn counts(&self) -> (u64, u64) {
         (self.orders.len() as u64, self.envelopes.len() as u64)
     }
-
-    /// Every account that was ever used.
-    pub fn accounts(&self) -> BTreeSet<AccountId> {
-        self.entries.iter().flat_map(|entry| [entry.debit, entry.credit]).collect()
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

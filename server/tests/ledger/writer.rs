@@ -276,6 +276,9 @@ impl Ledger for Flaky {
     fn next_due(&mut self) -> Option<UnixMs> {
         self.0.next_due()
     }
+    fn envelope(&mut self, id: EnvelopeId) -> Result<Option<EnvelopeView>, LedgerError> {
+        self.0.envelope(id)
+    }
     fn orders_of(&mut self, id: CampaignId, before: Option<OrderId>, limit: u32) -> Result<Page<Order>, LedgerError> {
         self.0.orders_of(id, before, limit)
     }

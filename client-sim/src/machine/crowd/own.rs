@@ -9,6 +9,7 @@ use hongbao_proto::v1::{Cancel, ErrorCode, Open, Orders, Pay, Room, Statement, o
 use super::Crowd;
 use crate::backoff::scramble;
 use crate::limits::{LAPSE_MS, REACTION_JITTER_MS, REACTION_TRIES_MAX};
+use crate::machine::chat::Followed;
 use crate::machine::labels::{Outcome, Violation};
 use crate::machine::reactions::{Act, Reaction, Settled};
 use crate::machine::statements::Read;
@@ -62,7 +63,13 @@ impl Crowd {
         if let Some(room) = self.chats.circle().room_of(self.user_id(user))
             && !self.reactions.wants(user, |act| matches!(act, Act::Join(_)))
         {
-            self.plan_soon(user, Act::Join(room), now);
+            // Who comes back is to be caught up before it hears much else.
+            let known = self.chats.followed(user).epoch != 0;
+            if known {
+                self.reactions.plan(user, Act::Join(room), now);
+            } else {
+                self.plan_soon(user, Act::Join(room), now);
+            }
         }
         if self.reactions.count() > 0 && !self.halted {
             for reaction in self.reactions.to_write_again(user, now) {
@@ -85,8 +92,7 @@ impl Crowd {
             Act::Cancel(order_id) => Request::Cancel(Cancel { order_id }),
             Act::Look(_) => Request::Orders(Orders { before_order_id: 0, limit: 0 }),
             Act::Join(room_id) => {
-                let followed = self.chats.followed(user);
-                let (epoch, offset) = (followed.epoch, followed.offset);
+                let Followed { epoch, offset } = self.chats.resume(user);
                 Request::Room(Room { room_id, action: Action::Join.into(), epoch, offset })
             }
             Act::Statement(before_entry_id) => Request::Statement(Statement { before_entry_id, limit: 0 }),

@@ -5,6 +5,7 @@ use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{Open, client_frame::Request};
 
 use super::Crowd;
+use crate::limits::EXPIRED_MAX;
 use crate::machine::chat::{self, To};
 use crate::machine::labels::{Outcome, Violation};
 use crate::machine::owed::Settled;
@@ -59,16 +60,21 @@ impl Crowd {
         let wanted = self.mixes[segment].of(request);
         let asked = match wanted {
             Operation::Grab => return wanted,
+            _ if self.asked.len() >= EXPIRED_MAX => None,
             Operation::Open => self.envelopes.take_oldest(user).map(Asked::Open),
             Operation::Chat => Some(Asked::Chat(self.chats.circle().to(self.user_id(user), request))),
             Operation::Ticket => self.sale.map(|sale| Asked::Ticket(sale.campaign)),
         };
-        let Some(asked) = asked else {
-            self.tally.counters.stand_ins += 1;
-            return Operation::Grab;
-        };
-        self.asked.insert(request, asked);
-        wanted
+        match asked {
+            Some(asked) => {
+                self.asked.insert(request, asked);
+                wanted
+            }
+            None => {
+                self.tally.counters.stand_ins += 1;
+                Operation::Grab
+            }
+        }
     }
 
     /// The operation of a request under way.

@@ -33,7 +33,12 @@ impl Books {
             None if !self.treasury_can_give(new.total.0.into()) => return Ok(Outcome::Refused(Refusal::TooMuch)),
             _ => {}
         }
-        if self.counters.totals.envelopes_open >= limits::ENVELOPES_OPEN_MAX as u64 {
+        let recipients = new.recipients.len() as u64;
+        let open_of_sender = new.sender.and_then(|sender| self.open_of.get(&sender)).copied().unwrap_or(0);
+        if self.counters.totals.envelopes_open >= limits::ENVELOPES_OPEN_MAX as u64
+            || self.counters.offers_open + recipients > limits::OFFERS_OPEN_MAX
+            || open_of_sender >= limits::ENVELOPES_OPEN_PER_USER_MAX
+        {
             return Ok(Outcome::TooManyEnvelopes);
         }
         let id =
@@ -69,6 +74,8 @@ impl Books {
         for user in new.recipients.iter() {
             self.offer(*user, id);
         }
+        self.count_open(new.sender, |open| open + 1);
+        self.counters.offers_open += recipients;
         let totals = &mut self.counters.totals;
         totals.envelopes += 1;
         totals.envelopes_open += 1;
@@ -160,15 +167,35 @@ impl Books {
         let envelope = self.live(id)?;
         envelope.closed = Some((now, refunded));
         let expires_at = envelope.offer.expires_at;
+        let (sender, recipients) = (envelope.offer.sender, envelope.recipients.len());
         let untold: Vec<_> = envelope.untold().collect();
         self.undo.push(Undo::Closed(id));
         self.emptied.push_back(id);
+        self.emptied_recipients += recipients;
+        self.counters.offers_open -= recipients as u64;
+        self.count_open(sender, |open| open.saturating_sub(1));
         self.no_longer_due(expires_at, Due::Envelope(id));
         for user in untold {
             self.withdraw_offer(user, id);
         }
         self.counters.totals.envelopes_open -= 1;
         Ok(())
+    }
+
+    /// Changes how many of a user's envelopes can be opened.
+    fn count_open(&mut self, sender: Option<UserId>, change: impl FnOnce(u32) -> u32) {
+        let Some(sender) = sender else { return };
+        let before = self.open_of.get(&sender).copied().unwrap_or(0);
+        self.undo.push(Undo::OpenOf(sender, before));
+        self.set_open_of(sender, change(before));
+    }
+
+    pub(super) fn set_open_of(&mut self, sender: UserId, open: u32) {
+        if open == 0 {
+            self.open_of.remove(&sender);
+        } else {
+            self.open_of.insert(sender, open);
+        }
     }
 
     fn live(&mut self, id: EnvelopeId) -> Result<&mut Envelope, LedgerError> {

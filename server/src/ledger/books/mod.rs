@@ -235,6 +235,8 @@ struct Counters {
     next_entry: i64,
     next_order: u64,
     next_envelope: u64,
+    /// Recipients of envelopes that can be opened.
+    offers_open: u64,
     totals: Totals,
 }
 
@@ -249,8 +251,8 @@ pub struct Restored {
     pub envelopes: Vec<Envelope>,
     /// Orders that wait for their payment.
     pub orders: Vec<Order>,
-    /// What was not acknowledged, ascending by entry.
-    pub notices: Vec<(UserId, Notice)>,
+    /// What was not acknowledged, each user's ascending by entry. There may be millions.
+    pub notices: FxHashMap<UserId, Vec<Notice>>,
     /// The highest number of an entry.
     pub last_entry: i64,
     /// The highest number of an order.
@@ -268,6 +270,10 @@ pub struct Books {
     envelopes: FxHashMap<EnvelopeId, Envelope>,
     /// Those of `envelopes` that cannot, the oldest first.
     emptied: VecDeque<EnvelopeId>,
+    /// Their recipients.
+    emptied_recipients: usize,
+    /// How many of a user's envelopes can be opened.
+    open_of: FxHashMap<UserId, u32>,
     orders: FxHashMap<OrderId, Order>,
     due: BTreeSet<(UnixMs, Due)>,
     notices: FxHashMap<UserId, Vec<Notice>>,
@@ -308,10 +314,12 @@ impl Books {
         let mut books = Self {
             shops: restored.shops,
             accounts: restored.accounts,
+            notices: restored.notices,
             counters: Counters {
                 next_entry: restored.last_entry + 1,
                 next_order: restored.last_order + 1,
                 next_envelope: restored.last_envelope + 1,
+                offers_open: 0,
                 totals: Totals { envelopes: restored.last_envelope, ..Totals::default() },
             },
             ..Self::default()
@@ -336,6 +344,10 @@ impl Books {
                 envelope.tell(position, true);
             }
             totals.envelopes_open += 1;
+            books.counters.offers_open += envelope.recipients.len() as u64;
+            if let Some(sender) = envelope.offer.sender {
+                *books.open_of.entry(sender).or_default() += 1;
+            }
             totals.enclosed.0 += envelope.left.0;
             books.due.insert((envelope.offer.expires_at, Due::Envelope(id)));
             for user in envelope.untold() {
@@ -349,9 +361,6 @@ impl Books {
         for order in restored.orders {
             books.due.insert((order.pay_by, Due::Order(order.id)));
             books.orders.insert(order.id, order);
-        }
-        for (user, notice) in restored.notices {
-            books.notices.entry(user).or_default().push(notice);
         }
         books.behind.sweep_began_at = books.counters.next_entry;
         books.before = books.counters;
@@ -417,10 +426,12 @@ impl Books {
         self.undo.clear();
         self.touched = Touched::default();
         self.before = self.counters;
-        while self.emptied.len() > limits::ENVELOPES_EMPTY_KEPT {
-            if let Some(oldest) = self.emptied.pop_front() {
-                self.envelopes.remove(&oldest);
-            }
+        while self.emptied.len() > limits::ENVELOPES_EMPTY_KEPT
+            || self.emptied_recipients > limits::EMPTY_RECIPIENTS_KEPT
+        {
+            let Some(oldest) = self.emptied.pop_front() else { break };
+            let recipients = self.envelopes.remove(&oldest).map_or(0, |envelope| envelope.recipients.len());
+            self.emptied_recipients -= recipients;
         }
     }
 

@@ -37,6 +37,8 @@ pub(super) enum Undo {
     Opened(EnvelopeId, usize, bool),
     /// A recipient acknowledged the offer.
     Told(EnvelopeId, usize),
+    /// So many of a user's envelopes could be opened.
+    OpenOf(UserId, u32),
     /// An envelope can be opened no more.
     Closed(EnvelopeId),
 }
@@ -121,12 +123,15 @@ impl Books {
                     envelope.tell(position, false);
                 }
             }
+            Undo::OpenOf(sender, open) => self.set_open_of(sender, open),
             Undo::Closed(id) => {
-                if let Some(envelope) = self.envelopes.get_mut(&id) {
+                let recipients = self.envelopes.get_mut(&id).map_or(0, |envelope| {
                     envelope.closed = None;
-                }
+                    envelope.recipients.len()
+                });
                 if self.emptied.back() == Some(&id) {
                     self.emptied.pop_back();
+                    self.emptied_recipients -= recipients;
                 }
             }
         }

@@ -33,15 +33,18 @@ const BUSY_PATIENCE: Duration = Duration::from_secs(1);
 /// What [`Ledger::probe`] writes, bytes: enough that success means room for a batch, not for a stray byte.
 const PROBE_BYTES: u32 = 256 * 1024;
 
-/// Accounts written with a batch at least; more with larger batches, so that a sweep over all of them ends while as many entries are
-/// written.
-const STRETCH_MIN: usize = 64;
+/// Entries in whose course the rows of all accounts that are behind are written about once: a sweep. The longer it takes, the more
+/// of neighbouring accounts are written together, and the more entries there are to add up again after a crash: those of two sweeps, of which
+/// the first ones, with few accounts behind, are slower; four times this at most. (A sweep that outran the entries would write each account by itself,
+/// in random order.)
+const SWEEP_ENTRIES: usize = 512 * 1024;
 
 /// The ledger in one SQLite file.
 pub struct SqliteLedger {
     // Closed before the lock below is let go: fields are dropped in order.
     connection: Connection,
     books: Books,
+    sweep_entries: usize,
     _lock: Option<FileLock>,
 }
 
@@ -67,6 +70,12 @@ impl SqliteLedger {
         Ok(())
     }
 
+    /// Another pace than [`SWEEP_ENTRIES`]: how tests see many sweeps.
+    #[doc(hidden)]
+    pub fn sweep_in(&mut self, entries: usize) {
+        self.sweep_entries = entries.max(1);
+    }
+
     fn from_connection(mut connection: Connection, path: &Path, lock: Option<FileLock>) -> Result<Self, LedgerError> {
         connection.busy_timeout(BUSY_PATIENCE)?;
         connection.set_prepared_statement_cache_capacity(64);
@@ -83,7 +92,7 @@ impl SqliteLedger {
             create(&mut connection).map_err(|error| at(path, error))?;
         }
         let books = restore(&Rows(&connection))?;
-        Ok(Self { connection, books, _lock: lock })
+        Ok(Self { connection, books, sweep_entries: SWEEP_ENTRIES, _lock: lock })
     }
 
     /// Runs one transaction: what `act` decides is durable once this returns `Ok`, and has not happened otherwise.
@@ -91,12 +100,12 @@ impl SqliteLedger {
         &mut self,
         act: impl FnOnce(&mut Books, &Transaction<'_>) -> Result<R, LedgerError>,
     ) -> Result<R, LedgerError> {
-        let books = &mut self.books;
+        let (books, sweep_entries) = (&mut self.books, self.sweep_entries);
         let attempt = || -> Result<(R, Stretch), LedgerError> {
             // Dropping the transaction on the way out of an error rolls it back.
             let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let result = act(books, &transaction)?;
-            let stretch = close(books, &transaction)?;
+            let stretch = close(books, &transaction, sweep_entries)?;
             transaction.commit()?;
             Ok((result, stretch))
         };
@@ -269,7 +278,7 @@ impl Ledger for SqliteLedger {
 }
 
 /// Writes the rows that a batch touches once, at its end, and a stretch of the accounts that are behind.
-fn close(books: &Books, transaction: &Transaction<'_>) -> Result<Stretch, LedgerError> {
+fn close(books: &Books, transaction: &Transaction<'_>, sweep_entries: usize) -> Result<Stretch, LedgerError> {
     let touched = books.touched();
     for id in &touched.campaigns {
         let Some(shop) = books.shops().get(id) else { continue };
@@ -297,7 +306,8 @@ fn close(books: &Books, transaction: &Transaction<'_>) -> Result<Stretch, Ledger
         one_row(updated, "open envelope")?;
     }
     let posted = usize::try_from(books.entries_posted()).unwrap_or(0);
-    let stretch = books.accounts_to_write(STRETCH_MIN.max(2 * posted));
+    let due = (posted * books.accounts_behind()).div_ceil(sweep_entries);
+    let stretch = books.accounts_to_write(due.max(1));
     write_accounts(transaction, &stretch)?;
     Ok(stretch)
 }
@@ -357,27 +367,32 @@ fn restore(rows: &Rows<'_>) -> Result<Books, LedgerError> {
         restored.orders.push(order(row)?);
         Ok(())
     })?;
-    let mut told = Vec::new();
-    rows.each("SELECT entry FROM notices ORDER BY entry", |row| {
-        told.push(row.get::<_, i64>(0)?);
-        Ok(())
-    })?;
-    for id in told {
-        let entry = rows.entry(id)?.ok_or_else(|| corrupt(format!("a notice of entry {id}, which is not there")))?;
-        let about = match entry.kind {
-            Kind::Win => About::Win(win_of(&entry).ok_or_else(|| corrupt(format!("entry {id} is no win")))?),
-            _ => About::Order(order_id(entry.item)?),
-        };
-        let user = match (entry.user_account(), about) {
-            (Some(account), _) => user_id(account.0)?,
-            // Paid from outside: the entry names no user.
-            (None, About::Order(order)) => {
-                rows.order(order)?.ok_or_else(|| corrupt(format!("order {order} is missing")))?.user
+    // One statement for all: there may be millions.
+    rows.each(
+        "SELECT entry, at_ms, kind, debit, credit, amount_fen, item, request, previous, id
+         FROM notices LEFT JOIN entries ON entries.id = entry ORDER BY entry",
+        |row| {
+            let id: i64 = row.get(0)?;
+            if row.get::<_, Option<i64>>(9)?.is_none() {
+                return Err(corrupt(format!("a notice of entry {id}, which is not there")));
             }
-            (None, About::Win(_)) => return Err(corrupt(format!("entry {id} is nobody's"))),
-        };
-        restored.notices.push((user, Notice { entry: id, about }));
-    }
+            let entry = read_entry(row)?;
+            let about = match entry.kind {
+                Kind::Win => About::Win(win_of(&entry).ok_or_else(|| corrupt(format!("entry {id} is no win")))?),
+                _ => About::Order(order_id(entry.item)?),
+            };
+            let user = match (entry.user_account(), about) {
+                (Some(account), _) => user_id(account.0)?,
+                // Paid from outside: the entry names no user.
+                (None, About::Order(order)) => {
+                    rows.order(order)?.ok_or_else(|| corrupt(format!("order {order} is missing")))?.user
+                }
+                (None, About::Win(_)) => return Err(corrupt(format!("entry {id} is nobody's"))),
+            };
+            restored.notices.entry(user).or_default().push(Notice { entry: id, about });
+            Ok(())
+        },
+    )?;
     let mut books = Books::restore(restored);
     rows.each(
         "SELECT id, at_ms, kind, debit, credit, amount_fen, item, request, previous FROM entries
