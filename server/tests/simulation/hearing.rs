@@ -341,7 +341,7 @@ impl World {
                 if terms.as_ref().is_some_and(|known| {
                     known.stopped_at.is_some()
                         || known.settlement.is_some()
-                        || known.terms.ends_at.is_some_and(|end| end <= self.now.wall)
+                        || known.terms.ends_at.is_some_and(|end| end <= self.latest_wall)
                 }) => {}
             event => self.fail(illegal(&event)),
         }

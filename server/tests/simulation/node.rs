@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
+use hongbao_proto::UserId;
 use hongbao_proto::token::Verifier;
 use hongbao_server::admission::{Gate, Line, Rate};
 use hongbao_server::campaign::{Seed, UnixMs};
@@ -58,6 +59,22 @@ pub struct Setup {
     pub logins: Option<u32>,
     pub connection_rate: u32,
     pub history_bytes: usize,
+    /// Who is rarely served, so that its queue fills.
+    pub lazy: Lazy,
+    /// The process dies so many times less often: what a crash would heal has time to show.
+    pub calm: u64,
+}
+
+/// One of the parts, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lazy {
+    Nobody,
+    Sets,
+    Ledger,
+    Generator,
+    Clerk,
+    Desks,
+    Clients,
 }
 
 impl Setup {
@@ -77,6 +94,16 @@ impl Setup {
             logins: rng.one_in(4).then_some(20),
             connection_rate: *rng.pick(&[20, 500, 500, 500]).unwrap_or(&500),
             history_bytes: *rng.pick(&[400, 4_000, 1 << 20]).unwrap_or(&4_000),
+            lazy: match rng.below(12) {
+                0 => Lazy::Sets,
+                1 => Lazy::Ledger,
+                2 | 3 => Lazy::Generator,
+                4 => Lazy::Clerk,
+                5 => Lazy::Desks,
+                6 => Lazy::Clients,
+                _ => Lazy::Nobody,
+            },
+            calm: *rng.pick(&[1, 1, 4, 100]).unwrap_or(&1),
         }
     }
 }
@@ -213,12 +240,21 @@ impl Node {
     }
 
     /// Has the ledger take up to so many requests and commit.
-    pub fn serve_ledger(&mut self, max: usize) -> Option<usize> {
+    ///
+    /// `hold` is told whose each posting is that waits for the commit.
+    pub fn serve_ledger(&mut self, max: usize, hold: impl Fn(Option<UserId>)) -> Option<usize> {
         let mut taken = 0;
         while taken < max
             && let Ok(request) = self.requests.try_recv()
         {
+            let posting = match &request {
+                Request::Post { posting, .. } => Some(posting.user()),
+                _ => None,
+            };
             self.ledger.apply(request);
+            if let Some(user) = posting {
+                hold(user);
+            }
             taken += 1;
         }
         self.ledger.flush();

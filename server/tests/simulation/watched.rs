@@ -1,6 +1,6 @@
 //! The real ledger with the plainest one beside it, which is told the same and asked the same; and with faults.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -49,7 +49,8 @@ pub struct Watch {
     pub differences: Vec<String>,
     /// What users were to be told at logins, and have not heard yet, oldest first.
     pub recalls: BTreeMap<UserId, Vec<Recall>>,
-    pub postings: u64,
+    /// Whose the postings are that the writer holds and has not brought to the ledger, in their order.
+    pub held: VecDeque<Option<UserId>>,
     pub commits: u64,
     pub failed: u64,
 }
@@ -65,7 +66,7 @@ impl Watch {
             path,
             differences: Vec::new(),
             recalls: BTreeMap::new(),
-            postings: 0,
+            held: VecDeque::new(),
             commits: 0,
             failed: 0,
         }))
@@ -136,6 +137,11 @@ impl Watched {
 
 impl Ledger for Watched {
     fn post(&mut self, postings: &[Posting], now: UnixMs) -> Result<Vec<Outcome>, LedgerError> {
+        {
+            // Calls post for themselves, when the writer holds nothing.
+            let held = &mut lock(&self.watch).held;
+            held.drain(..postings.len().min(held.len()));
+        }
         if let Err(error) = self.try_disk() {
             lock(&self.watch).failed += 1;
             return Err(error);
@@ -157,7 +163,6 @@ impl Ledger for Watched {
         match &result {
             Ok(outcomes) => {
                 watch.commits += 1;
-                watch.postings += postings.len() as u64;
                 for (posting, outcome) in postings.iter().zip(outcomes) {
                     let expected = watch.model.post(posting, now);
                     if expected != *outcome {
@@ -186,6 +191,9 @@ impl Ledger for Watched {
         }
         let answer = self.inner.ask(user, question)?;
         let watch = &mut *lock(&self.watch);
+        if watch.held.contains(&Some(user)) {
+            watch.differ(format!("user {user}: {question:?} comes ahead of what the user has posted before"));
+        }
         let expected = watch.model.ask(user, question);
         if expected != answer {
             watch.differ(format!("user {user}: {question:?}: the ledger says {answer:?}, the model {expected:?}"));

@@ -23,7 +23,7 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 
 use crate::model::Model;
-use crate::node::{Node, Setup, set_wall};
+use crate::node::{Lazy, Node, Setup, set_wall};
 use crate::rng::Rng;
 use crate::trace::Trace;
 use crate::user::{Ask, Asked, Conn, Phase, User};
@@ -104,6 +104,8 @@ pub struct World {
     rng: Rng,
     setup: Setup,
     pub(crate) now: Now,
+    /// The latest moment that the wall clock has shown.
+    pub(crate) latest_wall: u64,
     ticked_at: u64,
     pub(crate) trace: Trace,
     verifier: Arc<Verifier>,
@@ -149,6 +151,7 @@ impl World {
             steps,
             rng,
             now,
+            latest_wall: now.wall,
             ticked_at: now.at,
             trace: Trace::new(),
             verifier: Arc::new(Verifier::hs256(&secret, Audience::User)),
@@ -225,11 +228,23 @@ impl World {
 
     fn step(&mut self) {
         self.trace.step += 1;
-        match self.rng.below(100) {
+        let choice = self.rng.below(100);
+        let who = match choice {
+            0..25 => Lazy::Sets,
+            25..37 => Lazy::Ledger,
+            37..42 => Lazy::Generator,
+            42..46 => Lazy::Clerk,
+            46..49 => Lazy::Desks,
+            62..76 => Lazy::Clients,
+            _ => Lazy::Nobody,
+        };
+        let rests = who != Lazy::Nobody && who == self.setup.lazy && !self.rng.one_in(8);
+        match choice {
+            _ if rests => {}
             0..25 => self.serve_some_set(),
             25..37 => self.serve_ledger(),
-            37..41 => self.serve_generator(),
-            41..46 => self.serve_clerk(),
+            37..42 => self.serve_generator(),
+            42..46 => self.serve_clerk(),
             46..49 => self.serve_some_desk(),
             49 => drop(self.serve_house()),
             50..62 => self.carry_up(),
@@ -276,7 +291,7 @@ impl World {
 
     fn serve_ledger(&mut self) {
         let max = usize::try_from(self.rng.within(1, 24)).unwrap_or(1);
-        if !self.calm && self.rng.one_in(60) {
+        if !self.calm && self.rng.one_in(60 * self.setup.calm) {
             let crash = match self.rng.below(4) {
                 0 => Crash::Before,
                 1 => Crash::After,
@@ -290,7 +305,8 @@ impl World {
 
     fn serve_ledger_with(&mut self, max: usize) -> bool {
         let crash = lock(&self.watch).crash;
-        let taken = self.node().serve_ledger(max);
+        let watch = Arc::clone(&self.watch);
+        let taken = self.node().serve_ledger(max, |user| lock(&watch).held.push_back(user));
         if let Some(taken) = taken {
             self.trace.note(format!("the ledger takes {taken} requests"));
         }
@@ -361,6 +377,13 @@ impl World {
     }
 
     fn pass_time(&mut self) {
+        if self.rng.one_in(60) {
+            // Somebody sets the wall clock back.
+            let ms = self.rng.within(1, 1_500);
+            self.now.wall -= ms;
+            set_wall(self.now.wall);
+            return self.trace.note(format!("the wall clock is set back by {ms} ms"));
+        }
         let ms = match self.rng.below(24) {
             0 => self.rng.within(1_000, 3_000),
             1 => self.rng.within(1, 90) * 1_000,
@@ -373,6 +396,7 @@ impl World {
     fn advance(&mut self, ms: u64) {
         self.now.at += ms * MS;
         self.now.wall += ms;
+        self.latest_wall = self.latest_wall.max(self.now.wall);
         set_wall(self.now.wall);
         self.trace.note(format!("{ms} ms pass"));
         if self.now.at >= self.ticked_at + SECOND {
@@ -907,8 +931,8 @@ impl World {
     fn misfortune(&mut self) {
         let disk = lock(&self.watch).disk;
         match self.rng.below(12) {
-            0 => self.crash("killed"),
-            1 => self.stop(),
+            0 if self.rng.one_in(self.setup.calm) => self.crash("killed"),
+            1 if self.rng.one_in(self.setup.calm) => self.stop(),
             2..6 if disk == Disk::Good => {
                 let disk = if self.rng.one_in(3) { Disk::Dead } else { Disk::Full };
                 self.figures.full_disks += 1;
@@ -1019,6 +1043,7 @@ impl World {
             watch.crash = None;
             watch.disk = Disk::Good;
             watch.recalls.clear();
+            watch.held.clear();
             watch.model.opened = 0;
             if let Some(before) = &mut other {
                 before.opened = 0;
@@ -1031,7 +1056,9 @@ impl World {
     fn advance_only(&mut self) {
         let ms = if self.rng.one_in(3) { self.rng.within(1, 30_000) } else { self.rng.within(1, 200) };
         self.now.at += ms * MS;
-        self.now.wall += ms;
+        // The house names its envelopes by the moment: a process that begins before an earlier one did would repeat it.
+        self.now.wall = self.now.wall.max(self.latest_wall) + ms;
+        self.latest_wall = self.now.wall;
         self.ticked_at = self.now.at;
         set_wall(self.now.wall);
         self.trace.note(format!("started again after {ms} ms"));
