@@ -211,8 +211,8 @@ impl World {
                 conn.phase = Phase::Fresh;
                 conn.appointment = Some(self.now.wall + u64::from(later.retry_after_ms));
             }
-            (Ask::Hostile, event) => self.fail(illegal(&event)),
             (_, Event::Overloaded(_)) => {}
+            (Ask::Hostile, event) => self.fail(illegal(&event)),
             (Ask::Login, Event::Welcome(welcome)) => {
                 conn.phase = Phase::Online;
                 let count = welcome.unacknowledged as usize;

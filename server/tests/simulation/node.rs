@@ -61,8 +61,19 @@ pub struct Setup {
     pub history_bytes: usize,
     /// Who is rarely served, so that its queue fills.
     pub lazy: Lazy,
+    /// What users do most.
+    pub focus: Focus,
     /// The process dies so many times less often: what a crash would heal has time to show.
     pub calm: u64,
+}
+
+/// What a run is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Focus {
+    Everything,
+    Envelopes,
+    Chat,
+    Orders,
 }
 
 /// One of the parts, or none.
@@ -103,6 +114,9 @@ impl Setup {
                 6 => Lazy::Clients,
                 _ => Lazy::Nobody,
             },
+            focus: *rng
+                .pick(&[Focus::Everything, Focus::Everything, Focus::Envelopes, Focus::Chat, Focus::Orders])
+                .unwrap_or(&Focus::Everything),
             calm: *rng.pick(&[1, 1, 4, 100]).unwrap_or(&1),
         }
     }
