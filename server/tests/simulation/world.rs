@@ -110,7 +110,7 @@ pub struct World {
     pub(crate) trace: Trace,
     verifier: Arc<Verifier>,
     pub(crate) users: Vec<User>,
-    conns: BTreeMap<u64, Conn>,
+    pub(crate) conns: BTreeMap<u64, Conn>,
     next_conn: u64,
     pub(crate) watch: Arc<Mutex<Watch>>,
     node: Option<Node>,
@@ -497,6 +497,11 @@ impl World {
     fn close(&mut self, conn: &mut Conn) {
         conn.closed = true;
         conn.pipe.go_deaf();
+        let unheard = conn.asked.values().flatten().filter_map(|asked| match asked.what {
+            Ask::Leave(room) => Some(room),
+            _ => None,
+        });
+        self.users[conn.user].left.extend(unheard);
         conn.asked.clear();
     }
 
