@@ -18,6 +18,7 @@ const STEP: Duration = Duration::from_millis(1);
 
 struct Measures {
     micros: Histogram<u64>,
+    last: Instant,
     refused: u64,
 }
 
@@ -33,6 +34,7 @@ impl ReplyTo for Waiting {
         let mut measures = self.measures.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(reply, Reply::Posted(Ok(Outcome::Won(_)))) {
             measures.micros.saturating_record(micros);
+            measures.last = Instant::now();
         } else {
             measures.refused += 1;
         }
@@ -60,7 +62,7 @@ fn main() -> Result<(), LedgerError> {
     let campaign = ledger.create_campaign(terms, 1)?;
     let (handle, status, thread) = writer::spawn::<Waiting>(Box::new(ledger), || 2);
     let bounds = Histogram::new_with_bounds(1, 60_000_000, 3).expect("constant bounds are valid");
-    let measures = Arc::new(Mutex::new(Measures { micros: bounds, refused: 0 }));
+    let measures = Arc::new(Mutex::new(Measures { micros: bounds, last: Instant::now(), refused: 0 }));
 
     let (started, mut serial, mut full) = (Instant::now(), 0u64, 0u64);
     while serial < campaign.terms.total {
@@ -86,8 +88,8 @@ fn main() -> Result<(), LedgerError> {
     }
     drop(handle);
     thread.join().expect("the ledger's thread ends in order");
-    let seconds = started.elapsed().as_secs_f64();
     let measures = measures.lock().unwrap_or_else(PoisonError::into_inner);
+    let seconds = measures.last.saturating_duration_since(started).as_secs_f64();
     let ms = |quantile: f64| {
         let micros = u32::try_from(measures.micros.value_at_quantile(quantile)).unwrap_or(u32::MAX);
         f64::from(micros) / 1e3

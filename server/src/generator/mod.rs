@@ -145,7 +145,7 @@ impl StockBoard {
         self.statuses.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
-    /// Prizes handed out for the first time by this run, up to this moment.
+    /// Prizes of rains handed out for the first time by this run, up to this moment.
     pub fn issued_first(&self) -> u64 {
         self.issued_first.load(Ordering::Relaxed)
     }
@@ -727,10 +727,12 @@ impl Generator {
             for (index, count) in parcels.into_iter().filter(|(_, count)| *count > 0) {
                 let first = running.hand_out(campaign, index, count, &self.sets[index]);
                 if let Some(first) = first {
-                    self.board.issued_first.fetch_add(first, Ordering::Relaxed);
                     issued += count;
-                    if let Supply::Sale(counter) = &mut running.supply {
-                        counter.served(index);
+                    match &mut running.supply {
+                        Supply::Rain(_) => {
+                            self.board.issued_first.fetch_add(first, Ordering::Relaxed);
+                        }
+                        Supply::Sale(counter) => counter.served(index),
                     }
                 }
             }
