@@ -268,6 +268,9 @@ struct Running {
     /// The draw of its opening window, where it has one that is not over.
     draw: Option<Draw>,
     source: Source,
+    /// The SET, of those that are supplied, that had a prize of this rain last. Each rain has its turns to itself: with common ones,
+    /// two rains of which the last prizes wander may keep each other from ever coming to the SET where they are wanted.
+    turn: usize,
     issued_first: u64,
     accounts: Vec<Account>,
 }
@@ -347,7 +350,6 @@ pub struct Generator {
     asked_at: UnixMs,
     /// By SET.
     demand: Vec<Demand>,
-    next_set: usize,
     halted: bool,
     /// Whether users are told of openings and ends.
     notify: bool,
@@ -373,7 +375,6 @@ impl Generator {
             round: 0,
             asked_at: 0,
             demand,
-            next_set: 0,
             halted: false,
             notify,
         };
@@ -556,6 +557,8 @@ impl Generator {
                 rounds: (0..self.sets.len()).map(|_| Round::ToAsk).collect(),
             }),
             source: Source::recover(terms.total, claimed),
+            // Not all at the same SET.
+            turn: campaign.id.get() as usize,
             issued_first: 0,
             accounts: vec![Account::default(); self.sets.len()],
             terms,
@@ -699,8 +702,8 @@ impl Generator {
                     }
                     let mut parcels: Vec<_> = inhabited.iter().map(|index| (*index, 0)).collect();
                     for _ in 0..if parcels.is_empty() { 0 } else { due } {
-                        self.next_set = (self.next_set + 1) % parcels.len();
-                        parcels[self.next_set].1 += 1;
+                        running.turn = (running.turn + 1) % parcels.len();
+                        parcels[running.turn].1 += 1;
                     }
                     parcels
                 }

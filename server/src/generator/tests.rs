@@ -17,8 +17,12 @@ fn id() -> CampaignId {
 }
 
 impl Rig {
-    /// Two SETs with users, and an open rain.
     fn new(ledger_queue: usize) -> Self {
+        Self::with(ledger_queue, false)
+    }
+
+    /// Two SETs with users, and an open rain; or two of which one prize each is left.
+    fn with(ledger_queue: usize, one_left: bool) -> Self {
         let (sets, queues): (Vec<_>, Vec<_>) = (0..2)
             .map(|_| {
                 let (inbox, queue) = mpsc::channel(64);
@@ -39,8 +43,15 @@ impl Rig {
             paid: hongbao_proto::Fen::ZERO,
             reserved: 0,
         };
-        let now = campaign.terms.starts_at;
-        let campaigns = vec![(campaign, Vec::new())];
+        let (now, total) = (campaign.terms.starts_at, campaign.terms.total);
+        let mut second = campaign.clone();
+        second.id = CampaignId::new(2).unwrap();
+        // Of each rain one prize is left.
+        let claimed = |total: u64| (1..total).map(Serial).collect::<Vec<_>>();
+        let campaigns = match one_left {
+            true => vec![(campaign, claimed(total)), (second, claimed(total))],
+            false => vec![(campaign, Vec::new())],
+        };
         let generator = Generator::recover(sets.clone(), ledger, commands, campaigns, false, now);
         Self { generator, sets, queues, ledger: requests, commands: command_queue, now }
     }
@@ -97,6 +108,25 @@ fn prizes_that_nobody_takes_stay_where_they_are_while_nobody_shakes_elsewhere() 
     }
     assert!(!rig.is_called_back(0));
     assert!(rig.is_called_back(1));
+}
+
+#[test]
+fn the_last_prizes_of_two_rains_that_wander_come_to_every_set() {
+    let mut rig = Rig::with(4, true);
+    let mut came = HashSet::new();
+    for _ in 0..4 {
+        rig.second([5, 5]);
+        for (set, queue) in (0u32..).zip(&mut rig.queues) {
+            while let Ok(message) = queue.try_recv() {
+                if let Message::Control(Control::Supply { campaign, serials }) = message {
+                    came.insert((campaign, set));
+                    // Nobody there may have it.
+                    rig.generator.hear(StockReport::Returned { set, campaign, serials: serials.into() });
+                }
+            }
+        }
+    }
+    assert_eq!(came.len(), 4, "{came:?}");
 }
 
 #[test]

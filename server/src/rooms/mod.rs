@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use self::desk::{Bounds, Places};
-pub use self::service::Service;
+pub use self::service::{Epochs, Service, random_epochs};
 use crate::shard::chat::RoomRequest;
 use crate::shard::set::Shared;
 use crate::shard::tally::Tally;
@@ -52,15 +52,21 @@ impl RoomsBoard {
 
 /// Starts a desk for each queue. They hold `shared`, which holds their queues: to be aborted once the SETs have stopped.
 pub fn spawn(shared: &Arc<Shared>, queues: Vec<mpsc::Receiver<RoomRequest>>) -> (Vec<JoinHandle<()>>, Arc<RoomsBoard>) {
-    let (services, board) = open(shared, queues.len(), Bounds::default());
+    let (services, board) = open(shared, queues.len(), Bounds::default(), random_epochs);
     let tasks = services.into_iter().zip(queues).map(|(service, queue)| tokio::spawn(service.run(queue))).collect();
     (tasks, board)
 }
 
 /// So many desks of one node.
-pub fn open(shared: &Arc<Shared>, desks: usize, bounds: Bounds) -> (Vec<Service>, Arc<RoomsBoard>) {
+pub fn open(
+    shared: &Arc<Shared>,
+    desks: usize,
+    bounds: Bounds,
+    mut epochs: impl FnMut() -> Epochs,
+) -> (Vec<Service>, Arc<RoomsBoard>) {
     let places = Arc::<Places>::default();
     let board = Arc::new(RoomsBoard { desks: (0..desks).map(|_| DeskTally::default()).collect() });
-    let service = |index| Service::new(Arc::clone(shared), Arc::clone(&places), bounds, Arc::clone(&board), index);
+    let service =
+        |index| Service::new(Arc::clone(shared), Arc::clone(&places), bounds, epochs(), Arc::clone(&board), index);
     ((0..desks).map(service).collect(), board)
 }

@@ -26,6 +26,18 @@ use crate::shard::directory::Seat;
 use crate::shard::message::{Control, Message};
 use crate::shard::set::Shared;
 
+/// Where the epochs of new rooms come from: no two alike, in this process or another.
+pub type Epochs = Box<dyn FnMut() -> NonZeroU64 + Send>;
+
+/// Numbers hashed with random keys.
+pub fn random_epochs() -> Epochs {
+    let (keys, mut made) = (RandomState::new(), 0u64);
+    Box::new(move || {
+        made += 1;
+        NonZeroU64::new(keys.hash_one(made)).unwrap_or(NonZeroU64::MIN)
+    })
+}
+
 /// See the module.
 pub struct Service {
     shared: Arc<Shared>,
@@ -40,9 +52,7 @@ pub struct Service {
     messages: Arc<Semaphore>,
     /// A permit for each byte of history on its way.
     recovery: Arc<Semaphore>,
-    /// Epochs: hashed with the process's random keys.
-    epochs: RandomState,
-    rooms_made: u64,
+    epochs: Epochs,
     board: Arc<RoomsBoard>,
     /// Whose gauges are ours.
     index: usize,
@@ -72,6 +82,7 @@ impl Service {
         shared: Arc<Shared>,
         places: Arc<Places>,
         bounds: Bounds,
+        epochs: Epochs,
         board: Arc<RoomsBoard>,
         index: usize,
     ) -> Self {
@@ -83,8 +94,7 @@ impl Service {
             waiting: 0,
             messages: Arc::new(Semaphore::new(limits::DESK_MESSAGES_MAX)),
             recovery: Arc::new(Semaphore::new(limits::DESK_RECOVERY_BYTES_MAX)),
-            epochs: RandomState::new(),
-            rooms_made: 0,
+            epochs,
             board,
             index,
         }
@@ -190,10 +200,7 @@ impl Service {
             // A history is far smaller.
             Err(_) => return 0,
         };
-        let joined = self.desk.join(user, room, || {
-            self.rooms_made += 1;
-            NonZeroU64::new(self.epochs.hash_one(self.rooms_made)).unwrap_or(NonZeroU64::MIN)
-        });
+        let joined = self.desk.join(user, room, &mut self.epochs);
         let outline = match joined {
             Ok(outline) => outline,
             Err(code) => {

@@ -335,7 +335,14 @@ impl Rig {
             idle_seconds: 600,
         });
         let board = Arc::new(RoomsBoard { desks: Box::new([DeskTally::default()]) });
-        let service = Service::new(Arc::clone(&shared), Arc::default(), Bounds::default(), Arc::clone(&board), 0);
+        let service = Service::new(
+            Arc::clone(&shared),
+            Arc::default(),
+            Bounds::default(),
+            super::random_epochs(),
+            Arc::clone(&board),
+            0,
+        );
         Self { shared, inboxes, service, board, requests: 0 }
     }
 

@@ -1,6 +1,7 @@
 //! A node put together as `hongbao_server::node` does, without threads, sockets and timers: whoever holds it decides who goes next.
 
 use std::cell::{Cell, RefCell};
+use std::num::NonZeroU64;
 use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -18,7 +19,7 @@ use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::writer::{LedgerHandle, Request, Writer};
 use hongbao_server::node::unfinished;
 use hongbao_server::rooms::desk::Bounds;
-use hongbao_server::rooms::{self, Service};
+use hongbao_server::rooms::{self, Epochs, Service};
 use hongbao_server::shard::chat::{Desks, RoomRequest};
 use hongbao_server::shard::directory::Directory;
 use hongbao_server::shard::message::{Control, Message, Now, Offering, StockReport, Ticket};
@@ -61,8 +62,19 @@ pub struct Setup {
     pub history_bytes: usize,
     /// Who is rarely served, so that its queue fills.
     pub lazy: Lazy,
+    /// What users do most.
+    pub focus: Focus,
     /// The process dies so many times less often: what a crash would heal has time to show.
     pub calm: u64,
+}
+
+/// What a run is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Focus {
+    Everything,
+    Envelopes,
+    Chat,
+    Orders,
 }
 
 /// One of the parts, or none.
@@ -103,6 +115,9 @@ impl Setup {
                 6 => Lazy::Clients,
                 _ => Lazy::Nobody,
             },
+            focus: *rng
+                .pick(&[Focus::Everything, Focus::Everything, Focus::Envelopes, Focus::Chat, Focus::Orders])
+                .unwrap_or(&Focus::Everything),
             calm: *rng.pick(&[1, 1, 4, 100]).unwrap_or(&1),
         }
     }
@@ -186,7 +201,17 @@ impl Node {
         let generator =
             Generator::recover(handles.clone().into(), handle.clone(), commands.clone(), campaigns, true, now.wall);
         let bounds = Bounds { history_bytes: setup.history_bytes, ..Bounds::default() };
-        let (services, _) = rooms::open(&shared, setup.desks, bounds);
+        // In place of random ones: by the moment of the start, the desk, and the room.
+        let (mut desk, life) = (0u64, now.wall << 16);
+        let epochs = || -> Epochs {
+            let mut next = life + (desk << 12);
+            desk += 1;
+            Box::new(move || {
+                next += 1;
+                NonZeroU64::new(next).unwrap_or(NonZeroU64::MIN)
+            })
+        };
+        let (services, _) = rooms::open(&shared, setup.desks, bounds, epochs);
         let sets = (0..)
             .zip(handles.into_iter().zip(inboxes))
             .map(|(index, (handle, inbox))| SetNode {

@@ -49,6 +49,8 @@ pub struct User {
     pub seen_envelopes: BTreeMap<u64, u64>,
     /// By room: its epoch and the last offset up to which everything was told.
     pub rooms: BTreeMap<u64, (u64, u64)>,
+    /// Rooms that this user asked to leave without having heard the answer, ever.
+    pub left: BTreeSet<u64>,
     /// Sales in which this user may have no more.
     pub limited: BTreeSet<u32>,
 }
@@ -69,6 +71,7 @@ impl User {
             seen_wins: BTreeMap::new(),
             seen_envelopes: BTreeMap::new(),
             rooms: BTreeMap::new(),
+            left: BTreeSet::new(),
             limited: BTreeSet::new(),
         }
     }

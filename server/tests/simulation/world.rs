@@ -23,7 +23,7 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 
 use crate::model::Model;
-use crate::node::{Lazy, Node, Setup, set_wall};
+use crate::node::{Focus, Lazy, Node, Setup, set_wall};
 use crate::rng::Rng;
 use crate::trace::Trace;
 use crate::user::{Ask, Asked, Conn, Phase, User};
@@ -110,7 +110,7 @@ pub struct World {
     pub(crate) trace: Trace,
     verifier: Arc<Verifier>,
     pub(crate) users: Vec<User>,
-    conns: BTreeMap<u64, Conn>,
+    pub(crate) conns: BTreeMap<u64, Conn>,
     next_conn: u64,
     pub(crate) watch: Arc<Mutex<Watch>>,
     node: Option<Node>,
@@ -178,6 +178,7 @@ impl World {
 
     /// Runs to the end. What went wrong, if anything did.
     pub fn run(&mut self) -> Result<(), String> {
+        self.deposit(2_000);
         while self.trace.step < self.steps && self.failure.is_none() {
             self.step();
         }
@@ -230,27 +231,27 @@ impl World {
         self.trace.step += 1;
         let choice = self.rng.below(100);
         let who = match choice {
-            0..25 => Lazy::Sets,
-            25..37 => Lazy::Ledger,
-            37..42 => Lazy::Generator,
-            42..46 => Lazy::Clerk,
-            46..49 => Lazy::Desks,
-            62..76 => Lazy::Clients,
+            0..22 => Lazy::Sets,
+            22..32 => Lazy::Ledger,
+            32..37 => Lazy::Generator,
+            37..40 => Lazy::Clerk,
+            40..43 => Lazy::Desks,
+            54..66 => Lazy::Clients,
             _ => Lazy::Nobody,
         };
         let rests = who != Lazy::Nobody && who == self.setup.lazy && !self.rng.one_in(8);
         match choice {
             _ if rests => {}
-            0..25 => self.serve_some_set(),
-            25..37 => self.serve_ledger(),
-            37..42 => self.serve_generator(),
-            42..46 => self.serve_clerk(),
-            46..49 => self.serve_some_desk(),
-            49 => drop(self.serve_house()),
-            50..62 => self.carry_up(),
-            62..76 => self.carry_down(),
-            76..93 => self.act(),
-            93..98 => self.pass_time(),
+            0..22 => self.serve_some_set(),
+            22..32 => self.serve_ledger(),
+            32..37 => self.serve_generator(),
+            37..40 => self.serve_clerk(),
+            40..43 => self.serve_some_desk(),
+            43 => drop(self.serve_house()),
+            44..54 => self.carry_up(),
+            54..66 => self.carry_down(),
+            66..94 => self.act(),
+            94..98 => self.pass_time(),
             98 => self.operate(),
             _ => self.misfortune(),
         }
@@ -496,6 +497,11 @@ impl World {
     fn close(&mut self, conn: &mut Conn) {
         conn.closed = true;
         conn.pipe.go_deaf();
+        let unheard = conn.asked.values().flatten().filter_map(|asked| match asked.what {
+            Ask::Leave(room) => Some(room),
+            _ => None,
+        });
+        self.users[conn.user].left.extend(unheard);
         conn.asked.clear();
     }
 
@@ -595,7 +601,13 @@ impl World {
         let mine = |rng: &mut Rng, known: Vec<u64>, all: u64| {
             if rng.one_in(6) { rng.within(1, all + 1) } else { rng.pick(&known).copied().unwrap_or(1) }
         };
-        match self.rng.below(100) {
+        let choice = match self.setup.focus {
+            Focus::Envelopes if self.rng.one_in(2) => self.rng.within(42, 58),
+            Focus::Chat if self.rng.one_in(2) => self.rng.within(76, 92),
+            Focus::Orders if self.rng.one_in(2) => self.rng.within(59, 70),
+            _ => self.rng.below(100),
+        };
+        match choice {
             0..36 => {
                 // Mostly of those that are not over.
                 let campaign = if self.rng.one_in(4) {
@@ -1268,12 +1280,16 @@ impl World {
                 if self.conns[&id].owed() > 0 {
                     continue;
                 }
-                for order_id in reserved(&self.users[user].orders) {
-                    self.ask(id, Said::Pay(v1::Pay { order_id }), Ask::Pay(order_id));
-                }
-                for campaign in &open {
-                    if !self.users[user].limited.contains(campaign) {
-                        self.grab(id, *campaign);
+                // Few at once and another one first each time: the smallest queue has room for what is wanted now and then.
+                let mut wishes: Vec<Wish> = reserved(&self.users[user].orders).into_iter().map(Wish::Pay).collect();
+                let limited = &self.users[user].limited;
+                wishes.extend(open.iter().copied().filter(|campaign| !limited.contains(campaign)).map(Wish::Grab));
+                let first = self.rng.index(wishes.len());
+                wishes.rotate_left(first);
+                for wish in wishes.into_iter().take(3) {
+                    match wish {
+                        Wish::Pay(order_id) => self.ask(id, Said::Pay(v1::Pay { order_id }), Ask::Pay(order_id)),
+                        Wish::Grab(campaign) => self.grab(id, campaign),
                     }
                 }
             }
@@ -1462,6 +1478,13 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// What a buyer wants next.
+#[derive(Debug, Clone, Copy)]
+enum Wish {
+    Pay(u64),
+    Grab(u32),
 }
 
 /// Orders that wait for their payment, as far as their user knows.
