@@ -184,6 +184,11 @@ settings! {
     /// Tell every connection when a campaign opens or ends [default: true]
     #[arg(long, env = "HONGBAO_NOTIFY_CAMPAIGNS", value_name = "BOOL")]
     notify_campaigns: bool,
+    /// Grabs of a sale's first so long are served in an order drawn by lot, not by arrival, where a sale that begins later than it is
+    /// created does not say otherwise; at most 5s [default: 0s]
+    #[arg(long, env = "HONGBAO_FAIR_WINDOW", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[serde(with = "humantime_serde")]
+    fair_window: Duration,
     /// Written once everything is bound: JSON with the actual addresses
     #[arg(long, env = "HONGBAO_READY_FILE", value_name = "FILE")]
     ready_file: PathBuf,
@@ -239,6 +244,8 @@ pub struct Config {
     pub return_after_ms: u32,
     #[allow(missing_docs)]
     pub notify_campaigns: bool,
+    /// Milliseconds.
+    pub fair_window_ms: u32,
     #[allow(missing_docs)]
     pub ready_file: Option<PathBuf>,
     #[allow(missing_docs)]
@@ -345,6 +352,12 @@ impl Settings {
                 "--idle-timeout {idle_seconds}s is shorter than --login-timeout {login_seconds}s"
             ));
         }
+        let fair_window = self.fair_window.unwrap_or_default();
+        let fair_window_ms = u32::try_from(fair_window.as_millis()).ok().filter(|ms| *ms <= limits::FAIR_WINDOW_MS_MAX);
+        let Some(fair_window_ms) = fair_window_ms else {
+            let max = Duration::from_millis(limits::FAIR_WINDOW_MS_MAX.into());
+            return contradiction(format!("--fair-window {fair_window:?} is above {max:?}"));
+        };
         let coalesce = self.coalesce.unwrap_or_default();
         if coalesce > limits::COALESCE_MAX {
             return contradiction(format!("--coalesce {coalesce:?} is above {:?}", limits::COALESCE_MAX));
@@ -392,6 +405,7 @@ impl Settings {
                 || ConfigError::Contradiction(format!("--return-after {return_after:?} is above an hour")),
             )?,
             notify_campaigns: self.notify_campaigns.unwrap_or(true),
+            fair_window_ms,
             ready_file: self.ready_file,
             log_format: self.log_format.unwrap_or(LogFormat::Pretty),
         })
@@ -478,6 +492,8 @@ mod tests {
         let ports = refused(|settings| settings.admin = Some(SocketAddr::from(([127, 0, 0, 1], 7400))));
         assert!(ports.contains("0.0.0.0:7400") && ports.contains("127.0.0.1:7400"), "{ports}");
         assert!(refused(|settings| settings.set_capacity = Some(0)).contains("--set-capacity 0"));
+        let patient = refused(|settings| settings.fair_window = Some(Duration::from_secs(6)));
+        assert!(patient.contains("--fair-window 6s") && patient.contains("5s"), "{patient}");
         let slow = refused(|settings| settings.coalesce = Some(Duration::from_secs(1)));
         assert!(slow.contains("--coalesce 1s") && slow.contains("100ms"), "{slow}");
     }

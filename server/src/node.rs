@@ -209,6 +209,7 @@ impl Node {
             generator: commands.clone(),
             stock: Arc::clone(&telemetry.stock),
             ledger,
+            fair_window_ms: config.fair_window_ms,
             runs: Arc::default(),
             broadcasts: Arc::clone(&telemetry.broadcasts),
             telemetry: telemetry.clone(),

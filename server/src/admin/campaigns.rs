@@ -46,7 +46,8 @@ pub struct NewCampaign {
     valid_from_ms: Option<u64>,
     /// Sale: and no more from then on, Unix milliseconds.
     valid_until_ms: Option<u64>,
-    /// Sale: Grabs of the first so many milliseconds are served in an order drawn by lot, at most 5000; absent: by arrival.
+    /// Sale: Grabs of the first so many milliseconds are served in an order drawn by lot, at most 5000; 0: by arrival; absent: the
+    /// server's `--fair-window` where the sale begins later than now.
     fair_window_ms: Option<u32>,
     /// First unit, Unix milliseconds; absent: now.
     starts_at_ms: Option<u64>,
@@ -173,8 +174,8 @@ impl CampaignView {
     }
 }
 
-/// What the campaign hands out, if the fields go with its kind.
-fn goods(new: &NewCampaign) -> Result<Goods, String> {
+/// What the campaign hands out, if the fields go with its kind. `fair_window_ms`: where it does not say.
+fn goods(new: &NewCampaign, fair_window_ms: u32) -> Result<Goods, String> {
     let of_rain = [new.rate_per_second.map(u64::from), new.min_fen, new.max_fen];
     let of_sale = [
         new.price_fen,
@@ -204,7 +205,7 @@ fn goods(new: &NewCampaign) -> Result<Goods, String> {
         hold_ms: new.hold_ms.unwrap_or(HOLD_MS),
         valid_from: new.valid_from_ms,
         valid_until: new.valid_until_ms,
-        fair_window_ms: new.fair_window_ms.unwrap_or(0),
+        fair_window_ms: new.fair_window_ms.unwrap_or(fair_window_ms),
     }))
 }
 
@@ -221,7 +222,10 @@ pub async fn create(
             Seed::generate().map_err(|error| ApiError::unavailable(format!("no randomness for a seed: {error}")))?
         }
     };
-    let goods = goods(&new).map_err(ApiError::bad_request)?;
+    // Whoever is there when a sale begins at once was there by chance.
+    let begins_later = new.starts_at_ms.is_some_and(|starts_at| starts_at > wall());
+    let window = if begins_later { admin.fair_window_ms } else { 0 };
+    let goods = goods(&new, window).map_err(ApiError::bad_request)?;
     let terms = CampaignTerms {
         title: new.title,
         goods,

@@ -41,6 +41,8 @@ pub struct Admin {
     pub stock: Arc<StockBoard>,
     /// The ledger's queue.
     pub ledger: LedgerHandle<Ticket>,
+    /// The opening window of sales that begin later and do not say otherwise, milliseconds.
+    pub fair_window_ms: u32,
     /// The house's runs of envelopes.
     pub runs: Arc<Runs>,
     /// What was announced lately, and how far it has come.

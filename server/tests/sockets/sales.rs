@@ -236,13 +236,14 @@ fn a_contested_sale_sells_each_unit_once_and_all_of_them() {
 fn the_opening_window_is_served_by_lot_and_anyone_can_draw_again() {
     const USERS: u64 = 30;
     const TOTAL: u64 = 10;
-    let server = Server::start();
+    let server = Server::with(&["--fair-window", "1500ms"]);
     let mut clients: Vec<_> = (1..=USERS).map(|user| server.login(user)).collect();
     let seed = Seed([42; 32]);
     let starts_at_ms = unix_millis() + 500;
     let campaign = server.sale(&json!({
-        "kind": "coupon", "total": TOTAL, "starts_at_ms": starts_at_ms, "fair_window_ms": 1_500, "seed": seed.to_hex()
+        "kind": "coupon", "total": TOTAL, "starts_at_ms": starts_at_ms, "seed": seed.to_hex()
     }));
+    assert_eq!(server.campaign(campaign)["fair_window_ms"], 1_500, "the server's, where the sale does not say");
     let mut entrants = Vec::new();
     for (user, client) in (1..).zip(&mut clients) {
         let request = eventually("the window to open", || {
