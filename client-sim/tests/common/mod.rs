@@ -303,14 +303,24 @@ async fn serve(
             Request::Statement(statement) => page(&seen.lock().unwrap(), user, statement.before_entry_id),
             Request::Chat(chat) => say(&mut seen.lock().unwrap(), user, &chat, &pushes),
             Request::Room(room) => {
-                let mut seen = seen.lock().unwrap();
-                let (members, messages) = seen.rooms.entry(room.room_id).or_default();
-                members.insert(user);
-                let missed = if room.epoch == 9 { messages[room.offset as usize..].to_vec() } else { Vec::new() };
-                let (offset, members) = (messages.len() as u64, members.len() as u32);
-                let recovered = room.epoch == 9;
-                seen.came.notify_waiters();
-                Event::RoomState(v1::RoomState { room_id: room.room_id, epoch: 9, offset, members, recovered, missed })
+                let state = join(&mut seen.lock().unwrap(), user, &room);
+                // As the server promises: nothing up to the state's offset comes after it, and nothing beyond before it.
+                let is_later = |frame: &ServerFrame| matches!(&frame.event, Some(Event::ChatMessage(message)) if message.offset > state.offset);
+                let (mut before, mut after) = (Vec::new(), Vec::new());
+                while let Ok((to, frame)) = pushed.try_recv() {
+                    if to == user {
+                        if is_later(&frame) { after.push(frame) } else { before.push(frame) }
+                    }
+                }
+                let mut event = Event::RoomState(state);
+                mischief.twist.apply(&mut event);
+                before.push(ServerFrame { request_id, event: Some(event) });
+                for frame in before.into_iter().chain(after) {
+                    if stream.send(&frame).await.is_err() {
+                        return;
+                    }
+                }
+                continue;
             }
             Request::SendEnvelope(_) | Request::InspectEnvelope(_) => Event::Error(v1::Error::default()),
             Request::Grab(v1::Grab { campaign_id: SALE }) => {
@@ -464,6 +474,16 @@ fn decide(seen: &mut Seen, user: u64, order_id: u64, state: State) -> Event {
         return Event::TooLate(v1::TooLate { ended_at_ms: order.decided_at_ms });
     }
     Event::Order(*order)
+}
+
+fn join(seen: &mut Seen, user: u64, room: &v1::Room) -> v1::RoomState {
+    let (members, messages) = seen.rooms.entry(room.room_id).or_default();
+    members.insert(user);
+    let recovered = room.epoch == 9;
+    let missed = if recovered { messages[room.offset as usize..].to_vec() } else { Vec::new() };
+    let (offset, members) = (messages.len() as u64, members.len() as u32);
+    seen.came.notify_waiters();
+    v1::RoomState { room_id: room.room_id, epoch: 9, offset, members, recovered, missed }
 }
 
 fn say(seen: &mut Seen, from: u64, chat: &v1::Chat, pushes: &Pushes) -> Event {
