@@ -1,6 +1,7 @@
 //! The dashboard and the reporter on real sockets, in one process.
 
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -22,10 +23,13 @@ use hongbao_proto::report_v1::{
     Counter, Hello, MonitorFrame, Report, ReporterFrame, Source, monitor_frame, reporter_frame,
 };
 use hongbao_proto::token::{Audience, Secret, Signer};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::net::unix::pipe::Receiver;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::codec::Framed;
 use tokio_util::sync::CancellationToken;
@@ -79,15 +83,21 @@ impl Running {
         (response.status().as_u16(), response.json().await.unwrap())
     }
 
-    /// Asks again until `wanted` says yes.
+    /// Asks again, each time that something was recorded, until `wanted` says yes.
     async fn get_until(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let recorded = Inotify::init(InitFlags::IN_NONBLOCK).unwrap();
+        recorded.add_watch(&self.record, AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_MOVED_TO).unwrap();
+        // Read as a pipe is; unchecked, because it is none.
+        let recorded = Receiver::from_owned_fd_unchecked(recorded.as_fd().try_clone_to_owned().unwrap()).unwrap();
+        let mut events = [0; 4096];
         let asked = async {
             loop {
                 let (_, answer) = self.get(path).await;
                 if wanted(&answer) {
                     return answer;
                 }
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                recorded.readable().await.unwrap();
+                while recorded.try_read(&mut events).is_ok() {}
             }
         };
         tokio::time::timeout(DEADLINE, asked).await.unwrap_or_else(|_| panic!("{path} never became what it should"))
@@ -351,17 +361,19 @@ async fn a_reporter_survives_a_monitor_restart_and_its_totals_do_too() {
     let stats = reporter.stats();
     let (sent, dropped) = (|| stats.sent.load(Ordering::Relaxed), || stats.dropped.load(Ordering::Relaxed));
     let mut total = 0;
-    let report = reporter.run(move |_| {
+    let sampled = Notify::new();
+    let report = reporter.run(|_| {
+        sampled.notify_one();
         total += 10;
         Sample { counters: vec![(names::PRIZES_RECEIVED, total)], ..Sample::default() }
     });
     let story = async {
-        until(|| sent() >= 1).await;
+        until(&sampled, || sent() >= 1).await;
         first.stop().await;
-        until(|| dropped() >= 1).await;
+        until(&sampled, || dropped() >= 1).await;
         let sent_before = sent();
         let second = Running::start_on(address).await;
-        until(|| sent() > sent_before).await;
+        until(&sampled, || sent() > sent_before).await;
         let books = second.get_until("/api/v1/books", |books| books["prizes_received"].as_i64() >= Some(10)).await;
         assert_eq!(books["joined_late"], true);
         second.stop().await;
@@ -372,10 +384,11 @@ async fn a_reporter_survives_a_monitor_restart_and_its_totals_do_too() {
     }
 }
 
-async fn until(condition: impl Fn() -> bool) {
+/// Looks again each time that the reporter takes its second's sample.
+async fn until(sampled: &Notify, condition: impl Fn() -> bool) {
     let waiting = async {
         while !condition() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            sampled.notified().await;
         }
     };
     tokio::time::timeout(DEADLINE, waiting).await.expect("the event never came");
@@ -425,9 +438,11 @@ async fn a_monitor_that_accepts_and_says_nothing_costs_reports_but_no_samples() 
     let reporter = Reporter::new(config(listener.local_addr().unwrap(), role::MACHINE, "m1"));
     let stats = reporter.stats();
     let mut seconds = Vec::new();
-    let dropped = until(|| stats.dropped.load(Ordering::Relaxed) >= 1);
+    let sampled = Notify::new();
+    let dropped = until(&sampled, || stats.dropped.load(Ordering::Relaxed) >= 1);
     tokio::select! {
         () = reporter.run(|second| {
+            sampled.notify_one();
             seconds.push(second);
             Sample::default()
         }) => unreachable!("a reporter never ends by itself"),
@@ -443,9 +458,12 @@ async fn a_report_too_long_for_a_frame_is_dropped_and_the_next_one_is_sent() {
     let reporter = Reporter::new(config(running.ingest, role::MACHINE, "m1"));
     let stats = reporter.stats();
     let mut entries = 200_000;
-    let both = until(|| stats.dropped.load(Ordering::Relaxed) == 1 && stats.sent.load(Ordering::Relaxed) >= 1);
+    let sampled = Notify::new();
+    let both =
+        until(&sampled, || stats.dropped.load(Ordering::Relaxed) == 1 && stats.sent.load(Ordering::Relaxed) >= 1);
     tokio::select! {
-        () = reporter.run(move |_| {
+        () = reporter.run(|_| {
+            sampled.notify_one();
             let gauges = vec![(names::USERS_ONLINE, 1); std::mem::replace(&mut entries, 1)];
             Sample { gauges, ..Sample::default() }
         }) => unreachable!("a reporter never ends by itself"),
@@ -460,14 +478,16 @@ fn reporter_and_http_run_on_a_local_runtime_with_a_sample_that_is_not_send() {
     runtime.block_on(async {
         let running = Running::start().await;
         let calls = std::rc::Rc::new(std::cell::Cell::new(0));
-        let counted = std::rc::Rc::clone(&calls);
+        let (counted, sampled) = (std::rc::Rc::clone(&calls), std::rc::Rc::new(Notify::new()));
+        let beat = std::rc::Rc::clone(&sampled);
         let reporter = Reporter::new(config(running.ingest, role::MACHINE, "m1"));
         let stats = reporter.stats();
         let task = tokio::task::spawn_local(reporter.run(move |_| {
+            beat.notify_one();
             counted.set(counted.get() + 1);
             Sample::default()
         }));
-        until(|| stats.sent.load(Ordering::Relaxed) >= 1).await;
+        until(&sampled, || stats.sent.load(Ordering::Relaxed) >= 1).await;
         assert!(calls.get() >= 1);
         task.abort();
         running.stop().await;

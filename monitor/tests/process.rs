@@ -2,15 +2,19 @@
 
 use std::io::Read;
 use std::net::TcpListener;
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use hongbao_monitor::credentials::unix_seconds;
 use hongbao_monitor::report::names::{self, role};
 use hongbao_monitor::report::{Reporter, ReporterConfig, Sample};
 use hongbao_proto::token::{Audience, Secret, Signer};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -43,28 +47,34 @@ impl Process {
 
     fn ready(&mut self, file: &Path) -> Value {
         let begun = Instant::now();
+        let changes = Inotify::init(InitFlags::empty()).unwrap();
+        changes.add_watch(file.parent().unwrap(), AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_CLOSE_WRITE).unwrap();
         loop {
             if let Ok(text) = std::fs::read(file) {
                 return serde_json::from_slice(&text).unwrap();
             }
             assert!(begun.elapsed() < DEADLINE && self.0.try_wait().unwrap().is_none(), "never became ready");
-            std::thread::sleep(Duration::from_millis(10));
+            let left = DEADLINE.saturating_sub(begun.elapsed());
+            let mut readable = [PollFd::new(changes.as_fd(), PollFlags::POLLIN)];
+            let changed = poll(&mut readable, PollTimeout::try_from(left).unwrap()).unwrap();
+            assert_eq!(changed, 1, "never became ready");
+            changes.read_events().unwrap();
         }
     }
 
     fn terminate(&mut self, signal: Signal) -> (Option<i32>, String) {
         kill(Pid::from_raw(self.0.id().try_into().unwrap()), signal).unwrap();
-        let begun = Instant::now();
-        let status = loop {
-            if let Some(status) = self.0.try_wait().unwrap() {
-                break status;
-            }
-            assert!(begun.elapsed() < DEADLINE, "did not end");
-            std::thread::sleep(Duration::from_millis(10));
-        };
-        let mut text = String::new();
-        self.0.stdout.take().unwrap().read_to_string(&mut text).unwrap();
-        (status.code(), text)
+        // Its output ends when it does.
+        let mut output = self.0.stdout.take().unwrap();
+        let (sender, ended) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut text = String::new();
+            let read = output.read_to_string(&mut text).map(|_| text);
+            // Nobody hears it once the deadline is over.
+            sender.send(read).ok();
+        });
+        let text = ended.recv_timeout(DEADLINE).expect("did not end").unwrap();
+        (self.0.wait().unwrap().code(), text)
     }
 }
 
