@@ -19,44 +19,17 @@ mod hearing;
 mod model;
 mod node;
 mod rng;
-mod soak;
+mod runs;
 mod trace;
 mod user;
 mod watched;
 mod wire;
 mod world;
 
-use std::env;
-use std::panic::{self, AssertUnwindSafe};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use crate::world::{Figures, World};
-
-/// Steps of a run before its quiet end.
-const STEPS: u64 = 6_000;
-
-/// Runs a seed. What went wrong, with all that is needed to see it again.
-fn run(seed: u64, steps: u64) -> (Figures, Result<u64, String>) {
-    let mut world = World::new(seed, steps);
-    let result = panic::catch_unwind(AssertUnwindSafe(|| world.run()));
-    let result = match result {
-        Ok(result) => result,
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-            Err(world.report(&format!("panic: {}", text.unwrap_or_default())))
-        }
-    };
-    (world.figures(), result.map(|()| world.hash()))
-}
-
-fn number(name: &str) -> Option<u64> {
-    env::var(name).ok().and_then(|value| value.parse().ok())
-}
-
-fn clock() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
+use crate::runs::{STEPS, clock, number, run};
+use crate::world::Figures;
 
 fn must_hold(seed: u64, steps: u64) -> (Figures, u64) {
     match run(seed, steps) {
@@ -92,7 +65,7 @@ fn nothing_is_lost_or_paid_twice_whatever_is_reordered_dropped_full_or_killed() 
             break;
         }
     }
-    println!("{sum:?} in {:?}", began.elapsed());
+    println!("{} faults, {sum:?} in {:?}", sum.faults(), began.elapsed());
     assert!(sum.crashes > 0 && sum.stops > 0 && sum.full_disks > 0 && sum.drops > 0, "{sum:?}");
     assert!(sum.wins > 0 && sum.orders > 0 && sum.shares > 0 && sum.messages > 0 && sum.recovered > 0, "{sum:?}");
 }
