@@ -211,7 +211,7 @@ impl World {
         let Self { seed, steps, trace, .. } = self;
         let again = format!("HONGBAO_SIM_SEED={seed} HONGBAO_SIM_STEPS={steps} cargo nextest run");
         format!(
-            "{}\nseed {seed}, step {}: {failure}\nagain: {again} -p hongbao-server --test simulation replay --no-capture",
+            "{}\nseed {seed}, step {}: {failure}\nagain: {again} -p hongbao-server --test simulation nothing --no-capture",
             trace.last(),
             trace.step,
         )
