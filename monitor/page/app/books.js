@@ -35,8 +35,8 @@ export function fromColumns(store, index = store.length - 1) {
   };
 }
 
-/** For how many seconds in a row, up to a row, a residual has not been 0. */
-function stands(store, count, fen, index) {
+/** For how many seconds in a row, up to a row, a residual has not been 0. Pure. */
+export function stands(store, count, fen, index) {
   let rows = 0;
   while (index - rows >= 0 && (store.get(count, index - rows) || store.get(fen, index - rows))) rows++;
   return rows * store.every;
@@ -61,6 +61,7 @@ export class Books {
           el("td", { class: name.endsWith("_fen") ? "n money" : "n" }, format.NONE),
         ]),
       );
+      for (const side of ["servers", "users", "residual"]) cells[`${side}_count`].dataset.side = t(`books.${side}`);
       cells.state = el("td", { class: "state" });
       cells.row = el("tr", {}, el("th", { scope: "row" }, el("b", {}, t(`books.${book}`)), el("small", {}, t(`books.${book}.what`))), ...Object.values(cells));
       cells.row.dataset.book = book;
@@ -75,6 +76,10 @@ export class Books {
         el("tbody", {}, ...rows),
       ),
     );
+    // On a phone the rows are laid out as blocks, which would take these meanings away.
+    for (const [selector, role] of [["table", "table"], ["thead, tbody", "rowgroup"], ["tr", "row"], ["td", "cell"], ["thead th", "columnheader"], ["tbody th", "rowheader"]]) {
+      for (const node of this.root.querySelectorAll(selector)) node.setAttribute("role", role);
+    }
     if (this.shown) this.draw(this.shown);
   }
 

@@ -1,7 +1,7 @@
 // The charts: one card each, all over the same seconds. Those out of sight are not drawn; each is drawn at most once a frame.
 
 import { colour, el, faded, icon, say } from "./dom.js";
-import { CHARTS, KINDS, STACK_COLOURS, figureName, reasonName, tell } from "./figures.js";
+import { CHARTS, KINDS, STACK_COLOURS, axisOf, figureName, reasonName, tell } from "./figures.js";
 import { heatLayer } from "./heat.js";
 import { makePlot } from "./plot.js";
 import { t } from "./words.js";
@@ -109,8 +109,10 @@ class Card {
     this.plot?.destroy();
     this.lines = lines;
     const { app, spec } = this;
+    // What is planned lies over what was done, which often hides it; the reasons of a stack cover each other from the first on.
+    this.drawn = spec.stack ? lines : lines.toReversed();
     this.plot = makePlot(this.place, {
-      spec: { ...spec, lines: lines.map((line) => ({ ...line, show: !this.hidden.has(line.column) })), tick: KINDS[spec.kind][1] },
+      spec: { ...spec, lines: this.drawn.map((line) => ({ ...line, show: !this.hidden.has(line.column) })), tick: KINDS[spec.kind][1], ...axisOf(spec.kind) },
       span: () => app.view.range(app.store),
       on: { range: app.zoom, reset: app.reset, cursor: app.look },
       under: (plot) => this.heat?.draw(plot),
@@ -136,7 +138,7 @@ class Card {
     else this.hidden.add(column);
     button.setAttribute("aria-pressed", String(shown));
     this.stale = true;
-    this.plot.setSeries(at + 1, { show: shown });
+    this.plot.setSeries(this.drawn.indexOf(this.lines[at]) + 1, { show: shown });
     this.draw();
   }
 
@@ -154,9 +156,9 @@ class Card {
   }
 
   columns(store) {
-    if (!this.spec.stack) return this.lines.map((line) => store.column(line.column));
+    if (!this.spec.stack) return this.drawn.map((line) => store.column(line.column));
     // The first line reaches as high as all together and is drawn first; each following one covers what is not its own.
-    const shown = this.lines.map((line) => (this.hidden.has(line.column) ? null : store.reason(this.spec.stack, line.column)));
+    const shown = this.drawn.map((line) => (this.hidden.has(line.column) ? null : store.reason(this.spec.stack, line.column)));
     const total = new Array(store.length).fill(0);
     return shown
       .toReversed()
@@ -212,12 +214,13 @@ export function drawMarks(plot, { marks, store }) {
   ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
   ctx.clip();
   ctx.lineWidth = ratio;
+  ctx.setLineDash([2 * ratio, 3 * ratio]);
   let drawn = 0;
   for (let at = marks.length - 1; at >= 0 && drawn < MARKS_MAX; at--) {
     const second = marks[at].at_ms / 1_000;
     if (second < min || second > max) continue;
     const x = Math.round(plot.valToPos(second, "x", true)) + ratio / 2;
-    ctx.strokeStyle = faded(markColour(marks[at].kind), 0.55);
+    ctx.strokeStyle = faded(markColour(marks[at].kind), 0.4);
     ctx.beginPath();
     ctx.moveTo(x, bbox.top);
     ctx.lineTo(x, bbox.top + bbox.height);

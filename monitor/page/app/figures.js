@@ -1,7 +1,7 @@
 // What is drawn and told: every figure's column, unit and colour, and which of them share a chart. Data, and pure.
 
 import * as format from "./format.js";
-import { t } from "./words.js";
+import { has, t } from "./words.js";
 
 const over = (one, by, of) => {
   const [value, unit] = [of(one), by];
@@ -46,6 +46,11 @@ export const KINDS = {
   yuan: [format.yuan, (fen) => format.short(fen / 100)],
 };
 
+/** What an axis of that kind counts in. */
+export function axisOf(kind) {
+  return { bytes: { binary: true }, count: { whole: true, least: 4 }, difference: { whole: true } }[kind] ?? {};
+}
+
 const line = (column, colour, more = {}) => ({ column, colour, ...more });
 
 /**
@@ -63,15 +68,16 @@ export const CHARTS = [
     lines: [line("log_latency_p50", "s2"), line("log_latency_p99", "ink"), line("log_latency_p999", "s4")],
   },
   { key: "wins", kind: "count", unit: "unit.per_second", lines: [line("issued", "s-plan", { dash: [5, 4] }), line("won", "s5", { area: true })] },
-  { key: "lag", kind: "micros", log: true, lines: [line("log_lag_p50", "s2"), line("log_lag_p99", "s1"), line("log_lag_max", "s4")] },
+  { key: "lag", kind: "micros", log: true, lines: [line("log_lag_p50", "s2"), line("log_lag_p99", "ink"), line("log_lag_max", "s4")] },
   { key: "behind", kind: "difference", signed: true, unit: "unit.per_second", lines: [line("behind", "s1", { area: true })] },
-  { key: "refusals", more: true, kind: "count", unit: "unit.per_second", lines: [line("overloaded", "s3", { area: true }), line("refused", "s5"), line("disconnects", "s4")] },
+  { key: "refusals", kind: "count", unit: "unit.per_second", lines: [line("overloaded", "s3", { area: true }), line("refused", "s5"), line("disconnects", "s4")] },
   { key: "ended", more: true, kind: "count", unit: "unit.per_second", stack: "ended" },
   { key: "answers", more: true, kind: "count", unit: "unit.per_second", stack: "answers" },
+  { key: "errors", more: true, kind: "count", unit: "unit.per_second", stack: "errors" },
   { key: "cpu", more: true, kind: "cores", unit: "unit.cores", lines: [line("host_cores", "s-plan"), line("server_cores", "s1", { area: true }), line("fleet_cores", "s3")] },
   { key: "memory", more: true, kind: "bytes", lines: [line("host_memory_used_bytes", "s-plan"), line("server_resident_bytes", "s1"), line("fleet_resident_bytes", "s3"), line("host_tcp_buffer_bytes", "s4")] },
   { key: "queues", more: true, kind: "count", lines: [line("requests_owed", "s1", { area: true }), line("queue_depth_max", "s3"), line("prizes_in_sets", "s5")] },
-  { key: "commit", more: true, kind: "micros", log: true, lines: [line("log_commit_p50", "s2"), line("log_commit_p99", "s1")] },
+  { key: "commit", more: true, kind: "micros", log: true, lines: [line("log_commit_p50", "s2"), line("log_commit_p99", "ink")] },
   { key: "packets", more: true, kind: "count", unit: "unit.per_second", lines: [line("host_net_received_packets", "s1"), line("host_net_sent_packets", "s3")] },
   { key: "bytes", more: true, kind: "bytes", unit: "unit.per_second", lines: [line("host_net_received_bytes", "s1"), line("host_net_sent_bytes", "s3")] },
   { key: "descriptors", more: true, kind: "count", lines: [line("descriptors_limit", "s-plan", { dash: [5, 4] }), line("open_descriptors", "s1", { area: true }), line("host_files_open", "s4")] },
@@ -110,6 +116,11 @@ export const COMPARED = [
 /** A figure's name. */
 export function figureName(column) {
   return t(`col.${column}`);
+}
+
+/** A figure's name away from its chart, where nothing else says what it is of. */
+export function fullName(column) {
+  return has(`full.${column}`) ? t(`full.${column}`) : figureName(column);
 }
 
 /** A figure as it is told in full. */

@@ -1,6 +1,7 @@
 // The top line: the few figures that tell at a glance whether all is well.
 
-import { el, fit, colour, faded, say } from "./dom.js";
+import { stands } from "./books.js";
+import { colour, el, faded, fit, say } from "./dom.js";
 import * as format from "./format.js";
 import { t } from "./words.js";
 
@@ -9,6 +10,9 @@ const CURVE_SECONDS = 90;
 
 /** Below this share of the plan a second's sends are worth a colour; the alert needs some such seconds in a row. */
 const BEHIND_SHARE = 0.05;
+
+/** While load runs, a prize is in one book a moment before it is in the other; a residual that stands longer than this is none of those. */
+const RESIDUAL_SECONDS = 5;
 
 const TILES = [
   { key: "users", column: "users_online", colour: "s1", tell: format.count },
@@ -52,8 +56,9 @@ export class Glance {
     const index = view.fixed ? store.at(view.fixed[1]) : store.length - 1;
     const of = (column) => store.get(column, index);
     for (const tile of this.tiles) {
-      say(tile.value, tile.tell(of(tile.column)));
-      const { text, state } = this.sub(tile.key, of);
+      // A second in which nothing was answered has no latency, not one of 0.
+      say(tile.value, tile.key === "p99" && !of("answered") ? format.NONE : tile.tell(of(tile.column)));
+      const { text, state } = this.sub(tile.key, of, index);
       say(tile.sub, text);
       tile.node.dataset.state = state ?? "";
       if (tile.canvas) curve(tile, store, index);
@@ -61,7 +66,7 @@ export class Glance {
   }
 
   /** What stands below a figure, and its state. */
-  sub(key, of) {
+  sub(key, of, index) {
     const { store } = this.app;
     if (!store.length) return { text: t("glance.waiting") };
     switch (key) {
@@ -91,11 +96,10 @@ export class Glance {
       case "won":
         return { text: t("glance.issued", { issued: format.count(of("issued")), paid: format.yuan(of("paid_fen")) }) };
       default: {
-        const even = of("residual_count") === 0 && of("residual_money") === 0;
-        return {
-          text: even ? t("glance.balanced") : t("glance.unbalanced", { money: format.yuan(of("residual_money"), "+") }),
-          state: even ? "ok" : "bad",
-        };
+        const seconds = stands(store, "residual_count", "residual_money", index);
+        if (!seconds) return { text: t("glance.balanced"), state: "ok" };
+        const text = t("glance.unbalanced", { money: format.yuan(of("residual_money"), "+"), seconds: format.count(seconds) });
+        return { text, state: seconds > RESIDUAL_SECONDS ? "bad" : "off" };
       }
     }
   }

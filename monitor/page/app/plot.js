@@ -31,7 +31,8 @@ function rangeOf(spec) {
   if (spec.log) {
     return (_, least, most) => {
       if (!(most > 0)) return [100, 100_000];
-      const low = 10 ** Math.floor(Math.log10(Math.max(least, 1)));
+      // Half of what a heat map shows lies below its lowest line.
+      const low = 10 ** Math.floor(Math.log10(Math.max(spec.heat ? least / 3 : least, 1)));
       return [low, Math.max(10 ** Math.ceil(Math.log10(most)), low * 10)];
     };
   }
@@ -41,11 +42,25 @@ function rangeOf(spec) {
       return [-reach, reach];
     };
   }
-  return (_, __, most) => [0, roundUp((most ?? 0) * 1.04)];
+  if (spec.binary) return (_, __, most) => [0, roundUpBinary((most ?? 0) * 1.04)];
+  return (_, __, most) => [0, roundUp(Math.max((most ?? 0) * 1.04, spec.least ?? 0))];
 }
 
+/** The same for bytes: whole steps of powers of two. */
+export function roundUpBinary(value) {
+  if (!(value > 1_024)) return 1_024;
+  const power = 2 ** Math.floor(Math.log2(value));
+  return [1, 1.25, 1.5, 2].map((step) => step * power).find((step) => step >= value * 0.999999);
+}
+
+/** Steps of an axis of seconds since the start. */
+const STRETCHES = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200];
+/** Steps between the lines of a grid: whole numbers for what is counted, powers of two for bytes. */
+const POWERS = Array.from({ length: 48 }, (_, power) => 2 ** power);
+const WHOLE = Array.from({ length: 12 }, (_, power) => [1, 2, 2.5, 5].map((step) => step * 10 ** power)).flat().filter(Number.isInteger);
+
 /**
- * Makes a chart in `target`. `spec`: `log`, `signed`, `tick` (how its axis tells a number), `lines` of {colour, area, dash, bars}.
+ * Makes a chart in `target`. `spec`: `log`, `signed`, `binary` (bytes), `whole` (counts), `least` (of the axis' end), `tick` (how its axis tells a number), `lines` of {colour, area, dash, bars}.
  * `on`: `range(from, until)` when the user has dragged over a stretch, `reset()`, `cursor(index or null)`. `under`, `over`: draw
  * beneath and above the lines. `span()`: what the x axis shows.
  */
@@ -70,8 +85,8 @@ export function makePlot(target, { spec, span, on, under, over, sync, x = "time"
       y: { distr: spec.log ? 3 : 1, range: rangeOf(spec) },
     },
     axes: [
-      { ...axis, size: 24, gap: 4, space: 64, values: x === "time" ? times : (_, splits) => splits.map(elapsed) },
-      { ...axis, size: AXIS_WIDTH, gap: 6, space: spec.log ? 18 : 30, values: (_, splits) => splits.map((value) => (value === null ? "" : spec.tick(value))), ...(spec.log ? { filter: powersOfTen } : {}) },
+      { ...axis, size: 24, gap: 4, space: 64, ...(x === "time" ? { values: times } : { values: (_, splits) => splits.map(elapsed), incrs: STRETCHES }) },
+      { ...axis, size: AXIS_WIDTH, gap: 6, space: spec.log ? 18 : 30, values: (_, splits) => splits.map((value) => (value === null ? "" : spec.tick(value))), ...(spec.log ? { filter: powersOfTen, grid: { ...axis.grid, filter: powersOfTen } } : spec.binary ? { incrs: POWERS } : spec.whole ? { incrs: WHOLE } : {}) },
     ],
     series: [
       {},

@@ -1,7 +1,7 @@
 // Past runs: the list, and two of them over each other, aligned at their start.
 
 import { ask, el, say } from "./dom.js";
-import { COMPARED, DERIVED, KINDS } from "./figures.js";
+import { COMPARED, DERIVED, KINDS, axisOf } from "./figures.js";
 import * as format from "./format.js";
 import { makePlot } from "./plot.js";
 import { Store } from "./store.js";
@@ -194,14 +194,14 @@ export class Runs {
       const place = el("div", { class: "plot", role: "img", "aria-label": t(`chart.${key}`) });
       const values = names.map(() => el("b", {}, format.NONE));
       const legend = el("ul", { class: "legend" }, ...names.map((name, at) => {
-        const swatch = el("i");
+        const swatch = el("i", { class: at ? "dashed" : "" });
         swatch.style.setProperty("--swatch", `var(--${COLOURS[at]})`);
         return el("li", {}, el("span", { class: "key" }, swatch, el("span", {}, name), values[at]));
       }));
       root.append(el("section", { class: "card chart" }, el("header", {}, el("h3", {}, t(`chart.${key}`)), el("span", { class: "unit" }, `${t(`col.${column.replace(/^log_/, "")}`)}${unit ? ` · ${t(unit)}` : ""}`)), legend, place));
       const data = aligned(one, other, column, offsets);
       const plot = makePlot(place, {
-        spec: { log, tick: KINDS[kind][1], lines: COLOURS.map((colour, at) => ({ column: names[at], colour })) },
+        spec: { log, tick: KINDS[kind][1], ...axisOf(kind), lines: COLOURS.map((colour, at) => ({ column: names[at], colour, dash: at ? [6, 3] : undefined })) },
         span: () => range ?? whole(),
         x: "elapsed",
         sync: "compare",

@@ -1,7 +1,7 @@
 // All figures of one second, beside the charts; and the last minute as a table, for who would rather read than look.
 
 import { el, say } from "./dom.js";
-import { SIDE, TABLE, figureName, tell } from "./figures.js";
+import { SIDE, TABLE, fullName, tell } from "./figures.js";
 import * as format from "./format.js";
 import { t } from "./words.js";
 
@@ -22,7 +22,7 @@ export class Side {
         const value = el("dd", {}, format.NONE);
         value.dataset.column = column;
         this.values.push([column, kind, value]);
-        return [el("dt", {}, figureName(column)), value];
+        return [el("dt", {}, fullName(column)), value];
       });
       return el("section", {}, el("h3", {}, t(name)), el("dl", {}, ...rows.flat()));
     });
@@ -61,7 +61,7 @@ export class LastMinute {
     if (!this.details.open) return;
     const { store, view } = this.app;
     const last = view.fixed ? store.at(view.fixed[1]) : store.length - 1;
-    const head = el("tr", {}, el("th", { scope: "col" }, t("table.second")), ...TABLE.map(([column]) => el("th", { scope: "col", class: "n" }, figureName(column))));
+    const head = el("tr", {}, el("th", { scope: "col" }, t("table.second")), ...TABLE.map(([column]) => el("th", { scope: "col", class: "n" }, fullName(column))));
     const rows = [];
     for (let at = last; at >= 0 && at > last - TABLE_ROWS; at--) {
       const second = store.columns.second[at];
