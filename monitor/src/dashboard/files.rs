@@ -10,9 +10,18 @@ use std::path::{Path, PathBuf};
 use std::str;
 
 use nix::libc;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 use serde::de::DeserializeOwned;
 
-use super::limits::{DOCUMENT_BYTES_MAX, LINE_BYTES_MAX};
+use super::histogram;
+use super::limits::{DOCUMENT_BYTES_MAX, LINE_BYTES_MAX, MARKS_TOLD_MAX};
+use super::mark::Mark;
+use super::record::VALUES_HEADER;
+use super::second::Role;
+use crate::report::names;
 
 /// Read at a time.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -260,6 +269,152 @@ pub fn figure(cell: &str) -> Result<Option<f64>, std::num::ParseFloatError> {
         "true" => Ok(Some(1.0)),
         "false" => Ok(Some(0.0)),
         number => number.parse().map(|number: f64| Some(number).filter(|number| number.is_finite())),
+    }
+}
+
+/// A row of seconds.csv, as far as anybody sums it up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Value<'a> {
+    /// Unix time.
+    pub second: u64,
+    /// What kind of process told it; one that this version does not know is none.
+    pub role: Option<Role>,
+    /// A counter's part of this second; else a gauge.
+    pub counter: bool,
+    /// As reported.
+    pub name: &'a [u8],
+    /// Likewise.
+    pub value: i64,
+}
+
+/// The rows of seconds.csv. They are many, millions an hour: they are looked at as bytes, and nothing is copied.
+#[derive(Debug)]
+pub struct Values(Lines);
+
+impl Values {
+    /// Opens the file and checks its header.
+    pub fn open(path: &Path) -> Result<Self, FileError> {
+        let mut lines = Lines::open(path)?;
+        if lines.next_text()?.is_none_or(|header| header != VALUES_HEADER.trim_end()) {
+            return Err(lines.damaged(format!("it has another header than {}", VALUES_HEADER.trim_end())));
+        }
+        Ok(Self(lines))
+    }
+
+    /// The next row; `None` after the last.
+    pub fn next_value(&mut self) -> Result<Option<Value<'_>>, FileError> {
+        if self.0.next_bytes()?.is_none() {
+            return Ok(None);
+        }
+        match value(&self.0.line) {
+            Some(value) => Ok(Some(value)),
+            None => Err(self.0.damaged("it is no row of second, complete, source, kind, name and value")),
+        }
+    }
+
+    /// What is wrong with the row that was read last.
+    pub fn damaged(&self, problem: impl std::fmt::Display) -> FileError {
+        self.0.damaged(problem)
+    }
+}
+
+fn value(line: &[u8]) -> Option<Value<'_>> {
+    let mut cells = line.splitn(6, |&byte| byte == b',');
+    let (second, _, source, kind) = (cells.next()?, cells.next()?, cells.next()?, cells.next()?);
+    let (name, value) = (cells.next()?, cells.next()?);
+    let role = source.split(|&byte| byte == b'/').next()?;
+    Some(Value {
+        second: str::from_utf8(second).ok()?.parse().ok()?,
+        role: str::from_utf8(role).ok().and_then(Role::from_name),
+        counter: kind == b"counter",
+        name,
+        value: str::from_utf8(value).ok()?.parse().ok()?,
+    })
+}
+
+/// The histograms of latency.hlog.
+#[derive(Debug)]
+pub struct Times(Lines);
+
+impl Times {
+    /// Opens the file.
+    pub fn open(path: &Path) -> Result<Self, FileError> {
+        Lines::open(path).map(Self)
+    }
+
+    /// The next one of those `wanted` by second and `role.name`; the others are not decoded.
+    pub fn next_time(
+        &mut self,
+        wanted: impl Fn(u64, &str) -> bool,
+    ) -> Result<Option<(u64, String, Histogram<u64>)>, FileError> {
+        let path = self.0.path.clone();
+        let wrong = damaged::<String>;
+        loop {
+            let Some(line) = self.0.next_bytes()? else { return Ok(None) };
+            let Some(entry) = IntervalLogIterator::new(line).next() else { continue };
+            let LogEntry::Interval(interval) = entry.map_err(|error| wrong(&path)(format!("{error:?}")))? else {
+                continue;
+            };
+            let second = interval.start_timestamp().as_secs();
+            let name = interval
+                .tag()
+                .map_or_else(|| format!("{}.{}", Role::Machine, names::LATENCY.name), |tag| tag.as_str().to_owned());
+            if !wanted(second, &name) {
+                continue;
+            }
+            let bytes = STANDARD
+                .decode(interval.encoded_histogram())
+                .map_err(|error| wrong(&path)(format!("second {second}: {error}")))?;
+            let histogram =
+                histogram::decode(&bytes).map_err(|error| wrong(&path)(format!("second {second}: {error}")))?;
+            return Ok(Some((second, name, histogram)));
+        }
+    }
+}
+
+/// The latest marks of marks.csv, at most [`MARKS_TOLD_MAX`], sorted by time; none where there is no such file.
+pub fn marks(path: &Path) -> Result<Vec<Mark>, FileError> {
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let mut lines = Lines::open(path)?;
+    let header = csv::StringRecord::from(lines.next_text()?.unwrap_or_default().split(',').collect::<Vec<_>>());
+    let mut marks = std::collections::VecDeque::new();
+    while let Some(line) = lines.next_text()? {
+        let mut record = csv::StringRecord::new();
+        let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(line.as_bytes());
+        let read = reader.read_record(&mut record).and_then(|_| record.deserialize::<Mark>(Some(&header)));
+        let mark = match read {
+            Ok(mark) => mark,
+            Err(error) => return Err(lines.damaged(error)),
+        };
+        if marks.len() == MARKS_TOLD_MAX {
+            marks.pop_front();
+        }
+        marks.push_back(mark);
+    }
+    let mut marks = Vec::from(marks);
+    marks.sort_by_key(|mark: &Mark| mark.at_ms);
+    Ok(marks)
+}
+
+/// What counts things by reason: its name, whose counters they are, and what these begin with.
+pub const GROUPS: [(&str, Role, &str); 4] = [
+    ("ended", Role::Server, "connections_ended_"),
+    ("answers", Role::Server, "answers_"),
+    ("errors", Role::Server, "errors_"),
+    ("violations", Role::Machine, "violations_"),
+];
+
+impl<'a> Value<'a> {
+    /// The group that this counts for, and the reason.
+    pub fn reason(&self) -> Option<(usize, &'a str)> {
+        let role = self.role.filter(|_| self.counter)?;
+        let (group, rest) = GROUPS.iter().enumerate().find_map(|(group, (_, whose, prefix))| {
+            let rest = self.name.strip_prefix(prefix.as_bytes())?;
+            (*whose == role).then_some((group, rest))
+        })?;
+        str::from_utf8(rest).ok().filter(|rest| !rest.is_empty()).map(|rest| (group, rest))
     }
 }
 

@@ -5,27 +5,13 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
-
-use crate::dashboard::files::{FileError, Grid, GridRow, Lines, damaged};
-use crate::dashboard::histogram;
+use crate::dashboard::files::{FileError, GROUPS, Grid, GridRow, Times, Values};
 use crate::dashboard::limits::{REASONS_MAX, RUN_SECONDS_MAX};
 use crate::dashboard::record::{HEADLINE_FILE, HISTOGRAM_FILE, HOST_FILE, SECONDS_FILE};
-use crate::dashboard::second::Role;
 use crate::report::names;
 
 /// What the columns of host.csv are called beside the others.
 pub const HOST_PREFIX: &str = "host_";
-
-/// What counts things by reason: its name here, whose counters they are, and what these begin with.
-pub const GROUPS: [(&str, Role, &str); 4] = [
-    ("ended", Role::Server, "connections_ended_"),
-    ("answers", Role::Server, "answers_"),
-    ("errors", Role::Server, "errors_"),
-    ("violations", Role::Machine, "violations_"),
-];
 
 /// One second of a run, as recorded.
 #[derive(Debug, Default)]
@@ -80,7 +66,7 @@ impl Replay {
                 None => None,
             },
             times: match optional(HISTOGRAM_FILE).filter(|_| parts.times) {
-                Some(path) => Some(TimeReader { lines: Lines::open(&path)?, ahead: None }),
+                Some(path) => Some(TimeReader { times: Times::open(&path)?, ahead: None }),
                 None => None,
             },
             rows: 0,
@@ -106,11 +92,9 @@ impl Replay {
     /// Makes those names known from the start, in this order.
     pub fn expect_reasons(&mut self, names: &[Vec<String>; GROUPS.len()]) {
         if let Some(reader) = &mut self.reasons {
-            for (group, names) in names.iter().enumerate() {
-                for name in names {
-                    reader.index(group, name.as_bytes());
-                }
-            }
+            reader.names.clone_from(names);
+            let place = |(place, name): (usize, &String)| (name.as_bytes().to_vec(), place);
+            reader.places = names.each_ref().map(|names| names.iter().enumerate().map(place).collect());
         }
     }
 
@@ -167,13 +151,13 @@ impl HostReader {
     }
 }
 
-/// Sums counters of seconds.csv by second and reason. Its rows are many: they are looked at as bytes, and most only in part.
+/// Sums counters of seconds.csv by second and reason.
 #[derive(Debug)]
 struct ReasonReader {
-    lines: Lines,
+    values: Values,
     ended: bool,
     names: [Vec<String>; GROUPS.len()],
-    known: HashMap<Vec<u8>, Option<Reason>>,
+    places: [HashMap<Vec<u8>, usize>; GROUPS.len()],
     /// A value read beyond the second that was asked for.
     ahead: Option<(u64, Option<Reason>, i64)>,
 }
@@ -183,57 +167,27 @@ type Reason = (usize, usize);
 
 impl ReasonReader {
     fn open(path: &Path, ended: bool) -> Result<Self, FileError> {
-        let mut lines = Lines::open(path)?;
-        if lines.next_text()?.is_none_or(|header| header != "second,complete,source,kind,name,value") {
-            return Err(lines.damaged("it has another header than second,complete,source,kind,name,value"));
-        }
-        Ok(Self { lines, ended, names: Default::default(), known: HashMap::new(), ahead: None })
-    }
-
-    fn index(&mut self, group: usize, name: &[u8]) -> Option<Reason> {
-        let text = str::from_utf8(name).ok().filter(|name| !name.is_empty())?;
-        let names = &mut self.names[group];
-        let place = names.iter().position(|known| known == text).or_else(|| {
-            names.push(text.to_owned());
-            Some(names.len() - 1)
-        });
-        place.map(|place| (group, place))
+        let values = Values::open(path)?;
+        Ok(Self { values, ended, names: Default::default(), places: Default::default(), ahead: None })
     }
 
     fn next(&mut self) -> Result<Option<(u64, Option<Reason>, i64)>, FileError> {
-        let Some(line) = self.lines.next_bytes()? else { return Ok(None) };
-        let mut cells = line.splitn(6, |&byte| byte == b',');
-        let (Some(second), Some(_), Some(source), Some(kind), Some(name), Some(value)) =
-            (cells.next(), cells.next(), cells.next(), cells.next(), cells.next(), cells.next())
-        else {
-            return Err(self.lines.damaged("it has fewer than 6 cells"));
-        };
-        let number = |bytes: &[u8]| str::from_utf8(bytes).ok().and_then(|text| text.parse::<i64>().ok());
-        let (Some(second), Some(value)) = (number(second).and_then(|second| u64::try_from(second).ok()), number(value))
-        else {
-            return Err(self.lines.damaged("its second or its value is no number"));
-        };
-        if kind != b"counter" {
-            return Ok(Some((second, None, value)));
-        }
+        let Some(row) = self.values.next_value()? else { return Ok(None) };
+        let (second, value) = (row.second, row.value);
+        let Some((group, reason)) = row.reason() else { return Ok(Some((second, None, value))) };
         // Some dozens of names come again with each source and second.
-        let role_end = source.iter().position(|&byte| byte == b'/').unwrap_or(source.len());
-        let mut key = source[..role_end].to_vec();
-        key.push(b'/');
-        key.extend_from_slice(name);
-        if let Some(&reason) = self.known.get(&key) {
-            return Ok(Some((second, reason, value)));
+        let place = match self.places[group].get(reason.as_bytes()) {
+            Some(&place) => place,
+            None => self.names[group].len(),
+        };
+        if place == self.names[group].len() {
+            self.places[group].insert(reason.as_bytes().to_vec(), place);
+            self.names[group].push(reason.to_owned());
+            if place == REASONS_MAX {
+                return Err(self.values.damaged(format!("more than {REASONS_MAX} different reasons")));
+            }
         }
-        let group = GROUPS.iter().position(|(_, role, prefix)| {
-            &source[..role_end] == role.name().as_bytes() && name.starts_with(prefix.as_bytes())
-        });
-        let name = group.map(|group| name[GROUPS[group].2.len()..].to_vec());
-        let reason = group.zip(name).and_then(|(group, name)| self.index(group, &name));
-        if self.known.len() >= 4 * REASONS_MAX * GROUPS.len() || self.names.iter().any(|names| names.len() > REASONS_MAX) {
-            return Err(self.lines.damaged(format!("more than {REASONS_MAX} different names")));
-        }
-        self.known.insert(key, reason);
-        Ok(Some((second, reason, value)))
+        Ok(Some((second, Some((group, place)), value)))
     }
 
     fn at(&mut self, wanted: u64, sums: &mut [Vec<Option<i64>>; GROUPS.len()]) -> Result<(), FileError> {
@@ -265,7 +219,7 @@ impl ReasonReader {
     }
 }
 
-/// The reasons that a run knows, group by group, in the order of the alphabet: what a table needs before its first row.
+/// The reasons that a run knows, group by group, sorted: what a table needs before its first row.
 pub fn reasons_of(directory: &Path) -> Result<[Vec<String>; GROUPS.len()], FileError> {
     let path = directory.join(SECONDS_FILE);
     if !path.exists() {
@@ -281,34 +235,19 @@ pub fn reasons_of(directory: &Path) -> Result<[Vec<String>; GROUPS.len()], FileE
 /// The machines' histograms of latency.hlog.
 #[derive(Debug)]
 struct TimeReader {
-    lines: Lines,
+    times: Times,
     ahead: Option<(u64, bool, Histogram)>,
 }
 
 impl TimeReader {
     /// The next histogram that is told: its second, whether it is of latencies, and what is in it.
     fn next(&mut self, from: u64) -> Result<Option<(u64, bool, Histogram)>, FileError> {
-        loop {
-            let path = self.lines.path().to_owned();
-            let Some(line) = self.lines.next_bytes()? else { return Ok(None) };
-            let Some(entry) = IntervalLogIterator::new(line).next() else { continue };
-            let LogEntry::Interval(interval) = entry.map_err(|error| damaged(&path)(format!("{error:?}")))? else {
-                continue;
-            };
-            let second = interval.start_timestamp().as_secs();
-            let latency = match interval.tag() {
-                None => true,
-                Some(tag) if tag.as_str().strip_prefix("machine.") == Some(names::SEND_LAG.name) => false,
-                Some(_) => continue,
-            };
-            if second < from {
-                continue;
-            }
-            let wrong = |problem: String| damaged(&path)(format!("second {second}: {problem}"));
-            let bytes = STANDARD.decode(interval.encoded_histogram()).map_err(|error| wrong(error.to_string()))?;
-            let histogram = histogram::decode(&bytes).map_err(|error| wrong(error.to_string()))?;
-            return Ok(Some((second, latency, histogram)));
-        }
+        let latency = |name: &str| name.strip_prefix("machine.") == Some(names::LATENCY.name);
+        let wanted = |second: u64, name: &str| {
+            second >= from && (latency(name) || name.strip_prefix("machine.") == Some(names::SEND_LAG.name))
+        };
+        let next = self.times.next_time(wanted)?;
+        Ok(next.map(|(second, name, histogram)| (second, latency(&name), histogram)))
     }
 
     fn at(&mut self, wanted: u64) -> Result<(Option<Histogram>, Option<Histogram>), FileError> {

@@ -1,0 +1,4 @@
+//! Past runs.
+
+pub mod catalog;
+pub mod replay;
