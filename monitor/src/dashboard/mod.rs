@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod books;
+pub mod column;
 pub mod config;
 pub mod ends;
 pub mod histogram;
@@ -20,5 +21,6 @@ pub mod record;
 pub mod run;
 pub mod sampler;
 pub mod second;
+pub mod series;
 pub mod sets;
 pub mod view;
