@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// From the top down. A module may import those after it.
-const DASHBOARD: [&str; 17] = [
+const DASHBOARD: [&str; 19] = [
     "recap",
     "run",
     "config",
@@ -14,6 +14,7 @@ const DASHBOARD: [&str; 17] = [
     "owner",
     "view",
     "record",
+    "series",
     "mark",
     "sets",
     "merge",
@@ -22,6 +23,7 @@ const DASHBOARD: [&str; 17] = [
     "books",
     "histogram",
     "host",
+    "column",
 ];
 
 /// The same of the part that tells what a recording came to.

@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod books;
+pub mod column;
 pub mod config;
 pub mod ends;
 pub mod files;
@@ -22,5 +23,6 @@ pub mod run;
 pub mod runs;
 pub mod sampler;
 pub mod second;
+pub mod series;
 pub mod sets;
 pub mod view;
