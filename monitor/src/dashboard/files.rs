@@ -20,7 +20,8 @@ use super::histogram;
 use super::limits::{DOCUMENT_BYTES_MAX, LINE_BYTES_MAX, MARKS_TOLD_MAX};
 use super::mark::Mark;
 use super::record::VALUES_HEADER;
-use super::second::Role;
+use super::second::{ANSWERS_PREFIX, ENDED_PREFIX, ERRORS_PREFIX, Role, VIOLATIONS_PREFIX};
+use super::series::NO_ANSWER;
 use crate::report::names;
 
 /// Read at a time.
@@ -350,8 +351,12 @@ impl Times {
         let path = self.0.path.clone();
         let wrong = damaged::<String>;
         loop {
-            let Some(line) = self.0.next_bytes()? else { return Ok(None) };
-            let Some(entry) = IntervalLogIterator::new(line).next() else { continue };
+            if self.0.next_bytes()?.is_none() {
+                return Ok(None);
+            }
+            // The library wants a line with its end.
+            self.0.line.push(b'\n');
+            let Some(entry) = IntervalLogIterator::new(&self.0.line).next() else { continue };
             let LogEntry::Interval(interval) = entry.map_err(|error| wrong(&path)(format!("{error:?}")))? else {
                 continue;
             };
@@ -400,10 +405,10 @@ pub fn marks(path: &Path) -> Result<Vec<Mark>, FileError> {
 
 /// What counts things by reason: its name, whose counters they are, and what these begin with.
 pub const GROUPS: [(&str, Role, &str); 4] = [
-    ("ended", Role::Server, "connections_ended_"),
-    ("answers", Role::Server, "answers_"),
-    ("errors", Role::Server, "errors_"),
-    ("violations", Role::Machine, "violations_"),
+    ("ended", Role::Server, ENDED_PREFIX),
+    ("answers", Role::Server, ANSWERS_PREFIX),
+    ("errors", Role::Server, ERRORS_PREFIX),
+    ("violations", Role::Machine, VIOLATIONS_PREFIX),
 ];
 
 impl<'a> Value<'a> {
@@ -414,7 +419,8 @@ impl<'a> Value<'a> {
             let rest = self.name.strip_prefix(prefix.as_bytes())?;
             (*whose == role).then_some((group, rest))
         })?;
-        str::from_utf8(rest).ok().filter(|rest| !rest.is_empty()).map(|rest| (group, rest))
+        let reason = str::from_utf8(rest).ok().filter(|rest| !rest.is_empty() && *rest != NO_ANSWER)?;
+        Some((group, reason))
     }
 }
 

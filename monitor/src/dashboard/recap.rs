@@ -4,6 +4,7 @@
 //! [`page`], [`markdown`] and [`draw`] decide how.
 
 pub mod charts;
+pub mod compare;
 pub mod draw;
 pub mod figures;
 pub mod load;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use charts::Chart;
+use compare::Comparison;
 use figures::Figures;
 use load::{RecapError, Recording};
 use tables::Table;
@@ -44,6 +46,35 @@ pub struct ReportArguments {
     /// Where to write report.html, report.md, report.json and the charts; made if needed [default: RECORDING/report]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+}
+
+/// Arguments of `hongbao-monitor compare`.
+#[derive(Debug, Args)]
+pub struct CompareArguments {
+    /// Directory of the first recording
+    a: PathBuf,
+
+    /// Directory of the second
+    b: PathBuf,
+
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// Two recordings side by side, as text.
+pub fn compare(arguments: &CompareArguments) -> Result<String, RecapError> {
+    let figures = |directory: &Path| Ok::<_, RecapError>(Figures::of(&Recording::load(directory, None)?));
+    let (a, b) = (figures(&arguments.a)?, figures(&arguments.b)?);
+    let name = |path: &Path| {
+        path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+    };
+    let both = Comparison::of((&name(&arguments.a), &a), (&name(&arguments.b), &b));
+    if arguments.json {
+        serde_json::to_string_pretty(&both).map_err(|error| undrawn("the comparison", &error))
+    } else {
+        Ok(both.table())
+    }
 }
 
 /// A report drawn in memory, whatever becomes of it.

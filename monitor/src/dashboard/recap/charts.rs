@@ -82,7 +82,7 @@ pub struct Panel {
     pub at_least: f64,
     /// Its part of the chart's height.
     pub weight: u32,
-    /// One for each second from the run's start: counts by [`HEAT_BOUNDS_US`](super::load::HEAT_BOUNDS_US).
+    /// One for each second from the run's start: counts by [`HEAT_BOUNDS_US`](crate::dashboard::series::HEAT_BOUNDS_US).
     pub heat: Vec<Option<Vec<u64>>>,
     /// From the top down.
     pub lanes: Vec<Lane>,

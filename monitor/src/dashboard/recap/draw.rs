@@ -12,8 +12,8 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{Color, FontStyle, FontTransform, IntoFont, RGBColor, ShapeStyle, TextStyle, register_font};
 
 use super::charts::{Chart, MarkKind, Panel, Style, Tone};
-use super::load::HEAT_BOUNDS_US;
 use super::words;
+use crate::dashboard::series::HEAT_BOUNDS_US;
 
 /// Of a drawing, in pixels.
 pub const WIDTH: u32 = 1_200;

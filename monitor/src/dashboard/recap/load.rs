@@ -16,6 +16,7 @@ use crate::dashboard::limits::{REASONS_MAX, RUN_SECONDS_MAX};
 use crate::dashboard::mark::Mark;
 use crate::dashboard::record::{HEADLINE_FILE, HISTOGRAM_FILE, HOST_FILE, MARKS_FILE, RUN_FILE, SECONDS_FILE};
 use crate::dashboard::second::{Headline, Role};
+use crate::dashboard::series::heat_of;
 use crate::report::names;
 
 /// What the fleet writes with `--summary`, where the scripts put it.
@@ -201,7 +202,7 @@ pub struct Recording {
     values: HashMap<(Role, &'static str), BTreeMap<u64, i64>>,
     /// By group of [`GROUPS`] and reason: the seconds in which something was counted.
     pub reasons: [BTreeMap<String, BTreeMap<u64, i64>>; GROUPS.len()],
-    /// The machines' latencies of each second, counted by [`HEAT_BOUNDS_US`].
+    /// The machines' latencies of each second, counted by [`HEAT_BOUNDS_US`](crate::dashboard::series::HEAT_BOUNDS_US).
     pub heat: BTreeMap<u64, Vec<u64>>,
     /// The timeline; empty for a recording from before there was such a file.
     pub marks: Vec<Mark>,
@@ -209,21 +210,6 @@ pub struct Recording {
     pub histograms: BTreeMap<String, Histogram<u64>>,
     /// The fleet's summary, where there is one.
     pub summary: Option<Summary>,
-}
-
-/// Upper bounds of what latencies are counted by: 4 a decade. One more count is of what lies above the last.
-pub const HEAT_BOUNDS_US: [u64; 21] = [
-    100, 178, 316, 562, 1_000, 1_778, 3_162, 5_623, 10_000, 17_783, 31_623, 56_234, 100_000, 177_828, 316_228, 562_341,
-    1_000_000, 1_778_279, 3_162_278, 5_623_413, 10_000_000,
-];
-
-fn heat(histogram: &Histogram<u64>) -> Vec<u64> {
-    let mut counts = vec![0; HEAT_BOUNDS_US.len() + 1];
-    for value in histogram.iter_recorded() {
-        let index = HEAT_BOUNDS_US.partition_point(|&bound| bound < value.value_iterated_to());
-        counts[index] += value.count_at_value();
-    }
-    counts
 }
 
 /// Processor time in a second, microseconds.
@@ -376,7 +362,7 @@ impl Recording {
         let latency = format!("{}.{}", Role::Machine, names::LATENCY.name);
         while let Some((second, name, histogram)) = times.next_time(|_, _| true)? {
             if name == latency {
-                self.heat.insert(second, heat(&histogram));
+                self.heat.insert(second, heat_of(&histogram).to_vec());
             }
             let wrong = |problem: String| {
                 RecapError::File(files::damaged(path)(format!("second {second}: {problem}")))

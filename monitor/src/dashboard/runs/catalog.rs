@@ -95,6 +95,11 @@ impl Stamp {
         Self(files.iter().map(|file| stamp(&directory.join(file))).collect())
     }
 
+    /// Of a moment instead: what was made then holds while that lasts.
+    pub fn moment(number: u64) -> Self {
+        Self(vec![Some((0, number))])
+    }
+
     /// Of every file that a recording is read from.
     pub fn of_all(directory: &Path) -> Self {
         let files =

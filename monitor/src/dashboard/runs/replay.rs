@@ -5,9 +5,12 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use crate::dashboard::files::{FileError, GROUPS, Grid, GridRow, Times, Values};
+use crate::dashboard::files::{self, FileError, GROUPS, Grid, GridRow, Times, Values};
+use crate::dashboard::host::HostSecond;
 use crate::dashboard::limits::{REASONS_MAX, RUN_SECONDS_MAX};
 use crate::dashboard::record::{HEADLINE_FILE, HISTOGRAM_FILE, HOST_FILE, SECONDS_FILE};
+use crate::dashboard::second::Headline;
+use crate::dashboard::series::{self, Heat, Reasons, heat_of};
 use crate::report::names;
 
 /// What the columns of host.csv are called beside the others.
@@ -79,6 +82,11 @@ impl Replay {
         self.headline.columns().iter().cloned().chain(host).collect()
     }
 
+    /// How many columns headline.csv has, and how many of host.csv are told.
+    pub fn widths(&self) -> [usize; 2] {
+        [self.headline.columns().len(), self.host_columns().len()]
+    }
+
     /// Names of [`Row::host`], without the second.
     fn host_columns(&self) -> &[String] {
         self.host.as_ref().map_or(&[], |host| &host.grid.columns()[1..])
@@ -125,6 +133,88 @@ impl Replay {
         };
         Ok(true)
     }
+}
+
+/// The first and the last second of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// Unix time.
+    pub first: u64,
+    /// Likewise.
+    pub last: u64,
+}
+
+/// A run's extent without reading all of it; none of a run of no second.
+pub fn extent(directory: &Path) -> Result<Option<Extent>, FileError> {
+    let path = directory.join(HEADLINE_FILE);
+    let (mut grid, mut row) = (Grid::open(&path)?, GridRow::default());
+    if !grid.next_row(&mut row)? {
+        return Ok(None);
+    }
+    let last = files::last_second(&path)?.unwrap_or(row.second).max(row.second);
+    Ok(Some(Extent { first: row.second, last }))
+}
+
+/// The seconds of a run as they are told live; of `from..=until` only, `every` of them folded into one, where that is given.
+pub fn rows(
+    directory: &Path,
+    ended: bool,
+    stretch: Option<(u64, u64, u64)>,
+) -> Result<Vec<series::Row>, FileError> {
+    let (from, until, every) = stretch.unwrap_or((0, u64::MAX, 1));
+    let mut replay = Replay::open(directory, ended, Parts { reasons: true, times: true })?;
+    let columns = replay.columns();
+    let (headline, host) = columns.split_at(replay.widths()[0]);
+    let plain = host.iter().map(|name| name.strip_prefix(HOST_PREFIX).unwrap_or(name));
+    let host = csv::StringRecord::from_iter(std::iter::once("second").chain(plain));
+    let headline = csv::StringRecord::from(headline);
+    let (mut row, mut rows, mut group) = (Row::default(), Vec::new(), Vec::<series::Row>::new());
+    let fold = |group: &mut Vec<series::Row>, rows: &mut Vec<series::Row>| {
+        rows.extend(series::Row::folded(&group.iter().collect::<Vec<_>>()));
+        group.clear();
+    };
+    while replay.next(&mut row)? {
+        if row.second < from {
+            continue;
+        }
+        if row.second > until {
+            break;
+        }
+        let told = typed(&row, &replay, &headline, &host).map_err(|error| replay.headline.damaged(error))?;
+        if group.first().is_some_and(|first| first.second() / every != row.second / every) {
+            fold(&mut group, &mut rows);
+        }
+        group.push(told);
+    }
+    fold(&mut group, &mut rows);
+    Ok(rows)
+}
+
+fn typed(
+    row: &Row,
+    replay: &Replay,
+    headline: &csv::StringRecord,
+    host: &csv::StringRecord,
+) -> Result<series::Row, csv::Error> {
+    let figures: Headline = csv::StringRecord::from(row.headline.as_slice()).deserialize(Some(headline))?;
+    let sampled: Option<HostSecond> = match row.host.as_slice() {
+        [] => None,
+        cells => {
+            let second = row.second.to_string();
+            let cells = std::iter::once(second.as_str()).chain(cells.iter().map(String::as_str));
+            Some(csv::StringRecord::from_iter(cells).deserialize(Some(host))?)
+        }
+    };
+    let mut reasons = Reasons::default();
+    for (((_, role, prefix), names), sums) in GROUPS.iter().zip(replay.reasons()).zip(&row.reasons) {
+        for (name, sum) in names.iter().zip(sums).filter_map(|(name, sum)| Some((name, (*sum)?))) {
+            // Of a group that we read: it always belongs somewhere.
+            reasons.add(*role, &format!("{prefix}{name}"), sum);
+        }
+    }
+    let heat = |histogram: &Option<Histogram>| histogram.as_ref().filter(|times| !times.is_empty()).map(heat_of);
+    let heat = Heat { latency: heat(&row.latency), send_lag: heat(&row.send_lag) };
+    Ok(series::Row::new(&figures, sampled.as_ref(), reasons, heat))
 }
 
 #[derive(Debug)]
