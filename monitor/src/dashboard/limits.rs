@@ -8,6 +8,12 @@ pub const SECONDS_KEPT_MAX: usize = 3_600;
 /// Seconds that one answer of the HTTP interface may hold.
 pub const SECONDS_PER_ANSWER_MAX: usize = 600;
 
+/// Seconds of the run kept in memory for charts, one by one; a row takes about 2 KB.
+pub const SERIES_SECONDS_MAX: usize = 3_600;
+
+/// Rows of ten seconds kept of what is older: a day.
+pub const SERIES_TENS_MAX: usize = 8_640;
+
 /// Processes, told apart by role and name, over a whole run.
 pub const SOURCES_MAX: usize = 1_024;
 
@@ -16,6 +22,9 @@ pub const CONNECTIONS_MAX: usize = 2 * SOURCES_MAX;
 
 /// Bytes of a source's name, of an instance, of a metric's name.
 pub const NAME_BYTES_MAX: usize = 64;
+
+/// Bytes of a control address: an IPv6 address with scope and port has fewer than 64.
+pub const CONTROL_BYTES_MAX: usize = 64;
 
 /// Different counters and gauges of one source, each.
 pub const NAMES_PER_SOURCE_MAX: usize = 512;
@@ -44,6 +53,18 @@ pub const CATCH_UP_SECONDS_MAX: u64 = 120;
 /// Missing sources that a second names; the count is always right.
 pub const MISSING_NAMED_MAX: usize = 16;
 
+/// Marks of the timeline kept in memory; all of them are on disk. A person makes tens in a run, alerts hundreds.
+pub const MARKS_KEPT_MAX: usize = 2_048;
+
+/// How long an event waits for other processes to tell the same, milliseconds: reports come within a second's first moments.
+pub const MARK_HOLD_MS: u64 = 1_000;
+
+/// Events that wait so; beyond it the oldest becomes a mark at once.
+pub const MARKS_HELD_MAX: usize = 256;
+
+/// SETs of one server that are shown one by one. A node for a million connections has some hundreds.
+pub const SETS_PER_SOURCE_MAX: usize = 4_096;
+
 /// Messages that wait for the dashboard's one owner; when it is full, reporters' sockets are not read.
 pub const INBOX_MAX: usize = 256;
 
@@ -58,3 +79,44 @@ pub const GOODBYE_DEADLINE: Duration = Duration::from_secs(1);
 
 const _: () = assert!(LOST_SECONDS < CATCH_UP_SECONDS_MAX);
 const _: () = assert!(SECONDS_PER_ANSWER_MAX <= SECONDS_KEPT_MAX);
+
+// Past runs
+
+/// Recordings that one list holds.
+pub const RUNS_LISTED_MAX: usize = 200;
+
+/// Entries of the recordings' directory that are looked at for the list: a directory of other things must not cost seconds.
+pub const DIRECTORY_ENTRIES_MAX: usize = 10_000;
+
+/// Bytes of a recording's name.
+pub const RUN_ID_BYTES_MAX: usize = 128;
+
+/// Bytes of run.json or of the fleet's summary: a day of seconds in the latter are some ten megabytes.
+pub const DOCUMENT_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Bytes of a line of a recorded file. The longest is a histogram in base 64.
+pub const LINE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Seconds of a recorded run that are told at all: a recording of days would fill memory before anything was seen of it.
+pub const RUN_SECONDS_MAX: u64 = 200_000;
+
+/// Rows of one series of a recorded run: four hours by the second. Some 200 columns of these are 50 MB; longer runs are folded.
+pub const SERIES_ROWS_MAX: u64 = 14_400;
+
+/// Series of recorded runs kept in memory, least recently used out first.
+pub const SERIES_KEPT_MAX: usize = 2;
+
+/// Different names in one group of reasons; those of a server and a machine together are about a hundred.
+pub const REASONS_MAX: usize = 256;
+
+/// Recordings read at once. Each may take a core for seconds that the run itself needs.
+pub const READERS_MAX: usize = 2;
+
+/// Reports kept drawn, least recently used out first; each a few megabytes.
+pub const REPORTS_KEPT_MAX: usize = 4;
+
+/// Marks of a recorded run that are told.
+pub const MARKS_TOLD_MAX: usize = 10_000;
+
+const _: () = assert!(LINE_BYTES_MAX > HISTOGRAM_BYTES_MAX * 4 / 3);
+const _: () = assert!(SERIES_ROWS_MAX <= RUN_SECONDS_MAX);

@@ -6,18 +6,24 @@
 
 pub mod api;
 pub mod books;
+pub mod column;
 pub mod config;
 pub mod ends;
+pub mod files;
 pub mod histogram;
 pub mod host;
 pub mod ingest;
 pub mod limits;
+pub mod mark;
 pub mod merge;
 pub mod owner;
 pub mod page;
 pub mod recap;
 pub mod record;
 pub mod run;
+pub mod runs;
 pub mod sampler;
 pub mod second;
+pub mod series;
+pub mod sets;
 pub mod view;
