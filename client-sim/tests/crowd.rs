@@ -12,7 +12,7 @@ use hongbao_sim::ids;
 use hongbao_sim::limits::{LOGIN_DEADLINE_MS, OUTBOX_BYTES_MAX};
 use hongbao_sim::machine::config::UserRange;
 use hongbao_sim::machine::crowd::Crowd;
-use hongbao_sim::machine::journal::Journal;
+use hongbao_monitor::journal::Journal;
 use hongbao_sim::machine::labels::End;
 use hongbao_sim::machine::tally::counts;
 use hongbao_sim::results::StormOrder;

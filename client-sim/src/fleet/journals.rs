@@ -171,7 +171,7 @@ fn add(sum: &mut Sum, fen: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::journal::HEADER;
+    use hongbao_monitor::journal::HEADER;
 
     fn union(journals: &[&str]) -> Union {
         let directory = tempfile::tempdir().unwrap();

@@ -29,7 +29,7 @@ use crate::machine::chat::{Chats, Circle};
 use crate::machine::config::MachineConfig;
 use crate::machine::envelopes::Envelopes;
 use crate::machine::heard::Heard;
-use crate::machine::journal::Journal;
+use hongbao_monitor::journal::Journal;
 use crate::machine::labels::End;
 use crate::machine::orders::OrderBook;
 use crate::machine::owed::Owed;

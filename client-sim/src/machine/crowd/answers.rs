@@ -10,7 +10,7 @@ use super::Crowd;
 use crate::backoff;
 use crate::ids;
 use crate::limits::ACKNOWLEDGED_TOGETHER_MAX;
-use crate::machine::journal::Row;
+use hongbao_monitor::journal::Row;
 use crate::machine::labels::{End, Violation};
 use crate::machine::prizes::{Prize, Told};
 use crate::machine::user::State;

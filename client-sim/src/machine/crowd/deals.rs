@@ -10,7 +10,7 @@ use super::answers::Seen;
 use crate::backoff::scramble;
 use crate::limits::{LAPSE_MS, REOPEN_ONE_IN};
 use crate::machine::envelopes::{Share, Told};
-use crate::machine::journal::Row;
+use hongbao_monitor::journal::Row;
 use crate::machine::labels::Violation;
 use crate::machine::orders::Intent;
 use crate::machine::reactions::Act;
