@@ -1,5 +1,6 @@
-//! The HTTP interface: read-only JSON about the run, health, metrics. Handlers ask the owner and hold nothing.
+//! The HTTP interface: the page, read-only JSON about the run, health, metrics. Handlers ask the owner and hold nothing.
 
+use std::io;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -14,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::limits::SECONDS_PER_ANSWER_MAX;
 use super::merge::SourceStatus;
 use super::owner::{Message, Question};
+use super::page;
 use super::record::RunStatus;
 use super::second::MergedSecond;
 use crate::http::{self, ApiError, CumulativeHistograms, QueryParams};
@@ -24,7 +26,10 @@ const SECONDS_DEFAULT: usize = 60;
 type Owner = mpsc::Sender<Message>;
 
 /// The routes. With a verifier (audience `hongbao-admin`), everything below `/api` needs an administrator's token.
-pub fn router(owner: Owner, admin: Option<Arc<Verifier>>) -> Router {
+///
+/// # Errors
+/// As [`page::router`].
+pub fn router(owner: Owner, admin: Option<Arc<Verifier>>) -> io::Result<Router> {
     let api = Router::new()
         .route("/api/v1/seconds", get(seconds))
         .route("/api/v1/latest", get(latest))
@@ -41,7 +46,7 @@ pub fn router(owner: Owner, admin: Option<Arc<Verifier>>) -> Router {
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .with_state(owner);
-    open.merge(api)
+    Ok(open.merge(api).merge(page::router()?))
 }
 
 async fn ask<A>(owner: &Owner, question: impl FnOnce(oneshot::Sender<A>) -> Question) -> Result<A, ApiError> {

@@ -14,6 +14,7 @@ pub mod ingest;
 pub mod limits;
 pub mod merge;
 pub mod owner;
+pub mod page;
 pub mod recap;
 pub mod record;
 pub mod run;

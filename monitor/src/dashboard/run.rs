@@ -118,7 +118,7 @@ impl Monitor {
         let (owner, inbox) = mpsc::channel(INBOX_MAX);
         tokio::spawn(ingest::serve(self.ingest_listener, reporters, owner.clone(), CONNECTIONS_MAX, stop.clone()));
         tokio::spawn(sampler::run(owner.clone(), stop.clone()));
-        let router = api::router(owner, admin);
+        let router = api::router(owner, admin).map_err(system("cannot prepare the page"))?;
         let http = tokio::spawn(http::serve(self.http_listener, router, stop.clone().cancelled_owned()));
         let outcome = Owner::new(self.started_at_ms, self.stragglers, self.recording, view).run(inbox, stop).await;
         match http.await {
