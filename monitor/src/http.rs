@@ -10,14 +10,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Request, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest, FromRequestParts, Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use hongbao_proto::token::Verifier;
 use hyper::server::conn::http1;
+use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
@@ -160,12 +161,14 @@ pub fn require_admin(router: Router, verifier: Arc<Verifier>) -> Router {
     }
 }
 
+/// The token of an `Authorization: Bearer` header, where there is one.
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
 async fn authenticate(State(verifier): State<Arc<Verifier>>, request: Request, next: Next) -> Response {
-    let token = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| {
-        let (scheme, token) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-    });
-    match token.map(|token| verifier.verify(token)) {
+    match bearer(request.headers()).map(|token| verifier.verify(token)) {
         Some(Ok(_)) => next.run(request).await,
         Some(Err(error)) => ApiError::unauthorized(error.to_string()).into_response(),
         None => ApiError::unauthorized("a bearer token is required: `Authorization: Bearer ..`").into_response(),
@@ -184,7 +187,9 @@ async fn within_deadline(request: Request, next: Next) -> Response {
 
 /// Serves `router` until `shutdown` completes, then lets running requests end for at most [`STOP_DEADLINE`].
 ///
-/// Unknown paths and methods are answered with an [`ApiError`], whatever fallback the router had.
+/// Unknown paths and methods are answered with an [`ApiError`], whatever fallback the router had. Handlers find their peer in
+/// `ConnectInfo<SocketAddr>`. A connection that a handler has taken over (a WebSocket) counts no more against
+/// [`CONNECTIONS_MAX`]: it is that handler's to bound.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -209,9 +214,14 @@ pub async fn serve(
             () = &mut shutdown => break,
             Some(_ended) = connections.join_next() => {}
             accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
-                Ok((stream, _peer)) => {
-                    let service = TowerToHyperService::new(router.clone());
-                    let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+                Ok((stream, peer)) => {
+                    let router = TowerToHyperService::new(router.clone());
+                    let service = hyper::service::service_fn(move |mut request| {
+                        request.extensions_mut().insert(ConnectInfo(peer));
+                        router.call(request)
+                    });
+                    let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
+                    let connection = graceful.watch(connection);
                     connections.spawn(async move {
                         if let Err(error) = connection.await {
                             tracing::trace!(%error, "http connection failed");
