@@ -11,9 +11,32 @@ pub mod role {
     pub const MACHINE: &str = "machine";
 }
 
+/// Kinds of events on the timeline.
+pub mod event {
+    /// A phase of a fleet's run begins.
+    pub const PHASE: &str = "phase";
+    /// The fleet sends another number of requests a second.
+    pub const QPS: &str = "qps";
+    /// A campaign was made, has ended, or is sold out.
+    pub const CAMPAIGN: &str = "campaign";
+    /// A run of group envelopes has begun or ended.
+    pub const ENVELOPES: &str = "envelopes";
+    /// Something was announced to everybody.
+    pub const ANNOUNCEMENT: &str = "announcement";
+    /// A share of the users is cut off.
+    pub const STORM: &str = "storm";
+    /// A server stops in order.
+    pub const DRAIN: &str = "drain";
+    /// Every kind that a process may report.
+    pub const ALL: [&str; 7] = [PHASE, QPS, CAMPAIGN, ENVELOPES, ANNOUNCEMENT, STORM, DRAIN];
+}
+
 // Gauges of both roles
 /// Users with a live, logged-in connection.
 pub const USERS_ONLINE: Key = Key::new("users_online", "Users with a live, logged-in connection");
+
+/// Descriptors that one table of the process may hold.
+pub const DESCRIPTORS_LIMIT: Key = Key::new("descriptors_limit", "Descriptors that one table of this process may hold");
 
 // The servers' side of the books: counters
 /// Requests that came in and were counted as owed an answer.
@@ -49,6 +72,8 @@ pub const SEND_LAG: Key =
     Key::new("send_lag_us", "From the planned to the actual send time of a Grab, in microseconds");
 
 // Gauges of machines
+/// Users that the machine simulates.
+pub const USERS: Key = Key::new("users", "Users that this machine simulates");
 /// Clock offset against the NTP server.
 pub const CLOCK_OFFSET: Key =
     Key::new("clock_offset_us", "Measured offset of the local clock from the NTP server, in microseconds");
