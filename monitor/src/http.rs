@@ -20,7 +20,6 @@ use hongbao_proto::token::Verifier;
 use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
@@ -29,6 +28,7 @@ use prometheus_client::registry::Registry;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tower_http::limit::RequestBodyLimitLayer;
 
 use crate::report::{Key, Sample};
@@ -206,7 +206,7 @@ pub async fn serve(
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_DEADLINE).max_buf_size(HEADER_BYTES_MAX);
 
-    let graceful = GracefulShutdown::new();
+    let stopping = CancellationToken::new();
     let mut connections = JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
@@ -221,9 +221,17 @@ pub async fn serve(
                         router.call(request)
                     });
                     let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
-                    let connection = graceful.watch(connection);
+                    let stopping = stopping.clone();
                     connections.spawn(async move {
-                        if let Err(error) = connection.await {
+                        let mut connection = std::pin::pin!(connection);
+                        let ended = tokio::select! {
+                            ended = &mut connection => ended,
+                            () = stopping.cancelled() => {
+                                connection.as_mut().graceful_shutdown();
+                                connection.await
+                            }
+                        };
+                        if let Err(error) = ended {
                             tracing::trace!(%error, "http connection failed");
                         }
                     });
@@ -236,7 +244,9 @@ pub async fn serve(
         }
     }
     drop(listener);
-    if tokio::time::timeout(STOP_DEADLINE, graceful.shutdown()).await.is_err() {
+    stopping.cancel();
+    let ended = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(STOP_DEADLINE, ended).await.is_err() {
         tracing::warn!(connections = connections.len(), "http connections cut at the stop deadline");
     }
     Ok(())

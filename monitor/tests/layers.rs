@@ -4,12 +4,19 @@ use std::fs;
 use std::path::Path;
 
 /// From the top down. A module may import those after it.
-const DASHBOARD: [&str; 18] = [
+const DASHBOARD: [&str; 25] = [
     "recap",
     "run",
     "config",
     "api",
     "page",
+    "control",
+    "bridge",
+    "guests",
+    "operator",
+    "allowance",
+    "guest_book",
+    "trust",
     "ingest",
     "sampler",
     "owner",

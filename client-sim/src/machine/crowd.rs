@@ -29,7 +29,6 @@ use crate::machine::chat::{Chats, Circle};
 use crate::machine::config::MachineConfig;
 use crate::machine::envelopes::Envelopes;
 use crate::machine::heard::Heard;
-use hongbao_monitor::journal::Journal;
 use crate::machine::labels::End;
 use crate::machine::orders::OrderBook;
 use crate::machine::owed::Owed;
@@ -45,6 +44,7 @@ use crate::results::SaleOrder;
 use crate::schedule::mix::Mix;
 use crate::schedule::{SECOND, Schedule, Spread, Turn, Turns};
 use answers::Seen;
+use hongbao_monitor::journal::Journal;
 use turns::Asked;
 
 /// Why a change of QPS is refused.

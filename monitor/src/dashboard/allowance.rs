@@ -54,6 +54,32 @@ impl Allowance {
     }
 }
 
+/// The same for one connection, which is remembered by whoever serves it.
+#[derive(Debug)]
+pub struct Pace {
+    interval_ms: u64,
+    burst: u64,
+    whole_at: u64,
+}
+
+impl Pace {
+    /// `burst` at once and one each `interval_ms`.
+    pub fn new(burst: u64, interval_ms: u64) -> Self {
+        Self { interval_ms, burst, whole_at: 0 }
+    }
+
+    /// Whether there is one left, which is then used up. The clock must not go back.
+    #[must_use]
+    pub fn take(&mut self, now_ms: u64) -> bool {
+        let whole_at = self.whole_at.max(now_ms);
+        let is_left = whole_at <= now_ms + (self.burst - 1) * self.interval_ms;
+        if is_left {
+            self.whole_at = whole_at + self.interval_ms;
+        }
+        is_left
+    }
+}
+
 /// Whoever has one IPv6 address has all of its /64.
 fn neighbourhood(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
@@ -98,6 +124,12 @@ mod tests {
         assert_eq!(allowance.take("2001:db8::1".parse().unwrap(), 0), Ok(()));
         assert!(allowance.take("2001:db8::2".parse().unwrap(), 0).is_err());
         assert_eq!(allowance.take("2001:db8:0:1::2".parse().unwrap(), 0), Ok(()));
+    }
+
+    #[test]
+    fn a_connection_has_its_burst_and_then_its_pace() {
+        let mut pace = Pace::new(2, 50);
+        assert_eq!([0, 10, 20, 49, 50, 51].map(|now| pace.take(now)), [true, true, false, false, true, false]);
     }
 
     proptest! {

@@ -91,8 +91,12 @@ impl Access {
     pub fn counters(&self) -> Vec<(Key, u64)> {
         let refused = |kind| Key::labelled("requests_refused", "kind", kind, "Requests over HTTP turned away, by kind");
         let Refusals { tokens, throttled, foreign_host, foreign_page } = &self.refusals;
-        let counts =
-            [("token", tokens), ("throttled", throttled), ("foreign_host", foreign_host), ("foreign_page", foreign_page)];
+        let counts = [
+            ("token", tokens),
+            ("throttled", throttled),
+            ("foreign_host", foreign_host),
+            ("foreign_page", foreign_page),
+        ];
         counts.into_iter().map(|(kind, count)| (refused(kind), count.load(Ordering::Relaxed))).collect()
     }
 
@@ -191,7 +195,11 @@ impl Access {
             let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"))?;
             Some(host?.eq_ignore_ascii_case(authority))
         });
-        if ours == Some(true) { Ok(()) } else { Err(self.refuse_foreign_page("a page of another origin may not ask for this")) }
+        if ours == Some(true) {
+            Ok(())
+        } else {
+            Err(self.refuse_foreign_page("a page of another origin may not ask for this"))
+        }
     }
 }
 
@@ -311,7 +319,7 @@ async fn page_is_ours(State(access): State<Arc<Access>>, request: Request, next:
 /// The routes of the session.
 pub fn router(access: &Arc<Access>) -> Router {
     let session = axum::routing::get(who).post(sign_in).delete(sign_out);
-    for_own_pages(Router::new().route("/api/v1/session", session), access).with_state(Arc::clone(access))
+    for_own_pages(Router::new().route("/api/v1/session", session).with_state(Arc::clone(access)), access)
 }
 
 #[derive(Deserialize)]
@@ -404,7 +412,11 @@ mod tests {
             access.own_page(&pairs.collect()).is_ok()
         };
         assert!(asks(&[("host", "127.0.0.1:80")]), "a program");
-        assert!(asks(&[("host", "127.0.0.1:80"), ("origin", "http://127.0.0.1:80"), ("sec-fetch-site", "same-origin")]));
+        assert!(asks(&[
+            ("host", "127.0.0.1:80"),
+            ("origin", "http://127.0.0.1:80"),
+            ("sec-fetch-site", "same-origin")
+        ]));
         for strange in ["http://127.0.0.1:81", "http://localhost:80", "null", "http://evil.example", "file://", ""] {
             assert!(!asks(&[("host", "127.0.0.1:80"), ("origin", strange)]), "{strange}");
         }
