@@ -35,9 +35,31 @@ macro_rules! files {
 }
 
 /// Everything below `/page/`; a test holds the list against the folder.
-const FILES: [(&str, &[u8]); 6] = files![
+const FILES: [(&str, &[u8]); 28] = files![
+    "app/books.js",
+    "app/charts.js",
+    "app/controls.js",
+    "app/dom.js",
+    "app/figures.js",
+    "app/format.js",
+    "app/glance.js",
+    "app/heat.js",
+    "app/machines.js",
+    "app/main.js",
+    "app/plot.js",
+    "app/runs.js",
+    "app/scales.js",
+    "app/sets.js",
+    "app/side.js",
+    "app/state.js",
+    "app/store.js",
+    "app/stream.js",
     "app/theme.js",
+    "app/timeline.js",
+    "app/view.js",
     "app/words.js",
+    "dashboard.css",
+    "icon.svg",
     "index.html",
     "style.css",
     "vendor/uplot/uPlot.esm.js",

@@ -1,0 +1,494 @@
+// Puts the page together: what is known, what is shown, and who draws it. Whatever changes asks for one drawing in the next frame.
+
+import { Books, fromColumns } from "./books.js";
+import { Charts } from "./charts.js";
+import { Controls } from "./controls.js";
+import { $, ask, el, forgetColours, icon, say } from "./dom.js";
+import { DERIVED } from "./figures.js";
+import * as format from "./format.js";
+import { Glance } from "./glance.js";
+import { Machines } from "./machines.js";
+import { Runs } from "./runs.js";
+import { Sets } from "./sets.js";
+import { LastMinute, Side } from "./side.js";
+import { WINDOWS, format as addressOf, parse, windowName } from "./state.js";
+import { Store } from "./store.js";
+import { Stream, everyFor } from "./stream.js";
+import { Timeline } from "./timeline.js";
+import { View } from "./view.js";
+import { LANGUAGES, detect, language, setLanguage, t, translate } from "./words.js";
+
+/** Marks kept; the oldest go first. */
+const MARKS_MAX = 2_000;
+/** Keys of the windows, in their order. */
+const WINDOW_KEYS = ["1", "2", "3", "4", "5"];
+
+class App {
+  constructor() {
+    this.store = new Store(DERIVED);
+    this.marks = [];
+    this.run = null;
+    this.zoom = this.zoom.bind(this);
+    this.reset = this.reset.bind(this);
+    this.look = this.look.bind(this);
+    this.read();
+  }
+
+  /** Takes the view from the address. */
+  read() {
+    this.state = parse(location.search);
+    const { from, until, run, window } = this.state;
+    this.view = new View({ window: run && !location.search.includes("window=") ? 0 : window, from, until });
+  }
+
+  start() {
+    this.glance = new Glance(this, $("glance"));
+    this.books = new Books($("books"), $("books-state"));
+    this.machines = new Machines($("machines"), $("machines-count"));
+    this.sets = new Sets(this, $("sets"), $("set-figures"), $("sets-count"));
+    this.timeline = new Timeline(this, $("timeline"), $("events"), $("events-count"));
+    this.side = new Side(this, $("side"), $("side-title"));
+    this.table = new LastMinute(this, $("table"));
+    this.charts = new Charts(this, $("charts"), $("more"));
+    this.runs = new Runs(this, $("runs"));
+    this.controls = new Controls(this, $("controls"), $("operator"), $("gate"));
+    this.buttons();
+    this.keys();
+    this.show();
+    this.controls.whoAmI();
+    setInterval(() => this.clock(), 1_000);
+  }
+
+  // What is looked at
+
+  /** Shows the view of the state: the live run, a recorded one, the list, or a comparison. */
+  show() {
+    const live = this.state.view === "live";
+    $("live").hidden = !live;
+    $("runs").hidden = live;
+    for (const link of document.querySelectorAll("nav [data-view]")) {
+      const here = link.dataset.view === (live ? "live" : "runs") && !(live && this.state.run);
+      if (here) link.setAttribute("aria-current", "page");
+      else link.removeAttribute("aria-current");
+    }
+    this.stream?.stop();
+    this.stream = null;
+    if (!live) return this.runs.show(this.state);
+    this.title();
+    if (this.state.run) return this.recorded(this.state.run);
+    this.stream = new Stream(this.store, {
+      run: (run, id, version) => this.hello(run, id, version),
+      history: () => this.history(),
+      second: () => this.second(),
+      sources: (sources) => this.machines.take(sources),
+      sets: (sets) => this.sets.take(sets),
+      mark: (mark) => this.mark(mark),
+      end: (run) => ((this.run = run), this.clock(), this.askBooks(), this.draw()),
+      state: (state, wait) => this.connection(state, wait),
+      locked: () => this.controls.lock(() => this.show()),
+    });
+    this.stream.start();
+  }
+
+  /** Another view, as a link would: the browser's way back leads here. */
+  go(state) {
+    this.leave();
+    history.pushState(null, "", location.pathname + addressOf({ ...this.state, ...state }, this.kept()));
+    this.arrive();
+  }
+
+  leave() {
+    this.stream?.stop();
+  }
+
+  arrive() {
+    this.read();
+    this.store.clear();
+    this.marks = [];
+    this.run = null;
+    this.sets.take({});
+    this.machines.take([]);
+    this.show();
+    this.segments();
+    this.draw();
+  }
+
+  async recorded(id) {
+    this.connection("recorded");
+    try {
+      const run = (await ask("/api/v1/runs")).runs.find((one) => one.id === id);
+      const every = everyFor(run?.seconds ?? 0);
+      const [series, marks] = await Promise.all([ask(`/api/v1/series?run=${encodeURIComponent(id)}&every=${every}`), ask(`/api/v1/marks?run=${encodeURIComponent(id)}`)]);
+      if (this.state.run !== id) return;
+      this.run = run ?? null;
+      this.store.load(series);
+      this.store.run = id;
+      this.marks = marks.marks ?? [];
+      this.title();
+      this.clock();
+      this.draw();
+    } catch (error) {
+      if (error.status === 401) return this.controls.lock(() => this.show());
+      this.notice(t("runs.cannot", { run: id, problem: error.message }));
+    }
+  }
+
+  // What happens
+
+  hello(run, id, version) {
+    this.run = run;
+    this.id = id;
+    say($("version"), `hongbao-monitor ${version ?? run.version ?? ""}`);
+    const host = run.host;
+    say($("host"), host ? t("run.host", { cpus: format.count(host.cpus), model: host.cpu_model ?? "", memory: format.bytes(host.memory_bytes) }) : "");
+    this.title();
+    this.clock();
+  }
+
+  async history() {
+    this.draw();
+    this.askBooks();
+    // Each is shown as soon as it is there; what fails comes again with the stream.
+    const take = (path, then) => ask(path).then(then, () => {});
+    take("/api/v1/marks", ({ marks }) => ((this.marks = merged(marks ?? [], this.marks)), this.draw()));
+    take("/api/v1/sources", ({ sources }) => this.machines.sources.length || this.machines.take(sources ?? []));
+    take("/api/v1/sets", (sets) => this.sets.sets.length || this.sets.take(sets.sets ?? sets));
+  }
+
+  second() {
+    if (this.run) this.run.seconds = (this.run.seconds ?? 0) + 1;
+    this.askBooks();
+    this.draw();
+  }
+
+  mark(mark) {
+    this.marks = merged(this.marks, [mark]).slice(-MARKS_MAX);
+    this.draw();
+  }
+
+  async askBooks() {
+    if (this.asking || document.hidden) return;
+    this.asking = true;
+    try {
+      this.books.draw(await ask("/api/v1/books"));
+    } catch {
+      // The next second asks again.
+    }
+    this.asking = false;
+  }
+
+  // Drawing
+
+  draw() {
+    if (this.frame || this.state.view !== "live") return;
+    this.frame = requestAnimationFrame(() => {
+      this.frame = null;
+      const began = performance.now();
+      this.glance.draw();
+      this.charts.draw();
+      this.timeline.draw();
+      this.side.draw();
+      this.table.draw();
+      if (this.state.run && this.store.length) this.books.draw(fromColumns(this.store, this.view.fixed ? this.store.at(this.view.fixed[1]) : this.store.length - 1));
+      const last = this.store.length - 1;
+      const missing = this.store.get("complete", last) === 0;
+      if (missing && this.view.following) {
+        this.notice(t("notice.partial", { reported: format.count(this.store.get("sources_reported", last)), expected: format.count(this.store.get("sources_expected", last)) }));
+      } else if (this.run?.record_failures) {
+        this.notice(t("notice.recording"));
+      } else {
+        this.notice("");
+      }
+      // To be read by whoever wonders whether this machine keeps up.
+      const took = performance.now() - began;
+      this.redraws = [...(this.redraws ?? []).slice(-59), took];
+      $("redraw").dataset.ms = took.toFixed(1);
+      $("redraw").dataset.rows = this.store.length;
+      say($("redraw"), t("foot.redraw", { ms: format.count(took), rows: format.count(this.store.length) }));
+    });
+  }
+
+  /** Only another second is looked at: figures change, lines do not. */
+  retell() {
+    if (this.telling) return;
+    this.telling = requestAnimationFrame(() => {
+      this.telling = null;
+      this.charts.tell(this.view.index(this.store));
+      this.side.draw();
+      this.timeline.tell();
+    });
+  }
+
+  notice(text) {
+    $("notice").hidden = !text;
+    say($("notice"), text);
+  }
+
+  title() {
+    const name = this.state.run ?? this.id;
+    say($("run-name"), this.run?.title ? `${this.run.title} · ${name}` : name ?? "–");
+    document.title = `${name ? `${name} · ` : ""}${t("app.title")}`;
+  }
+
+  clock() {
+    const begun = this.run?.started_at_ms;
+    const ended = this.run?.ended_at_ms ?? (this.state.run && this.store.length ? this.store.until * 1_000 : null);
+    say($("elapsed"), begun ? format.elapsed(((ended ?? Date.now()) - begun) / 1_000) : "–");
+    $("elapsed").title = begun ? `${format.moment(begun)} (${format.utc(begun)})` : "";
+    const seconds = this.run?.seconds;
+    say($("seconds"), seconds ? t("run.seconds", { complete: format.count(this.run.seconds_complete), seconds: format.count(seconds) }) : "");
+    if (this.run && !this.state.run && this.run.seconds_complete !== undefined && this.store.length) {
+      const complete = this.store.columns.complete ?? [];
+      if (this.store.every === 1) say($("seconds"), t("run.seconds", { complete: format.count(complete.filter((one) => one !== 0).length), seconds: format.count(this.store.length) }));
+    }
+  }
+
+  connection(state, wait) {
+    this.link = state;
+    this.wait = wait;
+    this.pill();
+  }
+
+  pill() {
+    const paused = this.link === "live" && !this.view.following;
+    const state = paused ? "paused" : this.link;
+    $("state").dataset.state = { live: "ok", paused: "warn", lost: "bad" }[state] ?? "";
+    $("state").dataset.is = state;
+    say($("state").querySelector("b"), t(`state.${state}`, { seconds: format.count((this.wait ?? 0) / 1_000) }));
+  }
+
+  // What the user does
+
+  zoom(from, until) {
+    this.view.zoom(from, until, this.store);
+    this.moved();
+  }
+
+  reset() {
+    this.view.follow(this.state.run ? 0 : this.view.window);
+    this.view.second = null;
+    this.charts.point(null);
+    this.moved();
+  }
+
+  /** The pointer is on a row of a chart, or on none. */
+  look(index) {
+    const second = index === null || index === undefined ? null : (this.store.columns.second[index] ?? null);
+    if (second === this.view.hover) return;
+    this.view.hover = second;
+    this.retell();
+  }
+
+  /** A second was chosen by keyboard. */
+  pinned() {
+    this.moved();
+    requestAnimationFrame(() => this.charts.point(this.view.second));
+  }
+
+  moved() {
+    this.segments();
+    this.pill();
+    this.addressed();
+    this.draw();
+  }
+
+  /** What of the address is not the view's own. */
+  kept() {
+    const query = new URLSearchParams(location.search);
+    return { lang: query.get("lang"), theme: query.get("theme") };
+  }
+
+  /** Brings the address up to what is shown. */
+  addressed() {
+    const [from, until] = this.view.fixed ?? [null, null];
+    Object.assign(this.state, { from, until, window: this.view.window });
+    history.replaceState(null, "", location.pathname + addressOf(this.state, this.kept()));
+  }
+
+  /** A link that shows the same to somebody else, later too. */
+  address() {
+    const [from, until] = this.view.fixed ?? [null, null];
+    const run = this.state.run ?? (from === null ? null : (this.id ?? null));
+    const theme = document.documentElement.dataset.theme ?? null;
+    return location.origin + location.pathname + addressOf({ ...this.state, run, from, until, window: this.view.window }, { lang: language(), theme });
+  }
+
+  segments() {
+    for (const button of $("windows").children) {
+      button.setAttribute("aria-pressed", String(this.view.following && Number(button.value) === this.view.window));
+    }
+    const held = !this.view.following;
+    $("pause").setAttribute("aria-pressed", String(held));
+    $("pause").replaceChildren(icon(held ? "play" : "pause"));
+    const label = t(held ? "view.resume" : "view.pause");
+    $("pause").setAttribute("aria-label", label);
+    $("pause").title = label;
+    $("reset").hidden = !held;
+    say($("reset"), t(this.state.run ? "view.whole" : "view.reset"));
+  }
+
+  pause() {
+    if (this.view.following) this.view.pause(this.store);
+    else this.view.follow();
+    if (this.view.following) this.view.second = null;
+    this.moved();
+  }
+
+  follow(window) {
+    this.view.follow(window);
+    this.view.second = null;
+    this.moved();
+  }
+
+  buttons() {
+    $("windows").replaceChildren(
+      ...WINDOWS.map((seconds) => el("button", { type: "button", value: String(seconds), onclick: () => this.follow(seconds) }, seconds ? windowName(seconds) : t("view.all"))),
+    );
+    $("pause").addEventListener("click", () => this.pause());
+    $("reset").addEventListener("click", () => this.reset());
+    $("copy").addEventListener("click", () => this.copy());
+    $("help").addEventListener("click", () => this.help());
+    $("second-back").addEventListener("click", () => (this.view.step(-1, this.store), this.pinned()));
+    $("second-next").addEventListener("click", () => (this.view.step(1, this.store), this.pinned()));
+    $("theme").addEventListener("click", () => this.theme());
+    $("language").addEventListener("click", () => this.language());
+    window.addEventListener("language", () => this.renamed());
+    window.addEventListener("popstate", () => (this.leave(), this.arrive()));
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.recoloured());
+    document.addEventListener("visibilitychange", () => document.hidden || this.draw());
+    for (const link of document.querySelectorAll("nav [data-view], .brand")) {
+      link.addEventListener("click", (event) => {
+        if (event.metaKey || event.ctrlKey || event.shiftKey) return;
+        event.preventDefault();
+        this.go({ view: link.dataset.view ?? "live", run: null, from: null, until: null });
+      });
+    }
+    this.segments();
+    this.signs();
+  }
+
+  /** The buttons that name what they lead to. */
+  signs() {
+    const dark = getComputedStyle(document.documentElement).colorScheme === "dark" || (!document.documentElement.dataset.theme && matchMedia("(prefers-color-scheme: dark)").matches);
+    $("theme").replaceChildren(icon(dark ? "sun" : "moon"));
+    const other = LANGUAGES.find((one) => one !== language());
+    say($("language"), other === "zh" ? "中文" : "English");
+    $("language").lang = other === "zh" ? "zh-Hans" : "en";
+  }
+
+  theme() {
+    const dark = document.documentElement.dataset.theme ? document.documentElement.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+    const next = dark ? "light" : "dark";
+    document.documentElement.dataset.theme = next;
+    try {
+      localStorage.setItem("hongbao.theme", next);
+    } catch {
+      // No storage: the choice lasts as long as the page.
+    }
+    this.forget("theme");
+    this.recoloured();
+  }
+
+  language() {
+    this.forget("lang");
+    setLanguage(LANGUAGES.find((one) => one !== language()));
+  }
+
+  /** A choice made on the page outdoes that of the address. */
+  forget(name) {
+    const query = new URLSearchParams(location.search);
+    query.delete(name);
+    const text = query.toString();
+    history.replaceState(null, "", location.pathname + (text ? `?${text}` : ""));
+  }
+
+  recoloured() {
+    forgetColours();
+    this.signs();
+    this.charts.rebuild();
+    this.sets.draw();
+    this.runs.rebuild();
+    this.draw();
+  }
+
+  renamed() {
+    this.signs();
+    this.segments();
+    this.pill();
+    this.title();
+    $("windows").lastChild.textContent = t("view.all");
+    for (const part of [this.books, this.machines, this.side]) part.build();
+    for (const part of [this.glance, this.sets]) part.name();
+    this.sets.draw();
+    this.controls.build();
+    this.charts.rebuild();
+    if (this.run) this.hello(this.run, this.id);
+    this.runs.show(this.state);
+    this.draw();
+  }
+
+  async copy() {
+    const address = this.address();
+    const button = $("copy").querySelector("span");
+    try {
+      await navigator.clipboard.writeText(address);
+      say(button, t("view.copied"));
+    } catch {
+      // Only loopback and HTTPS may write to the clipboard; anybody can read.
+      window.prompt(t("view.copy"), address);
+    }
+    setTimeout(() => say(button, t("view.copy")), 2_000);
+  }
+
+  keys() {
+    document.addEventListener("keydown", (event) => {
+      const inField = event.target.closest?.("input, select, textarea, dialog");
+      if (inField || event.ctrlKey || event.metaKey || event.altKey || this.state.view !== "live") return;
+      const onButton = event.target.closest?.("button, a, summary, [role=slider]");
+      const act = {
+        " ": () => !onButton && (this.pause(), true),
+        p: () => (this.pause(), true),
+        ArrowLeft: () => (this.view.step(-1, this.store), this.pinned(), true),
+        ArrowRight: () => (this.view.step(1, this.store), this.pinned(), true),
+        "+": () => (this.view.scale(0.5, this.store), this.moved(), true),
+        "-": () => (this.view.scale(2, this.store), this.moved(), true),
+        ",": () => (this.view.move(-0.5, this.store), this.moved(), true),
+        ".": () => (this.view.move(0.5, this.store), this.moved(), true),
+        0: () => (this.reset(), true),
+        Escape: () => !this.view.following && (this.reset(), true),
+        t: () => (this.theme(), true),
+        l: () => (this.language(), true),
+        "?": () => (this.help(), true),
+      }[event.key === "=" ? "+" : event.key];
+      const window = WINDOW_KEYS.indexOf(event.key);
+      if (window >= 0) this.follow(WINDOWS[window]);
+      else if (!act?.()) return;
+      event.preventDefault();
+    });
+  }
+
+  help() {
+    const keys = [["space", "pause"], ["← →", "step"], ["+ −", "zoom"], [", .", "move"], ["0 / Esc", "reset"], ["1 – 5", "window"], ["t", "theme"], ["l", "language"]];
+    const list = el("dl", { class: "keys" }, ...keys.flatMap(([key, what]) => [el("dt", {}, el("kbd", {}, key === "space" ? t("help.space") : key)), el("dd", {}, t(`help.${what}`))]));
+    const dialog = el("dialog", { class: "dialog" }, el("h2", {}, t("help.title")), list, el("p", { class: "hint" }, t("help.pointer")));
+    const close = el("button", { type: "button", class: "primary", onclick: () => dialog.close() }, t("dialog.close"));
+    dialog.append(el("footer", {}, close));
+    dialog.addEventListener("close", () => dialog.remove());
+    document.body.append(dialog);
+    dialog.showModal();
+  }
+}
+
+/** Marks of both, each once, in order. */
+function merged(one, other) {
+  const all = new Map();
+  for (const mark of [...one, ...other]) all.set(`${mark.at_ms} ${mark.kind} ${mark.source} ${mark.text}`, mark);
+  return [...all.values()].sort((a, b) => a.at_ms - b.at_ms);
+}
+
+detect();
+translate(document);
+const app = new App();
+app.start();
+// For a person at the browser's console, and for tests: nothing secret is in it.
+globalThis.hongbao = app;
