@@ -8,6 +8,12 @@ pub const SECONDS_KEPT_MAX: usize = 3_600;
 /// Seconds that one answer of the HTTP interface may hold.
 pub const SECONDS_PER_ANSWER_MAX: usize = 600;
 
+/// Seconds of the run kept in memory for charts, one by one; a row takes about 2 KB.
+pub const SERIES_SECONDS_MAX: usize = 3_600;
+
+/// Rows of ten seconds kept of what is older: a day.
+pub const SERIES_TENS_MAX: usize = 8_640;
+
 /// Processes, told apart by role and name, over a whole run.
 pub const SOURCES_MAX: usize = 1_024;
 
