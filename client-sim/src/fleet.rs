@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod announcements;
+pub mod changes;
 pub mod children;
 pub mod deals;
 pub mod events;
@@ -139,7 +140,7 @@ async fn conduct(plan: &Plan, clock: &Clock, ntp: &str, children: &mut Children)
         campaign: None,
         sale: None,
         run: None,
-        journals: &journals::Union::default(),
+        words: &journals::Words::default(),
         posted: &[],
         broadcasts: &[],
         troubles: Vec::new(),
@@ -180,10 +181,10 @@ async fn conduct(plan: &Plan, clock: &Clock, ntp: &str, children: &mut Children)
         evidence.troubles.push(format!("admin: {error}"));
     }
     let deliveries = posted.len() as u64 * u64::from(plan.users);
-    await_answers(plan, storms_over_by(plan, clock, first), deliveries, children, &mut progress).await?;
+    await_answers(plan, first, storms_over_by(plan, clock, first), deliveries, children, &mut progress).await?;
     if plan.statements > 0 {
         children.statements(plan.statements).await?;
-        await_answers(plan, Instant::now(), deliveries, children, &mut progress).await?;
+        await_answers(plan, first, Instant::now(), deliveries, children, &mut progress).await?;
     }
     progress.end();
     let broadcasts = announcements::broadcasts(&posted, admin.as_ref()).await;
@@ -192,11 +193,11 @@ async fn conduct(plan: &Plan, clock: &Clock, ntp: &str, children: &mut Children)
     let (results, silent) = children.results().await;
     evidence.troubles.extend(silent);
     evidence.troubles.extend(children.stop(plan.answer_timeout + STOP_PATIENCE).await?);
-    let journals = match journals::read(journal_paths(plan)) {
-        Ok(union) => union,
+    let words = match journals::read_all(journal_paths(plan), plan.guest_journal.as_deref()) {
+        Ok(words) => words,
         Err(error) => {
             evidence.troubles.push(error.to_string());
-            journals::Union::default()
+            journals::Words::default()
         }
     };
     evidence.results = &results;
@@ -205,7 +206,7 @@ async fn conduct(plan: &Plan, clock: &Clock, ntp: &str, children: &mut Children)
     evidence.run = run.as_ref();
     evidence.posted = &posted;
     evidence.broadcasts = &broadcasts;
-    evidence.journals = &journals;
+    evidence.words = &words;
     Ok(verdict::judge(evidence))
 }
 
@@ -390,6 +391,7 @@ fn storms_over_by(plan: &Plan, clock: &Clock, first: u64) -> Instant {
 /// none of that can come any more.
 async fn await_answers(
     plan: &Plan,
+    first: u64,
     storms_over_by: Instant,
     deliveries: u64,
     children: &mut Children,
@@ -401,6 +403,12 @@ async fn await_answers(
     let deadline = storms_over_by.max(begun + lapsing) + plan.answer_timeout + STOP_PATIENCE;
     loop {
         let statuses = statuses(children).await?;
+        // One that somebody else has ordered has as much time.
+        let is_planned = |at| plan.storms.iter().any(|storm| plan.phases_begin(first) + storm.at_second == at);
+        let unplanned =
+            statuses.iter().flat_map(|status| &status.storms).any(|storm| !storm.over && !is_planned(storm.storm.at));
+        let storms_over_by = if unplanned { storms_over_by.max(begun + plan.storm_deadline) } else { storms_over_by };
+        let deadline = deadline.max(storms_over_by + plan.answer_timeout + STOP_PATIENCE);
         let open: u64 = statuses
             .iter()
             .map(|status| status.outstanding + status.acknowledges_outstanding + status.reactions_outstanding)

@@ -16,7 +16,6 @@ pub mod control;
 pub mod crowd;
 pub mod envelopes;
 pub mod heard;
-pub mod journal;
 pub mod keeper;
 pub mod labels;
 pub mod orders;
@@ -42,6 +41,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::{Duration, Instant};
 
+use hongbao_monitor::journal::Journal;
 use hongbao_monitor::process;
 use hongbao_monitor::report::{Reporter, ReporterConfig, names};
 use hongbao_proto::token::{Audience, Signer, TokenError};
@@ -58,7 +58,6 @@ use crate::results::{QpsChange, Results};
 use crate::schedule::SECOND;
 use config::MachineConfig;
 use crowd::{Crowd, QpsError};
-use journal::Journal;
 use shared::{Shared, Stage};
 use sockets::Sockets;
 

@@ -160,14 +160,15 @@ pub enum ChangeError {
         /// The machine's corrected clock, Unix nanoseconds.
         now: u64,
     },
-    /// Another change is already announced for the same moment or a later one.
-    #[error("a change at {at} ns does not come after the one already announced for {last} ns")]
-    OutOfOrder {
-        /// When it should take effect, Unix nanoseconds.
-        at: u64,
-        /// The last change announced so far, Unix nanoseconds.
-        last: u64,
-    },
+}
+
+/// What a change of QPS has become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// A segment of its own, at this index; those that were there and behind it have moved up.
+    Added(usize),
+    /// The segment at this index, which begins at the same moment, has another QPS.
+    Replaced(usize),
 }
 
 /// The segments of a run so far, in order.
@@ -183,18 +184,28 @@ impl Schedule {
     }
 
     /// From `at` on the fleet sends `qps` requests a second: what is due before `at` stays as it was, and the next request is
-    /// due at `at` exactly. Returns the segment's index.
-    pub fn announce(&mut self, at: u64, qps: u32, now: u64) -> Result<usize, ChangeError> {
+    /// due at `at` exactly. A change before ones that are already announced holds until the next of these: their requests get other
+    /// numbers, which none of them has used yet. Machines that are told the same changes, in whatever order, have the same schedule.
+    pub fn announce(&mut self, at: u64, qps: u32, now: u64) -> Result<Change, ChangeError> {
         if at <= now {
             return Err(ChangeError::Past { at, now });
         }
-        let first = match self.segments.last() {
-            Some(last) if at <= last.from => return Err(ChangeError::OutOfOrder { at, last: last.from }),
-            Some(last) => last.first_from(at),
-            None => 0,
+        let index = self.segments.partition_point(|segment| segment.from < at);
+        let change = if self.segments.get(index).is_some_and(|segment| segment.from == at) {
+            self.segments[index].qps = qps;
+            Change::Replaced(index)
+        } else {
+            self.segments.insert(index, Segment { from: at, first: 0, qps });
+            Change::Added(index)
         };
-        self.segments.push(Segment { from: at, first, qps });
-        Ok(self.segments.len() - 1)
+        for later in index..self.segments.len() {
+            let from = self.segments[later].from;
+            self.segments[later].first = match later.checked_sub(1) {
+                Some(before) => self.segments[before].first_from(from),
+                None => 0,
+            };
+        }
+        Ok(change)
     }
 
     /// All segments, in order.
@@ -319,12 +330,23 @@ mod tests {
     }
 
     #[test]
-    fn a_change_in_the_past_or_out_of_order_is_refused() {
+    fn a_change_in_the_past_is_refused() {
         let mut schedule = schedule_of(&[(0, 10), (5, 20)]);
-        let (five, now) = (EPOCH + 5 * SECOND, EPOCH + 4 * SECOND);
+        let now = EPOCH + 4 * SECOND;
         assert_eq!(schedule.announce(now, 30, now), Err(ChangeError::Past { at: now, now }));
-        assert_eq!(schedule.announce(five, 30, now), Err(ChangeError::OutOfOrder { at: five, last: five }));
         assert_eq!(schedule.segments().len(), 2);
+    }
+
+    #[test]
+    fn a_change_before_an_announced_one_holds_until_then() {
+        let mut schedule = schedule_of(&[(0, 10), (5, 20), (9, 0)]);
+        let now = EPOCH + SECOND;
+        assert_eq!(schedule.announce(EPOCH + 3 * SECOND, 100, now), Ok(Change::Added(1)));
+        let segments: Vec<_> = schedule.segments().iter().map(|segment| (segment.first, segment.qps)).collect();
+        assert_eq!(segments, [(0, 10), (30, 100), (230, 20), (310, 0)]);
+        assert_eq!(schedule.due(230), Some(EPOCH + 5 * SECOND));
+        assert_eq!(schedule.announce(EPOCH + 3 * SECOND, 50, now), Ok(Change::Replaced(1)));
+        assert_eq!((schedule.segments().len(), schedule.segments()[2].first), (4, 130));
     }
 
     #[test]
@@ -432,6 +454,17 @@ mod tests {
                     prop_assert_eq!(schedule.due(segment.first), Some(EPOCH + second * SECOND));
                 }
             }
+        }
+
+        #[test]
+        fn machines_that_are_told_the_same_in_any_order_have_the_same_schedule(
+            changes in prop::collection::btree_map(1u64..60, 0u32..5_000, 1..8), turn in any::<usize>()
+        ) {
+            let mut changes: Vec<_> = changes.into_iter().collect();
+            let in_order = schedule_of(&changes);
+            let by = turn % changes.len();
+            changes.rotate_left(by);
+            prop_assert_eq!(schedule_of(&changes), in_order);
         }
 
         #[test]

@@ -6,13 +6,13 @@ use std::io::{Read as _, Write as _};
 use std::time::Duration;
 
 use common::{Ask, config};
+use hongbao_monitor::journal::Journal;
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ServerFrame};
 use hongbao_sim::ids;
 use hongbao_sim::limits::{LOGIN_DEADLINE_MS, OUTBOX_BYTES_MAX};
 use hongbao_sim::machine::config::UserRange;
 use hongbao_sim::machine::crowd::Crowd;
-use hongbao_sim::machine::journal::Journal;
 use hongbao_sim::machine::labels::End;
 use hongbao_sim::machine::tally::counts;
 use hongbao_sim::results::StormOrder;

@@ -10,16 +10,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Request, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest, FromRequestParts, Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use hongbao_proto::token::Verifier;
 use hyper::server::conn::http1;
+use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
@@ -28,6 +28,7 @@ use prometheus_client::registry::Registry;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tower_http::limit::RequestBodyLimitLayer;
 
 use crate::report::{Key, Sample};
@@ -160,12 +161,14 @@ pub fn require_admin(router: Router, verifier: Arc<Verifier>) -> Router {
     }
 }
 
+/// The token of an `Authorization: Bearer` header, where there is one.
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
 async fn authenticate(State(verifier): State<Arc<Verifier>>, request: Request, next: Next) -> Response {
-    let token = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| {
-        let (scheme, token) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-    });
-    match token.map(|token| verifier.verify(token)) {
+    match bearer(request.headers()).map(|token| verifier.verify(token)) {
         Some(Ok(_)) => next.run(request).await,
         Some(Err(error)) => ApiError::unauthorized(error.to_string()).into_response(),
         None => ApiError::unauthorized("a bearer token is required: `Authorization: Bearer ..`").into_response(),
@@ -184,7 +187,9 @@ async fn within_deadline(request: Request, next: Next) -> Response {
 
 /// Serves `router` until `shutdown` completes, then lets running requests end for at most [`STOP_DEADLINE`].
 ///
-/// Unknown paths and methods are answered with an [`ApiError`], whatever fallback the router had.
+/// Unknown paths and methods are answered with an [`ApiError`], whatever fallback the router had. Handlers find their peer in
+/// `ConnectInfo<SocketAddr>`. A connection that a handler has taken over (a WebSocket) counts no more against
+/// [`CONNECTIONS_MAX`]: it is that handler's to bound.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -201,7 +206,7 @@ pub async fn serve(
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_DEADLINE).max_buf_size(HEADER_BYTES_MAX);
 
-    let graceful = GracefulShutdown::new();
+    let stopping = CancellationToken::new();
     let mut connections = JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
@@ -209,11 +214,24 @@ pub async fn serve(
             () = &mut shutdown => break,
             Some(_ended) = connections.join_next() => {}
             accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
-                Ok((stream, _peer)) => {
-                    let service = TowerToHyperService::new(router.clone());
-                    let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+                Ok((stream, peer)) => {
+                    let router = TowerToHyperService::new(router.clone());
+                    let service = hyper::service::service_fn(move |mut request| {
+                        request.extensions_mut().insert(ConnectInfo(peer));
+                        router.call(request)
+                    });
+                    let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
+                    let stopping = stopping.clone();
                     connections.spawn(async move {
-                        if let Err(error) = connection.await {
+                        let mut connection = std::pin::pin!(connection);
+                        let ended = tokio::select! {
+                            ended = &mut connection => ended,
+                            () = stopping.cancelled() => {
+                                connection.as_mut().graceful_shutdown();
+                                connection.await
+                            }
+                        };
+                        if let Err(error) = ended {
                             tracing::trace!(%error, "http connection failed");
                         }
                     });
@@ -226,7 +244,9 @@ pub async fn serve(
         }
     }
     drop(listener);
-    if tokio::time::timeout(STOP_DEADLINE, graceful.shutdown()).await.is_err() {
+    stopping.cancel();
+    let ended = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(STOP_DEADLINE, ended).await.is_err() {
         tracing::warn!(connections = connections.len(), "http connections cut at the stop deadline");
     }
     Ok(())

@@ -11,7 +11,7 @@ use base64::prelude::BASE64_STANDARD as BASE64;
 use futures_util::{SinkExt, StreamExt};
 use hdrhistogram::Histogram;
 use hongbao_monitor::credentials::{unix_millis, unix_seconds};
-use hongbao_monitor::dashboard::config::Config;
+use hongbao_monitor::dashboard::config::{Config, Doors};
 use hongbao_monitor::dashboard::owner::Outcome;
 use hongbao_monitor::dashboard::run::Monitor;
 use hongbao_monitor::dashboard::view::ViewMode;
@@ -62,6 +62,7 @@ impl Running {
         let config = Config {
             listen,
             http,
+            doors: Doors::default(),
             record: directory.path().join("recording"),
             stragglers: Duration::from_millis(500),
             view: ViewMode::None,
@@ -136,6 +137,7 @@ fn hello(token: String, name: &str, instance: &str, started_at_ms: u64) -> Repor
         instance: instance.into(),
         started_at_ms,
         control: String::new(),
+        listen: String::new(),
     };
     ReporterFrame { frame: Some(reporter_frame::Frame::Hello(Hello { token, source: Some(source) })) }
 }

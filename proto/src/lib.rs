@@ -21,4 +21,7 @@ pub mod report_v1 {
     include!(concat!(env!("OUT_DIR"), "/hongbao.report.v1.rs"));
 }
 
+/// The text of the client protocol, for clients of any language.
+pub const CLIENT_PROTO: &str = include_str!("../proto/hongbao/v1/client.proto");
+
 pub use id::{CampaignId, EnvelopeId, Fen, IdError, OrderId, RequestId, RoomId, Serial, UserId};

@@ -156,8 +156,13 @@ impl Verifier {
 
     /// The subject of a good token.
     pub fn verify(&self, token: &str) -> Result<String, TokenError> {
+        self.verify_until(token).map(|(subject, _)| subject)
+    }
+
+    /// The subject of a good token, and the Unix second at which it expires.
+    pub fn verify_until(&self, token: &str) -> Result<(String, u64), TokenError> {
         match jsonwebtoken::decode::<Claims>(token, &self.key, &self.validation) {
-            Ok(data) => Ok(data.claims.sub),
+            Ok(data) => Ok((data.claims.sub, data.claims.exp)),
             Err(error) => Err(match error.kind() {
                 ErrorKind::ExpiredSignature => TokenError::Expired,
                 ErrorKind::InvalidAudience | ErrorKind::MissingRequiredClaim(_) => TokenError::Foreign,
@@ -192,6 +197,7 @@ mod tests {
         let user = UserId::new(UserId::MAX).unwrap();
         let token = Signer::new(&ours()).sign_user(user, NOW, 60).unwrap();
         assert_eq!(Verifier::hs256(&ours(), Audience::User).verify_user(&token), Ok(user));
+        assert_eq!(Verifier::hs256(&ours(), Audience::User).verify_until(&token), Ok((user.to_string(), NOW + 60)));
     }
 
     #[test]

@@ -89,7 +89,8 @@ experiment() {
     "${inside[@]}" nice -n "$fleet_nice" "$bin/hongbao-sim" fleet --users "$users" --machines "$machines" \
         --server "$(field "$work/server.json" listen)" --admin "http://$(field "$work/server.json" admin)" \
         --monitor "$(field "$work/monitor.json" ingest)" --phases "$phases" --rain 200 \
-        --journal-dir "$run/journals" --summary "$run/summary.json" "${fleet_options[@]}" >&4 2>&4 || status=$?
+        --journal-dir "$run/journals" --guest-journal "$run/journals/guests.csv" --summary "$run/summary.json" \
+        "${fleet_options[@]}" >&4 2>&4 || status=$?
 
     kill -TERM "$server"
     wait "$server" || { echo "the server did not stop in order (exit code $?): $run/server.log" >&2; status=1; }

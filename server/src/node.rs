@@ -197,7 +197,8 @@ impl Node {
                 role: role::SERVER,
                 name: config.name.clone(),
             })
-            .controlled_at(admin_address);
+            .controlled_at(admin_address)
+            .listening_at(address);
             telemetry.reporter = Some(reporter.stats());
             let telemetry = telemetry.clone();
             closers.push(tokio::spawn(

@@ -157,7 +157,7 @@ pub fn judge_sale(
     planned: Option<PlannedTickets>,
     sale: Option<&Campaign>,
     results: &[Results],
-    journals: &Union,
+    (journals, guests): (&Union, &Union),
     failures: &mut Vec<String>,
 ) -> Option<SaleSummary> {
     let told = results.iter().flat_map(|result| &result.sales);
@@ -173,7 +173,8 @@ pub fn judge_sale(
     }
     let (sale, tickets) = sale.zip(planned)?;
     let of_sale = || told.clone().filter(|one| one.campaign == sale.id);
-    let (told_paid, told_fen) = of_sale().fold((0, 0), |sum, one| (sum.0 + one.paid, sum.1 + one.paid_fen));
+    let to_guests = guests.sold.get(&sale.id).copied().unwrap_or_default();
+    let (told_paid, told_fen) = of_sale().fold(to_guests, |sum, one| (sum.0 + one.paid, sum.1 + one.paid_fen));
     let told_waiting = of_sale().map(|one| one.waiting).sum();
     let residual_fen = i128::from(sale.paid_fen) - i128::from(told_fen);
     if residual_fen != 0 || sale.won != told_paid {
@@ -277,7 +278,8 @@ mod tests {
             change(&mut sale);
             let journals = Union::default();
             let mut failures = Vec::new();
-            let summary = judge_sale("9:100".parse().ok(), Some(&sale), &[], &journals, &mut failures).unwrap();
+            let summary =
+                judge_sale("9:100".parse().ok(), Some(&sale), &[], (&journals, &journals), &mut failures).unwrap();
             (summary.residual_fen, failures)
         };
         // Nobody was told anything.

@@ -69,9 +69,36 @@ struct Reader {
     cancelled: HashMap<u64, u64>,
 }
 
+/// The words of two kinds of users, each with the contradictions that its own rows brought.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Words {
+    /// What users of the fleet were told.
+    pub fleet: Union,
+    /// What guests were told.
+    pub guests: Union,
+}
+
+/// Reads the machines' journals and then the guests', where there is one, and holds each row against all before it.
+pub fn read_all<P: AsRef<Path>>(
+    machines: impl Iterator<Item = P>,
+    guests: Option<&Path>,
+) -> Result<Words, JournalError> {
+    let mut reader = Reader::default();
+    read_into(&mut reader, machines)?;
+    let fleet = std::mem::take(&mut reader.union);
+    // No guest has come as long as there is no journal.
+    read_into(&mut reader, guests.filter(|path| path.exists()).into_iter())?;
+    Ok(Words { fleet, guests: reader.union })
+}
+
 /// Reads the journals and joins them.
 pub fn read<P: AsRef<Path>>(paths: impl Iterator<Item = P>) -> Result<Union, JournalError> {
     let mut reader = Reader::default();
+    read_into(&mut reader, paths)?;
+    Ok(reader.union)
+}
+
+fn read_into<P: AsRef<Path>>(reader: &mut Reader, paths: impl Iterator<Item = P>) -> Result<(), JournalError> {
     for path in paths {
         let error = |reason: String| JournalError { path: path.as_ref().display().to_string(), reason };
         let mut journal = csv::Reader::from_path(&path).map_err(|cause| error(cause.to_string()))?;
@@ -82,7 +109,7 @@ pub fn read<P: AsRef<Path>>(paths: impl Iterator<Item = P>) -> Result<Union, Jou
             }
         }
     }
-    Ok(reader.union)
+    Ok(())
 }
 
 impl Reader {
@@ -171,7 +198,7 @@ fn add(sum: &mut Sum, fen: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::journal::HEADER;
+    use hongbao_monitor::journal::HEADER;
 
     fn union(journals: &[&str]) -> Union {
         let directory = tempfile::tempdir().unwrap();
@@ -189,6 +216,23 @@ mod tests {
         let union = union(&[one, "win,9,12,1/0,50,0 win,9,13,2/0,7,0"]);
         assert_eq!((union.campaigns[&1], union.campaigns[&2], union.contradictions), ((2, 55), (1, 7), 1));
         assert_eq!(union.totals(), (3, 62));
+    }
+
+    #[test]
+    fn guests_are_told_apart_and_a_prize_that_was_told_to_one_of_each_is_found_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, rows: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, format!("{HEADER}\n{}\n", rows.replace(' ', "\n"))).unwrap();
+            path
+        };
+        let machine = write("machine-01.csv", "win,1,10,1/0,50,0 win,2,11,1/1,5,0");
+        let guests = write("guests.csv", "win,9000000000000000,12,1/2,7,0 win,9000000000000000,13,1/1,5,0");
+        let words = read_all([&machine].into_iter(), Some(&guests)).unwrap();
+        assert_eq!((words.fleet.totals(), words.guests.totals()), ((2, 55), (1, 7)));
+        assert_eq!((words.fleet.contradictions, words.guests.contradictions), (0, 1));
+        let words = read_all([&machine].into_iter(), Some(&directory.path().join("none.csv"))).unwrap();
+        assert_eq!((words.fleet.totals(), words.guests), ((2, 55), Union::default()));
     }
 
     #[test]

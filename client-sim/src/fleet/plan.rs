@@ -104,6 +104,10 @@ pub struct FleetArgs {
     /// Where machines write their journals; default: a new directory under the system's temporary one
     #[arg(long, value_name = "DIR")]
     pub journal_dir: Option<PathBuf>,
+    /// Journal of guests who play among the users (hongbao-monitor writes journals/guests.csv in its recording). Where it exists at
+    /// the end, what it holds counts as what users were told
+    #[arg(long, value_name = "FILE")]
+    pub guest_journal: Option<PathBuf>,
     /// Connections opened a second, over the whole fleet
     #[arg(long, default_value_t = 5_000, value_name = "PER_SECOND")]
     pub connect_rate: u32,
@@ -295,6 +299,7 @@ pub struct Plan {
     pub tolerance: Tolerance,
     pub summary: Option<PathBuf>,
     pub journal_dir: PathBuf,
+    pub guest_journal: Option<PathBuf>,
     pub connect_rate: u32,
     pub pace: Duration,
     pub coalesce: Duration,
@@ -408,6 +413,7 @@ impl TryFrom<FleetArgs> for Plan {
             tolerance: args.tolerance,
             summary: args.summary,
             journal_dir: args.journal_dir.unwrap_or_else(journal_dir),
+            guest_journal: args.guest_journal,
             connect_rate: args.connect_rate,
             pace: args.pace,
             coalesce: args.coalesce,

@@ -51,21 +51,32 @@ impl Storms {
     }
 }
 
-/// Judges all storms of a plan; `first_second`: Unix second of the first stretch.
+/// Judges all storms of a plan; `first_second`: Unix second of the first stretch. One that somebody else ordered is not judged, and
+/// its seconds are not held against the schedule either.
 pub fn judge(plan: &Plan, first_second: u64, results: &[Results], failures: &mut Vec<String>) -> Storms {
     let mut storms = Storms::default();
-    for (index, planned) in plan.storms.iter().enumerate() {
+    for planned in &plan.storms {
         let at = plan.phases_begin(first_second) + planned.at_second;
-        let (summary, window) = judge_one(plan, index, planned, at, results, failures);
+        let (summary, window) = judge_one(plan, planned, at, results, failures);
         storms.summaries.push(summary);
         storms.windows.push(window);
+    }
+    let planned = |at| plan.storms.iter().any(|storm| plan.phases_begin(first_second) + storm.at_second == at);
+    for storm in results.iter().flat_map(|result| &result.storms).filter(|storm| !planned(storm.view.storm.at)) {
+        let view = &storm.view;
+        let lasted = match view.last_back_us {
+            Some(last_back_us) if view.over => last_back_us.div_ceil(1_000_000).max(1),
+            // On this machine it hit nobody.
+            None if view.over => 1,
+            _ => view.storm.watch_seconds.into(),
+        };
+        storms.windows.push(view.storm.at..view.storm.at + lasted);
     }
     storms
 }
 
 fn judge_one(
     plan: &Plan,
-    index: usize,
     planned: &PlannedStorm,
     at: u64,
     results: &[Results],
@@ -76,7 +87,7 @@ fn judge_one(
     let deadline = plan.storm_deadline.as_secs();
     let mut parts: Vec<&StormResult> = Vec::with_capacity(results.len());
     for result in results {
-        match result.storms.get(index).filter(|storm| storm.view.storm.at == at) {
+        match result.storms.iter().find(|storm| storm.view.storm.at == at) {
             Some(part) => parts.push(part),
             None => fail(format!("it is missing from the results of {}", result.name)),
         }

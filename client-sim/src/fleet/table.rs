@@ -5,6 +5,7 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use hongbao_proto::Fen;
 
 use crate::fleet::announcements::AnnouncementSummary;
+use crate::fleet::changes::ChangeSummary;
 use crate::fleet::deals::{EnvelopeSummary, SaleSummary};
 use crate::fleet::storms::StormSummary;
 use crate::fleet::verdict::{OperationSummary, PhaseSummary, Summary};
@@ -39,6 +40,7 @@ pub fn render(summary: &Summary) -> String {
         table.to_string(),
     ];
     lines.extend(summary.storms.iter().map(storm));
+    lines.extend(summary.changes.iter().map(|one| change(one, summary)));
     lines.extend(summary.announcements.iter().map(|one| announcement(one, summary.users)));
     if let Some(operations) = operations(summary) {
         lines.push(operations);
@@ -63,6 +65,18 @@ pub fn render(summary: &Summary) -> String {
     lines.join("\n")
 }
 
+fn change(change: &ChangeSummary, summary: &Summary) -> String {
+    let since = |second: u64| second.saturating_sub(summary.phases.first().map_or(0, |phase| phase.from));
+    format!(
+        "ordered otherwise, and not judged: {} requests a second, from second {} to {} ({} of {} machines)",
+        change.qps,
+        since(change.from),
+        since(change.until),
+        change.machines,
+        summary.machines
+    )
+}
+
 fn row(phase: &PhaseSummary) -> Vec<String> {
     let ms = |value: f64| format!("{value:.2}");
     let us = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.1}"));
@@ -71,13 +85,17 @@ fn row(phase: &PhaseSummary) -> Vec<String> {
         0 => String::new(),
         seconds => format!(", storm: {seconds} s excluded"),
     };
+    let changed = match phase.changed_seconds {
+        0 => String::new(),
+        seconds => format!(", ordered otherwise: {seconds} s excluded"),
+    };
     vec![
         phase.name.clone(),
         phase.qps_target.to_string(),
         format!(
-            "{}/{} s ±{}{storm}{judged}",
+            "{}/{} s ±{}{storm}{changed}{judged}",
             phase.seconds_within_tolerance,
-            phase.seconds - phase.storm_seconds,
+            phase.seconds - phase.storm_seconds - phase.changed_seconds,
             phase.tolerance
         ),
         phase.sent.to_string(),

@@ -6,6 +6,7 @@
 //! latency of them), and the last second's come after it; both are small against the tolerance as long as answers take less
 //! than that part of a second, and a server that falls behind is seen in the second in which it does. Seconds of a storm are
 //! not judged: the requests of the users it has cut come when these are back, and that is what the storm's own judgement is over.
+//! Nor are those in which an operator had the fleet send something else than planned.
 
 use std::collections::BTreeMap;
 
@@ -13,8 +14,9 @@ use serde::Serialize;
 
 use crate::fleet::admin::{Broadcast, Campaign};
 use crate::fleet::announcements::{self, AnnouncementSummary, Posted};
+use crate::fleet::changes::{ChangeSummary, Changes};
 use crate::fleet::deals::{self, EnvelopeSummary, Run, SaleSummary};
-use crate::fleet::journals::Union;
+use crate::fleet::journals::{Union, Words};
 use crate::fleet::plan::{Phase, Plan, Tolerance};
 use crate::fleet::storms::{self, StormSummary, Storms};
 use crate::histogram::{self, Micros};
@@ -57,7 +59,7 @@ pub struct Evidence<'a> {
     /// The envelopes at their end, likewise.
     pub run: Option<&'a Run>,
     /// All journals.
-    pub journals: &'a Union,
+    pub words: &'a Words,
     /// Announcements that the server took.
     pub posted: &'a [Posted],
     /// What the server says of each of them.
@@ -79,6 +81,8 @@ pub struct PhaseSummary {
     pub seconds_within_tolerance: u64,
     /// Not judged, and in none of the counts of seconds that are within something.
     pub storm_seconds: u64,
+    /// Likewise: somebody else had ordered another QPS.
+    pub changed_seconds: u64,
     pub seconds_within_1_percent: u64,
     pub seconds_within_2_percent: u64,
     pub seconds_within_3_percent: u64,
@@ -113,9 +117,16 @@ pub struct SecondSummary {
     pub answered: u64,
     /// A storm lasted in it.
     pub storm: bool,
+    /// Somebody else's QPS held in it.
+    pub changed: bool,
 }
 
 impl SecondSummary {
+    /// Whether the plan says what should have happened in it.
+    fn is_judged(&self) -> bool {
+        !self.storm && !self.changed
+    }
+
     /// How far sent or answered, whichever is farther, is from `target`.
     fn deviation(&self, target: u64) -> u64 {
         self.sent.abs_diff(target).max(self.answered.abs_diff(target))
@@ -141,6 +152,10 @@ pub struct Books {
     pub journal_prizes: u64,
     /// The same from the journals.
     pub journal_fen: u64,
+    /// Of these, prizes of guests, by their journal alone.
+    pub guest_prizes: u64,
+    /// Their fen.
+    pub guest_fen: u64,
     /// Paid minus received; must be 0.
     pub residual_fen: Option<i128>,
 }
@@ -182,6 +197,8 @@ pub struct Summary {
     pub tolerance: String,
     pub phases: Vec<PhaseSummary>,
     pub storms: Vec<StormSummary>,
+    /// What somebody else ordered meanwhile.
+    pub changes: Vec<ChangeSummary>,
     pub announcements: Vec<AnnouncementSummary>,
     pub announcements_received: u64,
     /// Of the schedule; empty: there were only grabs.
@@ -213,15 +230,18 @@ pub fn judge(mut evidence: Evidence<'_>) -> Summary {
     if evidence.connected != users {
         failures.push(format!("{} of {users} users were logged in", evidence.connected));
     }
+    let Words { fleet: journals, guests } = evidence.words;
     let (mut phases, mut storms, mut announcements) = (Vec::new(), Storms::default(), Vec::new());
+    let mut changes = Changes::default();
     if !results.is_empty() {
         let mut from = evidence.first_second;
         storms = storms::judge(plan, from, results, &mut failures);
         announcements = announcements::judge(users, evidence.posted, evidence.broadcasts, results, &mut failures);
+        changes = Changes::of(plan, from, results);
         for (index, phase) in plan.stretches().enumerate() {
             let judged = plan.warm_up.is_none() || index > 0;
             let tolerance = phase.tolerance.unwrap_or(plan.tolerance);
-            let measured = Measured { from, index, phase, judged, tolerance, storms: &storms };
+            let measured = Measured { from, phase, judged, tolerance, storms: &storms, changes: &changes };
             phases.push(summarize(&measured, results, evidence.efforts, &mut failures));
             from += phase.seconds;
         }
@@ -237,8 +257,8 @@ pub fn judge(mut evidence: Evidence<'_>) -> Summary {
     }
     let operations = operations(results, |result| &result.operations, &mut failures);
     let reactions = self::operations(results, |result| &result.reactions, &mut failures);
-    let envelopes = deals::judge_envelopes(evidence.run, &totals, evidence.journals, &mut failures);
-    let sale = deals::judge_sale(plan.tickets, evidence.sale, results, evidence.journals, &mut failures);
+    let envelopes = deals::judge_envelopes(evidence.run, &totals, journals, &mut failures);
+    let sale = deals::judge_sale(plan.tickets, evidence.sale, results, (journals, guests), &mut failures);
     deals::judge_chat(plan.rooms, &totals, &mut failures);
     for (kind, count) in &totals.violations {
         failures.push(format!("{count} violations of the protocol by the server: {kind}"));
@@ -255,6 +275,7 @@ pub fn judge(mut evidence: Evidence<'_>) -> Summary {
         tolerance: plan.tolerance.to_string(),
         phases,
         storms: storms.summaries,
+        changes: changes.summaries,
         announcements,
         announcements_received: totals.announcements,
         operations,
@@ -310,11 +331,11 @@ fn operations(
 
 struct Measured<'a> {
     from: u64,
-    index: usize,
     phase: &'a Phase,
     judged: bool,
     tolerance: Tolerance,
     storms: &'a Storms,
+    changes: &'a Changes,
 }
 
 fn summarize(
@@ -323,27 +344,36 @@ fn summarize(
     efforts: &[Effort],
     failures: &mut Vec<String>,
 ) -> PhaseSummary {
-    let Measured { from, index, phase, judged, tolerance, storms } = *measured;
+    let Measured { from, phase, judged, tolerance, storms, changes } = *measured;
+    let is_changed = changes.touch(&(from..from + phase.seconds));
     let (mut latency, mut send_lag) = (histogram::empty(), histogram::empty());
     let (mut planned, mut sent, mut answered, mut held_by_storm) = (0, 0, 0, 0);
     for result in results {
-        let Some(segment) = result.segments.get(index).filter(|segment| segment.from == from) else {
+        let inside = |at: &u64| (from..from + phase.seconds).contains(at);
+        let mut segments = result.segments.iter().filter(|segment| inside(&segment.from)).peekable();
+        if segments.peek().is_none_or(|first| first.from != from) {
             failures.push(format!("{}: phase {} is missing from its results", result.name, phase.name));
             continue;
-        };
-        planned += segment.planned;
-        sent += segment.sent;
-        answered += segment.answered;
-        held_by_storm += segment.held_by_storm;
-        for (sum, text) in [(&mut latency, &segment.latency), (&mut send_lag, &segment.send_lag)] {
-            if let Err(error) = histogram::add_base64(sum, text) {
-                failures.push(format!("{}: phase {}: {error}", result.name, phase.name));
+        }
+        for segment in segments {
+            planned += segment.planned;
+            sent += segment.sent;
+            answered += segment.answered;
+            held_by_storm += segment.held_by_storm;
+            // What was measured under somebody else's QPS is no figure of this phase.
+            if changes.cover(segment.from) {
+                continue;
+            }
+            for (sum, text) in [(&mut latency, &segment.latency), (&mut send_lag, &segment.send_lag)] {
+                if let Err(error) = histogram::add_base64(sum, text) {
+                    failures.push(format!("{}: phase {}: {error}", result.name, phase.name));
+                }
             }
         }
     }
-    let per_second = seconds(from, phase.seconds, results, storms);
+    let per_second = seconds(from, phase.seconds, results, (storms, changes));
     let target = u64::from(phase.qps);
-    let calm = || per_second.iter().filter(|second| !second.storm);
+    let calm = || per_second.iter().filter(|second| second.is_judged());
     let within = |tolerance: Tolerance| {
         let allowed = tolerance.allowed(target);
         calm().filter(|second| second.deviation(target) <= allowed).count() as u64
@@ -351,7 +381,7 @@ fn summarize(
     let (calm_seconds, kept) = (calm().count() as u64, within(tolerance));
     let worst = calm().max_by_key(|second| second.deviation(target)).copied();
     if judged {
-        if planned != target * phase.seconds {
+        if planned != target * phase.seconds && !is_changed {
             failures.push(format!("phase {}: {planned} turns of {} were taken", phase.name, target * phase.seconds));
         }
         if let Some(worst) = worst.filter(|_| kept < calm_seconds) {
@@ -370,7 +400,8 @@ fn summarize(
         seconds: phase.seconds,
         tolerance: tolerance.to_string(),
         seconds_within_tolerance: kept,
-        storm_seconds: phase.seconds - calm_seconds,
+        storm_seconds: per_second.iter().filter(|second| second.storm).count() as u64,
+        changed_seconds: per_second.iter().filter(|second| second.changed && !second.storm).count() as u64,
         seconds_within_1_percent: within(Tolerance::percent(1)),
         seconds_within_2_percent: within(Tolerance::percent(2)),
         seconds_within_3_percent: within(Tolerance::percent(3)),
@@ -394,8 +425,13 @@ fn summarize(
     }
 }
 
-fn seconds(from: u64, count: u64, results: &[Results], storms: &Storms) -> Vec<SecondSummary> {
-    let empty = |second| SecondSummary { second, storm: storms.cover(second), ..Default::default() };
+fn seconds(from: u64, count: u64, results: &[Results], (storms, changes): (&Storms, &Changes)) -> Vec<SecondSummary> {
+    let empty = |second| SecondSummary {
+        second,
+        storm: storms.cover(second),
+        changed: changes.cover(second),
+        ..Default::default()
+    };
     let mut seconds: BTreeMap<u64, SecondSummary> =
         (from..from + count).map(|second| (second, empty(second))).collect();
     for row in results.iter().flat_map(|result| &result.seconds) {
@@ -430,31 +466,34 @@ fn effort_per_request(from: u64, seconds: u64, efforts: &[Effort]) -> (Option<f6
 }
 
 fn balance(evidence: &Evidence<'_>, totals: &Totals, failures: &mut Vec<String>) -> Books {
-    let all_journals = evidence.journals.totals();
+    let Words { fleet: journals, guests } = evidence.words;
+    let all_journals = journals.totals();
     if all_journals != (totals.prizes, totals.fen) {
         failures.push(format!(
             "journals hold {} prizes of {} fen, machines counted {} of {} fen",
             all_journals.0, all_journals.1, totals.prizes, totals.fen
         ));
     }
-    if evidence.journals.contradictions > 0 {
-        failures.push(format!(
-            "{} prizes, shares or units were told to two users, or changed",
-            evidence.journals.contradictions
-        ));
+    let contradictions = journals.contradictions + guests.contradictions;
+    if contradictions > 0 {
+        failures.push(format!("{contradictions} prizes, shares or units were told to two users, or changed"));
     }
     let Some(campaign) = evidence.campaign else {
         return Books {
-            received: totals.prizes,
-            received_fen: totals.fen,
-            journal_prizes: all_journals.0,
-            journal_fen: all_journals.1,
+            received: totals.prizes + guests.totals().0,
+            received_fen: totals.fen + guests.totals().1,
+            journal_prizes: all_journals.0 + guests.totals().0,
+            journal_fen: all_journals.1 + guests.totals().1,
+            guest_prizes: guests.totals().0,
+            guest_fen: guests.totals().1,
             ..Books::default()
         };
     };
     let ours = evidence.results.iter().flat_map(|result| &result.campaigns).filter(|one| one.campaign == campaign.id);
-    let (received, received_fen) = ours.fold((0, 0), |sum, one| (sum.0 + one.prizes, sum.1 + one.fen));
-    let journals = evidence.journals.campaigns.get(&campaign.id).copied().unwrap_or_default();
+    let (guest_prizes, guest_fen) = guests.campaigns.get(&campaign.id).copied().unwrap_or_default();
+    let (received, received_fen) =
+        ours.fold((guest_prizes, guest_fen), |sum, one| (sum.0 + one.prizes, sum.1 + one.fen));
+    let journals = journals.campaigns.get(&campaign.id).copied().unwrap_or_default();
     let residual_fen = i128::from(campaign.paid_fen) - i128::from(received_fen);
     if residual_fen != 0 || campaign.won != received {
         failures.push(format!(
@@ -469,8 +508,10 @@ fn balance(evidence: &Evidence<'_>, totals: &Totals, failures: &mut Vec<String>)
         paid_fen: Some(campaign.paid_fen),
         received,
         received_fen,
-        journal_prizes: journals.0,
-        journal_fen: journals.1,
+        journal_prizes: journals.0 + guest_prizes,
+        journal_fen: journals.1 + guest_fen,
+        guest_prizes,
+        guest_fen,
         residual_fen: Some(residual_fen),
     }
 }
@@ -478,6 +519,7 @@ fn balance(evidence: &Evidence<'_>, totals: &Totals, failures: &mut Vec<String>)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fleet::journals::Sum;
     use crate::results::{CampaignResult, SecondRow, SegmentResult, StormOrder, StormResult, StormSecond, StormView};
 
     const FROM: u64 = 1_800_000_000;
@@ -507,6 +549,7 @@ mod tests {
             tolerance: "2%".parse().unwrap(),
             summary: None,
             journal_dir: "/nonexistent".into(),
+            guest_journal: None,
             connect_rate: 10,
             pace: std::time::Duration::from_millis(1),
             coalesce: std::time::Duration::ZERO,
@@ -579,7 +622,7 @@ mod tests {
             campaign: Some(&campaign),
             sale: None,
             run: None,
-            journals: &journals,
+            words: &Words { fleet: journals, guests: Union::default() },
             posted: &[],
             broadcasts: &[],
             troubles: Vec::new(),
@@ -697,6 +740,80 @@ mod tests {
         assert!(suffering[0].contains("p99 of the requests of others was 1500 ms, more than 1000 ms"), "{suffering:?}");
         let missing = judge_plan(&plan, |_, _, _| {}).failures;
         assert_eq!(missing[0], "storm of 20% at 1 s: it is missing from the results of machine-01");
+    }
+
+    #[test]
+    fn the_seconds_of_a_qps_that_somebody_else_ordered_are_not_judged_and_are_named() {
+        let summary = judge_with(|results, _, _| {
+            for result in results {
+                let ordered = SegmentResult { from: FROM + 1, qps: 300, planned: 150, ..result.segments[0].clone() };
+                result.segments[0].planned = 50;
+                result.segments.push(ordered);
+                result.seconds[1].sent = 150;
+            }
+        });
+        assert_eq!((summary.passed, &summary.failures), (true, &Vec::new()));
+        let change = ChangeSummary { from: FROM + 1, until: FROM + 2, qps: 300, machines: 2 };
+        assert_eq!(summary.changes, [change]);
+        let phase = &summary.phases[0];
+        assert_eq!((phase.seconds_within_tolerance, phase.changed_seconds, phase.storm_seconds), (1, 1, 0));
+        assert!(crate::fleet::table::render(&summary).contains("1/1 s ±2%, ordered otherwise: 1 s excluded"));
+    }
+
+    #[test]
+    fn a_second_that_goes_wrong_before_somebody_else_orders_another_qps_is_judged() {
+        let summary = judge_with(|results, _, _| {
+            let ordered = SegmentResult { from: FROM + 1, qps: 300, ..results[0].segments[0].clone() };
+            results[0].segments.push(ordered);
+            results[0].seconds[0].sent = 30;
+        });
+        assert!(summary.failures[0].contains("0 of 1 seconds within 2%"), "{:?}", summary.failures);
+        assert_eq!(summary.changes[0].machines, 1);
+    }
+
+    #[test]
+    fn a_storm_that_somebody_else_ordered_is_not_judged_and_its_seconds_are_not_either() {
+        let summary = judge_with(|results, _, _| {
+            for result in results {
+                result.seconds[1].answered = 40;
+                result.storms = vec![storm(true, 900_000, &histogram::empty())];
+            }
+        });
+        assert_eq!((summary.passed, &summary.failures), (true, &Vec::new()));
+        assert_eq!((summary.storms.len(), summary.phases[0].storm_seconds), (0, 1));
+    }
+
+    #[test]
+    fn what_guests_were_told_counts_as_what_users_were_told() {
+        let words = |guests: Sum| Words {
+            fleet: Union { campaigns: [(1, (4, 40))].into(), ..Union::default() },
+            guests: Union { campaigns: [(1, guests)].into(), ..Union::default() },
+        };
+        let results = [half("machine-01"), half("machine-02")];
+        let campaign = Campaign { id: 1, issued: 9, won: 5, paid_fen: 47, reserved: 0 };
+        let judged = |words: &Words| {
+            judge(Evidence {
+                plan: &plan(),
+                first_second: FROM,
+                connected: 10,
+                connect_seconds: 1.0,
+                memory: Memory::default(),
+                results: &results,
+                efforts: &[],
+                campaign: Some(&campaign),
+                sale: None,
+                run: None,
+                words,
+                posted: &[],
+                broadcasts: &[],
+                troubles: Vec::new(),
+            })
+        };
+        let summary = judged(&words((1, 7)));
+        assert_eq!((summary.passed, &summary.failures), (true, &Vec::new()));
+        let books = &summary.books;
+        assert_eq!((books.received, books.guest_prizes, books.guest_fen, books.residual_fen), (5, 1, 7, Some(0)));
+        assert!(judged(&words((1, 8))).failures[0].contains("the books differ"));
     }
 
     #[test]

@@ -29,7 +29,6 @@ use crate::machine::chat::{Chats, Circle};
 use crate::machine::config::MachineConfig;
 use crate::machine::envelopes::Envelopes;
 use crate::machine::heard::Heard;
-use crate::machine::journal::Journal;
 use crate::machine::labels::End;
 use crate::machine::orders::OrderBook;
 use crate::machine::owed::Owed;
@@ -43,8 +42,9 @@ use crate::machine::user::{State, User};
 use crate::machine::wire::{self, GrabTemplate};
 use crate::results::SaleOrder;
 use crate::schedule::mix::Mix;
-use crate::schedule::{SECOND, Schedule, Spread, Turn, Turns};
+use crate::schedule::{Change, SECOND, Schedule, Spread, Turn, Turns};
 use answers::Seen;
+use hongbao_monitor::journal::Journal;
 use turns::Asked;
 
 /// Why a change of QPS is refused.
@@ -204,20 +204,31 @@ impl Crowd {
         self.announce_mix(at, qps, None, now)
     }
 
-    /// As [`Crowd::announce`]; `mix`: what the requests are, if not what the machine was started with.
+    /// As [`Crowd::announce`]; `mix`: what the requests are, if not what the machine was started with, or, of a change before ones
+    /// that are already announced, what they were.
     pub fn announce_mix(&mut self, at: u64, qps: u32, mix: Option<Mix>, now: u64) -> Result<(), QpsError> {
         let tag = match self.tag {
             Some(tag) => tag,
             None => RunTag::new(at / SECOND)?,
         };
-        self.schedule.announce(at, qps, now)?;
+        let change = self.schedule.announce(at, qps, now)?;
         self.tag = Some(tag);
-        self.tally.add_segment(at);
-        let mix = mix.unwrap_or(self.mix);
+        let is_last = |index| index + 1 == self.schedule.segments().len();
+        let mix = mix.unwrap_or(match change {
+            Change::Added(index) if index > 0 && !is_last(index) => self.mixes[index - 1],
+            Change::Replaced(index) => self.mixes[index],
+            Change::Added(_) => self.mix,
+        });
         if !mix.is_grabs() {
             self.tally.tell_operations_apart();
         }
-        self.mixes.push(mix);
+        match change {
+            Change::Added(index) => {
+                self.tally.add_segment(index, at);
+                self.mixes.insert(index, mix);
+            }
+            Change::Replaced(index) => self.mixes[index] = mix,
+        }
         Ok(())
     }
 

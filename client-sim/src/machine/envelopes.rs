@@ -8,16 +8,7 @@ use rustc_hash::FxHashMap;
 
 use crate::limits::OFFERS_PER_USER_MAX;
 
-/// A share as a user is told of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Share {
-    /// Of which envelope.
-    pub envelope: u64,
-    /// Its number in the envelope.
-    pub number: u32,
-    /// Fen.
-    pub amount: u64,
-}
+pub use hongbao_monitor::journal::Share;
 
 /// What is known of one user and one envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

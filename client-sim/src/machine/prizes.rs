@@ -7,16 +7,7 @@ use rustc_hash::FxHashMap;
 
 use crate::results::CampaignResult;
 
-/// A prize as a user is told of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Prize {
-    /// Campaign id.
-    pub campaign: u32,
-    /// Serial inside the campaign.
-    pub serial: u64,
-    /// Fen.
-    pub amount: u64,
-}
+pub use hongbao_monitor::journal::Prize;
 
 /// What telling a prize adds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

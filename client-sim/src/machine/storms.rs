@@ -19,12 +19,14 @@ pub enum StormError {
         /// The machine's corrected clock, Unix seconds.
         now: u64,
     },
-    /// The one before is still watched then.
-    #[error("a storm at {at} s overlaps the one that is watched until {until} s")]
+    /// Another one is watched then.
+    #[error("a storm at {at} s overlaps the one that is watched from {other} s until {until} s")]
     Overlap {
         /// When it should begin, Unix seconds.
         at: u64,
-        /// When the last one announced so far ends, Unix seconds.
+        /// When the other one begins, Unix seconds.
+        other: u64,
+        /// When it ends, Unix seconds.
         until: u64,
     },
     /// It would be watched for no time, or for too long.
@@ -81,11 +83,15 @@ impl Storms {
         if at <= now {
             return Err(StormError::Past { at, now });
         }
-        let until = self.storms.last().map_or(0, |last| last.order.at + u64::from(last.order.watch_seconds));
-        if at < until {
-            return Err(StormError::Overlap { at, until });
+        let until = |order: StormOrder| order.at + u64::from(order.watch_seconds);
+        let index = self.storms.partition_point(|storm| storm.order.at <= at);
+        let neighbours = [index.checked_sub(1).and_then(|before| self.storms.get(before)), self.storms.get(index)];
+        for other in neighbours.into_iter().flatten().map(|storm| storm.order) {
+            if at < until(other) && other.at < until(order) {
+                return Err(StormError::Overlap { at, other: other.at, until: until(other) });
+            }
         }
-        self.storms.push(Storm {
+        let storm = Storm {
             order,
             cut: FxHashMap::default(),
             spent: false,
@@ -93,7 +99,9 @@ impl Storms {
             last_back: 0,
             others: Vec::new(),
             held: None,
-        });
+        };
+        // All that have begun are before it: it is still to come.
+        self.storms.insert(index, storm);
         Ok(())
     }
 
@@ -190,12 +198,25 @@ mod tests {
         let (mut storms, now) = (Storms::default(), (AT - 5) * SECOND);
         assert_eq!(storms.announce(order(AT - 5), now), Err(StormError::Past { at: AT - 5, now: AT - 5 }));
         storms.announce(order(AT), now).unwrap();
-        assert_eq!(storms.announce(order(AT + 9), now), Err(StormError::Overlap { at: AT + 9, until: AT + 10 }));
+        let overlap = |at| Err(StormError::Overlap { at, other: AT, until: AT + 10 });
+        assert_eq!(storms.announce(order(AT + 9), now), overlap(AT + 9));
+        assert_eq!(storms.announce(order(AT - 4), now), overlap(AT - 4));
         storms.announce(order(AT + 10), now).unwrap();
         for watch_seconds in [0, STORM_WATCH_SECONDS_MAX + 1] {
             let order = StormOrder { watch_seconds, ..order(AT + 100) };
             assert_eq!(storms.announce(order, now), Err(StormError::Watch(watch_seconds)));
         }
+    }
+
+    #[test]
+    fn a_storm_may_be_announced_before_one_that_was_announced_earlier() {
+        let mut storms = Storms::default();
+        storms.announce(order(AT + 30), AT * SECOND).unwrap();
+        storms.announce(order(AT + 5), AT * SECOND).unwrap();
+        assert_eq!(storms.views().iter().map(|view| view.storm.at).collect::<Vec<_>>(), [AT + 5, AT + 30]);
+        storms.begin();
+        storms.cut(1);
+        assert_eq!(storms.views().iter().map(|view| view.cut).collect::<Vec<_>>(), [1, 0]);
     }
 
     #[test]

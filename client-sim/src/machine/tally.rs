@@ -190,14 +190,16 @@ impl Tally {
         }
     }
 
-    /// The schedule has got another segment; `from`: Unix nanoseconds.
-    pub fn add_segment(&mut self, from: u64) {
-        if self.segments.is_empty() {
+    /// The schedule has got another segment, at this index; `from`: Unix nanoseconds.
+    pub fn add_segment(&mut self, index: usize, from: u64) {
+        // A second before the first so far: no second has been counted yet.
+        if self.seconds.is_empty() && (self.segments.is_empty() || index == 0) {
             self.base = from / SECOND;
             self.current = self.base;
         }
         let (latency, send_lag) = (histogram::empty(), histogram::empty());
-        self.segments.push(Segment { planned: 0, sent: 0, answered: 0, held_by_storm: 0, latency, send_lag });
+        let segment = Segment { planned: 0, sent: 0, answered: 0, held_by_storm: 0, latency, send_lag };
+        self.segments.insert(index, segment);
     }
 
     /// From now on operations are told apart.
@@ -415,8 +417,8 @@ mod tests {
     #[test]
     fn an_answer_counts_in_its_own_second_and_in_the_segment_of_its_plan() {
         let mut tally = Tally::new();
-        tally.add_segment(EPOCH);
-        tally.add_segment(EPOCH + SECOND);
+        tally.add_segment(0, EPOCH);
+        tally.add_segment(1, EPOCH + SECOND);
         let due = EPOCH + SECOND - 1_000_000;
         tally.planned(0, due, Operation::Grab);
         tally.sent(0, due, due + 250_000, Operation::Grab, false);
@@ -445,7 +447,7 @@ mod tests {
     #[test]
     fn operations_are_told_apart_from_the_moment_when_there_are_several() {
         let mut tally = Tally::new();
-        tally.add_segment(EPOCH);
+        tally.add_segment(0, EPOCH);
         let pass = |tally: &mut Tally, operation, outcome, micros: u64| {
             tally.planned(0, EPOCH, operation);
             tally.sent(0, EPOCH, EPOCH, operation, false);

@@ -7,13 +7,17 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use hongbao_proto::token::Verifier;
+use hongbao_proto::CLIENT_PROTO;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
+use super::bridge;
+use super::control::{self, Control};
+use super::guests::{self, Guests};
 use super::limits::SECONDS_PER_ANSWER_MAX;
 use super::merge::SourceStatus;
+use super::operator::{self, Access};
 use super::owner::{Message, Question};
 use super::page;
 use super::record::RunStatus;
@@ -24,12 +28,25 @@ use crate::http::{self, ApiError, CumulativeHistograms, QueryParams};
 const SECONDS_DEFAULT: usize = 60;
 
 type Owner = mpsc::Sender<Message>;
+type Own = (Arc<Access>, Arc<Guests>);
 
-/// The routes. With a verifier (audience `hongbao-admin`), everything below `/api` needs an administrator's token.
+/// What the routes are about, besides the owner.
+#[derive(Debug)]
+pub struct Surface {
+    /// Who may.
+    pub access: Arc<Access>,
+    /// Orders of operators.
+    pub control: Control,
+    /// People who play.
+    pub guests: Arc<Guests>,
+}
+
+/// The routes.
 ///
 /// # Errors
 /// As [`page::router`].
-pub fn router(owner: Owner, admin: Option<Arc<Verifier>>) -> io::Result<Router> {
+pub fn router(owner: Owner, surface: Surface) -> io::Result<Router> {
+    let Surface { access, control, guests } = surface;
     let api = Router::new()
         .route("/api/v1/seconds", get(seconds))
         .route("/api/v1/latest", get(latest))
@@ -37,16 +54,23 @@ pub fn router(owner: Owner, admin: Option<Arc<Verifier>>) -> io::Result<Router> 
         .route("/api/v1/sources", get(sources))
         .route("/api/v1/run", get(run))
         .with_state(owner.clone());
-    let api = match admin {
-        Some(verifier) => http::require_admin(api, verifier),
-        None => api,
-    };
+    let api = operator::for_readers(api, &access);
     let open = Router::new()
         .route("/healthz", get(|| async { Json(json!({ "status": "ok" })) }))
         .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
-        .with_state(owner);
-    Ok(open.merge(api).merge(page::router()?))
+        .route("/client.proto", get(|| async { CLIENT_PROTO }))
+        .with_state(owner.clone());
+    let own = (Arc::clone(&access), Arc::clone(&guests));
+    let metrics = Router::new().route("/metrics", get(metrics)).with_state((owner, own));
+    let all = open
+        .merge(metrics)
+        .merge(api)
+        .merge(page::router()?)
+        .merge(operator::router(&access))
+        .merge(guests::router(&guests, &access))
+        .merge(bridge::router(&guests, &access))
+        .merge(control::router(control, &access));
+    Ok(operator::for_known_hosts(all, &access))
 }
 
 async fn ask<A>(owner: &Owner, question: impl FnOnce(oneshot::Sender<A>) -> Question) -> Result<A, ApiError> {
@@ -112,7 +136,10 @@ async fn ready(State(owner): State<Owner>) -> Result<Json<Value>, ApiError> {
     Ok(Json(json!({ "status": "ready", "record_failures": run.record_failures })))
 }
 
-async fn metrics(State(owner): State<Owner>) -> Result<Response, ApiError> {
-    let sample = ask(&owner, Question::Metrics).await?;
+/// The owner's metrics with those of what asks it.
+async fn metrics(State((owner, (access, guests))): State<(Owner, Own)>) -> Result<Response, ApiError> {
+    let mut sample = ask(&owner, Question::Metrics).await?;
+    guests.metrics(&mut sample);
+    sample.counters.extend(access.counters());
     Ok(http::metrics_response("monitor", &sample, &CumulativeHistograms::default()))
 }

@@ -1,11 +1,12 @@
 //! From arguments and environment to a checked configuration, before the world is touched.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
 
+use super::limits::{GUESTS_MAX, GUESTS_ON_LOOPBACK};
 use super::view::ViewMode;
 
 const STRAGGLER_MAX: Duration = Duration::from_secs(30);
@@ -22,6 +23,23 @@ pub struct Arguments {
     /// address that is not loopback, everything below /api needs an administrator's bearer token (audience hongbao-admin)
     #[arg(long, env = "HONGBAO_MONITOR_HTTP", value_name = "ADDR:PORT", default_value = "127.0.0.1:7404")]
     http: SocketAddr,
+
+    /// Host by which the HTTP interface may be asked for, besides names and addresses of loopback; several separated by commas
+    #[arg(long, env = "HONGBAO_MONITOR_HTTP_NAME", value_name = "HOST", value_delimiter = ',')]
+    http_name: Vec<String>,
+
+    /// Hosts whose servers and machines may be sent orders at the addresses that they report, IP addresses separated by commas;
+    /// those of this host's loopback may anyway. An order carries an administrator's token
+    #[arg(long, env = "HONGBAO_MONITOR_TRUST_CONTROL", value_name = "IP", value_delimiter = ',')]
+    trust_control: Vec<IpAddr>,
+
+    /// People who may play on /shake at once; 0: nobody [default: 32 where --http is on loopback, 0 elsewhere]
+    #[arg(long, env = "HONGBAO_MONITOR_GUESTS", value_name = "N")]
+    guests: Option<usize>,
+
+    /// The server that they play on [default: the first that reports to this monitor]
+    #[arg(long, env = "HONGBAO_MONITOR_GUEST_SERVER", value_name = "ADDR:PORT")]
+    guest_server: Option<SocketAddr>,
 
     /// Directory of the recording, made if needed; it must not hold one yet [default: ./recordings/ and the UTC time]
     #[arg(long, env = "HONGBAO_MONITOR_RECORD", value_name = "DIR")]
@@ -53,6 +71,19 @@ pub struct Arguments {
     log: String,
 }
 
+/// Who may come in over HTTP, and whom we talk to on their behalf.
+#[derive(Debug, Clone, Default)]
+pub struct Doors {
+    /// Names of ours besides those of loopback.
+    pub http_names: Vec<String>,
+    /// Hosts whose reported addresses are believed.
+    pub trust_control: Vec<IpAddr>,
+    /// Guests at once.
+    pub guests: usize,
+    /// Where they play; without it the first server that reports.
+    pub guest_server: Option<SocketAddr>,
+}
+
 /// A checked configuration.
 #[derive(Debug)]
 pub struct Config {
@@ -60,6 +91,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where HTTP is served.
     pub http: SocketAddr,
+    /// Who may come in there, and whom we talk to.
+    pub doors: Doors,
     /// The recording's directory.
     pub record: PathBuf,
     /// The straggler window.
@@ -79,11 +112,25 @@ pub struct Config {
 impl Config {
     /// Checks what was given; the error is one line with the values in it.
     pub fn checked(arguments: Arguments, now_seconds: u64) -> Result<Self, String> {
-        let Arguments { listen, http, record, stragglers, view, ready_file, secret_file, expect_balanced, log } =
-            arguments;
+        let Arguments { listen, http, http_name, trust_control, guests, guest_server, record, .. } = arguments;
+        let Arguments { stragglers, view, ready_file, secret_file, expect_balanced, log, .. } = arguments;
         if listen == http && listen.port() != 0 {
             return Err(format!("--listen {listen} and --http {http} are the same address; they must differ"));
         }
+        let guests = guests.unwrap_or(if http.ip().is_loopback() { GUESTS_ON_LOOPBACK } else { 0 });
+        if guests > GUESTS_MAX {
+            return Err(format!("--guests is {guests}; at most {GUESTS_MAX} are allowed"));
+        }
+        if let Some(name) = http_name
+            .iter()
+            .find(|name| name.parse::<axum::http::uri::Authority>().map_or(true, |it| it.host() != *name))
+        {
+            return Err(format!("--http-name {name:?} is no host's name; give it without scheme and port"));
+        }
+        if let Some(ip) = trust_control.iter().find(|ip| ip.is_unspecified()) {
+            return Err(format!("--trust-control {ip} is no host's address"));
+        }
+        let doors = Doors { http_names: http_name, trust_control, guests, guest_server };
         if stragglers > STRAGGLER_MAX {
             let (given, most) = (humantime::format_duration(stragglers), humantime::format_duration(STRAGGLER_MAX));
             return Err(format!("--stragglers is {given}; at most {most} are allowed"));
@@ -98,7 +145,7 @@ impl Config {
             PathBuf::from("recordings").join(name)
         });
         let view = view.resolved();
-        Ok(Self { listen, http, record, stragglers, view, ready_file, secret_file, expect_balanced, log })
+        Ok(Self { listen, http, doors, record, stragglers, view, ready_file, secret_file, expect_balanced, log })
     }
 }
 
@@ -120,6 +167,15 @@ mod tests {
     }
 
     #[test]
+    fn guests_are_let_in_on_loopback_and_elsewhere_only_if_asked_for() {
+        let guests = |arguments: &[&str]| checked(arguments).unwrap().doors.guests;
+        assert_eq!((guests(&[]), guests(&["--guests", "0"])), (GUESTS_ON_LOOPBACK, 0));
+        assert_eq!((guests(&["--http", "0.0.0.0:1"]), guests(&["--http", "0.0.0.0:1", "--guests", "5"])), (0, 5));
+        let doors = checked(&["--http-name", "a.example,b", "--trust-control", "192.0.2.1,::1"]).unwrap().doors;
+        assert_eq!((doors.http_names.len(), doors.trust_control.len()), (2, 2));
+    }
+
+    #[test]
     fn settings_that_contradict_each_other_are_named_with_both_values() {
         let error = checked(&["--listen", "127.0.0.1:9", "--http", "127.0.0.1:9"]).unwrap_err();
         assert!(error.contains("--listen 127.0.0.1:9") && error.contains("--http 127.0.0.1:9"), "{error}");
@@ -134,6 +190,12 @@ mod tests {
             ["--listen", "here"],
             ["--view", "3d"],
             ["--log", "a=b=c"],
+            ["--http-name", "http://monitor.example"],
+            ["--http-name", "monitor.example:80"],
+            ["--trust-control", "monitor.example"],
+            ["--trust-control", "0.0.0.0"],
+            ["--guests", "4097"],
+            ["--guest-server", "here"],
         ] {
             assert!(checked(&arguments).is_err(), "{arguments:?}");
         }

@@ -65,6 +65,95 @@ pub const MARKS_HELD_MAX: usize = 256;
 /// SETs of one server that are shown one by one. A node for a million connections has some hundreds.
 pub const SETS_PER_SOURCE_MAX: usize = 4_096;
 
+/// Operators signed in at once.
+pub const SESSIONS_MAX: usize = 64;
+
+/// Bytes of an operator's name, which goes to the timeline and the log.
+pub const OPERATOR_BYTES_MAX: usize = 64;
+
+/// Wrong tokens from one address at once, and then one each so many milliseconds. A person mistypes a few times.
+pub const FAILED_TOKENS_BURST: u64 = 10;
+/// See [`FAILED_TOKENS_BURST`].
+pub const FAILED_TOKENS_INTERVAL_MS: u64 = 6_000;
+
+/// Addresses whose wrong tokens, or new guests, are remembered at a time.
+pub const PEERS_REMEMBERED_MAX: usize = 4_096;
+
+/// Operators' actions under way at once: each may talk to every machine.
+pub const ACTIONS_MAX: usize = 4;
+
+/// Processes that one action talks to at a time.
+pub const ACTION_CALLS_MAX: usize = 32;
+
+/// For one process to take an order. Shorter than a request to us may take, so that the outcome is told.
+pub const ACTION_DEADLINE: Duration = Duration::from_secs(4);
+
+/// Bytes of a process's answer to an order.
+pub const ACTION_ANSWER_BYTES_MAX: usize = 64 * 1024;
+
+/// How long the token is good with which we order on an operator's behalf, seconds.
+pub const ACTION_TOKEN_SECONDS: u64 = 30;
+
+/// How far ahead a change of QPS or a storm is ordered at least, seconds: every machine must hear of it before.
+pub const AHEAD_ORDER_SECONDS_MIN: u64 = 2;
+/// And at most: an operator means now.
+pub const AHEAD_ORDER_SECONDS_MAX: u64 = 60;
+
+/// Guests at once, whatever is asked for: each holds two sockets and an outbox.
+pub const GUESTS_MAX: usize = 4_096;
+
+/// Guests on an HTTP address of loopback, if nothing is asked for.
+pub const GUESTS_ON_LOOPBACK: usize = 32;
+
+/// How long a guest's token is good, seconds.
+pub const GUEST_TOKEN_SECONDS: u64 = 86_400;
+
+/// New guests from one address at once, and then one each so many milliseconds: a class or an office comes through one address.
+pub const NEW_GUESTS_BURST: u64 = 40;
+/// See [`NEW_GUESTS_BURST`].
+pub const NEW_GUESTS_INTERVAL_MS: u64 = 1_000;
+
+/// For a guest's first frame, and again for the server to be reached.
+pub const GUEST_LOGIN_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A guest from whom nothing comes for this long has gone. The page sends a Ping every 20 s.
+pub const GUEST_IDLE_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Frames of a guest at once, and then one each so many milliseconds. A hand shakes a phone some five times a second.
+pub const GUEST_FRAMES_BURST: u64 = 60;
+/// See [`GUEST_FRAMES_BURST`].
+pub const GUEST_FRAMES_INTERVAL_MS: u64 = 50;
+
+/// Requests of a guest whose answer is awaited and may tell of money.
+pub const GUEST_OWED_MAX: usize = 64;
+
+/// Frames that wait for a slow browser.
+pub const GUEST_OUTBOX_FRAMES_MAX: usize = 256;
+
+/// Their bytes. Room for the largest frame several times over.
+pub const GUEST_OUTBOX_BYTES_MAX: usize = 256 * 1024;
+
+/// For a browser to take one frame, and for the server to.
+pub const GUEST_WRITE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// After a guest has gone: for the answers that the server still owes it.
+pub const GUEST_DRAIN_DEADLINE: Duration = Duration::from_secs(5);
+
+/// After the server has gone: how often it is asked again for what it owed to a guest.
+pub const GUEST_SETTLE_TRIES: u32 = 20;
+
+/// Between two of these.
+pub const GUEST_SETTLE_PAUSE: Duration = Duration::from_secs(3);
+
+/// Guests to whom the server owes answers and who are not here.
+pub const GUESTS_UNSETTLED_MAX: usize = 1_024;
+
+/// Prizes, shares and orders that guests have been told of, in all. Some 100 bytes each.
+pub const GUEST_ITEMS_MAX: usize = 500_000;
+
+/// For guests to leave when the monitor stops: they are told, and answers that are owed to them come in.
+pub const GUESTS_STOP_DEADLINE: Duration = Duration::from_secs(6);
+
 /// Messages that wait for the dashboard's one owner; when it is full, reporters' sockets are not read.
 pub const INBOX_MAX: usize = 256;
 
@@ -120,3 +209,5 @@ pub const MARKS_TOLD_MAX: usize = 10_000;
 
 const _: () = assert!(LINE_BYTES_MAX > HISTOGRAM_BYTES_MAX * 4 / 3);
 const _: () = assert!(SERIES_ROWS_MAX <= RUN_SECONDS_MAX);
+const _: () = assert!(GUEST_OUTBOX_BYTES_MAX >= 2 * hongbao_proto::limits::SERVER_FRAME_BYTES_MAX);
+const _: () = assert!(ACTION_DEADLINE.as_secs() < crate::http::REQUEST_DEADLINE.as_secs());

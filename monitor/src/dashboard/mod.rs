@@ -4,18 +4,24 @@
 //! owner ([`owner`]), which applies the pure [`merge`], keeps the [`books`], writes the [`record`] and shows the [`view`]. What a
 //! recording came to is told by the [`recap`].
 
+pub mod allowance;
 pub mod api;
 pub mod books;
+pub mod bridge;
 pub mod column;
 pub mod config;
+pub mod control;
 pub mod ends;
 pub mod files;
+pub mod guest_book;
+pub mod guests;
 pub mod histogram;
 pub mod host;
 pub mod ingest;
 pub mod limits;
 pub mod mark;
 pub mod merge;
+pub mod operator;
 pub mod owner;
 pub mod page;
 pub mod recap;
@@ -26,4 +32,5 @@ pub mod sampler;
 pub mod second;
 pub mod series;
 pub mod sets;
+pub mod trust;
 pub mod view;

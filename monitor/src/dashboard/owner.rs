@@ -101,12 +101,15 @@ pub struct ControlPoint {
     pub presence: Presence,
     /// As the process gave it; it may not be an address at all, nor the process's own. Empty: it has none.
     pub control: String,
+    /// Where users connect to it, likewise.
+    pub listen: String,
     /// Where its connection to us comes from.
     pub peer: IpAddr,
 }
 
 struct Reach {
     control: String,
+    listen: String,
     peer: IpAddr,
 }
 
@@ -274,8 +277,8 @@ impl Owner {
         peer: IpAddr,
         cut: oneshot::Sender<Cut>,
     ) -> Result<ConnectionId, String> {
-        if source.control.len() > CONTROL_BYTES_MAX {
-            return Err(format!("a control address has at most {CONTROL_BYTES_MAX} bytes"));
+        if source.control.len().max(source.listen.len()) > CONTROL_BYTES_MAX {
+            return Err(format!("an address has at most {CONTROL_BYTES_MAX} bytes"));
         }
         let joined = self.merge.connect(now, source).map_err(|rejection| rejection.to_string())?;
         self.connected += 1;
@@ -286,7 +289,8 @@ impl Owner {
             send_cut(older.cut, Cut::Replaced);
         }
         self.by_source.insert(joined.source, id);
-        self.reach.insert(joined.source, Reach { control: source.control.clone(), peer });
+        self.reach
+            .insert(joined.source, Reach { control: source.control.clone(), listen: source.listen.clone(), peer });
         self.connections.insert(id, Connection { joined, cut });
         tracing::info!(source = self.merge.label(joined.source), instance = source.instance, "source reports");
         self.write_run();
@@ -383,7 +387,9 @@ impl Owner {
     fn controls(&self) -> Vec<ControlPoint> {
         let point = |(id, reach): (&SourceId, &Reach)| {
             let SourceName { role, name, presence, .. } = self.merge.source(*id);
-            ControlPoint { role, name: name.to_owned(), presence, control: reach.control.clone(), peer: reach.peer }
+            let Reach { control, listen, peer } = reach;
+            let (name, control, listen) = (name.to_owned(), control.clone(), listen.clone());
+            ControlPoint { role, name, presence, control, listen, peer: *peer }
         };
         self.reach.iter().map(point).collect()
     }

@@ -28,16 +28,17 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 );
 
 /// What `/` and its like show, out of [`FILES`].
-const PAGES: [(&str, &str); 1] = [("/", "index.html")];
+const PAGES: [(&str, &str); 2] = [("/", "index.html"), ("/shake", "shake.html")];
 
 macro_rules! files {
     ($($path:literal),* $(,)?) => { [$(($path, include_bytes!(concat!("../../page/", $path)) as &[u8])),*] };
 }
 
 /// Everything below `/page/`; a test holds the list against the folder.
-const FILES: [(&str, &[u8]); 28] = files![
+const FILES: [(&str, &[u8]); 35] = files![
     "app/books.js",
     "app/charts.js",
+    "app/client.proto.js",
     "app/controls.js",
     "app/dom.js",
     "app/figures.js",
@@ -50,6 +51,8 @@ const FILES: [(&str, &[u8]); 28] = files![
     "app/runs.js",
     "app/scales.js",
     "app/sets.js",
+    "app/shake-client.js",
+    "app/shake-words.js",
     "app/side.js",
     "app/state.js",
     "app/store.js",
@@ -61,7 +64,11 @@ const FILES: [(&str, &[u8]); 28] = files![
     "dashboard.css",
     "icon.svg",
     "index.html",
+    "shake.css",
+    "shake.html",
+    "shake.js",
     "style.css",
+    "vendor/pbf/pbf.js",
     "vendor/uplot/uPlot.esm.js",
     "vendor/uplot/uPlot.min.css",
 ];
@@ -206,6 +213,15 @@ mod tests {
         files.sort();
         let served: Vec<String> = FILES.iter().map(|(path, _)| (*path).to_owned()).collect();
         assert_eq!(served, files);
+    }
+
+    #[test]
+    fn the_browsers_messages_are_generated_from_the_protocol_as_it_is() {
+        let digest: String =
+            Sha256::digest(hongbao_proto::CLIENT_PROTO).iter().map(|byte| format!("{byte:02x}")).collect();
+        let generated = FILES.iter().find(|(path, _)| *path == "app/client.proto.js").unwrap().1;
+        let first = String::from_utf8_lossy(generated).lines().next().unwrap().to_owned();
+        assert_eq!(first, format!("// from client.proto, sha256 {digest}"), "see page/vendor/pbf/README.md");
     }
 
     #[test]

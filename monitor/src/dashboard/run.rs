@@ -1,7 +1,7 @@
 //! The process: what is checked, bound and started in which order, and how it ends.
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use hongbao_proto::token::{Audience, Secret, Verifier};
@@ -10,9 +10,13 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::config::Config;
+use super::api::Surface;
+use super::config::{Config, Doors};
+use super::control::Control;
+use super::guests::{self, Guests};
 use super::limits::{CONNECTIONS_MAX, INBOX_MAX};
-use super::owner::{Outcome, Owner};
+use super::operator::Access;
+use super::owner::{Message, Outcome, Owner};
 use super::record::{RecordError, Recording, replace};
 use super::view::{View, ViewMode};
 use super::{api, ingest, sampler};
@@ -73,6 +77,7 @@ pub struct Monitor {
     ingest_listener: TcpListener,
     http_listener: TcpListener,
     secret: Secret,
+    doors: Doors,
     recording: Recording,
     view: ViewMode,
     stragglers: std::time::Duration,
@@ -98,8 +103,18 @@ impl Monitor {
             let what = format!("cannot write the ready file {}", file.display());
             replace(file, format!("{bound}\n").as_bytes()).map_err(system(what))?;
         }
-        let (view, stragglers) = (config.view, config.stragglers);
-        Ok(Self { ingest, http, ingest_listener, http_listener, secret, recording, view, stragglers, started_at_ms })
+        Ok(Self {
+            ingest,
+            http,
+            ingest_listener,
+            http_listener,
+            secret,
+            doors: config.doors.clone(),
+            recording,
+            view: config.view,
+            stragglers: config.stragglers,
+            started_at_ms,
+        })
     }
 
     /// What to tell a person first: one line per address, and where the recording lies.
@@ -110,17 +125,29 @@ impl Monitor {
 
     /// Runs until `stop`.
     ///
-    /// 1 stop accepting · 2 take what was sent, close every second, end the recording · 3 end HTTP
+    /// 1 end HTTP · 2 guests leave, and what they were told is reported · 3 stop accepting · 4 take what was sent, close every
+    /// second, end the recording
     pub async fn run(self, stop: CancellationToken) -> Result<Outcome, RunError> {
         let reporters = Arc::new(Verifier::hs256(&self.secret, Audience::Report));
-        let admin = (!self.http.ip().is_loopback()).then(|| Arc::new(Verifier::hs256(&self.secret, Audience::Admin)));
         let view = View::start(self.view, self.banner()).map_err(system("cannot start the view"))?;
         let (owner, inbox) = mpsc::channel(INBOX_MAX);
-        tokio::spawn(ingest::serve(self.ingest_listener, reporters, owner.clone(), CONNECTIONS_MAX, stop.clone()));
-        tokio::spawn(sampler::run(owner.clone(), stop.clone()));
-        let router = api::router(owner, admin).map_err(system("cannot prepare the page"))?;
+        // What guests were told last is to be in the books: their reports are taken until they have left.
+        let over = CancellationToken::new();
+        tokio::spawn(ingest::serve(self.ingest_listener, reporters, owner.clone(), CONNECTIONS_MAX, over.clone()));
+        tokio::spawn(sampler::run(owner.clone(), over.clone()));
+        let surface = surface(&self.secret, &self.doors, self.http, &self.recording, &owner)?;
+        let guests = tokio::spawn(Arc::clone(&surface.guests).report(reachable(self.ingest), stop.clone()));
+        let router = api::router(owner, surface).map_err(system("cannot prepare the page"))?;
         let http = tokio::spawn(http::serve(self.http_listener, router, stop.clone().cancelled_owned()));
-        let outcome = Owner::new(self.started_at_ms, self.stragglers, self.recording, view).run(inbox, stop).await;
+        let ended = over.clone();
+        tokio::spawn(async move {
+            if let Err(error) = guests.await {
+                tracing::error!(%error, "the guests' reports ended with a failure");
+                stop.cancelled().await;
+            }
+            ended.cancel();
+        });
+        let outcome = Owner::new(self.started_at_ms, self.stragglers, self.recording, view).run(inbox, over).await;
         match http.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "http ended with a failure"),
@@ -128,6 +155,37 @@ impl Monitor {
         }
         Ok(outcome)
     }
+}
+
+/// Operators, their orders, and guests.
+fn surface(
+    secret: &Secret,
+    doors: &Doors,
+    http: SocketAddr,
+    recording: &Recording,
+    owner: &mpsc::Sender<Message>,
+) -> Result<Surface, RunError> {
+    let access = Access::new(Verifier::hs256(secret, Audience::Admin), http, &doors.http_names);
+    let settings = guests::Settings {
+        max: doors.guests,
+        server: doors.guest_server,
+        trusted: doors.trust_control.clone(),
+        journal: recording.directory().join("journals").join("guests.csv"),
+    };
+    let guests = Arc::new(Guests::new(settings, secret, owner.clone()));
+    let control = Control::new(owner.clone(), Arc::clone(&guests), secret, doors.trust_control.clone())
+        .map_err(|error| system("cannot prepare the orders of operators")(io::Error::other(error)))?;
+    Ok(Surface { access: Arc::new(access), control, guests })
+}
+
+/// An address at which we reach ourselves.
+fn reachable(mut bound: SocketAddr) -> SocketAddr {
+    match bound.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => bound.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => bound.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    bound
 }
 
 async fn bind(flag: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), RunError> {

@@ -297,8 +297,7 @@ impl Runs {
         let key = (found.id.clone(), found.stamp.clone());
         let reader = found.clone();
         let drawn = self.reports.get(key, move || {
-            let mut recording =
-                Recording::load(&reader.directory, None).map_err(|error| reader.damaged(&error))?;
+            let mut recording = Recording::load(&reader.directory, None).map_err(|error| reader.damaged(&error))?;
             recording.directory = PathBuf::from(reader.id.as_str());
             Drawn::of(&recording).map_err(|error| Failure::Internal(error.to_string()))
         });

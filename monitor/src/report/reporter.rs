@@ -83,13 +83,21 @@ pub struct Reporter {
     stats: Arc<ReporterStats>,
     clock_offset_us: Option<Arc<AtomicI64>>,
     control: Option<SocketAddr>,
+    listen: Option<SocketAddr>,
     events: Events,
 }
 
 impl Reporter {
     /// A reporter that has not connected yet.
     pub fn new(config: ReporterConfig) -> Self {
-        Self { config, stats: Arc::default(), clock_offset_us: None, control: None, events: Events::default() }
+        Self {
+            config,
+            stats: Arc::default(),
+            clock_offset_us: None,
+            control: None,
+            listen: None,
+            events: Events::default(),
+        }
     }
 
     /// Counts seconds on the local clock plus this offset (microseconds, may change while running), for a process that
@@ -104,6 +112,13 @@ impl Reporter {
     #[must_use]
     pub fn controlled_at(mut self, control: SocketAddr) -> Self {
         self.control = Some(control);
+        self
+    }
+
+    /// Tells where users connect to this process.
+    #[must_use]
+    pub fn listening_at(mut self, listen: SocketAddr) -> Self {
+        self.listen = Some(listen);
         self
     }
 
@@ -137,6 +152,7 @@ impl Reporter {
             instance: uuid::Uuid::now_v7().to_string(),
             started_at_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
             control: self.control.map_or_else(String::new, |control| control.to_string()),
+            listen: self.listen.map_or_else(String::new, |listen| listen.to_string()),
         };
         let (queue, reports) = mpsc::channel(QUEUED_REPORTS_MAX);
         let hello = ReporterFrame {

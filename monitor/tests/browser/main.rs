@@ -22,7 +22,8 @@ const FIRST_PAINT_MS_MAX: f64 = 3_000.0;
 /// A figure of the page back to the number that it tells, and by how much that may be off because it was rounded for reading.
 fn number(text: &str) -> (f64, f64) {
     let (figure, unit) = text.split_once(' ').unwrap_or((text, ""));
-    let plain: String = figure.replace('−', "-").chars().filter(|c| c.is_ascii_digit() || matches!(c, '.' | '-')).collect();
+    let plain: String =
+        figure.replace('−', "-").chars().filter(|c| c.is_ascii_digit() || matches!(c, '.' | '-')).collect();
     let scale = match unit {
         "" | "µs" => 1.0,
         "ms" => 1e3,
@@ -97,12 +98,17 @@ async fn the_numbers_on_the_page_are_those_recorded() {
     let names: Vec<&str> = lines.next().unwrap().split(',').collect();
     let rows: Vec<Vec<&str>> = lines.map(|line| line.split(',').collect()).collect();
     let of = |second: &Value, name: &str| {
-        let row = rows.iter().find(|row| Value::from(row[0]) == *second).unwrap_or_else(|| panic!("no second {second}"));
+        let row =
+            rows.iter().find(|row| Value::from(row[0]) == *second).unwrap_or_else(|| panic!("no second {second}"));
         row[names.iter().position(|one| *one == name).unwrap_or_else(|| panic!("no column {name}"))]
     };
-    for (key, column) in
-        [("users", "users_online"), ("sent", "sent"), ("answered", "answered"), ("p99", "latency_p99_us"), ("won", "won")]
-    {
+    for (key, column) in [
+        ("users", "users_online"),
+        ("sent", "sent"),
+        ("answered", "answered"),
+        ("p99", "latency_p99_us"),
+        ("won", "won"),
+    ] {
         assert_tells(key, paused["glance"][key].as_str().unwrap(), of(&paused["second"], column));
     }
     for seen in [&paused, &hovered, &stepped] {
@@ -183,7 +189,9 @@ async fn the_page_is_there_at_once_and_fits_a_phone() {
         browser.size(width, height).await;
         for path in ["/", "/?lang=zh", "/?view=runs"] {
             browser.open(&monitor.url(path)).await;
-            browser.until("words", "document.title.length > 0 && document.querySelectorAll('nav a').length === 3").await;
+            browser
+                .until("words", "document.title.length > 0 && document.querySelectorAll('nav a').length === 3")
+                .await;
             browser.frame().await;
             let wide = browser.run("return [document.documentElement.scrollWidth, innerWidth]").await;
             assert!(wide[0].as_u64() <= wide[1].as_u64(), "{path} at {width}: {wide}");
@@ -219,7 +227,9 @@ async fn everything_can_be_reached_and_done_by_keyboard() {
         stops.push(stop["what"].as_str().unwrap().to_owned());
     }
     assert_eq!(stops[0], "skip");
-    for wanted in ["operator", "language", "theme", "pause", "copy", "help", "events", "strip", "second-back", "grid", "sort"] {
+    for wanted in
+        ["operator", "language", "theme", "pause", "copy", "help", "events", "strip", "second-back", "grid", "sort"]
+    {
         assert!(stops.iter().any(|stop| stop == wanted), "{wanted} is not among {stops:?}");
     }
 

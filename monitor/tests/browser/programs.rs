@@ -40,7 +40,12 @@ fn command(program: &Path, home: &TempDir, log: &str) -> Command {
         }
     }
     let log = fs::File::create(home.path().join(log)).unwrap();
-    command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).kill_on_drop(true).current_dir(home.path());
+    command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .kill_on_drop(true)
+        .current_dir(home.path());
     let secret = home.path().join("secret");
     fs::write(&secret, SECRET).unwrap();
     command.env("HONGBAO_SECRET_FILE", secret);
@@ -83,7 +88,17 @@ impl Monitor {
         let home = tempfile::Builder::new().prefix("hongbao-monitor-").tempdir().unwrap();
         let record = home.path().join("recordings").join(format!("run-{}", std::process::id()));
         let mut command = command(Path::new(MONITOR), &home, "log");
-        command.args(["--listen", "127.0.0.1:0", "--http", http, "--view", "none", "--ready-file", "ready", "--record"]);
+        command.args([
+            "--listen",
+            "127.0.0.1:0",
+            "--http",
+            http,
+            "--view",
+            "none",
+            "--ready-file",
+            "ready",
+            "--record",
+        ]);
         let mut child = command.arg(&record).spawn().unwrap();
         let ready = ready(&home, &mut child, "log").await;
         let field = |name: &str| ready[name].as_str().unwrap().to_owned();
@@ -121,8 +136,18 @@ impl Server {
         let home = tempfile::Builder::new().prefix("hongbao-server-").tempdir().unwrap();
         let program = built("hongbao-server").await;
         let mut command = command(&program, &home, "log");
-        command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--ready-file", "ready", "--ledger", "ledger"]);
-        let mut child = command.args(["--shards", "2", "--connections", "1000", "--monitor", &monitor.ingest]).spawn().unwrap();
+        command.args([
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+            "--ready-file",
+            "ready",
+            "--ledger",
+            "ledger",
+        ]);
+        let mut child =
+            command.args(["--shards", "2", "--connections", "1000", "--monitor", &monitor.ingest]).spawn().unwrap();
         let ready = ready(&home, &mut child, "log").await;
         let field = |name: &str| ready[name].as_str().unwrap().to_owned();
         Self { listen: field("listen"), admin: field("admin"), child, _home: home }

@@ -10,11 +10,11 @@ use super::Crowd;
 use crate::backoff;
 use crate::ids;
 use crate::limits::ACKNOWLEDGED_TOGETHER_MAX;
-use crate::machine::journal::Row;
 use crate::machine::labels::{End, Violation};
 use crate::machine::prizes::{Prize, Told};
 use crate::machine::user::State;
 use crate::machine::wire;
+use hongbao_monitor::journal::Row;
 
 /// Something that its user has been told, and says so.
 #[derive(Debug, Clone, Copy, PartialEq)]

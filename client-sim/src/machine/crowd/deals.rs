@@ -10,13 +10,13 @@ use super::answers::Seen;
 use crate::backoff::scramble;
 use crate::limits::{LAPSE_MS, REOPEN_ONE_IN};
 use crate::machine::envelopes::{Share, Told};
-use crate::machine::journal::Row;
 use crate::machine::labels::Violation;
 use crate::machine::orders::Intent;
 use crate::machine::reactions::Act;
 use crate::machine::statements::Item;
 use crate::machine::user::State as UserState;
 use crate::results::SaleOrder;
+use hongbao_monitor::journal::Row;
 
 impl Crowd {
     // ---- Envelopes

@@ -433,7 +433,13 @@ fn paint_lanes<B: DrawingBackend>(
     for (number, lane) in panel.lanes.iter().enumerate() {
         let y = rows.start + f64::from(LANE_HEIGHT) * (number as f64 + 0.5);
         canvas.line([(left, y), (right, y)], GRID, 1.0)?;
-        canvas.text(&words::plain(&lane.name), (left - 9.0, y), canvas.style(TEXT, false, MUTED), HPos::Right, VPos::Center)?;
+        canvas.text(
+            &words::plain(&lane.name),
+            (left - 9.0, y),
+            canvas.style(TEXT, false, MUTED),
+            HPos::Right,
+            VPos::Center,
+        )?;
         let at: Vec<f64> = lane.marks.iter().map(|(second, _)| across.at(*second).clamp(left, right)).collect();
         for (index, (_, text)) in lane.marks.iter().enumerate() {
             let x = at[index];
@@ -461,11 +467,8 @@ fn fitting<B: DrawingBackend>(
     const LETTERS_LEAST: usize = 4;
     let letters = text.chars().count();
     for keep in (LETTERS_LEAST.min(letters)..=letters).rev() {
-        let cut: String = if keep == letters {
-            text.to_owned()
-        } else {
-            text.chars().take(keep).chain(['…']).collect()
-        };
+        let cut: String =
+            if keep == letters { text.to_owned() } else { text.chars().take(keep).chain(['…']).collect() };
         if canvas.width(&cut, style)? <= room {
             return Ok(Some(cut).filter(|cut| !cut.is_empty()));
         }

@@ -1,13 +1,32 @@
 //! The journal: a CSV row for each distinct win, share, order and payment that a user was told of. What is acknowledged to the
 //! server is so only after its row has left this process: whoever reads the journals after any crash finds all that the server may
-//! forget.
+//! forget. Machines of the fleet write one each, and the monitor one for its guests.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
-use crate::machine::envelopes::Share;
-use crate::machine::prizes::Prize;
+/// A prize as a user is told of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Prize {
+    /// Campaign id.
+    pub campaign: u32,
+    /// Serial inside the campaign.
+    pub serial: u64,
+    /// Fen.
+    pub amount: u64,
+}
+
+/// A share as a user is told of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Of which envelope.
+    pub envelope: u64,
+    /// Its number in the envelope.
+    pub number: u32,
+    /// Fen.
+    pub amount: u64,
+}
 
 /// The columns.
 pub const HEADER: &str = "what,user,request,item,amount_fen,at_ms";

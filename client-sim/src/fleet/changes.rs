@@ -1,0 +1,76 @@
+//! Changes of QPS that somebody else ordered while the plan was carried out: an operator, at the dashboard. From such a change to the
+//! plan's next stretch the fleet does what it was told, which says nothing about the plan: those seconds are not judged, and are
+//! counted and named.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use serde::Serialize;
+
+use crate::fleet::plan::Plan;
+use crate::results::Results;
+
+/// One change.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct ChangeSummary {
+    /// Unix time.
+    pub from: u64,
+    /// Until the plan's next stretch, or another change.
+    pub until: u64,
+    pub qps: u32,
+    /// Machines that took it; where they are not all, requests were sent twice or not at all meanwhile.
+    pub machines: usize,
+}
+
+/// All of a run.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// In order.
+    pub summaries: Vec<ChangeSummary>,
+}
+
+impl Changes {
+    /// What machines did that the plan did not say; `first_second`: Unix second of the first stretch.
+    pub fn of(plan: &Plan, first_second: u64, results: &[Results]) -> Self {
+        let mut found: BTreeSet<(u64, u64, u32)> = BTreeSet::new();
+        let of_machine = |result: &Results| {
+            let mut begin = first_second;
+            let mut all = Vec::new();
+            for phase in plan.stretches() {
+                let end = begin + phase.seconds;
+                let inside: Vec<_> =
+                    result.segments.iter().filter(|segment| (begin..end).contains(&segment.from)).collect();
+                for (index, segment) in inside.iter().enumerate() {
+                    if (segment.from, segment.qps) != (begin, phase.qps) {
+                        let until = inside.get(index + 1).map_or(end, |next| next.from);
+                        all.push((segment.from, until, segment.qps));
+                    }
+                }
+                begin = end;
+            }
+            all
+        };
+        let machines: Vec<Vec<_>> = results.iter().map(of_machine).collect();
+        found.extend(machines.iter().flatten());
+        let summary = |(from, until, qps)| {
+            let machines = machines.iter().filter(|changes| changes.contains(&(from, until, qps))).count();
+            ChangeSummary { from, until, qps, machines }
+        };
+        Self { summaries: found.into_iter().map(summary).collect() }
+    }
+
+    /// Whether somebody else's QPS held in this second.
+    pub fn cover(&self, second: u64) -> bool {
+        self.windows().any(|window| window.contains(&second))
+    }
+
+    /// Whether they touch any of these seconds.
+    pub fn touch(&self, seconds: &Range<u64>) -> bool {
+        self.windows().any(|window| window.start < seconds.end && seconds.start < window.end)
+    }
+
+    fn windows(&self) -> impl Iterator<Item = Range<u64>> {
+        self.summaries.iter().map(|change| change.from..change.until)
+    }
+}
