@@ -10,17 +10,19 @@ use axum::{Json, Router};
 use hongbao_proto::CLIENT_PROTO;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::bridge;
 use super::control::{self, Control};
 use super::guests::{self, Guests};
 use super::limits::SECONDS_PER_ANSWER_MAX;
+use super::live::{self, ask};
 use super::merge::SourceStatus;
 use super::operator::{self, Access};
 use super::owner::{Message, Question};
 use super::page;
 use super::record::RunStatus;
+use super::runs::{self, Runs};
 use super::second::MergedSecond;
 use crate::http::{self, ApiError, CumulativeHistograms, QueryParams};
 
@@ -39,6 +41,8 @@ pub struct Surface {
     pub control: Control,
     /// People who play.
     pub guests: Arc<Guests>,
+    /// Recordings that lie beside this run's.
+    pub runs: Arc<Runs>,
 }
 
 /// The routes.
@@ -46,14 +50,16 @@ pub struct Surface {
 /// # Errors
 /// As [`page::router`].
 pub fn router(owner: Owner, surface: Surface) -> io::Result<Router> {
-    let Surface { access, control, guests } = surface;
+    let Surface { access, control, guests, runs } = surface;
     let api = Router::new()
         .route("/api/v1/seconds", get(seconds))
         .route("/api/v1/latest", get(latest))
         .route("/api/v1/books", get(books))
         .route("/api/v1/sources", get(sources))
         .route("/api/v1/run", get(run))
-        .with_state(owner.clone());
+        .with_state(owner.clone())
+        .merge(live::router(owner.clone()))
+        .merge(runs::api::router(runs));
     let api = operator::for_readers(api, &access);
     let open = Router::new()
         .route("/healthz", get(|| async { Json(json!({ "status": "ok" })) }))
@@ -71,13 +77,6 @@ pub fn router(owner: Owner, surface: Surface) -> io::Result<Router> {
         .merge(bridge::router(&guests, &access))
         .merge(control::router(control, &access));
     Ok(operator::for_known_hosts(all, &access))
-}
-
-async fn ask<A>(owner: &Owner, question: impl FnOnce(oneshot::Sender<A>) -> Question) -> Result<A, ApiError> {
-    let stopping = |_| ApiError::unavailable("this monitor is stopping");
-    let (reply, answer) = oneshot::channel();
-    owner.send(Message::Ask(question(reply))).await.map_err(|error| stopping(error.to_string()))?;
-    answer.await.map_err(|error| stopping(error.to_string()))
 }
 
 #[derive(Debug, Deserialize)]

@@ -14,10 +14,11 @@ use super::api::Surface;
 use super::config::{Config, Doors};
 use super::control::Control;
 use super::guests::{self, Guests};
-use super::limits::{CONNECTIONS_MAX, INBOX_MAX};
+use super::limits::{CONNECTIONS_MAX, HTTP_CONNECTIONS_MAX, INBOX_MAX};
 use super::operator::Access;
 use super::owner::{Message, Outcome, Owner};
 use super::record::{RecordError, Recording, replace};
+use super::runs::Runs;
 use super::view::{View, ViewMode};
 use super::{api, ingest, sampler};
 use crate::credentials::{self, CredentialError, unix_millis};
@@ -138,7 +139,12 @@ impl Monitor {
         let surface = surface(&self.secret, &self.doors, self.http, &self.recording, &owner)?;
         let guests = tokio::spawn(Arc::clone(&surface.guests).report(reachable(self.ingest), stop.clone()));
         let router = api::router(owner, surface).map_err(system("cannot prepare the page"))?;
-        let http = tokio::spawn(http::serve(self.http_listener, router, stop.clone().cancelled_owned()));
+        let http = tokio::spawn(http::serve_at_most(
+            HTTP_CONNECTIONS_MAX,
+            self.http_listener,
+            router,
+            stop.clone().cancelled_owned(),
+        ));
         let ended = over.clone();
         tokio::spawn(async move {
             if let Err(error) = guests.await {
@@ -175,7 +181,8 @@ fn surface(
     let guests = Arc::new(Guests::new(settings, secret, owner.clone()));
     let control = Control::new(owner.clone(), Arc::clone(&guests), secret, doors.trust_control.clone())
         .map_err(|error| system("cannot prepare the orders of operators")(io::Error::other(error)))?;
-    Ok(Surface { access: Arc::new(access), control, guests })
+    let runs = Runs::beside(recording.directory()).map_err(system("cannot look at the recordings beside this one"))?;
+    Ok(Surface { access: Arc::new(access), control, guests, runs })
 }
 
 /// An address at which we reach ourselves.
