@@ -162,9 +162,10 @@ impl Process {
         let source = Source {
             role: role.into(),
             name: name.into(),
-            instance: format!("{name, listen: String::new() }-1"),
+            instance: format!("{name}-1"),
             started_at_ms: unix_millis(),
             control: "127.0.0.1:7402".into(),
+            listen: String::new(),
         };
         let hello = Hello { token: token(), source: Some(source) };
         link.send(&ReporterFrame { frame: Some(reporter_frame::Frame::Hello(hello)) }).await.unwrap();
