@@ -4,10 +4,11 @@ use std::fs;
 use std::path::Path;
 
 /// From the top down. A module may import those after it.
-const DASHBOARD: [&str; 21] = [
+const DASHBOARD: [&str; 22] = [
     "run",
     "config",
     "api",
+    "live",
     "runs",
     "recap",
     "ingest",

@@ -9,12 +9,14 @@ use axum::{Json, Router};
 use hongbao_proto::token::Verifier;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::limits::SECONDS_PER_ANSWER_MAX;
+use super::live::{self, ask};
 use super::merge::SourceStatus;
 use super::owner::{Message, Question};
 use super::record::RunStatus;
+use super::runs::{self, Runs};
 use super::second::MergedSecond;
 use crate::http::{self, ApiError, CumulativeHistograms, QueryParams};
 
@@ -24,14 +26,16 @@ const SECONDS_DEFAULT: usize = 60;
 type Owner = mpsc::Sender<Message>;
 
 /// The routes. With a verifier (audience `hongbao-admin`), everything below `/api` needs an administrator's token.
-pub fn router(owner: Owner, admin: Option<Arc<Verifier>>) -> Router {
+pub fn router(owner: Owner, runs: Arc<Runs>, admin: Option<Arc<Verifier>>) -> Router {
     let api = Router::new()
         .route("/api/v1/seconds", get(seconds))
         .route("/api/v1/latest", get(latest))
         .route("/api/v1/books", get(books))
         .route("/api/v1/sources", get(sources))
         .route("/api/v1/run", get(run))
-        .with_state(owner.clone());
+        .with_state(owner.clone())
+        .merge(live::router(owner.clone(), Arc::clone(&runs)))
+        .merge(runs::api::router(runs));
     let api = match admin {
         Some(verifier) => http::require_admin(api, verifier),
         None => api,
@@ -42,13 +46,6 @@ pub fn router(owner: Owner, admin: Option<Arc<Verifier>>) -> Router {
         .route("/metrics", get(metrics))
         .with_state(owner);
     open.merge(api)
-}
-
-async fn ask<A>(owner: &Owner, question: impl FnOnce(oneshot::Sender<A>) -> Question) -> Result<A, ApiError> {
-    let stopping = |_| ApiError::unavailable("this monitor is stopping");
-    let (reply, answer) = oneshot::channel();
-    owner.send(Message::Ask(question(reply))).await.map_err(|error| stopping(error.to_string()))?;
-    answer.await.map_err(|error| stopping(error.to_string()))
 }
 
 #[derive(Debug, Deserialize)]

@@ -9,11 +9,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::str;
 
-use nix::libc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+use nix::libc;
 use serde::de::DeserializeOwned;
 
 use super::histogram;
@@ -206,7 +206,8 @@ impl Grid {
         let header = lines.next_text()?.unwrap_or_default().to_owned();
         let columns: Vec<String> = header.split(',').map(str::to_owned).collect();
         let plain = |name: &String| {
-            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
+            !name.is_empty()
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
         };
         let mut distinct: Vec<&String> = columns.iter().collect();
         distinct.sort();
@@ -450,7 +451,8 @@ mod tests {
         let (_directory, path) = file(b"second,x\n1,2\n2,3\n3,");
         assert_eq!(rows(&path).unwrap().len(), 2);
         assert_eq!(last_second(&path).unwrap(), Some(2));
-        for (text, last) in [(&b""[..], None), (b"second,x\n", None), (b"second,x\n9,1\n", Some(9)), (b"no end", None)] {
+        for (text, last) in [(&b""[..], None), (b"second,x\n", None), (b"second,x\n9,1\n", Some(9)), (b"no end", None)]
+        {
             let (_directory, path) = file(text);
             assert_eq!(last_second(&path).unwrap(), last);
         }

@@ -11,9 +11,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::config::Config;
-use super::limits::{CONNECTIONS_MAX, INBOX_MAX};
+use super::limits::{CONNECTIONS_MAX, HTTP_CONNECTIONS_MAX, INBOX_MAX};
 use super::owner::{Outcome, Owner};
 use super::record::{RecordError, Recording, replace};
+use super::runs::Runs;
 use super::view::{View, ViewMode};
 use super::{api, ingest, sampler};
 use crate::credentials::{self, CredentialError, unix_millis};
@@ -114,12 +115,19 @@ impl Monitor {
     pub async fn run(self, stop: CancellationToken) -> Result<Outcome, RunError> {
         let reporters = Arc::new(Verifier::hs256(&self.secret, Audience::Report));
         let admin = (!self.http.ip().is_loopback()).then(|| Arc::new(Verifier::hs256(&self.secret, Audience::Admin)));
+        let runs =
+            Runs::beside(self.recording.directory()).map_err(system("cannot look at the recordings' directory"))?;
         let view = View::start(self.view, self.banner()).map_err(system("cannot start the view"))?;
         let (owner, inbox) = mpsc::channel(INBOX_MAX);
         tokio::spawn(ingest::serve(self.ingest_listener, reporters, owner.clone(), CONNECTIONS_MAX, stop.clone()));
         tokio::spawn(sampler::run(owner.clone(), stop.clone()));
-        let router = api::router(owner, admin);
-        let http = tokio::spawn(http::serve(self.http_listener, router, stop.clone().cancelled_owned()));
+        let router = api::router(owner, runs, admin);
+        let http = tokio::spawn(http::serve_at_most(
+            HTTP_CONNECTIONS_MAX,
+            self.http_listener,
+            router,
+            stop.clone().cancelled_owned(),
+        ));
         let outcome = Owner::new(self.started_at_ms, self.stragglers, self.recording, view).run(inbox, stop).await;
         match http.await {
             Ok(Ok(())) => {}

@@ -255,8 +255,8 @@ fn timeline(recording: &Recording) -> Chart {
     };
     let panel = Panel { lanes: lanes.into_iter().map(lane).collect(), ..Panel::of("", Style::Lanes) };
     let mut drawn = chart(recording, "0-timeline", "What happened when", vec![panel]);
-    // They are told in full here; arrows above would tell them again.
-    drawn.marks.retain(|mark| mark.kind != MarkKind::Event);
+    // They are told in full here; lines and arrows would tell them again.
+    drawn.marks.clear();
     drawn
 }
 
@@ -314,12 +314,16 @@ fn books(recording: &Recording) -> Chart {
 #[allow(clippy::cast_precision_loss, reason = "for a chart")]
 fn refusals(recording: &Recording) -> Chart {
     const REASONS: usize = 5;
-    const TONES: [Tone; REASONS + 1] =
-        [Tone::Server, Tone::Red, Tone::Gold, Tone::Violet, Tone::Kernel, Tone::Plan];
+    const TONES: [Tone; REASONS + 1] = [Tone::Server, Tone::Red, Tone::Gold, Tone::Violet, Tone::Kernel, Tone::Plan];
     let [ended, answers, ..] = &recording.reasons;
     let counted = |counts: Option<&BTreeMap<u64, i64>>, name: &str, tone| {
-        let at = |second| recording.complete(second).map(|_| counts?.get(&second).copied()).map(Option::unwrap_or_default);
-        Series { name: name.into(), tone, values: seconds(recording).map(|second| at(second).map(|n| n as f64)).collect() }
+        let at =
+            |second| recording.complete(second).map(|_| counts?.get(&second).copied()).map(Option::unwrap_or_default);
+        Series {
+            name: name.into(),
+            tone,
+            values: seconds(recording).map(|second| at(second).map(|n| n as f64)).collect(),
+        }
     };
     let mut refused: Vec<Series> = vec![counted(answers.get("overloaded"), "answered Overloaded", Tone::Fleet)];
     if recording.columns.contains_key("refused") {
@@ -376,15 +380,14 @@ fn network(recording: &Recording) -> Chart {
         device("net_sent_bytes", 1.0 / MEBIBYTE, "all devices, sent", Tone::Kernel),
         device("net_received_bytes", 1.0 / MEBIBYTE, "received", Tone::Violet),
     ];
-    let packets = vec![
-        device("net_sent_packets", 1.0, "", Tone::Kernel),
-        device("net_received_packets", 1.0, "", Tone::Violet),
-    ];
+    let packets =
+        vec![device("net_sent_packets", 1.0, "", Tone::Kernel), device("net_received_packets", 1.0, "", Tone::Violet)];
     let losses = vec![
         lost("retransmits", Tone::Red, |row| row.tcp_retransmits),
         lost("listen overflows", Tone::Gold, |row| row.listen_overflows),
     ];
-    let mut panels = vec![lines("MiB a second", bytes), lines("packets a second", packets), lines("TCP's losses", losses)];
+    let mut panels =
+        vec![lines("MiB a second", bytes), lines("packets a second", packets), lines("TCP's losses", losses)];
     for panel in &mut panels {
         panel.series.retain(|series| series.values.iter().any(Option::is_some));
     }

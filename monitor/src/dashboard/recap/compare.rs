@@ -153,7 +153,8 @@ type Of<T> = fn(&T) -> Option<f64>;
 
 #[allow(clippy::cast_precision_loss, reason = "for a comparison")]
 fn of_run(a: &Figures, b: &Figures, rows: &mut Vec<Row>) {
-    let times = |figures: &Figures, name: &str| figures.distributions.get(name).copied().filter(|times| times.count > 0);
+    let times =
+        |figures: &Figures, name: &str| figures.distributions.get(name).copied().filter(|times| times.count > 0);
     let figures: [(&'static str, &str, Unit, Of<Figures>); 15] = [
         ("users", "users", Unit::Count, |f| Some(f.run.users? as f64)),
         ("seconds", "seconds recorded", Unit::Count, |f| Some(f.run.seconds as f64)),
@@ -173,7 +174,9 @@ fn of_run(a: &Figures, b: &Figures, rows: &mut Vec<Row>) {
         ("residual_fen", "rain: residual", Unit::Fen, |f| Some(f.books.monitor.residual_fen as f64)),
         ("residual_sale_fen", "sales: residual", Unit::Fen, |f| residual(f, "sales")),
         ("residual_share_fen", "envelopes: residual", Unit::Fen, |f| residual(f, "envelopes")),
-        ("overloaded", "answered Overloaded", Unit::Count, |f| turned_away(f, |reason| reason == "answered Overloaded")),
+        ("overloaded", "answered Overloaded", Unit::Count, |f| {
+            turned_away(f, |reason| reason == "answered Overloaded")
+        }),
         ("disconnects", "connections ended", Unit::Count, |f| {
             turned_away(f, |reason| reason.starts_with("connection ended"))
         }),

@@ -319,7 +319,8 @@ impl Recording {
     }
 
     fn too_long(&self, seconds: u64) -> RecapError {
-        let problem = format!("{seconds} seconds lie between its first and its last; at most {RUN_SECONDS_MAX} are drawn");
+        let problem =
+            format!("{seconds} seconds lie between its first and its last; at most {RUN_SECONDS_MAX} are drawn");
         RecapError::Extent { directory: self.directory.clone(), problem }
     }
 
@@ -337,9 +338,7 @@ impl Recording {
     fn load_values(&mut self, path: &Path) -> Result<(), RecapError> {
         let mut values = Values::open(path)?;
         while let Some(row) = values.next_value()? {
-            if let (Some(role), Some(name)) =
-                (row.role, KEPT.into_iter().find(|kept| kept.as_bytes() == row.name))
-            {
+            if let (Some(role), Some(name)) = (row.role, KEPT.into_iter().find(|kept| kept.as_bytes() == row.name)) {
                 *self.values.entry((role, name)).or_default().entry(row.second).or_default() += row.value;
             }
             // Most are 0 in most seconds; a second that is complete has no others.
@@ -364,9 +363,7 @@ impl Recording {
             if name == latency {
                 self.heat.insert(second, heat_of(&histogram).to_vec());
             }
-            let wrong = |problem: String| {
-                RecapError::File(files::damaged(path)(format!("second {second}: {problem}")))
-            };
+            let wrong = |problem: String| RecapError::File(files::damaged(path)(format!("second {second}: {problem}")));
             if self.histograms.len() > HISTOGRAMS_MAX {
                 return Err(wrong(format!("more than {HISTOGRAMS_MAX} different histograms")));
             }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS,
+};
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -20,7 +22,8 @@ use crate::http::{ApiError, PathParam, QueryParams};
 type Shared = State<Arc<Runs>>;
 
 /// The report has styles of its own and nothing else; whatever stood in a recording, it may load and run nothing.
-const REPORT_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; sandbox";
+const REPORT_POLICY: &str =
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; sandbox";
 
 /// `/api/v1/runs…` and `/api/v1/compare`.
 pub fn router(runs: Arc<Runs>) -> Router {
@@ -93,10 +96,7 @@ async fn charts(State(runs): Shared, PathParam(id): PathParam<String>) -> Result
     Ok(Json(json!({ "charts": names, "titles": titles })))
 }
 
-async fn chart(
-    State(runs): Shared,
-    PathParam((id, name)): PathParam<(String, String)>,
-) -> Result<Response, Failure> {
+async fn chart(State(runs): Shared, PathParam((id, name)): PathParam<(String, String)>) -> Result<Response, Failure> {
     let name = name.strip_suffix(".png").ok_or(Failure::NoChart)?;
     let (id, png) = runs.chart(&id, name).await?;
     // It was found among ours: nothing of the request is in the file's name.
@@ -146,4 +146,3 @@ fn file(body: Body, kind: &'static str, kept: &Kept) -> Response {
 pub fn json_bytes(bytes: Vec<u8>) -> Response {
     ([(CONTENT_TYPE, "application/json")], bytes).into_response()
 }
-

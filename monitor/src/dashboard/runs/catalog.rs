@@ -102,8 +102,7 @@ impl Stamp {
 
     /// Of every file that a recording is read from.
     pub fn of_all(directory: &Path) -> Self {
-        let files =
-            [RUN_FILE, SUMMARY_FILE, HEADLINE_FILE, SECONDS_FILE, HISTOGRAM_FILE, HOST_FILE, MARKS_FILE];
+        let files = [RUN_FILE, SUMMARY_FILE, HEADLINE_FILE, SECONDS_FILE, HISTOGRAM_FILE, HOST_FILE, MARKS_FILE];
         Self::of(directory, &files)
     }
 }

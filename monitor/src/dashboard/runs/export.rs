@@ -5,9 +5,9 @@ use std::path::Path;
 
 use futures_util::stream::{self, Stream};
 
+use super::Failure;
 use super::jobs::aside;
 use super::replay::{self, Parts, Replay, Row};
-use super::Failure;
 use crate::dashboard::files::{FileError, GROUPS};
 
 /// Sent at a time.

@@ -71,12 +71,16 @@ impl<K: PartialEq, V: Send + Sync + 'static> Shelf<K, V> {
     }
 }
 
-async fn finished<T>(task: impl Future<Output = Result<Result<T, Failure>, tokio::task::JoinError>>) -> Result<T, Failure> {
+async fn finished<T>(
+    task: impl Future<Output = Result<Result<T, Failure>, tokio::task::JoinError>>,
+) -> Result<T, Failure> {
     task.await.unwrap_or_else(|error| Err(Failure::Internal(error.to_string())))
 }
 
 /// Runs something short that touches the disk off the thread that serves.
-pub async fn aside<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
+pub async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
     finished(tokio::task::spawn_blocking(work)).await
 }
 

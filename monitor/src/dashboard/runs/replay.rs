@@ -156,11 +156,7 @@ pub fn extent(directory: &Path) -> Result<Option<Extent>, FileError> {
 }
 
 /// The seconds of a run as they are told live; of `from..=until` only, `every` of them folded into one, where that is given.
-pub fn rows(
-    directory: &Path,
-    ended: bool,
-    stretch: Option<(u64, u64, u64)>,
-) -> Result<Vec<series::Row>, FileError> {
+pub fn rows(directory: &Path, ended: bool, stretch: Option<(u64, u64, u64)>) -> Result<Vec<series::Row>, FileError> {
     let (from, until, every) = stretch.unwrap_or((0, u64::MAX, 1));
     let mut replay = Replay::open(directory, ended, Parts { reasons: true, times: true })?;
     let columns = replay.columns();
