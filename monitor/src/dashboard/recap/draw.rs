@@ -25,7 +25,7 @@ const PANEL_HEIGHT: u32 = 140;
 const LANE_HEIGHT: u32 = 34;
 
 /// How high a chart is.
-#[allow(clippy::cast_possible_truncation, reason = "a handful")]
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a handful")]
 fn height(chart: &Chart) -> u32 {
     let lanes: usize = chart.panels.iter().map(|panel| panel.lanes.len()).sum();
     if lanes > 0 {
