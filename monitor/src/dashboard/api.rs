@@ -58,7 +58,7 @@ pub fn router(owner: Owner, surface: Surface) -> io::Result<Router> {
         .route("/api/v1/sources", get(sources))
         .route("/api/v1/run", get(run))
         .with_state(owner.clone())
-        .merge(live::router(owner.clone()))
+        .merge(live::router(owner.clone(), Arc::clone(&runs)))
         .merge(runs::api::router(runs));
     let api = operator::for_readers(api, &access);
     let open = Router::new()

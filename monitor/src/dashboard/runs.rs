@@ -39,6 +39,9 @@ const UNENDED_SECONDS: u64 = 10;
 /// Seconds after which whoever found all readers busy may ask again.
 const RETRY_SECONDS: u64 = 2;
 
+/// The name of the run that goes on, beside its id.
+pub const LIVE: &str = "live";
+
 /// Why a run is not told of.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Failure {
@@ -176,7 +179,7 @@ impl Runs {
 
     /// Whether that names the run being recorded; it is told from memory, by somebody else.
     pub fn is_current(&self, id: &str) -> bool {
-        id == "live" || self.current().is_some_and(|current| current.as_str() == id)
+        id == LIVE || self.current().is_some_and(|current| current.as_str() == id)
     }
 
     /// Newest first.
@@ -192,7 +195,7 @@ impl Runs {
 
     async fn find(&self, id: &str) -> Result<Found, Failure> {
         let id = match (id, self.current()) {
-            ("live", Some(current)) => current.clone(),
+            (LIVE, Some(current)) => current.clone(),
             (id, _) => id.parse()?,
         };
         let catalog = Arc::clone(&self.catalog);
