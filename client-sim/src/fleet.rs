@@ -405,7 +405,8 @@ async fn await_answers(
         let statuses = statuses(children).await?;
         // One that somebody else has ordered has as much time.
         let is_planned = |at| plan.storms.iter().any(|storm| plan.phases_begin(first) + storm.at_second == at);
-        let unplanned = statuses.iter().flat_map(|status| &status.storms).any(|storm| !storm.over && !is_planned(storm.storm.at));
+        let unplanned =
+            statuses.iter().flat_map(|status| &status.storms).any(|storm| !storm.over && !is_planned(storm.storm.at));
         let storms_over_by = if unplanned { storms_over_by.max(begun + plan.storm_deadline) } else { storms_over_by };
         let deadline = deadline.max(storms_over_by + plan.answer_timeout + STOP_PATIENCE);
         let open: u64 = statuses

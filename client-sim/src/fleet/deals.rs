@@ -278,7 +278,8 @@ mod tests {
             change(&mut sale);
             let journals = Union::default();
             let mut failures = Vec::new();
-            let summary = judge_sale("9:100".parse().ok(), Some(&sale), &[], (&journals, &journals), &mut failures).unwrap();
+            let summary =
+                judge_sale("9:100".parse().ok(), Some(&sale), &[], (&journals, &journals), &mut failures).unwrap();
             (summary.residual_fen, failures)
         };
         // Nobody was told anything.

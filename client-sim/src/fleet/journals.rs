@@ -79,7 +79,10 @@ pub struct Words {
 }
 
 /// Reads the machines' journals and then the guests', where there is one, and holds each row against all before it.
-pub fn read_all<P: AsRef<Path>>(machines: impl Iterator<Item = P>, guests: Option<&Path>) -> Result<Words, JournalError> {
+pub fn read_all<P: AsRef<Path>>(
+    machines: impl Iterator<Item = P>,
+    guests: Option<&Path>,
+) -> Result<Words, JournalError> {
     let mut reader = Reader::default();
     read_into(&mut reader, machines)?;
     let fleet = std::mem::take(&mut reader.union);

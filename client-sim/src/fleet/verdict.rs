@@ -425,12 +425,7 @@ fn summarize(
     }
 }
 
-fn seconds(
-    from: u64,
-    count: u64,
-    results: &[Results],
-    (storms, changes): (&Storms, &Changes),
-) -> Vec<SecondSummary> {
+fn seconds(from: u64, count: u64, results: &[Results], (storms, changes): (&Storms, &Changes)) -> Vec<SecondSummary> {
     let empty = |second| SecondSummary {
         second,
         storm: storms.cover(second),
