@@ -5,6 +5,7 @@ use hongbao_monitor::credentials::unix_seconds;
 use hongbao_monitor::report::names::role;
 use hongbao_proto::token::{Audience, TokenError, Verifier};
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 
 use super::support::{Running, admin, secret, soon, surface};
@@ -112,10 +113,9 @@ async fn a_host_that_the_operator_has_named_is_trusted() {
             .json(&json!({ "server": "s1" }))
             .send(),
         async {
-            let (stream, _) = soon("the order", listener.accept()).await.unwrap();
+            let (mut stream, _) = soon("the order", listener.accept()).await.unwrap();
             let mut bytes = [0; 512];
-            stream.readable().await.unwrap();
-            let read = stream.try_read(&mut bytes).unwrap();
+            let read = stream.read(&mut bytes).await.unwrap();
             String::from_utf8_lossy(&bytes[..read]).into_owned()
         }
     );

@@ -124,7 +124,7 @@ impl Running {
         self.metric(&format!("guests_ended_total{{reason=\"{reason}\"}}")).await
     }
 
-    /// A process that reports, until the result is dropped.
+    /// A process that has reported once: what it counts from now on is new.
     pub async fn reports(
         &self,
         role: &'static str,
@@ -156,7 +156,8 @@ impl Running {
         }));
         let label = name.to_owned();
         self.get_until("/api/v1/sources", |answer| {
-            answer["sources"].as_array().unwrap().iter().any(|source| source["name"] == label.as_str())
+            let of = |source: &Value| source["name"] == label.as_str() && source["reports"].as_u64() >= Some(1);
+            answer["sources"].as_array().unwrap().iter().any(of)
         })
         .await;
         Process { totals, leave, task }
