@@ -95,7 +95,7 @@ fn a_person_shakes_wins_and_has_it_in_the_wallet() {
     let monitor = Monitor::start();
     let server = Server::with(&["--monitor", &monitor.ingest.to_string()]);
     server.rain(5_000, 100, &json!({ "min_fen": 123, "max_fen": 123 }));
-    monitor.get_until("/api/v1/controls", |controls| controls["servers"][0]["control"] == true);
+    monitor.hears_of_a_server();
     let driver = Driver::start();
     monitor.runtime.block_on(async {
         let page = browser(&driver, &monitor.home().join("profile")).await;

@@ -77,7 +77,7 @@ fn what_a_guest_wins_is_in_both_books_and_in_a_journal_that_the_audit_takes() {
     let monitor = Monitor::start();
     let mut server = Server::with(&["--monitor", &monitor.ingest.to_string()]);
     server.rain(1_000, 200, &json!({}));
-    monitor.get_until("/api/v1/controls", |controls| controls["servers"][0]["control"] == true);
+    monitor.hears_of_a_server();
     let mut guest = Guest::come(&monitor);
     let mut ids = 10..;
     let wins: Vec<_> = eventually("three wins", || {
@@ -120,7 +120,7 @@ fn a_guest_whose_server_is_killed_under_a_shake_has_what_it_won_in_the_books_aft
         ["--monitor", &monitor.ingest.to_string(), "--listen", &listen, "--admin", &admin, "--name", "server-1"];
     let mut server = Server::with(&flags);
     server.rain(10_000, 1_000, &json!({}));
-    monitor.get_until("/api/v1/controls", |controls| controls["servers"][0]["control"] == true);
+    monitor.hears_of_a_server();
     let mut guest = Guest::come(&monitor);
     // So many at once that some are surely under way when it dies.
     let frames =

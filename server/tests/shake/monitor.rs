@@ -59,6 +59,12 @@ impl Monitor {
         eventually(path, || Some(self.get(path)).filter(|answer| wanted(answer)))
     }
 
+    /// Waits for a server's first report, from which on its wins are in the books.
+    pub fn hears_of_a_server(&self) {
+        let reported = |source: &Value| source["role"] == "server" && source["reports"].as_u64() >= Some(1);
+        self.get_until("/api/v1/sources", |answer| answer["sources"].as_array().unwrap().iter().any(reported));
+    }
+
     pub fn guest_journal(&self) -> PathBuf {
         self.home.path().join("recording/journals/guests.csv")
     }
