@@ -168,5 +168,46 @@ pub const GOODBYE_DEADLINE: Duration = Duration::from_secs(1);
 
 const _: () = assert!(LOST_SECONDS < CATCH_UP_SECONDS_MAX);
 const _: () = assert!(SECONDS_PER_ANSWER_MAX <= SECONDS_KEPT_MAX);
+
+// Past runs
+
+/// Recordings that one list holds.
+pub const RUNS_LISTED_MAX: usize = 200;
+
+/// Entries of the recordings' directory that are looked at for the list: a directory of other things must not cost seconds.
+pub const DIRECTORY_ENTRIES_MAX: usize = 10_000;
+
+/// Bytes of a recording's name.
+pub const RUN_ID_BYTES_MAX: usize = 128;
+
+/// Bytes of run.json or of the fleet's summary: a day of seconds in the latter are some ten megabytes.
+pub const DOCUMENT_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Bytes of a line of a recorded file. The longest is a histogram in base 64.
+pub const LINE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Seconds of a recorded run that are told at all: a recording of days would fill memory before anything was seen of it.
+pub const RUN_SECONDS_MAX: u64 = 200_000;
+
+/// Rows of one series of a recorded run: four hours by the second. Some 200 columns of these are 50 MB; longer runs are folded.
+pub const SERIES_ROWS_MAX: u64 = 14_400;
+
+/// Series of recorded runs kept in memory, least recently used out first.
+pub const SERIES_KEPT_MAX: usize = 2;
+
+/// Different names in one group of reasons; those of a server and a machine together are about a hundred.
+pub const REASONS_MAX: usize = 256;
+
+/// Recordings read at once. Each may take a core for seconds that the run itself needs.
+pub const READERS_MAX: usize = 2;
+
+/// Reports kept drawn, least recently used out first; each a few megabytes.
+pub const REPORTS_KEPT_MAX: usize = 4;
+
+/// Marks of a recorded run that are told.
+pub const MARKS_TOLD_MAX: usize = 10_000;
+
+const _: () = assert!(LINE_BYTES_MAX > HISTOGRAM_BYTES_MAX * 4 / 3);
+const _: () = assert!(SERIES_ROWS_MAX <= RUN_SECONDS_MAX);
 const _: () = assert!(GUEST_OUTBOX_BYTES_MAX >= 2 * hongbao_proto::limits::SERVER_FRAME_BYTES_MAX);
 const _: () = assert!(ACTION_DEADLINE.as_secs() < crate::http::REQUEST_DEADLINE.as_secs());
