@@ -10,7 +10,8 @@ use std::sync::Mutex;
 use clap::{Parser, Subcommand};
 use hongbao_monitor::credentials::unix_seconds;
 use hongbao_monitor::dashboard::config::{Arguments, Config};
-use hongbao_monitor::dashboard::recap::{self, ReportArguments};
+use hongbao_monitor::dashboard::recap::load::RecapError;
+use hongbao_monitor::dashboard::recap::{self, CompareArguments, ReportArguments};
 use hongbao_monitor::dashboard::run::{Monitor, RunError, say};
 use hongbao_monitor::dashboard::view::{self, ViewMode};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -45,11 +46,14 @@ struct CommandLine {
 enum Command {
     /// Write charts, tables and figures of a recorded run; prints where they are
     Report(ReportArguments),
+    /// Put two recorded runs side by side: what each came to, and how the second relates to the first
+    Compare(CompareArguments),
 }
 
 fn main() -> ExitCode {
     let arguments = match CommandLine::try_parse() {
-        Ok(CommandLine { command: Some(Command::Report(arguments)), .. }) => return report(&arguments),
+        Ok(CommandLine { command: Some(Command::Report(arguments)), .. }) => return told(recap::write(&arguments)),
+        Ok(CommandLine { command: Some(Command::Compare(arguments)), .. }) => return told(recap::compare(&arguments)),
         Ok(CommandLine { command: None, serve }) => serve,
         Err(error) if error.use_stderr() => {
             let text = error.to_string();
@@ -76,8 +80,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn report(arguments: &ReportArguments) -> ExitCode {
-    match recap::write(arguments) {
+fn told(outcome: Result<String, RecapError>) -> ExitCode {
+    match outcome {
         Ok(told) => {
             say(&format!("{told}\n"));
             ExitCode::SUCCESS

@@ -6,7 +6,8 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-const CHARTS: [&str; 10] = [
+const CHARTS: [&str; 14] = [
+    "0-timeline",
     "1-sent",
     "2-handled",
     "3-plan-sent-handled",
@@ -17,6 +18,9 @@ const CHARTS: [&str; 10] = [
     "8-memory",
     "9-processors-by-part",
     "10-processors-by-kind",
+    "11-latency-heat",
+    "12-books",
+    "13-refusals",
 ];
 
 fn recorded() -> PathBuf {

@@ -43,6 +43,8 @@ export const KINDS = {
   micros: [format.micros, format.microsShort],
   bytes: [format.bytes, format.bytesShort],
   cores: [format.cores, format.short],
+  share: [format.percent, format.percent],
+  seconds: [format.seconds, format.seconds],
   yuan: [format.yuan, (fen) => format.short(fen / 100)],
 };
 
@@ -111,6 +113,7 @@ export const COMPARED = [
   ["cpu", "server_cores", "cores", "unit.cores"],
   ["memory", "server_resident_bytes", "bytes", null],
   ["commit", "log_commit_p99", "micros", null, true],
+  ["drops", "host_tcp_retransmits", "count", "unit.per_second"],
 ];
 
 /** A figure's name. */

@@ -100,6 +100,11 @@ export function cores(value) {
   return absent(value) ? NONE : number({ minimumFractionDigits: 2, maximumFractionDigits: 2 }).format(value);
 }
 
+/** A length of time in seconds: 27.9 s. */
+export function seconds(value) {
+  return absent(value) ? NONE : `${digits(value)} s`;
+}
+
 /** Seconds that have passed: 4:07, 1:02:03. */
 export function elapsed(seconds) {
   if (absent(seconds)) return NONE;

@@ -67,7 +67,7 @@ class App {
     $("live").hidden = !live;
     $("runs").hidden = live;
     for (const link of document.querySelectorAll("nav [data-view]")) {
-      const here = link.dataset.view === (live ? "live" : "runs") && !(live && this.state.run);
+      const here = link.dataset.view === (live && !this.state.run ? "live" : "runs");
       if (here) link.setAttribute("aria-current", "page");
       else link.removeAttribute("aria-current");
     }
@@ -118,7 +118,7 @@ class App {
     try {
       const run = (await ask("/api/v1/runs")).runs.find((one) => one.id === id);
       const every = everyFor(run?.seconds ?? 0);
-      const [series, marks] = await Promise.all([ask(`/api/v1/series?run=${encodeURIComponent(id)}&every=${every}`), ask(`/api/v1/marks?run=${encodeURIComponent(id)}`)]);
+      const [series, marks] = await Promise.all([ask(`/api/v1/runs/${encodeURIComponent(id)}/series?every=${every}`), ask(`/api/v1/runs/${encodeURIComponent(id)}/marks`)]);
       if (this.state.run !== id) return;
       this.run = run ?? null;
       this.store.load(series);
@@ -226,7 +226,7 @@ class App {
 
   title() {
     const name = this.state.run ?? this.id;
-    say($("run-name"), this.run?.title ? `${this.run.title} · ${name}` : name ?? "–");
+    say($("run-name"), nameOf(this.run, name));
     document.title = `${name ? `${name} · ` : ""}${t("app.title")}`;
   }
 
@@ -477,6 +477,11 @@ class App {
     document.body.append(dialog);
     dialog.showModal();
   }
+}
+
+/** A run's title and name; many have only the name. */
+function nameOf(run, name) {
+  return run?.title && run.title !== name ? `${run.title} · ${name}` : (name ?? "–");
 }
 
 /** Marks of both, each once, in order. */

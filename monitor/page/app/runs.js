@@ -75,7 +75,8 @@ export class Runs {
     const heads = ["choose", "run", "began", "length", "users", "qps", "p99", "won", "books", "downloads"];
     const numeric = new Set(["length", "users", "qps", "p99", "won"]);
     const rows = runs.map((run) => {
-      const name = run.title ? `${run.title} · ${run.id}` : run.id;
+      const name = run.id;
+      const title = run.title && run.title !== run.id ? el("small", {}, run.title) : null;
       const box = el("input", { type: "checkbox", "aria-label": t("runs.choose", { run: name }) });
       box.addEventListener("change", () => {
         this.chosen = box.checked ? [...this.chosen, run.id] : this.chosen.filter((id) => id !== run.id);
@@ -91,13 +92,13 @@ export class Runs {
         event.preventDefault();
         this.app.go({ view: "live", run: run.live ? null : run.id, from: null, until: null });
       });
-      const books = run.live ? el("span", { class: "pill", "data-state": "ok" }, el("i"), el("b", {}, t("state.live"))) : pill(run.balanced);
+      const books = run.live ? el("span", { class: "pill", "data-state": "ok" }, el("i"), el("b", {}, t("state.live"))) : run.problem ? el("span", { class: "pill", "data-state": "warn", title: run.problem }, el("i"), el("b", {}, run.problem)) : pill(run.balanced);
       const row = el(
         "tr",
         {},
         el("td", {}, box),
-        el("th", { scope: "row" }, open),
-        el("td", { title: format.utc(run.started_at_ms) }, format.when(run.started_at_ms)),
+        el("th", { scope: "row" }, open, title),
+        run.started_at_ms ? el("td", { title: format.utc(run.started_at_ms) }, format.when(run.started_at_ms)) : el("td", {}, format.NONE),
         el("td", { class: "n" }, format.elapsed(run.seconds)),
         el("td", { class: "n" }, format.count(run.users_max)),
         el("td", { class: "n" }, format.count(run.qps_max)),
@@ -141,7 +142,7 @@ export class Runs {
   async compare(a, b) {
     const load = async (id, run) => {
       const store = new Store(DERIVED);
-      store.load(await ask(`/api/v1/series?run=${encodeURIComponent(id)}&every=${everyFor(run?.seconds ?? 0)}`));
+      store.load(await ask(`/api/v1/runs/${encodeURIComponent(id)}/series?every=${everyFor(run?.seconds ?? 0)}`));
       return store;
     };
     const { runs } = await ask("/api/v1/runs");
@@ -169,13 +170,19 @@ export class Runs {
   /** The two runs' figures side by side. Without an answer of the interface, those that the series tell. */
   table(answer, one, other, a, b) {
     const rows = answer?.figures ?? answer?.rows ?? ownFigures(one, other);
-    const body = rows.map((row) => {
-      const kind = row.kind ?? kindOf(row.unit);
-      const tell = (value) => (typeof value === "string" ? value : KINDS[kind][0](value));
-      const name = has(`figure.${row.name}`) ? t(`figure.${row.name}`) : (row.title ?? row.name).replaceAll("_", " ");
-      const change = typeof row.a === "number" && typeof row.b === "number" && row.a ? format.percent((row.b - row.a) / row.a) : format.NONE;
-      return el("tr", {}, el("th", { scope: "row" }, name), el("td", { class: "n" }, tell(row.a)), el("td", { class: "n" }, tell(row.b)), el("td", { class: "n" }, change.startsWith("−") || change === format.NONE ? change : `+${change}`));
-    });
+    const body = [];
+    let group = "run";
+    for (const row of rows) {
+      if (row.group && row.group !== group) {
+        group = row.group;
+        body.push(el("tr", { class: "group" }, el("th", { colSpan: 4, scope: "colgroup" }, group)));
+      }
+      const tell = KINDS[row.kind ?? kindOf(row.unit)][0];
+      const known = has(`figure.${row.name}`);
+      const ratio = row.ratio ?? (row.a ? row.b / row.a : null);
+      const change = row.a === null || row.b === null || ratio === null ? format.NONE : row.a === row.b ? "=" : `${ratio >= 1 ? "+" : ""}${format.percent(ratio - 1)}`;
+      body.push(el("tr", {}, el("th", { scope: "row" }, known ? t(`figure.${row.name}`) : (row.title ?? row.name)), el("td", { class: "n" }, tell(row.a)), el("td", { class: "n" }, tell(row.b)), el("td", { class: "n" }, change)));
+    }
     const head = [t("compare.figure"), a, b, t("compare.change")].map((text, at) => el("th", { scope: "col", class: at ? "n" : "" }, text));
     return el("section", { class: "card" }, el("header", {}, el("h2", {}, t("compare.figures"))), el("div", { class: "scroll-x" }, el("table", { class: "list" }, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...body))));
   }
@@ -220,11 +227,12 @@ export class Runs {
 }
 
 function pill(balanced) {
+  if (balanced === null || balanced === undefined) return format.NONE;
   return el("span", { class: "pill", "data-state": balanced ? "ok" : "bad" }, el("i"), el("b", {}, t(balanced ? "books.balanced" : "books.differ")));
 }
 
 function kindOf(unit) {
-  return { us: "micros", fen: "yuan", bytes: "bytes", cores: "cores" }[unit] ?? "count";
+  return { us: "micros", fen: "yuan", bytes: "bytes", cores: "cores", share: "share", seconds: "seconds" }[unit] ?? "count";
 }
 
 /** What the series themselves tell of two runs. Pure. */

@@ -5,7 +5,7 @@ export const WINDOWS = [60, 300, 900, 3_600, 0];
 const WINDOW_NAMES = { "1m": 60, "5m": 300, "15m": 900, "1h": 3_600, all: 0 };
 export const SET_FIGURES = ["queue_depth", "connections", "online", "owed", "stock"];
 const VIEWS = ["live", "runs", "compare"];
-const RUN = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
+const RUN = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/;
 
 export const DEFAULTS = {
   view: "live",

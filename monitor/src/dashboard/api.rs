@@ -10,12 +10,13 @@ use axum::{Json, Router};
 use hongbao_proto::CLIENT_PROTO;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::bridge;
 use super::control::{self, Control};
 use super::guests::{self, Guests};
 use super::limits::SECONDS_PER_ANSWER_MAX;
+use super::live::{self, ask};
 use super::merge::SourceStatus;
 use super::operator::{self, Access};
 use super::owner::{Message, Question};
@@ -53,7 +54,8 @@ pub fn router(owner: Owner, surface: Surface) -> io::Result<Router> {
         .route("/api/v1/books", get(books))
         .route("/api/v1/sources", get(sources))
         .route("/api/v1/run", get(run))
-        .with_state(owner.clone());
+        .with_state(owner.clone())
+        .merge(live::router(owner.clone()));
     let api = operator::for_readers(api, &access);
     let open = Router::new()
         .route("/healthz", get(|| async { Json(json!({ "status": "ok" })) }))
@@ -71,13 +73,6 @@ pub fn router(owner: Owner, surface: Surface) -> io::Result<Router> {
         .merge(bridge::router(&guests, &access))
         .merge(control::router(control, &access));
     Ok(operator::for_known_hosts(all, &access))
-}
-
-async fn ask<A>(owner: &Owner, question: impl FnOnce(oneshot::Sender<A>) -> Question) -> Result<A, ApiError> {
-    let stopping = |_| ApiError::unavailable("this monitor is stopping");
-    let (reply, answer) = oneshot::channel();
-    owner.send(Message::Ask(question(reply))).await.map_err(|error| stopping(error.to_string()))?;
-    answer.await.map_err(|error| stopping(error.to_string()))
 }
 
 #[derive(Debug, Deserialize)]

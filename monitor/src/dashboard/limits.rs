@@ -14,6 +14,28 @@ pub const SERIES_SECONDS_MAX: usize = 3_600;
 /// Rows of ten seconds kept of what is older: a day.
 pub const SERIES_TENS_MAX: usize = 8_640;
 
+/// Values that a column of one answer may have: more than a screen has pixels.
+pub const SERIES_POINTS_MAX: u64 = 3_600;
+
+/// Streams of events open at once: as many people as may look on.
+pub const STREAMS_MAX: usize = 64;
+
+/// Events that a reader of the stream may be behind; it is dropped beyond it. There are about four a second, but a storm of marks
+/// must not cost anybody the stream.
+pub const STREAM_BEHIND_MAX: usize = 512;
+
+/// Marks that are told before readers get their turn.
+pub const MARKS_PER_TURN_MAX: usize = 64;
+
+/// How long a second that is closed waits for the host's row of it before it is told, milliseconds from the second's end.
+pub const HOST_WAIT_MS: u64 = 400;
+
+/// Rows of the host that wait for their second to be closed: stragglers may hold it up for half a minute.
+pub const HOSTS_WAITING_MAX: usize = 64;
+
+/// Connections to the HTTP interface at once: streams stay open, and must leave room for those who only ask.
+pub const HTTP_CONNECTIONS_MAX: usize = STREAMS_MAX + 192;
+
 /// Processes, told apart by role and name, over a whole run.
 pub const SOURCES_MAX: usize = 1_024;
 
@@ -59,8 +81,8 @@ pub const MARKS_KEPT_MAX: usize = 2_048;
 /// How long an event waits for other processes to tell the same, milliseconds: reports come within a second's first moments.
 pub const MARK_HOLD_MS: u64 = 1_000;
 
-/// Events that wait so; beyond it the oldest becomes a mark at once.
-pub const MARKS_HELD_MAX: usize = 256;
+/// Events that wait so. What comes beyond is forgotten, and counted: whoever tells so much has nothing to say.
+pub const MARKS_HELD_MAX: usize = 1_024;
 
 /// SETs of one server that are shown one by one. A node for a million connections has some hundreds.
 pub const SETS_PER_SOURCE_MAX: usize = 4_096;
@@ -167,6 +189,51 @@ pub const IDLE_DEADLINE: Duration = Duration::from_secs(30);
 pub const GOODBYE_DEADLINE: Duration = Duration::from_secs(1);
 
 const _: () = assert!(LOST_SECONDS < CATCH_UP_SECONDS_MAX);
+// Catching up may tell as many seconds at once.
+const _: () =
+    assert!(2 * MARKS_PER_TURN_MAX < STREAM_BEHIND_MAX && 2 * CATCH_UP_SECONDS_MAX < STREAM_BEHIND_MAX as u64);
+const _: () = assert!(HTTP_CONNECTIONS_MAX > STREAMS_MAX);
 const _: () = assert!(SECONDS_PER_ANSWER_MAX <= SECONDS_KEPT_MAX);
+
+// Past runs
+
+/// Recordings that one list holds.
+pub const RUNS_LISTED_MAX: usize = 200;
+
+/// Entries of the recordings' directory that are looked at for the list: a directory of other things must not cost seconds.
+pub const DIRECTORY_ENTRIES_MAX: usize = 10_000;
+
+/// Bytes of a recording's name.
+pub const RUN_ID_BYTES_MAX: usize = 128;
+
+/// Bytes of run.json or of the fleet's summary: a day of seconds in the latter are some ten megabytes.
+pub const DOCUMENT_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Bytes of a line of a recorded file. The longest is a histogram in base 64.
+pub const LINE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Seconds of a recorded run that are told at all: a recording of days would fill memory before anything was seen of it.
+pub const RUN_SECONDS_MAX: u64 = 200_000;
+
+/// Rows of one series of a recorded run: four hours by the second. Some 200 columns of these are 50 MB; longer runs are folded.
+pub const SERIES_ROWS_MAX: u64 = 14_400;
+
+/// Series of recorded runs kept in memory, least recently used out first.
+pub const SERIES_KEPT_MAX: usize = 2;
+
+/// Different names in one group of reasons; those of a server and a machine together are about a hundred.
+pub const REASONS_MAX: usize = 256;
+
+/// Recordings read at once. Each may take a core for seconds that the run itself needs.
+pub const READERS_MAX: usize = 2;
+
+/// Reports kept drawn, least recently used out first; each a few megabytes.
+pub const REPORTS_KEPT_MAX: usize = 4;
+
+/// Marks of a recorded run that are told.
+pub const MARKS_TOLD_MAX: usize = 10_000;
+
+const _: () = assert!(LINE_BYTES_MAX > HISTOGRAM_BYTES_MAX * 4 / 3);
+const _: () = assert!(SERIES_ROWS_MAX <= RUN_SECONDS_MAX);
 const _: () = assert!(GUEST_OUTBOX_BYTES_MAX >= 2 * hongbao_proto::limits::SERVER_FRAME_BYTES_MAX);
 const _: () = assert!(ACTION_DEADLINE.as_secs() < crate::http::REQUEST_DEADLINE.as_secs());

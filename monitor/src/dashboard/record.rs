@@ -32,6 +32,8 @@ pub const HISTOGRAM_FILE: &str = "latency.hlog";
 pub const HOST_FILE: &str = "host.csv";
 /// One row per mark of the timeline.
 pub const MARKS_FILE: &str = "marks.csv";
+/// The first line of [`SECONDS_FILE`].
+pub const VALUES_HEADER: &str = "second,complete,source,kind,name,value\n";
 /// What the run was.
 pub const RUN_FILE: &str = "run.json";
 
@@ -151,7 +153,7 @@ impl Recording {
         interval_log(&mut hlog, Some(started_at_ms), |_| Ok(())).map_err(unwritable(directory))?;
         Ok(Self {
             headline: create(HEADLINE_FILE, &header(csv_row(&Headline::default(), true)))?,
-            seconds: create(SECONDS_FILE, b"second,complete,source,kind,name,value\n")?,
+            seconds: create(SECONDS_FILE, VALUES_HEADER.as_bytes())?,
             histograms: create(HISTOGRAM_FILE, &hlog)?,
             host: create(HOST_FILE, &header(csv_row(&HostSecond::default(), true)))?,
             marks: create(MARKS_FILE, b"at_ms,kind,source,text\n")?,

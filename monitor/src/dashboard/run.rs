@@ -14,7 +14,7 @@ use super::api::Surface;
 use super::config::{Config, Doors};
 use super::control::Control;
 use super::guests::{self, Guests};
-use super::limits::{CONNECTIONS_MAX, INBOX_MAX};
+use super::limits::{CONNECTIONS_MAX, HTTP_CONNECTIONS_MAX, INBOX_MAX};
 use super::operator::Access;
 use super::owner::{Message, Outcome, Owner};
 use super::record::{RecordError, Recording, replace};
@@ -138,7 +138,12 @@ impl Monitor {
         let surface = surface(&self.secret, &self.doors, self.http, &self.recording, &owner)?;
         let guests = tokio::spawn(Arc::clone(&surface.guests).report(reachable(self.ingest), stop.clone()));
         let router = api::router(owner, surface).map_err(system("cannot prepare the page"))?;
-        let http = tokio::spawn(http::serve(self.http_listener, router, stop.clone().cancelled_owned()));
+        let http = tokio::spawn(http::serve_at_most(
+            HTTP_CONNECTIONS_MAX,
+            self.http_listener,
+            router,
+            stop.clone().cancelled_owned(),
+        ));
         let ended = over.clone();
         tokio::spawn(async move {
             if let Err(error) = guests.await {

@@ -67,7 +67,7 @@ pub struct Reasons {
 }
 
 /// Counters that share a prefix with answers, and are none.
-const NO_ANSWER: &str = "undelivered";
+pub const NO_ANSWER: &str = "undelivered";
 
 impl Reasons {
     /// Those of a second.

@@ -2,12 +2,11 @@
 //!
 //! A second that was not recorded, or not whole, is a gap. Nothing is interpolated.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
-use serde_json::Value;
-
-use super::figures::KINDS;
-use super::load::{CPU, LOGINS, RESIDENT, Recording};
+use super::figures::{self, KINDS};
+use super::load::{CPU, LOGINS, RECEIVED_BYTES, RESIDENT, Recording, SENT_BYTES};
 use super::words;
 use crate::dashboard::host::HostSecond;
 use crate::dashboard::second::{Headline, Role};
@@ -53,6 +52,21 @@ pub enum Style {
     Logarithmic,
     /// One upon the other.
     Stacked,
+    /// Cells, the darker the more was counted: [`Panel::heat`].
+    Heat,
+    /// What happened, a row for each kind: [`Panel::lanes`].
+    Lanes,
+}
+
+/// What happened of one kind.
+#[derive(Debug, Clone)]
+pub struct Lane {
+    /// The kind.
+    pub name: String,
+    /// Its colour.
+    pub tone: Tone,
+    /// Seconds since the run's start, and what it was, in the order of time.
+    pub marks: Vec<(f64, String)>,
 }
 
 /// One field with its own vertical axis.
@@ -68,6 +82,29 @@ pub struct Panel {
     pub at_least: f64,
     /// Its part of the chart's height.
     pub weight: u32,
+    /// One for each second from the run's start: counts by [`HEAT_BOUNDS_US`](crate::dashboard::series::HEAT_BOUNDS_US).
+    pub heat: Vec<Option<Vec<u64>>>,
+    /// From the top down.
+    pub lanes: Vec<Lane>,
+}
+
+impl Panel {
+    fn of(axis: &str, style: Style) -> Self {
+        Self {
+            axis: axis.into(),
+            style,
+            series: Vec::new(),
+            at_least: 0.0,
+            weight: 1,
+            heat: Vec::new(),
+            lanes: Vec::new(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        let seen = |series: &Series| series.values.iter().any(Option::is_some);
+        !self.series.iter().any(seen) && !self.heat.iter().any(Option::is_some) && self.lanes.is_empty()
+    }
 }
 
 /// Something at a second of the run.
@@ -123,9 +160,14 @@ pub fn all(recording: &Recording) -> Vec<Chart> {
         memory(recording),
         processor_by_part(recording),
         processor_by_kind(recording),
+        heat(recording),
+        books(recording),
+        refusals(recording),
+        network(recording),
     ];
+    charts.insert(0, timeline(recording));
     for chart in &mut charts {
-        chart.panels.retain(|panel| panel.series.iter().any(|series| series.values.iter().any(Option::is_some)));
+        chart.panels.retain(|panel| !panel.is_empty());
     }
     charts.retain(|chart| !chart.panels.is_empty());
     charts
@@ -141,7 +183,7 @@ fn chart(recording: &Recording, file: &'static str, title: &'static str, panels:
 }
 
 fn lines(axis: &str, series: Vec<Series>) -> Panel {
-    Panel { axis: axis.into(), style: Style::Lines, series, at_least: 1.0, weight: 1 }
+    Panel { series, at_least: 1.0, ..Panel::of(axis, Style::Lines) }
 }
 
 fn marks(recording: &Recording) -> Vec<Mark> {
@@ -156,12 +198,17 @@ fn marks(recording: &Recording) -> Vec<Mark> {
         end = Some(phase.from + phase.seconds);
     }
     marks.extend(end.map(|second| Mark { second, kind: MarkKind::Phase("end".into()) }));
-    let others = recording.summary.iter().flat_map(|summary| summary.others.values());
-    for event in others.filter_map(Value::as_array).flatten() {
-        // A storm says when it began, an announcement when it was posted.
-        let posted = event.get("posted_at_ms").and_then(Value::as_u64).map(|ms| ms / 1_000);
-        let second = event.get("at").and_then(Value::as_u64).or(posted);
-        marks.extend(second.map(|second| Mark { second, kind: MarkKind::Event }));
+    let known = !recording.phases().is_empty();
+    for moment in figures::timeline(recording) {
+        // What is known of phases is better than what was said of them.
+        let kind = match moment.kind.as_str() {
+            "phase" | "qps" | "resolved" if known => continue,
+            "resolved" => continue,
+            "phase" | "qps" => MarkKind::Phase(shortened(&moment.text)),
+            _ => MarkKind::Event,
+        };
+        let Ok(second) = u64::try_from(moment.at_ms / 1_000) else { continue };
+        marks.push(Mark { second: recording.start() + second, kind });
     }
     marks.sort_by_key(|mark| mark.second);
     let range = seconds(recording);
@@ -170,6 +217,181 @@ fn marks(recording: &Recording) -> Vec<Mark> {
         mark.second -= range.start;
     }
     marks
+}
+
+/// A mark's text beside a line of a chart.
+fn shortened(text: &str) -> String {
+    const LETTERS: usize = 18;
+    if text.chars().count() <= LETTERS {
+        return text.to_owned();
+    }
+    text.chars().take(LETTERS - 1).chain(['…']).collect()
+}
+
+/// What happened when: a row for each kind, those that tell of trouble last.
+fn timeline(recording: &Recording) -> Chart {
+    const TONES: [(&str, Tone); 9] = [
+        ("phase", Tone::Server),
+        ("qps", Tone::Server),
+        ("campaign", Tone::Gold),
+        ("envelopes", Tone::Gold),
+        ("announcement", Tone::Kernel),
+        ("storm", Tone::Red),
+        ("drain", Tone::Violet),
+        ("alert", Tone::Red),
+        ("resolved", Tone::Kernel),
+    ];
+    let place = |kind: &str| TONES.iter().position(|(known, _)| *known == kind).unwrap_or(TONES.len());
+    let mut lanes: BTreeMap<(usize, String), Vec<(f64, String)>> = BTreeMap::new();
+    #[allow(clippy::cast_precision_loss, reason = "for a chart")]
+    for moment in figures::timeline(recording) {
+        let kind = (place(&moment.kind), moment.kind);
+        lanes.entry(kind).or_default().push((moment.at_ms as f64 / 1_000.0, moment.text));
+    }
+    let lane = |((place, name), marks): ((usize, String), Vec<_>)| Lane {
+        name,
+        tone: TONES.get(place).map_or(Tone::Fleet, |(_, tone)| *tone),
+        marks,
+    };
+    let panel = Panel { lanes: lanes.into_iter().map(lane).collect(), ..Panel::of("", Style::Lanes) };
+    let mut drawn = chart(recording, "0-timeline", "What happened when", vec![panel]);
+    // They are told in full here; arrows above would tell them again.
+    drawn.marks.retain(|mark| mark.kind != MarkKind::Event);
+    drawn
+}
+
+fn heat(recording: &Recording) -> Chart {
+    let cells = |second| recording.complete(second).and_then(|_| recording.heat.get(&second).cloned());
+    let panel = Panel { heat: seconds(recording).map(cells).collect(), ..Panel::of("milliseconds", Style::Heat) };
+    chart(recording, "11-latency-heat", "Latency: how many answers took how long", vec![panel])
+}
+
+fn of_column(recording: &Recording, column: &'static str, scale: f64, name: &str, tone: Tone) -> Series {
+    let column = recording.columns.get(column);
+    let at = |second| {
+        recording.complete(second)?;
+        column?.get(&second).map(|figure| figure * scale)
+    };
+    Series { name: name.into(), tone, values: seconds(recording).map(at).collect() }
+}
+
+/// What each of the three books moved, and how far its two sides were apart.
+#[allow(clippy::cast_precision_loss, reason = "for a chart")]
+fn books(recording: &Recording) -> Chart {
+    const YUAN: f64 = 0.01;
+    let yuan = |name: &str, tone, of: fn(&Headline) -> i64| {
+        let mut series = of_headline(recording, name, tone, of);
+        series.values.iter_mut().flatten().for_each(|fen| *fen *= YUAN);
+        series
+    };
+    let moved = [
+        yuan("rain: paid", Tone::Red, |second| second.paid_fen),
+        of_column(recording, "earned_fen", YUAN, "sales: taken in", Tone::Server),
+        of_column(recording, "opened_fen", YUAN, "envelopes: opened", Tone::Gold),
+    ];
+    let residuals = [
+        yuan("rain", Tone::Red, |second| second.residual_fen),
+        of_column(recording, "residual_sale_fen", YUAN, "sales", Tone::Server),
+        of_column(recording, "residual_share_fen", YUAN, "envelopes", Tone::Gold),
+    ];
+    // A book that nothing is in needs no line.
+    let (moved, residuals): (Vec<_>, Vec<_>) = moved
+        .into_iter()
+        .zip(residuals)
+        .filter(|(moved, residual)| {
+            moved.values.iter().chain(&residual.values).flatten().any(|yuan| yuan.abs() > f64::EPSILON)
+        })
+        .unzip();
+    let residuals = residuals.into_iter().map(|series| Series { name: String::new(), ..series }).collect();
+    let panels = vec![
+        Panel { weight: 3, ..lines("yuan a second", moved) },
+        Panel { weight: 2, ..lines("residual, yuan", residuals) },
+    ];
+    chart(recording, "12-books", "The books: what servers moved, and what users were not told of", panels)
+}
+
+/// What servers turned away and who left them.
+#[allow(clippy::cast_precision_loss, reason = "for a chart")]
+fn refusals(recording: &Recording) -> Chart {
+    const REASONS: usize = 5;
+    const TONES: [Tone; REASONS + 1] = [Tone::Server, Tone::Red, Tone::Gold, Tone::Violet, Tone::Kernel, Tone::Plan];
+    let [ended, answers, ..] = &recording.reasons;
+    let counted = |counts: Option<&BTreeMap<u64, i64>>, name: &str, tone| {
+        let at =
+            |second| recording.complete(second).map(|_| counts?.get(&second).copied()).map(Option::unwrap_or_default);
+        Series {
+            name: name.into(),
+            tone,
+            values: seconds(recording).map(|second| at(second).map(|n| n as f64)).collect(),
+        }
+    };
+    let mut refused: Vec<Series> = vec![counted(answers.get("overloaded"), "answered Overloaded", Tone::Fleet)];
+    if recording.columns.contains_key("refused") {
+        refused.push(of_column(recording, "refused", 1.0, "turned away", Tone::Violet));
+    }
+    let mut reasons: Vec<(&String, i64)> = ended.iter().map(|(name, counts)| (name, counts.values().sum())).collect();
+    reasons.sort_by_key(|(_, count)| -count);
+    let mut gone: Vec<Series> = Vec::new();
+    for ((name, _), tone) in reasons.iter().zip(TONES).take(REASONS) {
+        gone.push(counted(ended.get(*name), &format!("ended: {}", words::plain(name)), tone));
+    }
+    let mut rest: BTreeMap<u64, i64> = BTreeMap::new();
+    for (name, _) in reasons.iter().skip(REASONS) {
+        for (second, count) in ended.get(*name).into_iter().flatten() {
+            *rest.entry(*second).or_default() += count;
+        }
+    }
+    if !rest.is_empty() {
+        gone.push(counted(Some(&rest), "ended: others", TONES[REASONS]));
+    }
+    if gone.is_empty() {
+        gone.push(counted(None, "connections ended", Tone::Server));
+    }
+    // Of a run without a server nobody knows.
+    if recording.values_of(Role::Server).next().is_none() {
+        refused.clear();
+        gone.clear();
+    }
+    let panels = vec![lines("requests a second", refused), lines("connections a second", gone)];
+    chart(recording, "13-refusals", "Overloads, refusals and disconnects", panels)
+}
+
+const MEBIBYTE: f64 = (1u64 << 20) as f64;
+
+/// What went through the network: by the kernel's count of its devices where it was recorded, else by the servers' of their sockets.
+#[allow(clippy::cast_precision_loss, reason = "for a chart")]
+fn network(recording: &Recording) -> Chart {
+    let device = |column: &'static str, scale: f64, name: &str, tone| {
+        let figures = recording.columns.get(column);
+        let at = |second| by_second(recording.host_second(second)?, figures?.get(&second).copied()).map(|n| n * scale);
+        Series { name: name.into(), tone, values: seconds(recording).map(at).collect() }
+    };
+    let own = |value, name: &str, tone| {
+        let at = |second| recording.value(Role::Server, value, second).map(|bytes| bytes as f64 / MEBIBYTE);
+        Series { name: name.into(), tone, values: seconds(recording).map(at).collect() }
+    };
+    let lost = |name: &str, tone, of: fn(&HostSecond) -> Option<u64>| {
+        let at = |second| recording.host.get(&second).and_then(of).map(|count| count as f64);
+        Series { name: name.into(), tone, values: seconds(recording).map(at).collect() }
+    };
+    let bytes = vec![
+        own(SENT_BYTES, "servers to users", Tone::Server),
+        own(RECEIVED_BYTES, "users to servers", Tone::Fleet),
+        device("net_sent_bytes", 1.0 / MEBIBYTE, "all devices, sent", Tone::Kernel),
+        device("net_received_bytes", 1.0 / MEBIBYTE, "received", Tone::Violet),
+    ];
+    let packets =
+        vec![device("net_sent_packets", 1.0, "", Tone::Kernel), device("net_received_packets", 1.0, "", Tone::Violet)];
+    let losses = vec![
+        lost("retransmits", Tone::Red, |row| row.tcp_retransmits),
+        lost("listen overflows", Tone::Gold, |row| row.listen_overflows),
+    ];
+    let mut panels =
+        vec![lines("MiB a second", bytes), lines("packets a second", packets), lines("TCP's losses", losses)];
+    for panel in &mut panels {
+        panel.series.retain(|series| series.values.iter().any(Option::is_some));
+    }
+    chart(recording, "14-network", "The network, and what TCP lost", panels)
 }
 
 #[allow(clippy::cast_precision_loss, reason = "for a chart")]
@@ -227,7 +449,7 @@ fn latency(recording: &Recording) -> Chart {
         quantile("p99", Tone::Fleet, |second| second.latency_p99_us),
         quantile("p50", Tone::Server, |second| second.latency_p50_us),
     ];
-    let panel = Panel { axis: "milliseconds".into(), style: Style::Logarithmic, series, at_least: 0.0, weight: 1 };
+    let panel = Panel { series, ..Panel::of("milliseconds", Style::Logarithmic) };
     chart(recording, "6-latency", "Latency from the planned send time to the answer", vec![panel])
 }
 
@@ -270,7 +492,7 @@ fn memory(recording: &Recording) -> Chart {
     if before.is_some() {
         layers.push(series("all else: kernel, other programs", Tone::Kernel, &kernel));
     }
-    let panel = Panel { axis: "GiB".into(), style: Style::Stacked, series: layers, at_least: 0.1, weight: 1 };
+    let panel = Panel { series: layers, at_least: 0.1, ..Panel::of("GiB", Style::Stacked) };
     chart(recording, "8-memory", "Memory that the run takes of the host", vec![panel])
 }
 
@@ -301,13 +523,7 @@ fn processor_by_part(recording: &Recording) -> Chart {
         layers.push(series("steal", Tone::Red, &|second| host(3, second)));
         layers.push(series("idle", Tone::Idle, &|second| host(4, second)));
     }
-    let panel = Panel {
-        axis: "processors".into(),
-        style: Style::Stacked,
-        series: layers,
-        at_least: cpus(recording),
-        weight: 1,
-    };
+    let panel = Panel { series: layers, at_least: cpus(recording), ..Panel::of("processors", Style::Stacked) };
     chart(recording, "9-processors-by-part", "Processors, by who used them", vec![panel])
 }
 
@@ -319,13 +535,8 @@ fn processor_by_kind(recording: &Recording) -> Chart {
         let at = |second| recording.host_second(second).and_then(|row| by_second(row, KINDS[index].1(row)));
         Series { name: NAMES[index].into(), tone: TONES[index], values: seconds(recording).map(at).collect() }
     };
-    let panel = Panel {
-        axis: "processors".into(),
-        style: Style::Stacked,
-        series: (0..KINDS.len()).map(layer).collect(),
-        at_least: cpus(recording),
-        weight: 1,
-    };
+    let series = (0..KINDS.len()).map(layer).collect();
+    let panel = Panel { series, at_least: cpus(recording), ..Panel::of("processors", Style::Stacked) };
     chart(recording, "10-processors-by-kind", "Processors, by kind of work on the whole host", vec![panel])
 }
 

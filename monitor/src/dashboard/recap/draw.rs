@@ -2,7 +2,6 @@
 //! nothing covers data and nothing overlaps, whatever the run was.
 
 use std::ops::Range;
-use std::path::Path;
 use std::sync::Once;
 
 use plotters::backend::{BitMapBackend, DrawingBackend, SVGBackend};
@@ -14,11 +13,26 @@ use plotters::style::{Color, FontStyle, FontTransform, IntoFont, RGBColor, Shape
 
 use super::charts::{Chart, MarkKind, Panel, Style, Tone};
 use super::words;
+use crate::dashboard::series::HEAT_BOUNDS_US;
 
 /// Of a drawing, in pixels.
 pub const WIDTH: u32 = 1_200;
-/// Likewise.
+/// Likewise, of one or two panels.
 pub const HEIGHT: u32 = 500;
+/// What a third panel and each further one adds.
+const PANEL_HEIGHT: u32 = 140;
+/// Of a row of what happened.
+const LANE_HEIGHT: u32 = 34;
+
+/// How high a chart is.
+#[allow(clippy::cast_possible_truncation, reason = "a handful")]
+fn height(chart: &Chart) -> u32 {
+    let lanes: usize = chart.panels.iter().map(|panel| panel.lanes.len()).sum();
+    if lanes > 0 {
+        return (TOP + BOTTOM) as u32 + 12 + LANE_HEIGHT * lanes as u32;
+    }
+    HEIGHT + PANEL_HEIGHT * chart.panels.len().saturating_sub(2) as u32
+}
 /// A bitmap has so many pixels for one of these in both directions: it stays sharp on today's screens.
 const BITMAP_SCALE: u32 = 2;
 
@@ -43,6 +57,16 @@ pub const GRID: RGBColor = RGBColor(0xe4, 0xe8, 0xec);
 /// Lines of marks.
 pub const MARK: RGBColor = RGBColor(0xa9, 0xb4, 0xbe);
 
+/// Cells of a heat map, from few to many.
+pub const HEAT: [RGBColor; 6] = [
+    RGBColor(0xfd, 0xee, 0xd3),
+    RGBColor(0xfb, 0xd3, 0x8f),
+    RGBColor(0xf4, 0xa3, 0x4e),
+    RGBColor(0xdf, 0x6c, 0x2c),
+    RGBColor(0xb2, 0x3a, 0x22),
+    RGBColor(0x74, 0x17, 0x1b),
+];
+
 impl Tone {
     /// In light surroundings.
     pub const fn colour(self) -> RGBColor {
@@ -63,16 +87,28 @@ impl Tone {
 pub fn svg(chart: &Chart) -> Result<String, String> {
     let mut text = String::new();
     {
-        let area = SVGBackend::with_string(&mut text, (WIDTH, HEIGHT)).into_drawing_area();
+        let area = SVGBackend::with_string(&mut text, (WIDTH, height(chart))).into_drawing_area();
         paint(&area, chart, 1.0, false)?;
     }
     Ok(text)
 }
 
-/// The chart as a PNG file.
-pub fn png(chart: &Chart, path: &Path) -> Result<(), String> {
-    let area = BitMapBackend::new(path, (WIDTH * BITMAP_SCALE, HEIGHT * BITMAP_SCALE)).into_drawing_area();
-    paint(&area, chart, f64::from(BITMAP_SCALE), true)
+/// The chart as PNG.
+pub fn png(chart: &Chart) -> Result<Vec<u8>, String> {
+    let (width, height) = (WIDTH * BITMAP_SCALE, height(chart) * BITMAP_SCALE);
+    let mut pixels = vec![0; 3 * width as usize * height as usize];
+    {
+        let area = BitMapBackend::with_buffer(&mut pixels, (width, height)).into_drawing_area();
+        paint(&area, chart, f64::from(BITMAP_SCALE), true)?;
+    }
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    let mut writer = encoder.write_header().map_err(|error| error.to_string())?;
+    writer.write_image_data(&pixels).map_err(|error| error.to_string())?;
+    writer.finish().map_err(|error| error.to_string())?;
+    Ok(bytes)
 }
 
 /// The font comes along: a fresh machine may have none.
@@ -154,14 +190,14 @@ fn paint<B: DrawingBackend>(
     area.fill(&BACKGROUND).map_err(|error| error.to_string())?;
     canvas.text(chart.title, (LEFT, 14.0), canvas.style(TITLE, true, INK), HPos::Left, VPos::Top)?;
     legend(&canvas, chart)?;
-    let (right, bottom) = (f64::from(WIDTH) - RIGHT, f64::from(HEIGHT) - BOTTOM);
+    let (right, bottom) = (f64::from(WIDTH) - RIGHT, f64::from(height(chart)) - BOTTOM);
     let weights: u32 = chart.panels.iter().map(|panel| panel.weight).sum();
     #[allow(clippy::cast_precision_loss, reason = "a handful")]
-    let height = bottom - TOP - BETWEEN_PANELS * (chart.panels.len() - 1) as f64;
+    let rows = bottom - TOP - BETWEEN_PANELS * (chart.panels.len() - 1) as f64;
     let across = Scale::linear(0.0..chart_seconds(chart), LEFT..right);
     let mut top = TOP;
     for panel in &chart.panels {
-        let own = height * f64::from(panel.weight) / f64::from(weights);
+        let own = rows * f64::from(panel.weight) / f64::from(weights);
         paint_panel(&canvas, panel, &across, top..top + own)?;
         top += own + BETWEEN_PANELS;
     }
@@ -237,8 +273,11 @@ fn vertical(panel: &Panel, rows: &Range<f64>) -> (Scale, Vec<f64>) {
     // A stack that is a whole, as all processors are, ends where the whole does; ticks of the kernel's clock exceed it by little.
     let whole = panel.style == Style::Stacked && panel.at_least > 0.5 && most <= panel.at_least * 1.1;
     let top = if whole { panel.at_least } else { (most * 1.08).max(panel.at_least) };
-    let step = nice_step(top, (rows.end - rows.start) / 50.0);
-    (Scale::linear(0.0..top, pixels), ticks(0.0, top, step).collect())
+    // A residual may be on either side of nought.
+    let least = if panel.style == Style::Stacked { 0.0 } else { all().fold(0.0, f64::min) * 1.08 };
+    let step = nice_step(top - least, (rows.end - rows.start) / 50.0);
+    let from = (least / step).ceil() * step;
+    (Scale::linear(least..top, pixels), ticks(from, top, step).collect())
 }
 
 fn tick_text(value: f64) -> String {
@@ -255,6 +294,11 @@ fn paint_panel<B: DrawingBackend>(
     across: &Scale,
     rows: Range<f64>,
 ) -> Result<(), String> {
+    match panel.style {
+        Style::Heat => return paint_heat(canvas, panel, across, rows),
+        Style::Lanes => return paint_lanes(canvas, panel, across, &rows),
+        Style::Lines | Style::Logarithmic | Style::Stacked => {}
+    }
     let (scale, ticks) = vertical(panel, &rows);
     let (left, right) = (across.pixels.start, across.pixels.end);
     let grid = |canvas: &Canvas<'_, B>| {
@@ -264,7 +308,7 @@ fn paint_panel<B: DrawingBackend>(
     grid(canvas)?;
     match panel.style {
         Style::Stacked => areas(canvas, panel, across, &scale)?,
-        Style::Lines | Style::Logarithmic => {
+        _ => {
             for series in &panel.series {
                 let plan = series.tone == Tone::Plan;
                 for run in runs(&series.values) {
@@ -281,8 +325,20 @@ fn paint_panel<B: DrawingBackend>(
             }
         }
     }
+    vertical_axis(canvas, panel, across, &scale, &ticks)
+}
+
+fn vertical_axis<B: DrawingBackend>(
+    canvas: &Canvas<'_, B>,
+    panel: &Panel,
+    across: &Scale,
+    scale: &Scale,
+    ticks: &[f64],
+) -> Result<(), String> {
+    let (left, right) = (across.pixels.start, across.pixels.end);
+    let rows = scale.pixels.end..scale.pixels.start;
     canvas.line([(left, rows.start), (left, rows.end), (right, rows.end)], MUTED, 1.0)?;
-    for &tick in &ticks {
+    for &tick in ticks {
         canvas.text(
             &tick_text(tick),
             (left - 9.0, scale.at(tick)),
@@ -293,6 +349,131 @@ fn paint_panel<B: DrawingBackend>(
     }
     let turned = canvas.style(TICK, false, INK).transform(FontTransform::Rotate270);
     canvas.text(&panel.axis, (8.0, f64::midpoint(rows.start, rows.end)), turned, HPos::Center, VPos::Top)
+}
+
+/// Columns of a heat map at most: more are narrower than a screen shows, and each cell costs bytes of the page.
+const HEAT_COLUMNS_MAX: usize = 300;
+
+/// Seconds side by side, each cell coloured by the logarithm of its count.
+#[allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "counts to one of six colours"
+)]
+fn paint_heat<B: DrawingBackend>(
+    canvas: &Canvas<'_, B>,
+    panel: &Panel,
+    across: &Scale,
+    rows: Range<f64>,
+) -> Result<(), String> {
+    let folded = panel.heat.len().div_ceil(HEAT_COLUMNS_MAX).max(1);
+    let columns: Vec<Vec<u64>> = panel
+        .heat
+        .chunks(folded)
+        .map(|seconds| {
+            let mut sum = vec![0; HEAT_BOUNDS_US.len() + 1];
+            for counts in seconds.iter().flatten() {
+                sum.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+            }
+            sum
+        })
+        .collect();
+    let used = |row: &usize| columns.iter().any(|column| column[*row] > 0);
+    let all = 0..=HEAT_BOUNDS_US.len();
+    let (first, last) = (all.clone().find(used).unwrap_or(0), all.clone().rev().find(used).unwrap_or(0));
+    let ms = |us: f64| us / 1_000.0;
+    let ratio = 10f64.powf(0.25);
+    let upper = |row: usize| {
+        ms(HEAT_BOUNDS_US.get(row).map_or(HEAT_BOUNDS_US[HEAT_BOUNDS_US.len() - 1] as f64 * ratio, |&us| us as f64))
+    };
+    let lower = |row: usize| row.checked_sub(1).map_or(ms(HEAT_BOUNDS_US[0] as f64 / ratio), upper);
+    let pixels = rows.end..rows.start;
+    let scale = Scale { values: lower(first)..upper(last), pixels, logarithmic: true };
+    let most = columns.iter().flatten().copied().max().unwrap_or(0).max(1) as f64;
+    let level = |count: u64| {
+        (count > 0).then(|| {
+            let part = (count as f64).ln_1p() / most.ln_1p();
+            ((part * HEAT.len() as f64).ceil() as usize).clamp(1, HEAT.len()) - 1
+        })
+    };
+    for row in first..=last {
+        let mut column = 0;
+        while column < columns.len() {
+            let Some(own) = level(columns[column][row]) else {
+                column += 1;
+                continue;
+            };
+            // Neighbours of one colour are one rectangle.
+            let like = columns[column..].iter().take_while(|next| level(next[row]) == Some(own)).count();
+            let (from, to) = (column * folded, ((column + like) * folded).min(panel.heat.len()));
+            let corner = (across.at(from as f64), scale.at(upper(row)));
+            canvas.block(corner, (across.at(to as f64), scale.at(lower(row))), HEAT[own])?;
+            column += like;
+        }
+    }
+    let decades = (-1..=4).map(|power| 10f64.powi(power));
+    let ticks: Vec<f64> = decades.filter(|tick| (lower(first)..=upper(last)).contains(tick)).collect();
+    let ticks = if ticks.len() > 1 { ticks } else { vec![lower(first), upper(last)] };
+    vertical_axis(canvas, panel, across, &scale, &ticks)
+}
+
+/// A row for each kind, a diamond for each that happened, and what it was where there is room for it.
+#[allow(clippy::cast_precision_loss, reason = "a handful")]
+fn paint_lanes<B: DrawingBackend>(
+    canvas: &Canvas<'_, B>,
+    panel: &Panel,
+    across: &Scale,
+    rows: &Range<f64>,
+) -> Result<(), String> {
+    const DIAMOND: f64 = 6.5;
+    const TEXT: f64 = 15.0;
+    let (left, right) = (across.pixels.start, across.pixels.end);
+    let style = canvas.style(TEXT, false, INK);
+    for (number, lane) in panel.lanes.iter().enumerate() {
+        let y = rows.start + f64::from(LANE_HEIGHT) * (number as f64 + 0.5);
+        canvas.line([(left, y), (right, y)], GRID, 1.0)?;
+        canvas.text(
+            &words::plain(&lane.name),
+            (left - 9.0, y),
+            canvas.style(TEXT, false, MUTED),
+            HPos::Right,
+            VPos::Center,
+        )?;
+        let at: Vec<f64> = lane.marks.iter().map(|(second, _)| across.at(*second).clamp(left, right)).collect();
+        for (index, (_, text)) in lane.marks.iter().enumerate() {
+            let x = at[index];
+            let corners = [(x - DIAMOND, y), (x, y - DIAMOND), (x + DIAMOND, y), (x, y + DIAMOND)];
+            canvas.fill(corners, lane.tone.colour())?;
+            let from = x + DIAMOND + 5.0;
+            let room = at.get(index + 1).map_or(f64::from(WIDTH) - 6.0, |next| next - DIAMOND - 6.0) - from;
+            if let Some(text) = fitting(canvas, text, &style, room)? {
+                let width = canvas.width(&text, &style)?;
+                canvas.block((from - 2.0, y - 8.0), (from + width + 3.0, y + 8.0), BACKGROUND)?;
+                canvas.text(&text, (from, y), style.clone(), HPos::Left, VPos::Center)?;
+            }
+        }
+    }
+    canvas.line([(left, rows.start), (left, rows.end), (right, rows.end)], MUTED, 1.0)
+}
+
+/// As much of a text as has room; none where that is next to nothing.
+fn fitting<B: DrawingBackend>(
+    canvas: &Canvas<'_, B>,
+    text: &str,
+    style: &TextStyle<'_>,
+    room: f64,
+) -> Result<Option<String>, String> {
+    const LETTERS_LEAST: usize = 4;
+    let letters = text.chars().count();
+    for keep in (LETTERS_LEAST.min(letters)..=letters).rev() {
+        let cut: String =
+            if keep == letters { text.to_owned() } else { text.chars().take(keep).chain(['…']).collect() };
+        if canvas.width(&cut, style)? <= room {
+            return Ok(Some(cut).filter(|cut| !cut.is_empty()));
+        }
+    }
+    Ok(None)
 }
 
 /// A second's values stand in its middle.
@@ -360,12 +541,25 @@ fn areas<B: DrawingBackend>(
 /// and the axis say what it is.
 fn legend<B: DrawingBackend>(canvas: &Canvas<'_, B>, chart: &Chart) -> Result<(), String> {
     const SWATCH: f64 = 16.0;
+    let style = canvas.style(LEGEND, false, INK);
+    let (mut x, y) = (LEFT, 57.0);
+    if chart.panels.iter().any(|panel| panel.style == Style::Heat) {
+        for (words, colours) in [("few answers", HEAT.as_slice()), ("many", &[])] {
+            canvas.text(words, (x, y), style.clone(), HPos::Left, VPos::Center)?;
+            x += canvas.width(words, &style)? + 9.0;
+            for &colour in colours {
+                canvas.block((x, y - 6.0), (x + SWATCH, y + 6.0), colour)?;
+                x += SWATCH;
+            }
+            x += 9.0;
+        }
+        return Ok(());
+    }
     if chart.panels.iter().all(|panel| panel.series.len() < 2) {
         return Ok(());
     }
-    let style = canvas.style(LEGEND, false, INK);
-    let (mut x, y) = (LEFT, 57.0);
-    for series in chart.panels.iter().flat_map(|panel| &panel.series) {
+    // What is in two panels has one name.
+    for series in chart.panels.iter().flat_map(|panel| &panel.series).filter(|series| !series.name.is_empty()) {
         canvas.block((x, y - 6.0), (x + SWATCH, y + 6.0), series.tone.colour())?;
         canvas.text(&series.name, (x + SWATCH + 7.0, y), style.clone(), HPos::Left, VPos::Center)?;
         x += SWATCH + 7.0 + canvas.width(&series.name, &style)? + 24.0;
@@ -378,7 +572,7 @@ fn marks<B: DrawingBackend>(canvas: &Canvas<'_, B>, chart: &Chart, across: &Scal
     const DASH: f64 = 5.0;
     const ARROW: f64 = 6.0;
     let style = canvas.style(TICK, false, MUTED);
-    let bottom = f64::from(HEIGHT) - BOTTOM;
+    let bottom = f64::from(height(chart)) - BOTTOM;
     let mut free_from = 0.0;
     for mark in &chart.marks {
         #[allow(clippy::cast_precision_loss, reason = "seconds of a run")]
@@ -432,7 +626,8 @@ mod tests {
             values: values.to_vec(),
         };
         let series = values.iter().enumerate().map(series).collect();
-        let panel = Panel { axis: "things".into(), style, series, at_least: 0.1, weight: 1 };
+        let panel =
+            Panel { axis: "things".into(), style, series, at_least: 0.1, weight: 1, heat: vec![], lanes: vec![] };
         let marks = vec![Mark { second: 1, kind: MarkKind::Phase("<script>".into()) }];
         Chart { file: "test", title: "A title", panels: vec![panel], marks, seconds: 6 }
     }
@@ -472,7 +667,7 @@ mod tests {
 
     #[test]
     fn a_run_without_a_single_value_is_drawn_all_the_same() {
-        for style in [Style::Lines, Style::Logarithmic, Style::Stacked] {
+        for style in [Style::Lines, Style::Logarithmic, Style::Stacked, Style::Heat, Style::Lanes] {
             assert!(svg(&chart(style, &[&[None, None]])).unwrap().contains("A title"));
         }
     }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::load::{self, Books, Phase, Recording, Summary};
+use super::words;
 use crate::dashboard::books::Balance;
 use crate::dashboard::histogram::Quantiles;
 use crate::dashboard::host::{HostFacts, HostSecond};
@@ -37,6 +38,12 @@ pub struct Figures {
     pub processor: Vec<Processor>,
     /// The two books.
     pub books: BothBooks,
+    /// The same by what is traded, as far as it was recorded.
+    pub trades: Vec<Trade>,
+    /// What happened when.
+    pub timeline: Vec<Moment>,
+    /// What servers turned away and who left them, by reason.
+    pub turned_away: BTreeMap<String, i64>,
     /// Times over the whole run, microseconds.
     pub distributions: BTreeMap<String, Quantiles>,
     /// What TCP lost and refused over the whole run, by the kernel's counts; empty where it was not recorded.
@@ -189,6 +196,32 @@ pub struct BothBooks {
     pub fleet: Option<Books>,
 }
 
+/// One book: what servers say they gave, what users say they got.
+#[derive(Debug, Clone, Serialize)]
+#[allow(missing_docs, reason = "the names say it; money in fen")]
+pub struct Trade {
+    pub book: &'static str,
+    pub servers_count: i64,
+    pub servers_fen: i64,
+    pub users_count: i64,
+    pub users_fen: i64,
+    pub residual_count: i64,
+    pub residual_fen: i64,
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Moment {
+    /// Milliseconds since the run's first second.
+    pub at_ms: i64,
+    /// A word for what kind of thing it is.
+    pub kind: String,
+    /// Who told.
+    pub source: String,
+    /// One line.
+    pub text: String,
+}
+
 /// Answers that machines counted.
 #[derive(Debug, Clone, Default, Serialize)]
 #[allow(missing_docs, reason = "the fleet's names")]
@@ -216,6 +249,9 @@ impl Figures {
             memory: memory(recording),
             processor: processor(recording),
             books: BothBooks { monitor: recording.run.books, fleet: summary.map(|summary| summary.books.clone()) },
+            trades: trades(recording),
+            timeline: timeline(recording),
+            turned_away: turned_away(recording),
             distributions: recording.histograms.iter().map(|(name, sum)| (name.clone(), Quantiles::of(sum))).collect(),
             tcp: tcp(recording),
             answers: summary.map(answers).unwrap_or_default(),
@@ -443,6 +479,101 @@ fn tcp(recording: &Recording) -> BTreeMap<&'static str, u64> {
     ];
     let sum = |of: Count| recording.host.values().filter_map(of).reduce(|sum, one| sum + one);
     counts.into_iter().filter_map(|(name, of)| Some((name, sum(of)?))).collect()
+}
+
+fn trades(recording: &Recording) -> Vec<Trade> {
+    let rain = recording.run.books;
+    let mut trades = vec![Trade {
+        book: "rain",
+        servers_count: rain.claims.won,
+        servers_fen: rain.claims.paid_fen,
+        users_count: rain.claims.prizes_received,
+        users_fen: rain.claims.received_fen,
+        residual_count: rain.residual_prizes,
+        residual_fen: rain.residual_fen,
+    }];
+    #[allow(clippy::cast_possible_truncation, reason = "whole numbers of a recording, far from 2^53")]
+    let whole = |figure: f64| figure as i64;
+    let moved = |column| recording.columns.get(column).map(|seconds| seconds.values().copied().map(whole).sum::<i64>());
+    let stands = |column| recording.columns.get(column)?.values().next_back().copied().map(whole);
+    for (book, names) in [
+        ("sales", ["units_sold", "earned_fen", "residual_units", "residual_sale_fen"]),
+        ("envelopes", ["shares_opened", "opened_fen", "residual_shares", "residual_share_fen"]),
+    ] {
+        let [count, fen, residual_count, residual_fen] = names;
+        let (Some(servers_count), Some(servers_fen)) = (moved(count), moved(fen)) else { continue };
+        let (Some(residual_count), Some(residual_fen)) = (stands(residual_count), stands(residual_fen)) else {
+            continue;
+        };
+        trades.push(Trade {
+            book,
+            servers_count,
+            servers_fen,
+            users_count: servers_count - residual_count,
+            users_fen: servers_fen - residual_fen,
+            residual_count,
+            residual_fen,
+        });
+    }
+    trades
+}
+
+/// What happened when: the recorded marks, or where there are none, what the fleet's summary lets know.
+pub fn timeline(recording: &Recording) -> Vec<Moment> {
+    let start = recording.start() * 1_000;
+    let since = |at_ms: u64| i64::try_from(at_ms).unwrap_or(i64::MAX) - i64::try_from(start).unwrap_or(0);
+    let within = |moment: &Moment| {
+        let end = since(recording.end() * 1_000);
+        (0..=end).contains(&moment.at_ms)
+    };
+    let mut timeline: Vec<Moment> = recording
+        .marks
+        .iter()
+        .map(|mark| Moment {
+            at_ms: since(mark.at_ms),
+            kind: mark.kind.clone(),
+            source: mark.source.clone(),
+            text: mark.text.clone(),
+        })
+        .collect();
+    let Some(summary) = recording.summary.as_ref().filter(|_| timeline.is_empty()) else {
+        timeline.retain(within);
+        return timeline;
+    };
+    let told = |at_ms: u64, kind: &str, text: String| Moment {
+        at_ms: since(at_ms),
+        kind: kind.into(),
+        source: "fleet".into(),
+        text,
+    };
+    timeline.extend(summary.phases.iter().map(|phase| told(phase.from * 1_000, "phase", words::phase(&phase.name))));
+    for (name, events) in &summary.others {
+        for event in events.as_array().into_iter().flatten() {
+            // A storm says when it began, an announcement when it was posted.
+            let began = event.get("at").and_then(Value::as_u64).map(|second| second * 1_000);
+            let Some(at_ms) = event.get("posted_at_ms").and_then(Value::as_u64).or(began) else { continue };
+            let text = ["text", "share"].into_iter().find_map(|name| event.get(name).and_then(Value::as_str));
+            timeline.push(told(at_ms, name.strip_suffix('s').unwrap_or(name), text.unwrap_or_default().to_owned()));
+        }
+    }
+    timeline.sort_by_key(|moment| moment.at_ms);
+    timeline.retain(within);
+    timeline
+}
+
+fn turned_away(recording: &Recording) -> BTreeMap<String, i64> {
+    let mut counts = BTreeMap::new();
+    let [ended, answers, errors, _] = &recording.reasons;
+    let sum = |seconds: &BTreeMap<u64, i64>| seconds.values().sum::<i64>();
+    counts.extend(ended.iter().map(|(reason, seconds)| (format!("connection ended: {reason}"), sum(seconds))));
+    counts.extend(errors.iter().map(|(code, seconds)| (format!("error: {code}"), sum(seconds))));
+    counts.extend(answers.get("overloaded").map(|seconds| ("answered Overloaded".to_owned(), sum(seconds))));
+    if let Some(refused) = recording.columns.get("refused") {
+        #[allow(clippy::cast_possible_truncation, reason = "a count")]
+        counts.insert("turned away".into(), refused.values().sum::<f64>() as i64);
+    }
+    counts.retain(|_, count| *count != 0);
+    counts
 }
 
 fn answers(summary: &Summary) -> Answers {

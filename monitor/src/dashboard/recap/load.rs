@@ -3,31 +3,30 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use hdrhistogram::Histogram;
-use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::dashboard::books::Balance;
-use crate::dashboard::histogram;
+use crate::dashboard::files::{self, FileError, GROUPS, Grid, GridRow, Times, Values};
 use crate::dashboard::host::{HostFacts, HostSecond};
-use crate::dashboard::record::{HEADLINE_FILE, HISTOGRAM_FILE, HOST_FILE, RUN_FILE, SECONDS_FILE};
+use crate::dashboard::limits::{REASONS_MAX, RUN_SECONDS_MAX};
+use crate::dashboard::mark::Mark;
+use crate::dashboard::record::{HEADLINE_FILE, HISTOGRAM_FILE, HOST_FILE, MARKS_FILE, RUN_FILE, SECONDS_FILE};
 use crate::dashboard::second::{Headline, Role};
+use crate::dashboard::series::heat_of;
 use crate::report::names;
 
 /// What the fleet writes with `--summary`, where the scripts put it.
 pub const SUMMARY_FILE: &str = "summary.json";
 
-/// Seconds of a run that are drawn at most: a recording of days would fill memory before anything was seen of it.
-const SECONDS_MAX: u64 = 200_000;
-
 /// Significant digits of histograms over the whole run.
 const DIGITS: u8 = 3;
+
+/// Different histograms of a recording: each is some hundred kilobytes of memory.
+const HISTOGRAMS_MAX: usize = 64;
 
 /// Why there is no report. One line.
 #[derive(Debug, thiserror::Error)]
@@ -40,28 +39,23 @@ pub enum RecapError {
         /// What every recording has.
         file: &'static str,
     },
-    /// A file cannot be read.
-    #[error("cannot read {path}: {source}")]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// A file is not what a monitor writes.
-    #[error("{path} is damaged, or of another version: {problem}; record the run again, or repair the file")]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, and where in the file.
-        problem: String,
-    },
+    /// A file cannot be read, or is not what a monitor writes.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// A run of no second, or of too many.
     #[error("{directory}: {problem}")]
     Extent {
         /// As given.
         directory: PathBuf,
         /// How so.
+        problem: String,
+    },
+    /// A part of the report cannot be drawn.
+    #[error("cannot draw {what}: {problem}")]
+    Undrawn {
+        /// The chart or document.
+        what: String,
+        /// What the library says.
         problem: String,
     },
     /// The report cannot be written.
@@ -191,14 +185,6 @@ pub struct Summary {
     pub others: BTreeMap<String, Value>,
 }
 
-#[derive(Debug, Deserialize)]
-struct ValueRow<'a> {
-    second: u64,
-    source: &'a str,
-    name: &'a str,
-    value: i64,
-}
-
 /// A recording, by second where something was recorded.
 #[derive(Debug, Default)]
 pub struct Recording {
@@ -210,8 +196,16 @@ pub struct Recording {
     pub headline: BTreeMap<u64, Headline>,
     /// Of each second in which the host was sampled; empty for a recording from before there was such a file.
     pub host: BTreeMap<u64, HostSecond>,
+    /// Further figures of headline.csv and host.csv, by column: of those that are drawn, where the recording has them.
+    pub columns: BTreeMap<&'static str, BTreeMap<u64, f64>>,
     /// Some values of [`KEPT`], summed over the processes of a role.
     values: HashMap<(Role, &'static str), BTreeMap<u64, i64>>,
+    /// By group of [`GROUPS`] and reason: the seconds in which something was counted.
+    pub reasons: [BTreeMap<String, BTreeMap<u64, i64>>; GROUPS.len()],
+    /// The machines' latencies of each second, counted by [`HEAT_BOUNDS_US`](crate::dashboard::series::HEAT_BOUNDS_US).
+    pub heat: BTreeMap<u64, Vec<u64>>,
+    /// The timeline; empty for a recording from before there was such a file.
+    pub marks: Vec<Mark>,
     /// Of the whole run, by `role.name`, microseconds.
     pub histograms: BTreeMap<String, Histogram<u64>>,
     /// The fleet's summary, where there is one.
@@ -224,8 +218,30 @@ pub const CPU: &str = "cpu_us";
 pub const RESIDENT: &str = "resident_bytes";
 /// Logins that the server answered in a second.
 pub const LOGINS: &str = "answers_welcome";
+/// Bytes that a server read from its users' sockets in a second.
+pub const RECEIVED_BYTES: &str = "received_bytes";
+/// Bytes that it wrote.
+pub const SENT_BYTES: &str = "sent_bytes";
 
-const KEPT: [&str; 3] = [CPU, RESIDENT, LOGINS];
+const KEPT: [&str; 5] = [CPU, RESIDENT, LOGINS, RECEIVED_BYTES, SENT_BYTES];
+
+/// Further columns of headline.csv that are drawn.
+const HEADLINE_KEPT: [&str; 11] = [
+    "units_sold",
+    "earned_fen",
+    "residual_units",
+    "residual_sale_fen",
+    "shares_opened",
+    "opened_fen",
+    "residual_shares",
+    "residual_share_fen",
+    "overloaded",
+    "refused",
+    "disconnects",
+];
+
+/// Further columns of host.csv that are drawn.
+const HOST_KEPT: [&str; 4] = ["net_received_packets", "net_received_bytes", "net_sent_packets", "net_sent_bytes"];
 
 impl Recording {
     /// Reads a recording; the fleet's summary from `summary` if given, else from the recording if it is there.
@@ -240,25 +256,72 @@ impl Recording {
         struct RunFile {
             run: Run,
         }
-        let run = json::<RunFile>(&run_file)?.run;
+        let run = files::json::<RunFile>(&run_file)?.run;
         let optional = |path: PathBuf| path.is_file().then_some(path);
         let summary = match summary.map(Path::to_path_buf).or_else(|| optional(directory.join(SUMMARY_FILE))) {
-            Some(path) => Some(json(&path)?),
+            Some(path) => Some(files::json(&path)?),
             None => None,
         };
         let mut recording = Self { directory: directory.into(), run, summary, ..Self::default() };
-        for row in rows::<Headline>(&directory.join(HEADLINE_FILE))? {
-            recording.headline.insert(row.second, row);
-        }
+        recording.load_headline(&directory.join(HEADLINE_FILE))?;
+        recording.check_extent()?;
         if let Some(path) = optional(directory.join(HOST_FILE)) {
-            recording.host = rows::<HostSecond>(&path)?.into_iter().map(|row| (row.second, row)).collect();
+            recording.load_host(&path)?;
         }
         recording.load_values(&directory.join(SECONDS_FILE))?;
         if let Some(path) = optional(directory.join(HISTOGRAM_FILE)) {
             recording.load_histograms(&path)?;
         }
-        recording.check_extent()?;
+        recording.marks = files::marks(&directory.join(MARKS_FILE))?;
         Ok(recording)
+    }
+
+    fn load_headline(&mut self, path: &Path) -> Result<(), RecapError> {
+        let (mut rows, mut columns) = (BTreeMap::new(), BTreeMap::new());
+        self.load_grid(path, &HEADLINE_KEPT, &mut columns, |row: Headline| rows.insert(row.second, row).is_none())?;
+        (self.headline, self.columns) = (rows, columns);
+        Ok(())
+    }
+
+    fn load_host(&mut self, path: &Path) -> Result<(), RecapError> {
+        let (mut rows, mut columns) = (BTreeMap::new(), BTreeMap::new());
+        self.load_grid(path, &HOST_KEPT, &mut columns, |row: HostSecond| rows.insert(row.second, row).is_none())?;
+        self.host = rows;
+        self.columns.append(&mut columns);
+        Ok(())
+    }
+
+    /// Rows of a file of one row a second: typed, and further columns by their names.
+    fn load_grid<T: DeserializeOwned>(
+        &self,
+        path: &Path,
+        kept: &[&'static str],
+        columns: &mut BTreeMap<&'static str, BTreeMap<u64, f64>>,
+        mut take: impl FnMut(T) -> bool,
+    ) -> Result<(), RecapError> {
+        let (mut grid, mut row, mut rows) = (Grid::open(path)?, GridRow::default(), 0);
+        let header = csv::StringRecord::from(grid.columns());
+        let place = |&name: &&'static str| Some((name, grid.columns().iter().position(|column| column == name)?));
+        let places: Vec<(&'static str, usize)> = kept.iter().filter_map(place).collect();
+        while grid.next_row(&mut row)? {
+            let record = csv::StringRecord::from(row.cells.as_slice());
+            rows += u64::from(take(record.deserialize(Some(&header)).map_err(|error| grid.damaged(error))?));
+            if rows > RUN_SECONDS_MAX {
+                return Err(self.too_long(rows));
+            }
+            for &(name, place) in &places {
+                if let Ok(Some(figure)) = files::figure(&row.cells[place]) {
+                    columns.entry(name).or_default().insert(row.second, figure);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn too_long(&self, seconds: u64) -> RecapError {
+        let problem =
+            format!("{seconds} seconds lie between its first and its last; at most {RUN_SECONDS_MAX} are drawn");
+        RecapError::Extent { directory: self.directory.clone(), problem }
     }
 
     fn check_extent(&self) -> Result<(), RecapError> {
@@ -266,49 +329,50 @@ impl Recording {
         let (Some(first), Some(last)) = (self.headline.keys().next(), self.headline.keys().next_back()) else {
             return wrong("no second was recorded: no process reported to this run".into());
         };
-        if last - first > SECONDS_MAX {
-            return wrong(format!(
-                "{} seconds lie between its first and its last; at most {SECONDS_MAX} are drawn",
-                last - first
-            ));
+        if last - first > RUN_SECONDS_MAX {
+            return Err(self.too_long(last - first));
         }
         Ok(())
     }
 
     fn load_values(&mut self, path: &Path) -> Result<(), RecapError> {
-        let text = whole_lines(path)?;
-        let mut reader = csv::Reader::from_reader(text.as_bytes());
-        let headers = reader.headers().map_err(damaged(path))?.clone();
-        let mut record = csv::StringRecord::new();
-        while reader.read_record(&mut record).map_err(damaged(path))? {
-            let row: ValueRow<'_> = record.deserialize(Some(&headers)).map_err(damaged(path))?;
-            let role = row.source.split_once('/').and_then(|(role, _)| Role::from_name(role));
-            if let (Some(role), Some(name)) = (role, KEPT.into_iter().find(|kept| *kept == row.name)) {
+        let mut values = Values::open(path)?;
+        while let Some(row) = values.next_value()? {
+            if let (Some(role), Some(name)) = (row.role, KEPT.into_iter().find(|kept| kept.as_bytes() == row.name)) {
                 *self.values.entry((role, name)).or_default().entry(row.second).or_default() += row.value;
+            }
+            // Most are 0 in most seconds; a second that is complete has no others.
+            let Some((group, reason)) = row.reason().filter(|_| row.value != 0) else { continue };
+            let group = &mut self.reasons[group];
+            if let Some(seconds) = group.get_mut(reason) {
+                *seconds.entry(row.second).or_default() += row.value;
+                continue;
+            }
+            group.insert(reason.to_owned(), BTreeMap::from([(row.second, row.value)]));
+            if group.len() > REASONS_MAX {
+                return Err(values.damaged(format!("more than {REASONS_MAX} different reasons")).into());
             }
         }
         Ok(())
     }
 
     fn load_histograms(&mut self, path: &Path) -> Result<(), RecapError> {
-        let text = whole_lines(path)?;
-        for entry in IntervalLogIterator::new(text.as_bytes()) {
-            let wrong = |problem: String| RecapError::Damaged { path: path.into(), problem };
-            let LogEntry::Interval(interval) = entry.map_err(|error| wrong(format!("{error:?}")))? else { continue };
-            let at = interval.start_timestamp().as_secs();
-            let bytes = STANDARD
-                .decode(interval.encoded_histogram())
-                .map_err(|error| wrong(format!("second {at}: {error}")))?;
-            let histogram = histogram::decode(&bytes).map_err(|error| wrong(format!("second {at}: {error}")))?;
-            let tag = interval
-                .tag()
-                .map_or_else(|| format!("{}.{}", Role::Machine, names::LATENCY.name), |tag| tag.to_string());
+        let mut times = Times::open(path)?;
+        let latency = format!("{}.{}", Role::Machine, names::LATENCY.name);
+        while let Some((second, name, histogram)) = times.next_time(|_, _| true)? {
+            if name == latency {
+                self.heat.insert(second, heat_of(&histogram).to_vec());
+            }
+            let wrong = |problem: String| RecapError::File(files::damaged(path)(format!("second {second}: {problem}")));
+            if self.histograms.len() > HISTOGRAMS_MAX {
+                return Err(wrong(format!("more than {HISTOGRAMS_MAX} different histograms")));
+            }
             // One that comes from the wire does not grow; the sum has to.
-            let sum = match self.histograms.entry(tag) {
+            let sum = match self.histograms.entry(name) {
                 Entry::Occupied(sum) => sum.into_mut(),
                 Entry::Vacant(free) => free.insert(Histogram::new(DIGITS).map_err(|error| wrong(error.to_string()))?),
             };
-            sum.add(&histogram).map_err(|error| wrong(format!("second {at}: {error}")))?;
+            sum.add(&histogram).map_err(|error| wrong(error.to_string()))?;
         }
         Ok(())
     }
@@ -317,6 +381,11 @@ impl Recording {
     pub fn value(&self, role: Role, name: &'static str, second: u64) -> Option<i64> {
         self.complete(second)?;
         self.values.get(&(role, name))?.get(&second).copied()
+    }
+
+    /// Seconds in which some process of that role told of its processor time.
+    pub fn values_of(&self, role: Role) -> impl Iterator<Item = u64> {
+        self.values.get(&(role, CPU)).into_iter().flat_map(|seconds| seconds.keys().copied())
     }
 
     /// The headline of a second that is complete.
@@ -334,7 +403,7 @@ impl Recording {
         let recorded = self.headline.keys().next().copied().unwrap_or_default();
         match self.run.started_at_ms / 1_000 {
             0 => recorded,
-            started => started.min(recorded).max(recorded.saturating_sub(SECONDS_MAX)),
+            started => started.min(recorded).max(recorded.saturating_sub(RUN_SECONDS_MAX)),
         }
     }
 
@@ -347,29 +416,4 @@ impl Recording {
     pub fn phases(&self) -> &[Phase] {
         self.summary.as_ref().map_or(&[], |summary| &summary.phases)
     }
-}
-
-fn damaged<E: std::fmt::Display>(path: &Path) -> impl FnOnce(E) -> RecapError {
-    move |error| RecapError::Damaged { path: path.into(), problem: error.to_string().replace('\n', " ") }
-}
-
-fn read(path: &Path) -> Result<String, RecapError> {
-    let bytes = fs::read(path).map_err(|source| RecapError::Unreadable { path: path.into(), source })?;
-    String::from_utf8(bytes).map_err(damaged(path))
-}
-
-/// Without a last line that a killed monitor has left unfinished.
-fn whole_lines(path: &Path) -> Result<String, RecapError> {
-    let mut text = read(path)?;
-    text.truncate(text.rfind('\n').map_or(0, |end| end + 1));
-    Ok(text)
-}
-
-fn json<T: DeserializeOwned>(path: &Path) -> Result<T, RecapError> {
-    serde_json::from_str(&read(path)?).map_err(damaged(path))
-}
-
-fn rows<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, RecapError> {
-    let text = whole_lines(path)?;
-    csv::Reader::from_reader(text.as_bytes()).deserialize().collect::<Result<_, _>>().map_err(damaged(path))
 }

@@ -9,7 +9,7 @@ use super::figures::Figures;
 use super::tables::{Table, verdict};
 
 /// The whole report; charts are linked beside it.
-pub fn render(figures: &Figures, tables: &[Table], charts: &[Chart]) -> String {
+pub fn render(figures: &Figures, tables: &[Table], charts: &[(Chart, String)]) -> String {
     let mut text = format!("# Hongbao: run of {}\n\n**{}**\n", figures.run.started_at, plain(&verdict(figures)));
     if !figures.verdict.failures.is_empty() {
         text.push('\n');
@@ -27,7 +27,7 @@ pub fn render(figures: &Figures, tables: &[Table], charts: &[Chart]) -> String {
         }
     }
     push(format_args!("\n## Charts\n"));
-    for chart in charts {
+    for (chart, _) in charts {
         push(format_args!("\n![{}]({}.svg)\n", chart.title, chart.file));
     }
     text

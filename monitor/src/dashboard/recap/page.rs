@@ -4,7 +4,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use plotters::style::RGBColor;
 
 use super::charts::{Chart, Tone};
-use super::draw::{BACKGROUND, GRID, INK, MARK, MUTED};
+use super::draw::{BACKGROUND, GRID, HEAT, INK, MARK, MUTED};
 use super::figures::Figures;
 use super::tables::{Table, verdict};
 
@@ -24,6 +24,7 @@ ul { padding-left: 1.3rem; } .note { color: var(--muted); font-size: .88rem; max
 table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .32rem .7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { text-align: left; padding-left: .2rem; }
+th.text, td.text { text-align: left; } td.text:last-child { white-space: normal; min-width: 20rem; }
 thead th { color: var(--muted); font-weight: 600; border-bottom: 2px solid var(--line); }
 figure { margin: 1.25rem 0; } figure svg { display: block; width: 100%; min-width: 720px; height: auto; }
 ";
@@ -63,12 +64,17 @@ pub fn render(figures: &Figures, tables: &[Table], charts: &[(Chart, String)]) -
 }
 
 fn table(table: &Table) -> Markup {
+    let text = |column: usize| (table.text_from > 0 && column >= table.text_from).then_some("text");
     html! {
         h2 { (table.title) }
         div.wide {
             table {
-                thead { tr { @for cell in &table.head { th { (cell) } } } }
-                tbody { @for row in &table.rows { tr { @for cell in row { td { (cell) } } } } }
+                thead { tr { @for (column, cell) in table.head.iter().enumerate() { th class=[text(column)] { (cell) } } } }
+                tbody {
+                    @for row in &table.rows {
+                        tr { @for (column, cell) in row.iter().enumerate() { td class=[text(column)] { (cell) } } }
+                    }
+                }
             }
         }
         @if !table.note.is_empty() { p.note { (table.note) } }
@@ -102,10 +108,11 @@ fn dark_charts() -> String {
         (Tone::Violet.colour(), "#a48bd0"),
         (Tone::Idle.colour(), "#28313a"),
     ];
+    let heat = HEAT.into_iter().zip(["#2f2a1c", "#574417", "#8a6414", "#c48a1d", "#e9b64c", "#ffe9b0"]);
     let rule = |(RGBColor(red, green, blue), dark): (RGBColor, &str)| {
         let light = format!("#{red:02X}{green:02X}{blue:02X}");
         format!("svg [fill=\"{light}\"] {{ fill: {dark}; }} svg [stroke=\"{light}\"] {{ stroke: {dark}; }}\n")
     };
-    let rules: String = colours.map(rule).concat();
+    let rules: String = colours.into_iter().chain(heat).map(rule).collect();
     format!("@media (prefers-color-scheme: dark) {{\n{rules}}}\n")
 }

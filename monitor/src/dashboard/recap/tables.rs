@@ -16,12 +16,14 @@ pub struct Table {
     pub head: Vec<String>,
     /// As many cells each.
     pub rows: Vec<Vec<String>>,
+    /// Columns from this one on hold text; 0: none but the first does.
+    pub text_from: usize,
 }
 
 impl Table {
     fn new(title: &str, note: &str, head: &[&str]) -> Self {
         let head = head.iter().map(|&text| text.to_owned()).collect();
-        Self { title: title.into(), note: note.into(), head, rows: Vec::new() }
+        Self { title: title.into(), note: note.into(), head, ..Self::default() }
     }
 }
 
@@ -53,7 +55,8 @@ pub fn all(figures: &Figures) -> Vec<Table> {
     let mut tables =
         vec![phases(figures), seconds_kept(figures), connect(figures), memory(figures), processor(figures)];
     tables.extend(others(figures));
-    tables.extend([books(figures), answers(figures), distributions(figures), tcp(figures), host(figures)]);
+    tables.extend([trades(figures), books(figures), timeline(figures), answers(figures), turned_away(figures)]);
+    tables.extend([distributions(figures), tcp(figures), host(figures)]);
     tables.retain(|table| !table.rows.is_empty());
     tables
 }
@@ -259,6 +262,53 @@ fn books(all: &Figures) -> Table {
             "–".into(),
         ]);
     }
+    table
+}
+
+fn trades(all: &Figures) -> Table {
+    let mut table = Table::new(
+        "The books",
+        "What servers say they gave and what users say they got, each counted by its own side, in pieces and in money.",
+        &["book", "servers", "money", "users", "money", "residual", "money"],
+    );
+    // Alone it would say what the table of the two books says.
+    if all.trades.len() > 1 {
+        table.rows.extend(all.trades.iter().map(|trade| {
+            vec![
+                trade.book.to_owned(),
+                thousands(trade.servers_count),
+                yuan(trade.servers_fen),
+                thousands(trade.users_count),
+                yuan(trade.users_fen),
+                thousands(trade.residual_count),
+                yuan(trade.residual_fen),
+            ]
+        }));
+    }
+    table
+}
+
+/// Rows of the timeline that are told; whoever wants all has marks.csv.
+const MOMENTS_MAX: usize = 200;
+
+fn timeline(all: &Figures) -> Table {
+    let note = match all.timeline.len().checked_sub(MOMENTS_MAX) {
+        Some(more) if more > 0 => format!("{} more are in the recording.", count(more as u64)),
+        _ => String::new(),
+    };
+    let mut table = Table::new("Timeline", &note, &["second", "what", "told by", ""]);
+    table.text_from = 1;
+    #[allow(clippy::cast_precision_loss, reason = "for people")]
+    table.rows.extend(all.timeline.iter().take(MOMENTS_MAX).map(|moment| {
+        let at = decimals(moment.at_ms as f64 / 1_000.0, 1);
+        vec![at, plain(&moment.kind), moment.source.clone(), moment.text.clone()]
+    }));
+    table
+}
+
+fn turned_away(all: &Figures) -> Table {
+    let mut table = Table::new("Turned away and gone, by the servers' count", "", &["reason", "count"]);
+    table.rows.extend(all.turned_away.iter().map(|(reason, &number)| vec![plain(reason), thousands(number)]));
     table
 }
 
