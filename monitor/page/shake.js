@@ -180,16 +180,19 @@ function drop(fen) {
   // The beginning must have been drawn once, or there is nothing to fall from.
   envelope.getBoundingClientRect();
   envelope.classList.add("fallen");
+  envelope.parentElement.classList.add("prize");
   const later = (ms, act) => dropTimers.push(setTimeout(act, ms));
   later(620, () => envelope.classList.add("open"));
   later(620 + PRIZE_SHOWN, hideDrop);
-  navigator.vibrate?.([40, 60, 120]);
+  // Browsers complain of it before anybody has touched the page.
+  if (navigator.userActivation?.hasBeenActive) navigator.vibrate?.([40, 60, 120]);
 }
 
 function hideDrop() {
   if ($("drop").hidden) return;
   clearDrop();
   $("drop").classList.add("gone");
+  $("drop").parentElement.classList.remove("prize");
   dropTimers.push(setTimeout(() => ($("drop").hidden = true), 300));
 }
 

@@ -89,6 +89,7 @@ async fn serve(guests: Arc<Guests>, socket: WebSocket) {
             let end = relay(&guests, &mut link, &mut browser, &outbox).await;
             guests.ended(end);
             outbox.close(end);
+            drop(browser);
             let drained = drain(&guests, &mut link);
             // The browser has its own deadlines; neither waits for the other.
             if let (Err(error), ()) = tokio::join!(writer, drained) {
@@ -390,7 +391,11 @@ async fn write(
 async fn close(mut sink: SplitSink<WebSocket, Message>, end: End) {
     const PATIENCE: Duration = Duration::from_secs(2);
     let told = async {
-        sink.send(Message::Close(Some(CloseFrame { code: end.code(), reason: end.label().into() }))).await?;
+        // One who has said so itself gets the library's answer to that.
+        if end != End::Left {
+            let why = CloseFrame { code: end.code(), reason: end.label().into() };
+            sink.send(Message::Close(Some(why))).await?;
+        }
         sink.close().await
     };
     match timeout(PATIENCE, told).await {
