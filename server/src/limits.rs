@@ -53,6 +53,9 @@ pub const DEPOSIT_USERS_MAX: u32 = 100_000;
 /// Movements of a user that are gone through, newest first, in search of what an old request got.
 pub const WALK_MAX: u32 = 4_096;
 
+/// Rains that one Grab for any of them asks the ledger about, where each may give its user no more.
+pub const RAINS_PER_GRAB_MAX: u16 = 8;
+
 /// Connections that the kernel completes ahead of `accept`, for each shard.
 pub const LISTEN_BACKLOG: i32 = 4096;
 

@@ -138,6 +138,10 @@ impl Shelf {
         }
     }
 
+    fn is_open_rain(&self, now: UnixMs) -> bool {
+        self.terms.sale().is_none() && self.closed(now).is_none()
+    }
+
     fn take(&mut self) -> Option<Taken> {
         let serial = self.serials.pop_front()?;
         self.in_flight += 1;
@@ -158,7 +162,7 @@ impl Stock {
             return self
                 .shelves
                 .iter_mut()
-                .filter(|shelf| shelf.terms.sale().is_none() && shelf.closed(now).is_none())
+                .filter(|shelf| shelf.is_open_rain(now))
                 .find_map(Shelf::take)
                 .unwrap_or(Taken::NoneNow);
         };
@@ -166,6 +170,21 @@ impl Stock {
             None => Taken::NoSuchCampaign,
             Some(shelf) => shelf.closed(now).or_else(|| shelf.take()).unwrap_or(Taken::NoneNow),
         }
+    }
+
+    /// Takes a unit of the next open rain behind `passed`, by id, that has one.
+    pub fn take_beyond(&mut self, passed: CampaignId, now: UnixMs) -> Option<(CampaignId, Serial, Fen)> {
+        let beyond = self.shelves.partition_point(|shelf| shelf.campaign <= passed);
+        let mut rains = self.shelves[beyond..].iter_mut().filter(|shelf| shelf.is_open_rain(now));
+        match rains.find_map(Shelf::take)? {
+            Taken::Prize { campaign, serial, amount } => Some((campaign, serial, amount)),
+            _ => None,
+        }
+    }
+
+    /// Rains from which something may be won now, whatever lies on their shelves.
+    pub fn open_rains(&self, now: UnixMs) -> usize {
+        self.shelves.iter().filter(|shelf| shelf.is_open_rain(now)).count()
     }
 
     /// The answer of a campaign from which nothing can be taken now, whatever lies on its shelf.

@@ -163,6 +163,8 @@ pub enum Errand {
         campaign: CampaignId,
         /// Its serial.
         serial: Serial,
+        /// Of a Grab for any rain: how many of them may give this user no more. `None`: it was for this campaign alone.
+        passed: Option<u16>,
     },
     /// What an earlier sending of this Grab won.
     FirstAnswer {

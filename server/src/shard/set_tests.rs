@@ -1,7 +1,7 @@
 //! A SET driven message by message, with a real ledger behind it and wires that only remember.
 
 mod chat;
-
+mod rains;
 mod sales;
 
 use std::cell::{Cell, RefCell};

@@ -1,7 +1,7 @@
 //! What services reply.
 
+use hongbao_proto::v1::ErrorCode;
 use hongbao_proto::v1::server_frame::Event;
-use hongbao_proto::v1::{self, ErrorCode};
 use hongbao_proto::{CampaignId, RequestId, Serial};
 
 use super::Set;
@@ -20,14 +20,19 @@ impl<W: Wire> Set<W> {
     pub(super) fn reply(&mut self, seat: Seat, errand: Errand, reply: Reply, now: &Now) {
         self.owed -= 1;
         match (errand, reply) {
-            (Errand::Claim { request, campaign, serial }, Reply::Posted(result)) => {
+            (Errand::Claim { request, campaign, serial, passed }, Reply::Posted(result)) => {
                 match &result {
                     Ok(Outcome::Won(_) | Outcome::Ordered(_)) => self.stock.claimed(campaign),
                     Ok(Outcome::Repeated(_) | Outcome::LimitReached { .. } | Outcome::Refused(Refusal::OutOfOrder))
                     | Err(Unavailable) => self.stock.put_back(campaign, serial),
                     Ok(_) => self.void(campaign, serial, &result),
                 }
-                self.claimed(seat, request, result);
+                match (result, passed) {
+                    (Ok(Outcome::LimitReached { limit }), Some(passed)) => {
+                        self.try_another_rain(seat, request, campaign, passed, limit, now);
+                    }
+                    (result, _) => self.claimed(seat, request, result),
+                }
             }
             (Errand::FirstAnswer { request, .. }, Reply::Answered(Ok(Answer::FirstAnswer(Some(award))))) => {
                 self.awarded(seat, request, &award);
@@ -67,18 +72,10 @@ impl<W: Wire> Set<W> {
             Ok(Outcome::Won(win)) => self.awarded(seat, request, &Award::Win(win)),
             Ok(Outcome::Ordered(order)) => self.awarded(seat, request, &Award::Order(order)),
             Ok(Outcome::Repeated(award)) => self.awarded(seat, request, &award),
-            Ok(Outcome::LimitReached { limit }) => {
-                let event = Event::LimitReached(v1::LimitReached { limit });
-                self.answer(seat, request.get(), Kind::LimitReached, event);
-            }
+            Ok(Outcome::LimitReached { limit }) => self.limit_reached(seat, request, limit),
             Ok(_) => self.not_taken(seat, request, Taken::NoneNow),
             Err(Unavailable) => {
-                // Nothing was decided: the same id may be sent again.
-                if let Some(session) = self.session(seat)
-                    && session.last_grab == request.get()
-                {
-                    session.last_grab -= 1;
-                }
+                self.undecided(seat, request);
                 self.error(seat, request.get(), ErrorCode::LedgerUnavailable);
             }
         }

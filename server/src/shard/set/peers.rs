@@ -103,10 +103,8 @@ impl<W: Wire> Set<W> {
         });
         match self.stock.take(wanted, now.wall) {
             Taken::Prize { campaign, serial, amount } => {
-                let posting = Posting::Claim(Claim { user, request, campaign, serial, amount });
-                let errand = Errand::Claim { request, campaign, serial };
-                if !self.send(seat, errand, |reply_to| Request::Post { posting, reply_to }) {
-                    self.stock.put_back(campaign, serial);
+                let claim = Claim { user, request, campaign, serial, amount };
+                if !self.send_claim(seat, claim, wanted.is_none().then_some(0)) {
                     if let (Some(session), Some(before)) = (self.session(seat), before)
                         && session.last_grab == request.get()
                     {
@@ -122,6 +120,63 @@ impl<W: Wire> Set<W> {
                 }
                 self.not_taken(seat, request, other);
             }
+        }
+    }
+
+    /// Has the ledger say whose a unit is that was just taken. `false`: no room; the unit is back on its shelf.
+    #[must_use = "a claim that was not sent leaves its request unanswered"]
+    fn send_claim(&mut self, seat: Seat, claim: Claim, passed: Option<u16>) -> bool {
+        let Claim { request, campaign, serial, .. } = claim;
+        let errand = Errand::Claim { request, campaign, serial, passed };
+        let posting = Posting::Claim(claim);
+        let sent = self.send(seat, errand, |reply_to| Request::Post { posting, reply_to });
+        if !sent {
+            self.stock.put_back(campaign, serial);
+        }
+        sent
+    }
+
+    /// A Grab for any rain was offered one that may give its user no more: another may. Answers, or asks the ledger again.
+    pub(super) fn try_another_rain(
+        &mut self,
+        seat: Seat,
+        request: RequestId,
+        refused: CampaignId,
+        passed: u16,
+        limit: u32,
+        now: &Now,
+    ) {
+        let passed = passed + 1;
+        let user = self.live(seat).and_then(|session| session.user);
+        let Some(user) = user.filter(|_| passed < limits::RAINS_PER_GRAB_MAX) else {
+            return self.not_taken(seat, request, Taken::NoneNow);
+        };
+        match self.stock.take_beyond(refused, now.wall) {
+            Some((campaign, serial, amount)) => {
+                let claim = Claim { user, request, campaign, serial, amount };
+                if !self.send_claim(seat, claim, Some(passed)) {
+                    self.undecided(seat, request);
+                    self.overloaded(seat, request.get());
+                }
+            }
+            None if self.stock.open_rains(now.wall) > passed.into() => {
+                self.not_taken(seat, request, Taken::NoneNow);
+            }
+            None => self.limit_reached(seat, request, limit),
+        }
+    }
+
+    pub(super) fn limit_reached(&mut self, seat: Seat, request: RequestId, limit: u32) {
+        let event = Event::LimitReached(v1::LimitReached { limit });
+        self.answer(seat, request.get(), Answer::LimitReached, event);
+    }
+
+    /// Nothing was decided of a Grab that was with the ledger: the same id may be sent again.
+    pub(super) fn undecided(&mut self, seat: Seat, request: RequestId) {
+        if let Some(session) = self.session(seat)
+            && session.last_grab == request.get()
+        {
+            session.last_grab -= 1;
         }
     }
 
