@@ -165,6 +165,7 @@ impl Process {
             instance: format!("{name}-1"),
             started_at_ms: unix_millis(),
             control: "127.0.0.1:7402".into(),
+            listen: String::new(),
         };
         let hello = Hello { token: token(), source: Some(source) };
         link.send(&ReporterFrame { frame: Some(reporter_frame::Frame::Hello(hello)) }).await.unwrap();
