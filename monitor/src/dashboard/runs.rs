@@ -22,7 +22,7 @@ use tokio::sync::Semaphore;
 
 use self::catalog::{BadRunId, Catalog, Entry, RunId, Stamp, without_directory};
 use self::jobs::{Shelf, aside};
-use self::replay::Extent;
+use self::replay::{Extent, ReasonNames};
 use super::files;
 use super::limits::{READERS_MAX, REPORTS_KEPT_MAX, SERIES_KEPT_MAX, SERIES_ROWS_MAX};
 use super::mark::Mark;
@@ -153,8 +153,8 @@ pub struct Runs {
     catalog: Arc<Catalog>,
     listing: Shelf<Stamp, Vec<Entry>>,
     series: Shelf<SeriesKey, Vec<Row>>,
+    reasons: Shelf<(RunId, Stamp), ReasonNames>,
     reports: Shelf<(RunId, Stamp), Drawn>,
-    readers: Arc<Semaphore>,
     painter: Arc<Semaphore>,
 }
 
@@ -166,8 +166,8 @@ impl Runs {
             catalog: Arc::new(Catalog::beside(current)?),
             listing: Shelf::new(1, Arc::new(Semaphore::new(1))),
             series: Shelf::new(SERIES_KEPT_MAX, Arc::clone(&readers)),
+            reasons: Shelf::new(REPORTS_KEPT_MAX, readers),
             reports: Shelf::new(REPORTS_KEPT_MAX, Arc::clone(&painter)),
-            readers,
             painter,
         }))
     }
@@ -285,11 +285,14 @@ impl Runs {
     /// The whole run as a table, read while it is sent.
     pub async fn table(&self, id: &str) -> Result<(RunId, export::Table), Failure> {
         let found = self.find(id).await?;
-        let permit = Arc::clone(&self.readers).try_acquire_owned().map_err(|_| Failure::Busy)?;
+        let reader = found.clone();
+        let reasons = self.reasons.get((found.id.clone(), found.stamp.clone()), move || {
+            replay::reasons_of(&reader.directory).map_err(|error| reader.damaged(&error))
+        });
+        let reasons = reasons.await?;
         aside(move || {
-            let table = export::Table::open(&found.directory, found.ended).map_err(|error| found.damaged(&error))?;
-            drop(permit);
-            Ok((found.id, table))
+            let table = export::Table::open(&found.directory, found.ended, &reasons);
+            Ok((found.id.clone(), table.map_err(|error| found.damaged(&error))?))
         })
         .await
     }

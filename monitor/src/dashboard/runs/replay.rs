@@ -35,6 +35,9 @@ pub struct Row {
 
 type Histogram = hdrhistogram::Histogram<u64>;
 
+/// Reasons by group of [`GROUPS`].
+pub type ReasonNames = [Vec<String>; GROUPS.len()];
+
 /// A run being read.
 #[derive(Debug)]
 pub struct Replay {
@@ -98,7 +101,7 @@ impl Replay {
     }
 
     /// Makes those names known from the start, in this order.
-    pub fn expect_reasons(&mut self, names: &[Vec<String>; GROUPS.len()]) {
+    pub fn expect_reasons(&mut self, names: &ReasonNames) {
         if let Some(reader) = &mut self.reasons {
             reader.names.clone_from(names);
             let place = |(place, name): (usize, &String)| (name.as_bytes().to_vec(), place);
@@ -242,7 +245,7 @@ impl HostReader {
 struct ReasonReader {
     values: Values,
     ended: bool,
-    names: [Vec<String>; GROUPS.len()],
+    names: ReasonNames,
     places: [HashMap<Vec<u8>, usize>; GROUPS.len()],
     /// A value read beyond the second that was asked for.
     ahead: Option<(u64, Option<Reason>, i64)>,
@@ -306,7 +309,7 @@ impl ReasonReader {
 }
 
 /// The reasons that a run knows, group by group, sorted: what a table needs before its first row.
-pub fn reasons_of(directory: &Path) -> Result<[Vec<String>; GROUPS.len()], FileError> {
+pub fn reasons_of(directory: &Path) -> Result<ReasonNames, FileError> {
     let path = directory.join(SECONDS_FILE);
     if !path.exists() {
         return Ok(Default::default());
