@@ -45,7 +45,7 @@ pub const LIVE: &str = "live";
 /// Why a run is not told of.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Failure {
-    /// 400: an id that is none.
+    /// 404: an id that is none.
     #[error(transparent)]
     Id(#[from] BadRunId),
     /// 404: no recording of that name lies beside the current one.
@@ -71,8 +71,8 @@ pub enum Failure {
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let (status, code) = match &self {
-            Failure::Id(_) | Failure::Range(_) => (StatusCode::BAD_REQUEST, "bad_request"),
-            Failure::Unknown(_) | Failure::NoChart => (StatusCode::NOT_FOUND, "not_found"),
+            Failure::Range(_) => (StatusCode::BAD_REQUEST, "bad_request"),
+            Failure::Id(_) | Failure::Unknown(_) | Failure::NoChart => (StatusCode::NOT_FOUND, "not_found"),
             Failure::Busy => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
             Failure::Damaged(_) => (StatusCode::UNPROCESSABLE_ENTITY, "damaged"),
             Failure::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
