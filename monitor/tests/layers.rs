@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// From the top down. A module may import those after it.
-const DASHBOARD: [&str; 22] = [
+const DASHBOARD: [&str; 23] = [
     "run",
     "config",
     "api",
@@ -17,6 +17,7 @@ const DASHBOARD: [&str; 22] = [
     "view",
     "files",
     "record",
+    "alert",
     "series",
     "mark",
     "sets",
