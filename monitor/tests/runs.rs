@@ -320,7 +320,7 @@ async fn two_runs_are_told_side_by_side() {
     assert!((row("run", "won")["ratio"].as_f64().unwrap() - 1.0).abs() < 1e-9);
     // A phase that nobody else is named as stands beside the one in its place.
     assert!(row("400/s | another", "qps_planned")["b"].is_number());
-    for (query, status) in [("a=a", 400), ("a=a&b=none", 404), ("a=a&b=../b", 400), ("a=a&b=b&c=1", 400)] {
+    for (query, status) in [("a=a", 400), ("a=a&b=none", 404), ("a=a&b=../b", 404), ("a=a&b=b&c=1", 400)] {
         assert_eq!(running.get(&format!("/api/v1/compare?{query}")).await.0, status, "{query}");
     }
     let compare = |json: &[&str]| {
@@ -356,7 +356,8 @@ async fn nobody_gets_out_of_the_recordings_directory() {
             format!("/api/v1/compare?a={id}&b=old"),
         ] {
             let answer = running.raw(&path).await;
-            assert!(answer.starts_with("HTTP/1.1 400"), "{path}: {answer}");
+            let status = answer.split(' ').nth(1).unwrap();
+            assert!(["400", "404"].contains(&status) && !answer.contains("columns"), "{path}: {answer}");
         }
     }
     let (status, answer) = running.get("/api/v1/series?run=link").await;
