@@ -214,12 +214,12 @@ pub async fn serve(
                     let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
                     connections.spawn(async move {
                         if let Err(error) = connection.await {
-                            tracing::trace!(%error, "http connection failed");
+                            tracing::debug!(event = "http_peer_failed", %error, "http connection failed");
                         }
                     });
                 }
                 Err(error) => {
-                    tracing::error!(%error, "cannot accept an http connection");
+                    tracing::error!(event = "http_accept_failed", %error, "cannot accept an http connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -227,7 +227,11 @@ pub async fn serve(
     }
     drop(listener);
     if tokio::time::timeout(STOP_DEADLINE, graceful.shutdown()).await.is_err() {
-        tracing::warn!(connections = connections.len(), "http connections cut at the stop deadline");
+        tracing::warn!(
+            event = "http_cut",
+            connections = connections.len(),
+            "http connections cut at the stop deadline"
+        );
     }
     Ok(())
 }

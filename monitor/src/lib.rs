@@ -8,5 +8,6 @@
 pub mod credentials;
 pub mod dashboard;
 pub mod http;
+pub mod logs;
 pub mod process;
 pub mod report;

@@ -12,6 +12,7 @@ pub mod config;
 pub mod descriptors;
 pub mod ends;
 pub mod envelope;
+pub mod find;
 pub mod generator;
 pub mod host;
 pub mod house;

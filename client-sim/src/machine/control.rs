@@ -108,14 +108,14 @@ pub fn announce(shared: &Shared, QpsChange { qps, at, mix }: QpsChange) -> Resul
     let now = shared.clock.now();
     shared.crowd.borrow_mut().announce_mix(at.saturating_mul(SECOND), qps, mix, now)?;
     shared.schedule_changed.notify_one();
-    tracing::info!(qps, at, "announced");
+    tracing::info!(event = "qps_announced", qps, at, "announced");
     Ok(())
 }
 
 /// At the storm's second its users are cut, as fast as this machine can while others get their turns.
 fn announce_storm(shared: &Rc<Shared>, order: StormOrder) -> Result<(), StormError> {
     shared.crowd.borrow_mut().storms.announce(order, shared.clock.now())?;
-    tracing::info!(share = %order.share, at = order.at, "storm announced");
+    tracing::info!(event = "storm_announced", share = %order.share, at = order.at, "storm announced");
     let shared = Rc::clone(shared);
     tokio::task::spawn_local(async move {
         tokio::time::sleep_until(shared.clock.instant(order.at.saturating_mul(SECOND)).into()).await;

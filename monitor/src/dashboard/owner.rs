@@ -178,7 +178,7 @@ impl Owner {
                 let Some(connection) = self.connections.get(&id) else { return };
                 if let Err(rejection) = self.merge.report(now, connection.joined, report) {
                     let label = self.merge.label(connection.joined.source).to_owned();
-                    tracing::info!(source = label, %rejection, "report refused");
+                    tracing::info!(event = "report_refused", source = label, %rejection, "report refused");
                     self.cut(now, id, Cut::Rejected(rejection.to_string()));
                 }
             }
@@ -204,7 +204,12 @@ impl Owner {
         }
         self.by_source.insert(joined.source, id);
         self.connections.insert(id, Connection { joined, cut });
-        tracing::info!(source = self.merge.label(joined.source), instance = source.instance, "source reports");
+        tracing::info!(
+            event = "source_joined",
+            source = self.merge.label(joined.source),
+            instance = source.instance,
+            "source reports"
+        );
         self.write_run();
         Ok(id)
     }
@@ -221,7 +226,11 @@ impl Owner {
         if let Some(connection) = self.connections.remove(&id) {
             self.by_source.remove(&connection.joined.source);
             self.merge.disconnect(now, connection.joined);
-            tracing::info!(source = self.merge.label(connection.joined.source), "source has gone");
+            tracing::info!(
+                event = "source_left",
+                source = self.merge.label(connection.joined.source),
+                "source has gone"
+            );
         }
     }
 
@@ -342,6 +351,6 @@ pub struct Outcome {
 
 fn send_cut(connection: oneshot::Sender<Cut>, reason: Cut) {
     if connection.send(reason).is_err() {
-        tracing::debug!("the connection to be cut has just ended by itself");
+        tracing::debug!(event = "cut_too_late", "the connection to be cut has just ended by itself");
     }
 }

@@ -186,7 +186,7 @@ impl Shard {
             .collect();
         for worker in workers {
             if let Err(error) = worker.await {
-                tracing::error!(%error, "a SET worker ended abnormally");
+                tracing::error!(event = "set_worker_failed", %error, "a SET worker ended abnormally");
             }
         }
         ticker.abort();

@@ -353,6 +353,7 @@ impl<W: Wire> Set<W> {
         if received != answered + self.owed || self.stock.imbalance() != 0 {
             self.tally.broken_equations.add(1);
             tracing::error!(
+                event = "equation_broken",
                 set = self.index,
                 received,
                 answered,

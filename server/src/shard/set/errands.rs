@@ -143,7 +143,7 @@ impl<W: Wire> Set<W> {
 
     /// The ledger would not have it: the stock keeper has erred, and the serial must not be offered again.
     fn void(&mut self, campaign: CampaignId, serial: Serial, result: &Result<Outcome, Unavailable>) {
-        tracing::error!(set = self.index, %campaign, %serial, ?result, "the ledger refused a prize of ours; dropped");
+        tracing::error!(event = "prize_void", set = self.index, %campaign, %serial, ?result, "the ledger refused a prize of ours; dropped");
         self.stock.void(campaign);
     }
 }
