@@ -11,3 +11,4 @@ pub mod http;
 pub mod logs;
 pub mod process;
 pub mod report;
+pub mod sse;

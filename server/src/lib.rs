@@ -25,3 +25,4 @@ pub mod rooms;
 pub mod shard;
 pub mod stock;
 pub mod telemetry;
+pub mod trace;

@@ -248,3 +248,12 @@ pub const FIND_LINE_BYTES_MAX: u64 = 64 * 1024;
 
 /// Items that `find` tells at most.
 pub const FIND_ITEMS_MAX: usize = 100_000;
+
+/// Operators who follow users at the same time. Each costs every SET a comparison for each request.
+pub const TRACERS_MAX: usize = 8;
+
+/// Steps that wait for one of them to be read: some seconds of a busy user. What finds no room is lost, counted and told.
+pub const TRACE_QUEUE_MAX: usize = 1_024;
+
+/// Requests of followed users in one SET of which it is known when they came.
+pub const TRACE_ASKED_MAX: usize = 256;

@@ -18,6 +18,7 @@ use hongbao_server::ledger::archive;
 use hongbao_server::ledger::audit::{audit, audit_journals};
 use hongbao_server::limits::FIND_ITEMS_MAX;
 use hongbao_server::node::{Node, Stopped};
+use hongbao_server::trace;
 use hongbao_sysctl::{Check, Verdict, Wanted};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -99,6 +100,21 @@ enum Tool {
         #[arg(long)]
         json: bool,
     },
+    /// Follow one user live, on-line or not: requests, decisions of the ledger, answers, pushes and ends, until Ctrl-C
+    Trace {
+        /// Whom
+        #[arg(long, value_name = "ID", value_parser = user_id)]
+        user: UserId,
+        /// The server's operators' surface
+        #[arg(long, value_name = "URL", env = "HONGBAO_ADMIN_URL", default_value = "http://127.0.0.1:7402")]
+        admin: String,
+        /// File with the secret; else HONGBAO_SECRET_FILE, else HONGBAO_SECRET
+        #[arg(long, value_name = "FILE")]
+        secret_file: Option<PathBuf>,
+        /// Print a JSON object for each event
+        #[arg(long)]
+        json: bool,
+    },
     /// Move settled history out of a ledger into a file of its own, offline: entries up to the first that is too young, unacknowledged, or of
     /// something that is not over. Balances and limits stay as they are; statements begin after it. A repeat finishes what was interrupted
     Archive {
@@ -170,6 +186,7 @@ fn main() -> ExitCode {
         Some(Tool::Find { ledger, user, request, journals, logs, limit, json }) => {
             run_find(&find::Wanted { user, request, ledger, journals, logs, limit }, json)
         }
+        Some(Tool::Trace { user, admin, secret_file, json }) => run_trace(user, admin, secret_file.as_deref(), json),
         Some(Tool::Archive { ledger, before, to, unacknowledged_too, vacuum }) => {
             run_archive(&ledger, before, &to, unacknowledged_too, vacuum)
         }
@@ -262,6 +279,22 @@ fn run_find(wanted: &find::Wanted, json: bool) -> anyhow::Result<ExitCode> {
         write!(out, "{found}")?;
     }
     Ok(if found.items.is_empty() { ExitCode::from(EXIT_NOTHING) } else { ExitCode::SUCCESS })
+}
+
+fn run_trace(user: UserId, admin: String, secret_file: Option<&Path>, json: bool) -> anyhow::Result<ExitCode> {
+    if !admin.starts_with("http://") {
+        anyhow::bail!("--admin {admin}: give http://HOST:PORT");
+    }
+    let wanted = trace::Wanted { user, admin, secret: load_secret(secret_file)?, json };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        tokio::select! {
+            never = trace::run(&wanted) => match never? {},
+            _ = terminate.recv() => Ok(ExitCode::SUCCESS),
+            _ = interrupt.recv() => Ok(ExitCode::SUCCESS),
+        }
+    })
 }
 
 fn user_id(text: &str) -> Result<UserId, String> {

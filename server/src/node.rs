@@ -155,6 +155,7 @@ impl Node {
         let sets: Box<[SetHandle]> = handles.into();
         let (desks, desk_queues) = Desks::open(limits::DESKS);
         let shared = Arc::new(Shared {
+            traces: Arc::default(),
             directory: Directory::default(),
             // A tenth of a second of bursts: SETs ask for whole batches.
             gate: config.max_qps.map(|qps| Gate::new(Rate::new(qps.get(), qps.get().div_ceil(10)))),
@@ -214,6 +215,7 @@ impl Node {
             broadcasts: Arc::clone(&telemetry.broadcasts),
             telemetry: telemetry.clone(),
             stop: Arc::clone(&stop),
+            closing: closing_watch.clone(),
             accepting: accepting_watch,
         };
         let router = admin::router(state, Arc::new(Verifier::hs256(&config.secret, Audience::Admin)));

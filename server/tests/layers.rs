@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: [(&str, &[&str]); 5] = [
     ("sysctl", &["report", "mend", "judge", "finding", "files", "tables", "facts", "cores", "sys"]),
     ("proto", &["frame", "token", "id", "limits", "v1", "report_v1"]),
-    ("monitor", &["main", "cli", "top", "dashboard", "http", "report", "process", "logs", "credentials"]),
+    ("monitor", &["main", "cli", "top", "dashboard", "http", "report", "process", "sse", "logs", "credentials"]),
     (
         "server",
         &[
@@ -16,6 +16,7 @@ const LAYERS: [(&str, &[&str]); 5] = [
             "admin",
             "telemetry",
             "find",
+            "trace",
             "house",
             "generator",
             "clerk",

@@ -17,6 +17,7 @@ pub mod set;
 #[cfg(test)]
 mod set_tests;
 pub mod tally;
+pub mod trace;
 pub mod wire;
 pub mod worker;
 

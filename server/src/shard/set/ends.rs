@@ -25,7 +25,7 @@ impl<W: Wire> Set<W> {
         self.retire(seat, end);
         match end.goodbye() {
             Some(reason) => {
-                self.output.push(seat, 0, Event::Goodbye(v1::Goodbye { reason: reason.into(), return_after_ms }));
+                self.push(seat, Event::Goodbye(v1::Goodbye { reason: reason.into(), return_after_ms }));
                 self.finishing.push(seat);
                 self.leaving.push(now.seconds() + limits::LINGER_SECONDS, seat);
             }
@@ -66,6 +66,9 @@ impl<W: Wire> Set<W> {
             self.tally.online.set(self.tally.online.get() - 1);
         }
         self.tally.ends[end as usize].add(1);
+        if let Some(user) = self.followed(seat) {
+            self.watched.ended(self.index, seat, user, end);
+        }
         self.log_end(seat, user, end);
     }
 

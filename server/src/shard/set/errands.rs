@@ -19,6 +19,9 @@ use crate::stock::Taken;
 impl<W: Wire> Set<W> {
     pub(super) fn reply(&mut self, seat: Seat, errand: Errand, reply: Reply, now: &Now) {
         self.owed -= 1;
+        if let Some(user) = self.followed(seat) {
+            self.watched.replied(self.index, seat, user, errand.request().get(), &reply);
+        }
         match (errand, reply) {
             (Errand::Claim { request, campaign, serial }, Reply::Posted(result)) => {
                 match &result {
