@@ -12,3 +12,4 @@ pub mod logs;
 pub mod process;
 pub mod report;
 pub mod sse;
+pub mod top;

@@ -13,6 +13,7 @@ use hongbao_monitor::dashboard::recap::{self, ReportArguments};
 use hongbao_monitor::dashboard::run::{Monitor, RunError, say};
 use hongbao_monitor::dashboard::view::{self, ViewMode};
 use hongbao_monitor::logs::{LogConfig, LogGuard};
+use hongbao_monitor::top::{self, TopArguments};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -42,11 +43,14 @@ struct CommandLine {
 enum Command {
     /// Write charts, tables and figures of a recorded run; prints where they are
     Report(ReportArguments),
+    /// Show a running monitor's run on this terminal, live; ? explains the keys
+    Top(TopArguments),
 }
 
 fn main() -> ExitCode {
     let arguments = match CommandLine::try_parse() {
         Ok(CommandLine { command: Some(Command::Report(arguments)), .. }) => return report(&arguments),
+        Ok(CommandLine { command: Some(Command::Top(arguments)), .. }) => return show(&arguments),
         Ok(CommandLine { command: None, serve }) => serve,
         Err(error) if error.use_stderr() => {
             let text = error.to_string();
@@ -69,6 +73,17 @@ fn main() -> ExitCode {
     };
     match runtime.block_on(run(config)) {
         Ok(code) => code,
+        Err(error) => failure(error.exit_code(), &error.to_string()),
+    }
+}
+
+fn show(arguments: &TopArguments) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failure(1, &format!("cannot start: {error}")),
+    };
+    match runtime.block_on(top::run(arguments)) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => failure(error.exit_code(), &error.to_string()),
     }
 }
