@@ -645,10 +645,13 @@ fn mark_line<'a>(mark: &super::state::Mark, paint: Paint) -> Line<'a> {
 
 // ---- The other views
 
+/// A column's title and width, and what it says of a source.
+type SourceColumn = (&'static str, u16, fn(&Source) -> String);
+
 fn machines(frame: &mut Frame<'_>, area: Rect, state: &State, scroll: usize, paint: Paint, whole: bool) -> usize {
     let title = format!("machines and servers ({})", state.sources.len());
     let inner = inside(frame, area, &title, paint);
-    let columns: Vec<(&str, u16, fn(&Source) -> String)> = vec![
+    let columns: [SourceColumn; 7] = [
         ("users", 9, |source| source.online.map_or_else(String::new, count)),
         ("goal", 9, |source| source.users.map_or_else(String::new, count)),
         ("cpu", 6, |source| source.cpu_us.map_or_else(String::new, |us| percent(us / 1e6))),

@@ -77,7 +77,7 @@ impl<W: Wire> Set<W> {
         let (set, reason, user) = (self.index, end.label(), user.map(UserId::get));
         match (end.fault(), end) {
             (Fault::Peer, _) => {
-                let peer = || self.session(seat).and_then(|session| session.wire.peer());
+                let mut peer = || self.session(seat).and_then(|session| session.wire.peer());
                 tracing::info!(event = "peer_refused", set, reason, user, peer = peer(), "a peer broke a rule");
             }
             (Fault::Limit, _) => {
