@@ -147,6 +147,7 @@ fn a_sample_is_rendered_as_openmetrics_with_one_family_per_name() {
         counters: vec![(ended("idle"), 3), (Key::new("requests", "Requests"), 7), (ended("kicked"), 4)],
         gauges: vec![(Key::new("users", "Users"), -1)],
         histograms: vec![(latency, histogram)],
+        ..Sample::default()
     };
     let mut histograms = CumulativeHistograms::default();
     histograms.add(&sample);

@@ -4,22 +4,27 @@ use std::fs;
 use std::path::Path;
 
 /// From the top down. A module may import those after it.
-const DASHBOARD: [&str; 15] = [
+const DASHBOARD: [&str; 20] = [
     "recap",
     "run",
     "config",
     "api",
+    "live",
     "ingest",
     "sampler",
     "owner",
     "view",
     "record",
+    "series",
+    "mark",
+    "sets",
     "merge",
     "ends",
     "second",
     "books",
     "histogram",
     "host",
+    "column",
 ];
 
 /// The same of the part that tells what a recording came to.

@@ -160,7 +160,7 @@ impl Telemetry {
             (Key::new("resident_bytes", "Resident memory of this process"), gauge(process::resident_bytes())),
             (Key::new("open_descriptors", "Open file descriptors of this process"), gauge(process::open_descriptors())),
         ];
-        Sample { counters, gauges, histograms: Vec::new() }
+        Sample { counters, gauges, ..Sample::default() }
     }
 
     /// The same with what the last second alone added: for the reporter, which asks once a second.

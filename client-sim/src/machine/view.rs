@@ -198,7 +198,7 @@ pub fn sample(shared: &Shared) -> Sample {
         (OUTSTANDING, signed(crowd.owed.count())),
         (RESIDENT_BYTES, signed(process::resident_bytes())),
     ];
-    Sample { counters: totals, gauges, histograms: Vec::new() }
+    Sample { counters: totals, gauges, ..Sample::default() }
 }
 
 /// The same with the latencies of the seconds since the last call, which then count at `/metrics` too.

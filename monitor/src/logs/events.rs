@@ -68,6 +68,7 @@ kinds! {
     "histogram_lost" ERROR Any PerSecond ["name" "error"] "a histogram cannot be serialized";
     "http_peer_failed" DEBUG Any PerSecond ["error"] "an HTTP connection broke";
     "http_accept_failed" ERROR Any PerSecond ["error"] "an HTTP connection cannot be accepted";
+    "http_unbounded" WARN Any PerSecond ["error"] "an HTTP peer that takes nothing cannot be cut in time";
     "http_cut" WARN Any PerSecond ["connections"] "requests were still running at the stop's deadline";
 
     "host_carries" INFO Server PerSecond ["wanted" "host"] "this host carries the connections wanted";
@@ -138,6 +139,9 @@ kinds! {
     "recording_failing" ERROR Monitor Never ["directory" "error"] "the run cannot be recorded, and goes on";
     "recording_works" INFO Monitor Never ["directory"] "the run is recorded again";
     "recording_left" WARN Monitor PerSecond ["directory" "error"] "an unused recording could not be taken back";
+    "mark_repeated" TRACE Monitor PerSecond ["source"] "a process has told an event again";
+    "stream_reader_slow" DEBUG Monitor PerSecond ["events"] "a reader of the stream was too slow, lost it, and may come back";
+    "stream_unread" TRACE Monitor PerSecond [] "nobody reads the stream";
     "http_failed" ERROR Monitor PerSecond ["error"] "the HTTP interface has ended";
     "view_failed" WARN Monitor PerSecond ["error"] "nothing more is shown: standard output failed";
     "view_abandoned" DEBUG Monitor PerSecond [] "the view was given up before it ended";
