@@ -105,7 +105,7 @@ struct Bounded(String);
 
 impl Write for Bounded {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        if self.0.len() >= FIELD_BYTES_MAX {
+        if self.0.len() > FIELD_BYTES_MAX {
             return Ok(());
         }
         let room = FIELD_BYTES_MAX - self.0.len();
@@ -114,7 +114,7 @@ impl Write for Bounded {
         } else {
             let end = (0..=room).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
             self.0.push_str(&text[..end]);
-            while self.0.len() < FIELD_BYTES_MAX {
+            while self.0.len() <= FIELD_BYTES_MAX {
                 self.0.push('…');
             }
         }
