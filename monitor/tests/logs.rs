@@ -132,17 +132,35 @@ fn the_page_is_made_of_the_table() {
     if std::env::var_os("HONGBAO_WRITE_PAGES").is_some() {
         fs::write(&path, page()).unwrap();
     } else {
-        assert!(kept == page(), "LOGS.md is out of date: run this test with HONGBAO_WRITE_PAGES=1, and look at the difference");
+        assert!(
+            kept == page(),
+            "LOGS.md is out of date: run this test with HONGBAO_WRITE_PAGES=1, and look at the difference"
+        );
     }
 }
 
 #[test]
 fn what_a_peer_does_is_no_warning_and_what_is_about_money_is_never_withheld() {
     let kind = |name: &str| KINDS.iter().find(|kind| kind.name == name).unwrap();
-    for peers in ["peer_refused", "connection_limited", "connection_ended", "reporter_refused", "report_refused", "http_peer_failed"] {
+    for peers in [
+        "peer_refused",
+        "connection_limited",
+        "connection_ended",
+        "reporter_refused",
+        "report_refused",
+        "http_peer_failed",
+    ] {
         assert!(kind(peers).level >= tracing::Level::INFO, "{peers}");
     }
-    for money in ["prizes_unaccounted", "equation_broken", "prize_void", "ledger_failing", "stop_unbalanced", "journal_failing", "win"] {
+    for money in [
+        "prizes_unaccounted",
+        "equation_broken",
+        "prize_void",
+        "ledger_failing",
+        "stop_unbalanced",
+        "journal_failing",
+        "win",
+    ] {
         assert_eq!(kind(money).limit, Limit::Never, "{money}");
     }
 }
