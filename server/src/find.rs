@@ -89,14 +89,15 @@ pub enum Item {
 }
 
 impl Item {
-    /// By time. Of one moment, the ledger comes first: nothing is said or told before it is durable.
-    fn order(&self) -> (u64, u8) {
-        match self {
-            // The books know milliseconds only: where the log says the same a little later, they are one decision.
+    /// By time. Books and journals know milliseconds only; of one, the ledger comes first and the journal last: nothing is said
+    /// before it is durable, and nothing is heard before it is said.
+    fn order(&self) -> (u64, u8, u64) {
+        let (at_us, rank) = match self {
             Item::Ledger { at_us, .. } => (*at_us, 0),
             Item::Log { at_us, .. } => (*at_us, 1),
             Item::Journal { at_us, .. } => (*at_us, 2),
-        }
+        };
+        (at_us / 1_000, rank, at_us)
     }
 }
 

@@ -207,6 +207,11 @@ fn panel(title: &str, paint: Paint) -> Block<'_> {
         .padding(Padding::horizontal(1))
 }
 
+/// The longer title where there is room for it.
+fn fitting(area: Rect, long: &'static str, short: &'static str) -> &'static str {
+    if usize::from(area.width) >= long.len() + 6 { long } else { short }
+}
+
 /// Renders a panel's border and returns what is inside.
 fn inside(frame: &mut Frame<'_>, area: Rect, title: &str, paint: Paint) -> Rect {
     let block = panel(title, paint);
@@ -426,7 +431,7 @@ fn requests(frame: &mut Frame<'_>, area: Rect, state: &State, paint: Paint) {
 }
 
 fn latency(frame: &mut Frame<'_>, area: Rect, state: &State, paint: Paint) {
-    let inner = inside(frame, area, "latency from the planned send time", paint);
+    let inner = inside(frame, area, fitting(area, "latency from the planned send time", "latency"), paint);
     if inner.height < 3 || inner.width < 20 {
         return;
     }
@@ -496,7 +501,7 @@ fn chart(
 }
 
 fn books(frame: &mut Frame<'_>, area: Rect, state: &State, paint: Paint) {
-    let inner = inside(frame, area, "books: what servers paid, what users got", paint);
+    let inner = inside(frame, area, fitting(area, "books: what servers paid, what users got", "books"), paint);
     let balanced = state.books.iter().all(Book::is_balanced);
     let mut rows: Vec<Row<'_>> = Vec::new();
     for book in &state.books {
@@ -544,7 +549,12 @@ fn right<'a>(text: String) -> Line<'a> {
 }
 
 fn trouble(frame: &mut Frame<'_>, area: Rect, state: &State, paint: Paint) {
-    let inner = inside(frame, area, "refusals and ends, last second and minute", paint);
+    let inner = inside(
+        frame,
+        area,
+        fitting(area, "refusals and ends, last second and minute", "refusals, ends: 1 s, 1 min"),
+        paint,
+    );
     let mut rows = Vec::new();
     let minute = |column: &str| state.column(column, 60).filter_map(|(_, value)| value).sum::<f64>();
     for (label, column) in [("overloaded", "overloaded"), ("refused", "refused"), ("disconnects", "disconnects")] {

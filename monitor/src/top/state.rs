@@ -230,7 +230,10 @@ impl State {
             Update::Away(problem) if self.link != Link::Ended => self.link = Link::Away(clean(&problem)),
             Update::Away(_) => {}
             Update::Series(series) => self.series(&series),
-            Update::Books(books) => self.books = list(&books["books"]).take(16).map(book).collect(),
+            Update::Books(books) if books["books"].is_array() => {
+                self.books = list(&books["books"]).take(16).map(book).collect();
+            }
+            Update::Books(books) => self.books = rain_book(&books).into_iter().collect(),
             Update::Marks(marks) => {
                 for one in list(&marks["marks"]) {
                     self.mark(one);
@@ -446,6 +449,21 @@ fn book(value: &Value) -> Book {
         residual_fen: count("residual_fen"),
         unbalanced_seconds: count("unbalanced_seconds"),
     }
+}
+
+/// The one book of a monitor that does not tell them apart.
+fn rain_book(value: &Value) -> Option<Book> {
+    let count = |name: &str| number(&value[name]);
+    Some(Book {
+        book: "rain".to_owned(),
+        servers_count: count("won")?,
+        servers_fen: count("paid_fen")?,
+        users_count: count("prizes_received")?,
+        users_fen: count("received_fen")?,
+        residual_count: count("residual_prizes")?,
+        residual_fen: count("residual_fen")?,
+        unbalanced_seconds: count("unbalanced_seconds").unwrap_or(0.0),
+    })
 }
 
 fn sets(data: &Value) -> Vec<SetFigures> {
