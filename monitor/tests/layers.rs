@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// From the top down. A module may import those after it.
-const DASHBOARD: [&str; 20] = [
+const DASHBOARD: [&str; 21] = [
     "recap",
     "run",
     "config",
@@ -15,6 +15,7 @@ const DASHBOARD: [&str; 20] = [
     "owner",
     "view",
     "record",
+    "alert",
     "series",
     "mark",
     "sets",

@@ -1,6 +1,7 @@
 //! Puts a server together from its parts, runs it, and stops it in order.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -8,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use hongbao_monitor::credentials::unix_seconds;
 use hongbao_monitor::http;
-use hongbao_monitor::report::{Reporter, ReporterConfig, names::role};
+use hongbao_monitor::report::names::{event, role};
+use hongbao_monitor::report::{Events, Reporter, ReporterConfig};
 use hongbao_proto::token::{Audience, Signer, Verifier};
 use hongbao_sysctl::cores;
 use hongbao_sysctl::{HostFacts, Shards, Verdict, Wanted};
@@ -21,6 +23,7 @@ use crate::config::Config;
 use crate::descriptors;
 use crate::generator::{Command, Generator};
 use crate::host;
+use crate::house::Runs;
 use crate::ledger::audit::audit;
 use crate::ledger::sqlite::SqliteLedger;
 use crate::ledger::{Ledger, LedgerError, writer};
@@ -174,6 +177,8 @@ impl Node {
         let (accepting, accepting_watch) = watch::channel(true);
         let generator =
             Generator::recover(sets.clone(), ledger.clone(), commands.clone(), campaigns, config.notify_campaigns, now);
+        let events = Events::default();
+        let generator = generator.telling(events.clone());
         let shards = serve_shards(&config, limit, address, threads, inboxes, &shared, &accept, &accepting_watch);
 
         let (desk_tasks, rooms) = rooms::spawn(&shared, desk_queues);
@@ -184,6 +189,12 @@ impl Node {
             stock: generator.board(),
             broadcasts: Arc::default(),
             rooms,
+            events: events.clone(),
+            descriptors_limit: limit,
+            sets_per_table: config
+                .private_tables
+                .then(|| NonZeroUsize::new((config.sets / config.shards) as usize))
+                .flatten(),
             reporter: None,
         };
         let generator_task = tokio::spawn(generator.run(command_queue, stock_reports, wall));
@@ -198,7 +209,8 @@ impl Node {
                 role: role::SERVER,
                 name: config.name.clone(),
             })
-            .controlled_at(admin_address);
+            .controlled_at(admin_address)
+            .telling(events.clone());
             telemetry.reporter = Some(reporter.stats());
             let telemetry = telemetry.clone();
             closers.push(tokio::spawn(
@@ -212,7 +224,7 @@ impl Node {
             stock: Arc::clone(&telemetry.stock),
             ledger,
             fair_window_ms: config.fair_window_ms,
-            runs: Arc::default(),
+            runs: Arc::new(Runs::telling(events)),
             broadcasts: Arc::clone(&telemetry.broadcasts),
             telemetry: telemetry.clone(),
             stop: Arc::clone(&stop),
@@ -260,6 +272,11 @@ impl Node {
     pub async fn stop(self) -> Stopped {
         let deadline = Instant::now() + self.stop_deadline;
         let online = self.telemetry.sum(|set| &set.online);
+        self.telemetry.events.push(
+            wall(),
+            event::DRAIN,
+            format!("the server stops in order; {online} users are on-line"),
+        );
         tracing::info!(event = "stop_step", step = 1, online, "stop 1/6: closing listeners");
         self.accepting.send_replace(false);
 
