@@ -27,7 +27,7 @@ const BEGIN: u64 = 1_800_000_000;
 
 /// A second of a run that goes well: a wave of requests.
 fn second(number: u64, residual: i64) -> Value {
-    let wave = [0, 38, 71, 92, 100, 92, 71, 38][(number as usize / 6) % 8];
+    let wave = [0, 38, 71, 92, 100, 92, 71, 38][usize::try_from(number / 6 % 8).unwrap()];
     let sent = 40_000 + wave * 100;
     json!({
         "columns": {
@@ -100,7 +100,10 @@ fn state(seconds: u64, machines: u64, sets: u64, residual: i64) -> State {
 
 fn picture(state: &State, choice: &Choice, width: u16, height: u16) -> Terminal<TestBackend> {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-    terminal.draw(|frame| drop(draw(frame, state, choice, BEGIN))).unwrap();
+    let draw = |frame: &mut ratatui::Frame<'_>| {
+        draw(frame, state, choice, BEGIN);
+    };
+    terminal.draw(draw).unwrap();
     terminal
 }
 

@@ -11,7 +11,9 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::fleet_kills::fleet_program;
-use crate::support::{BINARY, SECRET, Server, command, json_of, next_id, until, user_token};
+use crate::support::client::{login, next_id};
+use crate::support::server::json_of;
+use crate::support::{BINARY, SECRET, Server, command, until, user_token};
 
 /// Every line as JSON; each must have the stable names.
 fn lines(log: &str) -> Vec<Value> {
@@ -152,7 +154,7 @@ fn a_flood_of_refused_peers_leaves_few_lines_and_the_right_count() {
     until("all to be refused", || server.ended("protocol") == PEERS);
     // A wrong token is refused as well, and not repeated.
     let mut client = server.connect();
-    client.send(next_id(), crate::support::login(&format!("{}x", user_token(3))));
+    client.send(next_id(), login(&format!("{}x", user_token(3))));
     client.ending();
     server.stop_and_audit();
     let log = server.log();

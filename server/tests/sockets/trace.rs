@@ -14,7 +14,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
-use crate::support::{BINARY, PATIENCE, Server, command, eventually, framed, next_id, sign};
+use crate::support::client::{framed, next_id};
+use crate::support::{BINARY, PATIENCE, Server, command, eventually, sign};
 
 /// `hongbao-server trace --json`, and the lines that it prints.
 struct Tracing {
