@@ -192,7 +192,7 @@ fn journal_error(config: &MachineConfig, source: io::Error) -> MachineError {
 
 fn log_failure<T>(what: &str, ended: Result<T, tokio::task::JoinError>) {
     if let Err(error) = ended {
-        tracing::error!(what, %error, "task failed");
+        tracing::error!(event = "task_failed", what, %error, "task failed");
     }
 }
 

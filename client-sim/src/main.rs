@@ -2,10 +2,11 @@
 
 #![forbid(unsafe_code)]
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use hongbao_monitor::logs::LogArgs;
 use hongbao_sim::check::{self, CheckArgs};
 use hongbao_sim::descriptors;
 use hongbao_sim::fleet::{self, plan::FleetArgs, plan::Plan};
@@ -14,7 +15,6 @@ use hongbao_sim::results::Ready;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -44,12 +44,17 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn")))
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
-    match Cli::parse().command {
+    let command = Cli::parse().command;
+    let log = match &command {
+        Command::Machine(args) => args.log.clone(),
+        Command::Fleet(args) => args.log.clone(),
+        Command::Check(_) => LogArgs::default(),
+    };
+    let _log = match log.checked("warn") {
+        Ok(log) => log.begin(),
+        Err(error) => return refuse(error),
+    };
+    match command {
         Command::Machine(args) => run_machine(args),
         Command::Fleet(args) => run_fleet(args),
         Command::Check(args) => match check::run(&args, &mut std::io::stdout()) {
@@ -86,7 +91,7 @@ fn run_machine(args: MachineArgs) -> ExitCode {
 fn print_line(value: &impl serde::Serialize) {
     let line = serde_json::to_string(value).unwrap_or_default();
     if let Err(error) = writeln!(std::io::stdout(), "{line}") {
-        tracing::warn!(%error, "nobody reads standard output");
+        tracing::warn!(event = "stdout_unread", %error, "nobody reads standard output");
     }
 }
 
@@ -122,7 +127,7 @@ async fn told_to_end() {
             }
         }
         (Err(error), _) | (_, Err(error)) => {
-            tracing::error!(%error, "signals cannot be received");
+            tracing::error!(event = "signals_failed", %error, "signals cannot be received");
             std::future::pending().await
         }
     }

@@ -76,6 +76,7 @@ fn from_file(path: &Path) -> Result<Secret, CredentialError> {
     // A pipe or a descriptor of the shell (`<(..)`) has no meaningful mode.
     if metadata.is_file() && mode & 0o077 != 0 {
         tracing::warn!(
+            event = "secret_exposed",
             path = %path.display(),
             mode = format_args!("{:03o}", mode & 0o777),
             "the secret file can be read by others; `chmod 600` it"

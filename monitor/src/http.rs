@@ -230,7 +230,7 @@ pub async fn serve_at_most(
             accepted = listener.accept(), if connections.len() < connections_max => match accepted {
                 Ok((stream, peer)) => {
                     if let Err(error) = SockRef::from(&stream).set_tcp_user_timeout(Some(STALLED_DEADLINE)) {
-                        tracing::debug!(%error, "a peer that takes nothing cannot be cut in time");
+                        tracing::warn!(event = "http_unbounded", %error, "a peer that takes nothing cannot be cut in time");
                     }
                     let router = TowerToHyperService::new(router.clone());
                     let service = hyper::service::service_fn(move |mut request| {
@@ -249,12 +249,12 @@ pub async fn serve_at_most(
                             }
                         };
                         if let Err(error) = ended {
-                            tracing::trace!(%error, "http connection failed");
+                            tracing::debug!(event = "http_peer_failed", %error, "http connection failed");
                         }
                     });
                 }
                 Err(error) => {
-                    tracing::error!(%error, "cannot accept an http connection");
+                    tracing::error!(event = "http_accept_failed", %error, "cannot accept an http connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -264,7 +264,11 @@ pub async fn serve_at_most(
     stopping.cancel();
     let ended = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(STOP_DEADLINE, ended).await.is_err() {
-        tracing::warn!(connections = connections.len(), "http connections cut at the stop deadline");
+        tracing::warn!(
+            event = "http_cut",
+            connections = connections.len(),
+            "http connections cut at the stop deadline"
+        );
     }
     Ok(())
 }

@@ -9,5 +9,8 @@ pub mod credentials;
 pub mod dashboard;
 pub mod http;
 pub mod journal;
+pub mod logs;
 pub mod process;
 pub mod report;
+pub mod sse;
+pub mod top;

@@ -5,20 +5,18 @@
 use std::fs::File;
 use std::io::IsTerminal;
 use std::process::ExitCode;
-use std::sync::Mutex;
 
 use clap::{Parser, Subcommand};
 use hongbao_monitor::credentials::unix_seconds;
-use hongbao_monitor::dashboard::config::{Arguments, Config};
+use hongbao_monitor::dashboard::config::{Arguments, Config, LOG_DEFAULT};
 use hongbao_monitor::dashboard::recap::load::RecapError;
 use hongbao_monitor::dashboard::recap::{self, CompareArguments, ReportArguments};
 use hongbao_monitor::dashboard::run::{Monitor, RunError, say};
 use hongbao_monitor::dashboard::view::{self, ViewMode};
+use hongbao_monitor::logs::{LogConfig, LogGuard};
+use hongbao_monitor::top::{self, TopArguments};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::fmt;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
 
 /// The books do not agree, and were expected to.
 const EXIT_UNBALANCED: u8 = 3;
@@ -48,12 +46,15 @@ enum Command {
     Report(ReportArguments),
     /// Put two recorded runs side by side: what each came to, and how the second relates to the first
     Compare(CompareArguments),
+    /// Show a running monitor's run on this terminal, live; ? explains the keys
+    Top(TopArguments),
 }
 
 fn main() -> ExitCode {
     let arguments = match CommandLine::try_parse() {
         Ok(CommandLine { command: Some(Command::Report(arguments)), .. }) => return told(recap::write(&arguments)),
         Ok(CommandLine { command: Some(Command::Compare(arguments)), .. }) => return told(recap::compare(&arguments)),
+        Ok(CommandLine { command: Some(Command::Top(arguments)), .. }) => return show(&arguments),
         Ok(CommandLine { command: None, serve }) => serve,
         Err(error) if error.use_stderr() => {
             let text = error.to_string();
@@ -80,6 +81,17 @@ fn main() -> ExitCode {
     }
 }
 
+fn show(arguments: &TopArguments) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failure(1, &format!("cannot start: {error}")),
+    };
+    match runtime.block_on(top::run(arguments)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failure(error.exit_code(), &error.to_string()),
+    }
+}
+
 fn told(outcome: Result<String, RecapError>) -> ExitCode {
     match outcome {
         Ok(told) => {
@@ -98,15 +110,17 @@ fn failure(code: u8, problem: &str) -> ExitCode {
 async fn run(config: Config) -> Result<ExitCode, RunError> {
     let signals = |kind| signal(kind).map_err(|source| RunError::System { what: "cannot take signals".into(), source });
     let (terminate, interrupt) = (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
-    let stderr_is_terminal = std::io::stderr().is_terminal();
-    let table_owns_terminal = config.view == ViewMode::Table && stderr_is_terminal;
-    if !table_owns_terminal {
-        let log = tracing_subscriber::registry().with(config.log.clone());
-        log.with(fmt::layer().with_ansi(stderr_is_terminal).with_writer(std::io::stderr)).init();
-    }
+    let table_owns_terminal = config.view == ViewMode::Table && std::io::stderr().is_terminal();
+    let log = || {
+        config.log.checked(LOG_DEFAULT).map_err(|error| RunError::System {
+            what: "cannot log".into(),
+            source: std::io::Error::other(error.to_string()),
+        })
+    };
+    let mut _log = if table_owns_terminal { None } else { Some(log()?.begin()) };
     let monitor = Monitor::bind(&config).await?;
     if table_owns_terminal {
-        log_beside_recording(&config)?;
+        _log = Some(log_beside_recording(&config, log()?)?);
     }
     say(&format!("{}\n", monitor.banner()));
     restore_terminal_on_panic();
@@ -117,7 +131,7 @@ async fn run(config: Config) -> Result<ExitCode, RunError> {
     if outcome.stdout_is_read {
         say(&view::summary(&outcome.run, outcome.sources.len()));
     } else {
-        tracing::warn!("nobody reads standard output: the final books are in run.json only");
+        tracing::warn!(event = "books_unread", "nobody reads standard output: the final books are in run.json only");
     }
     Ok(if config.expect_balanced && !outcome.run.books.balanced() {
         ExitCode::from(EXIT_UNBALANCED)
@@ -142,13 +156,11 @@ async fn stop_on_signal(mut terminate: Signal, mut interrupt: Signal, stop: Canc
 }
 
 /// The table must not be written over; what is logged while it is shown can be read afterwards.
-fn log_beside_recording(config: &Config) -> Result<(), RunError> {
+fn log_beside_recording(config: &Config, log: LogConfig) -> Result<LogGuard, RunError> {
     let path = config.record.join("monitor.log");
     let file = File::create(&path)
         .map_err(|source| RunError::System { what: format!("cannot write {}", path.display()), source })?;
-    let log = tracing_subscriber::registry().with(config.log.clone());
-    log.with(fmt::layer().with_ansi(false).with_writer(Mutex::new(file))).init();
-    Ok(())
+    Ok(log.begin_in(file))
 }
 
 fn restore_terminal_on_panic() {

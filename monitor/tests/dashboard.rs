@@ -15,6 +15,7 @@ use hongbao_monitor::dashboard::config::{Config, Doors};
 use hongbao_monitor::dashboard::owner::Outcome;
 use hongbao_monitor::dashboard::run::Monitor;
 use hongbao_monitor::dashboard::view::ViewMode;
+use hongbao_monitor::logs::LogArgs;
 use hongbao_monitor::report::names::{self, role};
 use hongbao_monitor::report::{Reporter, ReporterConfig, Sample};
 use hongbao_proto::frame::Codec;
@@ -69,7 +70,7 @@ impl Running {
             ready_file: None,
             secret_file: Some(secret),
             expect_balanced: false,
-            log: tracing_subscriber::EnvFilter::default(),
+            log: LogArgs::default(),
         };
         let monitor = Monitor::bind(&config).await.unwrap();
         let stop = CancellationToken::new();

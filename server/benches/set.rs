@@ -53,6 +53,7 @@ fn inhabited() -> (Set<Sink>, Vec<Seat>, Now) {
     let (generator, _) = mpsc::channel(1);
     let (offerings, _) = mpsc::channel(1);
     let shared = Arc::new(Shared {
+        traces: Arc::default(),
         directory: Directory::default(),
         gate: None,
         logins: None,

@@ -207,6 +207,7 @@ fn serve(config: &Config) -> Result<(), Failure> {
     let (offerings, _offered) = queue::channel(1);
     let (generator, _stock_reports) = queue::channel(limits::GENERATOR_QUEUE_MAX);
     let shared = Arc::new(Shared {
+        traces: Arc::default(),
         directory: Directory::default(),
         gate: None,
         logins: None,

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use crate::campaign::UnixMs;
-use crate::ledger::{Expired, Ledger, LedgerError, Outcome, Posting};
+use crate::ledger::{Expired, Ledger, LedgerError, Outcome, Posting, facts};
 use crate::limits;
 use crate::order::Order;
 use crate::shard::deliver::{self, Count, Delivery};
@@ -109,7 +109,7 @@ fn expire(ledger: &mut dyn Ledger, now: UnixMs) -> Result<Option<Box<Expired>>, 
     if ledger.next_due().is_none_or(|due| due > now) {
         return Ok(None);
     }
-    match ledger.post(&[Posting::Expire], now)?.pop() {
+    match facts::post(ledger, &[Posting::Expire], now)?.pop() {
         Some(Outcome::Expired(expired)) => Ok(Some(expired)),
         _ => Err(LedgerError::Corrupt("the ledger answered something else to an expiry".to_owned())),
     }

@@ -6,7 +6,8 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+use hongbao_monitor::logs::{FilterError, Format, LogArgs};
 use hongbao_proto::token::{Audience, Secret, Verifier};
 use serde::Deserialize;
 
@@ -32,6 +33,9 @@ pub enum ConfigError {
         /// Where and what.
         message: String,
     },
+    /// What to log cannot be read.
+    #[error(transparent)]
+    Log(#[from] FilterError),
     /// Values that do not go together, or are out of range.
     #[error("{0}")]
     Contradiction(String),
@@ -79,16 +83,6 @@ impl TryFrom<toml::Value> for Count {
             other => other.to_string().parse(),
         }
     }
-}
-
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// For people.
-    Pretty,
-    /// One JSON object per line.
-    Json,
 }
 
 macro_rules! settings {
@@ -194,7 +188,11 @@ settings! {
     ready_file: PathBuf,
     /// How log lines look [default: pretty]
     #[arg(long, env = "HONGBAO_LOG_FORMAT", value_enum)]
-    log_format: LogFormat,
+    log_format: Format,
+    /// What to log to standard error: a level, or directives such as info,facts=debug, which adds every durable win, opened share
+    /// and order; else RUST_LOG says so [default: info]
+    #[arg(id = "log_filter", long = "log", env = "HONGBAO_LOG", value_name = "FILTER")]
+    log: String,
 }
 
 /// Settings that were checked, with every default filled in.
@@ -248,8 +246,6 @@ pub struct Config {
     pub fair_window_ms: u32,
     #[allow(missing_docs)]
     pub ready_file: Option<PathBuf>,
-    #[allow(missing_docs)]
-    pub log_format: LogFormat,
 }
 
 impl Settings {
@@ -265,14 +261,24 @@ impl Settings {
 
     /// Merges the layers, fills in the defaults and checks the whole. Reads files; touches nothing else.
     pub fn resolve(self, file: Option<&Path>) -> Result<Config, ConfigError> {
-        let layers = match file {
-            Some(path) => self.over(Self::from_file(path)?),
-            None => self,
-        };
-        layers.check()
+        self.layered(file)?.check()
     }
 
-    fn check(self) -> Result<Config, ConfigError> {
+    /// What the file adds to flags and environment. Not checked yet.
+    pub fn layered(self, file: Option<&Path>) -> Result<Self, ConfigError> {
+        match file {
+            Some(path) => Ok(self.over(Self::from_file(path)?)),
+            None => Ok(self),
+        }
+    }
+
+    /// What they say of the log, which begins before all else is looked at.
+    pub fn log(&self) -> LogArgs {
+        LogArgs { filter: self.log.clone(), format: self.log_format }
+    }
+
+    /// Fills in the defaults and checks the whole.
+    pub fn check(self) -> Result<Config, ConfigError> {
         let contradiction = |message: String| Err(ConfigError::Contradiction(message));
         let cores = std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
         let limit = descriptors::hard_limit();
@@ -407,7 +413,6 @@ impl Settings {
             notify_campaigns: self.notify_campaigns.unwrap_or(true),
             fair_window_ms,
             ready_file: self.ready_file,
-            log_format: self.log_format.unwrap_or(LogFormat::Pretty),
         })
     }
 }

@@ -17,7 +17,7 @@ use crate::campaign::{Amounts, Seed, UnixMs, amount_of};
 use crate::envelope::{Mode, NewEnvelope};
 use crate::generator::source::Rain;
 use crate::ledger::writer::LedgerHandle;
-use crate::ledger::{Ledger, LedgerError, Outcome, Posting};
+use crate::ledger::{Ledger, LedgerError, Outcome, Posting, facts};
 use crate::shard::message::{Offering, Ticket};
 
 /// From one look at what is due to the next.
@@ -285,7 +285,7 @@ impl Run {
         let now = (self.clock)();
         let postings: Vec<Posting> =
             (self.sent..self.sent + count).map(|number| Posting::Send(Box::new(self.envelope(number)))).collect();
-        let outcomes = match self.ledger.call(move |ledger| ledger.post(&postings, now)).await {
+        let outcomes = match self.ledger.call(move |ledger| facts::post(ledger, &postings, now)).await {
             Ok(Ok(outcomes)) => outcomes,
             // The ledger's to report. What was due is due again.
             Ok(Err(_)) => return true,
@@ -304,6 +304,7 @@ impl Run {
                 }
                 other => {
                     tracing::warn!(
+                        event = "house_run_stopped",
                         run = self.id,
                         ?other,
                         "an envelope of the house could not be sent; the run is stopped"

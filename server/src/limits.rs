@@ -242,3 +242,21 @@ pub const CAMPAIGN_TITLE_CHARS_MAX: usize = 200;
 
 /// Findings of one audit that are kept with their text; all are counted.
 pub const AUDIT_FINDINGS_MAX: usize = 100;
+
+/// Entries of one user that `find` follows: more than any user has who does not live off it.
+pub const FIND_WALK_MAX: usize = 1_000_000;
+
+/// Bytes of a line of a journal or a log that `find` reads; longer ones are passed over.
+pub const FIND_LINE_BYTES_MAX: u64 = 64 * 1024;
+
+/// Items that `find` tells at most.
+pub const FIND_ITEMS_MAX: usize = 100_000;
+
+/// Operators who follow users at the same time. Each costs every SET a comparison for each request.
+pub const TRACERS_MAX: usize = 8;
+
+/// Steps that wait for one of them to be read: some seconds of a busy user. What finds no room is lost, counted and told.
+pub const TRACE_QUEUE_MAX: usize = 1_024;
+
+/// Requests of followed users in one SET of which it is known when they came.
+pub const TRACE_ASKED_MAX: usize = 256;

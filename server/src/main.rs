@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -11,14 +11,16 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use hongbao_monitor::credentials::{load_secret, unix_seconds};
 use hongbao_proto::UserId;
 use hongbao_proto::token::{Audience, Signer};
-use hongbao_server::config::{LogFormat, Settings};
+use hongbao_server::config::Settings;
+use hongbao_server::find;
 use hongbao_server::host;
 use hongbao_server::ledger::archive;
 use hongbao_server::ledger::audit::{audit, audit_journals};
+use hongbao_server::limits::FIND_ITEMS_MAX;
 use hongbao_server::node::{Node, Stopped};
+use hongbao_server::trace;
 use hongbao_sysctl::{Check, Verdict, Wanted};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -73,6 +75,46 @@ enum Tool {
         #[arg(long)]
         json: bool,
     },
+    /// Follow a user's requests through ledger, journals and logs, in the order of time; the ledger may be in use by a running server.
+    /// Exit code 1 if nothing is found
+    Find {
+        /// The ledger; only read
+        #[arg(long, value_name = "FILE")]
+        ledger: PathBuf,
+        /// Whose
+        #[arg(long, value_name = "ID", value_parser = user_id)]
+        user: UserId,
+        /// One request: what it got, and what came of that
+        #[arg(long, value_name = "ID")]
+        request: Option<u64>,
+        /// Journals of the fleet's machines
+        #[arg(long = "journal", value_name = "FILE", num_args = 1..)]
+        journals: Vec<PathBuf>,
+        /// Logs of servers, json or pretty; with --log info,facts=debug they hold every decision
+        #[arg(long = "log", value_name = "FILE", num_args = 1..)]
+        logs: Vec<PathBuf>,
+        /// Items told at most; the latest are
+        #[arg(long, value_name = "N", default_value_t = 100, value_parser = item_limit)]
+        limit: usize,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Follow one user live, on-line or not: requests, decisions of the ledger, answers, pushes and ends, until Ctrl-C
+    Trace {
+        /// Whom
+        #[arg(long, value_name = "ID", value_parser = user_id)]
+        user: UserId,
+        /// The server's operators' surface
+        #[arg(long, value_name = "URL", env = "HONGBAO_ADMIN_URL", default_value = "http://127.0.0.1:7402")]
+        admin: String,
+        /// File with the secret; else HONGBAO_SECRET_FILE, else HONGBAO_SECRET
+        #[arg(long, value_name = "FILE")]
+        secret_file: Option<PathBuf>,
+        /// Print a JSON object for each event
+        #[arg(long)]
+        json: bool,
+    },
     /// Move settled history out of a ledger into a file of its own, offline: entries up to the first that is too young, unacknowledged, or of
     /// something that is not over. Balances and limits stay as they are; statements begin after it. A repeat finishes what was interrupted
     Archive {
@@ -123,6 +165,8 @@ enum Purpose {
     Report,
 }
 
+/// Nothing was found.
+const EXIT_NOTHING: u8 = 1;
 /// Bad usage or settings; nothing was touched.
 const EXIT_USAGE: u8 = 2;
 /// An imbalance was found.
@@ -139,6 +183,10 @@ fn main() -> ExitCode {
         Some(Tool::Secret) => secret(),
         Some(Tool::Token { secret_file, purpose, subject, ttl }) => token(secret_file, purpose, &subject, ttl),
         Some(Tool::Audit { ledger, journals, json }) => run_audit(&ledger, &journals, json),
+        Some(Tool::Find { ledger, user, request, journals, logs, limit, json }) => {
+            run_find(&find::Wanted { user, request, ledger, journals, logs, limit }, json)
+        }
+        Some(Tool::Trace { user, admin, secret_file, json }) => run_trace(user, admin, secret_file.as_deref(), json),
         Some(Tool::Archive { ledger, before, to, unacknowledged_too, vacuum }) => {
             run_archive(&ledger, before, &to, unacknowledged_too, vacuum)
         }
@@ -157,16 +205,9 @@ fn main() -> ExitCode {
 }
 
 fn serve(serve: Serve) -> anyhow::Result<ExitCode> {
-    let config = serve.settings.resolve(serve.config.as_deref())?;
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    match config.log_format {
-        LogFormat::Pretty => log.with_target(false).init(),
-        LogFormat::Json => log.json().init(),
-    }
+    let settings = serve.settings.layered(serve.config.as_deref())?;
+    let _log = settings.log().checked("info")?.begin();
+    let config = settings.check()?;
     // The main thread serves operators, reports and the generator; shards and the ledger have threads of their own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -192,7 +233,7 @@ fn serve(serve: Serve) -> anyhow::Result<ExitCode> {
 
 /// A second signal: whoever sends it does not want to wait. The ledger is safe at every instant.
 fn at_once() -> ! {
-    tracing::warn!("second signal: ending at once");
+    tracing::warn!(event = "stop_at_once", "second signal: ending at once");
     std::process::exit(i32::from(EXIT_CUT_SHORT))
 }
 
@@ -227,6 +268,45 @@ fn run_audit(ledger: &Path, journals: &[PathBuf], json: bool) -> anyhow::Result<
         writeln!(out, "{report}")?;
     }
     Ok(if report.is_balanced() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_UNBALANCED) })
+}
+
+fn run_find(wanted: &find::Wanted, json: bool) -> anyhow::Result<ExitCode> {
+    let found = find::find(wanted)?;
+    let mut out = std::io::stdout();
+    if json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&found)?)?;
+    } else {
+        write!(out, "{found}")?;
+    }
+    Ok(if found.items.is_empty() { ExitCode::from(EXIT_NOTHING) } else { ExitCode::SUCCESS })
+}
+
+fn run_trace(user: UserId, admin: String, secret_file: Option<&Path>, json: bool) -> anyhow::Result<ExitCode> {
+    if !admin.starts_with("http://") {
+        anyhow::bail!("--admin {admin}: give http://HOST:PORT");
+    }
+    let wanted = trace::Wanted { user, admin, secret: load_secret(secret_file)?, json };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        tokio::select! {
+            never = trace::run(&wanted) => match never? {},
+            _ = terminate.recv() => Ok(ExitCode::SUCCESS),
+            _ = interrupt.recv() => Ok(ExitCode::SUCCESS),
+        }
+    })
+}
+
+fn user_id(text: &str) -> Result<UserId, String> {
+    let id = text.parse().map_err(|_| format!("user id {text:?} is not a number"))?;
+    UserId::new(id).map_err(|error| error.to_string())
+}
+
+fn item_limit(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(limit) if (1..=FIND_ITEMS_MAX).contains(&limit) => Ok(limit),
+        _ => Err(format!("not a number from 1 to {FIND_ITEMS_MAX}")),
+    }
 }
 
 fn run_archive(

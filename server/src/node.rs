@@ -143,7 +143,7 @@ impl Node {
         // On a busy host dozens of shards wait in line for a core. The ledger, the generator and the reports are one each, and
         // everybody waits for them: where they stood in line as well, wins were seen to take seconds.
         if !cores::favour() {
-            tracing::debug!("no CAP_SYS_NICE: the ledger's thread is scheduled as all others");
+            tracing::info!(event = "not_favoured", "no CAP_SYS_NICE: the ledger's thread is scheduled as all others");
         }
         let (ledger, ledger_status, ledger_thread) = writer::spawn(Box::new(ledger), wall);
         let (stock_sender, stock_reports) = mpsc::channel::<StockReport>(limits::GENERATOR_QUEUE_MAX);
@@ -158,6 +158,7 @@ impl Node {
         let sets: Box<[SetHandle]> = handles.into();
         let (desks, desk_queues) = Desks::open(limits::DESKS);
         let shared = Arc::new(Shared {
+            traces: Arc::default(),
             directory: Directory::default(),
             // A tenth of a second of bursts: SETs ask for whole batches.
             gate: config.max_qps.map(|qps| Gate::new(Rate::new(qps.get(), qps.get().div_ceil(10)))),
@@ -228,18 +229,19 @@ impl Node {
             broadcasts: Arc::clone(&telemetry.broadcasts),
             telemetry: telemetry.clone(),
             stop: Arc::clone(&stop),
+            closing: closing_watch.clone(),
             accepting: accepting_watch,
         };
         let router = admin::router(state, Arc::new(Verifier::hs256(&config.secret, Audience::Admin)));
         closers.push(tokio::spawn(async move {
             if let Err(error) = http::serve(admin_listener, router, closed(closing_watch)).await {
-                tracing::error!(%error, "the admin surface has ended");
+                tracing::error!(event = "admin_ended", %error, "the admin surface has ended");
             }
         }));
         if let Some(path) = &config.ready_file {
             announce_ready(path, address, admin_address)?;
         }
-        tracing::info!(listen = %address, admin = %admin_address, shards = config.shards, sets = config.sets, "serving");
+        tracing::info!(event = "serving", listen = %address, admin = %admin_address, shards = config.shards, sets = config.sets, "serving");
         Ok(Self {
             listen: address,
             admin: admin_address,
@@ -276,18 +278,18 @@ impl Node {
             event::DRAIN,
             format!("the server stops in order; {online} users are on-line"),
         );
-        tracing::info!(online, "stop 1/6: closing listeners");
+        tracing::info!(event = "stop_step", step = 1, online, "stop 1/6: closing listeners");
         self.accepting.send_replace(false);
 
-        tracing::info!("stop 2/6: no more prizes are issued");
+        tracing::info!(event = "stop_step", step = 2, "stop 2/6: no more prizes are issued");
         // An error says that the generator has ended already.
         self.commands.send(Command::Halt).await.ok();
 
-        tracing::info!("stop 3/6: telling users when to return");
+        tracing::info!(event = "stop_step", step = 3, "stop 3/6: telling users when to return");
         let window = ReturnWindow { from_ms: self.return_after_ms, until_ms: self.return_after_ms.saturating_mul(3) };
         self.tell_sets(deadline, || Control::Farewell(window)).await;
 
-        tracing::info!("stop 4/6: letting queues run dry");
+        tracing::info!(event = "stop_step", step = 4, "stop 4/6: letting queues run dry");
         let dry = self.run_dry(deadline).await;
         self.tell_sets(deadline, || Control::Stop).await;
         let shards = self.shards;
@@ -295,7 +297,7 @@ impl Node {
         let patience = deadline.saturating_duration_since(Instant::now()) + Duration::from_secs(1);
         let ended = matches!(tokio::time::timeout(patience, ended).await, Ok(Ok(true)));
 
-        tracing::info!("stop 5/6: closing the ledger");
+        tracing::info!(event = "stop_step", step = 5, "stop 5/6: closing the ledger");
         self.closing.send_replace(true);
         for task in self.closers {
             // An error would be a panic, which has been reported.
@@ -313,21 +315,21 @@ impl Node {
 
         let verdict = match tokio::task::spawn_blocking(move || audit(&self.ledger_path)).await {
             Ok(Ok(report)) if report.is_balanced() => {
-                tracing::info!("stop 6/6: audit: {report}");
+                tracing::info!(event = "stop_audited", step = 6, "stop 6/6: audit: {report}");
                 if dry && ended && closed { Stopped::InOrder } else { Stopped::CutShort }
             }
             Ok(Ok(report)) => {
-                tracing::error!("stop 6/6: audit: {report}");
+                tracing::error!(event = "stop_unbalanced", step = 6, "stop 6/6: audit: {report}");
                 Stopped::Unbalanced
             }
             Ok(Err(error)) => {
-                tracing::error!(%error, "stop 6/6: the ledger cannot be audited");
+                tracing::error!(event = "stop_unaudited", step = 6, %error, "stop 6/6: the ledger cannot be audited");
                 Stopped::Unbalanced
             }
             Err(_) => Stopped::CutShort,
         };
         if !(dry && ended && closed) {
-            tracing::warn!(dry, ended, closed, "the stop was cut short by its deadline");
+            tracing::warn!(event = "stop_cut_short", dry, ended, closed, "the stop was cut short by its deadline");
         }
         verdict
     }
@@ -442,10 +444,21 @@ fn say_what_binds(config: &Config, port: u16) {
     let verdict = Verdict::of(&HostFacts::read(), &wanted);
     let (wanted, host, binds) = (verdict.wanted, verdict.carries, verdict.binds);
     if verdict.fits {
-        tracing::info!(wanted, host, "this host carries the connections wanted; {binds} would bind first");
+        tracing::info!(
+            event = "host_carries",
+            wanted,
+            host,
+            "this host carries the connections wanted; {binds} would bind first"
+        );
     } else {
         let mend = verdict.command().unwrap_or_default();
-        tracing::warn!(wanted, host, mend, "{binds} binds: this host carries fewer connections than wanted");
+        tracing::warn!(
+            event = "host_too_small",
+            wanted,
+            host,
+            mend,
+            "{binds} binds: this host carries fewer connections than wanted"
+        );
     }
 }
 
@@ -454,7 +467,7 @@ fn report_token(config: &Config) -> String {
         .sign(&config.name, Audience::Report, unix_seconds(), REPORT_TOKEN_SECONDS)
         .unwrap_or_else(|error| {
             // The monitor refuses an empty token, and that is counted and shown.
-            tracing::error!(%error, "no token to report with");
+            tracing::error!(event = "report_token_failed", %error, "no token to report with");
             String::new()
         })
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: [(&str, &[&str]); 5] = [
     ("sysctl", &["report", "mend", "judge", "finding", "files", "tables", "facts", "cores", "sys"]),
     ("proto", &["frame", "token", "id", "limits", "v1", "report_v1"]),
-    ("monitor", &["main", "cli", "dashboard", "http", "report", "journal", "process", "credentials"]),
+    ("monitor", &["main", "cli", "top", "dashboard", "http", "report", "journal", "process", "sse", "logs", "credentials"]),
     (
         "server",
         &[
@@ -15,6 +15,8 @@ const LAYERS: [(&str, &[&str]); 5] = [
             "node",
             "admin",
             "telemetry",
+            "find",
+            "trace",
             "house",
             "generator",
             "clerk",

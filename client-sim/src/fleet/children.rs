@@ -122,7 +122,7 @@ impl Children {
         match statuses {
             Ok(statuses) => Ok(Some(statuses)),
             Err(MachineTrouble::Call { name, source }) => {
-                tracing::warn!(machine = name, error = %source, "no status");
+                tracing::warn!(event = "machine_silent", machine = name, error = %source, "no status");
                 Ok(None)
             }
             Err(trouble) => Err(trouble),
@@ -191,7 +191,7 @@ impl Children {
             if tokio::time::timeout_at(deadline, machine.child.wait()).await.is_err()
                 && let Err(error) = machine.child.kill().await
             {
-                tracing::error!(machine = machine.name, %error, "cannot be killed");
+                tracing::error!(event = "machine_unkillable", machine = machine.name, %error, "cannot be killed");
             }
         }
     }
@@ -307,6 +307,13 @@ fn command(plan: &Plan, index: u32, ntp: &str) -> Command {
     }
     if let Some(monitor) = plan.monitor {
         command.args(["--monitor", &monitor.to_string()]);
+    }
+    // What the environment says of the log, the machine inherits.
+    if let Some(filter) = &plan.log.filter {
+        command.args(["--log", filter]);
+    }
+    if let Some(format) = plan.log.format {
+        command.args(["--log-format", format.name()]);
     }
     if let Some(secret_file) = &plan.secret_file {
         command.arg("--secret-file").arg(secret_file);

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
+use hongbao_monitor::logs::LogArgs;
 use hongbao_proto::token::Secret;
 
 use crate::arguments::{self, ArgumentError};
@@ -141,6 +142,9 @@ pub struct FleetArgs {
     /// File with the shared secret; default: environment HONGBAO_SECRET_FILE or HONGBAO_SECRET
     #[arg(long, value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
+    /// The log of the fleet and of its machines.
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
 /// A stretch of constant QPS.
@@ -311,6 +315,7 @@ pub struct Plan {
     pub answer_timeout: Duration,
     pub secret_file: Option<PathBuf>,
     pub secret: Secret,
+    pub log: LogArgs,
 }
 
 impl Plan {
@@ -424,6 +429,7 @@ impl TryFrom<FleetArgs> for Plan {
             clock_budget: args.clock_budget,
             answer_timeout: args.answer_timeout,
             secret: arguments::secret(args.secret_file.as_deref())?,
+            log: args.log,
             secret_file: args.secret_file,
         };
         if args.statements.is_none() && (plan.is_mixed() || plan.envelopes.is_some() || plan.tickets.is_some()) {

@@ -561,6 +561,7 @@ mod tests {
             answer_timeout: std::time::Duration::from_secs(1),
             secret_file: None,
             secret: hongbao_proto::token::Secret::from_text("0123456789abcdef0123456789abcdef").unwrap(),
+            log: Default::default(),
         }
     }
 

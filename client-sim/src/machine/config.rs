@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
+use hongbao_monitor::logs::LogArgs;
 use hongbao_proto::token::Secret;
 
 use crate::arguments::{self, ArgumentError};
@@ -93,6 +94,9 @@ pub struct MachineArgs {
     /// End with the process that started this one
     #[arg(long, hide = true)]
     pub with_parent: bool,
+    /// Its log.
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
 /// User ids `first..=last`.

@@ -109,7 +109,7 @@ pub fn announce(shared: &Shared, QpsChange { qps, at, mix, planned }: QpsChange)
     let now = shared.clock.now();
     shared.crowd.borrow_mut().announce_mix(at.saturating_mul(SECOND), qps, mix, now)?;
     shared.schedule_changed.notify_one();
-    tracing::info!(qps, at, "announced");
+    tracing::info!(event = "qps_announced", qps, at, "announced");
     let kind = if planned { event::PHASE } else { event::QPS };
     // The same words on every machine: the monitor makes one mark of them.
     let text = match qps {
@@ -123,7 +123,7 @@ pub fn announce(shared: &Shared, QpsChange { qps, at, mix, planned }: QpsChange)
 /// At the storm's second its users are cut, as fast as this machine can while others get their turns.
 fn announce_storm(shared: &Rc<Shared>, order: StormOrder) -> Result<(), StormError> {
     shared.crowd.borrow_mut().storms.announce(order, shared.clock.now())?;
-    tracing::info!(share = %order.share, at = order.at, "storm announced");
+    tracing::info!(event = "storm_announced", share = %order.share, at = order.at, "storm announced");
     shared.events.push(order.at.saturating_mul(1_000), event::STORM, format!("{} of the users are cut", order.share));
     let shared = Rc::clone(shared);
     tokio::task::spawn_local(async move {

@@ -18,10 +18,14 @@ pub async fn run(shared: Rc<Shared>) {
         let now = shared.clock.now();
         let mut crowd = shared.crowd.borrow_mut();
         match crowd.keep(now) {
-            Ok(()) => journal_fails = false,
+            Ok(()) => {
+                if std::mem::replace(&mut journal_fails, false) {
+                    tracing::info!(event = "journal_works", "the journal can be written again");
+                }
+            }
             Err(error) => {
                 if !std::mem::replace(&mut journal_fails, true) {
-                    tracing::error!(%error, "journal cannot be written; no win is acknowledged until it can");
+                    tracing::error!(event = "journal_failing", %error, "journal cannot be written; no win is acknowledged until it can");
                 }
             }
         }

@@ -104,12 +104,9 @@ impl Shared {
     pub fn connect_failed(&self, user: u32, error: &io::Error) {
         let mut crowd = self.crowd.borrow_mut();
         crowd.connect_failed(user, self.clock.now());
-        // One line for the first, and then for every thousandth: they tend to fail together.
         let failures = crowd.tally.counters.connect_failures;
-        if failures % 1_000 == 1 {
-            let source = self.config.sources.of(user);
-            tracing::warn!(server = %self.config.server, ?source, %error, failures, "cannot connect");
-        }
+        let source = self.config.sources.of(user);
+        tracing::warn!(event = "connect_failed", server = %self.config.server, ?source, %error, failures, "cannot connect");
     }
 
     /// Asks the machine to stop once `at` (Unix nanoseconds) has passed.

@@ -8,8 +8,15 @@ use clap::Parser;
 
 use super::limits::{GUESTS_MAX, GUESTS_ON_LOOPBACK};
 use super::view::ViewMode;
+use crate::logs::LogArgs;
 
 const STRAGGLER_MAX: Duration = Duration::from_secs(30);
+
+/// What is logged unless something else is said.
+pub const LOG_DEFAULT: &str = "info";
+
+/// How this program's filter is also called.
+const FILTER_VARIABLE: &str = "HONGBAO_MONITOR_LOG";
 
 /// Arguments of a monitor that serves; without a subcommand it does.
 #[derive(Debug, Parser)]
@@ -66,9 +73,9 @@ pub struct Arguments {
     #[arg(long, env = "HONGBAO_MONITOR_EXPECT_BALANCED")]
     expect_balanced: bool,
 
-    /// What to log to standard error: a level, or directives such as hongbao_monitor=debug
-    #[arg(long, env = "HONGBAO_MONITOR_LOG", value_name = "FILTER", default_value = "info")]
-    log: String,
+    /// What to log, and how. HONGBAO_MONITOR_LOG counts where neither --log nor HONGBAO_LOG is given.
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 /// Who may come in over HTTP, and whom we talk to on their behalf.
@@ -105,8 +112,8 @@ pub struct Config {
     pub secret_file: Option<PathBuf>,
     /// Whether unbalanced books are a failure.
     pub expect_balanced: bool,
-    /// For the log.
-    pub log: tracing_subscriber::EnvFilter,
+    /// What to log, and how; it has been checked.
+    pub log: LogArgs,
 }
 
 impl Config {
@@ -138,7 +145,9 @@ impl Config {
         if view == ViewMode::Table && view.resolved() != ViewMode::Auto.resolved() {
             return Err("--view table needs a terminal on standard output; use lines or none".to_owned());
         }
-        let log = tracing_subscriber::EnvFilter::try_new(&log).map_err(|error| format!("--log {log:?}: {error}"))?;
+        let filter = log.filter.or_else(|| std::env::var(FILTER_VARIABLE).ok());
+        let log = LogArgs { filter, ..log };
+        log.checked(LOG_DEFAULT).map_err(|error| error.to_string())?;
         let record = record.unwrap_or_else(|| {
             let time = std::time::UNIX_EPOCH + Duration::from_secs(now_seconds);
             let name = humantime::format_rfc3339_seconds(time).to_string().replace([':', '-'], "");

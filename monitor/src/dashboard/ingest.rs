@@ -46,6 +46,15 @@ impl Ended {
         Self { end, told: Some(reason.to_string()) }
     }
 
+    /// What the peer did wrong, or that there is no room: no failure of ours.
+    fn log(&self) {
+        if let Some(reason) = &self.told
+            && !matches!(self.end, End::Replaced | End::Stopping)
+        {
+            tracing::info!(event = "reporter_refused", end = self.end.name(), reason, "a peer is not heard");
+        }
+    }
+
     fn by_frame(error: &FrameError) -> Self {
         match error {
             FrameError::Io(_) => Self { end: End::Closed, told: None },
@@ -71,7 +80,7 @@ pub async fn serve(
         let (stream, peer) = match accepted {
             Ok((stream, peer)) => (stream, peer.ip()),
             Err(error) => {
-                tracing::error!(%error, "cannot accept a reporter");
+                tracing::error!(event = "reporter_accept_failed", %error, "cannot accept a reporter");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
@@ -79,9 +88,11 @@ pub async fn serve(
         let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
             // No task and no waiting for one too many: what the socket does not take at once is not said.
             let mut bytes = bytes::BytesMut::new();
-            hongbao_proto::frame::append(&refused("this monitor has no room for another connection"), &mut bytes);
+            let ended = Ended::told(End::Full, "this monitor has no room for another connection");
+            ended.log();
+            hongbao_proto::frame::append(&refused(ended.told.as_deref().unwrap_or_default()), &mut bytes);
             if let Err(error) = stream.try_write(&bytes) {
-                tracing::debug!(%error, "a refused peer did not take the reason");
+                tracing::debug!(event = "refusal_unheard", %error, "a refused peer did not take the reason");
             }
             tell(&owner, Message::Gone(None, End::Full)).await;
             continue;
@@ -99,12 +110,17 @@ async fn connection(stream: TcpStream, peer: IpAddr, verifier: &Verifier, owner:
     let (id, mut cut) = match introduced(&mut stranger, peer, verifier, owner).await {
         Ok(introduced) => introduced,
         Err(ended) => {
+            ended.log();
             tell(owner, Message::Gone(None, ended.end)).await;
             return goodbye(stranger.into_inner(), ended).await;
         }
     };
     let mut reporter: Reporter = stranger.map_codec(|_| Codec::default());
     let ended = reports(&mut reporter, id, &mut cut, owner).await;
+    // What the owner rejects it has said itself.
+    if ended.end != End::Rejected {
+        ended.log();
+    }
     tell(owner, Message::Gone(Some(id), ended.end)).await;
     goodbye(reporter.into_inner(), ended).await;
 }
@@ -203,14 +219,16 @@ async fn goodbye(mut stream: TcpStream, ended: Ended) {
     };
     match timeout(GOODBYE_DEADLINE, told).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, reason, "the peer went before it was told"),
-        Err(_) => tracing::debug!(reason, "the peer did not hang up when told"),
+        Ok(Err(error)) => {
+            tracing::debug!(event = "refusal_unheard", %error, reason, "the peer went before it was told")
+        }
+        Err(_) => tracing::debug!(event = "refusal_unheard", reason, "the peer did not hang up when told"),
     }
 }
 
 async fn tell(owner: &mpsc::Sender<Message>, message: Message) {
     if owner.send(message).await.is_err() {
-        tracing::debug!("the run is over");
+        tracing::debug!(event = "run_over", "the run is over");
     }
 }
 

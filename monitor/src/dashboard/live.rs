@@ -87,7 +87,11 @@ impl Reader {
             Err(RecvError::Closed) => None,
             Err(RecvError::Lagged(events)) => {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
-                tracing::debug!(events, "a reader of the stream was too slow and is dropped");
+                tracing::debug!(
+                    event = "stream_reader_slow",
+                    events,
+                    "a reader of the stream was too slow and is dropped"
+                );
                 None
             }
         }

@@ -120,7 +120,7 @@ impl Marks {
             held.sources.insert(label.to_owned());
             held.event.at_ms = held.event.at_ms.min(event.at_ms);
         } else if self.kept.iter().any(|mark| same(mark.at_ms, &mark.kind, &mark.text)) {
-            tracing::trace!(source = label, "told again");
+            tracing::trace!(event = "mark_repeated", source = label, "told again");
         } else if self.held.len() == MARKS_HELD_MAX {
             self.dropped += 1;
         } else {

@@ -337,7 +337,7 @@ impl Owner {
                 let joined = connection.joined;
                 if let Err(rejection) = self.report(now, joined, report) {
                     let label = self.merge.label(joined.source).to_owned();
-                    tracing::info!(source = label, rejection, "report refused");
+                    tracing::info!(event = "report_refused", source = label, rejection, "report refused");
                     self.cut(now, id, Cut::Rejected(rejection));
                 }
             }
@@ -400,7 +400,7 @@ impl Owner {
     fn tell(&self, told: impl FnOnce() -> Told) {
         // An error says that the last reader has just gone.
         if self.told.receiver_count() > 0 && self.told.send(Arc::new(told())).is_err() {
-            tracing::trace!("nobody reads the stream any more");
+            tracing::trace!(event = "stream_unread", "nobody reads the stream any more");
         }
     }
 
@@ -481,7 +481,12 @@ impl Owner {
         self.reach
             .insert(joined.source, Reach { control: source.control.clone(), listen: source.listen.clone(), peer });
         self.connections.insert(id, Connection { joined, cut });
-        tracing::info!(source = self.merge.label(joined.source), instance = source.instance, "source reports");
+        tracing::info!(
+            event = "source_joined",
+            source = self.merge.label(joined.source),
+            instance = source.instance,
+            "source reports"
+        );
         self.write_run();
         Ok(id)
     }
@@ -506,7 +511,11 @@ impl Owner {
     fn gone(&mut self, now: u64, id: ConnectionId) {
         if let Some(connection) = self.connections.remove(&id) {
             self.left(now, connection.joined);
-            tracing::info!(source = self.merge.label(connection.joined.source), "source has gone");
+            tracing::info!(
+                event = "source_left",
+                source = self.merge.label(connection.joined.source),
+                "source has gone"
+            );
         }
     }
 
@@ -668,6 +677,6 @@ pub struct Outcome {
 
 fn send_cut(connection: oneshot::Sender<Cut>, reason: Cut) {
     if connection.send(reason).is_err() {
-        tracing::debug!("the connection to be cut has just ended by itself");
+        tracing::debug!(event = "cut_too_late", "the connection to be cut has just ended by itself");
     }
 }

@@ -169,7 +169,7 @@ impl Recording {
         let files = files.map(|name| self.directory.join(name));
         let removed = files.iter().try_for_each(fs::remove_file).and_then(|()| fs::remove_dir(&self.directory));
         if let Err(error) = removed {
-            tracing::debug!(%error, directory = %self.directory.display(), "the directory stays");
+            tracing::warn!(event = "recording_left", %error, directory = %self.directory.display(), "the directory stays");
         }
     }
 
@@ -233,13 +233,13 @@ impl Recording {
         match outcome {
             Ok(()) if self.failing && !self.any_torn() => {
                 self.failing = false;
-                tracing::info!(directory = %self.directory.display(), "recording works again");
+                tracing::info!(event = "recording_works", directory = %self.directory.display(), "recording works again");
             }
             Ok(()) => {}
             Err(error) => {
                 self.failures += 1;
                 if !self.failing {
-                    tracing::error!(directory = %self.directory.display(), %error, "cannot record; the run goes on");
+                    tracing::error!(event = "recording_failing", directory = %self.directory.display(), %error, "cannot record; the run goes on");
                 }
                 self.failing = true;
             }

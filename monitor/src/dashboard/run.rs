@@ -156,8 +156,8 @@ impl Monitor {
         let outcome = Owner::new(self.started_at_ms, self.stragglers, self.recording, view).run(inbox, over).await;
         match http.await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "http ended with a failure"),
-            Err(error) => tracing::error!(%error, "http ended with a failure"),
+            Ok(Err(error)) => tracing::error!(event = "http_failed", %error, "http ended with a failure"),
+            Err(error) => tracing::error!(event = "http_failed", %error, "http ended with a failure"),
         }
         Ok(outcome)
     }
@@ -206,6 +206,6 @@ async fn bind(flag: &'static str, address: SocketAddr) -> Result<(TcpListener, S
 pub fn say(text: &str) {
     let mut stdout = io::stdout().lock();
     if let Err(error) = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        tracing::debug!(%error, "nobody reads standard output");
+        tracing::warn!(event = "stdout_unread", %error, "nobody reads standard output");
     }
 }

@@ -85,10 +85,10 @@ impl View {
         let (finished, done) = sync_channel(1);
         std::thread::Builder::new().name("view".into()).spawn(move || {
             if let Err(error) = draw(&banner, &inbox) {
-                tracing::warn!(%error, "nothing more is shown: standard output failed");
+                tracing::warn!(event = "view_failed", %error, "nothing more is shown: standard output failed");
             }
             if finished.send(()).is_err() {
-                tracing::debug!("the view was given up before it ended");
+                tracing::debug!(event = "view_abandoned", "the view was given up before it ended");
             }
         })?;
         Ok(Self(Some(Drawing { frames, done })))
@@ -99,7 +99,7 @@ impl View {
         if let Some(drawing) = &self.0
             && drawing.frames.try_send(frame()).is_err()
         {
-            tracing::trace!("frame skipped: the terminal is slow or gone");
+            tracing::trace!(event = "frame_skipped", "frame skipped: the terminal is slow or gone");
         }
     }
 
@@ -118,7 +118,7 @@ pub fn restore_terminal() {
     if stdout.is_terminal()
         && let Err(error) = execute!(stdout, LeaveAlternateScreen, cursor::Show)
     {
-        tracing::debug!(%error, "the terminal cannot be given back");
+        tracing::warn!(event = "terminal_stuck", %error, "the terminal cannot be given back");
     }
 }
 

@@ -166,7 +166,7 @@ impl Reporter {
             () = &mut sender => {}
             () = self.sample_until(leave, queue, &mut sample) => {
                 if timeout(LEAVE_DEADLINE, sender).await.is_err() {
-                    tracing::warn!("the last report did not reach the monitor in time");
+                    tracing::warn!(event = "last_report_lost", "the last report did not reach the monitor in time");
                 }
             }
         }
@@ -199,7 +199,12 @@ impl Reporter {
     fn push(&self, queue: &mpsc::Sender<ReporterFrame>, frame: ReporterFrame) {
         let max = REPORT_FRAME_BYTES_MAX - EVENTS_BYTES_MAX;
         if frame.encoded_len() > max {
-            tracing::error!(bytes = frame.encoded_len(), max, "report is too long to be sent");
+            tracing::error!(
+                event = "report_too_long",
+                bytes = frame.encoded_len(),
+                max,
+                "report is too long to be sent"
+            );
         } else if queue.try_send(frame).is_ok() {
             return;
         }
@@ -252,7 +257,7 @@ fn frame_of(second: u64, sample: &Sample, last: bool) -> ReporterFrame {
         match serializer.serialize(histogram, &mut bytes) {
             Ok(_) => Some(Histogram { name: key.column(), v2_deflate: bytes.into() }),
             Err(error) => {
-                tracing::error!(?error, name = key.name, "histogram cannot be serialized");
+                tracing::error!(event = "histogram_lost", ?error, name = key.name, "histogram cannot be serialized");
                 None
             }
         }
@@ -307,7 +312,7 @@ impl Link {
         loop {
             let problem = match self.while_away(connect(self.monitor, self.hello.clone())).await {
                 Ok(connection) => {
-                    tracing::info!(monitor = %self.monitor, "reporting to the monitor");
+                    tracing::info!(event = "report_link_up", monitor = %self.monitor, "reporting to the monitor");
                     pauses = self::pauses();
                     match self.stream(connection).await {
                         Ok(()) => return,
@@ -322,7 +327,7 @@ impl Link {
             if self.reports.is_closed() && self.reports.is_empty() && self.kept.is_empty() {
                 return;
             }
-            tracing::info!(monitor = %self.monitor, %problem, "not reporting; reports are dropped until the monitor is back");
+            tracing::info!(event = "report_link_down", monitor = %self.monitor, %problem, "not reporting; reports are dropped until the monitor is back");
             self.while_away(tokio::time::sleep(pauses.next().unwrap_or(PAUSE_MAX))).await;
         }
     }

@@ -5,6 +5,7 @@ mod announcements;
 mod campaigns;
 mod envelopes;
 mod operations;
+mod trace;
 mod wallets;
 
 use std::sync::Arc;
@@ -51,6 +52,8 @@ pub struct Admin {
     pub telemetry: Telemetry,
     /// Asks the server to stop, in order.
     pub stop: Arc<Notify>,
+    /// Becomes true when this surface is about to end.
+    pub closing: tokio::sync::watch::Receiver<bool>,
     /// Whether new connections are taken in.
     pub accepting: tokio::sync::watch::Receiver<bool>,
 }
@@ -88,6 +91,7 @@ pub fn router(admin: Admin, verifier: Arc<Verifier>) -> Router {
         .routes(routes!(operations::stats))
         .routes(routes!(operations::sessions))
         .routes(routes!(operations::kick))
+        .routes(routes!(trace::follow))
         .routes(routes!(announcements::announce))
         .routes(routes!(announcements::inspect))
         .routes(routes!(operations::drain))

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{Admin, refused, stopping};
-use crate::ledger::{Answer, Movement, Outcome, Page, Posting, Purpose, Question};
+use crate::ledger::{Answer, Movement, Outcome, Page, Posting, Purpose, Question, facts};
 use crate::limits::DEPOSIT_USERS_MAX;
 use crate::order::{Order, OrderState};
 use crate::shard::worker::wall;
@@ -175,7 +175,7 @@ pub async fn deposit(
     let posting = Posting::Deposit { first, count, amount, key: new.key.into() };
     let outcomes = admin
         .ledger
-        .call(move |ledger| ledger.post(&[posting], wall()))
+        .call(move |ledger| facts::post(ledger, &[posting], wall()))
         .await
         .map_err(|_| stopping())?
         .map_err(|error| refused(&error))?;

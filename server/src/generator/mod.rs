@@ -531,7 +531,15 @@ impl Generator {
         place.send(Request::Call(Box::new(move |ledger| match act(ledger) {
             Ok(campaign) => drop(way_back.send(Command::Done { finished: finished(Box::new(campaign)), reply })),
             Err(error) => {
-                tracing::warn!(%error, "the ledger refused a campaign's change");
+                match &error {
+                    // The operator's mistake, who is told of it.
+                    LedgerError::NoSuchCampaign(_) | LedgerError::BadTerms(_) => {
+                        tracing::info!(event = "campaign_refused", %error, "the change of a campaign cannot be made");
+                    }
+                    error => {
+                        tracing::error!(event = "campaign_failed", %error, "the ledger failed to change a campaign");
+                    }
+                }
                 if let Some(reply) = reply {
                     reply.send(Err(error)).ok();
                 }
@@ -876,7 +884,7 @@ impl Generator {
                     account.books = books;
                     account.round = round;
                     if account.residual != 0 {
-                        tracing::error!(set, %campaign, residual = account.residual, ?books, issued = account.issued_when_asked, returned = account.returned, "prizes are unaccounted for");
+                        tracing::error!(event = "prizes_unaccounted", set, %campaign, residual = account.residual, ?books, issued = account.issued_when_asked, returned = account.returned, "prizes are unaccounted for");
                     }
                 }
             }

@@ -7,6 +7,8 @@
 pub mod archive;
 pub mod audit;
 pub mod books;
+pub mod facts;
+pub mod find;
 mod schema;
 pub mod sqlite;
 pub mod writer;

@@ -21,11 +21,11 @@ use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use hongbao_proto::UserId;
+use hongbao_proto::{RequestId, UserId};
 use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Answer, Ledger, LedgerError, Outcome, Posting, Question, Totals};
+use super::{Answer, Ledger, LedgerError, Outcome, Posting, Question, Totals, facts};
 use crate::campaign::UnixMs;
 use crate::limits::{LEDGER_BATCH_MAX, LEDGER_QUEUE_MAX};
 
@@ -39,6 +39,11 @@ const COMMIT_MICROS_MAX: u64 = 60_000_000;
 pub trait ReplyTo: Send + 'static {
     /// Hands the answer over.
     fn deliver(self, reply: Reply);
+
+    /// The user's request that is answered, if it is one: for the log.
+    fn request(&self) -> Option<RequestId> {
+        None
+    }
 }
 
 /// The ledger could not do it, and did nothing. Why is in [`LedgerStatus::last_error`].
@@ -226,13 +231,13 @@ impl LedgerStatus {
 
     fn works(&self) {
         if !self.0.healthy.swap(true, Relaxed) {
-            tracing::info!("the ledger can be written again");
+            tracing::info!(event = "ledger_works", "the ledger can be written again");
         }
     }
 
     fn failed(&self, error: &LedgerError) {
         if self.0.healthy.swap(false, Relaxed) {
-            tracing::error!(%error, "the ledger fails; no win is acknowledged until it works again");
+            tracing::error!(event = "ledger_failing", %error, "the ledger fails; no win is acknowledged until it works again");
         }
         *unpoisoned(&self.0.last_error) = Some(error.to_string());
     }
@@ -342,7 +347,7 @@ impl<T: ReplyTo> Writer<T> {
         }
         if let Err(error) = self.ledger.checkpoint() {
             self.status.failed(&error);
-            tracing::error!(%error, "the ledger's log could not be folded into its file; nothing is lost, the next start reads both");
+            tracing::error!(event = "ledger_not_folded", %error, "the ledger's log could not be folded into its file; nothing is lost, the next start reads both");
         }
     }
 
@@ -396,6 +401,11 @@ impl<T: ReplyTo> Writer<T> {
                     self.status.committed(outcomes.len(), started.elapsed());
                     self.status.works();
                     self.publish_totals();
+                    if facts::are_wanted() {
+                        for ((posting, reply_to), outcome) in self.postings.iter().zip(&self.repliers).zip(&outcomes) {
+                            facts::tell(posting, reply_to.request(), outcome);
+                        }
+                    }
                     for (reply_to, outcome) in self.repliers.drain(..).zip(outcomes) {
                         reply_to.deliver(Reply::Posted(Ok(outcome)));
                     }

@@ -321,6 +321,7 @@ impl Rig {
             .unzip();
         let (offerings, _) = mpsc::channel(1);
         let shared = Arc::new(Shared {
+            traces: Arc::default(),
             directory: Directory::default(),
             gate: None,
             logins: None,

@@ -93,7 +93,7 @@ impl Acceptor {
             let listener = match bound.take().map_or_else(|| listen(self.address), Ok).and_then(TcpListener::from_std) {
                 Ok(listener) => listener,
                 Err(error) => {
-                    tracing::error!(%error, address = %self.address, "cannot listen; trying again");
+                    tracing::error!(event = "listen_failed", %error, address = %self.address, "cannot listen; trying again");
                     tokio::time::sleep(BACK_OFF).await;
                     continue;
                 }
@@ -110,7 +110,7 @@ impl Acceptor {
             }
             drop(listener);
             self.tally.closed_full.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!("every SET of this shard is full; not listening until one has room");
+            tracing::warn!(event = "shard_full", "every SET of this shard is full; not listening until one has room");
             while self.roomiest().is_none() {
                 tokio::time::sleep(BACK_OFF).await;
             }
@@ -137,7 +137,7 @@ impl Acceptor {
             Some(Errno::EMFILE | Errno::ENFILE) => {
                 let before = self.tally.out_of_descriptors.fetch_add(1, Ordering::Relaxed);
                 if before.is_power_of_two() || before == 0 {
-                    tracing::warn!(%error, turned_away = before + 1, "no descriptor left for a new connection; raise nofile or lower --set-capacity");
+                    tracing::warn!(event = "descriptors_exhausted", %error, turned_away = before + 1, "no descriptor left for a new connection; raise nofile or lower --set-capacity");
                 }
                 spare.turn_away(listener).await;
                 tokio::time::sleep(BACK_OFF).await;
@@ -146,7 +146,7 @@ impl Acceptor {
             Some(Errno::ECONNABORTED | Errno::EINTR) => {}
             _ => {
                 self.tally.errors.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(%error, "accept failed; trying again");
+                tracing::error!(event = "accept_failed", %error, "accept failed; trying again");
                 tokio::time::sleep(BACK_OFF).await;
             }
         }

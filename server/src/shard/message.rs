@@ -180,6 +180,18 @@ pub enum Errand {
     },
 }
 
+impl Errand {
+    /// The request that it is for.
+    pub fn request(self) -> RequestId {
+        match self {
+            Errand::Recall { request }
+            | Errand::Claim { request, .. }
+            | Errand::FirstAnswer { request, .. }
+            | Errand::Do { request } => request,
+        }
+    }
+}
+
 /// The way back from a service: a place in the SET's queue, reserved before the errand set out, so that the reply is certain
 /// to fit.
 #[derive(Debug)]
@@ -195,6 +207,10 @@ pub struct Ticket {
 impl ReplyTo for Ticket {
     fn deliver(self, reply: writer::Reply) {
         self.permit.send(Message::Reply { seat: self.seat, errand: self.errand, reply: Box::new(reply) });
+    }
+
+    fn request(&self) -> Option<RequestId> {
+        Some(self.errand.request())
     }
 }
 

@@ -17,6 +17,7 @@ pub mod set;
 #[cfg(test)]
 mod set_tests;
 pub mod tally;
+pub mod trace;
 pub mod wire;
 pub mod worker;
 
@@ -186,7 +187,7 @@ impl Shard {
             .collect();
         for worker in workers {
             if let Err(error) = worker.await {
-                tracing::error!(%error, "a SET worker ended abnormally");
+                tracing::error!(event = "set_worker_failed", %error, "a SET worker ended abnormally");
             }
         }
         ticker.abort();

@@ -36,6 +36,7 @@ use super::output::Output;
 use super::payments::PaymentProvider;
 use super::session::{Phase, Session};
 use super::tally::{Answer, SetTally};
+use super::trace::{Traces, Watched};
 use super::wire::{Wire, Written};
 use crate::admission::{Gate, Line, Meter, Rate};
 use crate::ends::End;
@@ -54,6 +55,8 @@ pub struct SetHandle {
 
 /// What all SETs of a node share.
 pub struct Shared {
+    /// Who follows which users.
+    pub traces: Arc<Traces>,
     /// Where each user is.
     pub directory: Directory,
     /// The node's request rate, where it is limited.
@@ -139,6 +142,8 @@ pub struct Set<W> {
     finishing: Vec<Seat>,
     /// Connections that have ended, to be closed.
     ended: Vec<W>,
+    /// Users who are followed.
+    watched: Watched,
     stopped: bool,
 }
 
@@ -171,6 +176,7 @@ impl<W: Wire> Set<W> {
             swept: Vec::new(),
             finishing: Vec::new(),
             ended: Vec::new(),
+            watched: Watched::default(),
             stopped: false,
         }
     }
@@ -198,8 +204,9 @@ impl<W: Wire> Set<W> {
         seat
     }
 
-    /// Begins a batch: asks the node's gate once for all its Grabs.
+    /// Begins a batch: looks who is followed, and asks the node's gate once for all its Grabs.
     pub fn admit(&mut self, batch: &[Message], now: &Now) {
+        self.watched.refresh(&self.shared.traces);
         let Some(gate) = &self.shared.gate else { return };
         let grabs =
             batch.iter().filter(|message| matches!(message, Message::Peer { said: Said::Grab { .. }, .. })).count()
@@ -282,11 +289,43 @@ impl<W: Wire> Set<W> {
 
     /// The one place where a request is answered: counted, and written where the connection still lives.
     fn answer(&mut self, seat: Seat, request_id: u64, kind: Answer, event: Event) {
-        if self.live(seat).is_none() {
+        let is_live = self.live(seat).is_some();
+        if self.watched.any() {
+            self.trace_answer(seat, request_id, kind, is_live.then_some(&event));
+        }
+        if !is_live {
             return self.answer_gone_as(kind);
         }
         self.tally.answers[kind as usize].add(1);
         self.output.push(seat, request_id, event);
+    }
+
+    /// Pushes what nobody asked for.
+    fn push(&mut self, seat: Seat, event: Event) {
+        if let Some(user) = self.followed(seat) {
+            self.watched.pushed(self.index, seat, user, &event);
+        }
+        self.output.push(seat, 0, event);
+    }
+
+    #[cold]
+    fn trace_answer(&mut self, seat: Seat, request_id: u64, kind: Answer, event: Option<&Event>) {
+        if let Some(user) = self.followed(seat) {
+            let kind = if event.is_some() { kind.label() } else { "gone" };
+            self.watched.answered(self.index, seat, user, request_id, kind, event);
+        }
+    }
+
+    /// The user of a connection, where somebody follows it; also of one that has gone and is owed an answer.
+    fn followed(&mut self, seat: Seat) -> Option<UserId> {
+        if !self.watched.any() {
+            return None;
+        }
+        let user = match self.session(seat) {
+            Some(session) => session.user,
+            None => self.watched.who_asked(seat),
+        };
+        user.filter(|user| self.watched.has(*user))
     }
 
     fn answer_gone_as(&mut self, kind: Answer) {
@@ -354,6 +393,7 @@ impl<W: Wire> Set<W> {
         if received != answered + self.owed || self.stock.imbalance() != 0 {
             self.tally.broken_equations.add(1);
             tracing::error!(
+                event = "equation_broken",
                 set = self.index,
                 received,
                 answered,

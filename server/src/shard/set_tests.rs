@@ -150,6 +150,7 @@ impl Rig {
             })
             .unzip();
         let shared = Arc::new(Shared {
+            traces: Arc::default(),
             directory: Directory::default(),
             gate,
             logins,

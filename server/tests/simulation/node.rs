@@ -185,6 +185,7 @@ impl Node {
             .unzip();
         let (desks, desk_queues) = Desks::open(setup.desks);
         let shared = Arc::new(Shared {
+            traces: Arc::default(),
             directory: Directory::default(),
             gate: setup.gate.map(|rate| Gate::new(Rate::new(rate, rate.div_ceil(10)))),
             logins: setup.logins.map(Line::of_logins),

@@ -21,7 +21,7 @@ fn free_address() -> SocketAddr {
 }
 
 /// Builds the fleet where these tests were built, and returns its program.
-fn fleet_program() -> std::path::PathBuf {
+pub fn fleet_program() -> std::path::PathBuf {
     let built = command(env!("CARGO"))
         .args(["build", "--quiet", "-p", "hongbao-sim", "--bin", "hongbao-sim"])
         .status()

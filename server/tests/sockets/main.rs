@@ -16,6 +16,7 @@ mod kills;
 mod ledger_faults;
 mod login;
 mod login_rate;
+mod logs;
 mod mixed_kills;
 mod monitor_away;
 mod overload;
@@ -29,3 +30,4 @@ mod stop;
 #[path = "../support/mod.rs"]
 mod support;
 mod tables;
+mod trace;

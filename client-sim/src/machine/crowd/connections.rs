@@ -28,7 +28,7 @@ impl Crowd {
             if self.users[user as usize].state == State::Away {
                 return Some(self.connecting(user, now_ms));
             }
-            tracing::trace!(user, at, "comeback dropped: something else has overtaken it");
+            tracing::trace!(event = "comeback_dropped", user, at, "comeback dropped: something else has overtaken it");
         }
         let user = (self.newcomers < self.len()).then_some(self.newcomers)?;
         self.newcomers += 1;
@@ -101,7 +101,7 @@ impl Crowd {
         match token {
             Ok(token) => self.write(user, &wire::frame(ids::LOGIN, Request::Login(Login { token })), now),
             // Ids and secret were checked at the start.
-            Err(error) => tracing::error!(user, error, "no token"),
+            Err(error) => tracing::error!(event = "user_token_failed", user, error, "no token"),
         }
     }
 

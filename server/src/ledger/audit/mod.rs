@@ -187,7 +187,7 @@ pub fn audit_journals(path: &Path, journals: &[PathBuf]) -> Result<AuditReport, 
     Ok(audit.report)
 }
 
-fn open_read_only(path: &Path) -> Result<Connection, LedgerError> {
+pub(super) fn open_read_only(path: &Path) -> Result<Connection, LedgerError> {
     if !path.is_file() {
         return Err(LedgerError::Unavailable(format!("{}: no such file", path.display())));
     }

@@ -98,7 +98,7 @@ impl Drop for FileLock {
     fn drop(&mut self) {
         // Said aloud: another thread's descriptor table may hold a copy of this descriptor, and with it the lock.
         if let Err(error) = self.file.unlock() {
-            tracing::warn!(%error, "the ledger's lock could not be released; it ends with the process");
+            tracing::warn!(event = "ledger_lock_stuck", %error, "the ledger's lock could not be released; it ends with the process");
         }
     }
 }

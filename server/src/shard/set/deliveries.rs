@@ -120,6 +120,9 @@ impl<W: Wire> Set<W> {
                 offline += 1;
                 continue;
             }
+            if let Some(user) = self.followed(seat) {
+                self.watched.pushed_encoded(self.index, seat, user, delivery.frame());
+            }
             self.output.push_encoded(seat, delivery.frame());
             self.deliveries.seats.push(seat);
             if self.output.len() > limits::SET_OUTPUT_BYTES_MAX {

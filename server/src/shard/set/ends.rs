@@ -1,10 +1,11 @@
 //! How connections end.
 
+use hongbao_proto::UserId;
 use hongbao_proto::v1;
 use hongbao_proto::v1::server_frame::Event;
 
 use super::Set;
-use crate::ends::End;
+use crate::ends::{End, Fault};
 use crate::limits;
 use crate::shard::directory::{Address, Seat};
 use crate::shard::message::Now;
@@ -24,7 +25,7 @@ impl<W: Wire> Set<W> {
         self.retire(seat, end);
         match end.goodbye() {
             Some(reason) => {
-                self.output.push(seat, 0, Event::Goodbye(v1::Goodbye { reason: reason.into(), return_after_ms }));
+                self.push(seat, Event::Goodbye(v1::Goodbye { reason: reason.into(), return_after_ms }));
                 self.finishing.push(seat);
                 self.leaving.push(now.seconds() + limits::LINGER_SECONDS, seat);
             }
@@ -65,5 +66,27 @@ impl<W: Wire> Set<W> {
             self.tally.online.set(self.tally.online.get() - 1);
         }
         self.tally.ends[end as usize].add(1);
+        if let Some(user) = self.followed(seat) {
+            self.watched.ended(self.index, seat, user, end);
+        }
+        self.log_end(seat, user, end);
+    }
+
+    /// How loud an end is follows from whose doing it is; a peer's never is a warning of ours.
+    fn log_end(&mut self, seat: Seat, user: Option<UserId>, end: End) {
+        let (set, reason, user) = (self.index, end.label(), user.map(UserId::get));
+        match (end.fault(), end) {
+            (Fault::Peer, _) => {
+                let mut peer = || self.session(seat).and_then(|session| session.wire.peer());
+                tracing::info!(event = "peer_refused", set, reason, user, peer = peer(), "a peer broke a rule");
+            }
+            (Fault::Limit, _) => {
+                tracing::info!(event = "connection_limited", set, reason, user, "a connection reached a limit");
+            }
+            (_, End::Kicked) => {
+                tracing::info!(event = "connection_kicked", set, user, "an operator ended a connection");
+            }
+            _ => tracing::debug!(event = "connection_ended", set, reason, user, "a connection ended"),
+        }
     }
 }

@@ -19,6 +19,9 @@ use crate::stock::Taken;
 impl<W: Wire> Set<W> {
     pub(super) fn reply(&mut self, seat: Seat, errand: Errand, reply: Reply, now: &Now) {
         self.owed -= 1;
+        if let Some(user) = self.followed(seat) {
+            self.watched.replied(self.index, seat, user, errand.request().get(), &reply);
+        }
         match (errand, reply) {
             (Errand::Claim { request, campaign, serial, passed }, Reply::Posted(result)) => {
                 match &result {
@@ -140,7 +143,7 @@ impl<W: Wire> Set<W> {
 
     /// The ledger would not have it: the stock keeper has erred, and the serial must not be offered again.
     fn void(&mut self, campaign: CampaignId, serial: Serial, result: &Result<Outcome, Unavailable>) {
-        tracing::error!(set = self.index, %campaign, %serial, ?result, "the ledger refused a prize of ours; dropped");
+        tracing::error!(event = "prize_void", set = self.index, %campaign, %serial, ?result, "the ledger refused a prize of ours; dropped");
         self.stock.void(campaign);
     }
 }

@@ -136,11 +136,11 @@ impl<W: Wire> Set<W> {
         self.answer(seat, request.get(), Answer::Welcome, Event::Welcome(welcome));
         for awards in recall.unacknowledged.chunks(ITEMS_PER_FRAME_MAX) {
             let reminder = self.reminder(awards);
-            self.output.push(seat, 0, Event::Reminder(reminder));
+            self.push(seat, Event::Reminder(reminder));
         }
         for offers in recall.offers.chunks(ITEMS_PER_FRAME_MAX) {
             let offers = offers.iter().map(|offer| wire::offer(offer)).collect();
-            self.output.push(seat, 0, Event::Offers(v1::Offers { offers }));
+            self.push(seat, Event::Offers(v1::Offers { offers }));
         }
     }
 

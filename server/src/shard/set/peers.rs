@@ -24,6 +24,9 @@ impl<W: Wire> Set<W> {
         }
         let partial = matches!(said, Said::Partial);
         let rate = self.shared.connection_rate;
+        if self.watched.any() && self.live(seat).is_some() {
+            self.trace_request(seat, &said);
+        }
         let Some(session) = self.live(seat) else { return self.tally.stale.add(1) };
         if partial {
             // Second 0 means "none"; the process is older than that when its first frame arrives in pieces.
@@ -61,6 +64,17 @@ impl<W: Wire> Set<W> {
             Said::Room { request, visit } => self.visit_room(seat, request, *visit, now),
             Said::Mistake { request, code } => self.error(seat, request, code),
             Said::Partial | Said::Violation { .. } | Said::Gone(_) => unreachable!("handled above"),
+        }
+    }
+
+    #[cold]
+    fn trace_request(&mut self, seat: Seat, said: &Said) {
+        let user = match said {
+            Said::Login { user, .. } => Some(*user).filter(|user| self.watched.has(*user)),
+            _ => self.followed(seat),
+        };
+        if let Some(user) = user {
+            self.watched.asked(self.index, seat, user, said);
         }
     }
 

@@ -153,6 +153,9 @@ impl<W: Wire> Set<W> {
             if slot.is_multiple_of(limits::SWEEP_LOOKAHEAD) {
                 self.look_ahead(slot);
             }
+            if self.watched.any() {
+                self.trace_swept(slot, frames);
+            }
             let Some(mut session) = self.sessions.get_mut(slot).filter(|session| session.phase == Phase::Online) else {
                 continue;
             };
@@ -190,6 +193,16 @@ impl<W: Wire> Set<W> {
             }
         }
         step
+    }
+
+    #[cold]
+    fn trace_swept(&mut self, slot: usize, frames: &[u8]) {
+        let Some(seat) = self.seat_at(slot) else { return };
+        if let Some(user) = self.followed(seat)
+            && self.session(seat).is_some_and(|session| session.phase == Phase::Online)
+        {
+            self.watched.pushed_encoded(self.index, seat, user, frames);
+        }
     }
 
     /// Brings the write sides of the slots from `slot` on close: one after the other, each would be waited for by itself.

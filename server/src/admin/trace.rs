@@ -1,0 +1,85 @@
+//! Following one user live, as server-sent events.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use futures_util::Stream;
+use futures_util::stream::unfold;
+use hongbao_monitor::credentials::unix_millis;
+use hongbao_monitor::http::{ApiError, PathParam};
+use hongbao_proto::UserId;
+use serde_json::json;
+use tokio::sync::watch;
+
+use super::Admin;
+use crate::shard::directory::Directory;
+use crate::shard::trace::{Follower, Heard};
+
+/// A comment so often shows a caller that has gone, and a proxy that this goes on.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+enum Trace {
+    Begin(Follower, watch::Receiver<bool>),
+    Follow(Follower, watch::Receiver<bool>),
+    End,
+}
+
+/// Follow a user live, on-line or not: `event: step` for each request, ledger decision, answer, push and end; `lost` where the
+/// caller was too slow; `stopping` as the last
+#[utoipa::path(get, path = "/v1/users/{user}/trace", params(("user" = u64, Path)), security(("bearer" = [])), responses(
+    (status = 200, content_type = "text/event-stream", body = String),
+    (status = 429, description = "As many are followed as may be")))]
+pub async fn follow(
+    State(admin): State<Admin>,
+    PathParam(user): PathParam<u64>,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
+    let user = UserId::new(user).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let follower = admin
+        .shared
+        .traces
+        .follow(user)
+        .map_err(|error| ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_tracers", error.to_string()))?;
+    let begin = Trace::Begin(follower, admin.closing.clone());
+    let shared = admin.shared;
+    let steps = unfold(begin, move |state| {
+        let begun = matches!(state, Trace::Begin(..)).then(|| following(&shared.directory, user));
+        next(state, begun)
+    });
+    Ok(Sse::new(steps).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+}
+
+async fn next(state: Trace, begun: Option<Event>) -> Option<(Result<Event, Infallible>, Trace)> {
+    let (mut follower, mut closing) = match (state, begun) {
+        (Trace::End, _) => return None,
+        (Trace::Begin(follower, closing), Some(begun)) => return Some((Ok(begun), Trace::Follow(follower, closing))),
+        (Trace::Begin(follower, closing) | Trace::Follow(follower, closing), _) => (follower, closing),
+    };
+    let heard = tokio::select! {
+        heard = follower.hear() => heard,
+        // An error says that the node is gone.
+        _ = closing.wait_for(|closing| *closing) => {
+            return Some((Ok(Event::default().event("stopping").data("{}")), Trace::End));
+        }
+    };
+    let event = match heard {
+        Heard::Step(step) => Event::default().event("step").data(json!(step).to_string()),
+        Heard::Lost(count) => Event::default().event("lost").data(json!({ "count": count }).to_string()),
+    };
+    Some((Ok(event), Trace::Follow(follower, closing)))
+}
+
+/// Where the user is as the following begins.
+fn following(directory: &Directory, user: UserId) -> Event {
+    let address = directory.find(user);
+    let told = json!({
+        "user": user.get(),
+        "at_us": unix_millis() * 1_000,
+        "online": address.is_some(),
+        "set": address.map(|address| address.set),
+        "slot": address.map(|address| address.seat.slot),
+    });
+    Event::default().event("following").data(told.to_string())
+}

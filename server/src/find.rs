@@ -1,0 +1,433 @@
+//! The way of a user's request, put together from what lies about it: the ledger's entries, the journals of the fleet's machines, and
+//! the logs of servers. `hongbao-server find` prints it.
+//!
+//! A journal names a request and what it got; the ledger knows the request of a claim, and of the rest only what was got. So whatever
+//! the journals and logs say that the request got is looked for as well.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use hongbao_proto::UserId;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::ledger::LedgerError;
+use crate::ledger::find::{About, Row, open_by, rows_of};
+use crate::limits::FIND_LINE_BYTES_MAX;
+
+/// What is looked for, and where.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Whose.
+    pub user: UserId,
+    /// One request; `None`: all.
+    pub request: Option<u64>,
+    /// The ledger.
+    pub ledger: PathBuf,
+    /// Journals of machines.
+    pub journals: Vec<PathBuf>,
+    /// Logs of servers, of either format.
+    pub logs: Vec<PathBuf>,
+    /// Items told at most; the latest are.
+    pub limit: usize,
+}
+
+/// Why nothing can be found. One line.
+#[derive(Debug, thiserror::Error)]
+pub enum FindError {
+    /// The ledger cannot be read.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// A journal or a log cannot be.
+    #[error("{path}: {source}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Something that was found.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "where", rename_all = "snake_case")]
+pub enum Item {
+    /// A line of a server's log.
+    Log {
+        /// Unix microseconds by the server's clock.
+        at_us: u64,
+        /// Which file.
+        file: String,
+        /// Which line, from 1.
+        line: u64,
+        /// What it says.
+        text: String,
+    },
+    /// An entry of the ledger.
+    Ledger {
+        /// Unix microseconds by the server's clock.
+        at_us: u64,
+        /// What it says.
+        #[serde(flatten)]
+        row: Row,
+    },
+    /// A row of a journal.
+    Journal {
+        /// Unix microseconds by the machine's clock.
+        at_us: u64,
+        /// Which file.
+        file: String,
+        /// Which line, from 1.
+        line: u64,
+        /// What it says.
+        text: String,
+    },
+}
+
+impl Item {
+    /// By time. Books and journals know milliseconds only; of one, the ledger comes first and the journal last: nothing is said
+    /// before it is durable, and nothing is heard before it is said.
+    fn order(&self) -> (u64, u8, u64) {
+        let (at_us, rank) = match self {
+            Item::Ledger { at_us, .. } => (*at_us, 0),
+            Item::Log { at_us, .. } => (*at_us, 1),
+            Item::Journal { at_us, .. } => (*at_us, 2),
+        };
+        (at_us / 1_000, rank, at_us)
+    }
+}
+
+/// Everything that was found.
+#[derive(Debug, Clone, Serialize)]
+pub struct Found {
+    /// Whose.
+    pub user: u64,
+    /// Of which request.
+    pub request: Option<u64>,
+    /// In the order of time.
+    pub items: Vec<Item>,
+    /// Older ones that are not among the items.
+    pub left_off: u64,
+    /// The process that has the ledger open: what it has committed since we looked is missing here.
+    pub ledger_open_by: Option<u32>,
+    /// Entries up to this one lie in an archive and were not looked at; 0: none.
+    pub archived_through: i64,
+    /// The chain of the user's entries was not followed to its beginning.
+    pub cut: bool,
+}
+
+/// Things that a request got, as journals and logs name them.
+#[derive(Debug, Default)]
+struct Got {
+    prizes: BTreeSet<(u64, i64)>,
+    orders: BTreeSet<i64>,
+    shares: BTreeSet<(u64, i64)>,
+    envelopes: BTreeSet<u64>,
+}
+
+impl Got {
+    fn has(&self, about: About) -> bool {
+        match about {
+            About::Prize { campaign, serial } => self.prizes.contains(&(campaign, serial)),
+            About::Order { order, .. } => self.orders.contains(&order),
+            About::Share { envelope, share } => self.shares.contains(&(envelope, share)),
+            About::Envelope { envelope } => self.envelopes.contains(&envelope),
+            About::Nothing {} => false,
+        }
+    }
+
+    fn add(&mut self, about: About) {
+        match about {
+            About::Prize { campaign, serial } => drop(self.prizes.insert((campaign, serial))),
+            About::Order { order, .. } => drop(self.orders.insert(order)),
+            About::Share { envelope, share } => drop(self.shares.insert((envelope, share))),
+            About::Envelope { envelope } => drop(self.envelopes.insert(envelope)),
+            About::Nothing {} => {}
+        }
+    }
+}
+
+/// Looks for it.
+pub fn find(wanted: &Wanted) -> Result<Found, FindError> {
+    let mut got = Got::default();
+    let mut items = Vec::new();
+    let mut left_off = 0;
+    let open_by = open_by(&wanted.ledger);
+    // What a request got is known only after the last journal: they are read twice, unless everything is wanted.
+    if wanted.request.is_some() {
+        for path in wanted.journals.iter() {
+            each_line(path, |_, text| note(&mut got, journal_row(text), wanted))?;
+        }
+        for path in wanted.logs.iter() {
+            each_line(path, |_, text| note(&mut got, log_row(text), wanted))?;
+        }
+    }
+    let users = rows_of(&wanted.ledger, wanted.user)?;
+    for row in &users.rows {
+        if row.request.is_some() && row.request == wanted.request {
+            got.add(row.about);
+        }
+    }
+    let of_request = |row: &Row| wanted.request.is_none() || row.request == wanted.request || got.has(row.about);
+    for row in users.rows.into_iter().filter(of_request) {
+        if items.len() < wanted.limit {
+            items.push(Item::Ledger { at_us: row.at_ms.saturating_mul(1_000), row });
+        } else {
+            left_off += 1;
+        }
+    }
+    for path in &wanted.journals {
+        left_off += matching(path, journal_row, wanted, &got, &mut items, |at_us, file, line, text| Item::Journal {
+            at_us,
+            file,
+            line,
+            text,
+        })?;
+    }
+    for path in &wanted.logs {
+        left_off += matching(path, log_row, wanted, &got, &mut items, |at_us, file, line, text| Item::Log {
+            at_us,
+            file,
+            line,
+            text,
+        })?;
+    }
+    items.sort_by_key(Item::order);
+    let surplus = items.len().saturating_sub(wanted.limit);
+    items.drain(..surplus);
+    Ok(Found {
+        user: wanted.user.get(),
+        request: wanted.request,
+        items,
+        left_off: left_off + surplus as u64,
+        ledger_open_by: open_by,
+        archived_through: users.archived_through,
+        cut: users.cut,
+    })
+}
+
+/// What a line of a journal or a log says of a user.
+#[derive(Debug, Clone, Copy)]
+struct Said {
+    user: u64,
+    request: Option<u64>,
+    about: About,
+    at_us: u64,
+}
+
+fn note(got: &mut Got, said: Option<Said>, wanted: &Wanted) {
+    if let Some(said) = said
+        && said.user == wanted.user.get()
+        && said.request == wanted.request
+    {
+        got.add(said.about);
+    }
+}
+
+/// The latest lines of a file that are wanted; returns how many older ones there were.
+fn matching(
+    path: &Path,
+    parse: fn(&str) -> Option<Said>,
+    wanted: &Wanted,
+    got: &Got,
+    items: &mut Vec<Item>,
+    item: fn(u64, String, u64, String) -> Item,
+) -> Result<u64, FindError> {
+    let mut latest = VecDeque::new();
+    let mut older = 0;
+    each_line(path, |number, text| {
+        let Some(said) = parse(text).filter(|said| said.user == wanted.user.get()) else { return };
+        if wanted.request.is_none() || said.request == wanted.request || got.has(said.about) {
+            if latest.len() == wanted.limit {
+                latest.pop_front();
+                older += 1;
+            }
+            latest.push_back(item(said.at_us, path.display().to_string(), number, text.to_owned()));
+        }
+    })?;
+    items.extend(latest);
+    Ok(older)
+}
+
+/// Hands over every line that is text, whole, and not longer than [`FIND_LINE_BYTES_MAX`].
+fn each_line(path: &Path, mut take: impl FnMut(u64, &str)) -> Result<(), FindError> {
+    let failed = |source| FindError::File { path: path.to_path_buf(), source };
+    let mut reader = BufReader::new(File::open(path).map_err(failed)?);
+    let mut line = Vec::new();
+    let mut too_long = false;
+    let mut number = 1;
+    loop {
+        line.clear();
+        let read = reader.by_ref().take(FIND_LINE_BYTES_MAX).read_until(b'\n', &mut line).map_err(failed)?;
+        if read == 0 {
+            return Ok(());
+        }
+        let ends = line.ends_with(b"\n");
+        if ends
+            && !too_long
+            && let Ok(text) = std::str::from_utf8(&line)
+        {
+            take(number, text.trim_end());
+        }
+        too_long = !ends;
+        number += u64::from(ends);
+    }
+}
+
+/// `what,user,request,item,amount_fen,at_ms`
+fn journal_row(text: &str) -> Option<Said> {
+    let fields: Vec<&str> = text.split(',').collect();
+    let [what, user, request, item, _, at_ms] = fields.as_slice() else { return None };
+    let mut parts = item.split('/').map(|part| part.parse::<u64>().ok());
+    let (first, second) = (parts.next()??, parts.next().flatten());
+    let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    let about = match *what {
+        "win" => About::Prize { campaign: first, serial: signed(second?) },
+        "share" => About::Share { envelope: first, share: signed(second?) },
+        "order" | "paid" | "cancelled" => order(signed(first)),
+        "sent" => About::Envelope { envelope: first },
+        _ => return None,
+    };
+    // 0: none of the user's own.
+    let request = request.parse().ok().filter(|request| *request != 0);
+    let at_ms: u64 = at_ms.parse().ok()?;
+    Some(Said { user: user.parse().ok()?, request, about, at_us: at_ms.saturating_mul(1_000) })
+}
+
+fn order(order: i64) -> About {
+    About::Order { order, campaign: None, serial: None, state: None }
+}
+
+/// A line of either format.
+fn log_row(text: &str) -> Option<Said> {
+    if text.starts_with('{') {
+        let line: Value = serde_json::from_str(text).ok()?;
+        return said(|name| line.get(name)?.as_u64(), line.get("ts")?.as_str()?);
+    }
+    let ts = text.split(' ').next()?;
+    said(|name| text.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse().ok()), ts)
+}
+
+fn said(field: impl Fn(&str) -> Option<u64>, ts: &str) -> Option<Said> {
+    let user = field("user")?;
+    let at = humantime::parse_rfc3339(ts).ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    let signed = |name: &str| field(name).and_then(|number| i64::try_from(number).ok());
+    let about = match (field("campaign"), signed("serial"), signed("order"), field("envelope"), signed("share")) {
+        (_, _, Some(number), ..) => order(number),
+        (Some(campaign), Some(serial), ..) => About::Prize { campaign, serial },
+        (_, _, _, Some(envelope), Some(share)) => About::Share { envelope, share },
+        (_, _, _, Some(envelope), None) => About::Envelope { envelope },
+        _ => About::Nothing {},
+    };
+    Some(Said { user, request: field("request"), about, at_us: u64::try_from(at.as_micros()).ok()? })
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(process) = self.ledger_open_by {
+            writeln!(f, "the ledger is open in process {process}: this is what it had committed a moment ago")?;
+        }
+        if self.archived_through > 0 {
+            writeln!(f, "entries up to {} lie in an archive and were not looked at", self.archived_through)?;
+        }
+        if self.cut {
+            writeln!(f, "the user has more entries than were followed: the oldest are not here")?;
+        }
+        if self.left_off > 0 {
+            writeln!(f, "{} older items are left off; --limit asks for more", self.left_off)?;
+        }
+        for item in &self.items {
+            match item {
+                Item::Ledger { at_us, row } => {
+                    write!(f, "{}  ledger   entry {}: {}", stamp(*at_us), row.entry, row.kind)?;
+                    match row.about {
+                        About::Prize { campaign, serial } => write!(f, " campaign={campaign} serial={serial}")?,
+                        About::Order { order, campaign, serial, state } => {
+                            write!(f, " order={order}")?;
+                            if let (Some(campaign), Some(serial), Some(state)) = (campaign, serial, state) {
+                                write!(f, " campaign={campaign} serial={serial} now={state}")?;
+                            }
+                        }
+                        About::Share { envelope, share } => write!(f, " envelope={envelope} share={share}")?,
+                        About::Envelope { envelope } => write!(f, " envelope={envelope}")?,
+                        About::Nothing {} => {}
+                    }
+                    write!(f, " amount_fen={}", row.amount_fen)?;
+                    if let Some(request) = row.request {
+                        write!(f, " request={request}")?;
+                    }
+                    match row.acknowledged {
+                        Some(true) => writeln!(f, " acknowledged")?,
+                        Some(false) => writeln!(f, " not acknowledged yet")?,
+                        None => writeln!(f)?,
+                    }
+                }
+                Item::Journal { at_us, file, line, text } => {
+                    writeln!(f, "{}  journal  {file}:{line}: {text}", stamp(*at_us))?;
+                }
+                Item::Log { at_us, file, line, text } => {
+                    writeln!(f, "{}  log      {file}:{line}: {}", stamp(*at_us), told(text))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A line of JSON for people; one for people as it is, without its time.
+fn told(text: &str) -> String {
+    let Ok(Value::Object(line)) = serde_json::from_str(text) else {
+        return text.split_once(' ').map_or(text, |(_, rest)| rest).trim_start().to_owned();
+    };
+    let word = |name: &str| line.get(name).and_then(Value::as_str).unwrap_or_default();
+    let mut told = format!("{}:", word("event"));
+    for (name, value) in line.iter().filter(|(name, _)| !["ts", "level", "event", "msg"].contains(&name.as_str())) {
+        told.push_str(&format!(" {name}={value}"));
+    }
+    told
+}
+
+fn stamp(at_us: u64) -> humantime::Rfc3339Timestamp {
+    humantime::format_rfc3339_micros(SystemTime::UNIX_EPOCH + Duration::from_micros(at_us))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_of_a_journal_and_a_line_of_either_log_say_the_same() {
+        let journal = journal_row("win,42,77,3/9,120,1700000000123").unwrap();
+        let json = r#"{"ts":"2023-11-14T22:13:20.123456Z","level":"debug","event":"win","msg":"won","user":42,"request":77,"campaign":3,"serial":9,"amount_fen":120}"#;
+        let pretty = "2023-11-14T22:13:20.123456Z DEBUG win: won user=42 request=77 campaign=3 serial=9 amount_fen=120";
+        for said in [journal, log_row(json).unwrap(), log_row(pretty).unwrap()] {
+            assert_eq!((said.user, said.request), (42, Some(77)));
+            assert_eq!(said.about, About::Prize { campaign: 3, serial: 9 });
+            assert_eq!(said.at_us / 1_000, 1_700_000_000_123);
+        }
+    }
+
+    #[test]
+    fn what_is_no_such_line_is_passed_over() {
+        for line in
+            ["", "{", "what,user,request,item,amount_fen,at_ms", "win,1,2,3,4,5", "{\"user\":\"x\"}", "user=3 x"]
+        {
+            assert!(journal_row(line).is_none() && log_row(line).is_none(), "{line}");
+        }
+    }
+
+    #[test]
+    fn lines_without_end_and_torn_ones_are_passed_over_and_the_next_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let long = "x".repeat(3 * usize::try_from(FIND_LINE_BYTES_MAX).unwrap());
+        std::fs::write(&path, format!("one\n{long}\ntwo\ntorn")).unwrap();
+        let mut seen = Vec::new();
+        each_line(&path, |number, text| seen.push((number, text.to_owned()))).unwrap();
+        assert_eq!(seen, [(1, "one".to_owned()), (3, "two".to_owned())]);
+    }
+}

@@ -1,0 +1,204 @@
+//! The entries of one user, read from a ledger's file beside the server that may be writing it: one snapshot, and nothing changed.
+//!
+//! They are found along the user's chain (see `books::entry`), not by an index, which the ledger does without. The row of an account
+//! may lag behind its entries; those that it does not contain yet are looked through first.
+
+use std::path::Path;
+
+use hongbao_proto::UserId;
+use rusqlite::{Connection, OptionalExtension};
+use serde::Serialize;
+
+use super::audit::open_read_only;
+use super::books::{AccountId, Entry, Kind, Owner};
+use super::schema::code;
+use super::{LedgerError, sqlite};
+use crate::limits::FIND_WALK_MAX;
+
+/// What an entry is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum About {
+    /// A prize.
+    Prize {
+        /// Of which campaign.
+        campaign: u64,
+        /// Which.
+        serial: i64,
+    },
+    /// An order.
+    Order {
+        /// Its number.
+        order: i64,
+        /// Of which sale.
+        campaign: Option<i64>,
+        /// Which unit.
+        serial: Option<i64>,
+        /// Where it is now: reserved, paid, cancelled or expired.
+        state: Option<&'static str>,
+    },
+    /// A share of an envelope.
+    Share {
+        /// Which envelope.
+        envelope: u64,
+        /// Which share, from 0.
+        share: i64,
+    },
+    /// An envelope as a whole.
+    Envelope {
+        /// Which.
+        envelope: u64,
+    },
+    /// Nothing else.
+    Nothing {},
+}
+
+/// One entry of a user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Row {
+    /// Its number in the ledger.
+    pub entry: i64,
+    /// When it was decided, Unix milliseconds by the server's clock.
+    pub at_ms: u64,
+    /// What for.
+    pub kind: &'static str,
+    /// The request that caused it, where the ledger knows.
+    pub request: Option<u64>,
+    /// Fen; below 0: out of the wallet.
+    pub amount_fen: i64,
+    /// What it is about.
+    #[serde(flatten)]
+    pub about: About,
+    /// Whether the user has seen it, where there is something to be seen.
+    pub acknowledged: Option<bool>,
+}
+
+/// A user's part of a ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsersRows {
+    /// All entries, the latest first, at most [`FIND_WALK_MAX`].
+    pub rows: Vec<Row>,
+    /// Entries up to this one lie in an archive; 0: none.
+    pub archived_through: i64,
+    /// Whether there are older ones that were not looked at.
+    pub cut: bool,
+}
+
+/// Reads the entries of `user`.
+pub fn rows_of(ledger: &Path, user: UserId) -> Result<UsersRows, LedgerError> {
+    let mut connection = open_read_only(ledger)?;
+    // All of it is read from the same commit.
+    let snapshot = connection.transaction()?;
+    let (accounts_from, archived_through): (i64, i64) =
+        snapshot.query_row("SELECT accounts_from, archived_through FROM progress", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
+    let account = AccountId::user(user).0;
+    let behind: Option<i64> = snapshot
+        .query_row(
+            "SELECT id FROM entries WHERE id >= ?1 AND (debit = ?2 OR credit = ?2) ORDER BY id DESC LIMIT 1",
+            [accounts_from, account],
+            |row| row.get(0),
+        )
+        .optional()?;
+    let written =
+        snapshot.query_row("SELECT last_entry FROM accounts WHERE id = ?1", [account], |row| row.get(0)).optional()?;
+    let mut next: i64 = behind.max(written).unwrap_or(0);
+    let mut rows = Vec::new();
+    while next > archived_through && rows.len() < FIND_WALK_MAX {
+        let entry = entry(&snapshot, next)?;
+        next = entry.previous;
+        rows.push(row(&snapshot, &entry)?);
+    }
+    Ok(UsersRows { cut: next > archived_through, rows, archived_through })
+}
+
+fn entry(connection: &Connection, id: i64) -> Result<Entry, LedgerError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT id, at_ms, kind, debit, credit, amount_fen, item, request, previous FROM entries WHERE id = ?1",
+    )?;
+    let mut rows = statement.query([id])?;
+    match rows.next()? {
+        Some(row) => sqlite::read_entry(row),
+        None => Err(LedgerError::Corrupt(format!("entry {id} of a user's chain is missing"))),
+    }
+}
+
+fn row(connection: &Connection, entry: &Entry) -> Result<Row, LedgerError> {
+    let about = match (entry.kind, entry.debit.owner(), entry.credit.owner()) {
+        (Kind::Win, Owner::Campaign(campaign), _) => {
+            About::Prize { campaign: campaign.get().into(), serial: entry.item }
+        }
+        (Kind::Open, Owner::Envelope(envelope), _) => About::Share { envelope: envelope.get(), share: entry.item },
+        (Kind::Send, _, Owner::Envelope(envelope)) | (Kind::Return, Owner::Envelope(envelope), _) => {
+            About::Envelope { envelope: envelope.get() }
+        }
+        (Kind::Reserve | Kind::Release | Kind::Pay, ..) => order(connection, entry.item)?,
+        _ => About::Nothing {},
+    };
+    let unseen: bool = connection
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM notices WHERE entry = ?1)")?
+        .query_row([entry.id], |row| row.get(0))?;
+    Ok(Row {
+        entry: entry.id,
+        at_ms: entry.at,
+        kind: kind_name(entry.kind),
+        request: entry.request.map(|request| request.get()),
+        amount_fen: if entry.debit.is_user() { -entry.amount } else { entry.amount },
+        about,
+        acknowledged: matches!(entry.kind, Kind::Win | Kind::Reserve | Kind::Pay | Kind::Release).then_some(!unseen),
+    })
+}
+
+fn order(connection: &Connection, id: i64) -> Result<About, LedgerError> {
+    let found = connection
+        .prepare_cached("SELECT campaign, serial, state FROM orders WHERE id = ?1")?
+        .query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .optional()?;
+    let (campaign, serial, state): (Option<i64>, Option<i64>, Option<i64>) = found.unwrap_or_default();
+    let state = state.map(|state| match state {
+        code::RESERVED => "reserved",
+        code::PAID => "paid",
+        code::CANCELLED => "cancelled",
+        code::EXPIRED => "expired",
+        _ => "unknown",
+    });
+    Ok(About::Order { order: id, campaign, serial, state })
+}
+
+/// As the log and the journals call it, where they do.
+const fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Fund => "fund",
+        Kind::Win => "win",
+        Kind::Refund => "refund",
+        Kind::Reserve => "reserve",
+        Kind::Release => "release",
+        Kind::Pay => "pay",
+        Kind::PayOutside => "pay_outside",
+        Kind::Send => "send",
+        Kind::Open => "open",
+        Kind::Return => "return",
+        Kind::Deposit => "deposit",
+        Kind::Bank => "bank",
+    }
+}
+
+/// The process that has this ledger open, if the kernel's list of locks tells. Looking does not take the lock, which would keep a
+/// server from starting just then.
+pub fn open_by(ledger: &Path) -> Option<u32> {
+    use std::os::unix::fs::MetadataExt;
+    let mut lock = ledger.as_os_str().to_owned();
+    lock.push(".lock");
+    let lock = std::fs::metadata(lock).ok()?;
+    let device = (nix::sys::stat::major(lock.dev()), nix::sys::stat::minor(lock.dev()));
+    let file = format!("{:02x}:{:02x}:{}", device.0, device.1, lock.ino());
+    // `1: FLOCK  ADVISORY  WRITE 1234 08:01:5678 0 EOF`
+    std::fs::read_to_string("/proc/locks").ok()?.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words.as_slice() {
+            [_, "FLOCK", _, _, process, locked, ..] if *locked == file => process.parse().ok(),
+            _ => None,
+        }
+    })
+}

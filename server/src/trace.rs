@@ -1,0 +1,166 @@
+//! `hongbao-server trace`: prints what one user does and is told, as a running server sees it.
+
+use std::fmt::Write as _;
+use std::io::Write;
+use std::time::{Duration, SystemTime};
+
+use hongbao_monitor::credentials::unix_seconds;
+use hongbao_monitor::sse::{Event, Stream, StreamError, client};
+use hongbao_proto::UserId;
+use hongbao_proto::token::{Audience, Secret, Signer};
+use reqwest::StatusCode;
+use serde_json::Value;
+
+/// Between two attempts to reach a server that has gone.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Lifetime of the token of one attempt, seconds: it is looked at when the stream begins.
+const TOKEN_SECONDS: u64 = 60;
+
+/// What is followed, and how it is told.
+pub struct Wanted {
+    /// Whom.
+    pub user: UserId,
+    /// The server's operators' surface, `http://HOST:PORT`.
+    pub admin: String,
+    /// Signs the token.
+    pub secret: Secret,
+    /// One JSON object for each line.
+    pub json: bool,
+}
+
+/// Why nobody can be followed. One line.
+#[derive(Debug, thiserror::Error)]
+pub enum TraceError {
+    /// The server is not there, or does not want it.
+    #[error("--admin {admin}: {source}")]
+    Refused {
+        /// As given.
+        admin: String,
+        /// Why.
+        source: StreamError,
+    },
+    /// No token.
+    #[error(transparent)]
+    Token(#[from] hongbao_proto::token::TokenError),
+    /// Nobody reads what is printed.
+    #[error("standard output: {0}")]
+    Output(#[from] std::io::Error),
+}
+
+/// Follows until it is cancelled. A server that goes away is waited for; one that was never there, or refuses, is an error.
+pub async fn run(wanted: &Wanted) -> Result<std::convert::Infallible, TraceError> {
+    let refused = |source| TraceError::Refused { admin: wanted.admin.clone(), source };
+    let client = client().map_err(refused)?;
+    let signer = Signer::new(&wanted.secret);
+    let url = format!("{}/v1/users/{}/trace", wanted.admin.trim_end_matches('/'), wanted.user);
+    let mut was_there = false;
+    let mut told_away = false;
+    loop {
+        let token = signer.sign("trace", Audience::Admin, unix_seconds(), TOKEN_SECONDS)?;
+        let problem = match Stream::open(&client, &url, Some(&token), None).await {
+            Ok(mut stream) => {
+                (was_there, told_away) = (true, false);
+                loop {
+                    match stream.next().await {
+                        Ok(event) => tell(wanted.json, &event)?,
+                        Err(problem) => break problem,
+                    }
+                }
+            }
+            Err(StreamError::Refused { status, message }) if !was_there || status == StatusCode::UNAUTHORIZED => {
+                return Err(refused(StreamError::Refused { status, message }));
+            }
+            Err(problem) if !was_there => return Err(refused(problem)),
+            Err(problem) => problem,
+        };
+        if !std::mem::replace(&mut told_away, true) {
+            eprintln!("hongbao-server: {}: {problem}; waiting for it to come back", wanted.admin);
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+fn tell(json: bool, event: &Event) -> Result<(), std::io::Error> {
+    let mut out = std::io::stdout().lock();
+    let Ok(Value::Object(mut said)) = serde_json::from_str::<Value>(&event.data) else { return Ok(()) };
+    if json {
+        if event.name != "step" {
+            said.insert("what".to_owned(), event.name.clone().into());
+        }
+        writeln!(out, "{}", Value::Object(said))?;
+    } else {
+        writeln!(out, "{}", line(&event.name, &Value::Object(said)))?;
+    }
+    out.flush()
+}
+
+/// One line for people.
+fn line(event: &str, said: &Value) -> String {
+    let at = said["at_us"].as_u64().map(|us| {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_micros(us);
+        humantime::format_rfc3339_micros(time).to_string().get(11..26).unwrap_or_default().to_owned()
+    });
+    // Writing to a String cannot fail.
+    let mut line = format!("{:15} ", at.unwrap_or_default());
+    let number = |name: &str| said[name].as_u64();
+    let word = |name: &str| said[name].as_str().unwrap_or_default();
+    match event {
+        "step" => {
+            write!(line, "SET {:<3} {:8}", number("set").unwrap_or_default(), word("what")).ok();
+            if let Some(request) = number("request") {
+                write!(line, " {request}").ok();
+            }
+            let what = ["kind", "decision", "reason"].map(word).concat();
+            write!(line, " {what}").ok();
+            for name in ["campaign", "serial", "order", "envelope", "share", "count"] {
+                if let Some(value) = number(name) {
+                    write!(line, " {name} {value}").ok();
+                }
+            }
+            if let Some(fen) = number("amount_fen") {
+                write!(line, " {}.{:02} yuan", fen / 100, fen % 100).ok();
+            }
+            if !word("code").is_empty() {
+                write!(line, " {}", word("code")).ok();
+            }
+            if !word("fault").is_empty() {
+                write!(line, " (fault: {})", word("fault")).ok();
+            }
+            if let Some(us) = number("latency_us") {
+                write!(line, " after {}.{:03} ms", us / 1_000, us % 1_000).ok();
+            }
+        }
+        "following" => {
+            write!(line, "following user {}, ", number("user").unwrap_or_default()).ok();
+            match (number("set"), number("slot")) {
+                (Some(set), Some(slot)) => write!(line, "who is in SET {set}, slot {slot}").ok(),
+                _ => write!(line, "who is not on-line").ok(),
+            };
+        }
+        "lost" => {
+            write!(line, "{} steps were lost here: they came faster than they were read", number("count").unwrap_or(0))
+                .ok();
+        }
+        "stopping" => line.push_str("the server stops"),
+        other => line.push_str(other),
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_step_is_one_line_with_all_that_it_names() {
+        let step = json!({"at_us": 1_700_000_000_123_456u64, "set": 3, "slot": 9, "what": "answer", "request": 77, "kind": "won",
+            "latency_us": 1_234, "campaign": 1, "serial": 5, "amount_fen": 120});
+        let expected = "22:13:20.123456 SET 3   answer   77 won campaign 1 serial 5 1.20 yuan after 1.234 ms";
+        assert_eq!(line("step", &step), expected);
+        let end = json!({"at_us": 0, "set": 0, "slot": 0, "what": "end", "reason": "kicked", "fault": "us"});
+        assert_eq!(line("step", &end), "00:00:00.000000 SET 0   end      kicked (fault: us)");
+    }
+}

@@ -1,0 +1,221 @@
+//! What the programs log: the way of a request, floods, and nothing that is secret.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::fleet_kills::fleet_program;
+use crate::support::client::{login, next_id};
+use crate::support::server::json_of;
+use crate::support::{BINARY, SECRET, Server, command, until, user_token};
+
+/// Every line as JSON; each must have the stable names.
+fn lines(log: &str) -> Vec<Value> {
+    let parse = |line: &str| {
+        let value: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        for name in ["ts", "level", "event", "msg"] {
+            assert!(value[name].is_string(), "{name} in {line}");
+        }
+        value
+    };
+    log.lines().map(parse).collect()
+}
+
+fn assert_nothing_secret(log: &str) {
+    assert!(!log.contains(SECRET), "the secret is in the log");
+    // Every token begins so.
+    assert!(!log.contains("eyJ"), "a token is in the log");
+}
+
+fn find(server: &Server, more: &[&str]) -> (Option<i32>, String) {
+    let output = command(BINARY).args(["find", "--ledger"]).arg(server.ledger()).args(more).output().unwrap();
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    (output.status.code(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn a_win_of_the_fleet_is_followed_from_its_journal_through_the_log_to_the_ledger() {
+    let program = fleet_program();
+    let mut server = Server::with(&["--log-format", "json", "--log", "info,facts=debug"]);
+    let (journals, fleet_log) = (server.path("journals"), server.path("fleet.log"));
+    let (listen, admin) = (server.listen.to_string(), format!("http://{}", server.admin));
+    let mut fleet = command(program);
+    fleet.args(["fleet", "--machines", "2", "--users", "40", "--server", &listen, "--admin", &admin]);
+    fleet.args(["--phases", "100x3s~50%", "--rain", "40:1-1000", "--answer-timeout", "20s", "--clock-budget", "5s"]);
+    fleet.args(["--log-format", "json", "--log", "info"]);
+    fleet.arg("--secret-file").arg(server.path("secret")).arg("--journal-dir").arg(&journals);
+    let stderr = fs::File::create(&fleet_log).unwrap();
+    // Whether a busy host keeps the schedule is not what is looked at here.
+    fleet.stdout(Stdio::null()).stderr(stderr).status().unwrap();
+
+    let (path, row) = fs::read_dir(&journals)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find_map(|path| {
+            let text = fs::read_to_string(&path).unwrap();
+            let win = text.lines().find(|line| line.starts_with("win,"))?.to_owned();
+            Some((path, win))
+        })
+        .expect("somebody wins in three seconds of rain");
+    let fields: Vec<&str> = row.split(',').collect();
+    let (user, request, item, amount) = (fields[1], fields[2], fields[3], fields[4]);
+    let (campaign, serial) = item.split_once('/').unwrap();
+    let number = |text: &str| text.parse::<u64>().unwrap();
+
+    // The server still runs, and has the ledger open.
+    let log = server.path("log");
+    let files = ["--journal", path.to_str().unwrap(), "--log", log.to_str().unwrap()];
+    let wanted = [&["--user", user, "--request", request], files.as_slice()].concat();
+    let (code, told) = find(&server, &[wanted.as_slice(), &["--json"]].concat());
+    let found: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(code, Some(0), "{found:#}");
+    assert!(found["ledger_open_by"].is_number(), "{found:#}");
+    let items = found["items"].as_array().unwrap();
+    let of = |place: &str| items.iter().position(|item| item["where"] == place);
+    let (ledger, said, journal) = (of("ledger").unwrap(), of("log").unwrap(), of("journal").unwrap());
+    assert!(ledger < said && said < journal, "decided, said to be durable, heard: {found:#}");
+    let entry = &items[ledger];
+    assert_eq!((&entry["kind"], &entry["request"]), (&json!("win"), &json!(number(request))));
+    assert_eq!((&entry["campaign"], &entry["serial"]), (&json!(number(campaign)), &json!(number(serial))));
+    assert_eq!(entry["amount_fen"], json!(number(amount)));
+    let fact: Value = serde_json::from_str(items[said]["text"].as_str().unwrap()).unwrap();
+    let expected = json!({"event": "win", "user": number(user), "request": number(request), "campaign": number(campaign),
+        "serial": number(serial), "amount_fen": number(amount)});
+    for (name, value) in expected.as_object().unwrap() {
+        assert_eq!(&fact[name], value, "{name} of {fact}");
+    }
+    assert_eq!(items[journal]["text"], row.as_str());
+
+    // For people, without the rest of the user's life, and bounded.
+    let (code, told) = find(&server, &wanted);
+    assert!(code == Some(0) && told.starts_with("the ledger is open in process "), "{told}");
+    assert_eq!(told.lines().count(), 1 + items.len(), "{told}");
+    let (_, told) = find(&server, &[&["--user", user, "--limit", "1"], files.as_slice()].concat());
+    assert!(told.contains("older items are left off"), "{told}");
+    assert_eq!(find(&server, &["--user", "9007199254740991"]).0, Some(1));
+
+    server.stop_and_audit();
+    assert_eq!(find(&server, &wanted).0, Some(0), "a closed ledger can be read as well");
+    let (ours, theirs) = (server.log(), fs::read_to_string(&fleet_log).unwrap());
+    assert!(lines(&ours).len() > 10);
+    assert_nothing_secret(&ours);
+    assert_nothing_secret(&theirs);
+    // Machines are told to log as the fleet does; what the fleet itself says of its progress is for people.
+    let machines = theirs.lines().filter(|line| line.starts_with('{')).collect::<Vec<_>>().join("\n");
+    assert!(lines(&machines).iter().any(|line| line["event"] == "qps_announced"), "{theirs}");
+}
+
+#[test]
+fn what_users_do_besides_grabbing_is_found_with_the_requests_that_did_it() {
+    let server = Server::with(&["--log-format", "pretty", "--log", "facts=debug"]);
+    let (mut sender, mut opener) = (server.login(5), server.login(6));
+    server.deposit(5, 1, 10_000, "for the envelope");
+    let send = hongbao_proto::v1::SendEnvelope {
+        total_fen: 500,
+        shares: 1,
+        mode: hongbao_proto::v1::send_envelope::Mode::Equal.into(),
+        user_ids: vec![6],
+        ..Default::default()
+    };
+    use hongbao_proto::v1::client_frame::Request;
+    use hongbao_proto::v1::server_frame::Event;
+    let sent = match sender.ask(Request::SendEnvelope(send)) {
+        Event::EnvelopeSent(sent) => sent.envelope_id,
+        other => panic!("{other:?}"),
+    };
+    let open = next_id();
+    let opened = opener.ask_as(open, Request::Open(hongbao_proto::v1::Open { envelope_id: sent }));
+    assert!(matches!(opened, Event::Opened(_)), "{opened:?}");
+    // The ledger does not know the request that opened a share; the log does, and leads to the entry.
+    let log = server.path("log");
+    let request = open.to_string();
+    let (code, told) = find(&server, &["--user", "6", "--request", &request, "--log", log.to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains(&format!(": open envelope={sent} share=0 amount_fen=500")), "{told}");
+    assert!(told.contains(&format!("open: opened user=6 request={request} envelope={sent}")), "{told}");
+    assert!(!told.contains("deposit"), "{told}");
+    let (_, told) = find(&server, &["--user", "5"]);
+    assert!(told.contains("deposit amount_fen=10000") && told.contains("amount_fen=-500"), "{told}");
+}
+
+#[test]
+fn a_flood_of_refused_peers_leaves_few_lines_and_the_right_count() {
+    const PEERS: u64 = 400;
+    let mut server = Server::with(&["--log-format", "json"]);
+    for _ in 0..PEERS {
+        server.connect().send_raw(b"GET / HTTP/1.1\r\nAuthorization: Bearer eyJsecret\r\n\r\n");
+    }
+    until("all to be refused", || server.ended("protocol") == PEERS);
+    // A wrong token is refused as well, and not repeated.
+    let mut client = server.connect();
+    client.send(next_id(), login(&format!("{}x", user_token(3))));
+    client.ending();
+    server.stop_and_audit();
+    let log = server.log();
+    assert_nothing_secret(&log);
+    let mut seconds = BTreeMap::<String, u64>::new();
+    let (mut said, mut withheld) = (0, 0);
+    for line in lines(&log) {
+        if line["event"] == "peer_refused" {
+            assert_eq!(line["level"], "info", "a peer's misbehaviour is no warning of ours");
+            *seconds.entry(line["ts"].as_str().unwrap()[..19].to_owned()).or_default() += 1;
+            said += 1;
+        } else if line["event"] == "withheld" && line["of"] == "peer_refused" {
+            withheld += line["count"].as_u64().unwrap();
+        }
+    }
+    assert_eq!(said + withheld, PEERS + 1, "{said} said, {withheld} withheld");
+    assert!(seconds.values().all(|lines| *lines <= 10) && withheld > 0, "{seconds:?}");
+}
+
+#[test]
+fn a_kick_is_said_once_and_the_customary_variable_still_decides_what_is_logged() {
+    let server = Server::with(&["--log-format", "json"]);
+    let mut client = server.login(7);
+    server.call(Method::DELETE, "/v1/sessions/7", None);
+    client.ending();
+    until("the kick to be logged", || server.log().contains("connection_kicked"));
+    let kicks =
+        lines(&server.log()).into_iter().filter(|line| line["event"] == "connection_kicked" && line["user"] == 7);
+    assert_eq!(kicks.count(), 1);
+
+    let home = tempfile::tempdir().unwrap();
+    let at = |name: &str| home.path().join(name);
+    fs::write(at("secret"), SECRET).unwrap();
+    let mut quiet = command(BINARY);
+    quiet.env("RUST_LOG", "error").args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--ledger"]);
+    quiet.arg(at("ledger")).arg("--secret-file").arg(at("secret")).arg("--ready-file").arg(at("ready"));
+    let mut quiet = quiet.stdout(Stdio::null()).stderr(fs::File::create(at("log")).unwrap()).spawn().unwrap();
+    until("the quiet server to serve", || at("ready").exists());
+    kill(Pid::from_raw(quiet.id().cast_signed()), Signal::SIGTERM).unwrap();
+    assert!(quiet.wait().unwrap().success());
+    assert_eq!(fs::read_to_string(at("log")).unwrap(), "");
+}
+
+#[test]
+fn a_log_that_cannot_be_read_as_a_filter_is_refused_before_anything_begins() {
+    let output = command(BINARY).args(["--log", "a=b=c", "--ledger", "/nonexistent/ledger"]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), said.lines().count()), (Some(2), 1), "{said}");
+    assert!(said.contains("--log \"a=b=c\""), "{said}");
+    let missing = command(BINARY).args(["find", "--user", "1", "--ledger", "/nonexistent/ledger"]).output().unwrap();
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(!Path::new("/nonexistent").exists());
+}
+
+#[test]
+fn an_operators_mistake_is_answered_and_no_failure_of_ours() {
+    let server = Server::with(&["--log-format", "json"]);
+    let stop = server.call(Method::POST, "/v1/campaigns/77/stop", None);
+    assert_eq!(stop.status(), 404);
+    json_of(server.call(Method::GET, "/v1/stats", None));
+    let loud = lines(&server.log());
+    let loud: Vec<_> = loud.iter().filter(|line| line["level"] == "error").collect();
+    assert!(loud.is_empty(), "{loud:?}");
+}
