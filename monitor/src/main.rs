@@ -2,17 +2,21 @@
 
 #![forbid(unsafe_code)]
 
+mod pages;
+
 use std::fs::File;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Mutex;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use hongbao_monitor::build;
 use hongbao_monitor::credentials::unix_seconds;
 use hongbao_monitor::dashboard::config::{Arguments, Config};
 use hongbao_monitor::dashboard::recap::{self, ReportArguments};
 use hongbao_monitor::dashboard::run::{Monitor, RunError, say};
 use hongbao_monitor::dashboard::view::{self, ViewMode};
+use hongbao_monitor::manual::{self, CompletionsArguments, ManArguments};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::fmt;
@@ -33,7 +37,7 @@ const EXIT_INTERRUPTED: i32 = 130;
 /// Exit codes: 0 a run that was ended by SIGTERM or SIGINT, a report that was written; 1 a failure; 2 a bad setting, or nothing
 /// to report; 3 --expect-balanced, and the books do not agree.
 #[derive(Debug, Parser)]
-#[command(name = "hongbao-monitor", version, args_conflicts_with_subcommands = true)]
+#[command(name = "hongbao-monitor", version = build::TEXT, args_conflicts_with_subcommands = true)]
 struct CommandLine {
     #[command(subcommand)]
     command: Option<Command>,
@@ -45,11 +49,21 @@ struct CommandLine {
 enum Command {
     /// Write charts, tables and figures of a recorded run; prints where they are
     Report(ReportArguments),
+    /// Print the manual page, or write all pages into a directory
+    Man(ManArguments),
+    /// Print completions for a shell
+    Completions(CompletionsArguments),
 }
 
 fn main() -> ExitCode {
     let arguments = match CommandLine::try_parse() {
         Ok(CommandLine { command: Some(Command::Report(arguments)), .. }) => return report(&arguments),
+        Ok(CommandLine { command: Some(Command::Man(arguments)), .. }) => {
+            return told(pages::MANUAL.write(CommandLine::command(), &arguments));
+        }
+        Ok(CommandLine { command: Some(Command::Completions(arguments)), .. }) => {
+            return told(manual::complete(CommandLine::command(), &arguments));
+        }
         Ok(CommandLine { command: None, serve }) => serve,
         Err(error) if error.use_stderr() => {
             let text = error.to_string();
@@ -84,6 +98,10 @@ fn report(arguments: &ReportArguments) -> ExitCode {
         }
         Err(error) => failure(2, &error.to_string()),
     }
+}
+
+fn told(written: std::io::Result<()>) -> ExitCode {
+    written.map_or_else(|error| failure(1, &error.to_string()), |()| ExitCode::SUCCESS)
 }
 
 fn failure(code: u8, problem: &str) -> ExitCode {

@@ -4,11 +4,12 @@ use std::fs;
 use std::path::Path;
 
 /// From the top down. A module may import those after it.
-const DASHBOARD: [&str; 15] = [
+const DASHBOARD: [&str; 16] = [
     "recap",
     "run",
     "config",
     "api",
+    "heartbeat",
     "ingest",
     "sampler",
     "owner",

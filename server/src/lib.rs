@@ -24,3 +24,4 @@ pub mod rooms;
 pub mod shard;
 pub mod stock;
 pub mod telemetry;
+pub mod watchdog;

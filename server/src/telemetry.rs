@@ -1,10 +1,12 @@
 //! What this server says of itself, once a second to the monitor and at every scrape: one description for both.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use hongbao_monitor::process;
+use hongbao_monitor::metrics::CumulativeHistograms;
 use hongbao_monitor::report::{Key, ReporterStats, Sample, names};
+use hongbao_monitor::{disk, process};
 use hongbao_proto::v1::ErrorCode;
 
 use crate::ends::End;
@@ -15,6 +17,8 @@ use crate::shard::acceptor::AcceptTally;
 use crate::shard::broadcast::Broadcasts;
 use crate::shard::set::SetHandle;
 use crate::shard::tally::{Answer, ERRORS, SetTally, Tally};
+
+const LEDGER_COMMIT: Key = Key::new("ledger_commit_us", "Time of one ledger commit, in microseconds");
 
 /// Everything that is counted, wherever it is counted.
 #[derive(Clone)]
@@ -31,6 +35,10 @@ pub struct Telemetry {
     pub broadcasts: Arc<Broadcasts>,
     /// The desks'.
     pub rooms: Arc<RoomsBoard>,
+    /// The ledger's file.
+    pub ledger_path: Arc<Path>,
+    /// Connections that SETs and descriptors have room for.
+    pub connections_max: u64,
     /// The reporter's own, where there is one.
     pub reporter: Option<Arc<ReporterStats>>,
 }
@@ -118,6 +126,7 @@ impl Telemetry {
                 self.accept.closed_full.load(Ordering::Relaxed),
             ),
             (Key::new("ledger_batches", "Transactions committed"), self.ledger.batches()),
+            (Key::new("ledger_batches_failed", "Transactions that failed"), self.ledger.failed_batches()),
             (Key::new("ledger_postings", "Postings committed"), self.ledger.postings()),
             (Key::new("cpu_us", "CPU time of this process, user and system, in microseconds"), process::cpu_micros()),
         ];
@@ -142,9 +151,10 @@ impl Telemetry {
         }
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         let deepest = self.sets.iter().map(|set| set.inbox.max_capacity() - set.inbox.capacity()).max().unwrap_or(0);
-        let gauges = vec![
+        let mut gauges = vec![
             (names::USERS_ONLINE, gauge(self.sum(|set| &set.online))),
             (Key::new("connections", "Connections open"), gauge(self.sum(|set| &set.connections))),
+            (Key::new("connections_max", "Connections that there is room for"), gauge(self.connections_max)),
             (Key::new("requests_owed", "Requests not answered yet"), gauge(self.sum(|set| &set.owed))),
             (Key::new("queue_depth_max", "Messages in the deepest SET queue"), gauge(deepest as u64)),
             (Key::new("prizes_in_sets", "Prizes on the SETs' shelves"), gauge(prizes.in_sets)),
@@ -155,19 +165,35 @@ impl Telemetry {
             (Key::new("envelopes_open", "Envelopes that can be opened"), gauge(books.envelopes_open)),
             (Key::new("enclosed_fen", "Money in them, in fen"), gauge(books.enclosed.0)),
             (Key::new("ledger_healthy", "Whether the ledger can be written: 1 or 0"), i64::from(self.ledger.healthy())),
+            (Key::new("ledger_bytes", "Size of the ledger's file and of its log"), gauge(self.ledger_bytes())),
             (Key::new("rooms", "Chat rooms with members"), gauge(self.rooms.rooms())),
             (Key::new("room_members", "Members of all chat rooms"), gauge(self.rooms.members())),
             (Key::new("resident_bytes", "Resident memory of this process"), gauge(process::resident_bytes())),
             (Key::new("open_descriptors", "Open file descriptors of this process"), gauge(process::open_descriptors())),
         ];
+        if let Some(free) = disk::free_bytes(&self.ledger_path) {
+            gauges.push((Key::new("ledger_free_bytes", "Bytes left on the file system of the ledger"), gauge(free)));
+        }
         Sample { counters, gauges, histograms: Vec::new() }
+    }
+
+    fn ledger_bytes(&self) -> u64 {
+        let mut log = self.ledger_path.as_os_str().to_owned();
+        log.push("-wal");
+        disk::file_bytes(&self.ledger_path) + disk::file_bytes(&PathBuf::from(log))
+    }
+
+    /// Histograms since the start.
+    pub fn histograms(&self) -> CumulativeHistograms {
+        let mut histograms = CumulativeHistograms::default();
+        histograms.add_one(LEDGER_COMMIT, &self.ledger.commit_latency());
+        histograms
     }
 
     /// The same with what the last second alone added: for the reporter, which asks once a second.
     pub fn sample_second(&self) -> Sample {
         let mut sample = self.sample();
-        let key = Key::new("ledger_commit_us", "Time of one ledger commit, in microseconds");
-        sample.histograms.push((key, self.ledger.take_commit_latency()));
+        sample.histograms.push((LEDGER_COMMIT, self.ledger.take_commit_latency()));
         sample
     }
 }

@@ -7,13 +7,32 @@ use std::path::{Path, PathBuf};
 const LAYERS: [(&str, &[&str]); 5] = [
     ("sysctl", &["report", "mend", "judge", "finding", "files", "tables", "facts", "cores", "sys"]),
     ("proto", &["frame", "token", "id", "limits", "v1", "report_v1"]),
-    ("monitor", &["main", "cli", "dashboard", "http", "report", "process", "credentials"]),
+    (
+        "monitor",
+        &[
+            "main",
+            "pages",
+            "cli",
+            "dashboard",
+            "metrics",
+            "http",
+            "report",
+            "service",
+            "manual",
+            "build",
+            "disk",
+            "process",
+            "credentials",
+        ],
+    ),
     (
         "server",
         &[
             "main",
+            "pages",
             "node",
             "admin",
+            "watchdog",
             "telemetry",
             "house",
             "generator",
@@ -38,6 +57,7 @@ const LAYERS: [(&str, &[&str]); 5] = [
         "client-sim",
         &[
             "main",
+            "pages",
             "cli",
             "check",
             "fleet",

@@ -507,6 +507,7 @@ mod tests {
             tolerance: "2%".parse().unwrap(),
             summary: None,
             journal_dir: "/nonexistent".into(),
+            targets_file: None,
             connect_rate: 10,
             pace: std::time::Duration::from_millis(1),
             coalesce: std::time::Duration::ZERO,

@@ -150,6 +150,8 @@ const ORDERS_PAID: Key = Key::new("orders_paid", "Orders that are users' for goo
 const SPENT_FEN: Key = Key::new("spent_fen", "Price of the orders that are users' for good, in fen");
 const MESSAGES_HEARD: Key = Key::new("messages_heard", "Chat messages that users heard");
 const RESIDENT_BYTES: Key = Key::new("resident_bytes", "Resident memory of the process");
+const CLOCK_BUDGET: Key =
+    Key::new("clock_budget_us", "Largest error of the clock offset that this machine bears, in microseconds");
 const CPU_MICROS: Key = Key::new("cpu_us", "Processor time of the process, in microseconds");
 
 /// Counters and gauges as they are now.
@@ -193,6 +195,7 @@ pub fn sample(shared: &Shared) -> Sample {
         (names::USERS_ONLINE, i64::from(crowd.census.online)),
         (names::CLOCK_OFFSET, clock.offset_us),
         (names::CLOCK_ERROR, signed(clock.error_us)),
+        (CLOCK_BUDGET, signed(u64::try_from(shared.config.clock_budget.as_micros()).unwrap_or(u64::MAX))),
         // It falls again when an answer comes after all.
         (UNANSWERED, signed(crowd.owed.expired_count())),
         (OUTSTANDING, signed(crowd.owed.count())),

@@ -16,7 +16,8 @@ use super::merge::SourceStatus;
 use super::owner::{Message, Question};
 use super::record::RunStatus;
 use super::second::MergedSecond;
-use crate::http::{self, ApiError, CumulativeHistograms, QueryParams};
+use crate::http::{self, ApiError, QueryParams};
+use crate::metrics::{self, CumulativeHistograms, Format};
 
 /// Seconds of an answer that does not ask for a number.
 const SECONDS_DEFAULT: usize = 60;
@@ -107,7 +108,7 @@ async fn ready(State(owner): State<Owner>) -> Result<Json<Value>, ApiError> {
     Ok(Json(json!({ "status": "ready", "record_failures": run.record_failures })))
 }
 
-async fn metrics(State(owner): State<Owner>) -> Result<Response, ApiError> {
+async fn metrics(State(owner): State<Owner>, format: Format) -> Result<Response, ApiError> {
     let sample = ask(&owner, Question::Metrics).await?;
-    Ok(http::metrics_response("monitor", &sample, &CumulativeHistograms::default()))
+    Ok(metrics::response("monitor", &sample, &CumulativeHistograms::default(), format))
 }

@@ -8,6 +8,7 @@ pub mod api;
 pub mod books;
 pub mod config;
 pub mod ends;
+pub mod heartbeat;
 pub mod histogram;
 pub mod host;
 pub mod ingest;

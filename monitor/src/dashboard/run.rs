@@ -15,9 +15,10 @@ use super::limits::{CONNECTIONS_MAX, INBOX_MAX};
 use super::owner::{Outcome, Owner};
 use super::record::{RecordError, Recording, replace};
 use super::view::{View, ViewMode};
-use super::{api, ingest, sampler};
+use super::{api, heartbeat, ingest, sampler};
 use crate::credentials::{self, CredentialError, unix_millis};
 use crate::http;
+use crate::service::Service;
 
 /// Why the monitor does not run. One line each.
 #[derive(Debug, thiserror::Error)]
@@ -118,9 +119,13 @@ impl Monitor {
         let (owner, inbox) = mpsc::channel(INBOX_MAX);
         tokio::spawn(ingest::serve(self.ingest_listener, reporters, owner.clone(), CONNECTIONS_MAX, stop.clone()));
         tokio::spawn(sampler::run(owner.clone(), stop.clone()));
+        let heartbeat = tokio::spawn(heartbeat::run(Service::from_environment(), owner.clone(), stop.clone()));
         let router = api::router(owner, admin);
         let http = tokio::spawn(http::serve(self.http_listener, router, stop.clone().cancelled_owned()));
         let outcome = Owner::new(self.started_at_ms, self.stragglers, self.recording, view).run(inbox, stop).await;
+        if let Err(error) = heartbeat.await {
+            tracing::error!(%error, "the service manager was not told of the end");
+        }
         match http.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "http ended with a failure"),
