@@ -149,7 +149,7 @@ async fn live(
         let (shared, secret) = (Rc::clone(&shared), shared.config.secret.clone());
         async move { control::serve(shared, listener, &secret, control_end).await }
     });
-    let reporting = report(&shared)?;
+    let reporting = report(&shared, control_address)?;
     ready(control_address);
     let service = Service::from_environment();
     let heartbeat = tokio::task::spawn_local(keeper::tell(service, Rc::clone(&shared)));
@@ -205,13 +205,14 @@ fn log_failure<T>(what: &str, ended: Result<T, tokio::task::JoinError>) {
 /// The task that reports to the monitor, and what to drop for it to take its leave.
 type Reporting = Option<(oneshot::Sender<()>, JoinHandle<()>)>;
 
-fn report(shared: &Rc<Shared>) -> Result<Reporting, TokenError> {
+fn report(shared: &Rc<Shared>, control: SocketAddr) -> Result<Reporting, TokenError> {
     let Some(monitor) = shared.config.monitor else { return Ok(None) };
     let signer = Signer::new(&shared.config.secret);
     let now = shared.clock.now() / SECOND;
     let name = shared.config.name.clone();
     let token = signer.sign(&name, Audience::Report, now, REPORT_TOKEN_SECONDS)?;
     let reporter = Reporter::new(ReporterConfig { monitor, token, role: names::role::MACHINE, name })
+        .controlled_at(control)
         .corrected_by(Arc::new(AtomicI64::new(shared.clock.offset().nanos / 1_000)));
     let (leave, left) = oneshot::channel::<()>();
     let shared = Rc::clone(shared);

@@ -130,13 +130,19 @@ async fn connect(monitor: SocketAddr) -> Raw {
 }
 
 fn hello(token: String, name: &str, instance: &str, started_at_ms: u64) -> ReporterFrame {
-    let source = Source { role: role::MACHINE.into(), name: name.into(), instance: instance.into(), started_at_ms };
+    let source = Source {
+        role: role::MACHINE.into(),
+        name: name.into(),
+        instance: instance.into(),
+        started_at_ms,
+        control: String::new(),
+    };
     ReporterFrame { frame: Some(reporter_frame::Frame::Hello(Hello { token, source: Some(source) })) }
 }
 
 fn report(second: u64, total: u64) -> ReporterFrame {
     let counters = vec![Counter { name: names::GRABS_SENT.name.into(), total }];
-    let report = Report { second, counters, gauges: vec![], histograms: vec![] };
+    let report = Report { second, counters, ..Report::default() };
     ReporterFrame { frame: Some(reporter_frame::Frame::Report(report)) }
 }
 
@@ -299,7 +305,7 @@ async fn both_books_agree_and_the_recording_can_be_read_back() {
         Sample {
             counters: vec![(names::PRIZES_WON, won), (names::PAID_FEN, won * 88), (names::PRIZES_ISSUED, 10 * calls)],
             gauges: vec![(names::USERS_ONLINE, 5)],
-            histograms: vec![],
+            ..Sample::default()
         }
     });
     let mut calls = 0;
@@ -310,8 +316,8 @@ async fn both_books_agree_and_the_recording_can_be_read_back() {
         latency.record(1_500).unwrap();
         Sample {
             counters: vec![(names::PRIZES_RECEIVED, received), (names::RECEIVED_FEN, received * 88)],
-            gauges: vec![],
             histograms: vec![(names::LATENCY, latency)],
+            ..Sample::default()
         }
     });
     let watch = async {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// From the top down. A module may import those after it.
-const DASHBOARD: [&str; 16] = [
+const DASHBOARD: [&str; 20] = [
     "recap",
     "run",
     "config",
@@ -15,12 +15,16 @@ const DASHBOARD: [&str; 16] = [
     "owner",
     "view",
     "record",
+    "series",
+    "mark",
+    "sets",
     "merge",
     "ends",
     "second",
     "books",
     "histogram",
     "host",
+    "column",
 ];
 
 /// The same of the part that tells what a recording came to.

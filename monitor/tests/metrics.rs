@@ -25,6 +25,7 @@ fn rendered(format: Format) -> String {
         ],
         gauges: vec![(Key::new("users", "Users"), -1), (Key::new("clock_offset_us", "Offset"), -250)],
         histograms: vec![(latency, histogram)],
+        ..Sample::default()
     };
     let mut histograms = CumulativeHistograms::default();
     histograms.add(&sample);

@@ -206,7 +206,8 @@ impl Node {
                 token: report_token(&config),
                 role: role::SERVER,
                 name: config.name.clone(),
-            });
+            })
+            .controlled_at(admin_address);
             telemetry.reporter = Some(reporter.stats());
             let telemetry = telemetry.clone();
             closers.push(tokio::spawn(

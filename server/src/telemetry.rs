@@ -174,7 +174,7 @@ impl Telemetry {
         if let Some(free) = disk::free_bytes(&self.ledger_path) {
             gauges.push((Key::new("ledger_free_bytes", "Bytes left on the file system of the ledger"), gauge(free)));
         }
-        Sample { counters, gauges, histograms: Vec::new() }
+        Sample { counters, gauges, ..Sample::default() }
     }
 
     fn ledger_bytes(&self) -> u64 {

@@ -193,6 +193,7 @@ pub fn sample(shared: &Shared) -> Sample {
     let clock = clock(shared);
     let gauges = vec![
         (names::USERS_ONLINE, i64::from(crowd.census.online)),
+        (names::USERS, i64::from(crowd.len())),
         (names::CLOCK_OFFSET, clock.offset_us),
         (names::CLOCK_ERROR, signed(clock.error_us)),
         (CLOCK_BUDGET, signed(u64::try_from(shared.config.clock_budget.as_micros()).unwrap_or(u64::MAX))),
@@ -201,7 +202,7 @@ pub fn sample(shared: &Shared) -> Sample {
         (OUTSTANDING, signed(crowd.owed.count())),
         (RESIDENT_BYTES, signed(process::resident_bytes())),
     ];
-    Sample { counters: totals, gauges, histograms: Vec::new() }
+    Sample { counters: totals, gauges, ..Sample::default() }
 }
 
 /// The same with the latencies of the seconds since the last call, which then count at `/metrics` too.

@@ -11,6 +11,8 @@ use std::time::Duration;
 use nix::unistd::{SysconfVar, sysconf};
 use serde::{Deserialize, Serialize};
 
+use super::column::row;
+
 /// What the host is; it does not change while it runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -25,47 +27,49 @@ pub struct HostFacts {
     pub memory_bytes: Option<u64>,
 }
 
+row! {
 /// The columns of `host.csv`, in order. Processor time, and all from `listen_overflows` on, is what passed since the row before:
 /// `span_seconds` ago, and absent in the first row. The rest is as it stood at the second's end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names of the kernel, with their units")]
-pub struct HostSecond {
+pub struct HostSecond prefixed "host_" {
     /// Unix time.
-    pub second: u64,
-    pub span_seconds: Option<f64>,
-    pub cpu_user_seconds: Option<f64>,
-    pub cpu_nice_seconds: Option<f64>,
-    pub cpu_system_seconds: Option<f64>,
-    pub cpu_irq_seconds: Option<f64>,
-    pub cpu_softirq_seconds: Option<f64>,
+    second: u64 => First,
+    span_seconds: Option<f64> => Mean,
+    cpu_user_seconds: Option<f64> => Mean,
+    cpu_nice_seconds: Option<f64> => Mean,
+    cpu_system_seconds: Option<f64> => Mean,
+    cpu_irq_seconds: Option<f64> => Mean,
+    cpu_softirq_seconds: Option<f64> => Mean,
     /// Taken by the hypervisor while this host wanted to run.
-    pub cpu_steal_seconds: Option<f64>,
-    pub cpu_iowait_seconds: Option<f64>,
-    pub cpu_idle_seconds: Option<f64>,
-    pub memory_total_bytes: Option<u64>,
-    pub memory_available_bytes: Option<u64>,
-    pub slab_bytes: Option<u64>,
+    cpu_steal_seconds: Option<f64> => Mean,
+    cpu_iowait_seconds: Option<f64> => Mean,
+    cpu_idle_seconds: Option<f64> => Mean,
+    memory_total_bytes: Option<u64> => Last,
+    memory_available_bytes: Option<u64> => Last,
+    slab_bytes: Option<u64> => Last,
     /// Anonymous memory of all processes.
-    pub anonymous_bytes: Option<u64>,
-    pub page_tables_bytes: Option<u64>,
-    pub sockets_used: Option<u64>,
-    pub tcp_in_use: Option<u64>,
-    pub tcp_orphans: Option<u64>,
-    pub tcp_time_wait: Option<u64>,
+    anonymous_bytes: Option<u64> => Last,
+    page_tables_bytes: Option<u64> => Last,
+    sockets_used: Option<u64> => Last,
+    tcp_in_use: Option<u64> => Last,
+    tcp_orphans: Option<u64> => Last,
+    tcp_time_wait: Option<u64> => Last,
     /// Memory that TCP has charged for buffers.
-    pub tcp_buffer_bytes: Option<u64>,
-    pub listen_overflows: Option<u64>,
-    pub listen_drops: Option<u64>,
-    pub tcp_retransmits: Option<u64>,
-    pub tcp_syn_retransmits: Option<u64>,
-    pub tcp_memory_pressures: Option<u64>,
-    pub tcp_aborts_on_memory: Option<u64>,
-    pub tcp_backlog_drops: Option<u64>,
-    pub tcp_queue_full_drops: Option<u64>,
-    pub tcp_active_opens: Option<u64>,
-    pub tcp_passive_opens: Option<u64>,
-    pub tcp_attempt_fails: Option<u64>,
-    pub tcp_resets_received: Option<u64>,
+    tcp_buffer_bytes: Option<u64> => Last,
+    listen_overflows: Option<u64> => Mean,
+    listen_drops: Option<u64> => Mean,
+    tcp_retransmits: Option<u64> => Mean,
+    tcp_syn_retransmits: Option<u64> => Mean,
+    tcp_memory_pressures: Option<u64> => Mean,
+    tcp_aborts_on_memory: Option<u64> => Mean,
+    tcp_backlog_drops: Option<u64> => Mean,
+    tcp_queue_full_drops: Option<u64> => Mean,
+    tcp_active_opens: Option<u64> => Mean,
+    tcp_passive_opens: Option<u64> => Mean,
+    tcp_attempt_fails: Option<u64> => Mean,
+    tcp_resets_received: Option<u64> => Mean,
+}
 }
 
 /// The texts of one moment.

@@ -4,6 +4,7 @@
 //! Whatever ends a connection has one name, is counted, and is told to the peer where the socket still works.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,8 +68,8 @@ pub async fn serve(
             () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _peer)) => stream,
+        let (stream, peer) = match accepted {
+            Ok((stream, peer)) => (stream, peer.ip()),
             Err(error) => {
                 tracing::error!(%error, "cannot accept a reporter");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -87,15 +88,15 @@ pub async fn serve(
         };
         let (verifier, owner) = (Arc::clone(&verifier), owner.clone());
         tokio::spawn(async move {
-            connection(stream, &verifier, &owner).await;
+            connection(stream, peer, &verifier, &owner).await;
             drop(permit);
         });
     }
 }
 
-async fn connection(stream: TcpStream, verifier: &Verifier, owner: &mpsc::Sender<Message>) {
+async fn connection(stream: TcpStream, peer: IpAddr, verifier: &Verifier, owner: &mpsc::Sender<Message>) {
     let mut stranger: Stranger = Framed::new(stream, Codec::default());
-    let (id, mut cut) = match introduced(&mut stranger, verifier, owner).await {
+    let (id, mut cut) = match introduced(&mut stranger, peer, verifier, owner).await {
         Ok(introduced) => introduced,
         Err(ended) => {
             tell(owner, Message::Gone(None, ended.end)).await;
@@ -111,6 +112,7 @@ async fn connection(stream: TcpStream, verifier: &Verifier, owner: &mpsc::Sender
 /// Hello, checked and known to the owner, and answered.
 async fn introduced(
     stranger: &mut Stranger,
+    peer: IpAddr,
     verifier: &Verifier,
     owner: &mpsc::Sender<Message>,
 ) -> Result<(ConnectionId, oneshot::Receiver<Cut>), Ended> {
@@ -126,7 +128,7 @@ async fn introduced(
         Some(Ok(_)) => return Err(Ended::told(End::OutOfTurn, "the first frame must be Hello with a source")),
     };
     verifier.verify(&token).map_err(|error| Ended::told(End::Token, error))?;
-    let (id, cut) = register(source, owner).await?;
+    let (id, cut) = register(source, peer, owner).await?;
     let accepted = MonitorFrame { frame: Some(monitor_frame::Frame::Accepted(Accepted {})) };
     match timeout(GOODBYE_DEADLINE, stranger.send(&accepted)).await {
         Ok(Ok(())) => Ok((id, cut)),
@@ -139,12 +141,13 @@ async fn introduced(
 
 async fn register(
     source: Source,
+    peer: IpAddr,
     owner: &mpsc::Sender<Message>,
 ) -> Result<(ConnectionId, oneshot::Receiver<Cut>), Ended> {
     let stopping = || Ended::told(End::Stopping, "this monitor is stopping");
     let (cut, cut_by_owner) = oneshot::channel();
     let (reply, answer) = oneshot::channel();
-    owner.send(Message::Hello { source, cut, reply }).await.map_err(|_| stopping())?;
+    owner.send(Message::Hello { source, peer, cut, reply }).await.map_err(|_| stopping())?;
     match answer.await {
         Ok(Ok(id)) => Ok((id, cut_by_owner)),
         Ok(Err(reason)) => Err(Ended::told(End::Rejected, reason)),

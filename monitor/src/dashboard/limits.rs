@@ -8,6 +8,12 @@ pub const SECONDS_KEPT_MAX: usize = 3_600;
 /// Seconds that one answer of the HTTP interface may hold.
 pub const SECONDS_PER_ANSWER_MAX: usize = 600;
 
+/// Seconds of the run kept in memory for charts, one by one; a row takes about 2 KB.
+pub const SERIES_SECONDS_MAX: usize = 3_600;
+
+/// Rows of ten seconds kept of what is older: a day.
+pub const SERIES_TENS_MAX: usize = 8_640;
+
 /// Processes, told apart by role and name, over a whole run.
 pub const SOURCES_MAX: usize = 1_024;
 
@@ -16,6 +22,9 @@ pub const CONNECTIONS_MAX: usize = 2 * SOURCES_MAX;
 
 /// Bytes of a source's name, of an instance, of a metric's name.
 pub const NAME_BYTES_MAX: usize = 64;
+
+/// Bytes of a control address: an IPv6 address with scope and port has fewer than 64.
+pub const CONTROL_BYTES_MAX: usize = 64;
 
 /// Different counters and gauges of one source, each.
 pub const NAMES_PER_SOURCE_MAX: usize = 512;
@@ -43,6 +52,18 @@ pub const CATCH_UP_SECONDS_MAX: u64 = 120;
 
 /// Missing sources that a second names; the count is always right.
 pub const MISSING_NAMED_MAX: usize = 16;
+
+/// Marks of the timeline kept in memory; all of them are on disk. A person makes tens in a run, alerts hundreds.
+pub const MARKS_KEPT_MAX: usize = 2_048;
+
+/// How long an event waits for other processes to tell the same, milliseconds: reports come within a second's first moments.
+pub const MARK_HOLD_MS: u64 = 1_000;
+
+/// Events that wait so; beyond it the oldest becomes a mark at once.
+pub const MARKS_HELD_MAX: usize = 256;
+
+/// SETs of one server that are shown one by one. A node for a million connections has some hundreds.
+pub const SETS_PER_SOURCE_MAX: usize = 4_096;
 
 /// Messages that wait for the dashboard's one owner; when it is full, reporters' sockets are not read.
 pub const INBOX_MAX: usize = 256;

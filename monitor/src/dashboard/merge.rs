@@ -200,6 +200,19 @@ pub struct SourceStatus {
     pub older_than_run: bool,
 }
 
+/// Who a source is, in short.
+#[derive(Debug, Clone, Copy)]
+pub struct SourceName<'a> {
+    /// Its role.
+    pub role: Role,
+    /// Its name, unique in the role.
+    pub name: &'a str,
+    /// `role/name`.
+    pub label: &'a str,
+    /// Whether it is there.
+    pub presence: Presence,
+}
+
 /// The merge of all reports.
 #[derive(Debug)]
 pub struct Merge {
@@ -242,6 +255,12 @@ impl Merge {
     /// What was out of the ordinary.
     pub fn counts(&self) -> MergeCounts {
         self.counts
+    }
+
+    /// Who a source is.
+    pub fn source(&self, source: SourceId) -> SourceName<'_> {
+        let SourceState { role, name, label, presence, .. } = &self.sources[source.0];
+        SourceName { role: *role, name, label, presence: *presence }
     }
 
     /// `role/name`.

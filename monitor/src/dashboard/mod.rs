@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod books;
+pub mod column;
 pub mod config;
 pub mod ends;
 pub mod heartbeat;
@@ -13,6 +14,7 @@ pub mod histogram;
 pub mod host;
 pub mod ingest;
 pub mod limits;
+pub mod mark;
 pub mod merge;
 pub mod owner;
 pub mod recap;
@@ -20,4 +22,6 @@ pub mod record;
 pub mod run;
 pub mod sampler;
 pub mod second;
+pub mod series;
+pub mod sets;
 pub mod view;

@@ -1,6 +1,7 @@
 //! The one task that owns the run: merge, books, recording, view. Everybody else sends it messages.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +12,12 @@ use tokio_util::sync::CancellationToken;
 use super::books::Balance;
 use super::ends::End;
 use super::host::{HostFacts, HostSecond};
-use super::limits::{SECONDS_KEPT_MAX, SECONDS_PER_ANSWER_MAX};
-use super::merge::{Joined, Merge, MergeCounts, Presence, SourceId, SourceStatus};
+use super::limits::{CONTROL_BYTES_MAX, SECONDS_KEPT_MAX, SECONDS_PER_ANSWER_MAX};
+use super::mark::{self, Mark, Marks};
+use super::merge::{Joined, Merge, MergeCounts, Presence, SourceId, SourceName, SourceStatus};
 use super::record::{Recording, RunStatus};
-use super::second::{ClosedSecond, MergedSecond};
+use super::second::{ClosedSecond, MergedSecond, Role};
+use super::sets::{self, SetsBoard};
 use super::view::{Frame, View};
 use crate::credentials::unix_millis;
 use crate::disk;
@@ -30,6 +33,8 @@ pub enum Message {
     Hello {
         /// The process.
         source: Source,
+        /// Where its connection comes from.
+        peer: IpAddr,
         /// Dropped, or used with a reason, when the connection must end.
         cut: oneshot::Sender<Cut>,
         /// The connection's number, or why it is refused.
@@ -41,6 +46,8 @@ pub enum Message {
     Gone(Option<ConnectionId>, End),
     /// The host's last second.
     Host(Box<HostSecond>),
+    /// Something for the timeline that no process reports: what an operator did here.
+    Mark(Mark),
     /// From the HTTP interface.
     Ask(Question),
 }
@@ -72,10 +79,36 @@ pub enum Question {
     },
     /// Every source.
     Sources(oneshot::Sender<Vec<SourceStatus>>),
+    /// How to reach each source's own control surface.
+    Controls(oneshot::Sender<Vec<ControlPoint>>),
+    /// The latest marks of the timeline, oldest first.
+    Marks(oneshot::Sender<Vec<Arc<Mark>>>),
+    /// Each server's SETs as last reported, by the server's name.
+    Sets(oneshot::Sender<SetsBoard>),
     /// The run and its books.
     Run(oneshot::Sender<RunStatus>),
     /// The monitor's own metrics.
     Metrics(oneshot::Sender<Sample>),
+}
+
+/// A source's own control surface, for whoever judges whether to trust it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControlPoint {
+    /// Its role.
+    pub role: Role,
+    /// Its name, unique in the role.
+    pub name: String,
+    /// Whether it is there.
+    pub presence: Presence,
+    /// As the process gave it; it may not be an address at all, nor the process's own. Empty: it has none.
+    pub control: String,
+    /// Where its connection to us comes from.
+    pub peer: IpAddr,
+}
+
+struct Reach {
+    control: String,
+    peer: IpAddr,
 }
 
 struct Connection {
@@ -94,6 +127,9 @@ pub struct Owner {
     host: HostFacts,
     connections: HashMap<ConnectionId, Connection>,
     by_source: HashMap<SourceId, ConnectionId>,
+    reach: BTreeMap<SourceId, Reach>,
+    marks: Marks,
+    sets: SetsBoard,
     connected: u64,
     ended: BTreeMap<End, u64>,
     kept: VecDeque<Arc<MergedSecond>>,
@@ -115,6 +151,9 @@ impl Owner {
             host: HostFacts::read(),
             connections: HashMap::new(),
             by_source: HashMap::new(),
+            reach: BTreeMap::new(),
+            marks: Marks::default(),
+            sets: SetsBoard::default(),
             connected: 0,
             ended: BTreeMap::new(),
             kept: VecDeque::new(),
@@ -141,9 +180,11 @@ impl Owner {
             while let Ok(message) = inbox.try_recv() {
                 self.apply(message);
             }
-            for closed in self.merge.advance(unix_millis()) {
+            let now = unix_millis();
+            for closed in self.merge.advance(now) {
                 self.closed(&closed);
             }
+            self.release_marks(now, false);
         }
         self.finish(inbox)
     }
@@ -160,7 +201,9 @@ impl Owner {
         for closed in self.merge.finish() {
             self.closed(&closed);
         }
-        self.ended_at_ms = Some(unix_millis());
+        let now = unix_millis();
+        self.release_marks(now, true);
+        self.ended_at_ms = Some(now);
         self.write_run();
         let stdout_is_read = self.view.close();
         Outcome { run: self.run_status(), sources: self.merge.sources(), stdout_is_read }
@@ -169,18 +212,19 @@ impl Owner {
     fn apply(&mut self, message: Message) {
         let now = unix_millis();
         match message {
-            Message::Hello { source, cut, reply } => {
-                let answer = self.hello(now, &source, cut);
+            Message::Hello { source, peer, cut, reply } => {
+                let answer = self.hello(now, &source, peer, cut);
                 if let Err(Ok(connection)) = reply.send(answer) {
                     self.gone(now, connection);
                 }
             }
             Message::Report(id, report) => {
                 let Some(connection) = self.connections.get(&id) else { return };
-                if let Err(rejection) = self.merge.report(now, connection.joined, report) {
-                    let label = self.merge.label(connection.joined.source).to_owned();
-                    tracing::info!(source = label, %rejection, "report refused");
-                    self.cut(now, id, Cut::Rejected(rejection.to_string()));
+                let joined = connection.joined;
+                if let Err(rejection) = self.report(now, joined, report) {
+                    let label = self.merge.label(joined.source).to_owned();
+                    tracing::info!(source = label, rejection, "report refused");
+                    self.cut(now, id, Cut::Rejected(rejection));
                 }
             }
             Message::Gone(id, end) => {
@@ -190,11 +234,50 @@ impl Owner {
                 }
             }
             Message::Host(row) => self.recording.write_host(&row),
+            Message::Mark(mark) => {
+                let mark = self.marks.add(mark);
+                self.marked(&mark);
+            }
             Message::Ask(question) => self.answer(question),
         }
     }
 
-    fn hello(&mut self, now: u64, source: &Source, cut: oneshot::Sender<Cut>) -> Result<ConnectionId, String> {
+    fn report(&mut self, now: u64, joined: Joined, mut report: Report) -> Result<(), String> {
+        let events = mark::checked(std::mem::take(&mut report.events)).map_err(|error| error.to_string())?;
+        let sets = report.sets.take().map(sets::checked).transpose().map_err(|error| error.to_string())?;
+        let second = report.second;
+        self.merge.report(now, joined, report).map_err(|rejection| rejection.to_string())?;
+        let source = self.merge.source(joined.source);
+        for event in events {
+            self.marks.hear(now, source.label, event);
+        }
+        if let (Some(sets), Role::Server) = (sets, source.role) {
+            self.sets.put(source.name, second, sets);
+        }
+        Ok(())
+    }
+
+    fn release_marks(&mut self, now: u64, all: bool) {
+        for mark in self.marks.release(now, all) {
+            self.marked(&mark);
+        }
+    }
+
+    /// The one place that every mark passes.
+    fn marked(&mut self, mark: &Arc<Mark>) {
+        self.recording.write_mark(mark);
+    }
+
+    fn hello(
+        &mut self,
+        now: u64,
+        source: &Source,
+        peer: IpAddr,
+        cut: oneshot::Sender<Cut>,
+    ) -> Result<ConnectionId, String> {
+        if source.control.len() > CONTROL_BYTES_MAX {
+            return Err(format!("a control address has at most {CONTROL_BYTES_MAX} bytes"));
+        }
         let joined = self.merge.connect(now, source).map_err(|rejection| rejection.to_string())?;
         self.connected += 1;
         let id = ConnectionId(self.connected);
@@ -204,6 +287,7 @@ impl Owner {
             send_cut(older.cut, Cut::Replaced);
         }
         self.by_source.insert(joined.source, id);
+        self.reach.insert(joined.source, Reach { control: source.control.clone(), peer });
         self.connections.insert(id, Connection { joined, cut });
         tracing::info!(source = self.merge.label(joined.source), instance = source.instance, "source reports");
         self.write_run();
@@ -212,16 +296,23 @@ impl Owner {
 
     fn cut(&mut self, now: u64, id: ConnectionId, reason: Cut) {
         if let Some(connection) = self.connections.remove(&id) {
-            self.by_source.remove(&connection.joined.source);
-            self.merge.disconnect(now, connection.joined);
+            self.left(now, connection.joined);
             send_cut(connection.cut, reason);
+        }
+    }
+
+    fn left(&mut self, now: u64, joined: Joined) {
+        self.by_source.remove(&joined.source);
+        self.merge.disconnect(now, joined);
+        let source = self.merge.source(joined.source);
+        if source.role == Role::Server {
+            self.sets.forget(source.name);
         }
     }
 
     fn gone(&mut self, now: u64, id: ConnectionId) {
         if let Some(connection) = self.connections.remove(&id) {
-            self.by_source.remove(&connection.joined.source);
-            self.merge.disconnect(now, connection.joined);
+            self.left(now, connection.joined);
             tracing::info!(source = self.merge.label(connection.joined.source), "source has gone");
         }
     }
@@ -282,9 +373,20 @@ impl Owner {
                 drop(reply.send(self.kept.iter().skip(first).take(limit).cloned().collect()));
             }
             Question::Sources(reply) => drop(reply.send(self.merge.sources())),
+            Question::Controls(reply) => drop(reply.send(self.controls())),
+            Question::Marks(reply) => drop(reply.send(self.marks.kept().cloned().collect())),
+            Question::Sets(reply) => drop(reply.send(self.sets.clone())),
             Question::Run(reply) => drop(reply.send(self.run_status())),
             Question::Metrics(reply) => drop(reply.send(self.sample())),
         }
+    }
+
+    fn controls(&self) -> Vec<ControlPoint> {
+        let point = |(id, reach): (&SourceId, &Reach)| {
+            let SourceName { role, name, presence, .. } = self.merge.source(*id);
+            ControlPoint { role, name: name.to_owned(), presence, control: reach.control.clone(), peer: reach.peer }
+        };
+        self.reach.iter().map(point).collect()
     }
 
     fn sample(&self) -> Sample {
@@ -336,7 +438,7 @@ impl Owner {
             let key = Key::new("recording_free_bytes", "Bytes left on the file system of the recording");
             gauges.push((key, i64::try_from(free).unwrap_or(i64::MAX)));
         }
-        Sample { counters, gauges, histograms: Vec::new() }
+        Sample { counters, gauges, ..Sample::default() }
     }
 }
 

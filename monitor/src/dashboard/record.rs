@@ -17,6 +17,7 @@ use serde_json::json;
 
 use super::books::Balance;
 use super::host::{HostFacts, HostSecond};
+use super::mark::Mark;
 use super::merge::{MergeCounts, SourceStatus};
 use super::second::{ClosedSecond, Headline, Role};
 use crate::report::names;
@@ -29,6 +30,8 @@ pub const SECONDS_FILE: &str = "seconds.csv";
 pub const HISTOGRAM_FILE: &str = "latency.hlog";
 /// One row per second of the monitor's host.
 pub const HOST_FILE: &str = "host.csv";
+/// One row per mark of the timeline.
+pub const MARKS_FILE: &str = "marks.csv";
 /// What the run was.
 pub const RUN_FILE: &str = "run.json";
 
@@ -118,6 +121,7 @@ pub struct Recording {
     seconds: Appender,
     histograms: Appender,
     host: Appender,
+    marks: Appender,
     failures: u64,
     failing: bool,
 }
@@ -150,6 +154,7 @@ impl Recording {
             seconds: create(SECONDS_FILE, b"second,complete,source,kind,name,value\n")?,
             histograms: create(HISTOGRAM_FILE, &hlog)?,
             host: create(HOST_FILE, &header(csv_row(&HostSecond::default(), true)))?,
+            marks: create(MARKS_FILE, b"at_ms,kind,source,text\n")?,
             directory: directory.to_path_buf(),
             failures: 0,
             failing: false,
@@ -158,7 +163,8 @@ impl Recording {
 
     /// Takes back what [`create`](Self::create) made: the run cannot start.
     pub fn discard(self) {
-        let files = [HEADLINE_FILE, SECONDS_FILE, HISTOGRAM_FILE, HOST_FILE].map(|name| self.directory.join(name));
+        let files = [HEADLINE_FILE, SECONDS_FILE, HISTOGRAM_FILE, HOST_FILE, MARKS_FILE];
+        let files = files.map(|name| self.directory.join(name));
         let removed = files.iter().try_for_each(fs::remove_file).and_then(|()| fs::remove_dir(&self.directory));
         if let Err(error) = removed {
             tracing::debug!(%error, directory = %self.directory.display(), "the directory stays");
@@ -198,6 +204,12 @@ impl Recording {
         self.note(outcome);
     }
 
+    /// Writes a mark of the timeline.
+    pub fn write_mark(&mut self, mark: &Mark) {
+        let outcome = self.marks.append(&csv_row(mark, false));
+        self.note(outcome);
+    }
+
     /// Replaces `run.json`.
     pub fn write_run(&mut self, run: &RunStatus, sources: &[SourceStatus]) {
         let document = json!({
@@ -208,6 +220,7 @@ impl Recording {
                 SECONDS_FILE: "one row per second, process and value; a counter's value is what the second added, a gauge's as reported",
                 HISTOGRAM_FILE: "HdrHistogram interval log, microseconds; untagged lines are the machines' latency of Grabs",
                 HOST_FILE: "one row per second of the monitor's host and network namespace; processor time and TCP's counts are what span_seconds added",
+                MARKS_FILE: "one row per mark of the timeline, in the order in which the monitor heard of them; Unix milliseconds",
             },
         });
         let outcome = replace(&self.directory.join(RUN_FILE), format!("{document:#}\n").as_bytes());
@@ -232,7 +245,7 @@ impl Recording {
     }
 
     fn any_torn(&self) -> bool {
-        [&self.headline, &self.seconds, &self.histograms, &self.host].iter().any(|appender| appender.torn)
+        [&self.headline, &self.seconds, &self.histograms, &self.host, &self.marks].iter().any(|appender| appender.torn)
     }
 }
 

@@ -11,9 +11,38 @@ pub mod role {
     pub const MACHINE: &str = "machine";
 }
 
+/// Kinds of events on the timeline.
+pub mod event {
+    /// A phase of a fleet's run begins.
+    pub const PHASE: &str = "phase";
+    /// The fleet sends another number of requests a second.
+    pub const QPS: &str = "qps";
+    /// A campaign was made, has ended, or is sold out.
+    pub const CAMPAIGN: &str = "campaign";
+    /// A run of group envelopes has begun or ended.
+    pub const ENVELOPES: &str = "envelopes";
+    /// Something was announced to everybody.
+    pub const ANNOUNCEMENT: &str = "announcement";
+    /// A share of the users is cut off.
+    pub const STORM: &str = "storm";
+    /// A server stops in order.
+    pub const DRAIN: &str = "drain";
+    /// Every kind that a process may report.
+    pub const ALL: [&str; 7] = [PHASE, QPS, CAMPAIGN, ENVELOPES, ANNOUNCEMENT, STORM, DRAIN];
+}
+
 // Gauges of both roles
 /// Users with a live, logged-in connection.
 pub const USERS_ONLINE: Key = Key::new("users_online", "Users with a live, logged-in connection");
+
+/// Processor time of the process.
+pub const CPU: Key = Key::new("cpu_us", "Processor time of this process, user and system, in microseconds");
+/// Resident memory of the process.
+pub const RESIDENT_BYTES: Key = Key::new("resident_bytes", "Resident memory of this process");
+/// Descriptors in the fullest table of the process.
+pub const OPEN_DESCRIPTORS: Key = Key::new("open_descriptors", "Descriptors open in the fullest table of this process");
+/// Descriptors that one table of the process may hold.
+pub const DESCRIPTORS_LIMIT: Key = Key::new("descriptors_limit", "Descriptors that one table of this process may hold");
 
 // The servers' side of the books: counters
 /// Requests that came in and were counted as owed an answer.
@@ -28,6 +57,42 @@ pub const PRIZES_ISSUED: Key = Key::new("prizes_issued", "Prizes issued to SETs,
 pub const PRIZES_WON: Key = Key::new("prizes_won", "Wins in the ledger since it was made");
 /// Money of those wins.
 pub const PAID_FEN: Key = Key::new("paid_fen", "Money of the wins in the ledger, in fen");
+
+/// Units of sales that are somebody's for good, over the ledger's whole life.
+pub const UNITS_SOLD: Key = Key::new("units_sold", "Units of sales that are somebody's for good");
+/// Their prices.
+pub const EARNED_FEN: Key = Key::new("earned_fen", "Prices of the units that are somebody's for good, in fen");
+/// Shares of envelopes opened.
+pub const SHARES_OPENED: Key = Key::new("shares_opened", "Shares of envelopes opened");
+/// Their money.
+pub const OPENED_FEN: Key = Key::new("opened_fen", "Money of the shares that were opened, in fen");
+
+// What servers do besides: counters
+/// Group envelopes sent.
+pub const ENVELOPES_SENT: Key = Key::new("envelopes_sent", "Group envelopes ever sent");
+/// Chat messages written.
+pub const CHAT_DELIVERED: Key =
+    Key::new("chat_delivered", "Chat messages written to a connection, one for each user whom they were for");
+/// Announcements written.
+pub const ANNOUNCEMENTS_DELIVERED: Key =
+    Key::new("announcements_delivered", "Announcements written, one for each connection");
+/// Peers turned away.
+pub const ACCEPTS_WITHOUT_DESCRIPTOR: Key =
+    Key::new("accepts_without_descriptor", "Peers turned away because no descriptor was left");
+
+// Gauges of servers
+/// Connections open.
+pub const CONNECTIONS: Key = Key::new("connections", "Connections open");
+/// Requests not answered yet.
+pub const REQUESTS_OWED: Key = Key::new("requests_owed", "Requests not answered yet");
+/// The deepest queue.
+pub const QUEUE_DEPTH_MAX: Key = Key::new("queue_depth_max", "Messages in the deepest SET queue");
+/// Prizes that wait in SETs.
+pub const PRIZES_IN_SETS: Key = Key::new("prizes_in_sets", "Prizes on the SETs' shelves");
+
+// Histograms of servers, microseconds
+/// One ledger commit.
+pub const LEDGER_COMMIT: Key = Key::new("ledger_commit_us", "Time of one ledger commit, in microseconds");
 
 // The users' side of the books: counters
 /// Grabs that the schedule had due.
@@ -49,6 +114,8 @@ pub const SEND_LAG: Key =
     Key::new("send_lag_us", "From the planned to the actual send time of a Grab, in microseconds");
 
 // Gauges of machines
+/// Users that the machine simulates.
+pub const USERS: Key = Key::new("users", "Users that this machine simulates");
 /// Clock offset against the NTP server.
 pub const CLOCK_OFFSET: Key =
     Key::new("clock_offset_us", "Measured offset of the local clock from the NTP server, in microseconds");

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use futures_util::{SinkExt, StreamExt};
@@ -24,11 +24,16 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::codec::Framed;
 
-use super::{Key, Sample, names};
+use super::events::{EVENT_KIND_BYTES_MAX, EVENT_TEXT_BYTES_MAX, EVENTS_PER_REPORT_MAX};
+use super::{Events, Key, Sample, names};
 
 /// Reports that may wait for a slow or lost connection, in the queue and again in the sender. Little: a report older than
 /// the dashboard's straggler window no longer counts for its own second.
 const QUEUED_REPORTS_MAX: usize = 2;
+
+/// What the events of one report take at most: kind, text, time, and their tags.
+const EVENTS_BYTES_MAX: usize = EVENTS_PER_REPORT_MAX * (EVENT_KIND_BYTES_MAX + EVENT_TEXT_BYTES_MAX + 32);
+const _: () = assert!(EVENTS_BYTES_MAX < REPORT_FRAME_BYTES_MAX / 4);
 
 /// For a connection to be made, and again for the monitor to answer Hello.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
@@ -77,12 +82,14 @@ pub struct Reporter {
     config: ReporterConfig,
     stats: Arc<ReporterStats>,
     clock_offset_us: Option<Arc<AtomicI64>>,
+    control: Option<SocketAddr>,
+    events: Events,
 }
 
 impl Reporter {
     /// A reporter that has not connected yet.
     pub fn new(config: ReporterConfig) -> Self {
-        Self { config, stats: Arc::default(), clock_offset_us: None }
+        Self { config, stats: Arc::default(), clock_offset_us: None, control: None, events: Events::default() }
     }
 
     /// Counts seconds on the local clock plus this offset (microseconds, may change while running), for a process that
@@ -90,6 +97,20 @@ impl Reporter {
     #[must_use]
     pub fn corrected_by(mut self, clock_offset_us: Arc<AtomicI64>) -> Self {
         self.clock_offset_us = Some(clock_offset_us);
+        self
+    }
+
+    /// Tells where the process's own control surface is.
+    #[must_use]
+    pub fn controlled_at(mut self, control: SocketAddr) -> Self {
+        self.control = Some(control);
+        self
+    }
+
+    /// Tells what is pushed there, each event once.
+    #[must_use]
+    pub fn telling(mut self, events: Events) -> Self {
+        self.events = events;
         self
     }
 
@@ -115,14 +136,15 @@ impl Reporter {
             name: self.config.name.clone(),
             instance: uuid::Uuid::now_v7().to_string(),
             started_at_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+            control: self.control.map_or_else(String::new, |control| control.to_string()),
         };
         let (queue, reports) = mpsc::channel(QUEUED_REPORTS_MAX);
         let hello = ReporterFrame {
             frame: Some(reporter_frame::Frame::Hello(Hello { token: self.config.token.clone(), source: Some(source) })),
         };
         let stats = Arc::clone(&self.stats);
-        let mut sender =
-            std::pin::pin!(Link { monitor: self.config.monitor, hello, stats, reports, kept: VecDeque::new() }.run());
+        let (monitor, events) = (self.config.monitor, self.events.clone());
+        let mut sender = std::pin::pin!(Link { monitor, hello, stats, events, reports, kept: VecDeque::new() }.run());
         tokio::select! {
             // Ends only when the sampler has left and closed the queue.
             () = &mut sender => {}
@@ -159,8 +181,9 @@ impl Reporter {
     }
 
     fn push(&self, queue: &mpsc::Sender<ReporterFrame>, frame: ReporterFrame) {
-        if frame.encoded_len() > REPORT_FRAME_BYTES_MAX {
-            tracing::error!(bytes = frame.encoded_len(), max = REPORT_FRAME_BYTES_MAX, "report is too long to be sent");
+        let max = REPORT_FRAME_BYTES_MAX - EVENTS_BYTES_MAX;
+        if frame.encoded_len() > max {
+            tracing::error!(bytes = frame.encoded_len(), max, "report is too long to be sent");
         } else if queue.try_send(frame).is_ok() {
             return;
         }
@@ -224,6 +247,9 @@ fn frame_of(second: u64, sample: &Sample, last: bool) -> ReporterFrame {
         counters: sample.counters.iter().map(|(key, total)| Counter { name: key.column(), total: *total }).collect(),
         gauges: sample.gauges.iter().chain(last.then_some(&(names::FINAL_REPORT, 1))).map(gauge).collect(),
         histograms: histograms.collect(),
+        // Put in when the report is sent: an event must not be dropped with a report.
+        events: Vec::new(),
+        sets: sample.sets.clone(),
     };
     ReporterFrame { frame: Some(reporter_frame::Frame::Report(report)) }
 }
@@ -253,6 +279,7 @@ struct Link {
     monitor: SocketAddr,
     hello: ReporterFrame,
     stats: Arc<ReporterStats>,
+    events: Events,
     reports: mpsc::Receiver<ReporterFrame>,
     /// Taken from the queue and not sent yet: the latest few, oldest first.
     kept: VecDeque<ReporterFrame>,
@@ -268,7 +295,10 @@ impl Link {
                     pauses = self::pauses();
                     match self.stream(connection).await {
                         Ok(()) => return,
-                        Err(problem) => problem,
+                        Err(problem) => {
+                            self.events.connection_lost(Instant::now());
+                            problem
+                        }
                     }
                 }
                 Err(problem) => problem,
@@ -301,7 +331,10 @@ impl Link {
     /// Sends reports until the connection fails, or until the last one was sent and the monitor has hung up.
     async fn stream(&mut self, mut connection: Connection) -> Result<(), LinkError> {
         loop {
-            while let Some(frame) = self.kept.pop_front() {
+            while let Some(mut frame) = self.kept.pop_front() {
+                if let Some(reporter_frame::Frame::Report(report)) = &mut frame.frame {
+                    report.events = self.events.take(Instant::now());
+                }
                 match timeout(WRITE_DEADLINE, connection.send(&frame)).await {
                     Ok(Ok(())) => self.stats.sent.fetch_add(1, Ordering::Relaxed),
                     failed => {

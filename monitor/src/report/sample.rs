@@ -1,6 +1,7 @@
 //! What a process measured, named once for every outlet.
 
 use hdrhistogram::Histogram;
+use hongbao_proto::report_v1::Sets;
 
 /// The name of a measured value. Plain data: names are compared as text, never by position or number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -42,4 +43,6 @@ pub struct Sample {
     pub gauges: Vec<(Key, i64)>,
     /// What this second alone added; microseconds.
     pub histograms: Vec<(Key, Histogram<u64>)>,
+    /// Of a server: each of its SETs as it is now.
+    pub sets: Option<Sets>,
 }

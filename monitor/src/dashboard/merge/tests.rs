@@ -12,12 +12,18 @@ fn merge() -> Merge {
 }
 
 fn source(role: &str, name: &str, instance: &str, started: u64) -> Source {
-    Source { role: role.into(), name: name.into(), instance: instance.into(), started_at_ms: started * 1000 }
+    Source {
+        role: role.into(),
+        name: name.into(),
+        instance: instance.into(),
+        started_at_ms: started * 1000,
+        ..Source::default()
+    }
 }
 
 fn report(second: u64, counters: &[(&str, u64)]) -> Report {
     let counter = |&(name, total): &(&str, u64)| Counter { name: name.into(), total };
-    Report { second, counters: counters.iter().map(counter).collect(), gauges: vec![], histograms: vec![] }
+    Report { second, counters: counters.iter().map(counter).collect(), ..Report::default() }
 }
 
 fn last(mut report: Report) -> Report {
