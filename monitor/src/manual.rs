@@ -66,9 +66,11 @@ impl Manual {
     fn page(&self, program: &Command, command: &Command) -> io::Result<Vec<u8>> {
         let mut page = Vec::new();
         let own = command.get_name() == program.get_name();
+        // An empty field of the title would be taken by the next one.
+        let date = if build::DATE.is_empty() { build::COMMIT } else { build::DATE };
         let man = Man::new(command.clone())
             .title(page_name(command))
-            .date(build::DATE)
+            .date(date)
             .source(format!("Hongbao {}", build::VERSION))
             .manual("Hongbao");
         man.render_title(&mut page)?;

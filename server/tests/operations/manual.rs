@@ -77,7 +77,7 @@ fn every_shell_gets_completions_that_it_accepts() {
         let ask = format!(
             "source {}; COMP_WORDS=({name} complet); COMP_CWORD=1; _{} {name} complet {name}; echo \"${{COMPREPLY[@]}}\"",
             file.path().display(),
-            name
+            name.replace('-', "__")
         );
         let (good, answer) = said(command("bash").args(["-c", &ask]));
         assert!(good && answer.trim() == "completions", "{answer}");

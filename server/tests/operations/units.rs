@@ -77,7 +77,8 @@ fn every_variable_of_units_and_examples_is_read_by_a_program_or_by_the_unit_itse
     let (_, flags) = said(command(program("hongbao-sim")).args(["machine", "--help"]));
     let line = unit.replace("\\\n", " ");
     let line = line.lines().find(|line| line.starts_with("ExecStart=")).unwrap();
-    for flag in line.split_whitespace().chain(example.split_whitespace()).filter(|word| word.starts_with("--")) {
+    let example = example.lines().filter(|line| !line.starts_with('#')).flat_map(|line| line.split([' ', '=']));
+    for flag in line.split_whitespace().chain(example).filter(|word| word.starts_with("--")) {
         assert!(flags.contains(flag), "{flag} is no flag of a machine");
     }
 }
