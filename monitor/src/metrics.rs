@@ -128,6 +128,11 @@ fn exposed(prefix: &str, name: &str) -> String {
     }
 }
 
+/// The HELP line: what the key says, but for a unit that is another one here.
+fn meaning(key: &Key) -> &'static str {
+    key.help.strip_suffix(", in microseconds").unwrap_or(key.help)
+}
+
 /// Renders `sample`: counters as `hongbao_<process>_<name>_total`, gauges as `hongbao_<process>_<name>`, what is reported in
 /// microseconds in seconds, and what every process has beside it. Keys of one name are one family, told apart by their label. The
 /// sample's own histograms are not looked at: they hold one second only.
@@ -202,7 +207,7 @@ impl Collector for Snapshot {
         encode_process(&mut encoder)?;
         for (name, members) in &self.counters {
             let shown = exposed(&self.prefix, name);
-            let mut family = encoder.encode_descriptor(&shown, members[0].0.help, None, MetricType::Counter)?;
+            let mut family = encoder.encode_descriptor(&shown, meaning(&members[0].0), None, MetricType::Counter)?;
             for (key, value) in members {
                 each(&mut family, key, |member| match in_seconds(name, (*value).into()) {
                     Some(seconds) => member.encode_counter::<NoLabelSet, _, u64>(&seconds, None),
@@ -212,7 +217,7 @@ impl Collector for Snapshot {
         }
         for (name, members) in &self.gauges {
             let shown = exposed(&self.prefix, name);
-            let mut family = encoder.encode_descriptor(&shown, members[0].0.help, None, MetricType::Gauge)?;
+            let mut family = encoder.encode_descriptor(&shown, meaning(&members[0].0), None, MetricType::Gauge)?;
             for (key, value) in members {
                 each(&mut family, key, |member| match in_seconds(name, (*value).into()) {
                     Some(seconds) => member.encode_gauge(&seconds),
@@ -222,7 +227,7 @@ impl Collector for Snapshot {
         }
         for (key, buckets) in &self.histograms.0 {
             let shown = exposed(&self.prefix, key.name);
-            let mut family = encoder.encode_descriptor(&shown, key.help, None, MetricType::Histogram)?;
+            let mut family = encoder.encode_descriptor(&shown, meaning(key), None, MetricType::Histogram)?;
             let bounds = BUCKET_BOUNDS_US.iter().map(|&us| seconds(us.into())).chain([f64::INFINITY]);
             let counts: Vec<(f64, u64)> = bounds.zip(buckets.counts).collect();
             let sum = seconds(i128::try_from(buckets.sum_us).unwrap_or(i128::MAX));

@@ -10,7 +10,7 @@ use hongbao_monitor::report::{Key, Sample};
 
 fn rendered(format: Format) -> String {
     let ended = |reason| Key::labelled("ended", "reason", reason, "Connections that ended");
-    let latency = Key::new("latency_us", "Latency, in \"microseconds\"");
+    let latency = Key::new("latency_us", "Latency of \"Grabs\", in microseconds");
     let mut histogram = Histogram::new(3).unwrap();
     for us in [10, 100, 1_000, 10_000_000] {
         histogram.record(us).unwrap();
@@ -40,7 +40,8 @@ fn assert_lines(text: &str, lines: &[&str]) {
 }
 
 /// What both formats say in the same words.
-const BOTH: [&str; 14] = [
+const BOTH: [&str; 15] = [
+    "# HELP hongbao_server_latency_seconds Latency of \"Grabs\"",
     "# TYPE hongbao_server_users gauge",
     "hongbao_server_connections_ended_total{reason=\"idle\"} 3",
     "hongbao_server_connections_ended_total{reason=\"kicked\"} 4",

@@ -88,7 +88,10 @@ impl Telemetry {
                 self.sum(|set| &set.offers_dropped),
             ),
             (Key::new("units_sold", "Units of sales that are somebody's for good"), books.sold),
-            (Key::new("earned_fen", "Their prices, in fen"), books.earned.0),
+            (
+                Key::new("earned_fen", "Prices of the units of sales that are somebody's for good, in fen"),
+                books.earned.0,
+            ),
             (Key::new("envelopes_sent", "Group envelopes ever sent"), books.envelopes),
             (Key::new("shares_opened", "Shares of envelopes opened since the start"), books.opened),
             (
@@ -118,7 +121,7 @@ impl Telemetry {
                 self.accept.out_of_descriptors.load(Ordering::Relaxed),
             ),
             (
-                Key::new("accept_errors", "Failures of accept of other kinds"),
+                Key::new("accept_errors", "Failures of accept other than a lack of descriptors"),
                 self.accept.errors.load(Ordering::Relaxed),
             ),
             (
@@ -147,7 +150,10 @@ impl Telemetry {
                 Key::new("reports_sent", "Reports written to the monitor"),
                 reporter.sent.load(Ordering::Relaxed),
             ));
-            counters.push((Key::new("reports_dropped", "Reports given up"), reporter.dropped.load(Ordering::Relaxed)));
+            counters.push((
+                Key::new("reports_dropped", "Reports given up because the monitor was away or slow"),
+                reporter.dropped.load(Ordering::Relaxed),
+            ));
         }
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         let deepest = self.sets.iter().map(|set| set.inbox.max_capacity() - set.inbox.capacity()).max().unwrap_or(0);
@@ -163,7 +169,7 @@ impl Telemetry {
             (Key::new("prizes_residual", "Prizes unaccounted for; 0 or the program is wrong"), gauge(prizes.residual)),
             (Key::new("orders_reserved", "Orders that wait for their payment"), gauge(books.reserved)),
             (Key::new("envelopes_open", "Envelopes that can be opened"), gauge(books.envelopes_open)),
-            (Key::new("enclosed_fen", "Money in them, in fen"), gauge(books.enclosed.0)),
+            (Key::new("enclosed_fen", "Money in envelopes that can be opened, in fen"), gauge(books.enclosed.0)),
             (Key::new("ledger_healthy", "Whether the ledger can be written: 1 or 0"), i64::from(self.ledger.healthy())),
             (Key::new("ledger_bytes", "Size of the ledger's file and of its log"), gauge(self.ledger_bytes())),
             (Key::new("rooms", "Chat rooms with members"), gauge(self.rooms.rooms())),
