@@ -21,6 +21,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use serde_json::json;
+use socket2::SockRef;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tower_http::limit::RequestBodyLimitLayer;
@@ -31,7 +32,7 @@ pub const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Bytes that the request line and the headers may have together.
 pub const HEADER_BYTES_MAX: usize = 16 * 1024;
 
-/// Connections served at once; further ones wait in the listener's backlog.
+/// Connections served at once by [`serve`]; further ones wait in the listener's backlog.
 pub const CONNECTIONS_MAX: usize = 64;
 
 /// From the end of a request's headers to the start of its response.
@@ -42,6 +43,9 @@ pub const HEADER_DEADLINE: Duration = Duration::from_secs(30);
 
 /// For running requests to end once [`serve`] was told to stop.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A peer that takes nothing of a response for this long is cut by the kernel, lest it pins what is meant for it.
+pub const STALLED_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Pause after a failed `accept`, which a lack of descriptors would otherwise turn into a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -180,6 +184,16 @@ pub async fn serve(
     router: Router,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
+    serve_at_most(CONNECTIONS_MAX, listener, router, shutdown).await
+}
+
+/// [`serve`] with a number of connections of its own: for whoever has responses that stay open.
+pub async fn serve_at_most(
+    connections_max: usize,
+    listener: TcpListener,
+    router: Router,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
     let router = router
         .fallback(|| async { ApiError::not_found("no such path") })
         .method_not_allowed_fallback(|| async {
@@ -198,8 +212,11 @@ pub async fn serve(
         tokio::select! {
             () = &mut shutdown => break,
             Some(_ended) = connections.join_next() => {}
-            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
+            accepted = listener.accept(), if connections.len() < connections_max => match accepted {
                 Ok((stream, _peer)) => {
+                    if let Err(error) = SockRef::from(&stream).set_tcp_user_timeout(Some(STALLED_DEADLINE)) {
+                        tracing::debug!(%error, "a peer that takes nothing cannot be cut in time");
+                    }
                     let service = TowerToHyperService::new(router.clone());
                     let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
                     connections.spawn(async move {

@@ -4,12 +4,13 @@ use std::fs;
 use std::path::Path;
 
 /// From the top down. A module may import those after it.
-const DASHBOARD: [&str; 20] = [
+const DASHBOARD: [&str; 21] = [
     "recap",
     "run",
     "config",
     "api",
     "heartbeat",
+    "live",
     "ingest",
     "sampler",
     "owner",

@@ -9,9 +9,10 @@ use axum::{Json, Router};
 use hongbao_proto::token::Verifier;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::limits::SECONDS_PER_ANSWER_MAX;
+use super::live::{self, ask};
 use super::merge::SourceStatus;
 use super::owner::{Message, Question};
 use super::record::RunStatus;
@@ -32,7 +33,8 @@ pub fn router(owner: Owner, admin: Option<Arc<Verifier>>) -> Router {
         .route("/api/v1/books", get(books))
         .route("/api/v1/sources", get(sources))
         .route("/api/v1/run", get(run))
-        .with_state(owner.clone());
+        .with_state(owner.clone())
+        .merge(live::router(owner.clone()));
     let api = match admin {
         Some(verifier) => http::require_admin(api, verifier),
         None => api,
@@ -43,13 +45,6 @@ pub fn router(owner: Owner, admin: Option<Arc<Verifier>>) -> Router {
         .route("/metrics", get(metrics))
         .with_state(owner);
     open.merge(api)
-}
-
-async fn ask<A>(owner: &Owner, question: impl FnOnce(oneshot::Sender<A>) -> Question) -> Result<A, ApiError> {
-    let stopping = |_| ApiError::unavailable("this monitor is stopping");
-    let (reply, answer) = oneshot::channel();
-    owner.send(Message::Ask(question(reply))).await.map_err(|error| stopping(error.to_string()))?;
-    answer.await.map_err(|error| stopping(error.to_string()))
 }
 
 #[derive(Debug, Deserialize)]

@@ -14,6 +14,28 @@ pub const SERIES_SECONDS_MAX: usize = 3_600;
 /// Rows of ten seconds kept of what is older: a day.
 pub const SERIES_TENS_MAX: usize = 8_640;
 
+/// Values that a column of one answer may have: more than a screen has pixels.
+pub const SERIES_POINTS_MAX: u64 = 3_600;
+
+/// Streams of events open at once: as many people as may look on.
+pub const STREAMS_MAX: usize = 64;
+
+/// Events that a reader of the stream may be behind; it is dropped beyond it. There are about four a second, but a storm of marks
+/// must not cost anybody the stream.
+pub const STREAM_BEHIND_MAX: usize = 512;
+
+/// Marks that are told before readers get their turn.
+pub const MARKS_PER_TURN_MAX: usize = 64;
+
+/// How long a second that is closed waits for the host's row of it before it is told, milliseconds from the second's end.
+pub const HOST_WAIT_MS: u64 = 400;
+
+/// Rows of the host that wait for their second to be closed: stragglers may hold it up for half a minute.
+pub const HOSTS_WAITING_MAX: usize = 64;
+
+/// Connections to the HTTP interface at once: streams stay open, and must leave room for those who only ask.
+pub const HTTP_CONNECTIONS_MAX: usize = STREAMS_MAX + 192;
+
 /// Processes, told apart by role and name, over a whole run.
 pub const SOURCES_MAX: usize = 1_024;
 
@@ -59,8 +81,8 @@ pub const MARKS_KEPT_MAX: usize = 2_048;
 /// How long an event waits for other processes to tell the same, milliseconds: reports come within a second's first moments.
 pub const MARK_HOLD_MS: u64 = 1_000;
 
-/// Events that wait so; beyond it the oldest becomes a mark at once.
-pub const MARKS_HELD_MAX: usize = 256;
+/// Events that wait so. What comes beyond is forgotten, and counted: whoever tells so much has nothing to say.
+pub const MARKS_HELD_MAX: usize = 1_024;
 
 /// SETs of one server that are shown one by one. A node for a million connections has some hundreds.
 pub const SETS_PER_SOURCE_MAX: usize = 4_096;
@@ -78,4 +100,8 @@ pub const IDLE_DEADLINE: Duration = Duration::from_secs(30);
 pub const GOODBYE_DEADLINE: Duration = Duration::from_secs(1);
 
 const _: () = assert!(LOST_SECONDS < CATCH_UP_SECONDS_MAX);
+// Catching up may tell as many seconds at once.
+const _: () =
+    assert!(2 * MARKS_PER_TURN_MAX < STREAM_BEHIND_MAX && 2 * CATCH_UP_SECONDS_MAX < STREAM_BEHIND_MAX as u64);
+const _: () = assert!(HTTP_CONNECTIONS_MAX > STREAMS_MAX);
 const _: () = assert!(SECONDS_PER_ANSWER_MAX <= SECONDS_KEPT_MAX);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use hongbao_proto::report_v1::Event;
 use serde::{Deserialize, Serialize};
 
-use super::limits::{MARK_HOLD_MS, MARKS_HELD_MAX, MARKS_KEPT_MAX};
+use super::limits::{MARK_HOLD_MS, MARKS_HELD_MAX, MARKS_KEPT_MAX, MARKS_PER_TURN_MAX};
 use crate::report::events::{EVENT_KIND_BYTES_MAX, EVENT_TEXT_BYTES_MAX, EVENTS_PER_REPORT_MAX};
 
 /// Something became worth a person's look. Made here, from the seconds.
@@ -106,7 +106,7 @@ fn sources(labels: &BTreeSet<String>) -> String {
 pub struct Marks {
     kept: VecDeque<Arc<Mark>>,
     held: VecDeque<Held>,
-    forgotten: u64,
+    dropped: u64,
 }
 
 impl Marks {
@@ -115,11 +115,15 @@ impl Marks {
         let second = event.at_ms / 1000;
         let same =
             |at_ms: u64, kind: &str, text: &str| at_ms / 1000 == second && kind == event.kind && text == event.text;
-        if let Some(held) = self.held.iter_mut().find(|held| same(held.event.at_ms, &held.event.kind, &held.event.text))
-        {
+        let held = self.held.iter_mut().find(|held| same(held.event.at_ms, &held.event.kind, &held.event.text));
+        if let Some(held) = held {
             held.sources.insert(label.to_owned());
             held.event.at_ms = held.event.at_ms.min(event.at_ms);
-        } else if !self.kept.iter().any(|mark| same(mark.at_ms, &mark.kind, &mark.text)) {
+        } else if self.kept.iter().any(|mark| same(mark.at_ms, &mark.kind, &mark.text)) {
+            tracing::trace!(source = label, "told again");
+        } else if self.held.len() == MARKS_HELD_MAX {
+            self.dropped += 1;
+        } else {
             self.held.push_back(Held { event, since_ms: now_ms, sources: BTreeSet::from([label.to_owned()]) });
         }
     }
@@ -131,19 +135,20 @@ impl Marks {
         let mark = Arc::new(mark);
         if self.kept.len() == MARKS_KEPT_MAX {
             self.kept.pop_front();
-            self.forgotten += 1;
         }
         self.kept.push_back(Arc::clone(&mark));
         mark
     }
 
-    /// The marks that have waited for long enough, to be recorded and streamed; with `all`, every one.
+    /// Some marks that have waited for long enough, to be recorded and streamed; with `all`, some of all. As long as there are any,
+    /// there may be more.
     pub fn release(&mut self, now_ms: u64, all: bool) -> Vec<Arc<Mark>> {
         let mut released = Vec::new();
         // A clock that was set back must not hold a mark for longer.
         let due = |held: &mut Held| now_ms.abs_diff(held.since_ms) >= MARK_HOLD_MS;
-        while all || self.held.len() > MARKS_HELD_MAX || self.held.front_mut().is_some_and(due) {
-            let Some(held) = self.held.pop_front() else { break };
+        while released.len() < MARKS_PER_TURN_MAX
+            && let Some(held) = self.held.pop_front_if(|held| all || due(held))
+        {
             released.push(self.add(held.mark()));
         }
         released
@@ -154,9 +159,9 @@ impl Marks {
         self.kept.iter()
     }
 
-    /// Marks that are on disk only.
-    pub fn forgotten(&self) -> u64 {
-        self.forgotten
+    /// Events that found too many others waiting.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
     }
 }
 
@@ -191,16 +196,20 @@ mod tests {
     }
 
     #[test]
-    fn marks_beyond_the_bound_are_forgotten_and_counted_and_too_many_at_once_do_not_wait() {
+    fn marks_beyond_the_bound_are_on_disk_only_and_events_beyond_theirs_are_dropped_and_counted() {
         let mut marks = Marks::default();
         for number in 0..MARKS_KEPT_MAX as u64 + 2 {
             marks.add(Mark { at_ms: number, kind: ALERT.into(), source: "monitor".into(), text: String::new() });
         }
-        assert_eq!((marks.kept().count(), marks.forgotten()), (MARKS_KEPT_MAX, 2));
+        assert_eq!((marks.kept().count(), marks.kept().next().unwrap().at_ms), (MARKS_KEPT_MAX, 2));
         for number in 0..MARKS_HELD_MAX as u64 + 3 {
             marks.hear(0, "machine/m", event(number * 1000, "x"));
         }
-        assert_eq!(marks.release(0, false).len(), 3);
+        assert_eq!(marks.dropped(), 3);
+        assert!(marks.release(0, false).is_empty());
+        let turns = std::iter::from_fn(|| Some(marks.release(0, true)).filter(|released| !released.is_empty()));
+        let turns: Vec<usize> = turns.map(|released| released.len()).collect();
+        assert!(turns.iter().sum::<usize>() == MARKS_HELD_MAX && turns.iter().all(|&turn| turn <= MARKS_PER_TURN_MAX));
     }
 
     #[test]

@@ -143,6 +143,7 @@ struct SourceState {
     applied: Option<(u32, u64)>,
     totals: HashMap<String, Total>,
     reports: u64,
+    figures: Figures,
 }
 
 impl SourceState {
@@ -198,6 +199,46 @@ pub struct SourceStatus {
     pub reports: u64,
     /// Whether it was running before this monitor was, so that its figures begin at its first report.
     pub older_than_run: bool,
+    /// What it last said of itself.
+    #[serde(flatten)]
+    pub figures: Figures,
+}
+
+/// What a process last said of itself; absent where it says nothing of the kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Figures {
+    /// Users with a live, logged-in connection.
+    pub online: Option<i64>,
+    /// Users that a machine simulates.
+    pub users: Option<i64>,
+    /// A machine's clock against the NTP server's.
+    pub clock_offset_us: Option<i64>,
+    /// The bound on the error of that.
+    pub clock_error_us: Option<i64>,
+    /// Processor time in the last second that was closed.
+    pub cpu_us: Option<i64>,
+    /// Resident memory.
+    pub resident_bytes: Option<i64>,
+    /// Descriptors in its fullest table.
+    pub open_descriptors: Option<i64>,
+    /// What that table may hold.
+    pub descriptors_limit: Option<i64>,
+}
+
+impl Figures {
+    fn gauge(&mut self, name: &str, value: i64) {
+        let figure = match name {
+            name if name == names::USERS_ONLINE.name => &mut self.online,
+            name if name == names::USERS.name => &mut self.users,
+            name if name == names::CLOCK_OFFSET.name => &mut self.clock_offset_us,
+            name if name == names::CLOCK_ERROR.name => &mut self.clock_error_us,
+            name if name == names::RESIDENT_BYTES.name => &mut self.resident_bytes,
+            name if name == names::OPEN_DESCRIPTORS.name => &mut self.open_descriptors,
+            name if name == names::DESCRIPTORS_LIMIT.name => &mut self.descriptors_limit,
+            _ => return,
+        };
+        *figure = Some(value);
+    }
 }
 
 /// Who a source is, in short.
@@ -286,6 +327,7 @@ impl Merge {
             last_second: source.last_second,
             reports: source.reports,
             older_than_run: source.older_than_run,
+            figures: source.figures,
         };
         self.sources.iter().map(status).collect()
     }
@@ -337,6 +379,7 @@ impl Merge {
             applied: None,
             totals: HashMap::new(),
             reports: 0,
+            figures: Figures::default(),
         });
         let index = self.sources.len() - 1;
         self.by_name.insert((role, hello.name.clone()), index);
@@ -354,6 +397,7 @@ impl Merge {
             source.instance.clone_from(&hello.instance);
             source.started_at_ms = hello.started_at_ms;
             source.epoch += 1;
+            source.figures = Figures::default();
             source.instance_since = second;
             source.last_second = None;
             source.filed_by_ended = source.last_filed;
@@ -417,6 +461,9 @@ impl Merge {
         self.counts.reports += 1;
         source.reports += 1;
         source.final_report |= decoded.last;
+        if source.last_second.is_none_or(|last| last <= reported) {
+            decoded.gauges.iter().for_each(|(name, value)| source.figures.gauge(name, *value));
+        }
         source.last_second = source.last_second.max(Some(reported));
         source.last_filed = source.last_filed.max(filed_under);
         filed.push(Filed { source: joined.source.0, epoch: joined.epoch, second: reported, report: decoded });
@@ -526,6 +573,9 @@ impl Merge {
         }
 
         for ((index, name), delta) in &values {
+            if name == names::CPU.name {
+                self.sources[*index].figures.cpu_us = Some(*delta);
+            }
             let role = self.sources[*index].role;
             *self.totals.entry((role, name.clone())).or_default() += delta;
             roles.entry(role).or_default().counters.entry(name.clone()).or_default().delta += delta;

@@ -14,6 +14,7 @@ pub mod histogram;
 pub mod host;
 pub mod ingest;
 pub mod limits;
+pub mod live;
 pub mod mark;
 pub mod merge;
 pub mod owner;

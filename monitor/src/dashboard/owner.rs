@@ -3,20 +3,26 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hongbao_proto::report_v1::{Report, Source};
-use tokio::sync::{mpsc, oneshot};
+use serde::Serialize;
+use serde_json::json;
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::books::Balance;
 use super::ends::End;
 use super::host::{HostFacts, HostSecond};
-use super::limits::{CONTROL_BYTES_MAX, SECONDS_KEPT_MAX, SECONDS_PER_ANSWER_MAX};
+use super::limits::{
+    CONTROL_BYTES_MAX, HOST_WAIT_MS, HOSTS_WAITING_MAX, SECONDS_KEPT_MAX, SECONDS_PER_ANSWER_MAX, STREAM_BEHIND_MAX,
+};
 use super::mark::{self, Mark, Marks};
 use super::merge::{Joined, Merge, MergeCounts, Presence, SourceId, SourceName, SourceStatus};
 use super::record::{Recording, RunStatus};
 use super::second::{ClosedSecond, MergedSecond, Role};
+use super::series::{History, Row};
 use super::sets::{self, SetsBoard};
 use super::view::{Frame, View};
 use crate::credentials::unix_millis;
@@ -25,6 +31,9 @@ use crate::report::{Key, Sample};
 
 /// `run.json` is written anew after this many seconds, and whenever a source joins.
 const RUN_FILE_SECONDS: u64 = 10;
+
+/// What stands is told again after this long, if it has changed: less than a second, so that no second goes by without it.
+const STATE_EVERY_MS: u64 = 900;
 
 /// What reaches the owner.
 #[derive(Debug)]
@@ -81,8 +90,24 @@ pub enum Question {
     Sources(oneshot::Sender<Vec<SourceStatus>>),
     /// How to reach each source's own control surface.
     Controls(oneshot::Sender<Vec<ControlPoint>>),
-    /// The latest marks of the timeline, oldest first.
-    Marks(oneshot::Sender<Vec<Arc<Mark>>>),
+    /// The run's id, and the latest marks of its timeline, oldest first.
+    Marks(oneshot::Sender<(String, Vec<Arc<Mark>>)>),
+    /// Rows of seconds, for charts.
+    History {
+        /// The first second.
+        from: u64,
+        /// The last.
+        until: u64,
+        /// The answer.
+        reply: oneshot::Sender<Stretch>,
+    },
+    /// Everything that happens from now on.
+    Subscribe {
+        /// The last second that the reader has seen; those after it come first.
+        after: Option<u64>,
+        /// The answer.
+        reply: oneshot::Sender<Subscription>,
+    },
     /// Each server's SETs as last reported, by the server's name.
     Sets(oneshot::Sender<SetsBoard>),
     /// The run and its books.
@@ -104,6 +129,61 @@ pub struct ControlPoint {
     pub control: String,
     /// Where its connection to us comes from.
     pub peer: IpAddr,
+}
+
+/// Rows of a stretch of the run.
+#[derive(Debug)]
+pub struct Stretch {
+    /// The run's id.
+    pub run: String,
+    /// In order.
+    pub rows: Vec<Arc<Row>>,
+    /// Seconds that a row stands for at most.
+    pub finest: u64,
+}
+
+/// An event of the stream, made once for all readers.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Its name.
+    pub event: &'static str,
+    /// The second, where it is one.
+    pub id: Option<u64>,
+    /// JSON.
+    pub data: String,
+}
+
+impl Told {
+    /// An event without an id.
+    pub fn new(event: &'static str, data: &impl Serialize) -> Self {
+        let data = serde_json::to_string(data)
+            .unwrap_or_else(|error| unreachable!("plain values in memory are always written: {error}"));
+        Self { event, id: None, data }
+    }
+
+    /// A second's row.
+    pub fn second(row: &Row) -> Self {
+        Self { id: Some(row.second()), ..Self::new("second", row) }
+    }
+}
+
+/// What a new reader of the stream gets.
+#[derive(Debug)]
+pub struct Subscription {
+    /// Who we are, and what stands.
+    pub first: Vec<Arc<Told>>,
+    /// The seconds since the last that it has seen.
+    pub missed: Vec<Arc<Row>>,
+    /// Whatever is told from now on; it ends with the run.
+    pub live: broadcast::Receiver<Arc<Told>>,
+    /// To be counted up when the reader is dropped.
+    pub dropped: Arc<AtomicU64>,
+}
+
+/// A closed second that waits for the host's row of it.
+struct Untold {
+    closed: ClosedSecond,
+    host: Option<Box<HostSecond>>,
 }
 
 struct Reach {
@@ -130,6 +210,15 @@ pub struct Owner {
     reach: BTreeMap<SourceId, Reach>,
     marks: Marks,
     sets: SetsBoard,
+    history: History,
+    untold: VecDeque<Untold>,
+    /// Rows of the host whose second is not closed yet.
+    hosts: VecDeque<Box<HostSecond>>,
+    told: broadcast::Sender<Arc<Told>>,
+    sources_told: Vec<SourceStatus>,
+    sets_told: bool,
+    state_told_ms: u64,
+    streams_dropped: Arc<AtomicU64>,
     connected: u64,
     ended: BTreeMap<End, u64>,
     kept: VecDeque<Arc<MergedSecond>>,
@@ -154,6 +243,14 @@ impl Owner {
             reach: BTreeMap::new(),
             marks: Marks::default(),
             sets: SetsBoard::default(),
+            history: History::default(),
+            untold: VecDeque::new(),
+            hosts: VecDeque::new(),
+            told: broadcast::Sender::new(STREAM_BEHIND_MAX),
+            sources_told: Vec::new(),
+            sets_told: true,
+            state_told_ms: 0,
+            streams_dropped: Arc::default(),
             connected: 0,
             ended: BTreeMap::new(),
             kept: VecDeque::new(),
@@ -165,10 +262,13 @@ impl Owner {
     /// Runs until `stop`, then closes what was reported, ends the recording and returns what the run came to.
     pub async fn run(mut self, mut inbox: mpsc::Receiver<Message>, stop: CancellationToken) -> Outcome {
         self.write_run();
+        let mut more_marks = false;
         loop {
             let now = unix_millis();
             // Our own clock may be set while we sleep; the merge is asked again within a second.
             let pause = self.merge.due_ms(now).map_or(1_000, |due| (due - now).clamp(1, 1_000));
+            let pause = if self.untold.is_empty() { pause } else { pause.min(HOST_WAIT_MS / 4) };
+            let pause = if more_marks { 0 } else { pause };
             tokio::select! {
                 () = stop.cancelled() => break,
                 message = inbox.recv() => match message {
@@ -182,29 +282,38 @@ impl Owner {
             }
             let now = unix_millis();
             for closed in self.merge.advance(now) {
-                self.closed(&closed);
+                self.closed(closed);
             }
-            self.release_marks(now, false);
+            more_marks = self.release_marks(now, false);
+            self.tell_seconds(now, false);
+            self.tell_state(now);
+            // A full inbox must not keep readers from what they were just told.
+            tokio::task::yield_now().await;
         }
-        self.finish(inbox)
+        self.finish(inbox).await
     }
 
     /// 1 take what was already sent · 2 close every second · 3 end the recording · 4 give the terminal back.
-    fn finish(mut self, mut inbox: mpsc::Receiver<Message>) -> Outcome {
+    async fn finish(mut self, mut inbox: mpsc::Receiver<Message>) -> Outcome {
         inbox.close();
         while let Ok(message) = inbox.try_recv() {
             self.apply(message);
         }
         for closed in self.merge.advance(unix_millis()) {
-            self.closed(&closed);
+            self.closed(closed);
         }
         for closed in self.merge.finish() {
-            self.closed(&closed);
+            self.closed(closed);
         }
         let now = unix_millis();
-        self.release_marks(now, true);
+        self.tell_seconds(now, true);
+        while self.release_marks(now, true) {
+            tokio::task::yield_now().await;
+        }
         self.ended_at_ms = Some(now);
         self.write_run();
+        // Streams end once they have read this: nobody can tell them anything any more.
+        self.tell(|| Told::new("end", &self.run_status()));
         let stdout_is_read = self.view.close();
         Outcome { run: self.run_status(), sources: self.merge.sources(), stdout_is_read }
     }
@@ -233,7 +342,18 @@ impl Owner {
                     self.gone(now, id);
                 }
             }
-            Message::Host(row) => self.recording.write_host(&row),
+            Message::Host(row) => {
+                self.recording.write_host(&row);
+                match self.untold.iter_mut().find(|untold| untold.closed.merged.second == row.second) {
+                    Some(untold) => untold.host = Some(row),
+                    None => {
+                        self.hosts.push_back(row);
+                        if self.hosts.len() > HOSTS_WAITING_MAX {
+                            self.hosts.pop_front();
+                        }
+                    }
+                }
+            }
             Message::Mark(mark) => {
                 let mark = self.marks.add(mark);
                 self.marked(&mark);
@@ -253,19 +373,85 @@ impl Owner {
         }
         if let (Some(sets), Role::Server) = (sets, source.role) {
             self.sets.put(source.name, second, sets);
+            self.sets_told = false;
         }
         Ok(())
     }
 
-    fn release_marks(&mut self, now: u64, all: bool) {
-        for mark in self.marks.release(now, all) {
-            self.marked(&mark);
-        }
+    /// Whether there may be more.
+    fn release_marks(&mut self, now: u64, all: bool) -> bool {
+        let released = self.marks.release(now, all);
+        released.iter().for_each(|mark| self.marked(mark));
+        !released.is_empty()
     }
 
     /// The one place that every mark passes.
     fn marked(&mut self, mark: &Arc<Mark>) {
         self.recording.write_mark(mark);
+        self.tell(|| Told::new("mark", &**mark));
+    }
+
+    /// Hands an event to whoever listens; it is not even made if nobody does.
+    fn tell(&self, told: impl FnOnce() -> Told) {
+        // An error says that the last reader has just gone.
+        if self.told.receiver_count() > 0 && self.told.send(Arc::new(told())).is_err() {
+            tracing::trace!("nobody reads the stream any more");
+        }
+    }
+
+    /// Tells the seconds that have their host's row, or have waited for it long enough; in order.
+    fn tell_seconds(&mut self, now: u64, all: bool) {
+        let told_by = |second: u64| (second + 1) * 1_000 + HOST_WAIT_MS;
+        while let Some(untold) = self
+            .untold
+            .pop_front_if(|untold| all || untold.host.is_some() || now >= told_by(untold.closed.merged.second))
+        {
+            let row = Arc::new(Row::of(&untold.closed, untold.host.as_deref()));
+            self.tell(|| Told::second(&row));
+            self.history.push(row);
+        }
+    }
+
+    /// Tells what stands, if it has changed: at most once a second, and best when a second has just been told.
+    fn tell_state(&mut self, now: u64) {
+        if self.told.receiver_count() == 0 || now.abs_diff(self.state_told_ms) < STATE_EVERY_MS {
+            return;
+        }
+        self.state_told_ms = now;
+        let sources = self.merge.sources();
+        if sources != self.sources_told {
+            self.tell(|| Told::new("sources", &sources));
+            self.sources_told = sources;
+        }
+        if !std::mem::replace(&mut self.sets_told, true) {
+            self.tell(|| Told::new("sets", &self.sets.servers()));
+        }
+    }
+
+    fn subscribe(&self, after: Option<u64>) -> Subscription {
+        let hello = json!({
+            "run": self.run_status(),
+            "id": self.run_id(),
+            "version": env!("CARGO_PKG_VERSION"),
+            "now_ms": unix_millis(),
+        });
+        let mut first = vec![Told::new("hello", &hello), Told::new("sources", &self.merge.sources())];
+        let sets = self.sets.servers();
+        if !sets.is_empty() {
+            first.push(Told::new("sets", &sets));
+        }
+        Subscription {
+            first: first.into_iter().map(Arc::new).collect(),
+            missed: after.map_or_else(Vec::new, |second| self.history.after(second)),
+            live: self.told.subscribe(),
+            dropped: Arc::clone(&self.streams_dropped),
+        }
+    }
+
+    /// The recording's directory names the run.
+    fn run_id(&self) -> String {
+        let name = self.recording.directory().file_name();
+        name.map_or_else(String::new, |name| name.to_string_lossy().into_owned())
     }
 
     fn hello(
@@ -307,6 +493,7 @@ impl Owner {
         let source = self.merge.source(joined.source);
         if source.role == Role::Server {
             self.sets.forget(source.name);
+            self.sets_told = false;
         }
     }
 
@@ -317,10 +504,10 @@ impl Owner {
         }
     }
 
-    fn closed(&mut self, closed: &ClosedSecond) {
+    fn closed(&mut self, closed: ClosedSecond) {
         self.seconds += 1;
         self.seconds_complete += u64::from(closed.merged.complete);
-        self.recording.write(closed);
+        self.recording.write(&closed);
         if self.seconds.is_multiple_of(RUN_FILE_SECONDS) {
             self.write_run();
         }
@@ -336,6 +523,10 @@ impl Owner {
             record: self.recording.directory().to_path_buf(),
             record_failures: self.recording.failures(),
         });
+        let second = closed.merged.second;
+        while self.hosts.pop_front_if(|row| row.second < second).is_some() {}
+        let host = self.hosts.pop_front_if(|row| row.second == second);
+        self.untold.push_back(Untold { closed, host });
     }
 
     fn write_run(&mut self) {
@@ -374,7 +565,12 @@ impl Owner {
             }
             Question::Sources(reply) => drop(reply.send(self.merge.sources())),
             Question::Controls(reply) => drop(reply.send(self.controls())),
-            Question::Marks(reply) => drop(reply.send(self.marks.kept().cloned().collect())),
+            Question::Marks(reply) => drop(reply.send((self.run_id(), self.marks.kept().cloned().collect()))),
+            Question::History { from, until, reply } => {
+                let (rows, finest) = self.history.range(from, until);
+                drop(reply.send(Stretch { run: self.run_id(), rows, finest }));
+            }
+            Question::Subscribe { after, reply } => drop(reply.send(self.subscribe(after))),
             Question::Sets(reply) => drop(reply.send(self.sets.clone())),
             Question::Run(reply) => drop(reply.send(self.run_status())),
             Question::Metrics(reply) => drop(reply.send(self.sample())),
@@ -406,6 +602,14 @@ impl Owner {
             (Key::new("seconds_skipped", "Seconds never closed because the clock was set"), counts.seconds_skipped),
             (Key::new("seconds", "Seconds closed"), self.seconds),
             (Key::new("seconds_complete", "Seconds closed and complete"), self.seconds_complete),
+            (
+                Key::new("events_dropped", "Events that found too many others waiting to become marks"),
+                self.marks.dropped(),
+            ),
+            (
+                Key::new("streams_dropped", "Readers of the stream that were too slow"),
+                self.streams_dropped.load(Ordering::Relaxed),
+            ),
             (Key::new("record_failures", "Writes to the recording that failed"), self.recording.failures()),
         ];
         for end in End::ALL {
@@ -424,6 +628,7 @@ impl Owner {
             (Key::new("sources_lost", "Processes gone without taking their leave"), gauge(present(Presence::Lost))),
             (Key::new("sources_expected", "Processes whose report the last closed second waited for"), gauge(expected)),
             (Key::new("sources_reported", "Processes that the last closed second has a report of"), gauge(reported)),
+            (Key::new("streams", "Readers of the stream"), gauge(self.told.receiver_count())),
             (Key::new("recording", "1 while the recording can be written"), i64::from(!self.recording.failing())),
             (
                 Key::new("residual_prizes", "Prizes won less prizes received, since the run began"),

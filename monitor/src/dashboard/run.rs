@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::config::Config;
-use super::limits::{CONNECTIONS_MAX, INBOX_MAX};
+use super::limits::{CONNECTIONS_MAX, HTTP_CONNECTIONS_MAX, INBOX_MAX};
 use super::owner::{Outcome, Owner};
 use super::record::{RecordError, Recording, replace};
 use super::view::{View, ViewMode};
@@ -121,7 +121,12 @@ impl Monitor {
         tokio::spawn(sampler::run(owner.clone(), stop.clone()));
         let heartbeat = tokio::spawn(heartbeat::run(Service::from_environment(), owner.clone(), stop.clone()));
         let router = api::router(owner, admin);
-        let http = tokio::spawn(http::serve(self.http_listener, router, stop.clone().cancelled_owned()));
+        let http = tokio::spawn(http::serve_at_most(
+            HTTP_CONNECTIONS_MAX,
+            self.http_listener,
+            router,
+            stop.clone().cancelled_owned(),
+        ));
         let outcome = Owner::new(self.started_at_ms, self.stragglers, self.recording, view).run(inbox, stop).await;
         if let Err(error) = heartbeat.await {
             tracing::error!(%error, "the service manager was not told of the end");
