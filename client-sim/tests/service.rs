@@ -67,3 +67,33 @@ async fn a_machine_says_ready_once_its_control_surface_is_bound_pings_and_says_w
     until(&socket, "STOPPING=1\n").await;
     assert!(timeout(DEADLINE, machine.wait()).await.unwrap().unwrap().success());
 }
+
+#[tokio::test]
+async fn machines_of_a_fleet_say_nothing_to_the_service_manager_of_whoever_started_it() {
+    let server = FakeServer::start().await;
+    let home = tempfile::tempdir().unwrap();
+    let socket = UnixDatagram::bind(home.path().join("notify")).unwrap();
+    fs::write(home.path().join("secret"), "0123456789abcdef0123456789abcdef").unwrap();
+    let mut fleet = Command::new(env!("CARGO_BIN_EXE_hongbao-sim"));
+    fleet.args([
+        "fleet",
+        "--machines",
+        "1",
+        "--users",
+        "5",
+        "--phases",
+        "5x1s",
+        "--settle",
+        "0s",
+        "--clock-budget",
+        "500ms",
+    ]);
+    fleet.args(["--server", &server.address.to_string(), "--secret-file"]).arg(home.path().join("secret"));
+    fleet.arg("--journal-dir").arg(home.path().join("journals")).env("NOTIFY_SOCKET", home.path().join("notify"));
+    let mut fleet = fleet.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true).spawn().unwrap();
+    // On a busy host it may judge its seconds as missed; here it matters only that it ran to its end.
+    let code = timeout(2 * DEADLINE, fleet.wait()).await.unwrap().unwrap().code();
+    assert!(matches!(code, Some(0 | 1)), "{code:?}");
+    assert_eq!(hear(&socket, Duration::ZERO).await, None);
+    assert_eq!(fs::read_dir(home.path().join("journals")).unwrap().count(), 1, "its machine ran");
+}

@@ -67,6 +67,7 @@ fn used(expression: &str) -> impl Iterator<Item = &str> {
         .filter(|word| ["hongbao_", "hongbao:", "instance:", "process_"].iter().any(|start| word.starts_with(start)))
 }
 
+/// Every query of a part of the dashboard.
 fn expressions(value: &Value, found: &mut Vec<String>) {
     match value {
         Value::Object(fields) => {
@@ -81,6 +82,44 @@ fn expressions(value: &Value, found: &mut Vec<String>) {
         }
         Value::Array(values) => values.iter().for_each(|value| expressions(value, found)),
         _ => {}
+    }
+}
+
+/// The dashboard, as it is imported into Grafana.
+fn dashboard() -> Value {
+    let text = fs::read_to_string(root().join("monitor/grafana/hongbao.json")).unwrap();
+    serde_json::from_str(&text).expect("the dashboard is JSON")
+}
+
+/// What its panels ask, with its variables as Grafana would fill them in.
+pub fn panel_queries() -> Vec<String> {
+    let mut found = Vec::new();
+    expressions(&dashboard()["panels"], &mut found);
+    found.iter().map(|query| query.replace("$__rate_interval", "10s").replace("$server", ".*")).collect()
+}
+
+#[test]
+fn the_dashboards_panels_have_a_title_the_chosen_source_and_a_place_of_their_own() {
+    let dashboard = dashboard();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let place = |panel: &Value| {
+        let of = |key: &str| panel["gridPos"][key].as_u64().unwrap();
+        (of("x"), of("y"), of("x") + of("w"), of("y") + of("h"))
+    };
+    for (index, panel) in panels.iter().enumerate() {
+        assert!(panel["title"].as_str().is_some_and(|title| !title.is_empty()), "{panel}");
+        if panel["type"] != "row" {
+            assert_eq!(panel["datasource"]["uid"], "${datasource}", "{}", panel["title"]);
+            assert!(!panel["targets"].as_array().unwrap().is_empty(), "{}", panel["title"]);
+        }
+        let (left, top, right, bottom) = place(panel);
+        assert!(right <= 24, "{}", panel["title"]);
+        for other in &panels[..index] {
+            let (others_left, others_top, others_right, others_bottom) = place(other);
+            let apart = others_right <= left || right <= others_left || others_bottom <= top || bottom <= others_top;
+            assert!(apart, "{} lies over {}", panel["title"], other["title"]);
+            assert_ne!(panel["id"], other["id"]);
+        }
     }
 }
 
@@ -155,9 +194,8 @@ fn every_metric_is_documented_and_whatever_rules_and_dashboard_use_exists() {
             exist.insert(name.clone());
         }
     }
-    let dashboard = fs::read_to_string(root().join("monitor/grafana/hongbao.json")).unwrap();
     let mut looked_at = Vec::new();
-    expressions(&serde_json::from_str(&dashboard).expect("the dashboard is JSON"), &mut looked_at);
+    expressions(&dashboard(), &mut looked_at);
     assert!(looked_at.len() > 40);
     let lines = rules.lines().chain(alerts.lines()).filter(|line| !line.trim().starts_with(['#', '-']));
     looked_at.extend(lines.map(str::to_owned));

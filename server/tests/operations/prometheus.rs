@@ -7,6 +7,7 @@ use std::time::Duration;
 use reqwest::{Url, blocking};
 use serde_json::Value;
 
+use crate::documented::panel_queries;
 use crate::family::{Family, Process, QPS, SECONDS, USERS, root, spawn, tool};
 use crate::support::{eventually, until};
 
@@ -141,6 +142,14 @@ fn a_real_prometheus_scrapes_a_real_run_and_finds_its_figures_and_who_goes_missi
         prometheus.value("instance:hongbao_ledger_commit_seconds:p99_30s").is_some_and(|p99| p99 > 0.0)
     });
     prometheus.rules_are_healthy();
+    let queries = panel_queries();
+    let empty: Vec<_> = queries.iter().filter(|query| prometheus.query(query).is_empty()).collect();
+    // What nothing has happened of yet: no table of rates of errors, say.
+    assert!(
+        empty.len() <= queries.len() / 8,
+        "of {} queries of the dashboard these find nothing: {empty:#?}",
+        queries.len()
+    );
 
     // Every Grab of the schedule has come by the time at which the fleet lets its machines go.
     prometheus.until("hongbao_server_grabs_received_total", (QPS * SECONDS) as f64);
@@ -150,6 +159,7 @@ fn a_real_prometheus_scrapes_a_real_run_and_finds_its_figures_and_who_goes_missi
     let won = stats["ledger"]["won"].as_u64().unwrap();
     assert!(won > 0, "{stats}\n{}", family.log("fleet.log"));
     prometheus.until("hongbao_server_prizes_won_total", won as f64);
+    prometheus.until("hongbao_server_ledger_commit_seconds_count - hongbao_server_ledger_batches_total", 0.0);
     prometheus.until("count(hongbao:residual != 0) or vector(0)", 0.0);
     assert!(prometheus.query("hongbao:residual").len() >= 2);
     prometheus.until("hongbao_monitor_sources_left", 2.0);
