@@ -14,6 +14,7 @@ pub mod plan;
 pub mod progress;
 pub mod storms;
 pub mod table;
+pub mod targets;
 pub mod verdict;
 
 use std::io;

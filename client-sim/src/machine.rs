@@ -44,6 +44,7 @@ use std::time::{Duration, Instant};
 use hongbao_monitor::journal::Journal;
 use hongbao_monitor::process;
 use hongbao_monitor::report::{Reporter, ReporterConfig, names};
+use hongbao_monitor::service::Service;
 use hongbao_proto::token::{Audience, Signer, TokenError};
 use hongbao_sysctl::cores;
 use tokio::net::TcpListener;
@@ -149,6 +150,8 @@ async fn live(
     });
     let reporting = report(&shared, control_address)?;
     ready(control_address);
+    let service = Service::from_environment();
+    let heartbeat = tokio::task::spawn_local(keeper::tell(service, Rc::clone(&shared)));
 
     if let (Some(qps), Some(at)) = (shared.config.qps, shared.config.epoch) {
         control::announce(&shared, QpsChange { qps, at, mix: None, planned: true })?;
@@ -166,6 +169,8 @@ async fn live(
         () = shared.stop_asked.notified() => {}
     }
 
+    heartbeat.abort();
+    service.stopping("waiting for the last answers");
     settle(&shared).await;
     close_all(&shared).await;
     shared.crowd.borrow_mut().flush_journal().map_err(|source| journal_error(&shared.config, source))?;

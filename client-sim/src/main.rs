@@ -2,11 +2,15 @@
 
 #![forbid(unsafe_code)]
 
+mod pages;
+
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use hongbao_monitor::build;
 use hongbao_monitor::logs::LogArgs;
+use hongbao_monitor::manual::{self, CompletionsArguments, ManArguments};
 use hongbao_sim::check::{self, CheckArgs};
 use hongbao_sim::descriptors;
 use hongbao_sim::fleet::{self, plan::FleetArgs, plan::Plan};
@@ -24,7 +28,7 @@ const BAD_ARGUMENTS: u8 = 2;
 
 /// Simulated users of hongbao-server, on an exact schedule.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(name = "hongbao-sim", version = build::TEXT, about)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -41,6 +45,10 @@ enum Command {
     Fleet(FleetArgs),
     /// Say how many users this host carries and which of its limits binds first; exit code 1 if that is too few
     Check(CheckArgs),
+    /// Print the manual page, or write all pages into a directory
+    Man(ManArguments),
+    /// Print completions for a shell
+    Completions(CompletionsArguments),
 }
 
 fn main() -> ExitCode {
@@ -48,7 +56,7 @@ fn main() -> ExitCode {
     let log = match &command {
         Command::Machine(args) => args.log.clone(),
         Command::Fleet(args) => args.log.clone(),
-        Command::Check(_) => LogArgs::default(),
+        Command::Check(_) | Command::Man(_) | Command::Completions(_) => LogArgs::default(),
     };
     let _log = match log.checked("warn") {
         Ok(log) => log.begin(),
@@ -62,7 +70,13 @@ fn main() -> ExitCode {
             Ok(false) => ExitCode::FAILURE,
             Err(error) => fail("check", error),
         },
+        Command::Man(args) => told("man", pages::MANUAL.write(Cli::command(), &args)),
+        Command::Completions(args) => told("completions", manual::complete(Cli::command(), &args)),
     }
+}
+
+fn told(what: &str, written: std::io::Result<()>) -> ExitCode {
+    written.map_or_else(|error| fail(what, error), |()| ExitCode::SUCCESS)
 }
 
 fn run_machine(args: MachineArgs) -> ExitCode {

@@ -1,17 +1,16 @@
 //! The parts of an HTTP control surface that server, fleet machine and monitor share: bearer authentication, errors as
-//! JSON, serving until told to stop, and `/metrics` rendered from a `Sample`.
+//! JSON, and serving until told to stop.
 //!
 //! Everything a stranger can make us hold is bounded here once: connections, header bytes and time, body bytes, the time
 //! one request may take.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest, FromRequestParts, Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -21,18 +20,12 @@ use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::registry::Registry;
 use serde_json::json;
 use socket2::SockRef;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower_http::limit::RequestBodyLimitLayer;
-
-use crate::report::{Key, Sample};
 
 /// Bytes that the body of a request may have.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -57,9 +50,6 @@ pub const STALLED_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Pause after a failed `accept`, which a lack of descriptors would otherwise turn into a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// The content type of [`metrics_text`].
-pub const METRICS_CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// A refusal as its caller reads it: `{"error":{"code":"not_found","message":"..."}}`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -271,128 +261,4 @@ pub async fn serve_at_most(
         );
     }
     Ok(())
-}
-
-/// Upper bounds of the buckets at `/metrics`, microseconds.
-const BUCKET_BOUNDS_US: [u64; 15] =
-    [50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000];
-
-/// Histograms over the life of a process, in fixed buckets: what `/metrics` shows, where a [`Sample`] holds one second.
-///
-/// Whoever takes the samples adds each one once.
-#[derive(Debug, Clone, Default)]
-pub struct CumulativeHistograms(BTreeMap<Key, Buckets>);
-
-#[derive(Debug, Clone, Default)]
-struct Buckets {
-    /// One more than there are bounds: what lies above the last.
-    counts: [u64; BUCKET_BOUNDS_US.len() + 1],
-    count: u64,
-    sum_us: u128,
-}
-
-impl CumulativeHistograms {
-    /// Adds a second's histograms.
-    pub fn add(&mut self, sample: &Sample) {
-        for (key, histogram) in &sample.histograms {
-            let buckets = self.0.entry(*key).or_default();
-            for value in histogram.iter_recorded() {
-                let (us, count) = (value.value_iterated_to(), value.count_at_value());
-                let index = BUCKET_BOUNDS_US.partition_point(|&bound| bound < us);
-                buckets.counts[index] += count;
-                buckets.count += count;
-                buckets.sum_us += u128::from(us) * u128::from(count);
-            }
-        }
-    }
-}
-
-/// Renders `sample` as OpenMetrics text: counters as `hongbao_<prefix>_<name>_total`, gauges as `hongbao_<prefix>_<name>`,
-/// histograms in seconds. Keys of one name are one family, told apart by their label. The sample's own histograms are not
-/// looked at: they hold one second only.
-pub fn metrics_text(prefix: &str, sample: &Sample, histograms: &CumulativeHistograms) -> String {
-    let mut registry = Registry::default();
-    registry.register_collector(Box::new(Snapshot {
-        prefix: format!("hongbao_{prefix}"),
-        counters: by_family(&sample.counters),
-        gauges: by_family(&sample.gauges),
-        histograms: histograms.clone(),
-    }));
-    let mut text = String::new();
-    match prometheus_client::encoding::text::encode(&mut text, &registry) {
-        Ok(()) => text,
-        // Writing to a String cannot fail, and the snapshot has no failure of its own.
-        Err(std::fmt::Error) => unreachable!("formatting into memory failed"),
-    }
-}
-
-/// [`metrics_text`] as the response of a `/metrics` handler.
-pub fn metrics_response(prefix: &str, sample: &Sample, histograms: &CumulativeHistograms) -> Response {
-    ([(CONTENT_TYPE, METRICS_CONTENT_TYPE)], metrics_text(prefix, sample, histograms)).into_response()
-}
-
-type Families<V> = BTreeMap<&'static str, Vec<(Key, V)>>;
-
-fn by_family<V: Copy>(values: &[(Key, V)]) -> Families<V> {
-    let mut families = Families::new();
-    for &(key, value) in values {
-        families.entry(key.name).or_default().push((key, value));
-    }
-    families
-}
-
-#[derive(Debug)]
-struct Snapshot {
-    prefix: String,
-    counters: Families<u64>,
-    gauges: Families<i64>,
-    histograms: CumulativeHistograms,
-}
-
-impl Collector for Snapshot {
-    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
-        for (name, members) in &self.counters {
-            let name = format!("{}_{name}", self.prefix);
-            let mut family = encoder.encode_descriptor(&name, members[0].0.help, None, MetricType::Counter)?;
-            for (key, value) in members {
-                match key.label {
-                    Some(label) => {
-                        family.encode_family(&[label])?.encode_counter::<NoLabelSet, _, u64>(value, None)?;
-                    }
-                    None => family.encode_counter::<NoLabelSet, _, u64>(value, None)?,
-                }
-            }
-        }
-        for (name, members) in &self.gauges {
-            let name = format!("{}_{name}", self.prefix);
-            let mut family = encoder.encode_descriptor(&name, members[0].0.help, None, MetricType::Gauge)?;
-            for (key, value) in members {
-                match key.label {
-                    Some(label) => family.encode_family(&[label])?.encode_gauge(value)?,
-                    None => family.encode_gauge(value)?,
-                }
-            }
-        }
-        for (key, buckets) in &self.histograms.0 {
-            let name = format!("{}_{}_seconds", self.prefix, key.name.strip_suffix("_us").unwrap_or(key.name));
-            let mut family = encoder.encode_descriptor(&name, key.help, None, MetricType::Histogram)?;
-            let bounds = BUCKET_BOUNDS_US.iter().map(|&us| seconds(us.into())).chain([f64::INFINITY]);
-            let counts: Vec<(f64, u64)> = bounds.zip(buckets.counts).collect();
-            let sum = seconds(buckets.sum_us);
-            match key.label {
-                Some(label) => {
-                    let labels = [label];
-                    let mut member = family.encode_family(&labels)?;
-                    member.encode_histogram::<NoLabelSet>(sum, buckets.count, &counts, None)?;
-                }
-                None => family.encode_histogram::<NoLabelSet>(sum, buckets.count, &counts, None)?,
-            }
-        }
-        Ok(())
-    }
-}
-
-#[allow(clippy::cast_precision_loss)]
-fn seconds(us: u128) -> f64 {
-    us as f64 / 1e6
 }

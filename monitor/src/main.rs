@@ -2,11 +2,14 @@
 
 #![forbid(unsafe_code)]
 
+mod pages;
+
 use std::fs::File;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use hongbao_monitor::build;
 use hongbao_monitor::credentials::unix_seconds;
 use hongbao_monitor::dashboard::config::{Arguments, Config, LOG_DEFAULT};
 use hongbao_monitor::dashboard::recap::load::RecapError;
@@ -14,6 +17,7 @@ use hongbao_monitor::dashboard::recap::{self, CompareArguments, ReportArguments}
 use hongbao_monitor::dashboard::run::{Monitor, RunError, say};
 use hongbao_monitor::dashboard::view::{self, ViewMode};
 use hongbao_monitor::logs::{LogConfig, LogGuard};
+use hongbao_monitor::manual::{self, CompletionsArguments, ManArguments};
 use hongbao_monitor::top::{self, TopArguments};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -32,7 +36,7 @@ const EXIT_INTERRUPTED: i32 = 130;
 /// Exit codes: 0 a run that was ended by SIGTERM or SIGINT, a report that was written; 1 a failure; 2 a bad setting, or nothing
 /// to report; 3 --expect-balanced, and the books do not agree.
 #[derive(Debug, Parser)]
-#[command(name = "hongbao-monitor", version, args_conflicts_with_subcommands = true)]
+#[command(name = "hongbao-monitor", version = build::TEXT, args_conflicts_with_subcommands = true)]
 struct CommandLine {
     #[command(subcommand)]
     command: Option<Command>,
@@ -48,6 +52,10 @@ enum Command {
     Compare(CompareArguments),
     /// Show a running monitor's run on this terminal, live; ? explains the keys
     Top(TopArguments),
+    /// Print the manual page, or write all pages into a directory
+    Man(ManArguments),
+    /// Print completions for a shell
+    Completions(CompletionsArguments),
 }
 
 fn main() -> ExitCode {
@@ -55,6 +63,12 @@ fn main() -> ExitCode {
         Ok(CommandLine { command: Some(Command::Report(arguments)), .. }) => return told(recap::write(&arguments)),
         Ok(CommandLine { command: Some(Command::Compare(arguments)), .. }) => return told(recap::compare(&arguments)),
         Ok(CommandLine { command: Some(Command::Top(arguments)), .. }) => return show(&arguments),
+        Ok(CommandLine { command: Some(Command::Man(arguments)), .. }) => {
+            return told(pages::MANUAL.write(CommandLine::command(), &arguments));
+        }
+        Ok(CommandLine { command: Some(Command::Completions(arguments)), .. }) => {
+            return told(manual::complete(CommandLine::command(), &arguments));
+        }
         Ok(CommandLine { command: None, serve }) => serve,
         Err(error) if error.use_stderr() => {
             let text = error.to_string();
@@ -100,6 +114,10 @@ fn told(outcome: Result<String, RecapError>) -> ExitCode {
         }
         Err(error) => failure(2, &error.to_string()),
     }
+}
+
+fn told(written: std::io::Result<()>) -> ExitCode {
+    written.map_or_else(|error| failure(1, &error.to_string()), |()| ExitCode::SUCCESS)
 }
 
 fn failure(code: u8, problem: &str) -> ExitCode {

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{SysconfVar, sysconf};
 
 fn sysconf_or(variable: SysconfVar, default: u64) -> u64 {
@@ -27,6 +28,24 @@ pub fn cpu_micros() -> u64 {
     ticks.unwrap_or(0) * 1_000_000 / sysconf_or(SysconfVar::CLK_TCK, 100)
 }
 
+/// When the process started, Unix milliseconds. The kernel counts in ticks since the host's start, which it knows to the second.
+pub fn started_at_ms() -> u64 {
+    let ticks = fs::read_to_string("/proc/self/stat").ok().and_then(|stat| {
+        // As above: the 22nd field, counted from behind the command.
+        stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse::<u64>().ok()
+    });
+    let booted = fs::read_to_string("/proc/stat")
+        .ok()
+        .and_then(|stat| stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse::<u64>().ok());
+    let ticks_ms = ticks.unwrap_or(0) * 1_000 / sysconf_or(SysconfVar::CLK_TCK, 100);
+    booted.map_or(0, |booted| booted * 1_000 + ticks_ms)
+}
+
+/// How many descriptors one table of this process may hold: RLIMIT_NOFILE, soft. 0 where it cannot be read.
+pub fn descriptors_limit() -> u64 {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _hard)| soft)
+}
+
 /// Open descriptors in the table of the calling thread.
 pub fn open_descriptors() -> u64 {
     fs::read_dir("/proc/thread-self/fd").map_or(0, |entries| entries.count() as u64)
@@ -39,7 +58,10 @@ mod tests {
     #[test]
     fn a_running_process_has_memory_descriptors_and_used_time() {
         assert!(resident_bytes() > 100_000);
-        assert!(open_descriptors() >= 3);
+        assert!(open_descriptors() >= 3 && open_descriptors() < descriptors_limit());
+        let now = crate::credentials::unix_millis();
+        // Tests run within an hour of their start; the host's start is known to the second only.
+        assert!((now - 3_600_000..now + 2_000).contains(&started_at_ms()));
         let before = cpu_micros();
         let mut spun = 0u64;
         while cpu_micros() == before {

@@ -7,10 +7,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{get, post};
-use hdrhistogram::Histogram;
 use hongbao_monitor::credentials::unix_seconds;
-use hongbao_monitor::http::{self, BODY_BYTES_MAX, CumulativeHistograms, JsonBody};
-use hongbao_monitor::report::{Key, Sample};
+use hongbao_monitor::http::{self, BODY_BYTES_MAX, JsonBody};
 use hongbao_proto::token::{Audience, Secret, Signer, Verifier};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -133,40 +131,4 @@ async fn a_running_request_ends_before_the_server_does() {
     release.send(()).unwrap();
     assert_eq!(request.await.unwrap().unwrap().text().await.unwrap(), "done");
     tokio::time::timeout(Duration::from_secs(10), server).await.unwrap().unwrap().unwrap();
-}
-
-#[test]
-fn a_sample_is_rendered_as_openmetrics_with_one_family_per_name() {
-    let ended = |reason| Key::labelled("ended", "reason", reason, "Connections that ended");
-    let latency = Key::new("latency_us", "Latency");
-    let mut histogram = Histogram::new(3).unwrap();
-    for us in [10, 100, 1_000, 10_000_000] {
-        histogram.record(us).unwrap();
-    }
-    let sample = Sample {
-        counters: vec![(ended("idle"), 3), (Key::new("requests", "Requests"), 7), (ended("kicked"), 4)],
-        gauges: vec![(Key::new("users", "Users"), -1)],
-        histograms: vec![(latency, histogram)],
-        ..Sample::default()
-    };
-    let mut histograms = CumulativeHistograms::default();
-    histograms.add(&sample);
-    histograms.add(&sample);
-    let text = http::metrics_text("server", &sample, &histograms);
-    for line in [
-        "# HELP hongbao_server_ended Connections that ended",
-        "# TYPE hongbao_server_ended counter",
-        "hongbao_server_ended_total{reason=\"idle\"} 3",
-        "hongbao_server_ended_total{reason=\"kicked\"} 4",
-        "hongbao_server_requests_total 7",
-        "hongbao_server_users -1",
-        "# TYPE hongbao_server_latency_seconds histogram",
-        "hongbao_server_latency_seconds_bucket{le=\"0.0001\"} 4",
-        "hongbao_server_latency_seconds_bucket{le=\"+Inf\"} 8",
-        "hongbao_server_latency_seconds_count 8",
-    ] {
-        assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
-    }
-    assert_eq!(text.matches("# HELP hongbao_server_ended ").count(), 1);
-    assert!(text.ends_with("# EOF\n"));
 }

@@ -8,6 +8,7 @@ const DASHBOARD: &[&str] = &[
     "run",
     "config",
     "api",
+    "heartbeat",
     "live",
     "page",
     "control",

@@ -26,3 +26,4 @@ pub mod shard;
 pub mod stock;
 pub mod telemetry;
 pub mod trace;
+pub mod watchdog;

@@ -2,13 +2,17 @@
 
 #![forbid(unsafe_code)]
 
+mod pages;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use hongbao_monitor::build;
 use hongbao_monitor::credentials::{load_secret, unix_seconds};
+use hongbao_monitor::manual::{self, CompletionsArguments, ManArguments};
 use hongbao_proto::UserId;
 use hongbao_proto::token::{Audience, Signer};
 use hongbao_server::config::Settings;
@@ -27,7 +31,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Push server for red envelopes and tickets: a million connections, nothing lost, nothing paid twice.
 #[derive(Debug, Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
+#[command(name = "hongbao-server", version = build::TEXT, args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
     tool: Option<Tool>,
@@ -153,6 +157,10 @@ enum Tool {
         #[arg(long)]
         json: bool,
     },
+    /// Print the manual page, or write all pages into a directory
+    Man(ManArguments),
+    /// Print completions for a shell
+    Completions(CompletionsArguments),
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -193,6 +201,8 @@ fn main() -> ExitCode {
         Some(Tool::Check { connections, with_fleet, port, fix, json }) => {
             check(&Wanted { fleet_here: with_fleet, port, ..host::wanted(connections) }, Check { fix, json })
         }
+        Some(Tool::Man(arguments)) => told(pages::MANUAL.write(Cli::command(), &arguments)),
+        Some(Tool::Completions(arguments)) => told(manual::complete(Cli::command(), &arguments)),
     };
     match result {
         Ok(code) => code,
@@ -202,6 +212,11 @@ fn main() -> ExitCode {
             ExitCode::from(EXIT_USAGE)
         }
     }
+}
+
+fn told(written: std::io::Result<()>) -> anyhow::Result<ExitCode> {
+    written?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn serve(serve: Serve) -> anyhow::Result<ExitCode> {

@@ -11,6 +11,7 @@ use hongbao_monitor::credentials::unix_seconds;
 use hongbao_monitor::http;
 use hongbao_monitor::report::names::{event, role};
 use hongbao_monitor::report::{Events, Reporter, ReporterConfig};
+use hongbao_monitor::service::Service;
 use hongbao_proto::token::{Audience, Signer, Verifier};
 use hongbao_sysctl::cores;
 use hongbao_sysctl::{HostFacts, Shards, Verdict, Wanted};
@@ -35,9 +36,11 @@ use crate::shard::directory::Directory;
 use crate::shard::message::{Control, Message, ReturnWindow, StockReport};
 use crate::shard::payments::Wallets;
 use crate::shard::set::{SetHandle, Shared};
+use crate::shard::tally::Tally;
 use crate::shard::worker::{Clock, wall};
 use crate::shard::{Own, Shard, Thread};
 use crate::telemetry::Telemetry;
+use crate::watchdog::Watchdog;
 
 /// Lifetime of the token with which this process reports, seconds: longer than any run.
 const REPORT_TOKEN_SECONDS: u64 = 10 * 365 * 86_400;
@@ -101,6 +104,8 @@ pub struct Node {
     ledger_thread: JoinHandle<()>,
     generator: tokio::task::JoinHandle<()>,
     clerk: tokio::task::JoinHandle<()>,
+    watchdog: tokio::task::JoinHandle<()>,
+    service: Service,
     desks: Vec<tokio::task::JoinHandle<()>>,
     /// Reporter and admin surface: they end in their own time once `closing` is true.
     closers: Vec<tokio::task::JoinHandle<()>>,
@@ -179,7 +184,10 @@ impl Node {
             Generator::recover(sets.clone(), ledger.clone(), commands.clone(), campaigns, config.notify_campaigns, now);
         let events = Events::default();
         let generator = generator.telling(events.clone());
-        let shards = serve_shards(&config, limit, address, threads, inboxes, &shared, &accept, &accepting_watch);
+        let beats: Vec<Arc<Tally>> = threads.iter().map(|_| Arc::default()).collect();
+        let (serving, mut served) = mpsc::channel(threads.len());
+        let pulse = Pulse { beats: &beats, serving };
+        let shards = serve_shards(&config, limit, address, threads, inboxes, &shared, &accept, &accepting_watch, pulse);
 
         let (desk_tasks, rooms) = rooms::spawn(&shared, desk_queues);
         let mut telemetry = Telemetry {
@@ -195,6 +203,8 @@ impl Node {
                 .private_tables
                 .then(|| NonZeroUsize::new((config.sets / config.shards) as usize))
                 .flatten(),
+            ledger_path: config.ledger.as_path().into(),
+            connections_max: connections_max(&config, limit),
             reporter: None,
         };
         let generator_task = tokio::spawn(generator.run(command_queue, stock_reports, wall));
@@ -218,6 +228,8 @@ impl Node {
                 reporter.run_until(closed(closing_watch.clone()), move |_| telemetry.sample_second()),
             ));
         }
+        let service = Service::from_environment();
+        let watchdog = Watchdog::new(service, beats, ledger.clone(), telemetry.clone());
         let stop = Arc::new(Notify::new());
         let state = Admin {
             shared,
@@ -238,6 +250,10 @@ impl Node {
                 tracing::error!(event = "admin_ended", %error, "the admin surface has ended");
             }
         }));
+        for _ in 0..config.shards {
+            served.recv().await.ok_or_else(|| StartError::Thread(std::io::Error::other("a shard has ended")))?;
+        }
+        let watchdog = tokio::spawn(watchdog.run());
         if let Some(path) = &config.ready_file {
             announce_ready(path, address, admin_address)?;
         }
@@ -253,6 +269,8 @@ impl Node {
             ledger_thread,
             generator: generator_task,
             clerk,
+            watchdog,
+            service,
             desks: desk_tasks,
             closers,
             closing,
@@ -270,9 +288,13 @@ impl Node {
 
     /// The numbered stop: 1 close listeners · 2 stop issuing · 3 tell peers when to return · 4 let queues run dry · 5 close the
     /// ledger · 6 audit.
-    pub async fn stop(self) -> Stopped {
+    pub async fn stop(mut self) -> Stopped {
         let deadline = Instant::now() + self.stop_deadline;
         let online = self.telemetry.sum(|set| &set.online);
+        // It would find parts silent that have ended; and it holds a way to the ledger, which ends when all are gone.
+        self.watchdog.abort();
+        (&mut self.watchdog).await.ok();
+        self.service.stopping(&format!("stopping in order; {online} users are told when to return"));
         self.telemetry.events.push(
             wall(),
             event::DRAIN,
@@ -397,6 +419,20 @@ fn refuse_shared_port(config: &Config, address: SocketAddr, ours: usize) -> Resu
     Ok(())
 }
 
+/// What SETs have room for, or descriptors, where those are fewer.
+fn connections_max(config: &Config, limit: u64) -> u64 {
+    let tables = if config.private_tables { u64::from(config.shards) } else { 1 };
+    let seats = u64::from(config.sets) * u64::from(config.set_capacity);
+    seats.min(tables * descriptors::room(limit, config.shards))
+}
+
+/// By which shards say that they serve, and that they turn.
+struct Pulse<'a> {
+    /// One for each shard.
+    beats: &'a [Arc<Tally>],
+    serving: mpsc::Sender<()>,
+}
+
 #[allow(clippy::too_many_arguments)] // every part of the node meets here, once
 fn serve_shards(
     config: &Config,
@@ -407,6 +443,7 @@ fn serve_shards(
     shared: &Arc<Shared>,
     accept: &Arc<AcceptTally>,
     accepting: &watch::Receiver<bool>,
+    pulse: Pulse<'_>,
 ) -> Vec<JoinHandle<()>> {
     let sets_per_shard = config.sets / config.shards;
     let verifier = Arc::new(config.user_verifier.clone());
@@ -432,6 +469,8 @@ fn serve_shards(
                 shared: Arc::clone(shared),
                 verifier: Arc::clone(&verifier),
                 clock,
+                beat: Arc::clone(&pulse.beats[index as usize]),
+                serving: pulse.serving.clone(),
             })
         })
         .collect()

@@ -1,11 +1,13 @@
 //! What this server says of itself, once a second to the monitor and at every scrape: one description for both.
 
 use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use hongbao_monitor::process;
+use hongbao_monitor::metrics::CumulativeHistograms;
 use hongbao_monitor::report::{Events, Key, ReporterStats, Sample, names};
+use hongbao_monitor::{disk, process};
 use hongbao_proto::report_v1::Sets;
 use hongbao_proto::v1::ErrorCode;
 
@@ -17,6 +19,8 @@ use crate::shard::acceptor::AcceptTally;
 use crate::shard::broadcast::Broadcasts;
 use crate::shard::set::SetHandle;
 use crate::shard::tally::{Answer, ERRORS, SetTally, Tally};
+
+const LEDGER_COMMIT: Key = Key::new("ledger_commit_us", "Time of one ledger commit, in microseconds");
 
 /// Everything that is counted, wherever it is counted.
 #[derive(Clone)]
@@ -39,6 +43,10 @@ pub struct Telemetry {
     pub descriptors_limit: u64,
     /// SETs whose sockets lie in one private descriptor table; none where all share the process's.
     pub sets_per_table: Option<NonZeroUsize>,
+    /// The ledger's file.
+    pub ledger_path: Arc<Path>,
+    /// Connections that SETs and descriptors have room for.
+    pub connections_max: u64,
     /// The reporter's own, where there is one.
     pub reporter: Option<Arc<ReporterStats>>,
 }
@@ -128,7 +136,7 @@ impl Telemetry {
             ),
             (names::ACCEPTS_WITHOUT_DESCRIPTOR, self.accept.out_of_descriptors.load(Ordering::Relaxed)),
             (
-                Key::new("accept_errors", "Failures of accept of other kinds"),
+                Key::new("accept_errors", "Failures of accept other than a lack of descriptors"),
                 self.accept.errors.load(Ordering::Relaxed),
             ),
             (
@@ -136,6 +144,7 @@ impl Telemetry {
                 self.accept.closed_full.load(Ordering::Relaxed),
             ),
             (Key::new("ledger_batches", "Transactions committed"), self.ledger.batches()),
+            (Key::new("ledger_batches_failed", "Transactions that failed"), self.ledger.failed_batches()),
             (Key::new("ledger_postings", "Postings committed"), self.ledger.postings()),
             (names::CPU, process::cpu_micros()),
         ];
@@ -156,13 +165,17 @@ impl Telemetry {
                 Key::new("reports_sent", "Reports written to the monitor"),
                 reporter.sent.load(Ordering::Relaxed),
             ));
-            counters.push((Key::new("reports_dropped", "Reports given up"), reporter.dropped.load(Ordering::Relaxed)));
+            counters.push((
+                Key::new("reports_dropped", "Reports given up because the monitor was away or slow"),
+                reporter.dropped.load(Ordering::Relaxed),
+            ));
         }
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         let deepest = self.sets.iter().map(|set| set.inbox.max_capacity() - set.inbox.capacity()).max().unwrap_or(0);
-        let gauges = vec![
+        let mut gauges = vec![
             (names::USERS_ONLINE, gauge(self.sum(|set| &set.online))),
             (names::CONNECTIONS, gauge(self.sum(|set| &set.connections))),
+            (Key::new("connections_max", "Connections that there is room for"), gauge(self.connections_max)),
             (names::REQUESTS_OWED, gauge(self.sum(|set| &set.owed))),
             (names::QUEUE_DEPTH_MAX, gauge(deepest as u64)),
             (names::PRIZES_IN_SETS, gauge(prizes.in_sets)),
@@ -171,15 +184,32 @@ impl Telemetry {
             (Key::new("prizes_residual", "Prizes unaccounted for; 0 or the program is wrong"), gauge(prizes.residual)),
             (Key::new("orders_reserved", "Orders that wait for their payment"), gauge(books.reserved)),
             (Key::new("envelopes_open", "Envelopes that can be opened"), gauge(books.envelopes_open)),
-            (Key::new("enclosed_fen", "Money in them, in fen"), gauge(books.enclosed.0)),
+            (Key::new("enclosed_fen", "Money in envelopes that can be opened, in fen"), gauge(books.enclosed.0)),
             (Key::new("ledger_healthy", "Whether the ledger can be written: 1 or 0"), i64::from(self.ledger.healthy())),
+            (Key::new("ledger_bytes", "Size of the ledger's file and of its log"), gauge(self.ledger_bytes())),
             (Key::new("rooms", "Chat rooms with members"), gauge(self.rooms.rooms())),
             (Key::new("room_members", "Members of all chat rooms"), gauge(self.rooms.members())),
             (names::RESIDENT_BYTES, gauge(process::resident_bytes())),
             (names::OPEN_DESCRIPTORS, gauge(self.open_descriptors())),
             (names::DESCRIPTORS_LIMIT, gauge(self.descriptors_limit)),
         ];
+        if let Some(free) = disk::free_bytes(&self.ledger_path) {
+            gauges.push((Key::new("ledger_free_bytes", "Bytes left on the file system of the ledger"), gauge(free)));
+        }
         Sample { counters, gauges, ..Sample::default() }
+    }
+
+    fn ledger_bytes(&self) -> u64 {
+        let mut log = self.ledger_path.as_os_str().to_owned();
+        log.push("-wal");
+        disk::file_bytes(&self.ledger_path) + disk::file_bytes(&PathBuf::from(log))
+    }
+
+    /// Histograms since the start.
+    pub fn histograms(&self) -> CumulativeHistograms {
+        let mut histograms = CumulativeHistograms::default();
+        histograms.add_one(LEDGER_COMMIT, &self.ledger.commit_latency());
+        histograms
     }
 
     /// The same with what the last second alone added: for the reporter, which asks once a second.

@@ -1,9 +1,11 @@
 //! The machines as processes: started with their share, asked over HTTP, and never left behind.
 
 use std::io;
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use hongbao_monitor::service;
 use hongbao_proto::token::{Audience, Signer, TokenError};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -15,6 +17,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::fleet::http::{self, CallError};
 use crate::fleet::plan::Plan;
+use crate::fleet::targets;
 use crate::results::{QpsChange, Ready, Results, SaleOrder, StatementsOrder, Status, StopAt, StormOrder};
 
 /// For a machine to measure its clock and bind its control surface.
@@ -64,6 +67,9 @@ pub enum MachineTrouble {
     /// Some machine is there, and does not say how it is.
     #[error("some machine has not said how it is for {0:?}")]
     Silent(Duration),
+    /// Where they can be scraped cannot be written.
+    #[error("{0}")]
+    Targets(io::Error),
     /// No token can be made.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -85,13 +91,15 @@ pub struct Children {
     machines: Vec<Machine>,
     client: reqwest::Client,
     token: String,
+    targets_file: Option<PathBuf>,
 }
 
 impl Children {
     /// No machines yet; `now`: Unix seconds.
     pub fn new(plan: &Plan, now: u64) -> Result<Self, TokenError> {
         let token = Signer::new(&plan.secret).sign("fleet", Audience::Admin, now, http::TOKEN_SECONDS)?;
-        Ok(Self { machines: Vec::new(), client: http::client(), token })
+        let targets_file = plan.targets_file.clone();
+        Ok(Self { machines: Vec::new(), client: http::client(), token, targets_file })
     }
 
     /// Starts all machines of the plan and waits until each has told where its control surface is.
@@ -110,7 +118,22 @@ impl Children {
         for machine in &mut self.machines {
             machine.wait_ready().await?;
         }
-        Ok(())
+        self.tell_targets(&self.machines).map_err(MachineTrouble::Targets)
+    }
+
+    /// Where they can be scraped, for who wants to know.
+    fn tell_targets(&self, machines: &[Machine]) -> io::Result<()> {
+        let Some(file) = &self.targets_file else { return Ok(()) };
+        let targets = machines.iter().map(|machine| (machine.name.as_str(), machine.url.trim_start_matches("http://")));
+        targets::write(file, targets)
+            .map_err(|error| io::Error::new(error.kind(), format!("--targets-file {}: {error}", file.display())))
+    }
+
+    /// A machine that is about to end as it should is not missing.
+    fn withdraw_targets(&self) {
+        if let Err(error) = self.tell_targets(&[]) {
+            tracing::warn!(%error, "machines that end are still named as targets");
+        }
     }
 
     /// What every machine says of itself, in order. `None`: some machine is there, and did not say it in time.
@@ -164,6 +187,7 @@ impl Children {
 
     /// Tells every machine to stop, and waits until all have ended. Returns those that did not end well.
     pub async fn stop(&mut self, patience: Duration) -> Result<Vec<String>, MachineTrouble> {
+        self.withdraw_targets();
         self.post_all("/v1/stop", &StopAt::default()).await?;
         let deadline = Instant::now() + patience;
         let mut ill = Vec::new();
@@ -180,6 +204,7 @@ impl Children {
 
     /// Ends whatever still runs, politely first, and reaps it.
     pub async fn end(&mut self) {
+        self.withdraw_targets();
         for machine in &self.machines {
             if let Some(pid) = machine.child.id().and_then(|pid| i32::try_from(pid).ok()) {
                 // Not reaped yet, so the id is still its own.
@@ -293,6 +318,10 @@ fn command(plan: &Plan, index: u32, ntp: &str) -> Command {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .kill_on_drop(true);
+    // A machine of a fleet is no service of its own.
+    for variable in service::VARIABLES {
+        command.env_remove(variable);
+    }
     if !plan.mix.is_grabs() {
         command.args(["--mix", &plan.mix.to_string()]);
     }

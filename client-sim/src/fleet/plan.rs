@@ -102,6 +102,9 @@ pub struct FleetArgs {
     /// Where the summary is written as JSON
     #[arg(long, value_name = "FILE")]
     pub summary: Option<PathBuf>,
+    /// File with where each machine can be scraped, for the file_sd_configs of a Prometheus; emptied at the end
+    #[arg(long, value_name = "FILE")]
+    pub targets_file: Option<PathBuf>,
     /// Where machines write their journals; default: a new directory under the system's temporary one
     #[arg(long, value_name = "DIR")]
     pub journal_dir: Option<PathBuf>,
@@ -314,6 +317,8 @@ pub struct Plan {
     pub clock_budget: Duration,
     pub answer_timeout: Duration,
     pub secret_file: Option<PathBuf>,
+    /// Where the machines can be scraped is written there.
+    pub targets_file: Option<PathBuf>,
     pub secret: Secret,
     pub log: LogArgs,
 }
@@ -431,6 +436,7 @@ impl TryFrom<FleetArgs> for Plan {
             secret: arguments::secret(args.secret_file.as_deref())?,
             log: args.log,
             secret_file: args.secret_file,
+            targets_file: args.targets_file,
         };
         if args.statements.is_none() && (plan.is_mixed() || plan.envelopes.is_some() || plan.tickets.is_some()) {
             plan.statements = STATEMENTS;

@@ -16,7 +16,7 @@ use crate::fleet::admin::{Broadcast, Campaign};
 use crate::fleet::announcements::{self, AnnouncementSummary, Posted};
 use crate::fleet::changes::{ChangeSummary, Changes};
 use crate::fleet::deals::{self, EnvelopeSummary, Run, SaleSummary};
-use crate::fleet::journals::{Union, Words};
+use crate::fleet::journals::Words;
 use crate::fleet::plan::{Phase, Plan, Tolerance};
 use crate::fleet::storms::{self, StormSummary, Storms};
 use crate::histogram::{self, Micros};
@@ -550,6 +550,7 @@ mod tests {
             summary: None,
             journal_dir: "/nonexistent".into(),
             guest_journal: None,
+            targets_file: None,
             connect_rate: 10,
             pace: std::time::Duration::from_millis(1),
             coalesce: std::time::Duration::ZERO,

@@ -10,7 +10,8 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use hongbao_monitor::http::{self, ApiError, CumulativeHistograms, JsonBody};
+use hongbao_monitor::http::{self, ApiError, JsonBody};
+use hongbao_monitor::metrics::{self, CumulativeHistograms, Format};
 use hongbao_monitor::report::Sample;
 use hongbao_monitor::report::names::event;
 use hongbao_proto::token::{Audience, Secret, Verifier};
@@ -208,7 +209,7 @@ async fn stop(
     Ok((StatusCode::ACCEPTED, Json(at)))
 }
 
-async fn metrics(State(commands): State<Commands>) -> Result<Response, ApiError> {
+async fn metrics(State(commands): State<Commands>, format: Format) -> Result<Response, ApiError> {
     let (sample, histograms) = *ask(&commands, Command::Metrics).await?;
-    Ok(http::metrics_response("machine", &sample, &histograms))
+    Ok(metrics::response("machine", &sample, &histograms, format))
 }

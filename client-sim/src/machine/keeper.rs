@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 
+use hongbao_monitor::service::Service;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::limits::KEEPER_PERIOD;
@@ -33,5 +34,21 @@ pub async fn run(shared: Rc<Shared>) {
             shared.stage.set(Stage::Running);
             shared.all_online.notify_one();
         }
+    }
+}
+
+/// Tells a service manager that the machine serves, then how it is. Everything of a machine is on this one thread, so that a word from
+/// here says that all of it turns. Never returns.
+pub async fn tell(service: Service, shared: Rc<Shared>) {
+    service.ready("connecting");
+    let mut pace = interval(service.pace());
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        pace.tick().await;
+        let (online, users) = {
+            let crowd = shared.crowd.borrow();
+            (crowd.census.online, crowd.len())
+        };
+        service.alive(&format!("{}; {online} of {users} users on-line", shared.stage.get().label()));
     }
 }

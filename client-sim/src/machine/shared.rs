@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 
-use hongbao_monitor::http::CumulativeHistograms;
+use hongbao_monitor::metrics::CumulativeHistograms;
 use hongbao_monitor::process;
 use hongbao_monitor::report::Events;
 use tokio::sync::Notify;

@@ -150,6 +150,8 @@ const UNANSWERED: Key = Key::new("grabs_unanswered", "Requests given up at the a
 const OUTSTANDING: Key = Key::new("grabs_outstanding", "Requests whose answer is awaited");
 const REACTIONS_HELP: &str = "What users did outside of the schedule, by kind";
 const MESSAGES_HEARD: Key = Key::new("messages_heard", "Chat messages that users heard");
+const CLOCK_BUDGET: Key =
+    Key::new("clock_budget_us", "Largest error of the clock offset that this machine bears, in microseconds");
 
 /// Descriptors of this machine. A list of all of them would take the kernel longer than the second's requests.
 fn open_descriptors(shared: &Shared, connected: u64) -> u64 {
@@ -200,6 +202,7 @@ pub fn sample(shared: &Shared) -> Sample {
         (names::DESCRIPTORS_LIMIT, signed(shared.descriptors_limit)),
         (names::CLOCK_OFFSET, clock.offset_us),
         (names::CLOCK_ERROR, signed(clock.error_us)),
+        (CLOCK_BUDGET, signed(u64::try_from(shared.config.clock_budget.as_micros()).unwrap_or(u64::MAX))),
         // It falls again when an answer comes after all.
         (UNANSWERED, signed(crowd.owed.expired_count())),
         (OUTSTANDING, signed(crowd.owed.count())),

@@ -25,7 +25,8 @@ use super::page;
 use super::record::RunStatus;
 use super::runs::{self, Runs};
 use super::second::MergedSecond;
-use crate::http::{self, ApiError, CumulativeHistograms, QueryParams};
+use crate::http::{ApiError, QueryParams};
+use crate::metrics::{self, CumulativeHistograms, Format};
 use crate::report::Key;
 
 /// Seconds of an answer that does not ask for a number.
@@ -158,9 +159,9 @@ async fn ready(State(owner): State<Owner>) -> Result<Json<Value>, ApiError> {
 }
 
 /// The owner's metrics with those of what asks it.
-async fn metrics(State((owner, (access, guests))): State<(Owner, Own)>) -> Result<Response, ApiError> {
+async fn metrics(State((owner, (access, guests))): State<(Owner, Own)>, format: Format) -> Result<Response, ApiError> {
     let mut sample = ask(&owner, Question::Metrics).await?;
     guests.metrics(&mut sample);
     sample.counters.extend(access.counters());
-    Ok(http::metrics_response("monitor", &sample, &CumulativeHistograms::default()))
+    Ok(metrics::response("monitor", &sample, &CumulativeHistograms::default(), format))
 }

@@ -16,6 +16,7 @@ pub mod ends;
 pub mod files;
 pub mod guest_book;
 pub mod guests;
+pub mod heartbeat;
 pub mod histogram;
 pub mod host;
 pub mod ingest;

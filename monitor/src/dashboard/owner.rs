@@ -27,6 +27,7 @@ use super::series::{History, Row};
 use super::sets::{self, SetsBoard};
 use super::view::{Frame, View};
 use crate::credentials::unix_millis;
+use crate::disk;
 use crate::report::{Key, Sample};
 
 /// `run.json` is written anew after this many seconds, and whenever a source joins.
@@ -644,11 +645,17 @@ impl Owner {
                 Key::labelled("connections_ended", "reason", end.name(), "Ingest connections that ended, by reason");
             counters.push((key, self.ended.get(&end).copied().unwrap_or_default()));
         }
-        let reporting = sources.iter().filter(|source| source.presence == Presence::Reporting).count();
+        let present = |presence| sources.iter().filter(|source| source.presence == presence).count();
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        let gauges = vec![
+        let (expected, reported) =
+            self.kept.back().map_or((0, 0), |second| (second.sources_expected, second.sources_reported));
+        let mut gauges = vec![
             (Key::new("sources", "Processes seen in this run"), gauge(sources.len())),
-            (Key::new("sources_reporting", "Processes connected now"), gauge(reporting)),
+            (Key::new("sources_reporting", "Processes connected now"), gauge(present(Presence::Reporting))),
+            (Key::new("sources_left", "Processes that have taken their leave"), gauge(present(Presence::Left))),
+            (Key::new("sources_lost", "Processes gone without taking their leave"), gauge(present(Presence::Lost))),
+            (Key::new("sources_expected", "Processes whose report the last closed second waited for"), gauge(expected)),
+            (Key::new("sources_reported", "Processes that the last closed second has a report of"), gauge(reported)),
             (Key::new("streams", "Readers of the stream"), gauge(self.told.receiver_count())),
             (Key::new("recording", "1 while the recording can be written"), i64::from(!self.recording.failing())),
             (
@@ -660,6 +667,10 @@ impl Owner {
                 books.residual_fen,
             ),
         ];
+        if let Some(free) = disk::free_bytes(self.recording.directory()) {
+            let key = Key::new("recording_free_bytes", "Bytes left on the file system of the recording");
+            gauges.push((key, i64::try_from(free).unwrap_or(i64::MAX)));
+        }
         Sample { counters, gauges, ..Sample::default() }
     }
 }

@@ -20,9 +20,10 @@ use super::owner::{Message, Outcome, Owner};
 use super::record::{RecordError, Recording, replace};
 use super::runs::Runs;
 use super::view::{View, ViewMode};
-use super::{api, ingest, sampler};
+use super::{api, heartbeat, ingest, sampler};
 use crate::credentials::{self, CredentialError, unix_millis};
 use crate::http;
+use crate::service::Service;
 
 /// Why the monitor does not run. One line each.
 #[derive(Debug, thiserror::Error)]
@@ -136,6 +137,7 @@ impl Monitor {
         let over = CancellationToken::new();
         tokio::spawn(ingest::serve(self.ingest_listener, reporters, owner.clone(), CONNECTIONS_MAX, over.clone()));
         tokio::spawn(sampler::run(owner.clone(), over.clone()));
+        let heartbeat = tokio::spawn(heartbeat::run(Service::from_environment(), owner.clone(), stop.clone()));
         let surface = surface(&self.secret, &self.doors, self.http, &self.recording, &owner)?;
         let guests = tokio::spawn(Arc::clone(&surface.guests).report(reachable(self.ingest), stop.clone()));
         let router = api::router(owner, surface).map_err(system("cannot prepare the page"))?;
@@ -154,6 +156,9 @@ impl Monitor {
             ended.cancel();
         });
         let outcome = Owner::new(self.started_at_ms, self.stragglers, self.recording, view).run(inbox, over).await;
+        if let Err(error) = heartbeat.await {
+            tracing::error!(event = "service_failed", %error, "the service manager was not told of the end");
+        }
         match http.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(event = "http_failed", %error, "http ended with a failure"),

@@ -14,7 +14,8 @@ use axum::extract::State;
 use axum::response::Response;
 use axum::routing::get;
 use axum::{Json, Router};
-use hongbao_monitor::http::{self, ApiError, CumulativeHistograms};
+use hongbao_monitor::http::{self, ApiError};
+use hongbao_monitor::metrics::{self, Format};
 use hongbao_proto::token::Verifier;
 use tokio::sync::{Notify, mpsc};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
@@ -110,10 +111,10 @@ pub fn router(admin: Admin, verifier: Arc<Verifier>) -> Router {
         .route("/openapi.json", get(move || std::future::ready(Json(api))))
 }
 
-/// Every counter and gauge, as OpenMetrics text
-#[utoipa::path(get, path = "/metrics", responses((status = 200, content_type = http::METRICS_CONTENT_TYPE, body = String)))]
-async fn metrics(State(admin): State<Admin>) -> Response {
-    http::metrics_response("server", &admin.telemetry.sample(), &CumulativeHistograms::default())
+/// Every counter, gauge and histogram, in the classic text format of Prometheus, or as OpenMetrics for who asks for it
+#[utoipa::path(get, path = "/metrics", responses((status = 200, content_type = "text/plain", body = String)))]
+async fn metrics(State(admin): State<Admin>, format: Format) -> Response {
+    metrics::response("server", &admin.telemetry.sample(), &admin.telemetry.histograms(), format)
 }
 
 /// The server is on its way out: a part of it has ended before the request could be answered.

@@ -164,6 +164,8 @@ struct Status {
 
 struct Commits {
     micros: Histogram<u64>,
+    /// Since the start.
+    micros_ever: Histogram<u64>,
     postings: Histogram<u64>,
 }
 
@@ -176,7 +178,11 @@ impl LedgerStatus {
             postings: AtomicU64::new(0),
             failed_batches: AtomicU64::new(0),
             last_error: Mutex::new(None),
-            commits: Mutex::new(Commits { micros: micros_histogram(), postings: postings_histogram() }),
+            commits: Mutex::new(Commits {
+                micros: micros_histogram(),
+                micros_ever: micros_histogram(),
+                postings: postings_histogram(),
+            }),
         }))
     }
 
@@ -215,6 +221,11 @@ impl LedgerStatus {
         std::mem::replace(&mut unpoisoned(&self.0.commits).micros, micros_histogram())
     }
 
+    /// How long commits took since the start, microseconds.
+    pub fn commit_latency(&self) -> Histogram<u64> {
+        unpoisoned(&self.0.commits).micros_ever.clone()
+    }
+
     /// How many postings each commit carried since the last call.
     pub fn take_batch_sizes(&self) -> Histogram<u64> {
         std::mem::replace(&mut unpoisoned(&self.0.commits).postings, postings_histogram())
@@ -225,7 +236,9 @@ impl LedgerStatus {
         add(&self.0.batches, 1);
         add(&self.0.postings, postings);
         let mut commits = unpoisoned(&self.0.commits);
-        commits.micros.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1));
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
+        commits.micros.saturating_record(micros);
+        commits.micros_ever.saturating_record(micros);
         commits.postings.saturating_record(postings);
     }
 

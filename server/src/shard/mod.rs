@@ -39,6 +39,7 @@ use self::acceptor::Acceptor;
 use self::message::{Control, Message};
 use self::reader::Link;
 use self::set::{Set, SetHandle, Shared};
+use self::tally::Tally;
 use self::worker::Clock;
 use crate::{descriptors, limits};
 
@@ -56,6 +57,10 @@ pub struct Shard {
     pub verifier: Arc<Verifier>,
     /// The process's clock.
     pub clock: Clock,
+    /// Grows once a second for as long as the shard turns.
+    pub beat: Arc<Tally>,
+    /// Told, and dropped, once connections are accepted.
+    pub serving: mpsc::Sender<()>,
 }
 
 /// What the shards' threads have to themselves.
@@ -170,7 +175,8 @@ impl Shard {
         let scratch = Rc::new(RefCell::new(vec![0; limits::SCRATCH_BYTES].into_boxed_slice()));
         let handles: Vec<SetHandle> = self.acceptor.sets.iter().map(|(set, _)| set.clone()).collect();
         let acceptor = tokio::task::spawn_local(self.acceptor.run(listener));
-        let ticker = tokio::task::spawn_local(tick(handles.clone()));
+        // After the acceptor, which so has begun when this begins.
+        let ticker = tokio::task::spawn_local(tick(handles.clone(), self.beat, self.serving));
         let workers: Vec<_> = (self.first_set..)
             .zip(self.inboxes.into_iter().zip(handles))
             .map(|(index, (inbox, handle))| {
@@ -195,12 +201,17 @@ impl Shard {
     }
 }
 
-/// Tells each SET about once a second that time passes. A SET whose queue is full hears it the next time.
-async fn tick(sets: Vec<SetHandle>) {
+/// Tells each SET about once a second that time passes, and whoever looks at `beat` that this shard turns. A SET whose queue is
+/// full hears it the next time.
+async fn tick(sets: Vec<SetHandle>, beat: Arc<Tally>, serving: mpsc::Sender<()>) {
+    // There is room for a word of each shard; nobody hears it where the start has failed meanwhile.
+    serving.try_send(()).ok();
+    drop(serving);
     let mut interval = tokio::time::interval(Duration::from_secs(1));
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
+        beat.add(1);
         for set in &sets {
             set.inbox.try_send(Message::Control(Control::Tick)).ok();
         }

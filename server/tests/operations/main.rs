@@ -1,0 +1,13 @@
+//! What operators put around the programs: Prometheus, a service manager, manual pages, an installation. The real tools judge (`scripts/test`
+//! installs them), against the real programs running together.
+
+mod documented;
+mod family;
+mod installed;
+mod manual;
+mod prometheus;
+mod service;
+#[allow(dead_code, unused_imports, reason = "the tests of the sockets use the rest")]
+#[path = "../support/mod.rs"]
+mod support;
+mod units;
