@@ -16,7 +16,7 @@ use crate::fleet::admin::{Broadcast, Campaign};
 use crate::fleet::announcements::{self, AnnouncementSummary, Posted};
 use crate::fleet::changes::{ChangeSummary, Changes};
 use crate::fleet::deals::{self, EnvelopeSummary, Run, SaleSummary};
-use crate::fleet::journals::{Union, Words};
+use crate::fleet::journals::Words;
 use crate::fleet::plan::{Phase, Plan, Tolerance};
 use crate::fleet::storms::{self, StormSummary, Storms};
 use crate::histogram::{self, Micros};
@@ -519,7 +519,7 @@ fn balance(evidence: &Evidence<'_>, totals: &Totals, failures: &mut Vec<String>)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::journals::Sum;
+    use crate::fleet::journals::{Sum, Union};
     use crate::results::{CampaignResult, SecondRow, SegmentResult, StormOrder, StormResult, StormSecond, StormView};
 
     const FROM: u64 = 1_800_000_000;

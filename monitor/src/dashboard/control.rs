@@ -267,7 +267,8 @@ fn second_ahead(in_seconds: u64) -> Result<u64, ApiError> {
             "in_seconds is {in_seconds}; it must be {AHEAD_ORDER_SECONDS_MIN} to {AHEAD_ORDER_SECONDS_MAX}, so that every machine hears of it before"
         )));
     }
-    Ok(unix_seconds() + in_seconds)
+    // From the next full second on, so that it is not less.
+    Ok(unix_millis().div_ceil(1_000) + in_seconds)
 }
 
 #[derive(Debug, Deserialize)]
@@ -430,7 +431,7 @@ mod tests {
     #[test]
     fn an_order_is_for_a_second_that_every_machine_can_hear_of_and_that_is_near() {
         let now = unix_seconds();
-        assert!((now + 3..now + 5).contains(&second_ahead(3).unwrap()));
+        assert!((now + 3..now + 6).contains(&second_ahead(3).unwrap()));
         for none in [0, AHEAD_ORDER_SECONDS_MIN - 1, AHEAD_ORDER_SECONDS_MAX + 1, u64::MAX] {
             assert!(second_ahead(none).unwrap_err().message.contains("in_seconds"), "{none}");
         }

@@ -16,10 +16,6 @@ use crate::journal::{Journal, Prize, Row, Share};
 use crate::report::names;
 use crate::report::{Key, Sample};
 
-const SHARES_OPENED: Key = Key::new("shares_opened", "Different shares of envelopes that users were told of");
-const OPENED_FEN: Key = Key::new("opened_fen", "Money of the shares that users were told of, in fen");
-const ORDERS_PAID: Key = Key::new("orders_paid", "Orders that are users' for good");
-const SPENT_FEN: Key = Key::new("spent_fen", "Price of the orders that are users' for good, in fen");
 const SHAKES: Key = Key::new("guest_shakes", "Grabs of guests that were answered; outside of the schedule");
 const VIOLATIONS_HELP: &str = "What no server may do, by kind";
 const GUESTS_ONLINE: Key = Key::new("guests_online", "Guests who play at this moment");
@@ -207,10 +203,10 @@ impl GuestBook {
         let mut counters = vec![
             (names::PRIZES_RECEIVED, self.won.count),
             (names::RECEIVED_FEN, self.won.fen),
-            (SHARES_OPENED, self.opened.count),
-            (OPENED_FEN, self.opened.fen),
-            (ORDERS_PAID, self.paid.count),
-            (SPENT_FEN, self.paid.fen),
+            (names::SHARES_TOLD, self.opened.count),
+            (names::SHARES_TOLD_FEN, self.opened.fen),
+            (names::ORDERS_PAID, self.paid.count),
+            (names::SPENT_FEN, self.paid.fen),
             (SHAKES, self.shakes),
         ];
         for (kind, count) in [

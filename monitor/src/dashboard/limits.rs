@@ -116,8 +116,8 @@ pub const ACTION_ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// How long the token is good with which we order on an operator's behalf, seconds.
 pub const ACTION_TOKEN_SECONDS: u64 = 30;
 
-/// How far ahead a change of QPS or a storm is ordered at least, seconds: every machine must hear of it before.
-pub const AHEAD_ORDER_SECONDS_MIN: u64 = 2;
+/// How far ahead a change of QPS or a storm is ordered at least, whole seconds: every machine must hear of it before.
+pub const AHEAD_ORDER_SECONDS_MIN: u64 = 1;
 /// And at most: an operator means now.
 pub const AHEAD_ORDER_SECONDS_MAX: u64 = 60;
 

@@ -161,13 +161,11 @@ impl Access {
         getrandom::fill(&mut bytes).map_err(|error| ApiError::internal(format!("no randomness: {error}")))?;
         let session: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let mut sessions = locked(&self.sessions);
-        if sessions.len() >= SESSIONS_MAX {
-            let now = unix_seconds();
-            sessions.retain(|_, operator| operator.expires_at > now);
-        }
-        if sessions.len() >= SESSIONS_MAX {
-            let message = format!("{SESSIONS_MAX} operators are signed in; one of them must sign out first");
-            return Err(ApiError::unavailable(message));
+        // One that has expired makes room, or else the one that would expire first: whoever signs in has a good token.
+        while sessions.len() >= SESSIONS_MAX {
+            let first = sessions.iter().min_by_key(|(_, operator)| operator.expires_at);
+            let Some(first) = first.map(|(session, _)| session.clone()) else { break };
+            sessions.remove(&first);
         }
         sessions.insert(session.clone(), operator);
         Ok(session)
@@ -331,12 +329,16 @@ struct SignIn {
 async fn sign_in(
     State(access): State<Arc<Access>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
     JsonBody(SignIn { token }): JsonBody<SignIn>,
 ) -> Response {
     let operator = match access.by_token(peer.ip(), token.trim()) {
         Ok(operator) => operator,
         Err(refused) => return refused.into_response(),
     };
+    if let Some(older) = cookie(&headers) {
+        locked(&access.sessions).remove(older);
+    }
     let lasts = operator.expires_at.saturating_sub(unix_seconds());
     match access.begin(operator.clone()) {
         Ok(session) => {
@@ -427,15 +429,16 @@ mod tests {
     }
 
     #[test]
-    fn the_sessions_are_bounded_and_expired_ones_make_room() {
+    fn the_sessions_are_bounded_and_the_one_that_expires_first_makes_room() {
         let access = access("127.0.0.1:80", &[]);
         let operator = |expires_at| Operator { name: "me".into(), expires_at };
-        let first = access.begin(operator(unix_seconds().saturating_sub(1))).unwrap();
-        for _ in 1..SESSIONS_MAX {
-            access.begin(operator(u64::MAX)).unwrap();
+        let last = access.begin(operator(u64::MAX)).unwrap();
+        let first = access.begin(operator(1)).unwrap();
+        for number in 0..SESSIONS_MAX as u64 {
+            access.begin(operator(2 + number)).unwrap();
+            assert!(locked(&access.sessions).len() <= SESSIONS_MAX);
         }
-        access.begin(operator(u64::MAX)).unwrap();
-        assert!(!locked(&access.sessions).contains_key(&first));
-        assert!(access.begin(operator(u64::MAX)).unwrap_err().message.contains("sign out"));
+        let sessions = locked(&access.sessions);
+        assert!(sessions.contains_key(&last) && !sessions.contains_key(&first));
     }
 }

@@ -63,10 +63,14 @@ impl<'a> Guest<'a> {
     }
 }
 
-/// `hongbao-server audit` over a ledger and a journal; what it says.
-pub fn audit(ledger: &Path, journal: &Path) -> String {
-    let audited =
-        command(BINARY).arg("audit").arg("--ledger").arg(ledger).arg("--journal").arg(journal).output().unwrap();
+/// `hongbao-server audit` over a ledger and journals; what it says.
+pub fn audit(ledger: &Path, journals: &[&Path]) -> String {
+    let mut audit = command(BINARY);
+    audit.arg("audit").arg("--ledger").arg(ledger);
+    for journal in journals {
+        audit.arg("--journal").arg(journal);
+    }
+    let audited = audit.output().unwrap();
     let said = String::from_utf8_lossy(&audited.stdout).into_owned() + &String::from_utf8_lossy(&audited.stderr);
     assert!(audited.status.success(), "{said}");
     said
@@ -104,7 +108,7 @@ fn what_a_guest_wins_is_in_both_books_and_in_a_journal_that_the_audit_takes() {
     drop(guest);
     server.signal(Signal::SIGTERM);
     assert_eq!(server.exit_code(), Some(0));
-    let said = audit(&server.ledger(), &monitor.guest_journal());
+    let said = audit(&server.ledger(), &[&monitor.guest_journal()]);
     assert!(said.contains("1 files, 3 wins"), "{said}");
     let (outcome, _home) = monitor.stop();
     assert!(outcome.run.books.balanced(), "{:?}", outcome.run.books);
@@ -140,7 +144,7 @@ fn a_guest_whose_server_is_killed_under_a_shake_has_what_it_won_in_the_books_aft
     let books = monitor.get_until("/api/v1/books", |books| books["prizes_received"] == won);
     server.signal(Signal::SIGTERM);
     assert_eq!(server.exit_code(), Some(0));
-    let said = audit(&server.ledger(), &monitor.guest_journal());
+    let said = audit(&server.ledger(), &[&monitor.guest_journal()]);
     assert!(
         said.contains(&format!("1 files, {won} wins")) && said.contains("0 wins nobody has heard of"),
         "{said}\n{books}"

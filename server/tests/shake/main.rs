@@ -2,6 +2,7 @@
 //! the page in a real browser. Whatever the guest wins, the books agree.
 
 mod browser;
+mod fleet;
 mod guest;
 mod monitor;
 #[allow(dead_code, unused_imports, reason = "what other tests need of a server")]
