@@ -139,4 +139,13 @@ pub const FINAL_REPORT: Key = Key::new("final_report", "1 in the last report of 
 /// Counters whose total comes from a durable ledger and not from the running process: what a restarted process reports
 /// goes on where the ended one stood, and *replaces* its total. The totals of every other counter start at 0 with each
 /// process, and add up over the instances of one name.
-pub const OF_THE_LEDGER: [&str; 2] = [PRIZES_WON.name, PAID_FEN.name];
+/// Of servers only: a machine counts some of the same names from its own start.
+pub const OF_THE_LEDGER: [&str; 7] = [
+    PRIZES_WON.name,
+    PAID_FEN.name,
+    UNITS_SOLD.name,
+    EARNED_FEN.name,
+    ENVELOPES_SENT.name,
+    SHARES_OPENED.name,
+    OPENED_FEN.name,
+];

@@ -277,9 +277,17 @@ fn vertical(panel: &Panel, rows: &Range<f64>) -> (Scale, Vec<f64>) {
     let top = if whole { panel.at_least } else { (most * 1.08).max(panel.at_least) };
     // A residual may be on either side of nought.
     let least = if panel.style == Style::Stacked { 0.0 } else { all().fold(0.0, f64::min) * 1.08 };
-    let step = nice_step(top - least, (rows.end - rows.start) / 50.0);
-    let from = (least / step).ceil() * step;
-    (Scale::linear(least..top, pixels), ticks(from, top, step).collect())
+    let mut about = (rows.end - rows.start) / 50.0;
+    // A single number beside an axis says nothing of its scale.
+    let ticks = loop {
+        let step = nice_step(top - least, about);
+        let ticks: Vec<f64> = ticks((least / step).ceil() * step, top, step).collect();
+        if ticks.len() > 2 || about > 12.0 {
+            break ticks;
+        }
+        about *= 1.5;
+    };
+    (Scale::linear(least..top, pixels), ticks)
 }
 
 fn tick_text(value: f64) -> String {
