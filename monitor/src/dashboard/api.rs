@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use super::books::{Balance, Book};
 use super::bridge;
 use super::control::{self, Control};
 use super::guests::{self, Guests};
-use super::books::{Balance, Book};
 use super::limits::SECONDS_PER_ANSWER_MAX;
 use super::live::{self, ask};
 use super::merge::SourceStatus;

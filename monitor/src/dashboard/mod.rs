@@ -4,8 +4,8 @@
 //! owner ([`owner`]), which applies the pure [`merge`], keeps the [`books`], writes the [`record`] and shows the [`view`]. What a
 //! recording came to is told by the [`recap`], and past [`runs`] are read back from their [`files`].
 
-pub mod allowance;
 pub mod alert;
+pub mod allowance;
 pub mod api;
 pub mod books;
 pub mod bridge;
