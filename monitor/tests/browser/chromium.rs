@@ -168,6 +168,8 @@ impl Browser {
     }
 
     pub async fn click(&self, selector: &str) {
+        // What lies half under the top would be taken for in sight.
+        self.run(&format!("document.querySelector({selector:?}).scrollIntoView({{ block: 'center' }})")).await;
         self.client.find(Locator::Css(selector)).await.unwrap().click().await.unwrap();
     }
 
