@@ -216,7 +216,18 @@ function readWallet(ms = 500) {
   statementTimer = setTimeout(() => client.ask({ statement: { before_entry_id: 0, limit: MOVEMENTS } }), ms);
 }
 
+/** Prizes that were shown: after a lost connection the same one may be told twice. */
+const known = new Set();
+
+function isNew({ campaign_id, serial }) {
+  const key = `${campaign_id}/${serial}`;
+  if (known.has(key)) return false;
+  known.add(key);
+  return true;
+}
+
 function won(prize) {
+  if (!isNew(prize)) return;
   shown.wins += 1;
   answer("shake.answer.won", { yuan: money(prize.amount_fen) }, "won");
   drop(prize.amount_fen);
@@ -256,8 +267,9 @@ function announce(text) {
 }
 
 function remind({ wins }) {
-  if (wins.length === 0) return;
-  const fen = wins.reduce((sum, prize) => sum + prize.amount_fen, 0);
+  const missed = wins.filter(isNew);
+  if (missed.length === 0) return;
+  const fen = missed.reduce((sum, prize) => sum + prize.amount_fen, 0);
   answer("shake.answer.reminded", { yuan: money(fen) }, "won");
   readWallet();
 }

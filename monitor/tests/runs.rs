@@ -394,13 +394,23 @@ async fn a_damaged_file_is_named_with_its_line_and_without_its_place() {
             assert!(!message.contains(running.recordings.to_str().unwrap()), "{message}");
         }
     }
-    // A table is under way when the damaged row is met: it must not look whole.
-    let torn = running.recorded("torn-late");
-    let mut headline = fs::read_to_string(torn.join("headline.csv")).unwrap();
-    headline.push_str("1795264133,perhaps\n");
-    fs::write(torn.join("headline.csv"), headline).unwrap();
-    let response = running.response("/api/v1/runs/torn-late/export.csv").await;
-    assert!(response.bytes().await.is_err(), "the connection breaks off");
+    // A table may be under way when the damaged row is met: then it must not look whole.
+    for (seconds, early) in [(0, true), (5_000, false)] {
+        let torn = running.recorded("torn-late");
+        let mut headline = fs::read_to_string(torn.join("headline.csv")).unwrap();
+        let last = headline.lines().last().unwrap().split_once(',').unwrap().1.to_owned();
+        for second in 1..=seconds {
+            headline.push_str(&format!("{},{last}\n", 1_795_264_132 + second));
+        }
+        headline.push_str("1795300000,perhaps\n");
+        fs::write(torn.join("headline.csv"), headline).unwrap();
+        let answer = reqwest::get(format!("http://{}/api/v1/runs/torn-late/export.csv", running.http)).await;
+        match answer {
+            Ok(response) if early => assert_eq!(response.status().as_u16(), 422),
+            Ok(response) => assert!(response.bytes().await.is_err(), "the connection breaks off"),
+            Err(error) => assert!(!early, "{error}"),
+        }
+    }
     running.stop().await;
 }
 

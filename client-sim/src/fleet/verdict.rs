@@ -519,7 +519,7 @@ fn balance(evidence: &Evidence<'_>, totals: &Totals, failures: &mut Vec<String>)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::journals::Sum;
+    use crate::fleet::journals::{Sum, Union};
     use crate::results::{CampaignResult, SecondRow, SegmentResult, StormOrder, StormResult, StormSecond, StormView};
 
     const FROM: u64 = 1_800_000_000;

@@ -212,6 +212,8 @@ async fn everything_can_be_reached_and_done_by_keyboard() {
     browser.run(AN_HOUR).await;
     browser.until("all of it to be drawn", "document.getElementById('redraw').dataset.rows === '3600'").await;
 
+    browser.run("hongbao.sets.take({ 'server-1': { connections: [1, 2, 3, 4], queue_depth: [0, 0, 0, 0] } })").await;
+
     // The first stop skips what is the same on every page; then all that can be used follows, each with a name and a visible focus.
     let mut stops = Vec::new();
     let focused = "const one = document.activeElement;

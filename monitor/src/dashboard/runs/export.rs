@@ -22,6 +22,8 @@ pub struct Table {
     reasons: ReasonNames,
     row: Row,
     begun: bool,
+    /// Made before anything is sent: what is damaged early on is refused in words.
+    first: Option<Vec<u8>>,
 }
 
 impl Table {
@@ -30,7 +32,10 @@ impl Table {
         let mut replay = Replay::open(directory, ended, Parts { reasons: true, times: false })?;
         replay.expect_reasons(reasons);
         let widths = replay.widths();
-        Ok(Self { replay, widths, reasons: reasons.clone(), row: Row::default(), begun: false })
+        let mut table =
+            Self { replay, widths, reasons: reasons.clone(), row: Row::default(), begun: false, first: None };
+        table.first = Some(table.chunk()?);
+        Ok(table)
     }
 
     fn header(&self) -> Vec<String> {
@@ -56,6 +61,9 @@ impl Table {
 
     /// The next rows; empty after the last.
     pub fn chunk(&mut self) -> Result<Vec<u8>, FileError> {
+        if let Some(first) = self.first.take() {
+            return Ok(first);
+        }
         let written = |outcome: csv::Result<()>| {
             outcome.unwrap_or_else(|error| unreachable!("rows of one length in memory are always written: {error}"));
         };
