@@ -415,7 +415,7 @@ mod tests {
 
     fn guests(max: usize) -> Guests {
         let secret = Secret::from_text("0123456789abcdef0123456789abcdef").unwrap();
-        let journal = "/nonexistent/guests.csv".into();
+        let journal = "/dev/null/guests.csv".into();
         let settings = Settings { max, server: None, trusted: Vec::new(), journal };
         Guests::new(settings, &secret, mpsc::channel(1).0)
     }
