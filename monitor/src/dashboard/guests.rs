@@ -1,5 +1,5 @@
 //! Guests: people who play among the simulated users. Who may, how many, under which id; what they were told; how their
-//! connections end. The connections themselves are the [`bridge`](super::bridge)'s.
+//! connections end. The connections themselves are those of `bridge.rs`.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
