@@ -25,6 +25,7 @@ const DASHBOARD: &[&str] = &[
     "view",
     "files",
     "record",
+    "alert",
     "series",
     "mark",
     "sets",

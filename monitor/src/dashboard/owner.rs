@@ -12,6 +12,7 @@ use serde_json::json;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::alert::{Alerts, Evidence};
 use super::books::Balance;
 use super::ends::End;
 use super::host::{HostFacts, HostSecond};
@@ -211,6 +212,7 @@ pub struct Owner {
     by_source: HashMap<SourceId, ConnectionId>,
     reach: BTreeMap<SourceId, Reach>,
     marks: Marks,
+    alerts: Alerts,
     sets: SetsBoard,
     history: History,
     untold: VecDeque<Untold>,
@@ -244,6 +246,7 @@ impl Owner {
             by_source: HashMap::new(),
             reach: BTreeMap::new(),
             marks: Marks::default(),
+            alerts: Alerts::default(),
             sets: SetsBoard::default(),
             history: History::default(),
             untold: VecDeque::new(),
@@ -511,6 +514,16 @@ impl Owner {
         self.seconds += 1;
         self.seconds_complete += u64::from(closed.merged.complete);
         self.recording.write(&closed);
+        let evidence = Evidence {
+            headline: &closed.merged.headline(),
+            books: &closed.merged.books,
+            sources: &self.merge.sources(),
+            recording_fails: self.recording.failing(),
+        };
+        for alert in self.alerts.look(evidence) {
+            let mark = self.marks.add(alert);
+            self.marked(&mark);
+        }
         if self.seconds.is_multiple_of(RUN_FILE_SECONDS) {
             self.write_run();
         }

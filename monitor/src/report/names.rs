@@ -44,6 +44,9 @@ pub const OPEN_DESCRIPTORS: Key = Key::new("open_descriptors", "Descriptors open
 /// Descriptors that one table of the process may hold.
 pub const DESCRIPTORS_LIMIT: Key = Key::new("descriptors_limit", "Descriptors that one table of this process may hold");
 
+/// Counter: events that the timeline has lost, because the monitor stayed away for too long.
+pub const EVENTS_FORGOTTEN: Key = Key::new("events_forgotten", "Events forgotten before the monitor was told of them");
+
 // The servers' side of the books: counters
 /// Requests that came in and were counted as owed an answer.
 pub const REQUESTS_RECEIVED: Key = Key::new("requests_received", "Requests taken in; each is owed one answer");
@@ -139,4 +142,13 @@ pub const FINAL_REPORT: Key = Key::new("final_report", "1 in the last report of 
 /// Counters whose total comes from a durable ledger and not from the running process: what a restarted process reports
 /// goes on where the ended one stood, and *replaces* its total. The totals of every other counter start at 0 with each
 /// process, and add up over the instances of one name.
-pub const OF_THE_LEDGER: [&str; 2] = [PRIZES_WON.name, PAID_FEN.name];
+/// Of servers only: a machine counts some of the same names from its own start.
+pub const OF_THE_LEDGER: [&str; 7] = [
+    PRIZES_WON.name,
+    PAID_FEN.name,
+    UNITS_SOLD.name,
+    EARNED_FEN.name,
+    ENVELOPES_SENT.name,
+    SHARES_OPENED.name,
+    OPENED_FEN.name,
+];
