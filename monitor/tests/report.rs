@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-const CHARTS: [&str; 14] = [
+const CHARTS: [&str; 15] = [
     "0-timeline",
     "1-sent",
     "2-handled",
@@ -21,6 +21,7 @@ const CHARTS: [&str; 14] = [
     "11-latency-heat",
     "12-books",
     "13-refusals",
+    "14-network",
 ];
 
 fn recorded() -> PathBuf {

@@ -52,15 +52,16 @@ export class Glance {
   }
 
   draw() {
-    const { store, view } = this.app;
-    const index = view.fixed ? store.at(view.fixed[1]) : store.length - 1;
+    const { state, store, view } = this.app;
+    // Of a run that goes on, the end of what is shown; of a recorded one, the second that is looked at.
+    const index = state.run ? view.index(store) : view.fixed ? store.at(view.fixed[1]) : store.length - 1;
     const of = (column) => store.get(column, index);
     for (const tile of this.tiles) {
       // A second in which nothing was answered has no latency, not one of 0.
       say(tile.value, tile.key === "p99" && !of("answered") ? format.NONE : tile.tell(of(tile.column)));
-      const { text, state } = this.sub(tile.key, of, index);
+      const { text, state: how } = this.sub(tile.key, of, index);
       say(tile.sub, text);
-      tile.node.dataset.state = state ?? "";
+      tile.node.dataset.state = how ?? "";
       if (tile.canvas) curve(tile, store, index);
     }
   }

@@ -124,6 +124,9 @@ class App {
       this.store.load(series);
       this.store.run = id;
       this.marks = marks.marks ?? [];
+      // A run ends with seconds in which nothing happens any more; the last that had answers says more.
+      const busy = (this.store.columns.answered ?? []).findLastIndex((answered) => answered > 0);
+      if (this.view.second === null && this.view.following && busy >= 0) this.view.second = this.store.columns.second[busy];
       this.title();
       this.clock();
       this.draw();
@@ -170,7 +173,8 @@ class App {
     if (this.asking || document.hidden) return;
     this.asking = true;
     try {
-      this.books.draw(await ask("/api/v1/books"));
+      const answer = await ask("/api/v1/books");
+      this.books.draw(answer.books ? answer : { ...fromColumns(this.store), ...answer });
     } catch {
       // The next second asks again.
     }
@@ -216,6 +220,7 @@ class App {
       this.charts.tell(this.view.index(this.store));
       this.side.draw();
       this.timeline.tell();
+      if (this.state.run) this.glance.draw();
     });
   }
 

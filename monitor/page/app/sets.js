@@ -107,9 +107,15 @@ export class Sets {
   draw() {
     const { sets, sick } = this;
     const figure = this.app.state.set;
-    const { context, width, height } = fit(this.canvas);
     say(this.count, sets.length ? format.count(sets.length) : "");
-    if (!sets.length) return say(this.words, t("sets.none"));
+    this.canvas.hidden = !sets.length;
+    this.hover.hidden = !sets.length;
+    if (!sets.length) {
+      this.words.classList.remove("bad");
+      return say(this.words, t("sets.none"));
+    }
+    const { context, width, height } = fit(this.canvas);
+    if (!width) return; // It was hidden until now; its size is told in a moment.
     this.grid = layout(sets.length, width, height);
     const { columns, side } = this.grid;
     const values = sets.map((set) => set[figure]);
@@ -174,4 +180,5 @@ export class Sets {
   }
 }
 
+/** A SET's name for people. */
 const label = (set) => `${set.server} #${set.index}`;

@@ -135,7 +135,7 @@ export class Timeline {
         const those = members.map((at) => visible[at]);
         const worst = those.find((mark) => mark.kind === "alert") ?? those.at(-1);
         const text = those.map((mark) => `${format.clock(mark.at_ms / 1_000)} ${kindName(mark.kind)}: ${mark.text}`).join("\n");
-        const sign = el("button", { type: "button", class: "mark", title: text, "aria-label": text, onclick: () => this.go(worst) }, markIcon(worst.kind), those.length > 1 ? el("sup", {}, String(those.length)) : null);
+        const sign = el("button", { type: "button", class: place > width / 2 ? "mark to-left" : "mark", "aria-label": text, onclick: () => this.go(worst) }, markIcon(worst.kind), those.length > 1 ? el("sup", {}, String(those.length)) : null);
         sign.style.left = `${Math.min(place, width - 1)}px`;
         return sign;
       });

@@ -32,7 +32,11 @@ export class View {
 
   /** Stands still where it is. */
   pause(store) {
-    if (!this.fixed) this.fixed = this.range(store).map(Math.round);
+    if (this.fixed) return;
+    const [from] = this.range(store);
+    // Room for what comes would fill up: nothing may move while the view stands still.
+    const until = store.length ? store.until : from + LEAST_SECONDS;
+    this.fixed = [Math.min(Math.round(from), until - ZOOM_SECONDS_MIN), until];
   }
 
   /** Follows again. */
@@ -48,7 +52,7 @@ export class View {
       start = Math.round((start + end - ZOOM_SECONDS_MIN) / 2);
       end = start + ZOOM_SECONDS_MIN;
     }
-    const last = Math.max(store.until, store.first + LEAST_SECONDS);
+    const last = Math.max(store.until, store.first + ZOOM_SECONDS_MIN);
     this.fixed = store.length ? inside(start, end, store.first, last) : [start, end];
   }
 

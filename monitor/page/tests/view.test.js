@@ -49,3 +49,11 @@ test("stepping looks at one second after the other, and takes the view along", (
   view.step(-10_000, run);
   assert.equal(view.second, 1_000);
 });
+
+test("a run of a few seconds stands still too, and has no room for more while it does", () => {
+  const [run, view] = [store(20), new View({ window: 300 })];
+  view.pause(run);
+  for (let more = 1; more <= 5; more++) run.append({ columns: { second: 1_019 + more } });
+  assert.deepEqual(view.range(run), [1_000, 1_019]);
+  assert.equal(run.columns.second[view.index(run)], 1_019);
+});

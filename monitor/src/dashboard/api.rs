@@ -23,6 +23,7 @@ use super::operator::{self, Access};
 use super::owner::{Message, Question};
 use super::page;
 use super::record::RunStatus;
+use super::runs::{self, Runs};
 use super::second::MergedSecond;
 use crate::http::{self, ApiError, CumulativeHistograms, QueryParams};
 use crate::report::Key;
@@ -42,6 +43,8 @@ pub struct Surface {
     pub control: Control,
     /// People who play.
     pub guests: Arc<Guests>,
+    /// Recordings that lie beside this run's.
+    pub runs: Arc<Runs>,
 }
 
 /// The routes.
@@ -49,7 +52,7 @@ pub struct Surface {
 /// # Errors
 /// As [`page::router`].
 pub fn router(owner: Owner, surface: Surface) -> io::Result<Router> {
-    let Surface { access, control, guests } = surface;
+    let Surface { access, control, guests, runs } = surface;
     let api = Router::new()
         .route("/api/v1/seconds", get(seconds))
         .route("/api/v1/latest", get(latest))
@@ -57,7 +60,8 @@ pub fn router(owner: Owner, surface: Surface) -> io::Result<Router> {
         .route("/api/v1/sources", get(sources))
         .route("/api/v1/run", get(run))
         .with_state(owner.clone())
-        .merge(live::router(owner.clone()));
+        .merge(live::router(owner.clone(), Arc::clone(&runs)))
+        .merge(runs::api::router(runs));
     let api = operator::for_readers(api, &access);
     let open = Router::new()
         .route("/healthz", get(|| async { Json(json!({ "status": "ok" })) }))

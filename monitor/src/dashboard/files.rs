@@ -508,6 +508,21 @@ mod tests {
     }
 
     #[test]
+    fn the_latest_marks_are_told_by_time_and_a_text_may_have_commas() {
+        let mut text = "at_ms,kind,source,text\n".to_owned();
+        for number in (0..MARKS_TOLD_MAX as u64 + 2).rev() {
+            text.push_str(&format!("{number},qps,monitor,\"so, {number}\"\n"));
+        }
+        text.push_str("7,half");
+        let (_directory, path) = file(text.as_bytes());
+        let told = marks(&path).unwrap();
+        assert_eq!((told.len(), told[0].at_ms, told[1].text.as_str()), (MARKS_TOLD_MAX, 0, "so, 1"));
+        let (_directory, path) = file(b"at_ms,kind,source,text\nsoon,a,b,c\n");
+        assert!(marks(&path).unwrap_err().to_string().contains("line 2"));
+        assert!(marks(Path::new("/no/such/marks.csv")).unwrap().is_empty());
+    }
+
+    #[test]
     fn a_document_longer_than_its_bound_is_refused() {
         let (_directory, path) = file(&vec![b' '; DOCUMENT_BYTES_MAX + 1]);
         assert!(json::<serde_json::Value>(&path).unwrap_err().to_string().contains("longer than"));

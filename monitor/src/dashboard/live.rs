@@ -24,6 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot};
 
 use super::limits::{SERIES_POINTS_MAX, STREAMS_MAX};
 use super::owner::{Message, Question, Subscription, Told};
+use super::runs::{self, Failure, Runs, Window};
 use super::series::{Row, Series};
 use crate::http::{ApiError, QueryParams};
 
@@ -33,25 +34,23 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// How soon a reader that lost its stream should come back.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// The name of the run that goes on, beside its id.
-pub const LIVE: &str = "live";
-
 type Owner = mpsc::Sender<Message>;
 
 #[derive(Debug, Clone)]
 struct Live {
     owner: Owner,
     streams: Arc<Semaphore>,
+    runs: Arc<Runs>,
 }
 
 /// `/api/v1/stream`, `/api/v1/series`, `/api/v1/marks`, `/api/v1/sets`.
-pub fn router(owner: Owner) -> Router {
+pub fn router(owner: Owner, runs: Arc<Runs>) -> Router {
     Router::new()
         .route("/api/v1/stream", get(stream))
         .route("/api/v1/series", get(series))
         .route("/api/v1/marks", get(marks))
         .route("/api/v1/sets", get(sets))
-        .with_state(Live { owner, streams: Arc::new(Semaphore::new(STREAMS_MAX)) })
+        .with_state(Live { owner, streams: Arc::new(Semaphore::new(STREAMS_MAX)), runs })
 }
 
 /// Asks the owner.
@@ -149,27 +148,24 @@ pub fn resolution(asked: Option<u64>, span: u64, finest: u64) -> Result<u64, Api
     }
 }
 
-async fn series(State(live): State<Live>, QueryParams(asked): QueryParams<Stretch>) -> Result<Json<Series>, ApiError> {
+async fn series(State(live): State<Live>, QueryParams(asked): QueryParams<Stretch>) -> Result<Response, ApiError> {
+    if let Some(run) = asked.run.as_deref().filter(|run| !live.runs.is_current(run)) {
+        let window = Window { from: asked.from, until: asked.until, every: asked.every };
+        let told = live.runs.series(run, window).await.map(runs::api::json_bytes);
+        return Ok(told.unwrap_or_else(Failure::into_response));
+    }
     let (from, until) = (asked.from.unwrap_or(0), asked.until.unwrap_or(u64::MAX));
     if from > until {
         return Err(ApiError::bad_request(format!("from is {from} and until is {until}; from must not be later")));
     }
     let history = ask(&live.owner, |reply| Question::History { from, until, reply }).await?;
-    known(asked.run.as_deref(), &history.run)?;
     let (first, last) = (history.rows.first(), history.rows.last());
     let span = first.zip(last).map_or(0, |(first, last)| last.second() - first.second() + 1);
     let every = resolution(asked.every, span, history.finest)?;
     let series = move || Series::of(&history.run, every, history.rows.iter().map(|row| &**row));
     // An hour is some hundred thousand values: the owner has seconds to close meanwhile.
-    tokio::task::spawn_blocking(series).await.map(Json).map_err(|error| ApiError::internal(error.to_string()))
-}
-
-/// Only the run that goes on is known here.
-fn known(asked: Option<&str>, run: &str) -> Result<(), ApiError> {
-    match asked {
-        Some(asked) if asked != LIVE && asked != run => Err(ApiError::not_found("no such run")),
-        _ => Ok(()),
-    }
+    let series = tokio::task::spawn_blocking(series).await;
+    Ok(series.map(Json).map_err(|error| ApiError::internal(error.to_string()))?.into_response())
 }
 
 #[derive(Debug, Deserialize)]
@@ -178,11 +174,14 @@ struct WhichRun {
     run: Option<String>,
 }
 
-async fn marks(State(live): State<Live>, QueryParams(asked): QueryParams<WhichRun>) -> Result<Json<Value>, ApiError> {
-    let (run, marks) = ask(&live.owner, Question::Marks).await?;
-    known(asked.run.as_deref(), &run)?;
+async fn marks(State(live): State<Live>, QueryParams(asked): QueryParams<WhichRun>) -> Result<Response, ApiError> {
+    if let Some(run) = asked.run.as_deref().filter(|run| !live.runs.is_current(run)) {
+        let told = live.runs.marks(run).await.map(|marks| Json(json!({ "marks": marks })).into_response());
+        return Ok(told.unwrap_or_else(Failure::into_response));
+    }
+    let (_, marks) = ask(&live.owner, Question::Marks).await?;
     let marks: Vec<_> = marks.iter().map(|mark| &**mark).collect();
-    Ok(Json(json!({ "marks": marks })))
+    Ok(Json(json!({ "marks": marks })).into_response())
 }
 
 async fn sets(State(live): State<Live>) -> Result<Json<Value>, ApiError> {

@@ -2,7 +2,7 @@
 //!
 //! Reporters' connections ([`ingest`]), the [`sampler`] of the [`host`] and HTTP handlers ([`api`]) hold no state; they send to the one
 //! owner ([`owner`]), which applies the pure [`merge`], keeps the [`books`], writes the [`record`] and shows the [`view`]. What a
-//! recording came to is told by the [`recap`].
+//! recording came to is told by the [`recap`], and past [`runs`] are read back from their [`files`].
 
 pub mod alert;
 pub mod allowance;

@@ -18,6 +18,7 @@ use super::limits::{CONNECTIONS_MAX, HTTP_CONNECTIONS_MAX, INBOX_MAX};
 use super::operator::Access;
 use super::owner::{Message, Outcome, Owner};
 use super::record::{RecordError, Recording, replace};
+use super::runs::Runs;
 use super::view::{View, ViewMode};
 use super::{api, ingest, sampler};
 use crate::credentials::{self, CredentialError, unix_millis};
@@ -180,7 +181,8 @@ fn surface(
     let guests = Arc::new(Guests::new(settings, secret, owner.clone()));
     let control = Control::new(owner.clone(), Arc::clone(&guests), secret, doors.trust_control.clone())
         .map_err(|error| system("cannot prepare the orders of operators")(io::Error::other(error)))?;
-    Ok(Surface { access: Arc::new(access), control, guests })
+    let runs = Runs::beside(recording.directory()).map_err(system("cannot look at the recordings beside this one"))?;
+    Ok(Surface { access: Arc::new(access), control, guests, runs })
 }
 
 /// An address at which we reach ourselves.

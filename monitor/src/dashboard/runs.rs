@@ -22,7 +22,7 @@ use tokio::sync::Semaphore;
 
 use self::catalog::{BadRunId, Catalog, Entry, RunId, Stamp, without_directory};
 use self::jobs::{Shelf, aside};
-use self::replay::Extent;
+use self::replay::{Extent, ReasonNames};
 use super::files;
 use super::limits::{READERS_MAX, REPORTS_KEPT_MAX, SERIES_KEPT_MAX, SERIES_ROWS_MAX};
 use super::mark::Mark;
@@ -39,10 +39,13 @@ const UNENDED_SECONDS: u64 = 10;
 /// Seconds after which whoever found all readers busy may ask again.
 const RETRY_SECONDS: u64 = 2;
 
+/// The name of the run that goes on, beside its id.
+pub const LIVE: &str = "live";
+
 /// Why a run is not told of.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Failure {
-    /// 400: an id that is none.
+    /// 404: an id that is none.
     #[error(transparent)]
     Id(#[from] BadRunId),
     /// 404: no recording of that name lies beside the current one.
@@ -68,8 +71,8 @@ pub enum Failure {
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let (status, code) = match &self {
-            Failure::Id(_) | Failure::Range(_) => (StatusCode::BAD_REQUEST, "bad_request"),
-            Failure::Unknown(_) | Failure::NoChart => (StatusCode::NOT_FOUND, "not_found"),
+            Failure::Range(_) => (StatusCode::BAD_REQUEST, "bad_request"),
+            Failure::Id(_) | Failure::Unknown(_) | Failure::NoChart => (StatusCode::NOT_FOUND, "not_found"),
             Failure::Busy => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
             Failure::Damaged(_) => (StatusCode::UNPROCESSABLE_ENTITY, "damaged"),
             Failure::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
@@ -150,8 +153,8 @@ pub struct Runs {
     catalog: Arc<Catalog>,
     listing: Shelf<Stamp, Vec<Entry>>,
     series: Shelf<SeriesKey, Vec<Row>>,
+    reasons: Shelf<(RunId, Stamp), ReasonNames>,
     reports: Shelf<(RunId, Stamp), Drawn>,
-    readers: Arc<Semaphore>,
     painter: Arc<Semaphore>,
 }
 
@@ -163,8 +166,8 @@ impl Runs {
             catalog: Arc::new(Catalog::beside(current)?),
             listing: Shelf::new(1, Arc::new(Semaphore::new(1))),
             series: Shelf::new(SERIES_KEPT_MAX, Arc::clone(&readers)),
+            reasons: Shelf::new(REPORTS_KEPT_MAX, readers),
             reports: Shelf::new(REPORTS_KEPT_MAX, Arc::clone(&painter)),
-            readers,
             painter,
         }))
     }
@@ -176,7 +179,7 @@ impl Runs {
 
     /// Whether that names the run being recorded; it is told from memory, by somebody else.
     pub fn is_current(&self, id: &str) -> bool {
-        id == "live" || self.current().is_some_and(|current| current.as_str() == id)
+        id == LIVE || self.current().is_some_and(|current| current.as_str() == id)
     }
 
     /// Newest first.
@@ -192,7 +195,7 @@ impl Runs {
 
     async fn find(&self, id: &str) -> Result<Found, Failure> {
         let id = match (id, self.current()) {
-            ("live", Some(current)) => current.clone(),
+            (LIVE, Some(current)) => current.clone(),
             (id, _) => id.parse()?,
         };
         let catalog = Arc::clone(&self.catalog);
@@ -282,11 +285,14 @@ impl Runs {
     /// The whole run as a table, read while it is sent.
     pub async fn table(&self, id: &str) -> Result<(RunId, export::Table), Failure> {
         let found = self.find(id).await?;
-        let permit = Arc::clone(&self.readers).try_acquire_owned().map_err(|_| Failure::Busy)?;
+        let reader = found.clone();
+        let reasons = self.reasons.get((found.id.clone(), found.stamp.clone()), move || {
+            replay::reasons_of(&reader.directory).map_err(|error| reader.damaged(&error))
+        });
+        let reasons = reasons.await?;
         aside(move || {
-            let table = export::Table::open(&found.directory, found.ended).map_err(|error| found.damaged(&error))?;
-            drop(permit);
-            Ok((found.id, table))
+            let table = export::Table::open(&found.directory, found.ended, &reasons);
+            Ok((found.id.clone(), table.map_err(|error| found.damaged(&error))?))
         })
         .await
     }

@@ -7,6 +7,8 @@ use fantoccini::actions::{InputSource, KeyAction, KeyActions, MOUSE_BUTTON_LEFT,
 use fantoccini::wd::{Capabilities, TimeoutConfiguration};
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -46,9 +48,9 @@ impl Key {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // A test that failed has not closed it.
-        if self.driver.kill().is_ok() {
-            drop(self.driver.wait());
+        // A test that failed has not closed the browser; told to end in order, the driver does.
+        if kill(Pid::from_raw(self.driver.id().cast_signed()), Signal::SIGTERM).is_ok() {
+            self.driver.wait().expect("chromedriver ends");
         }
     }
 }
@@ -63,12 +65,13 @@ impl Browser {
             .stderr(Stdio::null())
             .spawn()
             .expect("chromedriver is needed: apt-get install chromium chromium-driver");
-        let said = BufReader::new(driver.stdout.take().unwrap());
+        let mut said = BufReader::new(driver.stdout.take().unwrap()).lines().map_while(Result::ok);
         let port: u16 = said
-            .lines()
-            .map_while(Result::ok)
+            .by_ref()
             .find_map(|line| line.split_once("started successfully on port ")?.1.trim_end_matches('.').parse().ok())
             .expect("chromedriver tells its port");
+        // It goes on talking, and must not find the pipe closed.
+        std::thread::spawn(move || said.for_each(drop));
         let arguments = [
             "--headless",
             "--no-sandbox",

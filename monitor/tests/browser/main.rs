@@ -10,6 +10,8 @@ use std::fs;
 use std::time::Duration;
 
 use chromium::{Browser, Key};
+use hongbao_monitor::credentials::unix_seconds;
+use hongbao_proto::token::{Audience, Secret, Signer};
 use nix::sys::signal::Signal;
 use programs::{Fleet, Monitor, Server};
 use serde_json::{Value, json};
@@ -210,6 +212,8 @@ async fn everything_can_be_reached_and_done_by_keyboard() {
     browser.run(AN_HOUR).await;
     browser.until("all of it to be drawn", "document.getElementById('redraw').dataset.rows === '3600'").await;
 
+    browser.run("hongbao.sets.take({ 'server-1': { connections: [1, 2, 3, 4], queue_depth: [0, 0, 0, 0] } })").await;
+
     // The first stop skips what is the same on every page; then all that can be used follows, each with a name and a visible focus.
     let mut stops = Vec::new();
     let focused = "const one = document.activeElement;
@@ -298,6 +302,76 @@ async fn a_link_reproduces_the_view_in_either_language_and_theme() {
     assert_eq!(browser.run(seen).await, chinese);
     let view = browser.run("return [hongbao.view.fixed, hongbao.state.set]").await;
     assert_eq!(view, json!([[1_800_000_600, 1_800_000_900], "stock"]));
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn a_stretch_chosen_by_dragging_is_shown_by_all_charts() {
+    let monitor = Monitor::start("127.0.0.1:0").await;
+    let browser = Browser::start().await;
+    browser.open(&monitor.url("/")).await;
+    browser.until("the page to be live", "document.getElementById('state').dataset.is === 'live'").await;
+    browser.run(AN_HOUR).await;
+    browser.until("all of it to be drawn", "document.getElementById('redraw').dataset.rows === '3600'").await;
+    browser.drag("[data-chart=rates] .u-over", 0.25, 0.5).await;
+    browser.until("the zoom", "!hongbao.view.following").await;
+    browser.frame().await;
+    let shown = "return hongbao.charts.cards.filter((card) => card.plot && card.visible).map((card) => [card.plot.scales.x.min, card.plot.scales.x.max])";
+    let spans = browser.run(shown).await;
+    let spans = spans.as_array().unwrap();
+    assert!(spans.len() > 1 && spans.iter().all(|span| *span == spans[0]), "{spans:?}");
+    let length = spans[0][1].as_u64().unwrap() - spans[0][0].as_u64().unwrap();
+    assert!((850..=950).contains(&length), "a quarter of an hour, not {length} s");
+    browser.drag(".strip", 0.5, 0.6).await;
+    browser.until("another stretch", "hongbao.view.fixed[0] > 1800001700 && hongbao.view.fixed[1] < 1800002300").await;
+    browser.click("#reset").await;
+    browser.until("the way back", "hongbao.view.following").await;
+    assert_eq!(browser.problems().await, Vec::<String>::new());
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn beyond_loopback_the_page_asks_who_is_there_and_asks_again_before_it_acts() {
+    let monitor = Monitor::start("0.0.0.0:0").await;
+    let _server = Server::start(&monitor).await;
+    let browser = Browser::start().await;
+    browser.open(&monitor.url("/")).await;
+    browser
+        .until("the gate", "!document.getElementById('gate').hidden && document.getElementById('main').hidden")
+        .await;
+    browser.write("#gate input", "not a token").await;
+    browser.press(Key::Enter).await;
+    browser.until("the refusal", "!document.querySelector('#gate .problem').hidden").await;
+    let token = Signer::new(&Secret::from_text(programs::SECRET).unwrap())
+        .sign("nora", Audience::Admin, unix_seconds(), 600)
+        .unwrap();
+    browser.write("#gate input", &token).await;
+    browser.press(Key::Enter).await;
+    browser.until("the page behind the gate", "document.getElementById('state').dataset.is === 'live'").await;
+    browser.until("the server to report", "hongbao.machines.sources.length === 1").await;
+    browser.until("the controls", "document.querySelectorAll('#controls button').length === 7").await;
+    assert_eq!(browser.run("return document.getElementById('operator-name').textContent").await, "nora");
+    let kept = browser.run("return JSON.stringify([{ ...localStorage }, { ...sessionStorage }, document.cookie, location.href, document.body.innerHTML])").await;
+    assert!(!kept.as_str().unwrap().contains(&token), "the page keeps the token");
+
+    let said = "return document.querySelector('dialog .says').textContent";
+    browser.click("[data-control=announce]").await;
+    browser.write("dialog textarea", "early tea").await;
+    browser.click("dialog button.primary").await;
+    browser.until("the question", "document.querySelector('dialog .says.strong')").await;
+    assert!(browser.run(said).await.as_str().unwrap().contains("“early tea”"));
+    // Whoever thinks better of it loses nothing, and nothing has happened.
+    browser.click("dialog footer button:first-child").await;
+    assert_eq!(browser.run("return document.querySelector('dialog textarea').value").await, "early tea");
+    assert_eq!(browser.run("return document.querySelectorAll('#events [data-kind=announcement]').length").await, 0);
+    browser.click("dialog button.primary").await;
+    browser.until("the question again", "document.querySelector('dialog .says.strong')").await;
+    browser.click("dialog button.primary").await;
+    browser.until("the outcome", "document.querySelector('dialog .outcome')").await;
+    let outcome = browser.run("return document.querySelector('dialog .outcome').innerText").await;
+    assert!(outcome.as_str().unwrap().contains("server-1"), "{outcome}");
+    assert_eq!(browser.run("return document.querySelectorAll('dialog [data-state=ok]').length").await, 1, "{outcome}");
+    browser.until("its mark", "/nora/.test(document.getElementById('events').innerText)").await;
     browser.close().await;
 }
 

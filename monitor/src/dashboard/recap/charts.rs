@@ -255,8 +255,8 @@ fn timeline(recording: &Recording) -> Chart {
     };
     let panel = Panel { lanes: lanes.into_iter().map(lane).collect(), ..Panel::of("", Style::Lanes) };
     let mut drawn = chart(recording, "0-timeline", "What happened when", vec![panel]);
-    // They are told in full here; arrows above would tell them again.
-    drawn.marks.retain(|mark| mark.kind != MarkKind::Event);
+    // They are told in full here; lines and arrows would tell them again.
+    drawn.marks.clear();
     drawn
 }
 

@@ -211,6 +211,10 @@ fn turned_away(figures: &Figures, counts: fn(&str) -> bool) -> Option<f64> {
     Some(counted.map(|(_, count)| *count).sum::<i64>() as f64)
 }
 
+fn ms(ms: Option<f64>) -> Option<f64> {
+    ms.map(|ms| ms * 1_000.0)
+}
+
 #[allow(clippy::cast_precision_loss, reason = "for a comparison")]
 fn of_phase(a: Option<&PhaseFigures>, b: Option<&PhaseFigures>, rows: &mut Vec<Row>) {
     let name = |phase: Option<&PhaseFigures>| phase.map(|phase| words::phase(&phase.name));
@@ -219,26 +223,25 @@ fn of_phase(a: Option<&PhaseFigures>, b: Option<&PhaseFigures>, rows: &mut Vec<R
         (Some(name), _) | (None, Some(name)) => name,
         (None, None) => return,
     };
-    let ms = |ms: Option<f64>| ms.map(|ms| ms * 1_000.0);
-    let figures: [(&'static str, &str, Unit, &dyn Fn(&PhaseFigures) -> Option<f64>); 11] = [
-        ("qps_planned", "requests planned a second", Unit::Count, &|p| Some(p.qps_planned as f64)),
-        ("qps_answered", "answered a second, mean", Unit::Count, &|p| {
+    let figures: [(&'static str, &str, Unit, Of<PhaseFigures>); 11] = [
+        ("qps_planned", "requests planned a second", Unit::Count, |p| Some(p.qps_planned as f64)),
+        ("qps_answered", "answered a second, mean", Unit::Count, |p| {
             (p.seconds > 0).then(|| p.answered as f64 / p.seconds as f64)
         }),
-        ("seconds_kept", "seconds kept", Unit::Share, &|p| {
+        ("seconds_kept", "seconds kept", Unit::Share, |p| {
             let judged = p.seconds.saturating_sub(p.storm_seconds);
             (p.judged && judged > 0).then(|| p.seconds_within_tolerance as f64 / judged as f64)
         }),
-        ("latency_p50_us", "latency p50", Unit::Us, &|p| ms(p.p50_ms)),
-        ("latency_p99_us", "latency p99", Unit::Us, &|p| ms(p.p99_ms)),
-        ("latency_p999_us", "latency p99.9", Unit::Us, &|p| ms(p.p999_ms)),
-        ("latency_max_us", "latency, greatest", Unit::Us, &|p| ms(p.max_ms)),
-        ("send_lag_p99_us", "send lag p99", Unit::Us, &|p| ms(p.send_lag_p99_ms)),
-        ("send_lag_max_us", "send lag, greatest", Unit::Us, &|p| ms(p.send_lag_max_ms)),
-        ("server_cpu_us_per_request", "server's processor time for a request", Unit::Us, &|p| {
+        ("latency_p50_us", "latency p50", Unit::Us, |p| ms(p.p50_ms)),
+        ("latency_p99_us", "latency p99", Unit::Us, |p| ms(p.p99_ms)),
+        ("latency_p999_us", "latency p99.9", Unit::Us, |p| ms(p.p999_ms)),
+        ("latency_max_us", "latency, greatest", Unit::Us, |p| ms(p.max_ms)),
+        ("send_lag_p99_us", "send lag p99", Unit::Us, |p| ms(p.send_lag_p99_ms)),
+        ("send_lag_max_us", "send lag, greatest", Unit::Us, |p| ms(p.send_lag_max_ms)),
+        ("server_cpu_us_per_request", "server's processor time for a request", Unit::Us, |p| {
             p.server_cpu_us_per_request
         }),
-        ("fleet_cpu_us_per_request", "fleet's processor time for a request", Unit::Us, &|p| p.fleet_cpu_us_per_request),
+        ("fleet_cpu_us_per_request", "fleet's processor time for a request", Unit::Us, |p| p.fleet_cpu_us_per_request),
     ];
     for (name, what, unit, of) in figures {
         rows.push(row(&group, name, what, unit, a.and_then(of), b.and_then(of)));

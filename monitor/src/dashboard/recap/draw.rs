@@ -25,11 +25,11 @@ const PANEL_HEIGHT: u32 = 140;
 const LANE_HEIGHT: u32 = 34;
 
 /// How high a chart is.
-#[allow(clippy::cast_possible_truncation, reason = "a handful")]
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a handful")]
 fn height(chart: &Chart) -> u32 {
     let lanes: usize = chart.panels.iter().map(|panel| panel.lanes.len()).sum();
     if lanes > 0 {
-        return (TOP + BOTTOM) as u32 + 12 + LANE_HEIGHT * lanes as u32;
+        return (LANES_TOP + BOTTOM) as u32 + 12 + LANE_HEIGHT * lanes as u32;
     }
     HEIGHT + PANEL_HEIGHT * chart.panels.len().saturating_sub(2) as u32
 }
@@ -39,6 +39,8 @@ const BITMAP_SCALE: u32 = 2;
 const LEFT: f64 = 118.0;
 const RIGHT: f64 = 28.0;
 const TOP: f64 = 110.0;
+/// There is neither a legend nor a label above what happened.
+const LANES_TOP: f64 = 56.0;
 const BOTTOM: f64 = 62.0;
 const BETWEEN_PANELS: f64 = 26.0;
 
@@ -193,9 +195,9 @@ fn paint<B: DrawingBackend>(
     let (right, bottom) = (f64::from(WIDTH) - RIGHT, f64::from(height(chart)) - BOTTOM);
     let weights: u32 = chart.panels.iter().map(|panel| panel.weight).sum();
     #[allow(clippy::cast_precision_loss, reason = "a handful")]
-    let rows = bottom - TOP - BETWEEN_PANELS * (chart.panels.len() - 1) as f64;
+    let mut top = if chart.panels.iter().any(|panel| panel.style == Style::Lanes) { LANES_TOP } else { TOP };
+    let rows = bottom - top - BETWEEN_PANELS * (chart.panels.len() - 1) as f64;
     let across = Scale::linear(0.0..chart_seconds(chart), LEFT..right);
-    let mut top = TOP;
     for panel in &chart.panels {
         let own = rows * f64::from(panel.weight) / f64::from(weights);
         paint_panel(&canvas, panel, &across, top..top + own)?;
@@ -275,9 +277,17 @@ fn vertical(panel: &Panel, rows: &Range<f64>) -> (Scale, Vec<f64>) {
     let top = if whole { panel.at_least } else { (most * 1.08).max(panel.at_least) };
     // A residual may be on either side of nought.
     let least = if panel.style == Style::Stacked { 0.0 } else { all().fold(0.0, f64::min) * 1.08 };
-    let step = nice_step(top - least, (rows.end - rows.start) / 50.0);
-    let from = (least / step).ceil() * step;
-    (Scale::linear(least..top, pixels), ticks(from, top, step).collect())
+    let mut about = (rows.end - rows.start) / 50.0;
+    // A single number beside an axis says nothing of its scale.
+    let ticks = loop {
+        let step = nice_step(top - least, about);
+        let ticks: Vec<f64> = ticks((least / step).ceil() * step, top, step).collect();
+        if ticks.len() > 2 || about > 12.0 {
+            break ticks;
+        }
+        about *= 1.5;
+    };
+    (Scale::linear(least..top, pixels), ticks)
 }
 
 fn tick_text(value: f64) -> String {

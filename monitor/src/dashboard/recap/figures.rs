@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::load::{self, Books, Phase, Recording, Summary};
 use super::words;
-use crate::dashboard::books::Balance;
+use crate::dashboard::books::{Balance, Book, Sides};
 use crate::dashboard::histogram::Quantiles;
 use crate::dashboard::host::{HostFacts, HostSecond};
 use crate::dashboard::second::Role;
@@ -264,9 +264,12 @@ fn verdict(recording: &Recording) -> Verdict {
     let books_balanced = recording.run.books.balanced();
     let summary = recording.summary.as_ref();
     let mut failures = summary.map(|summary| summary.failures.clone()).unwrap_or_default();
-    if !books_balanced {
-        let Balance { residual_prizes, residual_fen, .. } = recording.run.books;
-        failures.push(format!("the monitor's books differ by {residual_prizes} prizes and {residual_fen} fen"));
+    for book in Book::ALL {
+        let sides = recording.run.books.claims.sides(book);
+        if !sides.balanced() {
+            let (count, fen, name) = (sides.residual_count(), sides.residual_fen(), book.name());
+            failures.push(format!("the two sides of the book of {name} differ by {count} and by {fen} fen"));
+        }
     }
     if recording.run.record_failures > 0 {
         failures.push(format!("{} writes to the recording failed", recording.run.record_failures));
@@ -482,38 +485,38 @@ fn tcp(recording: &Recording) -> BTreeMap<&'static str, u64> {
 }
 
 fn trades(recording: &Recording) -> Vec<Trade> {
-    let rain = recording.run.books;
-    let mut trades = vec![Trade {
-        book: "rain",
-        servers_count: rain.claims.won,
-        servers_fen: rain.claims.paid_fen,
-        users_count: rain.claims.prizes_received,
-        users_fen: rain.claims.received_fen,
-        residual_count: rain.residual_prizes,
-        residual_fen: rain.residual_fen,
-    }];
+    let claims = recording.run.books.claims;
+    let trade = |book: Book, sides: Sides| Trade {
+        book: book.name(),
+        servers_count: sides.servers_count,
+        servers_fen: sides.servers_fen,
+        users_count: sides.users_count,
+        users_fen: sides.users_fen,
+        residual_count: sides.residual_count(),
+        residual_fen: sides.residual_fen(),
+    };
+    let mut trades = vec![trade(Book::Rain, claims.sides(Book::Rain))];
     #[allow(clippy::cast_possible_truncation, reason = "whole numbers of a recording, far from 2^53")]
     let whole = |figure: f64| figure as i64;
     let moved = |column| recording.columns.get(column).map(|seconds| seconds.values().copied().map(whole).sum::<i64>());
     let stands = |column| recording.columns.get(column)?.values().next_back().copied().map(whole);
     for (book, names) in [
-        ("sales", ["units_sold", "earned_fen", "residual_units", "residual_sale_fen"]),
-        ("envelopes", ["shares_opened", "opened_fen", "residual_shares", "residual_share_fen"]),
+        (Book::Sales, ["units_sold", "earned_fen", "residual_units", "residual_sale_fen"]),
+        (Book::Envelopes, ["shares_opened", "opened_fen", "residual_shares", "residual_share_fen"]),
     ] {
+        let sides = claims.sides(book);
+        if sides != Sides::default() {
+            trades.push(trade(book, sides));
+            continue;
+        }
+        // An older recording's books are of rain alone; what it counted by the second tells of the others.
         let [count, fen, residual_count, residual_fen] = names;
         let (Some(servers_count), Some(servers_fen)) = (moved(count), moved(fen)) else { continue };
         let (Some(residual_count), Some(residual_fen)) = (stands(residual_count), stands(residual_fen)) else {
             continue;
         };
-        trades.push(Trade {
-            book,
-            servers_count,
-            servers_fen,
-            users_count: servers_count - residual_count,
-            users_fen: servers_fen - residual_fen,
-            residual_count,
-            residual_fen,
-        });
+        let (users_count, users_fen) = (servers_count - residual_count, servers_fen - residual_fen);
+        trades.push(trade(book, Sides { servers_count, servers_fen, users_count, users_fen }));
     }
     trades
 }

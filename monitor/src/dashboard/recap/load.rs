@@ -223,7 +223,27 @@ pub const RECEIVED_BYTES: &str = "received_bytes";
 /// Bytes that it wrote.
 pub const SENT_BYTES: &str = "sent_bytes";
 
-const KEPT: [&str; 5] = [CPU, RESIDENT, LOGINS, RECEIVED_BYTES, SENT_BYTES];
+const KEPT: [&str; 11] = [
+    CPU,
+    RESIDENT,
+    LOGINS,
+    RECEIVED_BYTES,
+    SENT_BYTES,
+    "units_sold",
+    "earned_fen",
+    "orders_paid",
+    "spent_fen",
+    "shares_opened",
+    "opened_fen",
+];
+
+/// What headline.csv tells of sales and envelopes, and which counters of servers and machines it comes from.
+const TRADES: [(&str, &str, &str, &str); 4] = [
+    ("units_sold", "residual_units", "units_sold", "orders_paid"),
+    ("earned_fen", "residual_sale_fen", "earned_fen", "spent_fen"),
+    ("shares_opened", "residual_shares", "shares_opened", "shares_opened"),
+    ("opened_fen", "residual_share_fen", "opened_fen", "opened_fen"),
+];
 
 /// Further columns of headline.csv that are drawn.
 const HEADLINE_KEPT: [&str; 11] = [
@@ -272,6 +292,7 @@ impl Recording {
         if let Some(path) = optional(directory.join(HISTOGRAM_FILE)) {
             recording.load_histograms(&path)?;
         }
+        recording.complete_trades();
         recording.marks = files::marks(&directory.join(MARKS_FILE))?;
         Ok(recording)
     }
@@ -354,6 +375,29 @@ impl Recording {
             }
         }
         Ok(())
+    }
+
+    /// Sales and envelopes were counted before headline.csv told of them: an older recording's columns come from the counts.
+    #[allow(clippy::cast_precision_loss, reason = "sums of a recording, far from 2^53")]
+    fn complete_trades(&mut self) {
+        for (moved, residual, servers, machines) in TRADES {
+            if self.columns.contains_key(moved) && self.columns.contains_key(residual) {
+                continue;
+            }
+            let of = |role, name| self.values.get(&(role, name));
+            let (Some(servers), Some(machines)) = (of(Role::Server, servers), of(Role::Machine, machines)) else {
+                continue;
+            };
+            let (mut flows, mut residuals, mut apart) = (BTreeMap::new(), BTreeMap::new(), 0);
+            for &second in self.headline.keys() {
+                let [gave, got] = [servers, machines].map(|side| side.get(&second).copied().unwrap_or_default());
+                apart += gave - got;
+                flows.insert(second, gave as f64);
+                residuals.insert(second, apart as f64);
+            }
+            self.columns.insert(moved, flows);
+            self.columns.insert(residual, residuals);
+        }
     }
 
     fn load_histograms(&mut self, path: &Path) -> Result<(), RecapError> {

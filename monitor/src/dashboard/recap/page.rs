@@ -52,11 +52,13 @@ pub fn render(figures: &Figures, tables: &[Table], charts: &[(Chart, String)]) -
                 @if !figures.verdict.failures.is_empty() {
                     ul { @for failure in &figures.verdict.failures { li { (failure) } } }
                 }
-                @for one in tables { (table(one)) }
+                // What a reader looks for first, what it looked like, and then everything else.
+                @for one in tables.iter().filter(|one| one.leads) { (table(one)) }
                 h2 { "Charts" }
                 @for (chart, svg) in charts {
                     figure { div.wide role="img" aria-label=(chart.title) { (PreEscaped(inline(svg))) } }
                 }
+                @for one in tables.iter().filter(|one| !one.leads) { (table(one)) }
             }
         }
     };

@@ -18,6 +18,8 @@ pub struct Table {
     pub rows: Vec<Vec<String>>,
     /// Columns from this one on hold text; 0: none but the first does.
     pub text_from: usize,
+    /// Told before the charts.
+    pub leads: bool,
 }
 
 impl Table {
@@ -52,11 +54,11 @@ fn capital(text: &str) -> String {
 
 /// All tables that there is something to put into.
 pub fn all(figures: &Figures) -> Vec<Table> {
-    let mut tables =
-        vec![phases(figures), seconds_kept(figures), connect(figures), memory(figures), processor(figures)];
+    let mut tables = vec![phases(figures), seconds_kept(figures), trades(figures), books(figures)];
+    tables.iter_mut().for_each(|table| table.leads = true);
+    tables.extend([timeline(figures), connect(figures), memory(figures), processor(figures)]);
     tables.extend(others(figures));
-    tables.extend([trades(figures), books(figures), timeline(figures), answers(figures), turned_away(figures)]);
-    tables.extend([distributions(figures), tcp(figures), host(figures)]);
+    tables.extend([answers(figures), turned_away(figures), distributions(figures), tcp(figures), host(figures)]);
     tables.retain(|table| !table.rows.is_empty());
     tables
 }
@@ -407,7 +409,10 @@ fn generic(title: &str, value: &Value, start: u64, tables: &mut Vec<Table>) {
         let mut table = Table { title: title.to_owned(), ..Table::default() };
         if names.len() > COLUMNS_MAX && rows.len() <= COLUMNS_MAX {
             table.head.push("what".into());
-            table.head.extend((1..=rows.len()).map(|number| format!("number {number}")));
+            match rows.len() {
+                1 => table.head.push("value".into()),
+                several => table.head.extend((1..=several).map(|number| format!("number {number}"))),
+            }
             let line =
                 |name: &&str| std::iter::once(heading(name)).chain(rows.iter().map(|row| cell(row, name))).collect();
             table.rows = names.iter().map(line).collect();

@@ -3,7 +3,7 @@
 //! A name from a browser becomes a path here and nowhere else. What a list tells is kept by the time and length of the two documents
 //! that a recording has, so that listing again costs a look at each.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -147,9 +147,13 @@ impl Catalog {
 
     /// Newest first; at most [`RUNS_LISTED_MAX`].
     pub fn list(&self) -> std::io::Result<Vec<Entry>> {
-        let mut found: Vec<(bool, Option<SystemTime>, RunId, PathBuf)> = Vec::new();
+        let mut ids = BTreeSet::new();
         for entry in fs::read_dir(&self.parent)?.take(DIRECTORY_ENTRIES_MAX) {
-            let Some(id) = entry?.file_name().to_str().and_then(|name| name.parse::<RunId>().ok()) else { continue };
+            ids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<RunId>().ok()));
+        }
+        ids.extend(self.current.clone());
+        let mut found: Vec<(bool, Option<SystemTime>, RunId, PathBuf)> = Vec::new();
+        for id in ids {
             let Some(path) = self.find(&id) else { continue };
             let modified = |file| fs::metadata(path.join(file)).and_then(|file| file.modified()).ok();
             let live = self.current.as_ref() == Some(&id);
@@ -348,6 +352,17 @@ mod tests {
         let catalog = Catalog::beside(&parent.path().join("run-0")).unwrap();
         let listed = catalog.list().unwrap();
         assert_eq!((listed.len(), listed[0].id.as_str(), listed[0].live), (RUNS_LISTED_MAX, "run-0", true));
+    }
+
+    #[test]
+    fn a_directory_of_other_things_is_looked_at_in_part_and_the_current_run_is_found() {
+        let parent = tempfile::tempdir().unwrap();
+        for number in 0..=DIRECTORY_ENTRIES_MAX {
+            fs::write(parent.path().join(format!("thing-{number}")), "").unwrap();
+        }
+        let current = recording(parent.path(), "now", 1_000);
+        let listed = Catalog::beside(&current).unwrap().list().unwrap();
+        assert_eq!(listed.iter().map(|entry| entry.id.as_str()).collect::<Vec<_>>(), ["now"]);
     }
 
     #[test]

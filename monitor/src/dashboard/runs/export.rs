@@ -7,7 +7,7 @@ use futures_util::stream::{self, Stream};
 
 use super::Failure;
 use super::jobs::aside;
-use super::replay::{self, Parts, Replay, Row};
+use super::replay::{Parts, ReasonNames, Replay, Row};
 use crate::dashboard::files::{FileError, GROUPS};
 
 /// Sent at a time.
@@ -19,19 +19,23 @@ pub struct Table {
     replay: Replay,
     /// Columns of headline.csv, and of host.csv.
     widths: [usize; 2],
-    reasons: [Vec<String>; GROUPS.len()],
+    reasons: ReasonNames,
     row: Row,
     begun: bool,
+    /// Made before anything is sent: what is damaged early on is refused in words.
+    first: Option<Vec<u8>>,
 }
 
 impl Table {
-    /// Opens a recording. What reasons there are has to be known before the first row, so the longest file is read here once.
-    pub fn open(directory: &Path, ended: bool) -> Result<Self, FileError> {
-        let reasons = replay::reasons_of(directory)?;
+    /// Opens a recording whose reasons are known: the header is told before the first row.
+    pub fn open(directory: &Path, ended: bool, reasons: &ReasonNames) -> Result<Self, FileError> {
         let mut replay = Replay::open(directory, ended, Parts { reasons: true, times: false })?;
-        replay.expect_reasons(&reasons);
+        replay.expect_reasons(reasons);
         let widths = replay.widths();
-        Ok(Self { replay, widths, reasons, row: Row::default(), begun: false })
+        let mut table =
+            Self { replay, widths, reasons: reasons.clone(), row: Row::default(), begun: false, first: None };
+        table.first = Some(table.chunk()?);
+        Ok(table)
     }
 
     fn header(&self) -> Vec<String> {
@@ -57,6 +61,9 @@ impl Table {
 
     /// The next rows; empty after the last.
     pub fn chunk(&mut self) -> Result<Vec<u8>, FileError> {
+        if let Some(first) = self.first.take() {
+            return Ok(first);
+        }
         let written = |outcome: csv::Result<()>| {
             outcome.unwrap_or_else(|error| unreachable!("rows of one length in memory are always written: {error}"));
         };

@@ -35,6 +35,9 @@ pub struct Row {
 
 type Histogram = hdrhistogram::Histogram<u64>;
 
+/// Reasons by group of [`GROUPS`].
+pub type ReasonNames = [Vec<String>; GROUPS.len()];
+
 /// A run being read.
 #[derive(Debug)]
 pub struct Replay {
@@ -98,7 +101,7 @@ impl Replay {
     }
 
     /// Makes those names known from the start, in this order.
-    pub fn expect_reasons(&mut self, names: &[Vec<String>; GROUPS.len()]) {
+    pub fn expect_reasons(&mut self, names: &ReasonNames) {
         if let Some(reader) = &mut self.reasons {
             reader.names.clone_from(names);
             let place = |(place, name): (usize, &String)| (name.as_bytes().to_vec(), place);
@@ -242,7 +245,7 @@ impl HostReader {
 struct ReasonReader {
     values: Values,
     ended: bool,
-    names: [Vec<String>; GROUPS.len()],
+    names: ReasonNames,
     places: [HashMap<Vec<u8>, usize>; GROUPS.len()],
     /// A value read beyond the second that was asked for.
     ahead: Option<(u64, Option<Reason>, i64)>,
@@ -306,7 +309,7 @@ impl ReasonReader {
 }
 
 /// The reasons that a run knows, group by group, sorted: what a table needs before its first row.
-pub fn reasons_of(directory: &Path) -> Result<[Vec<String>; GROUPS.len()], FileError> {
+pub fn reasons_of(directory: &Path) -> Result<ReasonNames, FileError> {
     let path = directory.join(SECONDS_FILE);
     if !path.exists() {
         return Ok(Default::default());
@@ -355,5 +358,78 @@ impl TimeReader {
             }
         }
         Ok((latency, send_lag))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+    use std::fs;
+
+    use super::*;
+    use crate::dashboard::series::Series;
+
+    fn fixture() -> std::path::PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/recording")
+    }
+
+    #[test]
+    fn a_run_that_is_folded_while_it_is_read_is_the_one_that_is_folded_afterwards() {
+        let whole = rows(&fixture(), true, None).unwrap();
+        let folded = rows(&fixture(), true, Some((0, u64::MAX, 7))).unwrap();
+        assert!(whole.len() == 30 && folded.len() <= 6);
+        assert_eq!(Series::of("r", 7, &folded), Series::of("r", 7, &whole));
+        let extent = extent(&fixture()).unwrap().unwrap();
+        assert_eq!((extent.first, extent.last), (whole[0].second(), whole[29].second()));
+        let part = rows(&fixture(), true, Some((extent.first + 3, extent.first + 5, 1))).unwrap();
+        assert_eq!(part.iter().map(series::Row::second).collect::<Vec<_>>(), [3, 4, 5].map(|at| extent.first + at));
+    }
+
+    #[test]
+    fn seconds_that_a_file_lacks_are_absent_and_those_that_no_headline_has_are_passed_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |file, text| fs::write(directory.path().join(file), text).unwrap();
+        write(HEADLINE_FILE, "second,complete\n5,true\n7,true\n8,true\n");
+        write(HOST_FILE, "second,x\n4,40\n6,60\n7,70\n9,90\n");
+        write(
+            SECONDS_FILE,
+            "second,complete,source,kind,name,value\n4,true,server/a,counter,answers_won,1\n5,true,server/a,counter,answers_won,2\n\
+             5,true,server/b,counter,answers_won,3\n5,true,machine/m,counter,answers_won,50\n5,true,server/a,gauge,answers_odd,9\n\
+             6,true,server/a,counter,answers_won,7\n8,true,server/a,counter,errors_malformed,4\n",
+        );
+        let parts = Parts { reasons: true, times: true };
+        let (mut replay, mut row) = (Replay::open(directory.path(), true, parts).unwrap(), Row::default());
+        let mut told = Vec::new();
+        while replay.next(&mut row).unwrap() {
+            told.push((row.second, row.host.concat(), row.reasons[1].clone(), row.reasons[2].clone()));
+        }
+        let none = String::new;
+        assert_eq!(
+            told,
+            [(5, none(), vec![Some(5)], vec![]), (7, "70".into(), vec![], vec![]), (8, none(), vec![], vec![Some(4)])]
+        );
+        assert_eq!(replay.columns(), ["second", "complete", "host_x"]);
+        assert_eq!(reasons_of(directory.path()).unwrap()[1], ["won"]);
+    }
+
+    #[test]
+    fn more_reasons_or_seconds_than_the_bounds_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let refused = |file: &str, text: &str| {
+            fs::write(directory.path().join(file), text).unwrap();
+            rows(directory.path(), true, Some((u64::MAX, u64::MAX, 1))).unwrap_err().to_string()
+        };
+        let mut values = crate::dashboard::record::VALUES_HEADER.to_owned();
+        for number in 0..=REASONS_MAX {
+            writeln!(values, "1,true,server/s,counter,answers_{number},1").unwrap();
+        }
+        fs::write(directory.path().join(HEADLINE_FILE), "second,complete\n1,true\n").unwrap();
+        assert!(refused(SECONDS_FILE, &values).contains(&format!("line {}", REASONS_MAX + 2)));
+        fs::remove_file(directory.path().join(SECONDS_FILE)).unwrap();
+        let mut headline = "second\n".to_owned();
+        for second in 0..=RUN_SECONDS_MAX {
+            writeln!(headline, "{second}").unwrap();
+        }
+        assert!(refused(HEADLINE_FILE, &headline).contains("no more are told"));
     }
 }
