@@ -313,10 +313,10 @@ fn memory(plan: &Plan, before: Option<Stats>, after: Option<Stats>, statuses: &[
 async fn announce(plan: &Plan, first: u64, children: &mut Children) -> Result<(), FleetError> {
     let mut at = first;
     for phase in plan.stretches() {
-        children.announce(QpsChange { qps: phase.qps, at, mix: phase.mix }).await?;
+        children.announce(QpsChange { qps: phase.qps, at, mix: phase.mix, planned: true }).await?;
         at += phase.seconds;
     }
-    children.announce(QpsChange { qps: 0, at, mix: None }).await?;
+    children.announce(QpsChange { qps: 0, at, mix: None, planned: true }).await?;
     let watch_seconds = u32::try_from(plan.storm_deadline.as_secs()).unwrap_or(u32::MAX);
     for storm in &plan.storms {
         let at = plan.phases_begin(first) + storm.at_second;

@@ -155,7 +155,7 @@ async fn live(
     let heartbeat = tokio::task::spawn_local(keeper::tell(service, Rc::clone(&shared)));
 
     if let (Some(qps), Some(at)) = (shared.config.qps, shared.config.epoch) {
-        control::announce(&shared, QpsChange { qps, at, mix: None })?;
+        control::announce(&shared, QpsChange { qps, at, mix: None, planned: true })?;
     }
     let mut serving = tokio::task::spawn_local(sockets::serve(Rc::clone(&shared), poll));
     let workers = [
@@ -213,6 +213,7 @@ fn report(shared: &Rc<Shared>, control: SocketAddr) -> Result<Reporting, TokenEr
     let token = signer.sign(&name, Audience::Report, now, REPORT_TOKEN_SECONDS)?;
     let reporter = Reporter::new(ReporterConfig { monitor, token, role: names::role::MACHINE, name })
         .controlled_at(control)
+        .telling(shared.events.clone())
         .corrected_by(Arc::new(AtomicI64::new(shared.clock.offset().nanos / 1_000)));
     let (leave, left) = oneshot::channel::<()>();
     let shared = Rc::clone(shared);
@@ -231,7 +232,7 @@ async fn start_schedule(shared: &Shared) -> MachineError {
     shared.all_online.notified().await;
     if let (Some(qps), None) = (shared.config.qps, shared.config.epoch) {
         let at = shared.clock.now() / SECOND + ANNOUNCE_SECONDS;
-        if let Err(error) = control::announce(shared, QpsChange { qps, at, mix: None }) {
+        if let Err(error) = control::announce(shared, QpsChange { qps, at, mix: None, planned: true }) {
             return error.into();
         }
     }

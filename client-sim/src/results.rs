@@ -28,6 +28,9 @@ pub struct QpsChange {
     /// What the requests are; absent: what the machine was started with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mix: Option<Mix>,
+    /// Whether it is a phase of the fleet's plan, rather than somebody's wish meanwhile; the timeline says so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub planned: bool,
 }
 
 /// Body of `POST /v1/sale`: where ticket turns grab from now on.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// From the top down. A module may import those after it.
-const DASHBOARD: [&str; 21] = [
+const DASHBOARD: [&str; 22] = [
     "recap",
     "run",
     "config",
@@ -16,6 +16,7 @@ const DASHBOARD: [&str; 21] = [
     "owner",
     "view",
     "record",
+    "alert",
     "series",
     "mark",
     "sets",

@@ -383,6 +383,53 @@ async fn a_series_is_what_headline_csv_recorded() {
 }
 
 #[tokio::test]
+async fn every_book_has_its_residual_and_one_that_stands_is_an_alert() {
+    let running = Running::start().await;
+    let mut reading = running.listen().await;
+    let mut server = Process::connect(&running, role::SERVER, "s0").await;
+    let mut machine = Process::connect(&running, role::MACHINE, "m0").await;
+    let first = unix_seconds() - 20;
+    let counters = |totals: &[(&str, u64)]| {
+        totals.iter().map(|(name, total)| Counter { name: (*name).into(), total: *total }).collect::<Vec<_>>()
+    };
+    // The ledger is older than the run: what it held counts for nothing.
+    for (second, sold, opened) in [(first, 100, 50), (first + 1, 103, 52)] {
+        let totals =
+            [("units_sold", sold), ("earned_fen", sold * 80), ("shares_opened", opened), ("opened_fen", opened)];
+        server.report(Report { second, counters: counters(&totals), ..Report::default() }).await;
+    }
+    let told = [("orders_paid", 2), ("spent_fen", 160), ("shares_opened", 2), ("opened_fen", 2)];
+    machine.report(Report { second: first, counters: counters(&told), ..Report::default() }).await;
+    let alert = reading.until(|told| told.event == "mark").await.data;
+    assert_eq!((&alert["kind"], &alert["source"]), (&json!("alert"), &json!("monitor")));
+    assert!(alert["text"].as_str().unwrap().contains("books of sales"), "{alert}");
+    let (_, books) = running.get("/api/v1/books").await;
+    let book = |index: usize| &books["books"][index];
+    let names: Vec<&Value> = (0..3).map(|index| &book(index)["book"]).collect();
+    assert_eq!(names, ["rain", "sales", "envelopes"]);
+    assert_eq!((&book(1)["servers_count"], &book(1)["users_count"]), (&json!(3), &json!(2)));
+    assert_eq!((&book(1)["residual_count"], &book(1)["residual_fen"]), (&json!(1), &json!(80)));
+    assert_eq!(
+        (&book(0)["balanced"], &book(1)["balanced"], &book(2)["balanced"]),
+        (&json!(true), &json!(false), &json!(true))
+    );
+    assert_eq!((&books["balanced"], &books["residual_fen"]), (&json!(false), &json!(0)));
+    assert!(book(1)["unbalanced_seconds"].as_u64() >= Some(5), "{books}");
+    let figures = reading.second().await.data;
+    assert_eq!(
+        (&figures["columns"]["residual_units"], &figures["columns"]["residual_share_fen"]),
+        (&json!(1), &json!(0))
+    );
+
+    let told = [("orders_paid", 3), ("spent_fen", 240), ("shares_opened", 2), ("opened_fen", 2)];
+    machine.report(Report { second: unix_seconds(), counters: counters(&told), ..Report::default() }).await;
+    let resolved = reading.until(|told| told.event == "mark").await.data;
+    assert_eq!(resolved["kind"], "resolved");
+    let (outcome, ..) = running.stop().await;
+    assert!(outcome.run.books.balanced());
+}
+
+#[tokio::test]
 async fn sets_are_told_as_they_are_and_those_of_a_server_that_has_gone_are_not() {
     let running = Running::start().await;
     let mut reading = running.listen().await;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use hongbao_monitor::report::{Events, names::event};
 use hongbao_proto::{EnvelopeId, Fen, RequestId, Serial, UserId};
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -93,9 +94,15 @@ pub struct Runs {
     kept: Mutex<BTreeMap<u64, Progress>>,
     /// The moment after which the request ids of the latest run are named.
     latest: AtomicU64,
+    events: Events,
 }
 
 impl Runs {
+    /// No runs yet; what becomes of them is told there.
+    pub fn telling(events: Events) -> Self {
+        Self { events, ..Self::default() }
+    }
+
     /// How far a run has come, if it is still kept.
     pub fn find(&self, id: u64) -> Option<Progress> {
         self.lock().get(&id).copied()
@@ -152,6 +159,11 @@ pub fn start(
 ) -> u64 {
     let run = Run::begin(terms, seed, runs, ledger, offerings, clock);
     let id = run.id;
+    let text = format!(
+        "envelope run {id} begins: {} envelopes, {} a second, to {} users each",
+        run.terms.count, run.terms.rate_per_second, run.terms.recipients
+    );
+    runs.events.push(clock(), event::ENVELOPES, text);
     tokio::spawn(run.run());
     id
 }
@@ -248,9 +260,19 @@ impl Run {
                 self.is_over = is_stopping || self.followed.is_empty();
                 if self.is_over && !is_stopping {
                     self.runs.update(self.id, |progress| progress.finished = true);
+                    self.tell_end();
                 }
             }
             Next::End => {}
+        }
+    }
+
+    fn tell_end(&self) {
+        if let Some(Progress { id, sent, opened_shares, refunded_fen, .. }) = self.runs.find(self.id) {
+            let text = format!(
+                "envelope run {id} is over: {sent} envelopes sent, {opened_shares} shares opened, {refunded_fen} fen given back"
+            );
+            self.runs.events.push((self.clock)(), event::ENVELOPES, text);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Puts a server together from its parts, runs it, and stops it in order.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -8,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use hongbao_monitor::credentials::unix_seconds;
 use hongbao_monitor::http;
-use hongbao_monitor::report::{Reporter, ReporterConfig, names::role};
+use hongbao_monitor::report::names::{event, role};
+use hongbao_monitor::report::{Events, Reporter, ReporterConfig};
 use hongbao_monitor::service::Service;
 use hongbao_proto::token::{Audience, Signer, Verifier};
 use hongbao_sysctl::cores;
@@ -22,6 +24,7 @@ use crate::config::Config;
 use crate::descriptors;
 use crate::generator::{Command, Generator};
 use crate::host;
+use crate::house::Runs;
 use crate::ledger::audit::audit;
 use crate::ledger::sqlite::SqliteLedger;
 use crate::ledger::{Ledger, LedgerError, writer};
@@ -178,6 +181,8 @@ impl Node {
         let (accepting, accepting_watch) = watch::channel(true);
         let generator =
             Generator::recover(sets.clone(), ledger.clone(), commands.clone(), campaigns, config.notify_campaigns, now);
+        let events = Events::default();
+        let generator = generator.telling(events.clone());
         let beats: Vec<Arc<Tally>> = threads.iter().map(|_| Arc::default()).collect();
         let (serving, mut served) = mpsc::channel(threads.len());
         let pulse = Pulse { beats: &beats, serving };
@@ -193,6 +198,12 @@ impl Node {
             rooms,
             ledger_path: config.ledger.as_path().into(),
             connections_max: connections_max(&config, limit),
+            events: events.clone(),
+            descriptors_limit: limit,
+            sets_per_table: config
+                .private_tables
+                .then(|| NonZeroUsize::new((config.sets / config.shards) as usize))
+                .flatten(),
             reporter: None,
         };
         let generator_task = tokio::spawn(generator.run(command_queue, stock_reports, wall));
@@ -207,7 +218,8 @@ impl Node {
                 role: role::SERVER,
                 name: config.name.clone(),
             })
-            .controlled_at(admin_address);
+            .controlled_at(admin_address)
+            .telling(events.clone());
             telemetry.reporter = Some(reporter.stats());
             let telemetry = telemetry.clone();
             closers.push(tokio::spawn(
@@ -223,7 +235,7 @@ impl Node {
             stock: Arc::clone(&telemetry.stock),
             ledger,
             fair_window_ms: config.fair_window_ms,
-            runs: Arc::default(),
+            runs: Arc::new(Runs::telling(events)),
             broadcasts: Arc::clone(&telemetry.broadcasts),
             telemetry: telemetry.clone(),
             stop: Arc::clone(&stop),
@@ -280,6 +292,11 @@ impl Node {
         self.watchdog.abort();
         (&mut self.watchdog).await.ok();
         self.service.stopping(&format!("stopping in order; {online} users are told when to return"));
+        self.telemetry.events.push(
+            wall(),
+            event::DRAIN,
+            format!("the server stops in order; {online} users are on-line"),
+        );
         tracing::info!(online, "stop 1/6: closing listeners");
         self.accepting.send_replace(false);
 

@@ -298,6 +298,11 @@ impl Stock {
         self.shelves.iter().map(|shelf| shelf.books().balance().abs()).sum()
     }
 
+    /// Units that lie on all shelves.
+    pub fn on_shelves(&self) -> u64 {
+        self.shelves.iter().map(|shelf| shelf.serials.len() as u64).sum()
+    }
+
     /// The terms of a campaign that has a shelf here.
     pub fn terms(&self, campaign: CampaignId) -> Option<&CampaignTerms> {
         let index = self.shelves.binary_search_by_key(&campaign, |shelf| shelf.campaign).ok()?;

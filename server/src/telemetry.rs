@@ -1,12 +1,14 @@
 //! What this server says of itself, once a second to the monitor and at every scrape: one description for both.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use hongbao_monitor::metrics::CumulativeHistograms;
-use hongbao_monitor::report::{Key, ReporterStats, Sample, names};
+use hongbao_monitor::report::{Events, Key, ReporterStats, Sample, names};
 use hongbao_monitor::{disk, process};
+use hongbao_proto::report_v1::Sets;
 use hongbao_proto::v1::ErrorCode;
 
 use crate::ends::End;
@@ -17,8 +19,6 @@ use crate::shard::acceptor::AcceptTally;
 use crate::shard::broadcast::Broadcasts;
 use crate::shard::set::SetHandle;
 use crate::shard::tally::{Answer, ERRORS, SetTally, Tally};
-
-const LEDGER_COMMIT: Key = Key::new("ledger_commit_us", "Time of one ledger commit, in microseconds");
 
 /// Everything that is counted, wherever it is counted.
 #[derive(Clone)]
@@ -39,6 +39,12 @@ pub struct Telemetry {
     pub ledger_path: Arc<Path>,
     /// Connections that SETs and descriptors have room for.
     pub connections_max: u64,
+    /// What happens, on its way to the monitor's timeline.
+    pub events: Events,
+    /// What one descriptor table may hold.
+    pub descriptors_limit: u64,
+    /// SETs whose sockets lie in one private descriptor table; none where all share the process's.
+    pub sets_per_table: Option<NonZeroUsize>,
     /// The reporter's own, where there is one.
     pub reporter: Option<Arc<ReporterStats>>,
 }
@@ -52,6 +58,27 @@ impl Telemetry {
     /// All answers of all SETs.
     pub fn answered(&self) -> u64 {
         self.sets.iter().map(|set| set.tally.answered()).sum()
+    }
+
+    /// Descriptors in the fullest table. That of another thread cannot be counted without reading all of it: its sockets are
+    /// known, and what else it has is a copy of ours.
+    fn open_descriptors(&self) -> u64 {
+        let own = process::open_descriptors();
+        let connections = |sets: &[SetHandle]| sets.iter().map(|set| set.tally.connections.get()).sum::<u64>();
+        let fullest = self.sets_per_table.and_then(|sets| self.sets.chunks(sets.get()).map(connections).max());
+        own + fullest.unwrap_or(0)
+    }
+
+    /// Every SET as it is now.
+    fn sets_now(&self) -> Sets {
+        let of = |figure: fn(&SetHandle) -> u64| self.sets.iter().map(figure).collect();
+        Sets {
+            connections: of(|set| set.tally.connections.get()),
+            online: of(|set| set.tally.online.get()),
+            queue_depth: of(|set| (set.inbox.max_capacity() - set.inbox.capacity()) as u64),
+            owed: of(|set| set.tally.owed.get()),
+            stock: of(|set| set.tally.stock.get()),
+        }
     }
 
     /// The whole description.
@@ -75,10 +102,7 @@ impl Telemetry {
             (Key::new("writes_refused", "Writes that a socket took only in part"), self.sum(|set| &set.refused_writes)),
             (Key::new("received_bytes", "Bytes read from peers"), self.sum(|set| &set.bytes_in)),
             (Key::new("sent_bytes", "Bytes written to peers"), self.sum(|set| &set.bytes_out)),
-            (
-                Key::new("announcements_delivered", "Announcements written, one for each connection"),
-                self.sum(|set| &set.announced),
-            ),
+            (names::ANNOUNCEMENTS_DELIVERED, self.sum(|set| &set.announced)),
             (
                 Key::new("announcements_dropped", "Announcements that a SET had no room for, counted by SET"),
                 self.sum(|set| &set.announcements_dropped) + self.broadcasts.queues_full(),
@@ -101,6 +125,12 @@ impl Telemetry {
                 ),
                 self.sum(|set| &set.chat_delivered),
             ),
+            (names::UNITS_SOLD, books.sold),
+            (names::EARNED_FEN, books.earned.0),
+            (names::ENVELOPES_SENT, books.envelopes),
+            (names::SHARES_OPENED, books.opened),
+            (names::OPENED_FEN, books.opened_fen.0),
+            (names::CHAT_DELIVERED, self.sum(|set| &set.chat_delivered)),
             (
                 Key::new("chat_offline", "Chat messages to users who were off-line, one for each"),
                 self.sum(|set| &set.chat_offline),
@@ -116,10 +146,7 @@ impl Telemetry {
                 Key::new("equations_broken", "Batches after which a SET's books did not balance"),
                 self.sum(|set| &set.broken_equations),
             ),
-            (
-                Key::new("accepts_without_descriptor", "Peers turned away because no descriptor was left"),
-                self.accept.out_of_descriptors.load(Ordering::Relaxed),
-            ),
+            (names::ACCEPTS_WITHOUT_DESCRIPTOR, self.accept.out_of_descriptors.load(Ordering::Relaxed)),
             (
                 Key::new("accept_errors", "Failures of accept other than a lack of descriptors"),
                 self.accept.errors.load(Ordering::Relaxed),
@@ -131,7 +158,7 @@ impl Telemetry {
             (Key::new("ledger_batches", "Transactions committed"), self.ledger.batches()),
             (Key::new("ledger_batches_failed", "Transactions that failed"), self.ledger.failed_batches()),
             (Key::new("ledger_postings", "Postings committed"), self.ledger.postings()),
-            (Key::new("cpu_us", "CPU time of this process, user and system, in microseconds"), process::cpu_micros()),
+            (names::CPU, process::cpu_micros()),
         ];
         for (index, answer) in Answer::ALL.iter().enumerate() {
             let key = Key::labelled("answers", "kind", answer.label(), "Answers given, by kind");
@@ -159,11 +186,11 @@ impl Telemetry {
         let deepest = self.sets.iter().map(|set| set.inbox.max_capacity() - set.inbox.capacity()).max().unwrap_or(0);
         let mut gauges = vec![
             (names::USERS_ONLINE, gauge(self.sum(|set| &set.online))),
-            (Key::new("connections", "Connections open"), gauge(self.sum(|set| &set.connections))),
+            (names::CONNECTIONS, gauge(self.sum(|set| &set.connections))),
             (Key::new("connections_max", "Connections that there is room for"), gauge(self.connections_max)),
-            (Key::new("requests_owed", "Requests not answered yet"), gauge(self.sum(|set| &set.owed))),
-            (Key::new("queue_depth_max", "Messages in the deepest SET queue"), gauge(deepest as u64)),
-            (Key::new("prizes_in_sets", "Prizes on the SETs' shelves"), gauge(prizes.in_sets)),
+            (names::REQUESTS_OWED, gauge(self.sum(|set| &set.owed))),
+            (names::QUEUE_DEPTH_MAX, gauge(deepest as u64)),
+            (names::PRIZES_IN_SETS, gauge(prizes.in_sets)),
             (Key::new("prizes_in_flight", "Prizes with the ledger"), gauge(prizes.in_flight)),
             (Key::new("prizes_in_transit", "Prizes on their way to a SET"), gauge(prizes.in_transit)),
             (Key::new("prizes_residual", "Prizes unaccounted for; 0 or the program is wrong"), gauge(prizes.residual)),
@@ -174,8 +201,9 @@ impl Telemetry {
             (Key::new("ledger_bytes", "Size of the ledger's file and of its log"), gauge(self.ledger_bytes())),
             (Key::new("rooms", "Chat rooms with members"), gauge(self.rooms.rooms())),
             (Key::new("room_members", "Members of all chat rooms"), gauge(self.rooms.members())),
-            (Key::new("resident_bytes", "Resident memory of this process"), gauge(process::resident_bytes())),
-            (Key::new("open_descriptors", "Open file descriptors of this process"), gauge(process::open_descriptors())),
+            (names::RESIDENT_BYTES, gauge(process::resident_bytes())),
+            (names::OPEN_DESCRIPTORS, gauge(self.open_descriptors())),
+            (names::DESCRIPTORS_LIMIT, gauge(self.descriptors_limit)),
         ];
         if let Some(free) = disk::free_bytes(&self.ledger_path) {
             gauges.push((Key::new("ledger_free_bytes", "Bytes left on the file system of the ledger"), gauge(free)));
@@ -192,14 +220,15 @@ impl Telemetry {
     /// Histograms since the start.
     pub fn histograms(&self) -> CumulativeHistograms {
         let mut histograms = CumulativeHistograms::default();
-        histograms.add_one(LEDGER_COMMIT, &self.ledger.commit_latency());
+        histograms.add_one(names::LEDGER_COMMIT, &self.ledger.commit_latency());
         histograms
     }
 
     /// The same with what the last second alone added: for the reporter, which asks once a second.
     pub fn sample_second(&self) -> Sample {
         let mut sample = self.sample();
-        sample.histograms.push((LEDGER_COMMIT, self.ledger.take_commit_latency()));
+        sample.histograms.push((names::LEDGER_COMMIT, self.ledger.take_commit_latency()));
+        sample.sets = Some(self.sets_now());
         sample
     }
 }

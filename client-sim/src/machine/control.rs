@@ -13,6 +13,7 @@ use axum::{Json, Router};
 use hongbao_monitor::http::{self, ApiError, JsonBody};
 use hongbao_monitor::metrics::{self, CumulativeHistograms, Format};
 use hongbao_monitor::report::Sample;
+use hongbao_monitor::report::names::event;
 use hongbao_proto::token::{Audience, Secret, Verifier};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
@@ -105,11 +106,18 @@ fn apply(shared: &Rc<Shared>, command: Command) {
 }
 
 /// From second `at` on the fleet sends `qps` requests a second.
-pub fn announce(shared: &Shared, QpsChange { qps, at, mix }: QpsChange) -> Result<(), QpsError> {
+pub fn announce(shared: &Shared, QpsChange { qps, at, mix, planned }: QpsChange) -> Result<(), QpsError> {
     let now = shared.clock.now();
     shared.crowd.borrow_mut().announce_mix(at.saturating_mul(SECOND), qps, mix, now)?;
     shared.schedule_changed.notify_one();
     tracing::info!(qps, at, "announced");
+    let kind = if planned { event::PHASE } else { event::QPS };
+    // The same words on every machine: the monitor makes one mark of them.
+    let text = match qps {
+        0 => "no more requests".to_owned(),
+        _ => format!("{qps} requests a second"),
+    };
+    shared.events.push(at.saturating_mul(1_000), kind, text);
     Ok(())
 }
 
@@ -117,6 +125,7 @@ pub fn announce(shared: &Shared, QpsChange { qps, at, mix }: QpsChange) -> Resul
 fn announce_storm(shared: &Rc<Shared>, order: StormOrder) -> Result<(), StormError> {
     shared.crowd.borrow_mut().storms.announce(order, shared.clock.now())?;
     tracing::info!(share = %order.share, at = order.at, "storm announced");
+    shared.events.push(order.at.saturating_mul(1_000), event::STORM, format!("{} of the users are cut", order.share));
     let shared = Rc::clone(shared);
     tokio::task::spawn_local(async move {
         tokio::time::sleep_until(shared.clock.instant(order.at.saturating_mul(SECOND)).into()).await;
@@ -134,7 +143,7 @@ fn announce_storm(shared: &Rc<Shared>, order: StormOrder) -> Result<(), StormErr
 fn stop_at(shared: &Shared, at: Option<u64>) -> Result<(), QpsError> {
     match at {
         Some(at) => {
-            announce(shared, QpsChange { qps: 0, at, mix: None })?;
+            announce(shared, QpsChange { qps: 0, at, mix: None, planned: true })?;
             shared.ask_to_stop(at.saturating_mul(SECOND));
         }
         None => shared.ask_to_stop(0),

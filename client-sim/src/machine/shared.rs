@@ -4,9 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::io;
 
 use hongbao_monitor::metrics::CumulativeHistograms;
+use hongbao_monitor::process;
+use hongbao_monitor::report::Events;
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
+use crate::descriptors;
 use crate::limits::SCRATCH_BYTES;
 use crate::machine::config::MachineConfig;
 use crate::machine::crowd::Crowd;
@@ -59,6 +62,12 @@ pub struct Shared {
     pub stage: Cell<Stage>,
     /// Resident bytes before the crowd was made.
     pub rss_bytes_before_users: u64,
+    /// Descriptors open before the crowd connected.
+    pub descriptors_before_users: u64,
+    /// What this machine's descriptor table may hold.
+    pub descriptors_limit: u64,
+    /// What happens, on its way to the monitor's timeline.
+    pub events: Events,
     /// Histograms since the start, for `/metrics`.
     pub cumulative: RefCell<CumulativeHistograms>,
 }
@@ -84,6 +93,9 @@ impl Shared {
             stop_at: Cell::new(0),
             stage: Cell::new(Stage::Connecting),
             rss_bytes_before_users,
+            descriptors_before_users: process::open_descriptors(),
+            descriptors_limit: descriptors::limit(),
+            events: Events::default(),
             cumulative: RefCell::default(),
         }
     }

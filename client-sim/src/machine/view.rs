@@ -101,7 +101,12 @@ pub fn status(shared: &Shared) -> Status {
         outstanding: crowd.owed.count(),
         acknowledges_outstanding: crowd.acknowledges_under_way,
         reactions_outstanding: crowd.reactions.count(),
-        phase: begun.map(|segment| QpsChange { qps: segment.qps, at: segment.from / SECOND, mix: None }),
+        phase: begun.map(|segment| QpsChange {
+            qps: segment.qps,
+            at: segment.from / SECOND,
+            mix: None,
+            planned: false,
+        }),
         last_second_latency: last.as_ref().map_or_else(String::new, |(_, latency)| histogram::to_base64(latency)),
         last_second: last.map(|(row, _)| row),
         storms: crowd.storms.views(),
@@ -144,15 +149,14 @@ const ANNOUNCEMENTS: Key = Key::new("announcements", "Announcements that users w
 const UNANSWERED: Key = Key::new("grabs_unanswered", "Requests given up at the answer timeout and not answered since");
 const OUTSTANDING: Key = Key::new("grabs_outstanding", "Requests whose answer is awaited");
 const REACTIONS_HELP: &str = "What users did outside of the schedule, by kind";
-const SHARES_OPENED: Key = Key::new("shares_opened", "Different shares of envelopes that users were told of");
-const OPENED_FEN: Key = Key::new("opened_fen", "Money of the shares that users were told of, in fen");
-const ORDERS_PAID: Key = Key::new("orders_paid", "Orders that are users' for good");
-const SPENT_FEN: Key = Key::new("spent_fen", "Price of the orders that are users' for good, in fen");
 const MESSAGES_HEARD: Key = Key::new("messages_heard", "Chat messages that users heard");
-const RESIDENT_BYTES: Key = Key::new("resident_bytes", "Resident memory of the process");
 const CLOCK_BUDGET: Key =
     Key::new("clock_budget_us", "Largest error of the clock offset that this machine bears, in microseconds");
-const CPU_MICROS: Key = Key::new("cpu_us", "Processor time of the process, in microseconds");
+
+/// Descriptors of this machine. A list of all of them would take the kernel longer than the second's requests.
+fn open_descriptors(shared: &Shared, connected: u64) -> u64 {
+    shared.descriptors_before_users + connected + shared.sockets.opening() as u64
+}
 
 /// Counters and gauges as they are now.
 pub fn sample(shared: &Shared) -> Sample {
@@ -170,12 +174,12 @@ pub fn sample(shared: &Shared) -> Sample {
         (RECONNECTS, counters.reconnects),
         (CONNECT_FAILURES, counters.connect_failures),
         (ANNOUNCEMENTS, crowd.heard.total()),
-        (SHARES_OPENED, opened),
-        (OPENED_FEN, opened_fen),
-        (ORDERS_PAID, orders.paid),
-        (SPENT_FEN, orders.paid_fen),
+        (names::SHARES_TOLD, opened),
+        (names::SHARES_TOLD_FEN, opened_fen),
+        (names::ORDERS_PAID, orders.paid),
+        (names::SPENT_FEN, orders.paid_fen),
         (MESSAGES_HEARD, heard.direct + heard.room),
-        (CPU_MICROS, process::cpu_micros()),
+        (names::CPU, process::cpu_micros()),
     ];
     let labelled = |name, label, value, help| Key::labelled(name, label, value, help);
     totals.extend(counters.outcomes().map(|(kind, count)| (labelled("answers", "kind", kind, ANSWERS_HELP), count)));
@@ -194,13 +198,15 @@ pub fn sample(shared: &Shared) -> Sample {
     let gauges = vec![
         (names::USERS_ONLINE, i64::from(crowd.census.online)),
         (names::USERS, i64::from(crowd.len())),
+        (names::OPEN_DESCRIPTORS, signed(open_descriptors(shared, crowd.census.connected.into()))),
+        (names::DESCRIPTORS_LIMIT, signed(shared.descriptors_limit)),
         (names::CLOCK_OFFSET, clock.offset_us),
         (names::CLOCK_ERROR, signed(clock.error_us)),
         (CLOCK_BUDGET, signed(u64::try_from(shared.config.clock_budget.as_micros()).unwrap_or(u64::MAX))),
         // It falls again when an answer comes after all.
         (UNANSWERED, signed(crowd.owed.expired_count())),
         (OUTSTANDING, signed(crowd.owed.count())),
-        (RESIDENT_BYTES, signed(process::resident_bytes())),
+        (names::RESIDENT_BYTES, signed(process::resident_bytes())),
     ];
     Sample { counters: totals, gauges, ..Sample::default() }
 }

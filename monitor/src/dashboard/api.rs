@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use super::books::{Balance, Book};
 use super::limits::SECONDS_PER_ANSWER_MAX;
 use super::live::{self, ask};
 use super::merge::SourceStatus;
@@ -19,6 +20,7 @@ use super::record::RunStatus;
 use super::second::MergedSecond;
 use crate::http::{self, ApiError, QueryParams};
 use crate::metrics::{self, CumulativeHistograms, Format};
+use crate::report::Key;
 
 /// Seconds of an answer that does not ask for a number.
 const SECONDS_DEFAULT: usize = 60;
@@ -85,7 +87,27 @@ async fn books(State(owner): State<Owner>) -> Result<Json<Value>, ApiError> {
     let mut books = json!(run.books);
     books["balanced"] = json!(run.books.balanced());
     books["joined_late"] = json!(run.joined_late);
+    books["books"] = Book::ALL.map(|book| told(&run.books, book)).into();
     Ok(Json(books))
+}
+
+/// One book, with where each side's figures come from.
+fn told(balance: &Balance, book: Book) -> Value {
+    let (sides, (servers, users)) = (balance.claims.sides(book), book.counters());
+    let counters = |keys: [Key; 2]| keys.map(|key| key.name).join(", ");
+    json!({
+        "book": book.name(),
+        "servers_count": sides.servers_count,
+        "servers_fen": sides.servers_fen,
+        "users_count": sides.users_count,
+        "users_fen": sides.users_fen,
+        "residual_count": sides.residual_count(),
+        "residual_fen": sides.residual_fen(),
+        "balanced": sides.balanced(),
+        "unbalanced_seconds": balance.unbalanced_seconds_of(book),
+        "servers_source": format!("the servers' ledgers: {}", counters(servers)),
+        "users_source": format!("what the machines' users were told: {}", counters(users)),
+    })
 }
 
 async fn sources(State(owner): State<Owner>) -> Result<Json<Value>, ApiError> {

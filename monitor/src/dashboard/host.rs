@@ -28,8 +28,8 @@ pub struct HostFacts {
 }
 
 row! {
-/// The columns of `host.csv`, in order. Processor time, and all from `listen_overflows` on, is what passed since the row before:
-/// `span_seconds` ago, and absent in the first row. The rest is as it stood at the second's end.
+/// The columns of `host.csv`, in order. Processor time, and all from `listen_overflows` to
+/// `out_of_memory_kills`, is what passed since the row before: `span_seconds` ago, and absent in the first row. The rest is as it stood at the second's end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names of the kernel, with their units")]
 pub struct HostSecond prefixed "host_" {
@@ -69,6 +69,17 @@ pub struct HostSecond prefixed "host_" {
     tcp_passive_opens: Option<u64> => Mean,
     tcp_attempt_fails: Option<u64> => Mean,
     tcp_resets_received: Option<u64> => Mean,
+    /// Of all interfaces of the network namespace, loopback included: a run on one host goes through that alone.
+    net_received_packets: Option<u64> => Mean,
+    net_received_bytes: Option<u64> => Mean,
+    net_sent_packets: Option<u64> => Mean,
+    net_sent_bytes: Option<u64> => Mean,
+    /// Processes that the kernel ended for lack of memory.
+    out_of_memory_kills: Option<u64> => Mean,
+    /// Files open on the whole host.
+    files_open: Option<u64> => Last,
+    /// Files that may be.
+    files_max: Option<u64> => Last,
 }
 }
 
@@ -81,6 +92,9 @@ pub struct Texts {
     pub sockstat: String,
     pub netstat: String,
     pub snmp: String,
+    pub net_dev: String,
+    pub vmstat: String,
+    pub file_nr: String,
 }
 
 impl Texts {
@@ -93,6 +107,9 @@ impl Texts {
             sockstat: text("/proc/net/sockstat"),
             netstat: text("/proc/net/netstat"),
             snmp: text("/proc/net/snmp"),
+            net_dev: text("/proc/net/dev"),
+            vmstat: text("/proc/vmstat"),
+            file_nr: text("/proc/sys/fs/file-nr"),
         }
     }
 }
@@ -124,6 +141,10 @@ pub struct Moment {
     meminfo_bytes: HashMap<String, u64>,
     sockets: HashMap<String, u64>,
     tcp: HashMap<String, u64>,
+    /// Received bytes and packets, sent bytes and packets, by interface: one that goes away takes its totals along.
+    interfaces: HashMap<String, [u64; 4]>,
+    out_of_memory_kills: Option<u64>,
+    files: Option<[u64; 2]>,
 }
 
 impl Moment {
@@ -136,6 +157,12 @@ impl Moment {
             meminfo_bytes: meminfo_bytes(&texts.meminfo),
             sockets: socket_counts(&texts.sockstat),
             tcp,
+            interfaces: texts.net_dev.lines().filter_map(interface).collect(),
+            out_of_memory_kills: texts
+                .vmstat
+                .lines()
+                .find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()),
+            files: files(&texts.file_nr),
         }
     }
 
@@ -154,6 +181,14 @@ impl Moment {
         let tcp = |name: &str| self.tcp.get(name)?.checked_sub(*before?.0.tcp.get(name)?);
         let memory = |name: &str| self.meminfo_bytes.get(name).copied();
         let sockets = |name: &str| self.sockets.get(name).copied();
+        let network = |index: usize| {
+            let then = &before?.0.interfaces;
+            let passed = |(name, now): (&String, &[u64; 4])| {
+                // What a new interface has carried so far is this second's; a total that fell is of one that was made anew.
+                now[index].saturating_sub(then.get(name).map_or(0, |then| then[index]))
+            };
+            (!self.interfaces.is_empty()).then(|| self.interfaces.iter().map(passed).sum())
+        };
         HostSecond {
             second,
             span_seconds: before.map(|(_, span)| span.as_millis() as f64 / 1_000.0),
@@ -187,6 +222,14 @@ impl Moment {
             tcp_passive_opens: tcp("PassiveOpens"),
             tcp_attempt_fails: tcp("AttemptFails"),
             tcp_resets_received: tcp("EstabResets"),
+            net_received_packets: network(1),
+            net_received_bytes: network(0),
+            net_sent_packets: network(3),
+            net_sent_bytes: network(2),
+            out_of_memory_kills: before
+                .and_then(|(then, _)| self.out_of_memory_kills?.checked_sub(then.out_of_memory_kills?)),
+            files_open: self.files.map(|files| files[0]),
+            files_max: self.files.map(|files| files[1]),
         }
     }
 }
@@ -234,6 +277,20 @@ fn protocol_counters(text: &str, prefix: &str) -> HashMap<String, u64> {
     pairs.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect()
 }
 
+/// `  lo: 100 2 0 0 0 0 0 0 300 4 0 …`: received bytes and packets come first, sent ones from the ninth on.
+fn interface(line: &str) -> Option<(String, [u64; 4])> {
+    let (name, rest) = line.split_once(':')?;
+    let fields: Vec<u64> = rest.split_ascii_whitespace().map_while(|field| field.parse().ok()).collect();
+    Some((name.trim().to_owned(), [*fields.first()?, *fields.get(1)?, *fields.get(8)?, *fields.get(9)?]))
+}
+
+/// Allocated, unused since Linux 2.6, most. The last of an unlimited host does not fit every reader's integer; it does ours.
+fn files(file_nr: &str) -> Option<[u64; 2]> {
+    let mut fields = file_nr.split_ascii_whitespace().map(|field| field.parse::<u64>().ok());
+    let (allocated, unused, most) = (fields.next()??, fields.next()??, fields.next()??);
+    Some([allocated.saturating_sub(unused), most])
+}
+
 /// The model of the first processor.
 fn cpu_model(cpuinfo: &str) -> Option<String> {
     let line = cpuinfo.lines().find(|line| line.starts_with("model name"))?;
@@ -271,6 +328,11 @@ mod tests {
             netstat: "TcpExt: SyncookiesSent ListenOverflows ListenDrops TCPMemoryPressures\nTcpExt: 0 4 6 0\n\
                       IpExt: InNoRoutes\nIpExt: 9\n"
                 .into(),
+            net_dev: "Inter-|   Receive    |  Transmit\n face |bytes packets errs|bytes packets\n    lo: 100 2 0 0 0 0 0 0 300 4 0 0 0 0 0 0\n\
+                      eth0:7 1 0 0 0 0 0 0 9 2 0 0 0 0 0 0\n"
+                .into(),
+            vmstat: "nr_free_pages 5\noom_kill 3\n".into(),
+            file_nr: "1568\t0\t9223372036854775807\n".into(),
             snmp: "Ip: Forwarding\nIp: 2\nTcp: RtoAlgorithm MaxConn ActiveOpens RetransSegs\nTcp: 1 -1 250187 323\n".into(),
         }
     }
@@ -283,6 +345,8 @@ mod tests {
         assert_eq!((row.slab_bytes, row.anonymous_bytes), (Some(473_256 * 1024), Some(7 * 1024)));
         assert_eq!((row.sockets_used, row.tcp_in_use, row.tcp_time_wait), (Some(25), Some(3), Some(7)));
         assert_eq!(row.tcp_buffer_bytes, Some(159 * 4_096));
+        assert_eq!((row.files_open, row.files_max), (Some(1_568), Some(i64::MAX.unsigned_abs())));
+        assert_eq!((row.net_sent_bytes, row.out_of_memory_kills), (None, None));
     }
 
     #[test]
@@ -292,6 +356,10 @@ mod tests {
         texts.stat = "cpu  1050 5 440 990 30 2 320 39 0 0\n".into();
         texts.netstat = texts.netstat.replace("TcpExt: 0 4 6 0", "TcpExt: 0 5 9 0");
         texts.snmp = texts.snmp.replace("250187 323", "250200 323");
+        // One interface carries on, one is new, and one has gone with all that it counted.
+        texts.net_dev =
+            texts.net_dev.replace("lo: 100 2 0 0 0 0 0 0 300 4", "lo: 150 4 0 0 0 0 0 0 360 7").replace("eth0", "eth1");
+        texts.vmstat = "oom_kill 4\n".into();
         let row = Moment::parse(&texts).row(8, Some((&before, Duration::from_millis(1_004))), UNITS);
         assert_eq!(row.span_seconds, Some(1.004));
         assert_eq!((row.cpu_user_seconds, row.cpu_nice_seconds), (Some(0.5), Some(0.0)));
@@ -300,6 +368,8 @@ mod tests {
         assert_eq!((row.cpu_idle_seconds, row.cpu_steal_seconds), (Some(0.9), Some(0.0)));
         assert_eq!((row.listen_overflows, row.listen_drops), (Some(1), Some(3)));
         assert_eq!((row.tcp_active_opens, row.tcp_retransmits), (Some(13), Some(0)));
+        assert_eq!((row.net_received_bytes, row.net_received_packets), (Some(57), Some(3)));
+        assert_eq!((row.net_sent_bytes, row.net_sent_packets, row.out_of_memory_kills), (Some(69), Some(5), Some(1)));
     }
 
     #[test]
@@ -318,6 +388,7 @@ mod tests {
         let moment = Moment::parse(&Texts::read());
         let row = moment.row(1, Some((&moment, Duration::from_secs(1))), Units::read());
         assert!(row.cpu_user_seconds.is_some() && row.memory_available_bytes.is_some());
+        assert!(row.net_sent_packets.is_some() && row.files_max > row.files_open && row.out_of_memory_kills == Some(0));
         assert!(row.tcp_in_use.is_some() && row.listen_overflows.is_some() && row.tcp_retransmits.is_some());
         assert_eq!(cpu_model("processor : 0\nmodel name\t: AMD EPYC\n").as_deref(), Some("AMD EPYC"));
     }

@@ -11,7 +11,7 @@ use hdrhistogram::Histogram;
 use hongbao_proto::report_v1::{Report, Source};
 use serde::Serialize;
 
-use super::books::{Balance, Claims};
+use super::books::{Balance, Book, Claims, Sides};
 use super::histogram::{self, HistogramError, Quantiles};
 use super::limits::{
     AHEAD_SECONDS_MAX, CATCH_UP_SECONDS_MAX, HISTOGRAMS_PER_REPORT_MAX, LOST_SECONDS, MISSING_NAMED_MAX,
@@ -622,12 +622,23 @@ impl Merge {
         let total = |role: Role, key: &crate::report::Key| {
             self.totals.get(&(role, key.name.to_owned())).copied().unwrap_or_default()
         };
+        let sides = |book: Book| {
+            let (servers, users) = book.counters();
+            Sides {
+                servers_count: total(Role::Server, &servers[0]),
+                servers_fen: total(Role::Server, &servers[1]),
+                users_count: total(Role::Machine, &users[0]),
+                users_fen: total(Role::Machine, &users[1]),
+            }
+        };
         Claims {
             issued: total(Role::Server, &names::PRIZES_ISSUED),
             won: total(Role::Server, &names::PRIZES_WON),
             paid_fen: total(Role::Server, &names::PAID_FEN),
             prizes_received: total(Role::Machine, &names::PRIZES_RECEIVED),
             received_fen: total(Role::Machine, &names::RECEIVED_FEN),
+            sales: sides(Book::Sales),
+            envelopes: sides(Book::Envelopes),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! owner ([`owner`]), which applies the pure [`merge`], keeps the [`books`], writes the [`record`] and shows the [`view`]. What a
 //! recording came to is told by the [`recap`].
 
+pub mod alert;
 pub mod api;
 pub mod books;
 pub mod column;

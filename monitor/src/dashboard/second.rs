@@ -6,7 +6,7 @@ use std::fmt;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::books::Balance;
+use super::books::{Balance, Book, Sides};
 use super::column::row;
 use super::histogram::Quantiles;
 use crate::report::Key;
@@ -134,6 +134,11 @@ impl MergedSecond {
         let latency = self.quantiles(machine, names::LATENCY.name).unwrap_or_default();
         let send_lag = self.quantiles(machine, names::SEND_LAG.name);
         let commit = self.quantiles(server, names::LEDGER_COMMIT.name);
+        let residual = |book: Book, of: fn(&Sides) -> i64| {
+            let (servers, users) = book.counters();
+            let kept = self.counter(server, servers[0].name).or_else(|| self.counter(machine, users[0].name));
+            kept.map(|_| of(&self.books.claims.sides(book)))
+        };
         let turned_away = self.counter(server, names::ACCEPTS_WITHOUT_DESCRIPTOR.name);
         Headline {
             second: self.second,
@@ -163,12 +168,12 @@ impl MergedSecond {
             requests_owed: sum(server, names::REQUESTS_OWED.name),
             units_sold: self.counter(server, names::UNITS_SOLD.name),
             earned_fen: self.counter(server, names::EARNED_FEN.name),
-            residual_units: None,
-            residual_sale_fen: None,
+            residual_units: residual(Book::Sales, Sides::residual_count),
+            residual_sale_fen: residual(Book::Sales, Sides::residual_fen),
             shares_opened: self.counter(server, names::SHARES_OPENED.name),
             opened_fen: self.counter(server, names::OPENED_FEN.name),
-            residual_shares: None,
-            residual_share_fen: None,
+            residual_shares: residual(Book::Envelopes, Sides::residual_count),
+            residual_share_fen: residual(Book::Envelopes, Sides::residual_fen),
             envelopes_sent: self.counter(server, names::ENVELOPES_SENT.name),
             chat_delivered: self.counter(server, names::CHAT_DELIVERED.name),
             announcements_delivered: self.counter(server, names::ANNOUNCEMENTS_DELIVERED.name),

@@ -13,7 +13,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use crossterm::terminal::{Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen};
 use crossterm::{cursor, execute, queue};
 
-use super::books::Balance;
+use super::books::{Balance, Book, Sides};
 use super::merge::{Presence, SourceStatus};
 use super::record::RunStatus;
 use super::second::Headline;
@@ -288,11 +288,29 @@ fn books(books: &Balance) -> Table {
     table.add_row(["issued".to_owned(), claims.issued.to_string(), String::new()]);
     table.add_row(["servers say paid".to_owned(), claims.won.to_string(), yuan(claims.paid_fen)]);
     table.add_row(["users say received".to_owned(), claims.prizes_received.to_string(), yuan(claims.received_fen)]);
+    for (book, servers, users) in [
+        (Book::Sales, "servers say sold", "users say bought"),
+        (Book::Envelopes, "servers say opened", "users say opened"),
+    ] {
+        let sides = claims.sides(book);
+        if sides != Sides::default() {
+            table.add_row([servers.to_owned(), sides.servers_count.to_string(), yuan(sides.servers_fen)]);
+            table.add_row([users.to_owned(), sides.users_count.to_string(), yuan(sides.users_fen)]);
+        }
+    }
     let residual = match books.unbalanced_seconds {
         0 => "residual".to_owned(),
         seconds => format!("residual, for {seconds} s"),
     };
+    // Of all books: what one has too much must not hide what another lacks, so each that does not balance has its row.
     table.add_row([residual, books.residual_prizes.to_string(), yuan(books.residual_fen)]);
+    for book in [Book::Sales, Book::Envelopes] {
+        let sides = claims.sides(book);
+        if !sides.balanced() {
+            let name = format!("residual of {}", book.name());
+            table.add_row([name, sides.residual_count().to_string(), yuan(sides.residual_fen())]);
+        }
+    }
     right_aligned(&mut table, 1);
     table
 }

@@ -106,6 +106,15 @@ pub const PRIZES_RECEIVED: Key = Key::new("prizes_received", "Distinct prizes th
 /// Money of those prizes.
 pub const RECEIVED_FEN: Key = Key::new("received_fen", "Money of the prizes that users were told they won, in fen");
 
+/// Orders that users were told are theirs for good.
+pub const ORDERS_PAID: Key = Key::new("orders_paid", "Orders that are users' for good");
+/// What they were told they paid for them.
+pub const SPENT_FEN: Key = Key::new("spent_fen", "Price of the orders that are users' for good, in fen");
+/// Shares that users were told they opened. Of the same name as the servers' counter.
+pub const SHARES_TOLD: Key = Key::new("shares_opened", "Different shares of envelopes that users were told of");
+/// Their money.
+pub const SHARES_TOLD_FEN: Key = Key::new("opened_fen", "Money of the shares that users were told of, in fen");
+
 // Histograms of machines, microseconds
 /// From the planned send time to the answer.
 pub const LATENCY: Key = Key::new("latency_us", "From the planned send time of a Grab to its answer, in microseconds");
@@ -130,4 +139,13 @@ pub const FINAL_REPORT: Key = Key::new("final_report", "1 in the last report of 
 /// Counters whose total comes from a durable ledger and not from the running process: what a restarted process reports
 /// goes on where the ended one stood, and *replaces* its total. The totals of every other counter start at 0 with each
 /// process, and add up over the instances of one name.
-pub const OF_THE_LEDGER: [&str; 2] = [PRIZES_WON.name, PAID_FEN.name];
+/// Of servers only: a machine counts some of the same names from its own start.
+pub const OF_THE_LEDGER: [&str; 7] = [
+    PRIZES_WON.name,
+    PAID_FEN.name,
+    UNITS_SOLD.name,
+    EARNED_FEN.name,
+    ENVELOPES_SENT.name,
+    SHARES_OPENED.name,
+    OPENED_FEN.name,
+];

@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use bytes::{Bytes, BytesMut};
 use hongbao_monitor::http::{ApiError, JsonBody, PathParam};
+use hongbao_monitor::report::names::event;
 use hongbao_proto::limits::ANNOUNCEMENT_BYTES_MAX;
 use hongbao_proto::v1::{self, server_frame::Event};
 use serde::{Deserialize, Serialize};
@@ -76,12 +77,14 @@ pub async fn announce(
             new.text.len()
         )));
     }
+    let told = format!("announcement: {}", new.text);
     let mut frame = BytesMut::new();
     let event = Some(Event::Announcement(v1::Announcement { text: new.text }));
     hongbao_proto::frame::append(&v1::ServerFrame { request_id: 0, event }, &mut frame);
     let frame = frame.freeze();
 
     let begun = tell(&admin.shared.sets, &admin.broadcasts, &frame, QUEUE_PATIENCE).await?;
+    admin.telemetry.events.push(wall(), event::ANNOUNCEMENT, told);
     Ok((StatusCode::ACCEPTED, Json(begun)))
 }
 

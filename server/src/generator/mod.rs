@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use hongbao_monitor::report::{Events, names::event};
 use hongbao_proto::v1::{self, campaign_notice::State, server_frame::Event};
 use hongbao_proto::{CampaignId, Serial};
 use serde::Serialize;
@@ -353,6 +354,7 @@ pub struct Generator {
     halted: bool,
     /// Whether users are told of openings and ends.
     notify: bool,
+    events: Events,
 }
 
 impl Generator {
@@ -377,6 +379,7 @@ impl Generator {
             demand,
             halted: false,
             notify,
+            events: Events::default(),
         };
         for (campaign, claimed) in campaigns {
             generator.adopt(&campaign, &claimed, now);
@@ -387,6 +390,13 @@ impl Generator {
         generator.tell_phases();
         generator.publish();
         generator
+    }
+
+    /// Tells there what becomes of campaigns from now on.
+    #[must_use]
+    pub fn telling(mut self, events: Events) -> Self {
+        self.events = events;
+        self
     }
 
     /// Where the status of every campaign can be read.
@@ -470,11 +480,12 @@ impl Generator {
             Finished::Created(campaign) => {
                 self.adopt(&campaign, &[], now);
                 self.notify(campaign.id, State::Scheduled);
+                self.tell_begin(&campaign, now);
                 self.forget_old();
                 Some(*campaign)
             }
             Finished::Stopped(campaign) => {
-                self.end(campaign.id, SalePhase::Ended { at: campaign.stopped_at.unwrap_or(now) });
+                self.end(campaign.id, SalePhase::Ended { at: campaign.stopped_at.unwrap_or(now) }, now);
                 Some(*campaign)
             }
             Finished::Settled(campaign) => {
@@ -597,19 +608,33 @@ impl Generator {
                 }
                 self.notify(id, State::Open);
             } else {
-                self.end(id, phase);
+                self.end(id, phase, now);
             }
         }
         self.settle(now);
     }
 
-    fn end(&mut self, id: CampaignId, phase: SalePhase) {
+    fn tell_begin(&self, campaign: &Campaign, now: UnixMs) {
+        let Campaign { id, terms, .. } = campaign;
+        let what = match &terms.goods {
+            Goods::Rain { rate_per_second, .. } => {
+                format!("rain of {} prizes, {rate_per_second} a second", terms.total)
+            }
+            Goods::Sale(sale) => format!("sale of {} units at {} fen", terms.total, sale.price.0),
+        };
+        let text = format!("campaign {id}: {what} {:?}", terms.title);
+        self.events.push(terms.starts_at.max(now), event::CAMPAIGN, text);
+    }
+
+    fn end(&mut self, id: CampaignId, phase: SalePhase, now: UnixMs) {
         let round = self.round;
         if let Some(running) = self.campaigns.get_mut(&id)
             && matches!(running.phase, SalePhase::Scheduled | SalePhase::Open)
         {
             running.phase = phase;
             running.ended_in_round = round;
+            let how = if phase == SalePhase::SoldOut { "is sold out" } else { "has ended" };
+            self.events.push(now, event::CAMPAIGN, format!("campaign {id} {how}"));
         }
     }
 

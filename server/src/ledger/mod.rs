@@ -386,8 +386,10 @@ pub struct Totals {
     pub earned: Fen,
     /// Envelopes ever sent.
     pub envelopes: u64,
-    /// Shares opened since the ledger was opened.
+    /// Shares of envelopes ever opened, but for those that an archive has taken away.
     pub opened: u64,
+    /// Their money.
+    pub opened_fen: Fen,
     /// Orders that wait for their payment (gauge).
     pub reserved: u64,
     /// Envelopes that can still be opened (gauge).

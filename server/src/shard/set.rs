@@ -349,6 +349,7 @@ impl<W: Wire> Set<W> {
     /// The equations that hold between any two batches. Checked in release builds: three additions and a comparison.
     fn check(&self) {
         self.tally.owed.set(self.owed);
+        self.tally.stock.set(self.stock.on_shelves());
         let (received, answered) = (self.tally.received.get(), self.tally.answered());
         if received != answered + self.owed || self.stock.imbalance() != 0 {
             self.tally.broken_equations.add(1);

@@ -101,6 +101,8 @@ pub struct SetTally {
     pub errors: [Tally; ERRORS.len()],
     /// Answers still owed (gauge).
     pub owed: Tally,
+    /// Prizes and units on the shelves (gauge).
+    pub stock: Tally,
     /// Answers whose connection had gone when they were ready; a win among them is told at the next login.
     pub undelivered: Tally,
     /// Frames that were still queued when their connection ended.

@@ -211,8 +211,6 @@ pub struct Model {
     /// By the number of the entry.
     notices: BTreeMap<i64, (UserId, About)>,
     deposits: BTreeMap<String, (UserId, u32, Fen)>,
-    /// Shares opened since the ledger was.
-    pub opened: u64,
 }
 
 impl Model {
@@ -426,7 +424,6 @@ impl Model {
         if sent.opened.len() == shares.len() {
             sent.closed = Some((now, Fen::ZERO));
         }
-        self.opened += 1;
         let ends = (AccountId::envelope(id), AccountId::user(user));
         self.put(now, Kind::Open, ends, amount, i64::try_from(share).unwrap(), None);
         Outcome::Opened { envelope: id, share: u32::try_from(share).unwrap(), amount }
@@ -672,7 +669,8 @@ impl Model {
             sold: self.orders.iter().filter(is_paid).count() as u64,
             earned: Fen(money(&is_paid)),
             envelopes: self.envelopes.len() as u64,
-            opened: self.opened,
+            opened: self.envelopes.iter().map(|sent| sent.opened.len() as u64).sum(),
+            opened_fen: Fen(self.envelopes.iter().flat_map(|sent| &sent.opened).map(|(_, fen, _)| fen.0).sum()),
             reserved: self.orders.iter().filter(|order| order.state == OrderState::Reserved).count() as u64,
             envelopes_open: live().count() as u64,
             enclosed: Fen(live().map(|sent| sent.left().0).sum()),

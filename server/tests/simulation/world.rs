@@ -1056,10 +1056,6 @@ impl World {
             watch.disk = Disk::Good;
             watch.recalls.clear();
             watch.held.clear();
-            watch.model.opened = 0;
-            if let Some(before) = &mut other {
-                before.opened = 0;
-            }
         }
         self.open_as(other);
     }
@@ -1423,7 +1419,6 @@ impl World {
         match SqliteLedger::open(path) {
             Ok(mut ledger) => {
                 let mut watch = lock(&self.watch);
-                watch.model.opened = 0;
                 let differences = compare(&mut ledger, &watch.model, &users);
                 watch.differences.extend(differences);
             }

@@ -135,6 +135,7 @@ impl Books {
         self.undo.push(Undo::Opened(id, position, was_told));
         self.withdraw_offer(user, id);
         self.counters.totals.opened += 1;
+        self.counters.totals.opened_fen.0 += amount.0;
         self.counters.totals.enclosed.0 -= amount.0;
         if is_empty {
             store.close_envelope(id, now, Fen::ZERO)?;

@@ -253,6 +253,8 @@ pub struct Restored {
     pub orders: Vec<Order>,
     /// What was not acknowledged, each user's ascending by entry. There may be millions.
     pub notices: FxHashMap<UserId, Vec<Notice>>,
+    /// Shares that were opened, and their money.
+    pub opened: (u64, Fen),
     /// The highest number of an entry.
     pub last_entry: i64,
     /// The highest number of an order.
@@ -320,7 +322,12 @@ impl Books {
                 next_order: restored.last_order + 1,
                 next_envelope: restored.last_envelope + 1,
                 offers_open: 0,
-                totals: Totals { envelopes: restored.last_envelope, ..Totals::default() },
+                totals: Totals {
+                    envelopes: restored.last_envelope,
+                    opened: restored.opened.0,
+                    opened_fen: restored.opened.1,
+                    ..Totals::default()
+                },
             },
             ..Self::default()
         };

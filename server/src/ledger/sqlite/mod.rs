@@ -344,6 +344,7 @@ fn restore(rows: &Rows<'_>) -> Result<Books, LedgerError> {
         last_order: unsigned(highest("orders")?.max(order_number))?,
         last_envelope: unsigned(highest("envelopes")?.max(envelope))?,
         envelopes: rows.open_envelopes()?,
+        opened: rows.opened()?,
         ..Restored::default()
     };
     for shop in rows.shops()? {

@@ -258,6 +258,13 @@ impl Rows<'_> {
         Ok(envelopes)
     }
 
+    /// How many shares were opened, and their money: one pass over narrow rows, some millions a second.
+    pub fn opened(&self) -> Result<(u64, Fen), LedgerError> {
+        let sum = "SELECT count(*), ifnull(sum(amount_fen), 0) FROM openings";
+        let (count, money): (i64, i64) = self.0.query_row(sum, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok((unsigned(count)?, Fen(unsigned(money)?)))
+    }
+
     fn read_openings(&self, envelope: &mut Envelope) -> Result<(), LedgerError> {
         let mut statement =
             self.0.prepare_cached("SELECT user, amount_fen, at_ms FROM openings WHERE envelope = ?1 ORDER BY share")?;
