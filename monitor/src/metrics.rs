@@ -21,14 +21,15 @@ use prometheus_client::registry::Registry;
 
 use crate::build;
 use crate::process;
-use crate::report::{Key, Sample};
+use crate::report::{Key, Sample, names};
 
 /// Upper bounds of the buckets of every histogram, microseconds.
 const BUCKET_BOUNDS_US: [u64; 15] =
     [50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000];
 
 /// Reported names of what is shown under the standard names of a process instead.
-const OF_THE_PROCESS: [&str; 4] = ["cpu_us", "resident_bytes", "open_descriptors", "descriptors_limit"];
+const OF_THE_PROCESS: [&str; 4] =
+    [names::CPU.name, names::RESIDENT_BYTES.name, names::OPEN_DESCRIPTORS.name, names::DESCRIPTORS_LIMIT.name];
 
 /// Reported names that say too little without their report around them, and what they are called here.
 const RENAMED: [(&str, &str); 1] = [("ended", "connections_ended")];
@@ -141,6 +142,10 @@ pub fn text(process: &str, sample: &Sample, histograms: &CumulativeHistograms, f
     registry.register_collector(Box::new(Snapshot {
         prefix: format!("hongbao_{process}"),
         counters: by_family(&sample.counters),
+        descriptors: [names::OPEN_DESCRIPTORS, names::DESCRIPTORS_LIMIT].map(|wanted| {
+            let found = sample.gauges.iter().find(|(key, _)| key.name == wanted.name);
+            found.and_then(|(_, value)| u64::try_from(*value).ok())
+        }),
         gauges: by_family(&sample.gauges),
         histograms: histograms.clone(),
     }));
@@ -198,13 +203,16 @@ struct Snapshot {
     prefix: String,
     counters: Families<u64>,
     gauges: Families<i64>,
+    /// Open ones and their limit, where the process knows better than the kernel's list says: one of private tables knows its
+    /// fullest, and one of many thousand sockets need not list them.
+    descriptors: [Option<u64>; 2],
     histograms: CumulativeHistograms,
 }
 
 impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
         encode_build(&mut encoder)?;
-        encode_process(&mut encoder)?;
+        encode_process(&mut encoder, self.descriptors)?;
         for (name, members) in &self.counters {
             let shown = exposed(&self.prefix, name);
             let mut family = encoder.encode_descriptor(&shown, meaning(&members[0].0), None, MetricType::Counter)?;
@@ -261,13 +269,17 @@ fn encode_build(encoder: &mut DescriptorEncoder) -> Result<(), std::fmt::Error> 
     family.encode_family(&labels)?.encode_gauge(&1_i64)
 }
 
-fn encode_process(encoder: &mut DescriptorEncoder) -> Result<(), std::fmt::Error> {
+fn encode_process(encoder: &mut DescriptorEncoder, [open, limit]: [Option<u64>; 2]) -> Result<(), std::fmt::Error> {
     let cpu_help = "Total user and system CPU time spent in seconds";
     let mut cpu = encoder.encode_descriptor("process_cpu_seconds", cpu_help, None, MetricType::Counter)?;
     cpu.encode_counter::<NoLabelSet, _, u64>(&seconds(process::cpu_micros().into()), None)?;
     let gauges = [
-        ("process_max_fds", "Maximum number of open file descriptors", process::descriptors_limit()),
-        ("process_open_fds", "Number of open file descriptors", process::open_descriptors()),
+        (
+            "process_max_fds",
+            "Maximum number of open file descriptors",
+            limit.unwrap_or_else(process::descriptors_limit),
+        ),
+        ("process_open_fds", "Number of open file descriptors", open.unwrap_or_else(process::open_descriptors)),
         ("process_resident_memory_bytes", "Resident memory size in bytes", process::resident_bytes()),
     ];
     for (name, help, value) in gauges {

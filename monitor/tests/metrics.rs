@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use hdrhistogram::Histogram;
 use hongbao_monitor::build;
 use hongbao_monitor::metrics::{self, CumulativeHistograms, Format};
-use hongbao_monitor::report::{Key, Sample};
+use hongbao_monitor::report::{Key, Sample, names};
 
 fn rendered(format: Format) -> String {
     let ended = |reason| Key::labelled("ended", "reason", reason, "Connections that ended");
@@ -23,7 +23,11 @@ fn rendered(format: Format) -> String {
             (Key::new("cpu_us", "Shown as what every process has"), 5),
             (Key::new("waited_us", "Time waited"), 1_500_000),
         ],
-        gauges: vec![(Key::new("users", "Users"), -1), (Key::new("clock_offset_us", "Offset"), -250)],
+        gauges: vec![
+            (Key::new("users", "Users"), -1),
+            (Key::new("clock_offset_us", "Offset"), -250),
+            (names::OPEN_DESCRIPTORS, 77),
+        ],
         histograms: vec![(latency, histogram)],
         ..Sample::default()
     };
@@ -40,7 +44,8 @@ fn assert_lines(text: &str, lines: &[&str]) {
 }
 
 /// What both formats say in the same words.
-const BOTH: [&str; 15] = [
+const BOTH: [&str; 16] = [
+    "process_open_fds 77",
     "# HELP hongbao_server_latency_seconds Latency of \"Grabs\"",
     "# TYPE hongbao_server_users gauge",
     "hongbao_server_connections_ended_total{reason=\"idle\"} 3",

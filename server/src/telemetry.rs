@@ -20,8 +20,6 @@ use crate::shard::broadcast::Broadcasts;
 use crate::shard::set::SetHandle;
 use crate::shard::tally::{Answer, ERRORS, SetTally, Tally};
 
-const LEDGER_COMMIT: Key = Key::new("ledger_commit_us", "Time of one ledger commit, in microseconds");
-
 /// Everything that is counted, wherever it is counted.
 #[derive(Clone)]
 pub struct Telemetry {
@@ -209,7 +207,7 @@ impl Telemetry {
     /// Histograms since the start.
     pub fn histograms(&self) -> CumulativeHistograms {
         let mut histograms = CumulativeHistograms::default();
-        histograms.add_one(LEDGER_COMMIT, &self.ledger.commit_latency());
+        histograms.add_one(names::LEDGER_COMMIT, &self.ledger.commit_latency());
         histograms
     }
 

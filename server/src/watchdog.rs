@@ -39,6 +39,7 @@ impl Watchdog {
         let mut ledger = Part::new(self.ledger_count(0), started);
         let answers = Arc::new(AtomicU64::new(0));
         let mut asked = 0;
+        let mut said = String::new();
         let mut pace = tokio::time::interval(self.service.pace());
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -59,12 +60,21 @@ impl Watchdog {
             if ledger.silent_since.is_some_and(|since| now - since > self.service.patience()) {
                 silent.push("the ledger");
             }
+            let silent = silent.join(", ");
             if silent.is_empty() {
                 self.service.alive(&self.status());
             } else {
-                let silent = silent.join(", ");
-                tracing::error!(silent, patience = ?self.service.patience(), "a part of the server does not answer; the watchdog is not fed");
                 self.service.ill(&format!("does not answer: {silent}"));
+            }
+            if silent != said {
+                // Once for each change: a disk that stalls for a minute is one event.
+                match silent.as_str() {
+                    "" => tracing::info!("every part of the server answers again"),
+                    _ => {
+                        tracing::error!(silent, patience = ?self.service.patience(), "a part of the server does not answer")
+                    }
+                }
+                said = silent;
             }
         }
     }

@@ -13,7 +13,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::alert::{Alerts, Evidence};
-use super::books::Balance;
+use super::books::{Balance, Book};
 use super::ends::End;
 use super::host::{HostFacts, HostSecond};
 use super::limits::{
@@ -658,20 +658,46 @@ impl Owner {
             (Key::new("sources_reported", "Processes that the last closed second has a report of"), gauge(reported)),
             (Key::new("streams", "Readers of the stream"), gauge(self.told.receiver_count())),
             (Key::new("recording", "1 while the recording can be written"), i64::from(!self.recording.failing())),
-            (
-                Key::new("residual_prizes", "Prizes won less prizes received, since the run began"),
-                books.residual_prizes,
-            ),
-            (
-                Key::new("residual_fen", "Money paid less money received, since the run began, in fen"),
-                books.residual_fen,
-            ),
         ];
+        for book in Book::ALL {
+            let sides = books.claims.sides(book);
+            gauges.extend(residuals(book).into_iter().zip([sides.residual_count(), sides.residual_fen()]));
+            let unbalanced = i64::try_from(books.unbalanced_seconds_of(book)).unwrap_or(i64::MAX);
+            let help = "For how many seconds in a row, up to the last one, a book did not balance";
+            gauges.push((Key::labelled("unbalanced_seconds", "book", book.name(), help), unbalanced));
+        }
         if let Some(free) = disk::free_bytes(self.recording.directory()) {
             let key = Key::new("recording_free_bytes", "Bytes left on the file system of the recording");
             gauges.push((key, i64::try_from(free).unwrap_or(i64::MAX)));
         }
         Sample { counters, gauges, ..Sample::default() }
+    }
+}
+
+/// What servers gave less what users got, of one book: by number, and in money.
+const fn residuals(book: Book) -> [Key; 2] {
+    match book {
+        Book::Rain => [
+            Key::new("residual_prizes", "Prizes won less prizes received, since the run began"),
+            Key::new("residual_fen", "Money of prizes paid less money received, since the run began, in fen"),
+        ],
+        Book::Sales => [
+            Key::new("residual_units", "Units of sales sold less units that users have, since the run began"),
+            Key::new(
+                "residual_sale_fen",
+                "Money earned by sales less money that users spent, since the run began, in fen",
+            ),
+        ],
+        Book::Envelopes => [
+            Key::new(
+                "residual_shares",
+                "Shares of envelopes opened less shares that users were told of, since the run began",
+            ),
+            Key::new(
+                "residual_share_fen",
+                "Money of shares opened less money that users were told of, since the run began, in fen",
+            ),
+        ],
     }
 }
 
