@@ -150,6 +150,19 @@ fn what_counts_most_is_on_every_screen_from_forty_by_twelve_up() {
 }
 
 #[test]
+fn no_figure_of_the_books_loses_its_beginning() {
+    for width in 76..200 {
+        let text = text(&picture(&state(70, 56, 56, 0), &Choice::default(), width, 40));
+        for line in text.lines().filter(|line| line.contains("sales") || line.contains("envelopes ")) {
+            let figures = line.split('│').nth(1).unwrap();
+            let words: Vec<_> = figures.split_whitespace().filter(|word| *word != "/").collect();
+            let whole = ["sales", "envelopes", "10,000", "20,000", "12,000.00", "24,000.00", "✓", "0", "0.00"];
+            assert!(words.iter().all(|word| whole.contains(word)), "{width}: {figures}");
+        }
+    }
+}
+
+#[test]
 fn a_list_scrolls_to_its_end_and_no_further() {
     let state = state(10, 56, 56, 0);
     let mut terminal = Terminal::new(TestBackend::new(100, 24)).unwrap();
