@@ -503,32 +503,29 @@ fn chart(
 fn books(frame: &mut Frame<'_>, area: Rect, state: &State, paint: Paint) {
     let inner = inside(frame, area, fitting(area, "books: what servers paid, what users got", "books"), paint);
     let balanced = state.books.iter().all(Book::is_balanced);
-    let mut rows: Vec<Row<'_>> = Vec::new();
-    for book in &state.books {
-        let style = if book.is_balanced() { paint.good() } else { paint.bad() };
-        let sign = if book.is_balanced() { "✓" } else { "✗" };
-        let residual = format!("{sign} {} / {}", grouped(book.residual_count), yuan(book.residual_fen));
-        rows.push(Row::new([
-            Cell::from(book.book.clone()),
-            Cell::from(right(format!("{} / {}", count(book.servers_count), yuan(book.servers_fen)))),
-            Cell::from(right(format!("{} / {}", count(book.users_count), yuan(book.users_fen)))),
-            Cell::from(right(residual).style(style)),
-        ]));
-    }
-    if rows.is_empty() {
+    if state.books.is_empty() {
         frame.render_widget(Paragraph::new(verdict(state, paint)), inner);
         return;
     }
-    let head = Row::new([
-        Line::from(""),
-        right("servers / yuan".into()),
-        right("users / yuan".into()),
-        right("residual".into()),
-    ])
-    .style(paint.dim());
-    let [table_area, below] = Layout::vertical([Constraint::Length(4), Constraint::Min(0)]).areas(inner);
-    let widths = [Constraint::Length(9), Constraint::Fill(1), Constraint::Fill(1), Constraint::Fill(1)];
-    frame.render_widget(Table::new(rows, widths).header(head), table_area);
+    // A figure of which the beginning is cut off would be another figure: what does not fit whole is left out.
+    let columns = (0..3).map(|detail| book_columns(&state.books, detail)).find(|columns| fits(columns, inner.width));
+    let columns = columns.unwrap_or_else(|| book_columns(&state.books, 3));
+    let rows = state.books.iter().enumerate().map(|(index, book)| {
+        let style = if book.is_balanced() { paint.good() } else { paint.bad() };
+        let last = columns.len() - 1;
+        let cells = columns.iter().enumerate().map(|(column, (_, texts))| match column {
+            0 => Cell::from(texts[index].clone()),
+            column if column == last => Cell::from(right(texts[index].clone()).style(style)),
+            _ => Cell::from(right(texts[index].clone())),
+        });
+        Row::new(cells.collect::<Vec<_>>())
+    });
+    let head = columns.iter().map(|(title, _)| right((*title).to_owned()));
+    let widths = columns.iter().map(|column| Constraint::Min(column_width(column)));
+    let height = u16::try_from(state.books.len() + 1).unwrap_or(u16::MAX);
+    let [table_area, below] = Layout::vertical([Constraint::Length(height), Constraint::Min(0)]).areas(inner);
+    let table = Table::new(rows.collect::<Vec<_>>(), widths.collect::<Vec<_>>());
+    frame.render_widget(table.header(Row::new(head.collect::<Vec<_>>()).style(paint.dim())), table_area);
     let longest = state.books.iter().fold(0.0f64, |longest, book| longest.max(book.unbalanced_seconds));
     let mut said = if balanced {
         vec![Span::styled("✓ they agree to the fen", paint.good().add_modifier(Modifier::BOLD))]
@@ -542,6 +539,46 @@ fn books(frame: &mut Frame<'_>, area: Rect, state: &State, paint: Paint) {
         ));
     }
     frame.render_widget(Line::from(said), below);
+}
+
+/// A column's title, and its text for each row.
+type Column = (&'static str, Vec<String>);
+
+/// The table of books, in many (0) or few (3) words.
+fn book_columns(books: &[Book], detail: u8) -> Vec<Column> {
+    let of = |text: &dyn Fn(&Book) -> String| books.iter().map(text).collect::<Vec<_>>();
+    let residual = of(&|book| {
+        let sign = if book.is_balanced() { "✓" } else { "✗" };
+        format!("{sign} {} / {}", count(book.residual_count), yuan(book.residual_fen))
+    });
+    let name = ("", of(&|book| book.book.clone()));
+    let residual = ("residual / yuan", residual);
+    let both = |things: f64, fen: f64| format!("{} / {}", count(things), yuan(fen));
+    match detail {
+        0 => vec![
+            name,
+            ("servers / yuan", of(&|book| both(book.servers_count, book.servers_fen))),
+            ("users / yuan", of(&|book| both(book.users_count, book.users_fen))),
+            residual,
+        ],
+        1 => vec![
+            name,
+            ("servers", of(&|book| count(book.servers_count))),
+            ("users", of(&|book| count(book.users_count))),
+            residual,
+        ],
+        2 => vec![name, residual],
+        _ => vec![name, ("residual", of(&|book| count(book.residual_count)))],
+    }
+}
+
+fn column_width((title, texts): &Column) -> u16 {
+    let longest = texts.iter().map(|text| text.chars().count()).max().unwrap_or(0).max(title.chars().count());
+    u16::try_from(longest).unwrap_or(u16::MAX)
+}
+
+fn fits(columns: &[Column], width: u16) -> bool {
+    columns.iter().map(|column| u32::from(column_width(column)) + 1).sum::<u32>() <= u32::from(width) + 1
 }
 
 fn right<'a>(text: String) -> Line<'a> {
@@ -605,12 +642,15 @@ fn resources(frame: &mut Frame<'_>, area: Rect, state: &State, paint: Paint) {
         ("memory free", now("host_memory_available_bytes").map(bytes), false),
         ("prizes in SETs", now("prizes_in_sets").map(count), false),
     ];
-    let rows = rows.into_iter().filter_map(|(label, value, is_bad)| Some((label, value?, is_bad))).map(
-        |(label, value, is_bad)| {
-            let style = if is_bad { paint.warn() } else { paint.strong() };
-            Row::new([Cell::from(Span::styled(label, paint.dim())), Cell::from(right(value).style(style))])
-        },
-    );
+    // What would lose its beginning would be another figure.
+    let room = usize::from(inner.width.saturating_sub(17));
+    let whole = |(label, value, is_bad): (&'static str, Option<String>, bool)| {
+        Some((label, value.filter(|value| value.chars().count() <= room)?, is_bad))
+    };
+    let rows = rows.into_iter().filter_map(whole).map(|(label, value, is_bad)| {
+        let style = if is_bad { paint.warn() } else { paint.strong() };
+        Row::new([Cell::from(Span::styled(label, paint.dim())), Cell::from(right(value).style(style))])
+    });
     frame.render_widget(Table::new(rows, [Constraint::Length(16), Constraint::Min(8)]), inner);
 }
 
