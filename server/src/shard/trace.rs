@@ -172,8 +172,10 @@ impl Traces {
         }
         tracers.push(Arc::clone(&tracer));
         self.version.fetch_add(1, Ordering::Relaxed);
-        tracing::info!(event = "tracer_joined", user = user.get(), tracers = tracers.len(), "a user is followed");
+        let now = tracers.len();
+        // SETs may want the list; nobody waits for the log.
         drop(tracers);
+        tracing::info!(event = "tracer_joined", user = user.get(), tracers = now, "a user is followed");
         Ok(Follower { traces: Arc::clone(self), tracer, steps, lost: 0 })
     }
 
@@ -206,9 +208,12 @@ impl Drop for Follower {
         let mut tracers = self.traces.list();
         tracers.retain(|tracer| !Arc::ptr_eq(tracer, &self.tracer));
         self.traces.version.fetch_add(1, Ordering::Relaxed);
+        let left = tracers.len();
+        // SETs may want the list; nobody waits for the log.
+        drop(tracers);
         let lost = self.lost + self.tracer.lost.load(Ordering::Relaxed);
         let user = self.tracer.user.get();
-        tracing::info!(event = "tracer_left", user, tracers = tracers.len(), lost, "a user is not followed any more");
+        tracing::info!(event = "tracer_left", user, tracers = left, lost, "a user is not followed any more");
     }
 }
 
