@@ -86,6 +86,7 @@ function drawState() {
   $("reason").textContent = $("reason").hidden ? "" : t(key);
   $("shake").disabled = state !== "online";
   $("resume").hidden = state !== "over";
+  $("hint").hidden = state !== "online";
 }
 
 function drawAnswer() {

@@ -1,5 +1,5 @@
 //! Guests: people who play among the simulated users. Who may, how many, under which id; what they were told; how their
-//! connections end. The connections themselves are the [`bridge`](super::bridge)'s.
+//! connections end. The connections themselves are those of `bridge.rs`.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -415,7 +415,7 @@ mod tests {
 
     fn guests(max: usize) -> Guests {
         let secret = Secret::from_text("0123456789abcdef0123456789abcdef").unwrap();
-        let journal = "/nonexistent/guests.csv".into();
+        let journal = "/dev/null/guests.csv".into();
         let settings = Settings { max, server: None, trusted: Vec::new(), journal };
         Guests::new(settings, &secret, mpsc::channel(1).0)
     }
