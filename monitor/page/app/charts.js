@@ -218,7 +218,7 @@ export function drawMarks(plot, { marks, store }) {
   let drawn = 0;
   for (let at = marks.length - 1; at >= 0 && drawn < MARKS_MAX; at--) {
     const second = marks[at].at_ms / 1_000;
-    if (second < min || second > max) continue;
+    if (second < min || second > Math.min(max, store.until + 2)) continue;
     const x = Math.round(plot.valToPos(second, "x", true)) + ratio / 2;
     ctx.strokeStyle = faded(markColour(marks[at].kind), 0.4);
     ctx.beginPath();

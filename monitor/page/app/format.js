@@ -2,6 +2,8 @@
 
 import { locale } from "./words.js";
 
+// A figure and its unit are never parted: no-break spaces stand between them.
+
 /** What stands for a figure that nobody reported. */
 export const NONE = "–";
 
@@ -49,18 +51,18 @@ function digits(value) {
 export function micros(us) {
   if (absent(us)) return NONE;
   const size = Math.abs(us);
-  if (size < 1_000) return `${number({ maximumFractionDigits: 0 }).format(us)} µs`.replace("-", "−");
-  if (size < 999_500) return `${digits(us / 1_000)} ms`;
-  return `${digits(us / 1_000_000)} s`;
+  if (size < 1_000) return `${number({ maximumFractionDigits: 0 }).format(us)} µs`.replace("-", "−");
+  if (size < 999_500) return `${digits(us / 1_000)} ms`;
+  return `${digits(us / 1_000_000)} s`;
 }
 
 /** Microseconds on an axis: 100 µs, 1 ms, 10 s, without decimals that say nothing. */
 export function microsShort(us) {
   if (absent(us)) return NONE;
   const plain = number({ maximumFractionDigits: 1 });
-  if (Math.abs(us) < 1_000) return `${plain.format(us)} µs`;
-  if (Math.abs(us) < 1_000_000) return `${plain.format(us / 1_000)} ms`;
-  return `${plain.format(us / 1_000_000)} s`;
+  if (Math.abs(us) < 1_000) return `${plain.format(us)} µs`;
+  if (Math.abs(us) < 1_000_000) return `${plain.format(us / 1_000)} ms`;
+  return `${plain.format(us / 1_000_000)} s`;
 }
 
 const BINARY = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -70,7 +72,7 @@ export function bytes(value) {
   if (absent(value)) return NONE;
   let [size, unit] = [value, 0];
   while (Math.abs(size) >= 1_023.5 && unit < BINARY.length - 1) [size, unit] = [size / 1_024, unit + 1];
-  return `${unit === 0 ? count(size) : digits(size)} ${BINARY[unit]}`;
+  return `${unit === 0 ? count(size) : digits(size)} ${BINARY[unit]}`;
 }
 
 /** Bytes on an axis. */
@@ -78,7 +80,7 @@ export function bytesShort(value) {
   if (absent(value)) return NONE;
   let [size, unit] = [value, 0];
   while (Math.abs(size) >= 1_023.5 && unit < BINARY.length - 1) [size, unit] = [size / 1_024, unit + 1];
-  return `${number({ maximumFractionDigits: 1 }).format(size)} ${BINARY[unit]}`;
+  return `${number({ maximumFractionDigits: 1 }).format(size)} ${BINARY[unit]}`;
 }
 
 /** Fen as yuan, to the fen: ¥1,234.05. Integers all the way: money is never a rounded float. */
@@ -102,7 +104,7 @@ export function cores(value) {
 
 /** A length of time in seconds: 27.9 s. */
 export function seconds(value) {
-  return absent(value) ? NONE : `${digits(value)} s`;
+  return absent(value) ? NONE : `${digits(value)} s`;
 }
 
 /** Seconds that have passed: 4:07, 1:02:03. */

@@ -114,7 +114,7 @@ function curve({ canvas, column, colour: token }, store, index) {
   const from = Math.max(0, index - CURVE_SECONDS);
   const values = (store.columns[column] ?? []).slice(from, index + 1);
   const most = Math.max(1, ...values.map((value) => Math.abs(value ?? 0)));
-  if (values.length < 2) return;
+  if (values.length < 2 || (column === "residual_count" && !values.some(Boolean))) return; // Nothing is what is wanted there.
   const x = (at) => width - ((values.length - 1 - at) / CURVE_SECONDS) * width;
   const y = (value) => height - 1 - (Math.abs(value ?? 0) / most) * (height - 3);
   context.beginPath();

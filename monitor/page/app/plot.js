@@ -70,7 +70,7 @@ export function makePlot(target, { spec, span, on, under, over, sync, x = "time"
   const options = {
     width: Math.max(target.clientWidth, 80),
     height,
-    padding: [8, 10, 0, 0],
+    padding: [8, 26, 0, 0],
     legend: { show: false },
     focus: { alpha: 1 },
     cursor: {

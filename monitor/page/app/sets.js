@@ -18,6 +18,8 @@ const FLOORS = {
 
 const STEPS = 40;
 const GAP = 2;
+/** Pixels of a cell's side, where there are few. */
+const SIDE_MAX = 44;
 /** Sick SETs named; more than this is another kind of trouble. */
 const NAMED_MAX = 6;
 
@@ -57,7 +59,7 @@ export function layout(count, width, height) {
     const side = Math.min((width + GAP) / columns - GAP, (height + GAP) / Math.ceil(count / columns) - GAP);
     if (side > best.side) best = { columns, side };
   }
-  return { columns: best.columns, side: Math.min(Math.floor(best.side * 2) / 2, 28) };
+  return { columns: best.columns, side: Math.min(Math.floor(best.side * 2) / 2, SIDE_MAX) };
 }
 
 export class Sets {

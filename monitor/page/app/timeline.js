@@ -125,7 +125,8 @@ export class Timeline {
 
   marks(width) {
     const { marks, store } = this.app;
-    const visible = marks.filter((mark) => mark.at_ms / 1_000 >= store.first - 5);
+    // What is announced for later gets its place when it is there.
+    const visible = marks.filter((mark) => mark.at_ms / 1_000 >= store.first - 5 && mark.at_ms / 1_000 < store.until + 2);
     const groups = clusters(visible.map((mark) => Math.max(0, this.place(mark.at_ms / 1_000)) * width), NEAR_PX);
     const key = `${width} ${groups.map((group) => `${Math.round(group.place)}:${group.members.length}`).join()} ${marks.length} ${document.documentElement.lang}`;
     if (key !== this.drawn) {
@@ -147,8 +148,9 @@ export class Timeline {
 
   /** The list: newest first. */
   entries() {
-    const { marks } = this.app;
-    const key = `${marks.length} ${document.documentElement.lang}`;
+    const { marks, store } = this.app;
+    const due = (mark) => mark.at_ms / 1_000 < store.until + 2;
+    const key = `${marks.length} ${marks.filter(due).length} ${document.documentElement.lang}`;
     if (key === this.listed) return;
     this.listed = key;
     say(this.count, marks.length ? format.count(marks.length) : "");
@@ -157,9 +159,10 @@ export class Timeline {
       .reverse()
       .map((mark) => {
         const time = el("time", { dateTime: new Date(mark.at_ms).toISOString(), title: format.utc(mark.at_ms) }, format.clock(mark.at_ms / 1_000));
-        const words = el("span", { class: "what" }, el("b", {}, kindName(mark.kind)), ` ${mark.text}`, mark.source ? el("small", {}, ` ${mark.source}`) : null);
+        const words = el("span", { class: "what" }, due(mark) ? null : el("i", {}, `${t("marks.later")} `), el("b", {}, kindName(mark.kind)), ` ${mark.text}`, mark.source ? el("small", {}, ` ${mark.source}`) : null);
         const item = el("li", {}, el("button", { type: "button", onclick: () => this.go(mark) }, time, markIcon(mark.kind), words));
         item.dataset.kind = mark.kind;
+        if (!due(mark)) item.dataset.due = "later";
         return item;
       });
     this.list.replaceChildren(...(items.length ? items : [el("li", { class: "none" }, t("marks.none"))]));

@@ -76,7 +76,7 @@ test("machines are sorted by what they tell, those alike by name", () => {
   const list = [machine("m10", 5), machine("m2", 5), machine("m1", 9), { ...machine("s", 1), role: "server" }];
   assert.deepEqual(sorted(list, "name", false).map((one) => one.name), ["s", "m1", "m2", "m10"]);
   assert.deepEqual(sorted(list, "online", true).map((one) => one.name), ["m1", "m10", "m2", "s"]);
-  assert.equal(clockOffset({ clock_offset_us: -28, clock_error_us: 12 }), "−28 µs ± 12 µs");
+  assert.equal(clockOffset({ clock_offset_us: -28, clock_error_us: 12 }).replaceAll("\u00a0", " "), "−28 µs ± 12 µs");
   assert.equal(clockOffset({ clock_offset_us: null }), "–");
 });
 

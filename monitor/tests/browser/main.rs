@@ -23,7 +23,7 @@ const FIRST_PAINT_MS_MAX: f64 = 3_000.0;
 
 /// A figure of the page back to the number that it tells, and by how much that may be off because it was rounded for reading.
 fn number(text: &str) -> (f64, f64) {
-    let (figure, unit) = text.split_once(' ').unwrap_or((text, ""));
+    let (figure, unit) = text.split_once('\u{a0}').unwrap_or((text, ""));
     let plain: String =
         figure.replace('−', "-").chars().filter(|c| c.is_ascii_digit() || matches!(c, '.' | '-')).collect();
     let scale = match unit {
