@@ -71,7 +71,10 @@ experiment() {
 
     # On a terminal the monitor draws the run live, and the fleet's own words follow when it is over.
     if [ -t 1 ]; then exec 3>&1 4>"$work/fleet.log"; view=table; else exec 3>"$work/monitor.out" 4>&1; view=none; fi
-    "${inside[@]}" "$bin/hongbao-monitor" --listen 127.0.0.1:0 --http 127.0.0.1:0 --record "$run" --view "$view" \
+    # The dashboard is to be seen from here, wherever the rest runs.
+    local seen=()
+    [ ${#inside[@]} -eq 0 ] || seen=(python3 scripts/lib/listening.py)
+    "${seen[@]}" "${inside[@]}" "$bin/hongbao-monitor" --listen 127.0.0.1:0 --http 127.0.0.1:0 --record "$run" --view "$view" \
         --expect-balanced --ready-file "$work/monitor.json" >&3 2>"$work/monitor.log" &
     monitor=$!
     pids+=("$monitor")
@@ -83,7 +86,9 @@ experiment() {
     server=$!
     pids+=("$server")
     ready "$work/server.json" "$server" "$run/server.log"
-    echo "live figures: ${inside[*]} curl http://$(field "$work/monitor.json" http)/api/v1/latest"
+    echo "dashboard: http://$(field "$work/monitor.json" http)/     shake it yourself: http://$(field "$work/monitor.json" http)/shake"
+    (umask 077 && "$bin/hongbao-server" token --for admin --ttl 1day operator >"$work/operator.token")
+    echo "to operate it there, the token in $work/operator.token"
 
     status=0
     "${inside[@]}" nice -n "$fleet_nice" "$bin/hongbao-sim" fleet --users "$users" --machines "$machines" \

@@ -27,7 +27,8 @@ pub struct Arguments {
     listen: SocketAddr,
 
     /// Address of the HTTP interface: /api/v1/{seconds,latest,books,sources,run}, /metrics, /healthz, /readyz. On an
-    /// address that is not loopback, everything below /api needs an administrator's bearer token (audience hongbao-admin)
+    /// address that is not loopback, everything below /api needs an administrator's bearer token (audience hongbao-admin).
+    /// A listening socket that is handed over by LISTEN_FDS takes its place
     #[arg(long, env = "HONGBAO_MONITOR_HTTP", value_name = "ADDR:PORT", default_value = "127.0.0.1:7404")]
     http: SocketAddr,
 

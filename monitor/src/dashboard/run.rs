@@ -92,7 +92,7 @@ impl Monitor {
         let secret = credentials::load_secret(config.secret_file.as_deref())?;
         let started_at_ms = unix_millis();
         let recording = Recording::create(&config.record, started_at_ms)?;
-        let bound = async { Ok((bind("--listen", config.listen).await?, bind("--http", config.http).await?)) };
+        let bound = async { Ok((bind("--listen", config.listen).await?, inherited_or_bound(config.http).await?)) };
         let ((ingest_listener, ingest), (http_listener, http)) = match bound.await {
             Ok(bound) => bound,
             Err(error) => {
@@ -198,6 +198,24 @@ fn reachable(mut bound: SocketAddr) -> SocketAddr {
         _ => {}
     }
     bound
+}
+
+/// The listener of HTTP: one that was handed to this process (`LISTEN_FDS`, as service managers do), which may lie in another network
+/// namespace than everything else here; else one of our own.
+async fn inherited_or_bound(address: SocketAddr) -> Result<(TcpListener, SocketAddr), RunError> {
+    let unusable = || system("LISTEN_FDS names what is no one listening TCP socket; hand over that of --http, or none");
+    let mut handed = listenfd::ListenFd::from_env();
+    if handed.len() > 1 {
+        return Err(unusable()(io::ErrorKind::InvalidInput.into()));
+    }
+    match handed.take_tcp_listener(0).map_err(unusable())? {
+        None => bind("--http", address).await,
+        Some(listener) => {
+            listener.set_nonblocking(true).map_err(unusable())?;
+            let bound = listener.local_addr().map_err(unusable())?;
+            Ok((TcpListener::from_std(listener).map_err(unusable())?, bound))
+        }
+    }
 }
 
 async fn bind(flag: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), RunError> {
