@@ -2,7 +2,9 @@
 
 use axum::http::StatusCode;
 use futures_util::{SinkExt, StreamExt};
-use hongbao_monitor::dashboard::limits::{GUEST_FRAMES_BURST, NEW_GUESTS_BURST};
+use hongbao_monitor::dashboard::limits::{
+    GUEST_FRAMES_BURST, GUEST_FRAMES_INTERVAL_MS, GUEST_OWED_MAX, NEW_GUESTS_BURST,
+};
 use hongbao_monitor::report::names::role;
 use hongbao_proto::limits::CLIENT_FRAME_BYTES_MAX;
 use hongbao_proto::token::Audience;
@@ -366,4 +368,25 @@ async fn a_guest_may_know_its_odds() {
     *server.totals.lock().unwrap() = (5, 500);
     let odds = running.get_until("/api/v1/odds", |odds| odds["wins"] == 5).await;
     assert_eq!((&odds["shakes"], &odds["guests"], &odds["guests_max"]), (&json!(0), &json!(0), &json!(32)));
+}
+
+#[tokio::test]
+async fn no_more_shakes_are_under_way_than_the_bound() {
+    let users = Users::open().await;
+    let running = monitor(&users, &[]).await;
+    let (mut browser, _side, _) = guest(&running, &users).await;
+    for id in 0..=GUEST_OWED_MAX as u64 {
+        send(&mut browser, 10 + id, Ask::Grab(Grab { campaign_id: 0 })).await;
+        // Slowly enough for their pace.
+        tokio::time::sleep(std::time::Duration::from_millis(GUEST_FRAMES_INTERVAL_MS)).await;
+    }
+    assert_eq!(closed(&mut browser).await, (1008, "too_fast".to_owned()));
+}
+
+#[tokio::test]
+async fn a_browser_that_says_nothing_does_not_keep_its_place() {
+    let running = Running::start(&["--guests", "1"]).await;
+    let mut silent = open(&running, &[]).await.unwrap();
+    assert_eq!(closed(&mut silent).await, (1008, "stranger".to_owned()));
+    running.get_until("/api/v1/controls", |controls| controls["guests"]["now"] == 0).await;
 }

@@ -2,6 +2,7 @@
 
 use axum::http::StatusCode;
 use hongbao_monitor::credentials::unix_seconds;
+use hongbao_monitor::dashboard::limits::ACTIONS_MAX;
 use hongbao_monitor::report::names::role;
 use hongbao_proto::token::{Audience, TokenError, Verifier};
 use serde_json::{Value, json};
@@ -187,4 +188,26 @@ async fn an_endless_answer_is_cut_off() {
     let (status, told) = running.post("/api/v1/control/qps", &admin(), &json!({ "qps": 1 })).await;
     assert_eq!(status, 502);
     assert!(told["outcomes"][0]["error"].as_str().unwrap().contains("bytes"), "{told}");
+}
+
+#[tokio::test]
+async fn a_silent_process_holds_an_order_up_for_a_while_only_and_no_more_are_given_at_once_than_the_bound() {
+    let running = Running::start(&[]).await;
+    // It takes connections, and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let _machine = running.reports(role::MACHINE, "m1", Some(silent.local_addr().unwrap()), None).await;
+    let (token, order) = (admin(), json!({ "qps": 1 }));
+    let mut orders: Vec<_> =
+        (0..=ACTIONS_MAX).map(|_| Box::pin(running.post("/api/v1/control/qps", &token, &order))).collect();
+    let mut refused = 0;
+    while !orders.is_empty() {
+        let ((status, told), _, rest) = soon("the orders", futures_util::future::select_all(orders)).await;
+        orders = rest;
+        match status {
+            429 => refused += 1,
+            502 => assert!(told["outcomes"][0]["error"].as_str().unwrap().contains("timed out"), "{told}"),
+            other => panic!("{other}: {told}"),
+        }
+    }
+    assert_eq!(refused, 1);
 }
