@@ -158,6 +158,7 @@ impl Telemetry {
             (Key::new("ledger_batches", "Transactions committed"), self.ledger.batches()),
             (Key::new("ledger_batches_failed", "Transactions that failed"), self.ledger.failed_batches()),
             (Key::new("ledger_postings", "Postings committed"), self.ledger.postings()),
+            (names::EVENTS_FORGOTTEN, self.events.forgotten()),
             (names::CPU, process::cpu_micros()),
         ];
         for (index, answer) in Answer::ALL.iter().enumerate() {

@@ -179,6 +179,7 @@ pub fn sample(shared: &Shared) -> Sample {
         (names::ORDERS_PAID, orders.paid),
         (names::SPENT_FEN, orders.paid_fen),
         (MESSAGES_HEARD, heard.direct + heard.room),
+        (names::EVENTS_FORGOTTEN, shared.events.forgotten()),
         (names::CPU, process::cpu_micros()),
     ];
     let labelled = |name, label, value, help| Key::labelled(name, label, value, help);

@@ -44,6 +44,9 @@ pub const OPEN_DESCRIPTORS: Key = Key::new("open_descriptors", "Descriptors open
 /// Descriptors that one table of the process may hold.
 pub const DESCRIPTORS_LIMIT: Key = Key::new("descriptors_limit", "Descriptors that one table of this process may hold");
 
+/// Counter: events that the timeline has lost, because the monitor stayed away for too long.
+pub const EVENTS_FORGOTTEN: Key = Key::new("events_forgotten", "Events forgotten before the monitor was told of them");
+
 // The servers' side of the books: counters
 /// Requests that came in and were counted as owed an answer.
 pub const REQUESTS_RECEIVED: Key = Key::new("requests_received", "Requests taken in; each is owed one answer");
