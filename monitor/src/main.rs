@@ -59,10 +59,10 @@ fn main() -> ExitCode {
     let arguments = match CommandLine::try_parse() {
         Ok(CommandLine { command: Some(Command::Report(arguments)), .. }) => return report(&arguments),
         Ok(CommandLine { command: Some(Command::Man(arguments)), .. }) => {
-            return told(pages::MANUAL.write(CommandLine::command(), &arguments));
+            return exit_after(pages::MANUAL.write(CommandLine::command(), &arguments));
         }
         Ok(CommandLine { command: Some(Command::Completions(arguments)), .. }) => {
-            return told(manual::complete(CommandLine::command(), &arguments));
+            return exit_after(manual::complete(CommandLine::command(), &arguments));
         }
         Ok(CommandLine { command: None, serve }) => serve,
         Err(error) if error.use_stderr() => {
@@ -100,7 +100,7 @@ fn report(arguments: &ReportArguments) -> ExitCode {
     }
 }
 
-fn told(written: std::io::Result<()>) -> ExitCode {
+fn exit_after(written: std::io::Result<()>) -> ExitCode {
     written.map_or_else(|error| failure(1, &error.to_string()), |()| ExitCode::SUCCESS)
 }
 
