@@ -64,10 +64,10 @@ fn main() -> ExitCode {
         Ok(CommandLine { command: Some(Command::Compare(arguments)), .. }) => return told(recap::compare(&arguments)),
         Ok(CommandLine { command: Some(Command::Top(arguments)), .. }) => return show(&arguments),
         Ok(CommandLine { command: Some(Command::Man(arguments)), .. }) => {
-            return written(pages::MANUAL.write(CommandLine::command(), &arguments));
+            return exit_after(pages::MANUAL.write(CommandLine::command(), &arguments));
         }
         Ok(CommandLine { command: Some(Command::Completions(arguments)), .. }) => {
-            return written(manual::complete(CommandLine::command(), &arguments));
+            return exit_after(manual::complete(CommandLine::command(), &arguments));
         }
         Ok(CommandLine { command: None, serve }) => serve,
         Err(error) if error.use_stderr() => {
@@ -116,8 +116,8 @@ fn told(outcome: Result<String, RecapError>) -> ExitCode {
     }
 }
 
-fn written(outcome: std::io::Result<()>) -> ExitCode {
-    outcome.map_or_else(|error| failure(1, &error.to_string()), |()| ExitCode::SUCCESS)
+fn exit_after(written: std::io::Result<()>) -> ExitCode {
+    written.map_or_else(|error| failure(1, &error.to_string()), |()| ExitCode::SUCCESS)
 }
 
 fn failure(code: u8, problem: &str) -> ExitCode {

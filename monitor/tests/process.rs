@@ -1,6 +1,6 @@
 //! The binary as a person or a script meets it.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
@@ -86,6 +86,28 @@ fn refused(output: &Output, parts: &[&str]) {
     for part in parts {
         assert!(text.contains(part), "{part} in {text}");
     }
+}
+
+#[test]
+fn a_listening_socket_that_is_handed_over_takes_the_place_of_http() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("ready.json");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/lib/listening.py");
+    let mut handing = Command::new("python3");
+    handing.arg(script).arg(env!("CARGO_BIN_EXE_hongbao-monitor"));
+    handing.current_dir(directory.path()).env_clear().env("PATH", "/usr/bin:/bin").env("HONGBAO_SECRET", SECRET);
+    // An address for documentation, which no host has.
+    handing.args(["--listen", "127.0.0.1:0", "--http", "192.0.2.1:80", "--view", "none", "--ready-file"]).arg(&file);
+    handing.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    let mut process = Process::start(&mut handing);
+    let ready = process.ready(&file);
+    let mut stream = std::net::TcpStream::connect(ready["http"].as_str().unwrap()).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(process.terminate(Signal::SIGTERM).0, Some(0));
 }
 
 #[test]
