@@ -124,8 +124,10 @@ class App {
       this.store.load(series);
       this.store.run = id;
       this.marks = marks.marks ?? [];
-      // A run ends with seconds in which nothing happens any more; the last that had answers says more.
-      const busy = (this.store.columns.answered ?? []).findLastIndex((answered) => answered > 0);
+      // A run ends with seconds in which nothing happens any more; the last busy one says more.
+      const answers = this.store.columns.answered ?? [];
+      const most = answers.reduce((max, answered) => Math.max(max, answered ?? 0), 0);
+      const busy = most ? answers.findLastIndex((answered) => answered >= most / 2) : -1;
       if (this.view.second === null && this.view.following && busy >= 0) this.view.second = this.store.columns.second[busy];
       this.title();
       this.clock();

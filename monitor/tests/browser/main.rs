@@ -100,8 +100,7 @@ async fn the_numbers_on_the_page_are_those_recorded() {
     let names: Vec<&str> = lines.next().unwrap().split(',').collect();
     let rows: Vec<Vec<&str>> = lines.map(|line| line.split(',').collect()).collect();
     let of = |second: &Value, name: &str| {
-        let row =
-            rows.iter().find(|row| second.as_str() == Some(row[0])).unwrap_or_else(|| panic!("no second {second}"));
+        let row = rows.iter().find(|row| *second == row[0]).unwrap_or_else(|| panic!("no second {second}"));
         row[names.iter().position(|one| *one == name).unwrap_or_else(|| panic!("no column {name}"))]
     };
     for (key, column) in [

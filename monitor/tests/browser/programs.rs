@@ -2,13 +2,16 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, Command};
 use tokio::sync::OnceCell;
 
@@ -56,22 +59,28 @@ fn signal(child: &Child, signal: Signal) {
     kill(Pid::from_raw(child.id().expect("it runs").cast_signed()), signal).unwrap();
 }
 
-/// What a program writes once it serves.
+/// What a program writes once it serves; looked for whenever something has changed in its home.
 async fn ready(home: &TempDir, child: &mut Child, log: &str) -> Value {
-    let file = home.path().join("ready");
-    let text = async {
+    let changes = Inotify::init(InitFlags::IN_NONBLOCK).unwrap();
+    changes.add_watch(home.path(), AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO).unwrap();
+    // Read as a pipe is; unchecked, because it is none.
+    let changes = Receiver::from_owned_fd_unchecked(changes.as_fd().try_clone_to_owned().unwrap()).unwrap();
+    let mut events = [0; 4096];
+    let written = async {
         loop {
-            if let Ok(text) = fs::read_to_string(&file) {
+            if let Ok(text) = fs::read_to_string(home.path().join("ready")) {
                 return text;
             }
-            if let Some(status) = child.try_wait().unwrap() {
-                panic!("ended with {status}: {}", fs::read_to_string(home.path().join(log)).unwrap());
+            tokio::select! {
+                changed = changes.readable() => changed.unwrap(),
+                status = child.wait() => {
+                    panic!("ended with {}: {}", status.unwrap(), fs::read_to_string(home.path().join(log)).unwrap())
+                }
             }
-            // Written in one step; there is nothing else to wait on that all three programs have.
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            while changes.try_read(&mut events).is_ok() {}
         }
     };
-    serde_json::from_str(&tokio::time::timeout(PATIENCE, text).await.expect("ready in time")).unwrap()
+    serde_json::from_str(&tokio::time::timeout(PATIENCE, written).await.expect("ready in time")).unwrap()
 }
 
 pub struct Monitor {
