@@ -13,6 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, ValueEnum};
+use nix::sys::signal::{SigSet, SigmaskHow};
 use serde::Deserialize;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
@@ -118,7 +119,13 @@ impl LogConfig {
         let log = Log::new(Style { format: self.format, colours }, LINES_PER_SECOND, to);
         let shared = Arc::clone(&log.0);
         // Begun here and not when it is needed: a thread inherits the descriptors and the core of the one that starts it.
+        // And it takes no signal: those are handled where their descriptors are, which may be in another table than this thread's.
+        let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK);
         let reporter = std::thread::Builder::new().name("log".to_owned()).spawn(move || shared.report_for_ever());
+        if let Ok(mask) = mask {
+            // It was the mask a moment ago.
+            mask.thread_set_mask().ok();
+        }
         let outcome: Result<(), TryInitError> = Registry::default().with(self.filter).with(log.clone()).try_init();
         let guard = LogGuard(log);
         if let Err(error) =

@@ -11,7 +11,7 @@ use crate::support::client::{grab, login, next_id};
 use crate::support::{Ending, Server, sign, until, user_token};
 
 /// Every route that asks for a token.
-const GUARDED: [(&str, &str); 19] = [
+const GUARDED: [(&str, &str); 20] = [
     ("GET", "/v1/campaigns"),
     ("POST", "/v1/campaigns"),
     ("GET", "/v1/campaigns/1"),
@@ -19,6 +19,7 @@ const GUARDED: [(&str, &str); 19] = [
     ("GET", "/v1/campaigns/1/orders"),
     ("POST", "/v1/deposits"),
     ("GET", "/v1/users/1/statement"),
+    ("GET", "/v1/users/1/trace"),
     ("GET", "/v1/users/1/orders"),
     ("GET", "/v1/envelope-runs"),
     ("POST", "/v1/envelope-runs"),

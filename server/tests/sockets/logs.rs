@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::fleet_kills::fleet_program;
 use crate::support::client::{login, next_id};
-use crate::support::server::json_of;
+use crate::support::server::{json_of, write_secret};
 use crate::support::{BINARY, SECRET, Server, command, until, user_token};
 
 /// Every line as JSON; each must have the stable names.
@@ -188,7 +188,7 @@ fn a_kick_is_said_once_and_the_customary_variable_still_decides_what_is_logged()
 
     let home = tempfile::tempdir().unwrap();
     let at = |name: &str| home.path().join(name);
-    fs::write(at("secret"), SECRET).unwrap();
+    write_secret(at("secret"), SECRET);
     let mut quiet = command(BINARY);
     quiet.env("RUST_LOG", "error").args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--ledger"]);
     quiet.arg(at("ledger")).arg("--secret-file").arg(at("secret")).arg("--ready-file").arg(at("ready"));

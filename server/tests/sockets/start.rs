@@ -6,6 +6,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
+use crate::support::server::write_secret;
 use crate::support::{BINARY, SECRET, Server, command};
 
 struct Home(TempDir);
@@ -13,7 +14,7 @@ struct Home(TempDir);
 impl Home {
     fn new() -> Self {
         let home = tempfile::tempdir().unwrap();
-        fs::write(home.path().join("secret"), SECRET).unwrap();
+        write_secret(home.path().join("secret"), SECRET);
         Self(home)
     }
 
@@ -123,7 +124,7 @@ fn a_bad_config_file_is_named_with_its_key() {
 fn a_missing_or_short_secret_is_refused_with_the_remedy() {
     let home = Home::new();
     let (missing, short) = (home.path("missing"), home.path("short"));
-    fs::write(&short, "too short").unwrap();
+    write_secret(&short, "too short");
     home.refused_in_one_line(&["--secret-file", &missing], &[&missing, "hongbao-server secret"]);
     home.refused_in_one_line(&["--secret-file", &short], &[&short, "9 bytes", "32", "hongbao-server secret"]);
     let output = command(BINARY).args(["--ledger", &home.path("ledger")]).output().unwrap();
@@ -282,7 +283,7 @@ fn a_made_secret_signs_tokens_that_open_the_door() {
     assert!(secret.status.success());
     let other = command(BINARY).arg("secret").output().unwrap();
     assert_ne!(secret.stdout, other.stdout);
-    fs::write(home.path("made"), &secret.stdout).unwrap();
+    write_secret(home.path("made"), &secret.stdout);
     let server = Server::with(&[]);
     // A token of the tool, signed by the server's own secret.
     let token = command(BINARY)

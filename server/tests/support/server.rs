@@ -1,7 +1,9 @@
 //! One server process in a home of its own, which goes away with it.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -75,7 +77,7 @@ impl Server {
 
     pub fn set_up(setup: Setup) -> Self {
         let home = tempfile::Builder::new().prefix("hongbao-server-").tempdir().unwrap();
-        fs::write(home.path().join("secret"), SECRET).unwrap();
+        write_secret(home.path().join("secret"), SECRET);
         let child = spawn(home.path(), &setup);
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
         let mut server = Self { child, home, setup, listen: nowhere, admin: nowhere, http: blocking::Client::new() };
@@ -310,6 +312,12 @@ fn spawn(home: &Path, setup: &Setup) -> Child {
     command.args(&setup.flags);
     let log = File::options().create(true).append(true).open(home.join("log")).unwrap();
     command.stdout(Stdio::null()).stderr(log).spawn().expect("the server's program can be started")
+}
+
+/// A file that nobody else can read: of any other the server warns.
+pub fn write_secret(path: impl AsRef<Path>, secret: impl AsRef<[u8]>) {
+    let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(path).unwrap();
+    file.write_all(secret.as_ref()).unwrap();
 }
 
 pub fn json_of(response: Response) -> Value {
