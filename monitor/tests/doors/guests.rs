@@ -322,13 +322,15 @@ async fn a_slow_browser_costs_only_itself() {
         let announcement = ServerFrame { request_id: 0, event: Some(Event::Announcement(Announcement { text })) };
         while flooding.send(&announcement).await.is_ok() {}
     });
+    // As often as a guest may say something.
+    let mut pace = tokio::time::interval(std::time::Duration::from_millis(60));
     soon("the slow guest to be cut off", async {
         while running.ended("slow").await == 0 {
             send(&mut quick, 5, Ask::Ping(Ping {})).await;
             assert!(matches!(hear(&mut side).await, (5, Ask::Ping(_))));
             say(&mut side, 5, Event::Pong(Pong { server_time_ms: 1 })).await;
             assert!(matches!(told(&mut quick).await.event, Some(Event::Pong(_))));
-            tokio::time::sleep(std::time::Duration::from_millis(60)).await;
+            pace.tick().await;
         }
     })
     .await;
@@ -375,10 +377,11 @@ async fn no_more_shakes_are_under_way_than_the_bound() {
     let users = Users::open().await;
     let running = monitor(&users, &[]).await;
     let (mut browser, _side, _) = guest(&running, &users).await;
+    let mut pace = tokio::time::interval(std::time::Duration::from_millis(GUEST_FRAMES_INTERVAL_MS));
     for id in 0..=GUEST_OWED_MAX as u64 {
+        // Not faster than they may say anything.
+        pace.tick().await;
         send(&mut browser, 10 + id, Ask::Grab(Grab { campaign_id: 0 })).await;
-        // Slowly enough for their pace.
-        tokio::time::sleep(std::time::Duration::from_millis(GUEST_FRAMES_INTERVAL_MS)).await;
     }
     assert_eq!(closed(&mut browser).await, (1008, "too_fast".to_owned()));
 }

@@ -43,16 +43,8 @@ async fn a_change_of_qps_goes_to_every_machine_for_one_second_and_is_on_the_time
     assert!(subject.contains("mei"), "{subject}");
     assert!(expires_at <= unix_seconds() + 60, "{expires_at}");
 
-    let marks = running.record.join("marks.csv");
-    let text = soon("the mark", async {
-        loop {
-            match std::fs::read_to_string(&marks) {
-                Ok(text) if text.contains("mei") => return text,
-                _ => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
-            }
-        }
-    })
-    .await;
+    running.get_until("/api/v1/marks", |told| told["marks"].to_string().contains("mei")).await;
+    let text = std::fs::read_to_string(running.record.join("marks.csv")).unwrap();
     assert!(text.contains("5000 requests a second, by mei"), "{text}");
     assert!(text.contains(&format!("{at}000")), "{text}");
 }

@@ -106,7 +106,6 @@ impl Running {
                 if wanted(&answer) {
                     return answer;
                 }
-                tokio::time::sleep(Duration::from_millis(20)).await;
             }
         })
         .await

@@ -71,20 +71,24 @@ async fn text(page: &Client, id: &str) -> String {
     page.find(Locator::Id(id)).await.unwrap().text().await.unwrap()
 }
 
-async fn until(page: &Client, what: &str, script: &str) -> Value {
-    let seen = async {
-        loop {
-            let value = page.execute(&format!("return {script}"), Vec::new()).await.unwrap();
-            if !matches!(value, Value::Null | Value::Bool(false)) {
-                return value;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    match tokio::time::timeout(PATIENCE, seen).await {
-        Ok(value) => value,
+/// Looks with each frame that the page draws.
+async fn until(page: &Client, what: &str, condition: &str) {
+    let script = format!(
+        "const done = arguments[arguments.length - 1];
+        const look = () => {{ if ({condition}) done(true); else requestAnimationFrame(look); }};
+        look();"
+    );
+    match tokio::time::timeout(PATIENCE, page.execute_async(&script, Vec::new())).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => panic!("{what}: {error}\n{}", page.source().await.unwrap()),
         Err(_) => panic!("not within {PATIENCE:?}: {what}\n{}", page.source().await.unwrap()),
     }
+}
+
+/// The page takes no shake within 200 ms of the last one.
+async fn until_it_may_be_shaken_again(page: &Client) {
+    page.execute("window.shaken = performance.now()", Vec::new()).await.unwrap();
+    until(page, "the pause between shakes", "performance.now() > window.shaken + 250").await;
 }
 
 const ONLINE: &str = "document.getElementById('state').dataset.state === 'online'";
@@ -113,7 +117,7 @@ fn a_person_shakes_wins_and_has_it_in_the_wallet() {
                 if page.execute(&format!("return {WON}"), Vec::new()).await.unwrap() == json!(true) {
                     return;
                 }
-                tokio::time::sleep(Duration::from_millis(250)).await;
+                until_it_may_be_shaken_again(&page).await;
             }
         };
         tokio::time::timeout(PATIENCE, shake_until_won).await.expect("a win within reason");
@@ -126,8 +130,8 @@ fn a_person_shakes_wins_and_has_it_in_the_wallet() {
         // With a key, from anywhere.
         let shaken =
             page.execute("return Number(document.getElementById('mine').textContent)", Vec::new()).await.unwrap();
-        page.execute("document.activeElement.blur(); window.before = performance.now()", Vec::new()).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(250)).await;
+        page.execute("document.activeElement.blur()", Vec::new()).await.unwrap();
+        until_it_may_be_shaken_again(&page).await;
         let space =
             KeyActions::new("keys".into()).then(KeyAction::Down { value: ' ' }).then(KeyAction::Up { value: ' ' });
         page.perform_actions(space).await.unwrap();
