@@ -70,7 +70,7 @@ impl Service {
 
     fn say(&self, state: &[NotifyState]) {
         if let Err(error) = sd_notify::notify(state) {
-            tracing::debug!(%error, "the service manager does not listen");
+            tracing::debug!(event = "service_unheard", %error, "the service manager does not listen");
         }
     }
 }

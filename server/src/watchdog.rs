@@ -69,9 +69,9 @@ impl Watchdog {
             if silent != said {
                 // Once for each change: a disk that stalls for a minute is one event.
                 match silent.as_str() {
-                    "" => tracing::info!("every part of the server answers again"),
+                    "" => tracing::info!(event = "parts_answer", "every part of the server answers again"),
                     _ => {
-                        tracing::error!(silent, patience = ?self.service.patience(), "a part of the server does not answer")
+                        tracing::error!(event = "part_silent", silent, patience = ?self.service.patience(), "a part of the server does not answer")
                     }
                 }
                 said = silent;

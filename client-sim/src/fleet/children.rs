@@ -132,7 +132,7 @@ impl Children {
     /// A machine that is about to end as it should is not missing.
     fn withdraw_targets(&self) {
         if let Err(error) = self.tell_targets(&[]) {
-            tracing::warn!(%error, "machines that end are still named as targets");
+            tracing::warn!(event = "targets_stale", %error, "machines that end are still named as targets");
         }
     }
 

@@ -93,7 +93,7 @@ async fn serve(guests: Arc<Guests>, socket: WebSocket) {
             let drained = drain(&guests, &mut link);
             // The browser has its own deadlines; neither waits for the other.
             if let (Err(error), ()) = tokio::join!(writer, drained) {
-                tracing::error!(%error, "a guest's writer failed");
+                tracing::error!(event = "guest_writer_failed", %error, "a guest's writer failed");
             }
             (end, link)
         }
@@ -102,7 +102,13 @@ async fn serve(guests: Arc<Guests>, socket: WebSocket) {
             return close(sink, end).await;
         }
     };
-    tracing::debug!(user = link.user, end = end.label(), owed = link.owed.len(), "a guest's connection has ended");
+    tracing::debug!(
+        event = "guest_ended",
+        user = link.user,
+        end = end.label(),
+        owed = link.owed.len(),
+        "a guest's connection has ended"
+    );
     let Link { user, token, owed, .. } = link;
     if !owed.is_empty() {
         guests.leave_unsettled(user, Unsettled { token, owed });
@@ -136,7 +142,7 @@ async fn introduced(guests: &Guests, browser: &mut SplitStream<WebSocket>) -> Re
     }
     let address = guests.server().await.ok_or(End::NoServer)?;
     let mut server = connect(address).await.map_err(|error| {
-        tracing::info!(%address, %error, "no server for a guest");
+        tracing::info!(event = "guest_serverless", %address, %error, "no server for a guest");
         End::NoServer
     })?;
     send(&mut server, &login).await.map_err(|_| End::NoServer)?;
@@ -283,7 +289,12 @@ async fn drain(guests: &Guests, link: &mut Link) {
         }
     };
     if timeout(GUEST_DRAIN_DEADLINE, answers).await.is_err() {
-        tracing::debug!(user = link.user, owed = link.owed.len(), "answers to a guest who left did not come in time");
+        tracing::debug!(
+            event = "guest_answers_late",
+            user = link.user,
+            owed = link.owed.len(),
+            "answers to a guest who left did not come in time"
+        );
     }
     // What was never sent again is owed as well.
     link.owed.extend(std::mem::take(&mut link.again).into_iter().map(|frame| (frame.request_id, frame)));
@@ -327,7 +338,12 @@ async fn settle(guests: &Guests, user: u64) {
         }
     }
     if let Some(Unsettled { owed, .. }) = guests.take_unsettled(user) {
-        tracing::warn!(user, owed = owed.len(), "a guest left, and what the server owed it was not told");
+        tracing::warn!(
+            event = "guest_untold",
+            user,
+            owed = owed.len(),
+            "a guest left, and what the server owed it was not told"
+        );
     }
 }
 
@@ -363,7 +379,7 @@ impl Outbox {
     /// Nothing more is written but what waits, and then why it is over.
     fn close(self, end: End) {
         if self.end.send(end).is_err() {
-            tracing::debug!(end = end.label(), "the browser was gone before it was told");
+            tracing::debug!(event = "browser_gone", end = end.label(), "the browser was gone before it was told");
         }
     }
 }
@@ -400,6 +416,8 @@ async fn close(mut sink: SplitSink<WebSocket, Message>, end: End) {
     };
     match timeout(PATIENCE, told).await {
         Ok(Ok(())) => {}
-        Ok(Err(_)) | Err(_) => tracing::debug!(end = end.label(), "a browser did not take why it was closed"),
+        Ok(Err(_)) | Err(_) => {
+            tracing::debug!(event = "browser_deaf", end = end.label(), "a browser did not take why it was closed")
+        }
     }
 }

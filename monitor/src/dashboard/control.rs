@@ -155,7 +155,7 @@ impl Control {
             stream::iter(calls).map(|call| self.call(call, token)).buffer_unordered(ACTION_CALLS_MAX).collect().await;
         outcomes.sort_by(|one, other| one.target.cmp(&other.target));
         let (taken, all) = (outcomes.iter().filter(|outcome| outcome.ok).count(), outcomes.len());
-        tracing::info!(operator = operator.name, kind, what, taken, all, "an operator's order");
+        tracing::info!(event = "order_given", operator = operator.name, kind, what, taken, all, "an operator's order");
         if taken > 0 {
             let of = if taken == all { String::new() } else { format!(" ({taken} of {all} took it)") };
             let mark = Mark {
@@ -165,7 +165,7 @@ impl Control {
                 text: format!("{what}{of}, by {}", operator.name),
             };
             if self.owner.send(Message::Mark(mark)).await.is_err() {
-                tracing::debug!("the run is over: no mark of the order is kept");
+                tracing::debug!(event = "mark_unkept", "the run is over: no mark of the order is kept");
             }
         }
         let status = if taken == all { StatusCode::OK } else { StatusCode::BAD_GATEWAY };

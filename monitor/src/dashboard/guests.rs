@@ -248,7 +248,7 @@ impl Guests {
                 Ok(begun) => *book = Some(begun),
                 Err(error) => {
                     let path = self.settings.journal.display();
-                    tracing::error!(%error, %path, "the guests' journal cannot be written: there are no guests");
+                    tracing::error!(event = "guest_journal_failed", %error, %path, "the guests' journal cannot be written: there are no guests");
                     return false;
                 }
             }
@@ -267,7 +267,7 @@ impl Guests {
         match book.hear(user, frame, unix_millis()) {
             Ok(()) => true,
             Err(error) => {
-                tracing::error!(%error, "the guests' journal cannot be written");
+                tracing::error!(event = "guest_journal_failed", %error, "the guests' journal cannot be written");
                 false
             }
         }
@@ -279,7 +279,11 @@ impl Guests {
         if all.len() < GUESTS_UNSETTLED_MAX || all.contains_key(&user) {
             all.insert(user, unsettled);
         } else {
-            tracing::warn!(user, "too many guests are unsettled: what this one was owed is not asked for");
+            tracing::warn!(
+                event = "guest_unsettled_dropped",
+                user,
+                "too many guests are unsettled: what this one was owed is not asked for"
+            );
         }
     }
 
@@ -310,7 +314,11 @@ impl Guests {
             self.stop.cancel();
             let all = u32::try_from(self.settings.max).unwrap_or(u32::MAX);
             if tokio::time::timeout(GUESTS_STOP_DEADLINE, self.room.acquire_many(all)).await.is_err() {
-                tracing::warn!(guests = self.now(), "guests were still there at the stop's deadline");
+                tracing::warn!(
+                    event = "guests_remain",
+                    guests = self.now(),
+                    "guests were still there at the stop's deadline"
+                );
             }
         };
         tokio::select! {
@@ -320,7 +328,7 @@ impl Guests {
         let token = match self.signer.sign(GUESTS_SOURCE, Audience::Report, unix_seconds(), REPORT_TOKEN_SECONDS) {
             Ok(token) => token,
             Err(error) => {
-                tracing::error!(%error, "guests cannot report");
+                tracing::error!(event = "guests_unreported", %error, "guests cannot report");
                 return left.await;
             }
         };

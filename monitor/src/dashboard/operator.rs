@@ -131,7 +131,7 @@ impl Access {
                     || format!("the token's subject has more than {OPERATOR_BYTES_MAX} bytes"),
                     |error| error.to_string(),
                 );
-                tracing::info!(%peer, reason, "an operator's token was refused");
+                tracing::info!(event = "operator_refused", %peer, reason, "an operator's token was refused");
                 Err(ApiError::unauthorized(reason).into())
             }
         }
@@ -342,7 +342,7 @@ async fn sign_in(
     let lasts = operator.expires_at.saturating_sub(unix_seconds());
     match access.begin(operator.clone()) {
         Ok(session) => {
-            tracing::info!(operator = operator.name, "signed in");
+            tracing::info!(event = "operator_signed_in", operator = operator.name, "signed in");
             (with_cookie(&session, lasts), Json(operator)).into_response()
         }
         Err(error) => error.into_response(),

@@ -150,7 +150,7 @@ impl Monitor {
         let ended = over.clone();
         tokio::spawn(async move {
             if let Err(error) = guests.await {
-                tracing::error!(%error, "the guests' reports ended with a failure");
+                tracing::error!(event = "guests_reports_failed", %error, "the guests' reports ended with a failure");
                 stop.cancelled().await;
             }
             ended.cancel();

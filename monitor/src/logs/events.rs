@@ -69,6 +69,7 @@ kinds! {
     "http_peer_failed" DEBUG Any PerSecond ["error"] "an HTTP connection broke";
     "http_accept_failed" ERROR Any PerSecond ["error"] "an HTTP connection cannot be accepted";
     "http_unbounded" WARN Any PerSecond ["error"] "an HTTP peer that takes nothing cannot be cut in time";
+    "service_unheard" DEBUG Any PerSecond ["error"] "the service manager does not listen";
     "http_cut" WARN Any PerSecond ["connections"] "requests were still running at the stop's deadline";
 
     "host_carries" INFO Server PerSecond ["wanted" "host"] "this host carries the connections wanted";
@@ -79,6 +80,8 @@ kinds! {
     "connection_limited" INFO Server PerSecond ["set" "reason" "user"] "a connection reached a limit and was ended";
     "connection_kicked" INFO Server PerSecond ["set" "user"] "an operator ended a connection";
     "connection_ended" DEBUG Server PerSecond ["set" "reason" "user"] "a connection ended in the ordinary course of things";
+    "part_silent" ERROR Server Never ["silent" "patience"] "a part of the server has not answered; the service manager is told nothing until it does";
+    "parts_answer" INFO Server Never [] "every part of the server answers again";
     "listen_failed" ERROR Server PerSecond ["address" "error"] "a shard cannot listen; it tries again";
     "shard_full" WARN Server PerSecond [] "every SET of a shard is full; it listens again once one has room";
     "descriptors_exhausted" WARN Server PerSecond ["turned_away" "error"] "no descriptor was left for a new connection";
@@ -125,6 +128,7 @@ kinds! {
     "journal_works" INFO Fleet Never [] "the journal can be written again";
     "task_failed" ERROR Fleet PerSecond ["what" "error"] "a part of a machine has failed";
     "signals_failed" ERROR Fleet PerSecond ["error"] "signals cannot be received";
+    "targets_stale" WARN Fleet PerSecond ["error"] "machines that end are still named as Prometheus's targets";
     "machine_silent" WARN Fleet PerSecond ["machine" "error"] "a machine has not said how it is";
     "machine_unkillable" ERROR Fleet PerSecond ["machine" "error"] "a machine cannot be ended";
 
@@ -148,6 +152,23 @@ kinds! {
     "frame_skipped" TRACE Monitor PerSecond [] "the terminal is slow or gone";
     "terminal_stuck" WARN Monitor PerSecond ["error"] "the terminal cannot be given back";
     "books_unread" WARN Monitor PerSecond [] "nobody reads standard output: the final books are in run.json only";
+    "service_failed" ERROR Monitor PerSecond ["error"] "the service manager was not told of the end";
+    "operator_signed_in" INFO Monitor PerSecond ["operator"] "an operator has signed in on the page";
+    "operator_refused" INFO Monitor PerSecond ["peer" "reason"] "an operator's token was refused";
+    "order_given" INFO Monitor Never ["operator" "kind" "what" "taken" "all"] "an operator's order was sent, and so many of all processes took it";
+    "mark_unkept" DEBUG Monitor PerSecond [] "the run was over before an order's mark could be kept";
+    "guest_ended" DEBUG Monitor PerSecond ["user" "end" "owed"] "a guest's connection has ended";
+    "guest_serverless" INFO Monitor PerSecond ["address" "error"] "there is no server for a guest";
+    "guest_writer_failed" ERROR Monitor PerSecond ["error"] "what wrote to a guest's browser has failed";
+    "guest_answers_late" DEBUG Monitor PerSecond ["user" "owed"] "answers to a guest who left did not come in time, and are asked for again";
+    "guest_untold" WARN Monitor Never ["user" "owed"] "a guest left, and what the server owed it was never told: the books may differ by it";
+    "guest_unsettled_dropped" WARN Monitor Never ["user"] "too many guests are owed something: what this one was owed is not asked for";
+    "guest_journal_failed" ERROR Monitor Never ["path" "error"] "the guests' journal cannot be written; they are told nothing that is not in it";
+    "guests_remain" WARN Monitor PerSecond ["guests"] "guests were still there at the stop's deadline";
+    "guests_unreported" ERROR Monitor PerSecond ["error"] "there is no token for the guests' reports";
+    "guests_reports_failed" ERROR Monitor PerSecond ["error"] "the guests' reports ended with a failure";
+    "browser_gone" DEBUG Monitor PerSecond ["end"] "a browser was gone before it was told why";
+    "browser_deaf" DEBUG Monitor PerSecond ["end"] "a browser did not take why it was closed";
 }
 
 /// Whether events of this kind are limited in number.
