@@ -3,13 +3,12 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::OnceLock;
 
 use reqwest::blocking;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{BINARY, SECRET, Server, command, eventually};
+use crate::support::{SECRET, Server, command, eventually, program};
 
 /// Grabs a second, and for so many seconds: enough for rates, no load for a host that is busy.
 pub const QPS: u64 = 100;
@@ -19,17 +18,6 @@ pub const USERS: u64 = 60;
 /// The root of the workspace.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
-}
-
-/// Builds the other programs where these tests were built, and returns the path of one.
-pub fn program(name: &str) -> PathBuf {
-    static BUILT: OnceLock<()> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let programs = ["-p", "hongbao-sim", "-p", "hongbao-monitor", "--bins"];
-        let built = command(env!("CARGO")).args(["build", "--quiet"]).args(programs).status().unwrap();
-        assert!(built.success(), "the other programs do not build");
-    });
-    Path::new(BINARY).with_file_name(name)
 }
 
 /// A tool of the host that no test goes without.

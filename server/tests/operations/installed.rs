@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use crate::family::{program, root, said};
-use crate::support::{BINARY, command};
+use crate::family::{root, said};
+use crate::support::{BINARY, command, program};
 
 fn files(directory: &Path) -> Vec<String> {
     let mut found = Vec::new();

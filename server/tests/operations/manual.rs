@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use hongbao_monitor::build;
 
-use crate::family::{program, said, tool};
-use crate::support::{BINARY, command};
+use crate::family::{said, tool};
+use crate::support::{BINARY, command, program};
 
 const NAMES: [&str; 3] = ["hongbao-server", "hongbao-monitor", "hongbao-sim"];
 

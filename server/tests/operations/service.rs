@@ -15,8 +15,8 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::family::{Process, program, spawn};
-use crate::support::{BINARY, PATIENCE, SECRET, command, eventually};
+use crate::family::{Process, spawn};
+use crate::support::{BINARY, PATIENCE, SECRET, command, eventually, program};
 
 /// What the manager says it bears. The server pings at a quarter of it, and takes a part for stuck after as long, at least two seconds.
 const WATCHDOG: Duration = Duration::from_secs(4);

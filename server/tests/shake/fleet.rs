@@ -12,21 +12,11 @@ use serde_json::{Value, json};
 
 use crate::guest::{Guest, audit};
 use crate::monitor::Monitor;
-use crate::support::{BINARY, Server, command, eventually, sign};
-
-/// Builds the fleet where these tests were built, and returns its program.
-fn fleet_program() -> std::path::PathBuf {
-    let built = command(env!("CARGO"))
-        .args(["build", "--quiet", "-p", "hongbao-sim", "--bin", "hongbao-sim"])
-        .status()
-        .unwrap();
-    assert!(built.success(), "the fleet does not build");
-    std::path::Path::new(BINARY).with_file_name("hongbao-sim")
-}
+use crate::support::{Server, command, eventually, program, sign};
 
 #[test]
 fn a_run_with_a_guest_who_wins_and_an_operator_who_orders_another_qps_passes_and_says_so() {
-    let program = fleet_program();
+    let program = program("hongbao-sim");
     let monitor = Monitor::start();
     let mut server = Server::with(&["--monitor", &monitor.ingest.to_string()]);
     monitor.hears_of_a_server();

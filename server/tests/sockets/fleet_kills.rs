@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{BINARY, Server, command, eventually, until};
+use crate::support::{Server, command, eventually, program, until};
 
 const KILLS: u64 = 10;
 /// Long enough for ten kills, ten starts, and some load between them.
@@ -20,19 +20,9 @@ fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-/// Builds the fleet where these tests were built, and returns its program.
-pub fn fleet_program() -> std::path::PathBuf {
-    let built = command(env!("CARGO"))
-        .args(["build", "--quiet", "-p", "hongbao-sim", "--bin", "hongbao-sim"])
-        .status()
-        .unwrap();
-    assert!(built.success(), "the fleet does not build");
-    std::path::Path::new(BINARY).with_file_name("hongbao-sim")
-}
-
 #[test]
 fn every_win_in_any_machines_journal_is_in_the_ledger_once_after_ten_kills() {
-    let program = fleet_program();
+    let program = program("hongbao-sim");
     let (listen, admin) = (free_address().to_string(), free_address().to_string());
     let mut server = Server::with(&["--listen", &listen, "--admin", &admin]);
     let (journals, summary) = (server.path("journals"), server.path("summary.json"));

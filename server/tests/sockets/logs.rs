@@ -10,10 +10,9 @@ use nix::unistd::Pid;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::fleet_kills::fleet_program;
 use crate::support::client::{login, next_id};
 use crate::support::server::{json_of, write_secret};
-use crate::support::{BINARY, SECRET, Server, command, until, user_token};
+use crate::support::{BINARY, SECRET, Server, command, program, until, user_token};
 
 /// Every line as JSON; each must have the stable names.
 fn lines(log: &str) -> Vec<Value> {
@@ -41,7 +40,7 @@ fn find(server: &Server, more: &[&str]) -> (Option<i32>, String) {
 
 #[test]
 fn a_win_of_the_fleet_is_followed_from_its_journal_through_the_log_to_the_ledger() {
-    let program = fleet_program();
+    let program = program("hongbao-sim");
     let mut server = Server::with(&["--log-format", "json", "--log", "info,facts=debug"]);
     let (journals, fleet_log) = (server.path("journals"), server.path("fleet.log"));
     let (listen, admin) = (server.listen.to_string(), format!("http://{}", server.admin));

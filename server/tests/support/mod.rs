@@ -8,7 +8,7 @@ pub mod server;
 use std::time::{Duration, Instant};
 
 pub use client::{Client, Ending, Heard};
-pub use server::{BINARY, SECRET, Server, Setup, command, sign, user_token};
+pub use server::{BINARY, SECRET, Server, Setup, command, program, sign, user_token};
 
 /// How long an event may take before its test fails: far longer than it ever takes, on however busy a machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use hongbao_monitor::credentials::unix_seconds;
@@ -44,6 +45,17 @@ pub fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
     }
     command.stdin(Stdio::null());
     command
+}
+
+/// Another program of the workspace, built where these tests were. All programs are built in one go and as for the tests themselves:
+/// where all tests are run there is nothing left to build, and no program is replaced under one that starts it.
+pub fn program(name: &str) -> PathBuf {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let built = command(env!("CARGO")).args(["test", "--quiet", "--workspace", "--no-run"]).status().unwrap();
+        assert!(built.success(), "the workspace does not build");
+    });
+    Path::new(BINARY).with_file_name(name)
 }
 
 /// What differs from an ordinary start.
