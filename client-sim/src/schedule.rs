@@ -269,6 +269,33 @@ impl Turns {
         schedule.due(request).map(|due| Turn { due, request, user: self.spread.user_at(position) })
     }
 
+    /// The number of the request that is taken after `ahead` others.
+    pub fn request_ahead(&self, ahead: u64) -> u64 {
+        let (len, index) = (self.positions.len() as u64, self.next as u64 + ahead);
+        #[allow(clippy::cast_possible_truncation, reason = "below the length of a slice")]
+        let position = self.positions[(index % len) as usize];
+        self.cycle + index / len * u64::from(self.spread.total) + u64::from(position)
+    }
+
+    /// How many turns are due by `now` and not taken yet.
+    pub fn overdue(&self, schedule: &Schedule, now: u64) -> u64 {
+        let is_due = |ahead| schedule.due(self.request_ahead(ahead)).is_some_and(|due| due <= now);
+        // Twice as far until one is not due, then by halves: turns are due in the order in which they are taken.
+        let (mut due, mut bound) = (0, 1);
+        while is_due(bound - 1) {
+            (due, bound) = (bound, 2 * bound);
+        }
+        while due < bound - 1 {
+            let middle = due + (bound - due) / 2;
+            if is_due(middle - 1) {
+                due = middle;
+            } else {
+                bound = middle;
+            }
+        }
+        due
+    }
+
     /// Takes the next turn, if the schedule has one so far.
     pub fn take(&mut self, schedule: &Schedule) -> Option<Turn> {
         let turn = self.peek(schedule)?;
@@ -389,6 +416,25 @@ mod tests {
                 per_second[usize::try_from((turn.due - EPOCH) / SECOND).unwrap()] += 1;
             }
             prop_assert!(per_second.iter().all(|&count| count == u64::from(qps)), "{:?}", per_second);
+        }
+
+        #[test]
+        fn what_is_overdue_is_what_would_be_taken(
+            total in 1u32..500, qps in 1u32..2_000, machines in 1u32..5, taken in 0usize..50, late in 0u64..3 * SECOND,
+        ) {
+            let schedule = schedule_of(&[(0, qps), (1, 0), (2, qps)]);
+            let last = (total - 1) / machines;
+            let mut turns = Turns::new(Spread::new(total), 0, last);
+            for _ in 0..taken {
+                turns.take(&schedule);
+            }
+            let counted = turns.overdue(&schedule, EPOCH + late);
+            let mut walked = 0;
+            while turns.peek(&schedule).is_some_and(|turn| turn.due <= EPOCH + late) {
+                prop_assert_eq!(turns.request_ahead(0), turns.take(&schedule).unwrap().request);
+                walked += 1;
+            }
+            prop_assert_eq!(counted, walked);
         }
 
         #[test]

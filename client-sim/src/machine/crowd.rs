@@ -41,7 +41,7 @@ use crate::machine::tally::Tally;
 use crate::machine::user::{State, User};
 use crate::machine::wire::{self, GrabTemplate};
 use crate::results::SaleOrder;
-use crate::schedule::mix::Mix;
+use crate::schedule::mix::{Mix, Operation};
 use crate::schedule::{Change, SECOND, Schedule, Spread, Turn, Turns};
 use answers::Seen;
 use hongbao_monitor::journal::Journal;
@@ -240,6 +240,20 @@ impl Crowd {
     /// When the next turn of this machine is due.
     pub fn next_due(&self) -> Option<u64> {
         self.next_turn().map(|turn| turn.due)
+    }
+
+    /// Grabs of rain and sale that the schedule has due by `now`, those among them that this machine has not come round to.
+    pub fn overdue_grabs(&self, now: u64) -> u64 {
+        let overdue = self.turns.overdue(&self.schedule, now);
+        if self.mixes.iter().all(Mix::is_grabs) {
+            return overdue;
+        }
+        let is_grab = |ahead: &u64| {
+            let request = self.turns.request_ahead(*ahead);
+            let operation = self.schedule.segment_of(request).map(|segment| self.mixes[segment].of(request));
+            matches!(operation, Some(Operation::Grab | Operation::Ticket))
+        };
+        (0..overdue).filter(is_grab).count() as u64
     }
 
     fn next_turn(&self) -> Option<Turn> {

@@ -163,7 +163,9 @@ pub fn sample(shared: &Shared) -> Sample {
     let crowd = shared.crowd.borrow();
     let counters = &crowd.tally.counters;
     let (prizes, fen) = crowd.prizes.totals();
-    let (planned, sent, answered) = crowd.tally.grabs();
+    let (walked, sent, answered) = crowd.tally.grabs();
+    // A machine that falls behind does not plan less for it.
+    let planned = walked + crowd.overdue_grabs(shared.clock.now());
     let ((opened, opened_fen), orders, heard) = (crowd.envelopes.opened(), crowd.orders.counts(), crowd.chats.heard);
     let mut totals = vec![
         (names::GRABS_PLANNED, planned),
