@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use hongbao_monitor::credentials::{self, CredentialError};
+use hongbao_telemetry::credentials::{self, CredentialError};
 use hongbao_proto::token::Secret;
 
 use crate::descriptors;

@@ -41,10 +41,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::{Duration, Instant};
 
-use hongbao_monitor::journal::Journal;
-use hongbao_monitor::process;
-use hongbao_monitor::report::{Reporter, ReporterConfig, names};
-use hongbao_monitor::service::Service;
+use hongbao_telemetry::journal::Journal;
+use hongbao_telemetry::process;
+use hongbao_telemetry::report::{Reporter, ReporterConfig, names};
+use hongbao_telemetry::program::service::Service;
 use hongbao_proto::token::{Audience, Signer, TokenError};
 use hongbao_sysctl::cores;
 use tokio::net::TcpListener;

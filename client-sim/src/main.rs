@@ -8,9 +8,9 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use hongbao_monitor::build;
-use hongbao_monitor::logs::LogArgs;
-use hongbao_monitor::manual::{self, CompletionsArguments, ManArguments};
+use hongbao_telemetry::program::build;
+use hongbao_telemetry::logs::LogArgs;
+use hongbao_telemetry::program::manual::{self, CompletionsArguments, ManArguments};
 use hongbao_sim::check::{self, CheckArgs};
 use hongbao_sim::descriptors;
 use hongbao_sim::fleet::{self, plan::FleetArgs, plan::Plan};

@@ -1,6 +1,6 @@
 //! What the manual pages say beside the flags.
 
-use hongbao_monitor::manual::Manual;
+use hongbao_telemetry::program::manual::Manual;
 
 /// Of `hongbao-sim` and its subcommands.
 pub const MANUAL: Manual = Manual {

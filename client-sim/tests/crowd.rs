@@ -6,7 +6,7 @@ use std::io::{Read as _, Write as _};
 use std::time::Duration;
 
 use common::{Ask, config};
-use hongbao_monitor::journal::Journal;
+use hongbao_telemetry::journal::Journal;
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ServerFrame};
 use hongbao_sim::ids;

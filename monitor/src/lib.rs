@@ -1,22 +1,23 @@
-//! Reporting and the dashboard that merges the reports.
+//! The dashboard: merges the reports of servers and machines by second, keeps the books of both sides, records the run.
 //!
-//! The reporting half ([`report`], [`metrics`], [`http`], [`credentials`], [`journal`], [`logs`]) is embedded in every server and fleet
-//! machine, and so is what a program says of itself: its [`build`], its [`manual`], and its state towards a [`service`] manager. The dashboard
-//! half is what `hongbao-monitor` runs. Both speak `hongbao.report.v1`.
+//! Reporters' connections ([`ingest`]), the [`sampler`] of the host and HTTP handlers ([`http`]) hold no state; they send to the one
+//! owner ([`owner`]), which applies the pure [`run`], writes the [`recording`] and shows the run on the [`terminal`]. What a recording
+//! came to is told by the [`report`], and past [`runs`] are read back from their recordings.
 
 #![forbid(unsafe_code)]
 
-pub mod build;
-pub mod credentials;
-pub mod dashboard;
-pub mod disk;
+pub mod access;
+pub mod app;
+pub mod config;
+pub mod guests;
+pub mod heartbeat;
 pub mod http;
-pub mod journal;
-pub mod logs;
-pub mod manual;
-pub mod metrics;
-pub mod process;
+pub mod ingest;
+pub mod limits;
+pub mod owner;
+pub mod recording;
 pub mod report;
-pub mod service;
-pub mod sse;
-pub mod top;
+pub mod run;
+pub mod runs;
+pub mod sampler;
+pub mod terminal;

@@ -9,16 +9,16 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use hongbao_monitor::build;
-use hongbao_monitor::credentials::unix_seconds;
-use hongbao_monitor::dashboard::config::{Arguments, Config, LOG_DEFAULT};
-use hongbao_monitor::dashboard::recap::load::RecapError;
-use hongbao_monitor::dashboard::recap::{self, CompareArguments, ReportArguments};
-use hongbao_monitor::dashboard::run::{Monitor, RunError, say};
-use hongbao_monitor::dashboard::view::{self, ViewMode};
-use hongbao_monitor::logs::{LogConfig, LogGuard};
-use hongbao_monitor::manual::{self, CompletionsArguments, ManArguments};
-use hongbao_monitor::top::{self, TopArguments};
+use hongbao_telemetry::program::build;
+use hongbao_telemetry::credentials::unix_seconds;
+use hongbao_monitor::config::{Arguments, Config, LOG_DEFAULT};
+use hongbao_monitor::report::load::RecapError;
+use hongbao_monitor::report::{self, CompareArguments, ReportArguments};
+use hongbao_monitor::app::{Monitor, RunError, say};
+use hongbao_monitor::terminal::lines::{self, ViewMode};
+use hongbao_telemetry::logs::{LogConfig, LogGuard};
+use hongbao_telemetry::program::manual::{self, CompletionsArguments, ManArguments};
+use hongbao_monitor::terminal::{self, TopArguments};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -60,8 +60,8 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = match CommandLine::try_parse() {
-        Ok(CommandLine { command: Some(Command::Report(arguments)), .. }) => return told(recap::write(&arguments)),
-        Ok(CommandLine { command: Some(Command::Compare(arguments)), .. }) => return told(recap::compare(&arguments)),
+        Ok(CommandLine { command: Some(Command::Report(arguments)), .. }) => return told(report::write(&arguments)),
+        Ok(CommandLine { command: Some(Command::Compare(arguments)), .. }) => return told(report::compare(&arguments)),
         Ok(CommandLine { command: Some(Command::Top(arguments)), .. }) => return show(&arguments),
         Ok(CommandLine { command: Some(Command::Man(arguments)), .. }) => {
             return exit_after(pages::MANUAL.write(CommandLine::command(), &arguments));
@@ -100,7 +100,7 @@ fn show(arguments: &TopArguments) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failure(1, &format!("cannot start: {error}")),
     };
-    match runtime.block_on(top::run(arguments)) {
+    match runtime.block_on(terminal::run(arguments)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failure(error.exit_code(), &error.to_string()),
     }
@@ -147,7 +147,7 @@ async fn run(config: Config) -> Result<ExitCode, RunError> {
     tokio::spawn(stop_on_signal(terminate, interrupt, stop.clone()));
     let outcome = monitor.run(stop).await?;
     if outcome.stdout_is_read {
-        say(&view::summary(&outcome.run, outcome.sources.len()));
+        say(&lines::summary(&outcome.run, outcome.sources.len()));
     } else {
         tracing::warn!(event = "books_unread", "nobody reads standard output: the final books are in run.json only");
     }
@@ -166,7 +166,7 @@ async fn stop_on_signal(mut terminate: Signal, mut interrupt: Signal, stop: Canc
             _ = interrupt.recv() => {}
         }
         if asked > 0 {
-            view::restore_terminal();
+            lines::restore_terminal();
             std::process::exit(EXIT_INTERRUPTED);
         }
         stop.cancel();
@@ -184,7 +184,7 @@ fn log_beside_recording(config: &Config, log: LogConfig) -> Result<LogGuard, Run
 fn restore_terminal_on_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        view::restore_terminal();
+        lines::restore_terminal();
         report(panic);
     }));
 }

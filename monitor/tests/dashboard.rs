@@ -10,14 +10,14 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use futures_util::{SinkExt, StreamExt};
 use hdrhistogram::Histogram;
-use hongbao_monitor::credentials::{unix_millis, unix_seconds};
-use hongbao_monitor::dashboard::config::{Config, Doors};
-use hongbao_monitor::dashboard::owner::Outcome;
-use hongbao_monitor::dashboard::run::Monitor;
-use hongbao_monitor::dashboard::view::ViewMode;
-use hongbao_monitor::logs::LogArgs;
-use hongbao_monitor::report::names::{self, role};
-use hongbao_monitor::report::{Reporter, ReporterConfig, Sample};
+use hongbao_telemetry::credentials::{unix_millis, unix_seconds};
+use hongbao_monitor::config::{Config, Doors};
+use hongbao_monitor::owner::Outcome;
+use hongbao_monitor::app::Monitor;
+use hongbao_monitor::terminal::lines::ViewMode;
+use hongbao_telemetry::logs::LogArgs;
+use hongbao_telemetry::report::names::{self, role};
+use hongbao_telemetry::report::{Reporter, ReporterConfig, Sample};
 use hongbao_proto::frame::Codec;
 use hongbao_proto::limits::REPORT_FRAME_BYTES_MAX;
 use hongbao_proto::report_v1::{
@@ -351,7 +351,7 @@ async fn both_books_agree_and_the_recording_can_be_read_back() {
     for entry in hdrhistogram::serialization::interval_log::IntervalLogIterator::new(&log) {
         if let hdrhistogram::serialization::interval_log::LogEntry::Interval(interval) = entry.unwrap() {
             let bytes = BASE64.decode(interval.encoded_histogram()).unwrap();
-            recorded += hongbao_monitor::dashboard::histogram::decode(&bytes).unwrap().len();
+            recorded += hongbao_monitor::run::histogram::decode(&bytes).unwrap().len();
         }
     }
     assert!(recorded >= 2, "{recorded}");

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use hongbao_monitor::logs::events::{KINDS, Limit, Program, page};
+use hongbao_telemetry::logs::events::{KINDS, Limit, Program, page};
 
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();

@@ -4,9 +4,9 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use hdrhistogram::Histogram;
-use hongbao_monitor::build;
-use hongbao_monitor::metrics::{self, CumulativeHistograms, Format};
-use hongbao_monitor::report::{Key, Sample, names};
+use hongbao_telemetry::program::build;
+use hongbao_telemetry::metrics::{self, CumulativeHistograms, Format};
+use hongbao_telemetry::report::{Key, Sample, names};
 
 fn rendered(format: Format) -> String {
     let ended = |reason| Key::labelled("ended", "reason", reason, "Connections that ended");

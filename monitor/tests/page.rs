@@ -5,8 +5,8 @@ use std::io::Read;
 use std::net::SocketAddr;
 
 use flate2::read::GzDecoder;
-use hongbao_monitor::dashboard::page;
-use hongbao_monitor::http;
+use hongbao_monitor::http::page;
+use hongbao_telemetry::http;
 use reqwest::Response;
 use reqwest::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use tokio::net::TcpListener;

@@ -9,9 +9,9 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use hongbao_monitor::credentials::unix_seconds;
-use hongbao_monitor::report::names::{self, role};
-use hongbao_monitor::report::{Reporter, ReporterConfig, Sample};
+use hongbao_telemetry::credentials::unix_seconds;
+use hongbao_telemetry::report::names::{self, role};
+use hongbao_telemetry::report::{Reporter, ReporterConfig, Sample};
 use hongbao_proto::token::{Audience, Secret, Signer};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};

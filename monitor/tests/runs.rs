@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use clap::Parser;
 use futures_util::{SinkExt, StreamExt};
-use hongbao_monitor::credentials::{unix_millis, unix_seconds};
-use hongbao_monitor::dashboard::config::{Arguments, Config};
-use hongbao_monitor::dashboard::owner::Outcome;
-use hongbao_monitor::dashboard::run::Monitor;
-use hongbao_monitor::report::names;
+use hongbao_telemetry::credentials::{unix_millis, unix_seconds};
+use hongbao_monitor::config::{Arguments, Config};
+use hongbao_monitor::owner::Outcome;
+use hongbao_monitor::app::Monitor;
+use hongbao_telemetry::report::names;
 use hongbao_proto::frame::Codec;
 use hongbao_proto::limits::REPORT_FRAME_BYTES_MAX;
 use hongbao_proto::report_v1::{Counter, Hello, MonitorFrame, Report, ReporterFrame, Source, reporter_frame};

@@ -8,9 +8,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use hongbao_monitor::top::screen::{Choice, View, draw};
-use hongbao_monitor::top::state::{Link, State, Update};
-use hongbao_monitor::top::terminal::Screen;
+use hongbao_monitor::terminal::screen::{Choice, View, draw};
+use hongbao_monitor::terminal::state::{Link, State, Update};
+use hongbao_monitor::terminal::terminal::Screen;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::pty::{OpenptyResult, Winsize, openpty};
 use nix::sys::signal::{Signal, kill};

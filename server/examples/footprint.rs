@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use clap::{Args, Parser};
-use hongbao_monitor::credentials::{load_secret, unix_seconds};
-use hongbao_monitor::process;
+use hongbao_telemetry::credentials::{load_secret, unix_seconds};
+use hongbao_telemetry::process;
 use hongbao_proto::UserId;
 use hongbao_proto::token::{Secret, Signer, Verifier};
 use hongbao_proto::v1::{ClientFrame, Login, client_frame::Request};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use hongbao_monitor::logs::{FilterError, Format, LogArgs};
+use hongbao_telemetry::logs::{FilterError, Format, LogArgs};
 use hongbao_proto::token::{Audience, Secret, Verifier};
 use serde::Deserialize;
 
@@ -41,7 +41,7 @@ pub enum ConfigError {
     Contradiction(String),
     /// No secret, or a bad one.
     #[error(transparent)]
-    Secret(#[from] hongbao_monitor::credentials::CredentialError),
+    Secret(#[from] hongbao_telemetry::credentials::CredentialError),
     /// The public key for EdDSA tokens.
     #[error("--user-key {path}: {message}")]
     UserKey {
@@ -376,7 +376,7 @@ impl Settings {
         {
             return contradiction(format!("--listen {listen} and --admin {admin} need different ports"));
         }
-        let secret = hongbao_monitor::credentials::load_secret(self.secret_file.as_deref())?;
+        let secret = hongbao_telemetry::credentials::load_secret(self.secret_file.as_deref())?;
         let user_verifier = match &self.user_key {
             None => Verifier::hs256(&secret, Audience::User),
             Some(path) => {

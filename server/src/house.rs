@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hongbao_monitor::report::{Events, names::event};
+use hongbao_telemetry::report::{Events, names::event};
 use hongbao_proto::{EnvelopeId, Fen, RequestId, Serial, UserId};
 use serde::Serialize;
 use tokio::sync::mpsc;

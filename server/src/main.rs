@@ -10,9 +10,9 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use hongbao_monitor::build;
-use hongbao_monitor::credentials::{load_secret, unix_seconds};
-use hongbao_monitor::manual::{self, CompletionsArguments, ManArguments};
+use hongbao_telemetry::program::build;
+use hongbao_telemetry::credentials::{load_secret, unix_seconds};
+use hongbao_telemetry::program::manual::{self, CompletionsArguments, ManArguments};
 use hongbao_proto::UserId;
 use hongbao_proto::token::{Audience, Signer};
 use hongbao_server::config::Settings;

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use hongbao_monitor::credentials::unix_seconds;
-use hongbao_monitor::http;
-use hongbao_monitor::report::names::{event, role};
-use hongbao_monitor::report::{Events, Reporter, ReporterConfig};
-use hongbao_monitor::service::Service;
+use hongbao_telemetry::credentials::unix_seconds;
+use hongbao_telemetry::http;
+use hongbao_telemetry::report::names::{event, role};
+use hongbao_telemetry::report::{Events, Reporter, ReporterConfig};
+use hongbao_telemetry::program::service::Service;
 use hongbao_proto::token::{Audience, Signer, Verifier};
 use hongbao_sysctl::cores;
 use hongbao_sysctl::{HostFacts, Shards, Verdict, Wanted};

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use hongbao_monitor::metrics::CumulativeHistograms;
-use hongbao_monitor::report::{Events, Key, ReporterStats, Sample, names};
+use hongbao_telemetry::metrics::CumulativeHistograms;
+use hongbao_telemetry::report::{Events, Key, ReporterStats, Sample, names};
 use hongbao_monitor::{disk, process};
 use hongbao_proto::report_v1::Sets;
 use hongbao_proto::v1::ErrorCode;

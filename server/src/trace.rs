@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::io::Write;
 use std::time::{Duration, SystemTime};
 
-use hongbao_monitor::credentials::unix_seconds;
-use hongbao_monitor::sse::{Event, Stream, StreamError, client};
+use hongbao_telemetry::credentials::unix_seconds;
+use hongbao_telemetry::sse::{Event, Stream, StreamError, client};
 use hongbao_proto::UserId;
 use hongbao_proto::token::{Audience, Secret, Signer};
 use reqwest::StatusCode;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
-use hongbao_monitor::service::Service;
+use hongbao_telemetry::program::service::Service;
 use tokio::time::MissedTickBehavior;
 
 use crate::ledger::writer::{LedgerHandle, Request};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use hongbao_monitor::service;
+use hongbao_telemetry::program::service;
 use hongbao_proto::token::{Audience, Signer, TokenError};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

@@ -198,7 +198,7 @@ fn add(sum: &mut Sum, fen: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hongbao_monitor::journal::HEADER;
+    use hongbao_telemetry::journal::HEADER;
 
     fn union(journals: &[&str]) -> Union {
         let directory = tempfile::tempdir().unwrap();

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
-use hongbao_monitor::logs::LogArgs;
+use hongbao_telemetry::logs::LogArgs;
 use hongbao_proto::token::Secret;
 
 use crate::arguments::{self, ArgumentError};

@@ -44,7 +44,7 @@ use crate::results::SaleOrder;
 use crate::schedule::mix::{Mix, Operation};
 use crate::schedule::{Change, SECOND, Schedule, Spread, Turn, Turns};
 use answers::Seen;
-use hongbao_monitor::journal::Journal;
+use hongbao_telemetry::journal::Journal;
 use turns::Asked;
 
 /// Why a change of QPS is refused.

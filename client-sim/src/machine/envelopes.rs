@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 
 use crate::limits::OFFERS_PER_USER_MAX;
 
-pub use hongbao_monitor::journal::Share;
+pub use hongbao_telemetry::journal::Share;
 
 /// What is known of one user and one envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

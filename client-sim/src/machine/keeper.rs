@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use hongbao_monitor::service::Service;
+use hongbao_telemetry::program::service::Service;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::limits::KEEPER_PERIOD;

@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 
 use crate::results::CampaignResult;
 
-pub use hongbao_monitor::journal::Prize;
+pub use hongbao_telemetry::journal::Prize;
 
 /// What telling a prize adds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

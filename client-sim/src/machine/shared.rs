@@ -3,9 +3,9 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 
-use hongbao_monitor::metrics::CumulativeHistograms;
-use hongbao_monitor::process;
-use hongbao_monitor::report::Events;
+use hongbao_telemetry::metrics::CumulativeHistograms;
+use hongbao_telemetry::process;
+use hongbao_telemetry::report::Events;
 use tokio::sync::Notify;
 
 use crate::clock::Clock;

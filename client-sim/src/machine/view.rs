@@ -1,7 +1,7 @@
 //! What others see of a machine: status and results in JSON, the sample for the monitor and for `/metrics`.
 
-use hongbao_monitor::process;
-use hongbao_monitor::report::{Key, Sample, names};
+use hongbao_telemetry::process;
+use hongbao_telemetry::report::{Key, Sample, names};
 
 use crate::histogram;
 use crate::machine::reactions::Act;

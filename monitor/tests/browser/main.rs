@@ -10,7 +10,7 @@ use std::fs;
 use std::time::Duration;
 
 use chromium::{Browser, Key};
-use hongbao_monitor::credentials::unix_seconds;
+use hongbao_telemetry::credentials::unix_seconds;
 use hongbao_proto::token::{Audience, Secret, Signer};
 use nix::sys::signal::Signal;
 use programs::{Fleet, Monitor, Server};

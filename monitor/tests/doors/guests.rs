@@ -2,10 +2,10 @@
 
 use axum::http::StatusCode;
 use futures_util::{SinkExt, StreamExt};
-use hongbao_monitor::dashboard::limits::{
+use hongbao_monitor::limits::{
     GUEST_FRAMES_BURST, GUEST_FRAMES_INTERVAL_MS, GUEST_OWED_MAX, NEW_GUESTS_BURST,
 };
-use hongbao_monitor::report::names::role;
+use hongbao_telemetry::report::names::role;
 use hongbao_proto::limits::CLIENT_FRAME_BYTES_MAX;
 use hongbao_proto::token::Audience;
 use hongbao_proto::v1::client_frame::Request as Ask;

@@ -1,6 +1,6 @@
 //! Operators: signing in and out, and whatever is refused.
 
-use hongbao_monitor::dashboard::limits::FAILED_TOKENS_BURST;
+use hongbao_monitor::limits::FAILED_TOKENS_BURST;
 use hongbao_proto::token::Audience;
 use reqwest::Method;
 use serde_json::{Value, json};

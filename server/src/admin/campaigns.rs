@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use hongbao_monitor::http::{ApiError, JsonBody, PathParam};
+use hongbao_telemetry::http::{ApiError, JsonBody, PathParam};
 use hongbao_proto::{CampaignId, Fen};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;

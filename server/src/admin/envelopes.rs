@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use hongbao_monitor::http::{ApiError, JsonBody, PathParam};
+use hongbao_telemetry::http::{ApiError, JsonBody, PathParam};
 use hongbao_proto::limits::{
     ENVELOPE_SECONDS, ENVELOPE_SECONDS_MAX, ENVELOPE_SHARES_MAX, ENVELOPE_USERS_MAX, GREETING_BYTES_MAX,
 };

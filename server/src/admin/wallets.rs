@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use hongbao_monitor::http::{ApiError, JsonBody, PathParam, QueryParams};
+use hongbao_telemetry::http::{ApiError, JsonBody, PathParam, QueryParams};
 use hongbao_proto::{CampaignId, Fen, OrderId, UserId};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use hongbao_monitor::report::{Events, names::event};
+use hongbao_telemetry::report::{Events, names::event};
 use hongbao_proto::v1::{self, campaign_notice::State, server_frame::Event};
 use hongbao_proto::{CampaignId, Serial};
 use serde::Serialize;

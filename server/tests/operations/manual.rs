@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use hongbao_monitor::build;
+use hongbao_telemetry::program::build;
 
 use crate::family::{said, tool};
 use crate::support::{BINARY, command, program};

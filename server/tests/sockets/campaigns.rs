@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use hongbao_monitor::credentials::unix_millis;
+use hongbao_telemetry::credentials::unix_millis;
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ErrorCode, campaign_notice};
 use hongbao_proto::{Fen, Serial};

@@ -1,6 +1,6 @@
 //! Who may come in, and how.
 
-use hongbao_monitor::credentials::unix_seconds;
+use hongbao_telemetry::credentials::unix_seconds;
 use hongbao_proto::token::{Audience, Secret, Signer};
 use hongbao_proto::v1::client_frame::Request;
 use hongbao_proto::v1::goodbye::Reason;

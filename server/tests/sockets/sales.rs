@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hongbao_monitor::credentials::unix_millis;
+use hongbao_telemetry::credentials::unix_millis;
 use hongbao_proto::v1::client_frame::Request;
 use hongbao_proto::v1::order::State;
 use hongbao_proto::v1::server_frame::Event;

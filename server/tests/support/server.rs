@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use hongbao_monitor::credentials::unix_seconds;
+use hongbao_telemetry::credentials::unix_seconds;
 use hongbao_proto::token::{Audience, Secret, Signer};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

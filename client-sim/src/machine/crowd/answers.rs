@@ -14,7 +14,7 @@ use crate::machine::labels::{End, Violation};
 use crate::machine::prizes::{Prize, Told};
 use crate::machine::user::State;
 use crate::machine::wire;
-use hongbao_monitor::journal::Row;
+use hongbao_telemetry::journal::Row;
 
 /// Something that its user has been told, and says so.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -16,7 +16,7 @@ use crate::machine::reactions::Act;
 use crate::machine::statements::Item;
 use crate::machine::user::State as UserState;
 use crate::results::SaleOrder;
-use hongbao_monitor::journal::Row;
+use hongbao_telemetry::journal::Row;
 
 impl Crowd {
     // ---- Envelopes

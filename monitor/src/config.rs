@@ -1,0 +1,213 @@
+//! From arguments and environment to a checked configuration, before the world is touched.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+
+use crate::limits::{GUESTS_MAX, GUESTS_ON_LOOPBACK};
+use crate::terminal::lines::ViewMode;
+use hongbao_telemetry::logs::LogArgs;
+
+const STRAGGLER_MAX: Duration = Duration::from_secs(30);
+
+/// What is logged unless something else is said.
+pub const LOG_DEFAULT: &str = "info";
+
+/// How this program's filter is also called.
+const FILTER_VARIABLE: &str = "HONGBAO_MONITOR_LOG";
+
+/// Arguments of a monitor that serves; without a subcommand it does.
+#[derive(Debug, Parser)]
+#[command(name = "hongbao-monitor", version)]
+pub struct Arguments {
+    /// Address for reporters (TCP); port 0 lets the system choose
+    #[arg(long, env = "HONGBAO_MONITOR_LISTEN", value_name = "ADDR:PORT", default_value = "127.0.0.1:7403")]
+    listen: SocketAddr,
+
+    /// Address of the HTTP interface: /api/v1/{seconds,latest,books,sources,run}, /metrics, /healthz, /readyz. On an
+    /// address that is not loopback, everything below /api needs an administrator's bearer token (audience hongbao-admin).
+    /// A listening socket that is handed over by LISTEN_FDS takes its place
+    #[arg(long, env = "HONGBAO_MONITOR_HTTP", value_name = "ADDR:PORT", default_value = "127.0.0.1:7404")]
+    http: SocketAddr,
+
+    /// Host by which the HTTP interface may be asked for, besides names and addresses of loopback; several separated by commas
+    #[arg(long, env = "HONGBAO_MONITOR_HTTP_NAME", value_name = "HOST", value_delimiter = ',')]
+    http_name: Vec<String>,
+
+    /// Hosts whose servers and machines may be sent orders at the addresses that they report, IP addresses separated by commas;
+    /// those of this host's loopback may anyway. An order carries an administrator's token
+    #[arg(long, env = "HONGBAO_MONITOR_TRUST_CONTROL", value_name = "IP", value_delimiter = ',')]
+    trust_control: Vec<IpAddr>,
+
+    /// People who may play on /shake at once; 0: nobody [default: 32 where --http is on loopback, 0 elsewhere]
+    #[arg(long, env = "HONGBAO_MONITOR_GUESTS", value_name = "N")]
+    guests: Option<usize>,
+
+    /// The server that they play on [default: the first that reports to this monitor]
+    #[arg(long, env = "HONGBAO_MONITOR_GUEST_SERVER", value_name = "ADDR:PORT")]
+    guest_server: Option<SocketAddr>,
+
+    /// Directory of the recording, made if needed; it must not hold one yet [default: ./recordings/ and the UTC time]
+    #[arg(long, env = "HONGBAO_MONITOR_RECORD", value_name = "DIR")]
+    record: Option<PathBuf>,
+
+    /// How long after its end a second waits for reports, 0s to 30s; then it is closed as incomplete
+    #[arg(long, env = "HONGBAO_MONITOR_STRAGGLERS", value_name = "DURATION", default_value = "2s",
+          value_parser = humantime::parse_duration)]
+    stragglers: Duration,
+
+    /// What to show on standard output: auto is table on a terminal and lines elsewhere
+    #[arg(long, env = "HONGBAO_MONITOR_VIEW", value_name = "VIEW", value_enum, default_value = "auto")]
+    view: ViewMode,
+
+    /// File to write once everything is bound, as JSON: {"ingest":"addr:port","http":"addr:port","record":"dir"}
+    #[arg(long, env = "HONGBAO_MONITOR_READY_FILE", value_name = "FILE")]
+    ready_file: Option<PathBuf>,
+
+    /// File that holds the family's secret
+    #[arg(long, value_name = "FILE")]
+    secret_file: Option<PathBuf>,
+
+    /// End with code 3 if the books do not agree at the end
+    #[arg(long, env = "HONGBAO_MONITOR_EXPECT_BALANCED")]
+    expect_balanced: bool,
+
+    /// What to log, and how. HONGBAO_MONITOR_LOG counts where neither --log nor HONGBAO_LOG is given.
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+/// Who may come in over HTTP, and whom we talk to on their behalf.
+#[derive(Debug, Clone, Default)]
+pub struct Doors {
+    /// Names of ours besides those of loopback.
+    pub http_names: Vec<String>,
+    /// Hosts whose reported addresses are believed.
+    pub trust_control: Vec<IpAddr>,
+    /// Guests at once.
+    pub guests: usize,
+    /// Where they play; without it the first server that reports.
+    pub guest_server: Option<SocketAddr>,
+}
+
+/// A checked configuration.
+#[derive(Debug)]
+pub struct Config {
+    /// Where reporters connect.
+    pub listen: SocketAddr,
+    /// Where HTTP is served.
+    pub http: SocketAddr,
+    /// Who may come in there, and whom we talk to.
+    pub doors: Doors,
+    /// The recording's directory.
+    pub record: PathBuf,
+    /// The straggler window.
+    pub stragglers: Duration,
+    /// What is shown; never `Auto`.
+    pub view: ViewMode,
+    /// Written once bound.
+    pub ready_file: Option<PathBuf>,
+    /// The secret's file, if one was named.
+    pub secret_file: Option<PathBuf>,
+    /// Whether unbalanced books are a failure.
+    pub expect_balanced: bool,
+    /// What to log, and how; it has been checked.
+    pub log: LogArgs,
+}
+
+impl Config {
+    /// Checks what was given; the error is one line with the values in it.
+    pub fn checked(arguments: Arguments, now_seconds: u64) -> Result<Self, String> {
+        let Arguments { listen, http, http_name, trust_control, guests, guest_server, record, .. } = arguments;
+        let Arguments { stragglers, view, ready_file, secret_file, expect_balanced, log, .. } = arguments;
+        if listen == http && listen.port() != 0 {
+            return Err(format!("--listen {listen} and --http {http} are the same address; they must differ"));
+        }
+        let guests = guests.unwrap_or(if http.ip().is_loopback() { GUESTS_ON_LOOPBACK } else { 0 });
+        if guests > GUESTS_MAX {
+            return Err(format!("--guests is {guests}; at most {GUESTS_MAX} are allowed"));
+        }
+        if let Some(name) = http_name
+            .iter()
+            .find(|name| name.parse::<axum::http::uri::Authority>().map_or(true, |it| it.host() != *name))
+        {
+            return Err(format!("--http-name {name:?} is no host's name; give it without scheme and port"));
+        }
+        if let Some(ip) = trust_control.iter().find(|ip| ip.is_unspecified()) {
+            return Err(format!("--trust-control {ip} is no host's address"));
+        }
+        let doors = Doors { http_names: http_name, trust_control, guests, guest_server };
+        if stragglers > STRAGGLER_MAX {
+            let (given, most) = (humantime::format_duration(stragglers), humantime::format_duration(STRAGGLER_MAX));
+            return Err(format!("--stragglers is {given}; at most {most} are allowed"));
+        }
+        if view == ViewMode::Table && view.resolved() != ViewMode::Auto.resolved() {
+            return Err("--view table needs a terminal on standard output; use lines or none".to_owned());
+        }
+        let filter = log.filter.or_else(|| std::env::var(FILTER_VARIABLE).ok());
+        let log = LogArgs { filter, ..log };
+        log.checked(LOG_DEFAULT).map_err(|error| error.to_string())?;
+        let record = record.unwrap_or_else(|| {
+            let time = std::time::UNIX_EPOCH + Duration::from_secs(now_seconds);
+            let name = humantime::format_rfc3339_seconds(time).to_string().replace([':', '-'], "");
+            PathBuf::from("recordings").join(name)
+        });
+        let view = view.resolved();
+        Ok(Self { listen, http, doors, record, stragglers, view, ready_file, secret_file, expect_balanced, log })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(arguments: &[&str]) -> Result<Config, String> {
+        let arguments = Arguments::try_parse_from(["hongbao-monitor"].iter().chain(arguments));
+        Config::checked(arguments.map_err(|error| error.to_string())?, 1_700_000_000)
+    }
+
+    #[test]
+    fn the_defaults_are_on_loopback_and_record_under_the_time() {
+        let config = checked(&[]).unwrap();
+        assert!(config.listen.ip().is_loopback() && config.http.ip().is_loopback());
+        assert_eq!(config.record, PathBuf::from("recordings/20231114T221320Z"));
+        assert_eq!(config.stragglers, Duration::from_secs(2));
+    }
+
+    #[test]
+    fn guests_are_let_in_on_loopback_and_elsewhere_only_if_asked_for() {
+        let guests = |arguments: &[&str]| checked(arguments).unwrap().doors.guests;
+        assert_eq!((guests(&[]), guests(&["--guests", "0"])), (GUESTS_ON_LOOPBACK, 0));
+        assert_eq!((guests(&["--http", "0.0.0.0:1"]), guests(&["--http", "0.0.0.0:1", "--guests", "5"])), (0, 5));
+        let doors = checked(&["--http-name", "a.example,b", "--trust-control", "192.0.2.1,::1"]).unwrap().doors;
+        assert_eq!((doors.http_names.len(), doors.trust_control.len()), (2, 2));
+    }
+
+    #[test]
+    fn settings_that_contradict_each_other_are_named_with_both_values() {
+        let error = checked(&["--listen", "127.0.0.1:9", "--http", "127.0.0.1:9"]).unwrap_err();
+        assert!(error.contains("--listen 127.0.0.1:9") && error.contains("--http 127.0.0.1:9"), "{error}");
+        assert!(checked(&["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]).is_ok());
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused() {
+        for arguments in [
+            ["--stragglers", "31s"],
+            ["--stragglers", "soon"],
+            ["--listen", "here"],
+            ["--view", "3d"],
+            ["--log", "a=b=c"],
+            ["--http-name", "http://monitor.example"],
+            ["--http-name", "monitor.example:80"],
+            ["--trust-control", "monitor.example"],
+            ["--trust-control", "0.0.0.0"],
+            ["--guests", "4097"],
+            ["--guest-server", "here"],
+        ] {
+            assert!(checked(&arguments).is_err(), "{arguments:?}");
+        }
+    }
+}

@@ -1,0 +1,439 @@
+//! What an operator does from the page, forwarded to servers and machines.
+//!
+//! Each order goes to every process that it is for, with a token that is good for half a minute and only to addresses that
+//! [`trust`] believes. What became of it is told process by process: an order that some machines took and others did not is worse
+//! than none, so it is not hidden behind one word. A change of QPS and a storm are ordered for one wall-clock second, worked out here
+//! once, because machines must change together.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
+use futures_util::{StreamExt, stream};
+use hongbao_proto::token::{Audience, Secret, Signer};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::guests::guests::{GUESTS_SOURCE, Guests};
+use crate::limits::{
+    ACTION_ANSWER_BYTES_MAX, ACTION_CALLS_MAX, ACTION_DEADLINE, ACTION_TOKEN_SECONDS, ACTIONS_MAX,
+    AHEAD_ORDER_SECONDS_MAX, AHEAD_ORDER_SECONDS_MIN,
+};
+use crate::run::mark::Mark;
+use crate::run::merge::Presence;
+use crate::access::operator::{Access, Operator, for_operators, for_own_pages, for_readers};
+use crate::owner::{ControlPoint, Message, Question};
+use crate::run::second::Role;
+use crate::access::trust::{self, Untrusted};
+use hongbao_telemetry::credentials::{unix_millis, unix_seconds};
+use hongbao_telemetry::http::{ApiError, JsonBody, QueryParams};
+use hongbao_telemetry::report::names::event;
+
+/// How far ahead an order is for, if it does not say so: every machine must hear of it before.
+const AHEAD_SECONDS: u64 = 3;
+
+/// For so long the requests of users whom a storm has spared are looked at, if it does not say so, seconds.
+const STORM_WATCH_SECONDS: u32 = 60;
+
+/// Parts per million in a percent.
+const PARTS_PER_PERCENT: f64 = 10_000.0;
+
+/// What forwards orders.
+#[derive(Debug)]
+pub struct Control {
+    owner: mpsc::Sender<Message>,
+    guests: Arc<Guests>,
+    signer: Signer,
+    client: reqwest::Client,
+    trusted: Vec<IpAddr>,
+    room: Semaphore,
+}
+
+/// What a process said of an order.
+#[derive(Debug, Serialize)]
+struct Outcome {
+    /// `role/name`.
+    target: String,
+    ok: bool,
+    /// HTTP status of its answer; absent: there was none.
+    status: Option<u16>,
+    /// Its answer.
+    body: Value,
+    /// Why there was none.
+    error: Option<String>,
+}
+
+/// An order for one process.
+#[derive(Debug)]
+struct Call {
+    target: String,
+    address: Result<SocketAddr, Untrusted>,
+    path: String,
+    body: Arc<str>,
+}
+
+impl Control {
+    /// Orders in the name of the family's secret.
+    ///
+    /// # Errors
+    /// If no HTTP client can be made.
+    pub fn new(
+        owner: mpsc::Sender<Message>,
+        guests: Arc<Guests>,
+        secret: &Secret,
+        trusted: Vec<IpAddr>,
+    ) -> reqwest::Result<Self> {
+        // A proxy of the environment, or a redirect, would take the token elsewhere.
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(ACTION_DEADLINE)
+            .build()?;
+        let (signer, room) = (Signer::new(secret), Semaphore::new(ACTIONS_MAX));
+        Ok(Self { owner, guests, signer, client, trusted, room })
+    }
+
+    /// Processes that are there, but for the guests, who are here.
+    async fn points(&self) -> Result<Vec<ControlPoint>, ApiError> {
+        let stopping = || ApiError::unavailable("this monitor is stopping");
+        let (reply, answer) = oneshot::channel();
+        self.owner.send(Message::Ask(Question::Controls(reply))).await.map_err(|_| stopping())?;
+        let mut points = answer.await.map_err(|_| stopping())?;
+        points.retain(|point| {
+            let is_guests = point.role == Role::Machine && point.name == GUESTS_SOURCE;
+            point.presence == Presence::Reporting && !is_guests
+        });
+        Ok(points)
+    }
+
+    /// The same order for every process of a role, or for one of them.
+    async fn calls(
+        &self,
+        role: Role,
+        only: Option<&str>,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<Vec<Call>, ApiError> {
+        let body: Arc<str> = serde_json::to_string(body)
+            .map_err(|error| ApiError::internal(format!("the order cannot be written: {error}")))?
+            .into();
+        let points = self.points().await?;
+        let meant = points.iter().filter(|point| point.role == role && only.is_none_or(|only| only == point.name));
+        let calls: Vec<Call> = meant
+            .map(|point| Call {
+                target: format!("{role}/{}", point.name),
+                address: trust::address(&point.control, point.peer, &self.trusted),
+                path: path.to_owned(),
+                body: Arc::clone(&body),
+            })
+            .collect();
+        match (calls.is_empty(), only) {
+            (false, _) => Ok(calls),
+            (true, Some(name)) => Err(ApiError::not_found(format!("no {role} {name} reports to this monitor"))),
+            (true, None) => Err(ApiError::unavailable(format!("no {role} reports to this monitor"))),
+        }
+    }
+
+    /// Gives an order, and marks it on the timeline if anybody took it.
+    async fn order(&self, operator: &Operator, kind: &str, at_ms: u64, what: &str, calls: Vec<Call>) -> Response {
+        let Ok(_place) = self.room.try_acquire() else {
+            let message = format!("{ACTIONS_MAX} orders are under way already; try again in a moment");
+            return ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many", message).into_response();
+        };
+        let subject = format!("{} by way of the monitor", operator.name);
+        let token = match self.signer.sign(&subject, Audience::Admin, unix_seconds(), ACTION_TOKEN_SECONDS) {
+            Ok(token) => token,
+            Err(error) => return ApiError::internal(error.to_string()).into_response(),
+        };
+        let token = token.as_str();
+        let mut outcomes: Vec<Outcome> =
+            stream::iter(calls).map(|call| self.call(call, token)).buffer_unordered(ACTION_CALLS_MAX).collect().await;
+        outcomes.sort_by(|one, other| one.target.cmp(&other.target));
+        let (taken, all) = (outcomes.iter().filter(|outcome| outcome.ok).count(), outcomes.len());
+        tracing::info!(event = "order_given", operator = operator.name, kind, what, taken, all, "an operator's order");
+        if taken > 0 {
+            let of = if taken == all { String::new() } else { format!(" ({taken} of {all} took it)") };
+            let mark = Mark {
+                at_ms,
+                kind: kind.to_owned(),
+                source: "operator".to_owned(),
+                text: format!("{what}{of}, by {}", operator.name),
+            };
+            if self.owner.send(Message::Mark(mark)).await.is_err() {
+                tracing::debug!(event = "mark_unkept", "the run is over: no mark of the order is kept");
+            }
+        }
+        let status = if taken == all { StatusCode::OK } else { StatusCode::BAD_GATEWAY };
+        (status, Json(json!({ "outcomes": outcomes }))).into_response()
+    }
+
+    async fn call(&self, call: Call, token: &str) -> Outcome {
+        let Call { target, address, path, body } = call;
+        let failed =
+            |target, error: String| Outcome { target, ok: false, status: None, body: Value::Null, error: Some(error) };
+        let address = match address {
+            Ok(address) => address,
+            Err(untrusted) => return failed(target, untrusted.to_string()),
+        };
+        let request = self
+            .client
+            .post(format!("http://{address}{path}"))
+            .bearer_auth(token)
+            .header("content-type", "application/json")
+            .body(body.to_string());
+        let answered = async {
+            let mut response = request.send().await.map_err(|error| innermost(&error))?;
+            let status = response.status();
+            let mut bytes = Vec::new();
+            while let Some(chunk) = response.chunk().await.map_err(|error| innermost(&error))? {
+                if bytes.len() + chunk.len() > ACTION_ANSWER_BYTES_MAX {
+                    return Err(format!("its answer has more than {ACTION_ANSWER_BYTES_MAX} bytes"));
+                }
+                bytes.extend_from_slice(&chunk);
+            }
+            Ok::<_, String>((status, bytes))
+        };
+        match answered.await {
+            Ok((status, bytes)) => {
+                let body = serde_json::from_slice(&bytes)
+                    .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).trim().to_owned()));
+                Outcome { target, ok: status.is_success(), status: Some(status.as_u16()), body, error: None }
+            }
+            Err(error) => failed(target, error),
+        }
+    }
+}
+
+/// The innermost cause says most.
+fn innermost(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+/// The routes: orders for operators, and for readers who there is to take them.
+pub fn router(control: Control, access: &Arc<Access>) -> Router {
+    let control = Arc::new(control);
+    let orders = Router::new()
+        .route("/api/v1/control/qps", post(qps))
+        .route("/api/v1/control/storm", post(storm))
+        .route("/api/v1/control/campaigns", post(campaign))
+        .route("/api/v1/control/campaigns/stop", post(stop_campaign))
+        .route("/api/v1/control/envelope-runs", post(envelopes))
+        .route("/api/v1/control/announcements", post(announce))
+        .route("/api/v1/control/drain", post(drain))
+        .with_state(Arc::clone(&control));
+    let reading = Router::new().route("/api/v1/controls", get(controls)).with_state(control);
+    // A page of a stranger is refused before anybody asks whose session it rides on.
+    for_own_pages(for_operators(orders, access), access).merge(for_readers(reading, access))
+}
+
+type Shared = State<Arc<Control>>;
+type By = Extension<Operator>;
+
+async fn controls(State(control): Shared) -> Result<Json<Value>, ApiError> {
+    let points = control.points().await?;
+    let of = |role: Role| -> Vec<Value> {
+        let told = |point: &ControlPoint| {
+            let address = trust::address(&point.control, point.peer, &control.trusted);
+            let reason = address.as_ref().err().map(ToString::to_string);
+            json!({ "name": point.name, "control": address.is_ok(), "reason": reason })
+        };
+        points.iter().filter(|point| point.role == role).map(told).collect()
+    };
+    let (max, now) = (control.guests.max(), control.guests.now());
+    Ok(Json(json!({
+        "servers": of(Role::Server),
+        "machines": of(Role::Machine),
+        "guests": { "max": max, "now": now },
+    })))
+}
+
+fn ahead_seconds() -> u64 {
+    AHEAD_SECONDS
+}
+
+/// The Unix second that an order is for.
+fn second_ahead(in_seconds: u64) -> Result<u64, ApiError> {
+    if !(AHEAD_ORDER_SECONDS_MIN..=AHEAD_ORDER_SECONDS_MAX).contains(&in_seconds) {
+        return Err(ApiError::bad_request(format!(
+            "in_seconds is {in_seconds}; it must be {AHEAD_ORDER_SECONDS_MIN} to {AHEAD_ORDER_SECONDS_MAX}, so that every machine hears of it before"
+        )));
+    }
+    // From the next full second on, so that it is not less.
+    Ok(unix_millis().div_ceil(1_000) + in_seconds)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewQps {
+    /// Requests a second over the whole fleet; 0 pauses.
+    qps: u32,
+    #[serde(default = "ahead_seconds")]
+    in_seconds: u64,
+}
+
+async fn qps(
+    State(control): Shared,
+    Extension(operator): By,
+    JsonBody(NewQps { qps, in_seconds }): JsonBody<NewQps>,
+) -> Result<Response, ApiError> {
+    let at = second_ahead(in_seconds)?;
+    let calls = control.calls(Role::Machine, None, "/v1/qps", &json!({ "qps": qps, "at": at })).await?;
+    let what = format!("{qps} requests a second");
+    Ok(control.order(&operator, event::QPS, at * 1_000, &what, calls).await)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewStorm {
+    /// A percentage, "30%".
+    share: String,
+    #[serde(default = "ahead_seconds")]
+    in_seconds: u64,
+}
+
+/// "30%" in parts per million.
+fn parts(share: &str) -> Option<u32> {
+    let percent = share.trim().strip_suffix('%')?.trim();
+    let is_plain = !percent.is_empty() && percent.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let percent: f64 = percent.parse().ok().filter(|_| is_plain)?;
+    let parts = (percent * PARTS_PER_PERCENT).round();
+    // Between 1 and a million.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    (1.0..=1e6).contains(&parts).then_some(parts as u32)
+}
+
+async fn storm(
+    State(control): Shared,
+    Extension(operator): By,
+    JsonBody(NewStorm { share, in_seconds }): JsonBody<NewStorm>,
+) -> Result<Response, ApiError> {
+    let parts = parts(&share).ok_or_else(|| {
+        ApiError::bad_request(format!("share is {share:?}; it must be above 0% and up to 100%, as in \"30%\""))
+    })?;
+    let at = second_ahead(in_seconds)?;
+    let order = json!({ "share": parts, "at": at, "watch_seconds": STORM_WATCH_SECONDS });
+    let calls = control.calls(Role::Machine, None, "/v1/storm", &order).await?;
+    let what = format!("storm of {}", share.trim());
+    Ok(control.order(&operator, event::STORM, at * 1_000, &what, calls).await)
+}
+
+/// For which server, where there are several.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ForServer {
+    server: Option<String>,
+}
+
+/// What the server itself checks: an object, handed on as it is.
+type Terms = serde_json::Map<String, Value>;
+
+async fn campaign(
+    State(control): Shared,
+    Extension(operator): By,
+    QueryParams(ForServer { server }): QueryParams<ForServer>,
+    JsonBody(terms): JsonBody<Terms>,
+) -> Result<Response, ApiError> {
+    let calls = control.calls(Role::Server, server.as_deref(), "/v1/campaigns", &terms).await?;
+    let word = |key: &str| terms.get(key).and_then(Value::as_str).unwrap_or_default();
+    let (kind, title) = (word("kind"), word("title"));
+    let total = terms.get("total").map_or_else(String::new, |total| format!(" of {total}"));
+    let what = if title.is_empty() { format!("{kind} begins{total}") } else { format!("{kind} {title} begins{total}") };
+    Ok(control.order(&operator, event::CAMPAIGN, unix_millis(), &what, calls).await)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StopCampaign {
+    id: u32,
+}
+
+async fn stop_campaign(
+    State(control): Shared,
+    Extension(operator): By,
+    QueryParams(ForServer { server }): QueryParams<ForServer>,
+    JsonBody(StopCampaign { id }): JsonBody<StopCampaign>,
+) -> Result<Response, ApiError> {
+    let path = format!("/v1/campaigns/{id}/stop");
+    let calls = control.calls(Role::Server, server.as_deref(), &path, &json!({})).await?;
+    let what = format!("campaign {id} stopped");
+    Ok(control.order(&operator, event::CAMPAIGN, unix_millis(), &what, calls).await)
+}
+
+async fn envelopes(
+    State(control): Shared,
+    Extension(operator): By,
+    QueryParams(ForServer { server }): QueryParams<ForServer>,
+    JsonBody(terms): JsonBody<Terms>,
+) -> Result<Response, ApiError> {
+    let calls = control.calls(Role::Server, server.as_deref(), "/v1/envelope-runs", &terms).await?;
+    let count = terms.get("count").map_or_else(String::new, |count| format!("{count} "));
+    let what = format!("run of {count}group envelopes begins");
+    Ok(control.order(&operator, event::ENVELOPES, unix_millis(), &what, calls).await)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewAnnouncement {
+    text: String,
+}
+
+async fn announce(
+    State(control): Shared,
+    Extension(operator): By,
+    QueryParams(ForServer { server }): QueryParams<ForServer>,
+    JsonBody(NewAnnouncement { text }): JsonBody<NewAnnouncement>,
+) -> Result<Response, ApiError> {
+    let order = json!({ "text": text });
+    let calls = control.calls(Role::Server, server.as_deref(), "/v1/announcements", &order).await?;
+    Ok(control.order(&operator, event::ANNOUNCEMENT, unix_millis(), &format!("“{text}”"), calls).await)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Drain {
+    server: String,
+}
+
+async fn drain(
+    State(control): Shared,
+    Extension(operator): By,
+    JsonBody(Drain { server }): JsonBody<Drain>,
+) -> Result<Response, ApiError> {
+    let calls = control.calls(Role::Server, Some(&server), "/v1/drain", &json!({})).await?;
+    let what = format!("server {server} drains");
+    Ok(control.order(&operator, event::DRAIN, unix_millis(), &what, calls).await)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_a_percentage_above_0_and_up_to_100() {
+        assert_eq!(
+            ["30%", " 0.5 %", "100%", "0.0001%"].map(parts),
+            [Some(300_000), Some(5_000), Some(1_000_000), Some(1)]
+        );
+        for none in ["", "30", "0%", "-1%", "100.1%", "1e2%", "inf%", "NaN%", "%", "0.00001%"] {
+            assert_eq!(parts(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn an_order_is_for_a_second_that_every_machine_can_hear_of_and_that_is_near() {
+        let now = unix_seconds();
+        assert!((now + 3..now + 6).contains(&second_ahead(3).unwrap()));
+        for none in [0, AHEAD_ORDER_SECONDS_MIN - 1, AHEAD_ORDER_SECONDS_MAX + 1, u64::MAX] {
+            assert!(second_ahead(none).unwrap_err().message.contains("in_seconds"), "{none}");
+        }
+    }
+}

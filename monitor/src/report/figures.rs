@@ -1,0 +1,591 @@
+//! Every figure that the report tells, computed once from the recording: tables show these, `report.json` holds these.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::report::load::{self, Books, Phase, Recording, Summary};
+use crate::report::words;
+use crate::run::books::{Balance, Book, Sides};
+use crate::run::histogram::Quantiles;
+use crate::run::host::{HostFacts, HostSecond};
+use crate::run::second::Role;
+
+/// Deviations from the plan that a second is held against, percent.
+pub const DEVIATIONS: [u64; 3] = [1, 2, 3];
+
+/// What `report.json` holds.
+#[derive(Debug, Clone, Serialize)]
+pub struct Figures {
+    /// The recording's directory, as given.
+    pub recording: String,
+    /// What it came to.
+    pub verdict: Verdict,
+    /// The run as such.
+    pub run: RunFigures,
+    /// The monitor's host.
+    pub host: HostFacts,
+    /// How users connected; absent without the fleet's summary.
+    pub connect: Option<Connect>,
+    /// By phase; empty without the fleet's summary.
+    pub phases: Vec<PhaseFigures>,
+    /// Where the memory of idle users is.
+    pub memory: Memory,
+    /// Who used the processors, by stretch of the run; empty where neither host nor processes told.
+    pub processor: Vec<Processor>,
+    /// The two books.
+    pub books: BothBooks,
+    /// The same by what is traded, as far as it was recorded.
+    pub trades: Vec<Trade>,
+    /// What happened when.
+    pub timeline: Vec<Moment>,
+    /// What servers turned away and who left them, by reason.
+    pub turned_away: BTreeMap<String, i64>,
+    /// Times over the whole run, microseconds.
+    pub distributions: BTreeMap<String, Quantiles>,
+    /// What TCP lost and refused over the whole run, by the kernel's counts; empty where it was not recorded.
+    pub tcp: BTreeMap<&'static str, u64>,
+    /// Answers by kind, errors by code and violations by kind, as the machines counted them.
+    pub answers: Answers,
+    /// Whatever else the fleet's summary says, storms and announcements among it, as it says it.
+    pub others: BTreeMap<String, Value>,
+}
+
+/// The headline.
+#[derive(Debug, Clone, Serialize)]
+pub struct Verdict {
+    /// The fleet's judgement; absent without its summary.
+    pub passed: Option<bool>,
+    /// Whether the monitor's two books agree.
+    pub books_balanced: bool,
+    /// Each condition that does not hold.
+    pub failures: Vec<String>,
+}
+
+/// The run as such.
+#[derive(Debug, Clone, Serialize)]
+pub struct RunFigures {
+    /// Of the monitor.
+    pub version: String,
+    /// RFC 3339.
+    pub started_at: String,
+    /// Unix second from which seconds are counted.
+    pub start: u64,
+    /// Seconds closed.
+    pub seconds: u64,
+    /// Of these, complete.
+    pub seconds_complete: u64,
+    /// Users, where the fleet's summary tells.
+    pub users: Option<u64>,
+    /// Machines, likewise.
+    pub machines: Option<u64>,
+    /// The largest bound of a machine's clock error, likewise; microseconds.
+    pub clock_error_us_max: Option<u64>,
+}
+
+/// How users connected.
+#[derive(Debug, Clone, Serialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Connect {
+    pub users: u64,
+    pub connected: u64,
+    pub seconds: f64,
+    pub per_second: f64,
+    /// Logins in the busiest second that is complete.
+    pub per_second_max: Option<i64>,
+}
+
+/// A phase.
+#[derive(Debug, Clone, Serialize)]
+#[allow(missing_docs, reason = "the fleet's names; times in the unit of their suffix")]
+pub struct PhaseFigures {
+    pub name: String,
+    pub judged: bool,
+    /// Since the run's start.
+    pub from_second: u64,
+    pub seconds: u64,
+    pub qps_planned: u64,
+    /// As the fleet judged it.
+    pub tolerance: Option<String>,
+    pub seconds_within_tolerance: u64,
+    /// Seconds in which users were cut and not all back; they count as kept or missed nowhere.
+    pub storm_seconds: u64,
+    /// Seconds in which both what was sent and what was answered were this near to the plan, by percent.
+    pub seconds_within_percent: BTreeMap<u64, u64>,
+    pub planned: u64,
+    pub sent: u64,
+    pub answered: u64,
+    pub p50_ms: Option<f64>,
+    pub p99_ms: Option<f64>,
+    pub p999_ms: Option<f64>,
+    pub max_ms: Option<f64>,
+    pub send_lag_p50_ms: Option<f64>,
+    pub send_lag_p99_ms: Option<f64>,
+    pub send_lag_p999_ms: Option<f64>,
+    pub send_lag_max_ms: Option<f64>,
+    pub server_cpu_us_per_request: Option<f64>,
+    pub fleet_cpu_us_per_request: Option<f64>,
+}
+
+/// Where the memory of idle users is.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Memory {
+    /// The second, since the run's start, in which all users were logged in and none had shaken yet.
+    pub idle_second: Option<u64>,
+    /// Users logged in then.
+    pub users: Option<u64>,
+    /// Resident, of the servers.
+    pub server_bytes: Option<u64>,
+    /// What a user added to it, as the fleet measured.
+    pub server_bytes_per_user: Option<u64>,
+    /// Resident, of the machines.
+    pub fleet_bytes: Option<u64>,
+    /// What a user added to it, as the fleet measured.
+    pub fleet_bytes_per_user: Option<u64>,
+    /// Of the whole host: what was available before the first process of the run, less what was available then.
+    pub host_bytes: Option<u64>,
+    /// The same by the user.
+    pub host_bytes_per_user: Option<u64>,
+    /// Of the host's, what is resident in neither.
+    pub kernel_bytes: Option<u64>,
+    /// The same by the user.
+    pub kernel_bytes_per_user: Option<u64>,
+    /// Of the kernel's, what its slab allocator has added: sockets, descriptors, epoll items.
+    pub slab_bytes: Option<u64>,
+    /// Available before the first process of the run.
+    pub available_before_bytes: Option<u64>,
+    /// Available in the idle second.
+    pub available_idle_bytes: Option<u64>,
+    /// The least that was available in any second.
+    pub available_least_bytes: Option<u64>,
+}
+
+/// Who used the processors in a stretch of the run. All in processors: 1 is one of them, the whole time.
+#[derive(Debug, Clone, Serialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Processor {
+    pub stretch: String,
+    /// Seconds that could be measured.
+    pub seconds: u64,
+    pub cpus: Option<u64>,
+    /// Of the server's process, in its own code and in the kernel for it.
+    pub server: Option<f64>,
+    /// Of all machines.
+    pub fleet: Option<f64>,
+    /// Of the whole host, in programs.
+    pub user: Option<f64>,
+    /// Of the whole host, in the kernel for programs.
+    pub system: Option<f64>,
+    /// Of the whole host, in the kernel for devices and the network.
+    pub interrupts: Option<f64>,
+    pub steal: Option<f64>,
+    pub idle: Option<f64>,
+    /// Of the time that this host worked, the part in the kernel: system and interrupts.
+    pub kernel_share: Option<f64>,
+}
+
+/// The two books.
+#[derive(Debug, Clone, Serialize)]
+pub struct BothBooks {
+    /// By the reports of all processes.
+    pub monitor: Balance,
+    /// By the server's campaign and the machines' journals.
+    pub fleet: Option<Books>,
+}
+
+/// One book: what servers say they gave, what users say they got.
+#[derive(Debug, Clone, Serialize)]
+#[allow(missing_docs, reason = "the names say it; money in fen")]
+pub struct Trade {
+    pub book: &'static str,
+    pub servers_count: i64,
+    pub servers_fen: i64,
+    pub users_count: i64,
+    pub users_fen: i64,
+    pub residual_count: i64,
+    pub residual_fen: i64,
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Moment {
+    /// Milliseconds since the run's first second.
+    pub at_ms: i64,
+    /// A word for what kind of thing it is.
+    pub kind: String,
+    /// Who told.
+    pub source: String,
+    /// One line.
+    pub text: String,
+}
+
+/// Answers that machines counted.
+#[derive(Debug, Clone, Default, Serialize)]
+#[allow(missing_docs, reason = "the fleet's names")]
+pub struct Answers {
+    pub outcomes: BTreeMap<String, u64>,
+    pub errors: BTreeMap<String, u64>,
+    pub violations: BTreeMap<String, u64>,
+    pub unanswered: Option<u64>,
+    pub reconnects: Option<u64>,
+    pub connect_failures: Option<u64>,
+}
+
+impl Figures {
+    /// All of a recording.
+    pub fn of(recording: &Recording) -> Self {
+        let summary = recording.summary.as_ref();
+        let start = recording.start();
+        Self {
+            recording: recording.directory.display().to_string(),
+            verdict: verdict(recording),
+            run: run(recording),
+            host: recording.run.host.clone(),
+            connect: summary.map(|summary| connect(recording, summary)),
+            phases: recording.phases().iter().map(|phase| phase_figures(phase, start)).collect(),
+            memory: memory(recording),
+            processor: processor(recording),
+            books: BothBooks { monitor: recording.run.books, fleet: summary.map(|summary| summary.books.clone()) },
+            trades: trades(recording),
+            timeline: timeline(recording),
+            turned_away: turned_away(recording),
+            distributions: recording.histograms.iter().map(|(name, sum)| (name.clone(), Quantiles::of(sum))).collect(),
+            tcp: tcp(recording),
+            answers: summary.map(answers).unwrap_or_default(),
+            others: summary.map(|summary| summary.others.clone()).unwrap_or_default(),
+        }
+    }
+}
+
+fn verdict(recording: &Recording) -> Verdict {
+    let books_balanced = recording.run.books.balanced();
+    let summary = recording.summary.as_ref();
+    let mut failures = summary.map(|summary| summary.failures.clone()).unwrap_or_default();
+    for book in Book::ALL {
+        let sides = recording.run.books.claims.sides(book);
+        if !sides.balanced() {
+            let (count, fen, name) = (sides.residual_count(), sides.residual_fen(), book.name());
+            failures.push(format!("the two sides of the book of {name} differ by {count} and by {fen} fen"));
+        }
+    }
+    if recording.run.record_failures > 0 {
+        failures.push(format!("{} writes to the recording failed", recording.run.record_failures));
+    }
+    if recording.run.ended_at_ms.is_none() {
+        failures.push("the monitor did not end the recording: it was killed, or still runs".into());
+    }
+    let passed = summary.and_then(|summary| summary.passed).map(|passed| passed && books_balanced);
+    Verdict { passed, books_balanced, failures }
+}
+
+fn run(recording: &Recording) -> RunFigures {
+    let summary = recording.summary.as_ref();
+    let started_at = UNIX_EPOCH + Duration::from_secs(recording.start());
+    RunFigures {
+        version: recording.run.version.clone(),
+        started_at: humantime::format_rfc3339_seconds(started_at).to_string(),
+        start: recording.start(),
+        seconds: recording.headline.len() as u64,
+        seconds_complete: recording.headline.values().filter(|second| second.complete).count() as u64,
+        users: summary.map(|summary| summary.users),
+        machines: summary.map(|summary| summary.machines),
+        clock_error_us_max: summary.and_then(|summary| summary.clocks.values().map(|clock| clock.error_us).max()),
+    }
+}
+
+fn connect(recording: &Recording, summary: &Summary) -> Connect {
+    let first_phase = summary.phases.first().map_or(recording.end(), |phase| phase.from);
+    let logins = |second| recording.value(Role::Server, load::LOGINS, second);
+    Connect {
+        users: summary.users,
+        connected: summary.connected,
+        seconds: summary.connect_seconds,
+        per_second: if summary.connect_seconds > 0.0 {
+            summary.connected as f64 / summary.connect_seconds
+        } else {
+            0.0
+        },
+        per_second_max: (recording.start()..first_phase).filter_map(logins).max(),
+    }
+}
+
+fn phase_figures(phase: &Phase, start: u64) -> PhaseFigures {
+    let deviation = |second: &load::PhaseSecond| {
+        second.sent.abs_diff(phase.qps_target).max(second.answered.abs_diff(phase.qps_target))
+    };
+    // The fleet's rule: the part rounded up, and 1 at least.
+    let within = |percent: u64| {
+        let allowed = (phase.qps_target * percent).div_ceil(100).max(1);
+        phase.per_second.iter().filter(|second| !second.storm && deviation(second) <= allowed).count() as u64
+    };
+    PhaseFigures {
+        name: phase.name.clone(),
+        judged: phase.judged.unwrap_or(true),
+        from_second: phase.from.saturating_sub(start),
+        seconds: phase.seconds,
+        qps_planned: phase.qps_target,
+        tolerance: phase.tolerance.clone(),
+        seconds_within_tolerance: phase.seconds_within_tolerance,
+        storm_seconds: phase.storm_seconds,
+        seconds_within_percent: DEVIATIONS.map(|percent| (percent, within(percent))).into(),
+        planned: phase.planned,
+        sent: phase.sent,
+        answered: phase.answered,
+        p50_ms: phase.p50_ms,
+        p99_ms: phase.p99_ms,
+        p999_ms: phase.p999_ms,
+        max_ms: phase.max_ms,
+        send_lag_p50_ms: phase.send_lag_p50_ms,
+        send_lag_p99_ms: phase.send_lag_p99_ms,
+        send_lag_p999_ms: phase.send_lag_p999_ms,
+        send_lag_max_ms: phase.send_lag_max_ms,
+        server_cpu_us_per_request: phase.server_cpu_us_per_request,
+        fleet_cpu_us_per_request: phase.fleet_cpu_us_per_request,
+    }
+}
+
+fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or_default()
+}
+
+/// The last complete second before the first phase, with everybody online and nothing sent. Without phases: the last with the
+/// most users.
+fn idle_second(recording: &Recording) -> Option<u64> {
+    let first_phase = recording.phases().iter().map(|phase| phase.from).min().unwrap_or_else(|| recording.end());
+    let quiet = || {
+        recording.headline.range(..first_phase).map(|(_, second)| second).filter(|one| one.complete && one.sent == 0)
+    };
+    let most = quiet().map(|second| second.users_online).max().filter(|&most| most > 0)?;
+    quiet().filter(|second| second.users_online == most).map(|second| second.second).next_back()
+}
+
+fn memory(recording: &Recording) -> Memory {
+    let Some(second) = idle_second(recording) else { return Memory::default() };
+    let resident = |role| recording.value(role, load::RESIDENT, second).map(unsigned);
+    let users = recording.complete(second).map(|headline| unsigned(headline.users_online));
+    let measured = recording.summary.as_ref().map(|summary| summary.memory).unwrap_or_default();
+    let before = recording.host.values().next();
+    let idle = recording.host.get(&second);
+    let available = |row: Option<&HostSecond>| row.and_then(|row| row.memory_available_bytes);
+    let (available_before_bytes, available_idle_bytes) = (available(before), available(idle));
+    // Other programs that ended meanwhile have given memory back; where that is more than the run took, nothing is known of it.
+    let less = |all: Option<u64>, part: Option<u64>| all.zip(part).and_then(|(all, part)| all.checked_sub(part));
+    let host_bytes = less(available_before_bytes, available_idle_bytes).filter(|&bytes| bytes > 0);
+    let (server_bytes, fleet_bytes) = (resident(Role::Server), resident(Role::Machine));
+    let kernel_bytes = less(less(host_bytes, server_bytes), fleet_bytes);
+    let each = |bytes: Option<u64>| bytes.zip(users).and_then(|(bytes, users)| bytes.checked_div(users));
+    let slab = |row: Option<&HostSecond>| row.and_then(|row| row.slab_bytes);
+    Memory {
+        idle_second: Some(second - recording.start()),
+        users,
+        server_bytes,
+        server_bytes_per_user: measured.server_rss_bytes_per_connection,
+        fleet_bytes,
+        fleet_bytes_per_user: measured.fleet_rss_bytes_per_user,
+        host_bytes,
+        host_bytes_per_user: each(host_bytes),
+        kernel_bytes,
+        kernel_bytes_per_user: each(kernel_bytes),
+        slab_bytes: less(slab(idle), slab(before)),
+        available_before_bytes,
+        available_idle_bytes,
+        available_least_bytes: recording.host.values().filter_map(|row| row.memory_available_bytes).min(),
+    }
+}
+
+/// Connecting, idling, and each phase.
+fn stretches(recording: &Recording) -> Vec<(String, Range<u64>)> {
+    let mut stretches = Vec::new();
+    if let Some(idle) = idle_second(recording) {
+        let most = recording.complete(idle).map_or(0, |headline| headline.users_online);
+        let all_online =
+            recording.headline.values().find(|second| second.users_online >= most).map_or(idle, |one| one.second);
+        stretches.push(("connecting".to_owned(), recording.start()..all_online));
+        stretches.push(("idle".to_owned(), all_online + 1..idle + 1));
+    }
+    stretches
+        .extend(recording.phases().iter().map(|phase| (phase.name.clone(), phase.from..phase.from + phase.seconds)));
+    stretches
+}
+
+fn processor(recording: &Recording) -> Vec<Processor> {
+    let measured = |(stretch, seconds)| processor_of(recording, stretch, seconds);
+    stretches(recording).into_iter().map(measured).filter(|stretch| stretch.seconds > 0).collect()
+}
+
+fn processor_of(recording: &Recording, stretch: String, seconds: Range<u64>) -> Processor {
+    let mean = |values: Vec<f64>| (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64);
+    let part = |role| {
+        mean(
+            seconds
+                .clone()
+                .filter_map(|second| recording.value(role, load::CPU, second))
+                .map(|us| us as f64 / 1e6)
+                .collect(),
+        )
+    };
+    let rows: Vec<&HostSecond> = seconds.clone().filter_map(|second| recording.host_second(second)).collect();
+    let kind = |of: fn(&HostSecond) -> Option<f64>| {
+        mean(rows.iter().filter_map(|row| Some(of(row)? / row.span_seconds?)).collect())
+    };
+    let [user, system, interrupts, steal, idle] = KINDS.map(|(_, of)| kind(of));
+    let kernel = system.zip(interrupts).map(|(system, interrupts)| system + interrupts);
+    Processor {
+        stretch,
+        seconds: (rows.len() as u64)
+            .max(seconds.clone().filter(|&second| recording.complete(second).is_some()).count() as u64),
+        cpus: recording.run.host.cpus,
+        server: part(Role::Server),
+        fleet: part(Role::Machine),
+        user,
+        system,
+        interrupts,
+        steal,
+        idle,
+        kernel_share: kernel
+            .zip(user)
+            .filter(|(kernel, user)| kernel + user > 0.0)
+            .map(|(kernel, user)| kernel / (kernel + user)),
+    }
+}
+
+/// A part of the kernel's count of processor time.
+pub type Kind = fn(&HostSecond) -> Option<f64>;
+
+/// The kinds of processor time that are told apart.
+pub const KINDS: [(&str, Kind); 5] = [
+    ("programs (user)", |row| Some(row.cpu_user_seconds? + row.cpu_nice_seconds?)),
+    ("kernel, for programs (system)", |row| row.cpu_system_seconds),
+    ("kernel, interrupts (irq, softirq)", |row| Some(row.cpu_irq_seconds? + row.cpu_softirq_seconds?)),
+    ("taken by the hypervisor (steal)", |row| row.cpu_steal_seconds),
+    ("idle", |row| Some(row.cpu_idle_seconds? + row.cpu_iowait_seconds?)),
+];
+
+/// One of the kernel's counts in a second.
+type Count = fn(&HostSecond) -> Option<u64>;
+
+fn tcp(recording: &Recording) -> BTreeMap<&'static str, u64> {
+    let counts: [(&'static str, Count); 10] = [
+        ("listen_overflows", |row| row.listen_overflows),
+        ("listen_drops", |row| row.listen_drops),
+        ("retransmits", |row| row.tcp_retransmits),
+        ("syn_retransmits", |row| row.tcp_syn_retransmits),
+        ("memory_pressures", |row| row.tcp_memory_pressures),
+        ("aborts_on_memory", |row| row.tcp_aborts_on_memory),
+        ("backlog_drops", |row| row.tcp_backlog_drops),
+        ("queue_full_drops", |row| row.tcp_queue_full_drops),
+        ("attempt_fails", |row| row.tcp_attempt_fails),
+        ("resets_received", |row| row.tcp_resets_received),
+    ];
+    let sum = |of: Count| recording.host.values().filter_map(of).reduce(|sum, one| sum + one);
+    counts.into_iter().filter_map(|(name, of)| Some((name, sum(of)?))).collect()
+}
+
+fn trades(recording: &Recording) -> Vec<Trade> {
+    let claims = recording.run.books.claims;
+    let trade = |book: Book, sides: Sides| Trade {
+        book: book.name(),
+        servers_count: sides.servers_count,
+        servers_fen: sides.servers_fen,
+        users_count: sides.users_count,
+        users_fen: sides.users_fen,
+        residual_count: sides.residual_count(),
+        residual_fen: sides.residual_fen(),
+    };
+    let mut trades = vec![trade(Book::Rain, claims.sides(Book::Rain))];
+    #[allow(clippy::cast_possible_truncation, reason = "whole numbers of a recording, far from 2^53")]
+    let whole = |figure: f64| figure as i64;
+    let moved = |column| recording.columns.get(column).map(|seconds| seconds.values().copied().map(whole).sum::<i64>());
+    let stands = |column| recording.columns.get(column)?.values().next_back().copied().map(whole);
+    for (book, names) in [
+        (Book::Sales, ["units_sold", "earned_fen", "residual_units", "residual_sale_fen"]),
+        (Book::Envelopes, ["shares_opened", "opened_fen", "residual_shares", "residual_share_fen"]),
+    ] {
+        let sides = claims.sides(book);
+        if sides != Sides::default() {
+            trades.push(trade(book, sides));
+            continue;
+        }
+        // An older recording's books are of rain alone; what it counted by the second tells of the others.
+        let [count, fen, residual_count, residual_fen] = names;
+        let (Some(servers_count), Some(servers_fen)) = (moved(count), moved(fen)) else { continue };
+        let (Some(residual_count), Some(residual_fen)) = (stands(residual_count), stands(residual_fen)) else {
+            continue;
+        };
+        let (users_count, users_fen) = (servers_count - residual_count, servers_fen - residual_fen);
+        trades.push(trade(book, Sides { servers_count, servers_fen, users_count, users_fen }));
+    }
+    trades
+}
+
+/// What happened when: the recorded marks, or where there are none, what the fleet's summary lets know.
+pub fn timeline(recording: &Recording) -> Vec<Moment> {
+    let start = recording.start() * 1_000;
+    let since = |at_ms: u64| i64::try_from(at_ms).unwrap_or(i64::MAX) - i64::try_from(start).unwrap_or(0);
+    let within = |moment: &Moment| {
+        let end = since(recording.end() * 1_000);
+        (0..=end).contains(&moment.at_ms)
+    };
+    let mut timeline: Vec<Moment> = recording
+        .marks
+        .iter()
+        .map(|mark| Moment {
+            at_ms: since(mark.at_ms),
+            kind: mark.kind.clone(),
+            source: mark.source.clone(),
+            text: mark.text.clone(),
+        })
+        .collect();
+    let Some(summary) = recording.summary.as_ref().filter(|_| timeline.is_empty()) else {
+        timeline.retain(within);
+        return timeline;
+    };
+    let told = |at_ms: u64, kind: &str, text: String| Moment {
+        at_ms: since(at_ms),
+        kind: kind.into(),
+        source: "fleet".into(),
+        text,
+    };
+    timeline.extend(summary.phases.iter().map(|phase| told(phase.from * 1_000, "phase", words::phase(&phase.name))));
+    for (name, events) in &summary.others {
+        for event in events.as_array().into_iter().flatten() {
+            // A storm says when it began, an announcement when it was posted.
+            let began = event.get("at").and_then(Value::as_u64).map(|second| second * 1_000);
+            let Some(at_ms) = event.get("posted_at_ms").and_then(Value::as_u64).or(began) else { continue };
+            let text = ["text", "share"].into_iter().find_map(|name| event.get(name).and_then(Value::as_str));
+            timeline.push(told(at_ms, name.strip_suffix('s').unwrap_or(name), text.unwrap_or_default().to_owned()));
+        }
+    }
+    timeline.sort_by_key(|moment| moment.at_ms);
+    timeline.retain(within);
+    timeline
+}
+
+fn turned_away(recording: &Recording) -> BTreeMap<String, i64> {
+    let mut counts = BTreeMap::new();
+    let [ended, answers, errors, _] = &recording.reasons;
+    let sum = |seconds: &BTreeMap<u64, i64>| seconds.values().sum::<i64>();
+    counts.extend(ended.iter().map(|(reason, seconds)| (format!("connection ended: {reason}"), sum(seconds))));
+    counts.extend(errors.iter().map(|(code, seconds)| (format!("error: {code}"), sum(seconds))));
+    counts.extend(answers.get("overloaded").map(|seconds| ("answered Overloaded".to_owned(), sum(seconds))));
+    if let Some(refused) = recording.columns.get("refused") {
+        #[allow(clippy::cast_possible_truncation, reason = "a count")]
+        counts.insert("turned away".into(), refused.values().sum::<f64>() as i64);
+    }
+    counts.retain(|_, count| *count != 0);
+    counts
+}
+
+fn answers(summary: &Summary) -> Answers {
+    Answers {
+        outcomes: summary.outcomes.clone(),
+        errors: summary.errors.clone(),
+        violations: summary.violations.clone(),
+        unanswered: Some(summary.unanswered),
+        reconnects: Some(summary.reconnects),
+        connect_failures: summary.totals.get("connect_failures").and_then(Value::as_u64),
+    }
+}

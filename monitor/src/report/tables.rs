@@ -1,0 +1,506 @@
+//! The figures as tables, the same for every format.
+
+use serde_json::{Map, Value};
+
+use crate::report::figures::{DEVIATIONS, Figures, Processor};
+use crate::report::words::{bytes, count, decimals, figures, or_dash, percent, phase, plain, thousands, yuan};
+
+/// A table: its first column names the rows, the others hold figures.
+#[derive(Debug, Clone, Default)]
+pub struct Table {
+    /// Above it.
+    pub title: String,
+    /// Below it: what a reader has to know.
+    pub note: String,
+    /// One for each column.
+    pub head: Vec<String>,
+    /// As many cells each.
+    pub rows: Vec<Vec<String>>,
+    /// Columns from this one on hold text; 0: none but the first does.
+    pub text_from: usize,
+    /// Told before the charts.
+    pub leads: bool,
+}
+
+impl Table {
+    fn new(title: &str, note: &str, head: &[&str]) -> Self {
+        let head = head.iter().map(|&text| text.to_owned()).collect();
+        Self { title: title.into(), note: note.into(), head, ..Self::default() }
+    }
+}
+
+/// The headline in a sentence.
+pub fn verdict(figures: &Figures) -> String {
+    let machines = match figures.run.machines {
+        Some(1) => "1 machine".to_owned(),
+        machines => format!("{} machines", count(machines.unwrap_or(0))),
+    };
+    let books =
+        if figures.verdict.books_balanced { "both books agree to the fen" } else { "the two books DO NOT agree" };
+    let users = figures.run.users.map_or_else(String::new, |users| format!("{} users on {}: ", count(users), machines));
+    match figures.verdict.passed {
+        Some(true) => format!(
+            "Passed. {users}everyone connected, every second was kept, every request was answered once, {books}."
+        ),
+        Some(false) => format!("Not passed. {users}{books}; what did not hold is listed below."),
+        None => format!("Not judged: there is no summary of the fleet. {}.", capital(books)),
+    }
+}
+
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
+/// All tables that there is something to put into.
+pub fn all(figures: &Figures) -> Vec<Table> {
+    let mut tables = vec![phases(figures), seconds_kept(figures), trades(figures), books(figures)];
+    tables.iter_mut().for_each(|table| table.leads = true);
+    tables.extend([timeline(figures), connect(figures), memory(figures), processor(figures)]);
+    tables.extend(others(figures));
+    tables.extend([answers(figures), turned_away(figures), distributions(figures), tcp(figures), host(figures)]);
+    tables.retain(|table| !table.rows.is_empty());
+    tables
+}
+
+fn phases(all: &Figures) -> Table {
+    let mut table = Table::new(
+        "Phases",
+        "Latency runs from the planned send time of a request to its answer, all in milliseconds. Send lag is how far sends were \
+         behind the plan. Processor time is of the whole process, kernel included, in microseconds for each request answered.",
+        &[
+            "phase",
+            "planned/s",
+            "seconds",
+            "sent",
+            "answered",
+            "p50",
+            "p99",
+            "p99.9",
+            "max",
+            "lag p50",
+            "lag p99",
+            "lag max",
+            "server µs",
+            "fleet µs",
+        ],
+    );
+    for one in &all.phases {
+        let ms = |value: Option<f64>| or_dash(value, figures);
+        let us = |value: Option<f64>| or_dash(value, |us| decimals(us, 1));
+        let name = if one.judged { phase(&one.name) } else { format!("{} (not judged)", phase(&one.name)) };
+        table.rows.push(vec![
+            name,
+            count(one.qps_planned),
+            count(one.seconds),
+            count(one.sent),
+            count(one.answered),
+            ms(one.p50_ms),
+            ms(one.p99_ms),
+            ms(one.p999_ms),
+            ms(one.max_ms),
+            ms(one.send_lag_p50_ms),
+            ms(one.send_lag_p99_ms),
+            ms(one.send_lag_max_ms),
+            us(one.server_cpu_us_per_request),
+            us(one.fleet_cpu_us_per_request),
+        ]);
+    }
+    table
+}
+
+fn seconds_kept(all: &Figures) -> Table {
+    let mut table = Table::new(
+        "Seconds kept",
+        "A second is kept if both the requests sent in it and the answers that came in it are so near to the plan. Seconds in which \
+         users were cut and not all back are left out.",
+        &["phase", "seconds", "in a storm", "±1%", "±2%", "±3%", "judged by", "kept"],
+    );
+    for one in &all.phases {
+        let within = |percent: &u64| count(one.seconds_within_percent.get(percent).copied().unwrap_or(0));
+        let [near, nearer, far] = DEVIATIONS.each_ref().map(within);
+        let judged = if one.judged {
+            one.tolerance.as_ref().map_or_else(|| "–".into(), |part| format!("±{part}"))
+        } else {
+            "not judged".into()
+        };
+        table.rows.push(vec![
+            phase(&one.name),
+            count(one.seconds),
+            count(one.storm_seconds),
+            near,
+            nearer,
+            far,
+            judged,
+            count(one.seconds_within_tolerance),
+        ]);
+    }
+    table
+}
+
+fn connect(all: &Figures) -> Table {
+    let mut table =
+        Table::new("Connecting", "", &["users", "logged in", "seconds", "a second, mean", "a second, most"]);
+    table.rows.extend(all.connect.as_ref().map(|one| {
+        let most = or_dash(one.per_second_max, thousands);
+        vec![count(one.users), count(one.connected), decimals(one.seconds, 1), decimals(one.per_second, 0), most]
+    }));
+    table
+}
+
+fn memory(all: &Figures) -> Table {
+    let memory = &all.memory;
+    let at = or_dash(memory.idle_second, count);
+    let mut table = Table::new(
+        "Memory of idle, logged-in users",
+        &format!(
+            "In second {at} of the run. Server and fleet: resident memory, and by the user what users added to it. Whole machine: what was \
+             available before the first process of the run, less what was available then; the kernel's part is what of it is resident in \
+             neither process. What other programs took or gave back meanwhile is in these two. Both ends of every connection are on \
+             this machine if server and fleet are.",
+        ),
+        &["part", "in all", "by the user"],
+    );
+    let rows = [
+        ("server", memory.server_bytes, memory.server_bytes_per_user),
+        ("fleet", memory.fleet_bytes, memory.fleet_bytes_per_user),
+        ("kernel", memory.kernel_bytes, memory.kernel_bytes_per_user),
+        (
+            "… of it slab",
+            memory.slab_bytes,
+            memory.slab_bytes.zip(memory.users).and_then(|(bytes, users)| bytes.checked_div(users)),
+        ),
+        ("whole machine", memory.host_bytes, memory.host_bytes_per_user),
+        ("available before the run", memory.available_before_bytes, None),
+        ("available then", memory.available_idle_bytes, None),
+        ("available, the least of any second", memory.available_least_bytes, None),
+    ];
+    for (part, all, each) in rows.into_iter().filter(|(_, all, each)| all.is_some() || each.is_some()) {
+        table.rows.push(vec![part.into(), or_dash(all, size), or_dash(each, |each| format!("{} B", count(each)))]);
+    }
+    table
+}
+
+/// Where the memory of idle users is, in a line; none if nobody measured it.
+pub fn memory_line(all: &Figures) -> Option<String> {
+    let memory = &all.memory;
+    let part = |name: &str, bytes: Option<u64>| Some(format!("{name} {}", size(bytes?)));
+    let parts =
+        [part("server", memory.server_bytes), part("fleet", memory.fleet_bytes), part("kernel", memory.kernel_bytes)];
+    let parts = parts.into_iter().flatten().collect::<Vec<_>>().join(", ");
+    let unknown = || "whole machine not known: ".to_owned();
+    let whole = memory.host_bytes.zip(memory.host_bytes_per_user).map_or_else(unknown, |(whole, each)| {
+        format!("whole machine {}, {} B a user, both ends: ", size(whole), count(each))
+    });
+    Some(format!("memory with {} idle users: {whole}{parts}", count(memory.users?)))
+}
+
+#[allow(clippy::cast_precision_loss, reason = "for people")]
+fn size(all: u64) -> String {
+    bytes(all as f64)
+}
+
+fn processor(all: &Figures) -> Table {
+    let cpus = all.host.cpus.map_or_else(String::new, |cpus| format!(" This host has {cpus}."));
+    let mut table = Table::new(
+        "Processors",
+        &format!(
+            "In processors: 1.00 is one of them, the whole time.{cpus} Server and fleet are whole processes, with the kernel's work for them. \
+             User, system, interrupts, steal and idle are of the whole host, whoever caused them; the kernel's share is system and \
+             interrupts out of all the time that the host worked.",
+        ),
+        &["stretch", "seconds", "server", "fleet", "user", "system", "interrupts", "steal", "idle", "kernel's share"],
+    );
+    for one in &all.processor {
+        let Processor { server, fleet, user, system, interrupts, steal, idle, .. } = *one;
+        let mut row = vec![phase(&one.stretch), count(one.seconds)];
+        row.extend(
+            [server, fleet, user, system, interrupts, steal, idle].map(|part| or_dash(part, |part| decimals(part, 2))),
+        );
+        row.push(or_dash(one.kernel_share, percent));
+        table.rows.push(row);
+    }
+    table
+}
+
+fn books(all: &Figures) -> Table {
+    let mut table = Table::new(
+        "The two books",
+        "What servers say they paid, what users say they were told, and the residual, which must be 0. The monitor's are of all reports, \
+         the fleet's of the run's campaign and the machines' journals.",
+        &["books", "issued", "won", "paid", "received", "money received", "residual", "longest imbalance"],
+    );
+    let monitor = &all.books.monitor;
+    table.rows.push(vec![
+        "monitor".into(),
+        thousands(monitor.claims.issued),
+        thousands(monitor.claims.won),
+        yuan(monitor.claims.paid_fen),
+        thousands(monitor.claims.prizes_received),
+        yuan(monitor.claims.received_fen),
+        format!("{} prizes, {}", thousands(monitor.residual_prizes), yuan(monitor.residual_fen)),
+        format!("{} s", count(monitor.unbalanced_seconds_longest)),
+    ]);
+    if let Some(fleet) = &all.books.fleet {
+        let fen = |fen: Option<u64>| or_dash(fen.and_then(|fen| i64::try_from(fen).ok()), yuan);
+        table.rows.push(vec![
+            "fleet".into(),
+            or_dash(fleet.issued, count),
+            or_dash(fleet.won, count),
+            fen(fleet.paid_fen),
+            or_dash(fleet.received, count),
+            fen(fleet.received_fen),
+            or_dash(fleet.residual_fen, yuan),
+            "–".into(),
+        ]);
+        table.rows.push(vec![
+            "journals".into(),
+            "–".into(),
+            "–".into(),
+            "–".into(),
+            or_dash(fleet.journal_prizes, count),
+            fen(fleet.journal_fen),
+            "–".into(),
+            "–".into(),
+        ]);
+    }
+    table
+}
+
+fn trades(all: &Figures) -> Table {
+    let mut table = Table::new(
+        "The books",
+        "What servers say they gave and what users say they got, each counted by its own side, in pieces and in money.",
+        &["book", "servers", "money", "users", "money", "residual", "money"],
+    );
+    // Alone it would say what the table of the two books says.
+    if all.trades.len() > 1 {
+        table.rows.extend(all.trades.iter().map(|trade| {
+            vec![
+                trade.book.to_owned(),
+                thousands(trade.servers_count),
+                yuan(trade.servers_fen),
+                thousands(trade.users_count),
+                yuan(trade.users_fen),
+                thousands(trade.residual_count),
+                yuan(trade.residual_fen),
+            ]
+        }));
+    }
+    table
+}
+
+/// Rows of the timeline that are told; whoever wants all has marks.csv.
+const MOMENTS_MAX: usize = 200;
+
+fn timeline(all: &Figures) -> Table {
+    let note = match all.timeline.len().checked_sub(MOMENTS_MAX) {
+        Some(more) if more > 0 => format!("{} more are in the recording.", count(more as u64)),
+        _ => String::new(),
+    };
+    let mut table = Table::new("Timeline", &note, &["second", "what", "told by", ""]);
+    table.text_from = 1;
+    #[allow(clippy::cast_precision_loss, reason = "for people")]
+    table.rows.extend(all.timeline.iter().take(MOMENTS_MAX).map(|moment| {
+        let at = decimals(moment.at_ms as f64 / 1_000.0, 1);
+        vec![at, plain(&moment.kind), moment.source.clone(), moment.text.clone()]
+    }));
+    table
+}
+
+fn turned_away(all: &Figures) -> Table {
+    let mut table = Table::new("Turned away and gone, by the servers' count", "", &["reason", "count"]);
+    table.rows.extend(all.turned_away.iter().map(|(reason, &number)| vec![plain(reason), thousands(number)]));
+    table
+}
+
+fn answers(all: &Figures) -> Table {
+    let mut table = Table::new("Answers, by the machines' count", "", &["kind", "count"]);
+    let answers = &all.answers;
+    for (prefix, counts) in
+        [("", &answers.outcomes), ("error: ", &answers.errors), ("violation: ", &answers.violations)]
+    {
+        table.rows.extend(counts.iter().map(|(kind, &number)| vec![format!("{prefix}{}", plain(kind)), count(number)]));
+    }
+    let rows = [
+        ("never answered", answers.unanswered),
+        ("logins after a user's first", answers.reconnects),
+        ("connects that failed", answers.connect_failures),
+    ];
+    table.rows.extend(rows.into_iter().filter_map(|(name, number)| Some(vec![name.to_owned(), count(number?)])));
+    table
+}
+
+fn distributions(all: &Figures) -> Table {
+    let mut table =
+        Table::new("Times over the whole run", "Milliseconds.", &["what", "count", "p50", "p99", "p99.9", "max"]);
+    for (name, times) in all.distributions.iter().filter(|(_, times)| times.count > 0) {
+        let mut row = vec![plain(&name.replace('.', ": ").replace("_us", "")), count(times.count)];
+        #[allow(clippy::cast_precision_loss, reason = "for people")]
+        row.extend([times.p50, times.p99, times.p999, times.max].map(|us| figures(us as f64 / 1_000.0)));
+        table.rows.push(row);
+    }
+    table
+}
+
+fn tcp(all: &Figures) -> Table {
+    let mut table = Table::new(
+        "What TCP lost or refused",
+        "By the kernel's counts in the monitor's network namespace, over the whole run.",
+        &["count", "times"],
+    );
+    table.rows.extend(all.tcp.iter().map(|(name, &number)| vec![plain(name), count(number)]));
+    table
+}
+
+fn host(all: &Figures) -> Table {
+    let mut table = Table::new("Host and run", "The host is the monitor's.", &["what", "value"]);
+    let mut row =
+        |name: &str, value: Option<String>| table.rows.extend(value.map(|value| vec![name.to_owned(), value]));
+    row("processor", all.host.cpu_model.clone());
+    row("processors", all.host.cpus.map(count));
+    row("memory", all.host.memory_bytes.map(size));
+    row("kernel", all.host.kernel.clone());
+    row("started", Some(all.run.started_at.clone()));
+    row(
+        "seconds recorded",
+        Some(format!("{}, {} of them complete", count(all.run.seconds), count(all.run.seconds_complete))),
+    );
+    row("largest clock error of a machine", all.run.clock_error_us_max.map(|us| format!("{} µs", count(us))));
+    row("monitor's version", Some(all.run.version.clone()));
+    table
+}
+
+/// A table of more columns than this is laid on its side.
+const COLUMNS_MAX: usize = 8;
+
+/// Whatever else the fleet tells: an object or a list of objects becomes a table, lists within it tables of their own.
+fn others(all: &Figures) -> Vec<Table> {
+    let mut tables = Vec::new();
+    let mut singles = Table::new("Further figures", "", &["what", "value"]);
+    for (name, value) in &all.others {
+        match value {
+            Value::Object(_) | Value::Array(_) => generic(&capital(&plain(name)), value, all.run.start, &mut tables),
+            Value::Null => {}
+            single => singles.rows.push(vec![plain(name), scalar(single)]),
+        }
+    }
+    tables.push(singles);
+    tables
+}
+
+fn generic(title: &str, value: &Value, start: u64, tables: &mut Vec<Table>) {
+    let rows: Vec<&Map<String, Value>> = match value {
+        Value::Object(one) => vec![one],
+        Value::Array(many) => many.iter().filter_map(Value::as_object).collect(),
+        _ => return,
+    };
+    let rows: Vec<Vec<(String, &Value)>> = rows.into_iter().map(|row| flat("", row)).collect();
+    let mut names: Vec<&str> = Vec::new();
+    for (name, _) in rows.iter().flatten().filter(|(_, value)| !is_list(value)) {
+        if !names.contains(&name.as_str()) {
+            names.push(name);
+        }
+    }
+    let cell = |row: &[(String, &Value)], name: &str| {
+        row.iter().find(|(own, _)| own == name).map_or_else(|| "–".to_owned(), |(_, value)| moment(name, value, start))
+    };
+    if !names.is_empty() {
+        let mut table = Table { title: title.to_owned(), ..Table::default() };
+        if names.len() > COLUMNS_MAX && rows.len() <= COLUMNS_MAX {
+            table.head.push("what".into());
+            match rows.len() {
+                1 => table.head.push("value".into()),
+                several => table.head.extend((1..=several).map(|number| format!("number {number}"))),
+            }
+            let line =
+                |name: &&str| std::iter::once(heading(name)).chain(rows.iter().map(|row| cell(row, name))).collect();
+            table.rows = names.iter().map(line).collect();
+        } else {
+            table.head = names.iter().map(|name| heading(name)).collect();
+            table.rows = rows.iter().map(|row| names.iter().map(|name| cell(row, name)).collect()).collect();
+        }
+        tables.push(table);
+    }
+    for (number, row) in rows.iter().enumerate() {
+        for (name, list) in row.iter().filter(|(_, value)| is_list(value)) {
+            let which = if rows.len() > 1 { format!(" {}", number + 1) } else { String::new() };
+            generic(&format!("{title}{which}: {}", plain(name)), list, start, tables);
+        }
+    }
+}
+
+/// Objects within objects by names with spaces: `all_back` of `view` is `view all_back`.
+fn flat<'a>(prefix: &str, object: &'a Map<String, Value>) -> Vec<(String, &'a Value)> {
+    let mut fields = Vec::new();
+    for (name, value) in object {
+        let name = if prefix.is_empty() { name.clone() } else { format!("{prefix} {name}") };
+        match value {
+            Value::Object(inner) => fields.extend(flat(&name, inner)),
+            _ => fields.push((name, value)),
+        }
+    }
+    fields
+}
+
+fn is_list(value: &Value) -> bool {
+    value.as_array().is_some_and(|list| list.iter().any(Value::is_object))
+}
+
+/// A moment is told in seconds, whatever it was counted in.
+fn heading(name: &str) -> String {
+    plain(name.strip_suffix("_at_ms").map_or(name, |stem| &name[..stem.len() + "_at".len()]))
+}
+
+/// Unix times as seconds of the run, where a name says that it is one.
+fn moment(name: &str, value: &Value, start: u64) -> String {
+    let last = name.rsplit(' ').next().unwrap_or(name);
+    let unix = match (last, value.as_u64()) {
+        ("at", Some(second)) => Some(second),
+        (name, Some(ms)) if name.ends_with("_at_ms") => Some(ms / 1_000),
+        _ => None,
+    };
+    match unix.and_then(|unix| unix.checked_sub(start)) {
+        Some(second) => format!("second {}", count(second)),
+        None => scalar(value),
+    }
+}
+
+fn scalar(value: &Value) -> String {
+    match value {
+        Value::Null => "–".into(),
+        Value::Bool(yes) => if *yes { "yes" } else { "no" }.into(),
+        Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(whole), _) => thousands(whole),
+            (None, Some(part)) => figures(part),
+            (None, None) => number.to_string(),
+        },
+        Value::String(text) => text.clone(),
+        Value::Array(list) => list.iter().map(scalar).collect::<Vec<_>>().join(", "),
+        Value::Object(_) => "…".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn whatever_a_newer_fleet_tells_becomes_tables() {
+        let mut tables = Vec::new();
+        let storms = json!([{"cut": 3000, "back": {"last_ms": 1235.4}, "at": 1007, "all": true, "others": [{"second": 0, "p99_ms": 1.25}]}, {"cut": 7}]);
+        generic("Storms", &storms, 1_000, &mut tables);
+        assert_eq!(tables.len(), 2);
+        assert_eq!(tables[0].head, ["all", "at", "back last ms", "cut"]);
+        assert_eq!(tables[0].rows, [["yes", "second 7", "1,235", "3,000"], ["–", "–", "–", "7"]]);
+        assert_eq!(
+            (tables[1].title.as_str(), &tables[1].rows[0]),
+            ("Storms 1: others", &vec!["1.25".to_owned(), "0".to_owned()])
+        );
+        generic("Nothing", &json!([]), 0, &mut tables);
+        generic("Nothing", &Value::Null, 0, &mut tables);
+        assert_eq!(tables.len(), 2);
+    }
+}

@@ -1,0 +1,751 @@
+//! Merging reports by second. Pure: the time is passed in, nothing is waited for.
+//!
+//! A second is closed when every process known to be alive has reported it, or when the straggler window is over. It is
+//! complete only if everything in it is exactly that second's: a missing report, one that carries what an earlier, lost report
+//! should have carried, and one that came after its own second was closed, each make it incomplete. Nothing is ever estimated,
+//! and no total is ever lost: the deltas of all closed seconds add up to the last total of every process.
+
+use std::collections::{BTreeMap, HashMap};
+
+use hdrhistogram::Histogram;
+use hongbao_proto::report_v1::{Report, Source};
+use serde::Serialize;
+
+use crate::run::books::{Balance, Book, Claims, Sides};
+use crate::run::histogram::{self, HistogramError, Quantiles};
+use crate::limits::{
+    AHEAD_SECONDS_MAX, CATCH_UP_SECONDS_MAX, HISTOGRAMS_PER_REPORT_MAX, LOST_SECONDS, MISSING_NAMED_MAX,
+    NAME_BYTES_MAX, NAMES_PER_SOURCE_MAX, REPORTS_PER_SOURCE_SECOND_MAX, SOURCES_MAX,
+};
+use crate::run::second::{ClosedSecond, CounterSecond, GaugeSecond, MergedSecond, Role, RoleSecond, SourceValue, ValueKind};
+use hongbao_telemetry::report::names;
+
+/// Why a process, or its report, is not taken. Told to the process, whose connection ends.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// A role that this monitor does not know.
+    #[error("unknown role {0:?}; there are \"server\" and \"machine\"")]
+    Role(String),
+    /// A source's name or instance that is none.
+    #[error("{what} must be 1 to {NAME_BYTES_MAX} of A-Z a-z 0-9 . _ -")]
+    Name {
+        /// Which.
+        what: &'static str,
+    },
+    /// A newer instance of the same role and name is connected.
+    #[error("a newer instance of {0} is connected")]
+    Older(String),
+    /// No room for another source.
+    #[error("this monitor already knows {SOURCES_MAX} sources")]
+    Full,
+    /// A metric's name that is none.
+    #[error("a metric's name must be 1 to {NAME_BYTES_MAX} of a-z 0-9 _")]
+    Metric,
+    /// A total beyond what sums can hold.
+    #[error("total of {name} is out of range")]
+    Total {
+        /// The counter.
+        name: String,
+    },
+    /// Too many of something in one report.
+    #[error("report has {count} {what}; at most {max} are allowed")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many.
+        count: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// A histogram that is none.
+    #[error("histogram {name}: {problem}")]
+    Histogram {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        problem: HistogramError,
+    },
+}
+
+/// Totals and gauges above this are refused, so that sums over all sources fit an i64.
+const VALUE_MAX: u64 = 1 << 52;
+
+/// What became of reports that were out of the ordinary; totals.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct MergeCounts {
+    /// Reports taken.
+    pub reports: u64,
+    /// Came again for a second that the same instance had reported, and were ignored.
+    pub duplicate: u64,
+    /// Came after their second was closed; their content is in the next one.
+    pub late: u64,
+    /// Were too far ahead of our clock; their content is in the second in which they came.
+    pub ahead: u64,
+    /// Found too many others of the same source under one second, and were ignored.
+    pub crowded: u64,
+    /// Came from a connection whose instance had been replaced, and were ignored.
+    pub stale: u64,
+    /// Values ignored because their source has too many names.
+    pub names_dropped: u64,
+    /// Totals that fell within one instance, and were ignored.
+    pub totals_fell: u64,
+    /// Seconds never closed because our clock was set forward.
+    pub seconds_skipped: u64,
+}
+
+/// A process known to the merge; an index that stays valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SourceId(usize);
+
+/// One instance of one source, as the connection that reports for it names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Joined {
+    /// The source.
+    pub source: SourceId,
+    /// Counts the instances of the source.
+    epoch: u32,
+}
+
+/// Whether a process is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Presence {
+    /// Connected.
+    Reporting,
+    /// Gone after its last report.
+    Left,
+    /// Gone without one.
+    Lost,
+}
+
+#[derive(Debug)]
+struct SourceState {
+    role: Role,
+    name: String,
+    label: String,
+    instance: String,
+    started_at_ms: u64,
+    epoch: u32,
+    /// The first second that the current instance is expected to report itself.
+    instance_since: u64,
+    /// The seconds that some instance is expected to report.
+    since: u64,
+    until: Option<u64>,
+    presence: Presence,
+    final_report: bool,
+    /// Counters and gauges begin where the first report stands, because the process is older than the run.
+    older_than_run: bool,
+    last_second: Option<u64>,
+    /// The latest second under which something is filed, and that which ended instances have left: a new instance is never
+    /// merged before its predecessor, whatever its clock says.
+    last_filed: u64,
+    filed_by_ended: u64,
+    applied: Option<(u32, u64)>,
+    totals: HashMap<String, Total>,
+    reports: u64,
+    figures: Figures,
+}
+
+impl SourceState {
+    fn expected(&self, second: u64) -> bool {
+        self.since <= second && self.until.is_none_or(|until| second <= until)
+    }
+}
+
+/// A counter of one source over its instances.
+#[derive(Debug, Clone, Copy)]
+struct Total {
+    /// What ended instances left.
+    ended: u64,
+    /// The latest total of the current one.
+    current: u64,
+    epoch: u32,
+}
+
+#[derive(Debug)]
+struct Filed {
+    source: usize,
+    epoch: u32,
+    second: u64,
+    report: Decoded,
+}
+
+#[derive(Debug)]
+struct Decoded {
+    counters: Vec<(String, u64)>,
+    gauges: Vec<(String, i64)>,
+    histograms: Vec<(String, Histogram<u64>)>,
+    last: bool,
+}
+
+/// One source, as told by the HTTP interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SourceStatus {
+    /// Its role.
+    pub role: Role,
+    /// Its name, unique in the role.
+    pub name: String,
+    /// The latest instance.
+    pub instance: String,
+    /// When that instance says it started, Unix milliseconds.
+    pub started_at_ms: u64,
+    /// Instances seen.
+    pub instances: u32,
+    /// Whether it is there.
+    pub presence: Presence,
+    /// The latest second reported.
+    pub last_second: Option<u64>,
+    /// Reports taken from all its instances.
+    pub reports: u64,
+    /// Whether it was running before this monitor was, so that its figures begin at its first report.
+    pub older_than_run: bool,
+    /// What it last said of itself.
+    #[serde(flatten)]
+    pub figures: Figures,
+}
+
+/// What a process last said of itself; absent where it says nothing of the kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Figures {
+    /// Users with a live, logged-in connection.
+    pub online: Option<i64>,
+    /// Users that a machine simulates.
+    pub users: Option<i64>,
+    /// A machine's clock against the NTP server's.
+    pub clock_offset_us: Option<i64>,
+    /// The bound on the error of that.
+    pub clock_error_us: Option<i64>,
+    /// Processor time in the last second that was closed.
+    pub cpu_us: Option<i64>,
+    /// Resident memory.
+    pub resident_bytes: Option<i64>,
+    /// Descriptors in its fullest table.
+    pub open_descriptors: Option<i64>,
+    /// What that table may hold.
+    pub descriptors_limit: Option<i64>,
+}
+
+impl Figures {
+    fn gauge(&mut self, name: &str, value: i64) {
+        let figure = match name {
+            name if name == names::USERS_ONLINE.name => &mut self.online,
+            name if name == names::USERS.name => &mut self.users,
+            name if name == names::CLOCK_OFFSET.name => &mut self.clock_offset_us,
+            name if name == names::CLOCK_ERROR.name => &mut self.clock_error_us,
+            name if name == names::RESIDENT_BYTES.name => &mut self.resident_bytes,
+            name if name == names::OPEN_DESCRIPTORS.name => &mut self.open_descriptors,
+            name if name == names::DESCRIPTORS_LIMIT.name => &mut self.descriptors_limit,
+            _ => return,
+        };
+        *figure = Some(value);
+    }
+}
+
+/// Who a source is, in short.
+#[derive(Debug, Clone, Copy)]
+pub struct SourceName<'a> {
+    /// Its role.
+    pub role: Role,
+    /// Its name, unique in the role.
+    pub name: &'a str,
+    /// `role/name`.
+    pub label: &'a str,
+    /// Whether it is there.
+    pub presence: Presence,
+}
+
+/// The merge of all reports.
+#[derive(Debug)]
+pub struct Merge {
+    run_started_ms: u64,
+    straggler_ms: u64,
+    sources: Vec<SourceState>,
+    by_name: HashMap<(Role, String), usize>,
+    /// Not closed yet.
+    pending: BTreeMap<u64, Vec<Filed>>,
+    /// The first second that is not closed; none before the first source.
+    next: Option<u64>,
+    /// Since the run began.
+    totals: BTreeMap<(Role, String), i64>,
+    books: Balance,
+    counts: MergeCounts,
+}
+
+impl Merge {
+    /// A run that begins at `run_started_ms` (Unix milliseconds) and waits `straggler_ms` after a second's end for its
+    /// reports.
+    pub fn new(run_started_ms: u64, straggler_ms: u64) -> Self {
+        Self {
+            run_started_ms,
+            straggler_ms,
+            sources: Vec::new(),
+            by_name: HashMap::new(),
+            pending: BTreeMap::new(),
+            next: None,
+            totals: BTreeMap::new(),
+            books: Balance::default(),
+            counts: MergeCounts::default(),
+        }
+    }
+
+    /// The books at the end of the last closed second.
+    pub fn books(&self) -> Balance {
+        self.books
+    }
+
+    /// What was out of the ordinary.
+    pub fn counts(&self) -> MergeCounts {
+        self.counts
+    }
+
+    /// Who a source is.
+    pub fn source(&self, source: SourceId) -> SourceName<'_> {
+        let SourceState { role, name, label, presence, .. } = &self.sources[source.0];
+        SourceName { role: *role, name, label, presence: *presence }
+    }
+
+    /// `role/name`.
+    pub fn label(&self, source: SourceId) -> &str {
+        &self.sources[source.0].label
+    }
+
+    /// Whether some source was already running when the run began: then the books begin at its first report, and what was in
+    /// flight at that moment stays in the residual.
+    pub fn joined_late(&self) -> bool {
+        self.sources.iter().any(|source| source.older_than_run)
+    }
+
+    /// Every source of the run.
+    pub fn sources(&self) -> Vec<SourceStatus> {
+        let status = |source: &SourceState| SourceStatus {
+            role: source.role,
+            name: source.name.clone(),
+            instance: source.instance.clone(),
+            started_at_ms: source.started_at_ms,
+            instances: source.epoch + 1,
+            presence: source.presence,
+            last_second: source.last_second,
+            reports: source.reports,
+            older_than_run: source.older_than_run,
+            figures: source.figures,
+        };
+        self.sources.iter().map(status).collect()
+    }
+
+    /// A process introduces itself. A newer instance replaces an older one of the same role and name, and so does a new
+    /// connection of the same instance: whoever owns connections ends the older one.
+    pub fn connect(&mut self, now_ms: u64, hello: &Source) -> Result<Joined, Rejection> {
+        let role = Role::from_name(&hello.role).ok_or_else(|| Rejection::Role(shortened(&hello.role)))?;
+        for (what, text) in [("a source's name", &hello.name), ("an instance", &hello.instance)] {
+            let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+            if text.is_empty() || text.len() > NAME_BYTES_MAX || !text.bytes().all(allowed) {
+                return Err(Rejection::Name { what });
+            }
+        }
+        let second = now_ms / 1000;
+        let index = match self.by_name.get(&(role, hello.name.clone())) {
+            Some(&index) => {
+                self.rejoin(index, second, hello)?;
+                index
+            }
+            None => self.join(role, second, hello)?,
+        };
+        if self.next.is_none() {
+            self.next = Some(second);
+        }
+        Ok(Joined { source: SourceId(index), epoch: self.sources[index].epoch })
+    }
+
+    fn join(&mut self, role: Role, second: u64, hello: &Source) -> Result<usize, Rejection> {
+        if self.sources.len() >= SOURCES_MAX {
+            return Err(Rejection::Full);
+        }
+        self.sources.push(SourceState {
+            role,
+            name: hello.name.clone(),
+            label: format!("{role}/{}", hello.name),
+            instance: hello.instance.clone(),
+            started_at_ms: hello.started_at_ms,
+            epoch: 0,
+            instance_since: second,
+            since: second,
+            until: None,
+            presence: Presence::Reporting,
+            final_report: false,
+            older_than_run: hello.started_at_ms < self.run_started_ms,
+            last_second: None,
+            last_filed: 0,
+            filed_by_ended: 0,
+            applied: None,
+            totals: HashMap::new(),
+            reports: 0,
+            figures: Figures::default(),
+        });
+        let index = self.sources.len() - 1;
+        self.by_name.insert((role, hello.name.clone()), index);
+        Ok(index)
+    }
+
+    fn rejoin(&mut self, index: usize, second: u64, hello: &Source) -> Result<(), Rejection> {
+        let source = &mut self.sources[index];
+        if source.instance != hello.instance {
+            let newer = (hello.started_at_ms, &hello.instance) > (source.started_at_ms, &source.instance);
+            // An older start does not matter once the newer instance is gone: the host's clock was set back.
+            if !newer && source.presence == Presence::Reporting {
+                return Err(Rejection::Older(source.label.clone()));
+            }
+            source.instance.clone_from(&hello.instance);
+            source.started_at_ms = hello.started_at_ms;
+            source.epoch += 1;
+            source.figures = Figures::default();
+            source.instance_since = second;
+            source.last_second = None;
+            source.filed_by_ended = source.last_filed;
+        }
+        if source.until.is_some_and(|until| until + 1 < second) {
+            source.since = second;
+        }
+        source.until = None;
+        source.presence = Presence::Reporting;
+        source.final_report = false;
+        Ok(())
+    }
+
+    /// The connection of a process has ended.
+    pub fn disconnect(&mut self, now_ms: u64, joined: Joined) {
+        let source = &mut self.sources[joined.source.0];
+        if source.epoch != joined.epoch {
+            return;
+        }
+        if source.final_report {
+            source.presence = Presence::Left;
+            source.until = source.last_second;
+        } else {
+            source.presence = Presence::Lost;
+            source.until = Some(now_ms / 1000 + LOST_SECONDS);
+        }
+    }
+
+    /// Takes a report, to be merged when its second is closed.
+    pub fn report(&mut self, now_ms: u64, joined: Joined, report: Report) -> Result<(), Rejection> {
+        let reported = report.second;
+        let decoded = decode(report)?;
+        let source = &mut self.sources[joined.source.0];
+        if source.epoch != joined.epoch {
+            self.counts.stale += 1;
+            return Ok(());
+        }
+        let current = now_ms / 1000;
+        let next = *self.next.get_or_insert(current);
+        let mut filed_under = reported;
+        if reported > current + AHEAD_SECONDS_MAX {
+            self.counts.ahead += 1;
+            filed_under = current.max(next);
+        } else if reported < next {
+            self.counts.late += 1;
+            filed_under = next;
+        }
+        filed_under = filed_under.max(source.filed_by_ended);
+        let filed = self.pending.entry(filed_under).or_default();
+        let same_source = || filed.iter().filter(|filed| filed.source == joined.source.0);
+        let again = source.last_second == Some(reported)
+            || same_source().any(|filed| (filed.epoch, filed.second) == (joined.epoch, reported));
+        if again {
+            self.counts.duplicate += 1;
+            return Ok(());
+        }
+        if same_source().count() >= REPORTS_PER_SOURCE_SECOND_MAX {
+            self.counts.crowded += 1;
+            return Ok(());
+        }
+        self.counts.reports += 1;
+        source.reports += 1;
+        source.final_report |= decoded.last;
+        if source.last_second.is_none_or(|last| last <= reported) {
+            decoded.gauges.iter().for_each(|(name, value)| source.figures.gauge(name, *value));
+        }
+        source.last_second = source.last_second.max(Some(reported));
+        source.last_filed = source.last_filed.max(filed_under);
+        filed.push(Filed { source: joined.source.0, epoch: joined.epoch, second: reported, report: decoded });
+        Ok(())
+    }
+
+    /// Closes every second that is due at `now_ms`, in order.
+    pub fn advance(&mut self, now_ms: u64) -> Vec<ClosedSecond> {
+        let Some(mut second) = self.next else { return Vec::new() };
+        let current = now_ms / 1000;
+        let mut closed = Vec::new();
+        if current.saturating_sub(second) > CATCH_UP_SECONDS_MAX {
+            second = self.skip_to(second, current - CATCH_UP_SECONDS_MAX);
+        }
+        while second < current {
+            if now_ms < (second + 1) * 1000 + self.straggler_ms && !self.all_reported(second) {
+                break;
+            }
+            closed.extend(self.close(second));
+            second += 1;
+            self.next = Some(second);
+        }
+        closed
+    }
+
+    /// When [`advance`](Self::advance) may next have something to close without another report: Unix milliseconds after
+    /// `now_ms`. None before the first source.
+    pub fn due_ms(&self, now_ms: u64) -> Option<u64> {
+        let end = (self.next? + 1) * 1000;
+        [end, end + self.straggler_ms].into_iter().find(|&due| due > now_ms)
+    }
+
+    /// Closes everything that was reported, whether due or not: the run is over.
+    pub fn finish(&mut self) -> Vec<ClosedSecond> {
+        let (Some(first), Some((&last, _))) = (self.next, self.pending.last_key_value()) else { return Vec::new() };
+        self.next = Some(last + 1);
+        (first..=last).filter_map(|second| self.close(second)).collect()
+    }
+
+    fn skip_to(&mut self, from: u64, to: u64) -> u64 {
+        self.counts.seconds_skipped += to - from;
+        let kept = self.pending.split_off(&to);
+        let skipped = std::mem::replace(&mut self.pending, kept);
+        let target = self.pending.entry(to).or_default();
+        target.splice(0..0, skipped.into_values().flatten());
+        if target.is_empty() {
+            self.pending.remove(&to);
+        }
+        self.next = Some(to);
+        to
+    }
+
+    fn all_reported(&self, second: u64) -> bool {
+        let reported = self.reported(second);
+        self.sources.iter().enumerate().all(|(index, source)| !source.expected(second) || reported.contains_key(&index))
+    }
+
+    /// Who has reported `second` itself, rather than something late that is filed under it.
+    fn reported(&self, second: u64) -> BTreeMap<usize, ()> {
+        let filed = self.pending.get(&second).map_or(&[][..], Vec::as_slice);
+        let fresh = |filed: &&Filed| {
+            let source = &self.sources[filed.source];
+            filed.second == second && (filed.epoch == source.epoch || second < source.instance_since)
+        };
+        filed.iter().filter(fresh).map(|filed| (filed.source, ())).collect()
+    }
+
+    fn close(&mut self, second: u64) -> Option<ClosedSecond> {
+        let reported = self.reported(second);
+        let expected: Vec<usize> =
+            (0..self.sources.len()).filter(|&index| self.sources[index].expected(second)).collect();
+        let mut filed = self.pending.remove(&second).unwrap_or_default();
+        if expected.is_empty() && filed.is_empty() {
+            return None;
+        }
+        let missing = || expected.iter().filter(|index| !reported.contains_key(index));
+        let mut complete = missing().next().is_none();
+        let missing = missing().take(MISSING_NAMED_MAX).map(|&index| self.sources[index].label.clone()).collect();
+
+        filed.sort_by_key(|filed| (filed.source, filed.epoch, filed.second));
+        let mut roles: BTreeMap<Role, RoleSecond> = BTreeMap::new();
+        let mut values: BTreeMap<(usize, String), i64> = BTreeMap::new();
+        let mut gauges = Vec::new();
+        let mut histograms: BTreeMap<(Role, String), Histogram<u64>> = BTreeMap::new();
+        for Filed { source: index, epoch, second: reported, report } in filed {
+            let source = &mut self.sources[index];
+            complete &= reported == second && follows_on(source, epoch, reported);
+            let in_order = source.applied.is_none_or(|applied| applied < (epoch, reported));
+            source.applied = source.applied.max(Some((epoch, reported)));
+            for (name, total) in report.counters {
+                if let Some(delta) = apply(source, &mut self.counts, epoch, in_order, &name, total) {
+                    *values.entry((index, name)).or_default() += delta;
+                }
+            }
+            if reported == second {
+                for (name, value) in report.gauges {
+                    gauges.push((index, name, value));
+                }
+            }
+            for (name, histogram) in report.histograms {
+                let merged = histograms.entry((source.role, name)).or_insert_with(|| resizing(histogram.sigfig()));
+                // An auto-resizing histogram takes any value; its precision was bounded when it was decoded.
+                if merged.add(&histogram).is_err() {
+                    complete = false;
+                }
+            }
+        }
+
+        for ((index, name), delta) in &values {
+            if name == names::CPU.name {
+                self.sources[*index].figures.cpu_us = Some(*delta);
+            }
+            let role = self.sources[*index].role;
+            *self.totals.entry((role, name.clone())).or_default() += delta;
+            roles.entry(role).or_default().counters.entry(name.clone()).or_default().delta += delta;
+        }
+        for ((role, name), &total) in &self.totals {
+            let counter: &mut CounterSecond = roles.entry(*role).or_default().counters.entry(name.clone()).or_default();
+            counter.total = total;
+        }
+        for (index, name, value) in &gauges {
+            let gauges = &mut roles.entry(self.sources[*index].role).or_default().gauges;
+            let gauge = gauges.entry(name.clone()).or_insert(GaugeSecond { sum: 0, min: *value, max: *value });
+            gauge.sum += value;
+            gauge.min = gauge.min.min(*value);
+            gauge.max = gauge.max.max(*value);
+        }
+        for ((role, name), histogram) in &histograms {
+            roles.entry(*role).or_default().histograms.insert(name.clone(), Quantiles::of(histogram));
+        }
+        self.books = self.books.after(second, self.claims());
+        let counters = values.into_iter().map(|((index, name), value)| (index, ValueKind::Counter, name, value));
+        let gauges = gauges.into_iter().map(|(index, name, value)| (index, ValueKind::Gauge, name, value));
+        let values = counters.chain(gauges).map(|(index, kind, name, value)| SourceValue {
+            source: self.sources[index].label.clone(),
+            kind,
+            name,
+            value,
+        });
+        Some(ClosedSecond {
+            values: values.collect(),
+            merged: MergedSecond {
+                second,
+                complete,
+                sources_expected: expected.len(),
+                sources_reported: reported.len(),
+                missing,
+                roles,
+                books: self.books,
+            },
+            histograms,
+        })
+    }
+
+    fn claims(&self) -> Claims {
+        let total = |role: Role, key: &hongbao_telemetry::report::Key| {
+            self.totals.get(&(role, key.name.to_owned())).copied().unwrap_or_default()
+        };
+        let sides = |book: Book| {
+            let (servers, users) = book.counters();
+            Sides {
+                servers_count: total(Role::Server, &servers[0]),
+                servers_fen: total(Role::Server, &servers[1]),
+                users_count: total(Role::Machine, &users[0]),
+                users_fen: total(Role::Machine, &users[1]),
+            }
+        };
+        Claims {
+            issued: total(Role::Server, &names::PRIZES_ISSUED),
+            won: total(Role::Server, &names::PRIZES_WON),
+            paid_fen: total(Role::Server, &names::PAID_FEN),
+            prizes_received: total(Role::Machine, &names::PRIZES_RECEIVED),
+            received_fen: total(Role::Machine, &names::RECEIVED_FEN),
+            sales: sides(Book::Sales),
+            envelopes: sides(Book::Envelopes),
+        }
+    }
+}
+
+/// Whether a report carries its own second and nothing of a lost one before it.
+fn follows_on(source: &SourceState, epoch: u32, second: u64) -> bool {
+    match source.applied {
+        Some((applied_epoch, applied)) if applied_epoch == epoch => second == applied + 1,
+        // The first of an instance, which counts from the instance's start.
+        _ => epoch == source.epoch && source.started_at_ms / 1000 >= second,
+    }
+}
+
+/// Takes over a counter's total, and returns what it adds to the run.
+fn apply(
+    source: &mut SourceState,
+    counts: &mut MergeCounts,
+    epoch: u32,
+    in_order: bool,
+    name: &str,
+    total: u64,
+) -> Option<i64> {
+    let of_the_ledger = source.role == Role::Server && names::OF_THE_LEDGER.contains(&name);
+    let Some(known) = source.totals.get_mut(name) else {
+        if source.totals.len() >= NAMES_PER_SOURCE_MAX {
+            counts.names_dropped += 1;
+            return None;
+        }
+        // A ledger's life began before the run, and so did that of a process older than it: both begin here.
+        let before_the_run = of_the_ledger || (source.older_than_run && source.epoch == 0);
+        source.totals.insert(name.to_owned(), Total { ended: 0, current: total, epoch });
+        return Some(if before_the_run { 0 } else { signed(total) });
+    };
+    if epoch < known.epoch {
+        counts.stale += 1;
+        return None;
+    }
+    let before = known.ended + known.current;
+    if epoch > known.epoch && !of_the_ledger {
+        known.ended = before;
+        known.current = 0;
+    }
+    if epoch == known.epoch && total < known.current {
+        // Of a report that came after a later one it says nothing new.
+        counts.totals_fell += u64::from(in_order);
+        return Some(0);
+    }
+    known.epoch = epoch;
+    known.current = total;
+    Some(signed(known.ended + known.current) - signed(before))
+}
+
+fn signed(value: u64) -> i64 {
+    // Totals are bounded by VALUE_MAX, and their sums over restarts grow by at most that each.
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn resizing(digits: u8) -> Histogram<u64> {
+    let mut histogram =
+        Histogram::new(digits).unwrap_or_else(|_| unreachable!("{digits} digits come from a histogram"));
+    histogram.auto(true);
+    histogram
+}
+
+/// At most as much of a peer's text as goes into a message.
+fn shortened(text: &str) -> String {
+    text.chars().take(NAME_BYTES_MAX).collect()
+}
+
+fn decode(report: Report) -> Result<Decoded, Rejection> {
+    let within = |what, count, max| if count > max { Err(Rejection::TooMany { what, count, max }) } else { Ok(()) };
+    within("counters", report.counters.len(), NAMES_PER_SOURCE_MAX)?;
+    within("gauges", report.gauges.len(), NAMES_PER_SOURCE_MAX)?;
+    within("histograms", report.histograms.len(), HISTOGRAMS_PER_REPORT_MAX)?;
+    let named = |name: String| {
+        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+        let good = !name.is_empty() && name.len() <= NAME_BYTES_MAX && name.bytes().all(allowed);
+        if good { Ok(name) } else { Err(Rejection::Metric) }
+    };
+    let mut decoded = Decoded { counters: Vec::new(), gauges: Vec::new(), histograms: Vec::new(), last: false };
+    for counter in report.counters {
+        let name = named(counter.name)?;
+        if counter.total > VALUE_MAX {
+            return Err(Rejection::Total { name });
+        }
+        decoded.counters.push((name, counter.total));
+    }
+    for gauge in report.gauges {
+        let name = named(gauge.name)?;
+        if gauge.value.unsigned_abs() > VALUE_MAX {
+            return Err(Rejection::Total { name });
+        }
+        if name == names::FINAL_REPORT.name {
+            decoded.last = gauge.value != 0;
+        } else {
+            decoded.gauges.push((name, gauge.value));
+        }
+    }
+    for histogram in report.histograms {
+        let name = named(histogram.name)?;
+        match histogram::decode(&histogram.v2_deflate) {
+            Ok(histogram) => decoded.histograms.push((name, histogram)),
+            Err(problem) => return Err(Rejection::Histogram { name, problem }),
+        }
+    }
+    Ok(decoded)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,544 @@
+//! A run second by second, column by column: what charts are drawn from, live and of recorded runs alike.
+//!
+//! A [`Row`] is one second, or several folded into one; a [`Series`] is many rows turned into columns; a [`History`] is what is
+//! kept of the run that goes on: its latest seconds, and further back only tens of them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use hdrhistogram::Histogram;
+use serde::ser::{SerializeMap, SerializeSeq, SerializeStruct};
+use serde::{Serialize, Serializer};
+
+use crate::run::column::Column;
+use crate::run::host::HostSecond;
+use crate::limits::{SERIES_SECONDS_MAX, SERIES_TENS_MAX};
+use crate::run::second::{
+    ANSWERS_PREFIX, ClosedSecond, ENDED_PREFIX, ERRORS_PREFIX, Headline, MergedSecond, Role, VIOLATIONS_PREFIX,
+};
+use hongbao_telemetry::report::names;
+
+/// Upper bounds of the heat map's rows, microseconds: four a decade from 100 µs to 10 s. One more row is for what is above.
+pub const HEAT_BOUNDS_US: [u64; 21] = [
+    100, 178, 316, 562, 1_000, 1_780, 3_160, 5_620, 10_000, 17_800, 31_600, 56_200, 100_000, 178_000, 316_000, 562_000,
+    1_000_000, 1_780_000, 3_160_000, 5_620_000, 10_000_000,
+];
+
+/// Seconds that one row of the older part of a [`History`] stands for.
+pub const OLDER_EVERY: u64 = 10;
+
+/// How often what lies in each row of the heat map: `counts[i]` for values of at most `HEAT_BOUNDS_US[i]`, the last for those above.
+pub type HeatCounts = [u64; HEAT_BOUNDS_US.len() + 1];
+
+/// Columns of a row, in order: those of `headline.csv`, then those of `host.csv` with their prefix.
+pub fn columns() -> impl Iterator<Item = Column> {
+    // A row has one second; the host's is the same.
+    Headline::COLUMNS.iter().chain(&HostSecond::COLUMNS[1..]).copied()
+}
+
+/// Counts a histogram's values by row of the heat map.
+pub fn heat_of(histogram: &Histogram<u64>) -> HeatCounts {
+    let mut counts = HeatCounts::default();
+    for value in histogram.iter_recorded() {
+        let us = histogram.lowest_equivalent(value.value_iterated_to());
+        counts[HEAT_BOUNDS_US.partition_point(|&bound| bound < us)] += value.count_at_value();
+    }
+    counts
+}
+
+/// Counts by kind, per second; a kind that did not occur is absent.
+pub type Kinds = BTreeMap<String, f64>;
+
+/// What ended, was answered, refused and violated, by kind.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Reasons {
+    /// Connections that ended at the servers, by reason.
+    #[serde(serialize_with = "plain_map")]
+    pub ended: Kinds,
+    /// Answers of the servers, by kind.
+    #[serde(serialize_with = "plain_map")]
+    pub answers: Kinds,
+    /// Typed errors of the servers, by code.
+    #[serde(serialize_with = "plain_map")]
+    pub errors: Kinds,
+    /// What machines saw and no server may do, by kind.
+    #[serde(serialize_with = "plain_map")]
+    pub violations: Kinds,
+}
+
+/// Counters that share a prefix with answers, and are none.
+pub const NO_ANSWER: &str = "undelivered";
+
+impl Reasons {
+    /// Those of a second.
+    pub fn of(merged: &MergedSecond) -> Self {
+        let kinds = |role, prefix| {
+            let family = merged.family(role, prefix).filter(|(kind, delta)| *delta != 0 && *kind != NO_ANSWER);
+            family.map(|(kind, delta)| (kind.to_owned(), as_float(delta))).collect()
+        };
+        Self {
+            ended: kinds(Role::Server, ENDED_PREFIX),
+            answers: kinds(Role::Server, ANSWERS_PREFIX),
+            errors: kinds(Role::Server, ERRORS_PREFIX),
+            violations: kinds(Role::Machine, VIOLATIONS_PREFIX),
+        }
+    }
+
+    /// Adds a counter by its recorded name, for whoever reads a recording. False: it belongs to no family.
+    pub fn add(&mut self, role: Role, name: &str, delta: i64) -> bool {
+        let families = match role {
+            Role::Server => [
+                (ENDED_PREFIX, &mut self.ended),
+                (ANSWERS_PREFIX, &mut self.answers),
+                (ERRORS_PREFIX, &mut self.errors),
+            ]
+            .into_iter()
+            .collect::<Vec<_>>(),
+            Role::Machine => vec![(VIOLATIONS_PREFIX, &mut self.violations)],
+        };
+        for (prefix, kinds) in families {
+            if let Some(kind) = name.strip_prefix(prefix).filter(|kind| *kind != NO_ANSWER) {
+                if delta != 0 {
+                    *kinds.entry(kind.to_owned()).or_default() += as_float(delta);
+                }
+                return true;
+            }
+        }
+        false
+    }
+
+    fn families(&self) -> [&Kinds; 4] {
+        [&self.ended, &self.answers, &self.errors, &self.violations]
+    }
+
+    fn families_mut(&mut self) -> [&mut Kinds; 4] {
+        [&mut self.ended, &mut self.answers, &mut self.errors, &mut self.violations]
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a count of one second")]
+fn as_float(count: i64) -> f64 {
+    count as f64
+}
+
+/// The second's rows of the two heat maps; absent where nothing was measured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Heat {
+    /// Latency of Grabs.
+    pub latency: Option<HeatCounts>,
+    /// How far sends were behind the plan.
+    pub send_lag: Option<HeatCounts>,
+}
+
+impl Heat {
+    /// Those of a second.
+    pub fn of(closed: &ClosedSecond) -> Self {
+        let heat = |name: &str| {
+            let histogram = closed.histograms.get(&(Role::Machine, name.to_owned()))?;
+            (!histogram.is_empty()).then(|| heat_of(histogram))
+        };
+        Self { latency: heat(names::LATENCY.name), send_lag: heat(names::SEND_LAG.name) }
+    }
+}
+
+/// One second of a run, or several folded into one. As JSON: `{"columns":{name:value,…},"reasons":{…},"heat":{…}}`.
+#[derive(Debug, Clone)]
+pub struct Row {
+    second: u64,
+    /// Of [`columns`], in order; NaN where a figure is absent, which takes half of what an Option would.
+    values: Box<[f64]>,
+    reasons: Reasons,
+    heat: Heat,
+}
+
+impl Row {
+    /// Of a second's figures. Latencies of a second in which nothing was answered are absent, not 0.
+    pub fn new(headline: &Headline, host: Option<&HostSecond>, reasons: Reasons, heat: Heat) -> Self {
+        let host = host.copied().unwrap_or_default().figures();
+        let figures = headline.figures().into_iter().chain(host.into_iter().skip(1));
+        let nothing_answered = headline.latency_max_us == 0;
+        let nothing_sent = headline.sent == 0 && headline.send_lag_max_us.is_none();
+        let values = columns().zip(figures).map(|(column, figure)| {
+            let absent = (nothing_answered && column.name.starts_with("latency_"))
+                || (nothing_sent && column.name.starts_with("send_lag_"));
+            figure.filter(|_| !absent).unwrap_or(f64::NAN)
+        });
+        Self { second: headline.second, values: values.collect(), reasons, heat }
+    }
+
+    /// Of a second that was closed just now.
+    pub fn of(closed: &ClosedSecond, host: Option<&HostSecond>) -> Self {
+        Self::new(&closed.merged.headline(), host, Reasons::of(&closed.merged), Heat::of(closed))
+    }
+
+    /// Unix time; of several, the first.
+    pub fn second(&self) -> u64 {
+        self.second
+    }
+
+    /// A column's value; none where it is absent, or where there is no such column.
+    pub fn get(&self, name: &str) -> Option<f64> {
+        let index = columns().position(|column| column.name == name)?;
+        present(self.values[index])
+    }
+
+    /// Several rows, in order, as one: none of none. Counts of the heat map add up, those by kind become a mean.
+    pub fn folded(rows: &[&Row]) -> Option<Row> {
+        let (first, rest) = rows.split_first()?;
+        if rest.is_empty() {
+            return Some((*first).clone());
+        }
+        let values = columns().enumerate().map(|(index, column)| {
+            column.fold.of(rows.iter().map(|row| present(row.values[index]))).unwrap_or(f64::NAN)
+        });
+        let mut reasons = Reasons::default();
+        for row in rows {
+            for (sum, kinds) in reasons.families_mut().into_iter().zip(row.reasons.families()) {
+                for (kind, count) in kinds {
+                    *sum.entry(kind.clone()).or_default() += count;
+                }
+            }
+        }
+        for kinds in reasons.families_mut() {
+            kinds.values_mut().for_each(|sum| *sum /= rows.len() as f64);
+        }
+        let sum = |of: fn(&Heat) -> Option<HeatCounts>| {
+            rows.iter().filter_map(|row| of(&row.heat)).reduce(|mut sum, counts| {
+                sum.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+                sum
+            })
+        };
+        let heat = Heat { latency: sum(|heat| heat.latency), send_lag: sum(|heat| heat.send_lag) };
+        Some(Row { second: first.second, values: values.collect(), reasons, heat })
+    }
+}
+
+fn present(value: f64) -> Option<f64> {
+    (!value.is_nan()).then_some(value)
+}
+
+impl Serialize for Row {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        struct Columns<'a>(&'a [f64]);
+        impl Serialize for Columns<'_> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let mut map = serializer.serialize_map(Some(self.0.len()))?;
+                for (column, &value) in columns().zip(self.0) {
+                    map.serialize_entry(column.name, &Plain(present(value)))?;
+                }
+                map.end()
+            }
+        }
+        let mut row = serializer.serialize_struct("Row", 3)?;
+        row.serialize_field("columns", &Columns(&self.values))?;
+        row.serialize_field("reasons", &self.reasons)?;
+        row.serialize_field("heat", &self.heat)?;
+        row.end()
+    }
+}
+
+/// A number as people write it: whole ones without a fraction.
+struct Plain(Option<f64>);
+
+impl Serialize for Plain {
+    #[allow(clippy::cast_possible_truncation, reason = "whole, and within what a float holds exactly")]
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        const EXACT: f64 = 9_007_199_254_740_992.0;
+        match self.0 {
+            Some(value) if value.fract() == 0.0 && value.abs() <= EXACT => serializer.serialize_i64(value as i64),
+            Some(value) => serializer.serialize_f64(value),
+            None => serializer.serialize_none(),
+        }
+    }
+}
+
+fn plain_map<S: Serializer>(kinds: &Kinds, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(Some(kinds.len()))?;
+    for (kind, &value) in kinds {
+        map.serialize_entry(kind, &Plain(Some(value)))?;
+    }
+    map.end()
+}
+
+/// Values of one column, in the order of the rows; none where the figure is absent.
+pub type Values = Vec<Option<f64>>;
+
+struct PlainValues<'a>(&'a Values);
+
+impl Serialize for PlainValues<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut list = serializer.serialize_seq(Some(self.0.len()))?;
+        for &value in self.0 {
+            list.serialize_element(&Plain(value))?;
+        }
+        list.end()
+    }
+}
+
+fn plain_columns<S: Serializer>(columns: &BTreeMap<String, Values>, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(Some(columns.len()))?;
+    for (name, values) in columns {
+        map.serialize_entry(name, &PlainValues(values))?;
+    }
+    map.end()
+}
+
+/// By kind, over the rows; 0 where the kind did not occur.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "as in Reasons")]
+pub struct ReasonColumns {
+    #[serde(serialize_with = "plain_columns")]
+    pub ended: BTreeMap<String, Values>,
+    #[serde(serialize_with = "plain_columns")]
+    pub answers: BTreeMap<String, Values>,
+    #[serde(serialize_with = "plain_columns")]
+    pub errors: BTreeMap<String, Values>,
+    #[serde(serialize_with = "plain_columns")]
+    pub violations: BTreeMap<String, Values>,
+}
+
+/// The heat maps over the rows.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "as in Heat")]
+pub struct HeatColumns {
+    pub bounds_us: Vec<u64>,
+    pub latency: Vec<Option<HeatCounts>>,
+    pub send_lag: Vec<Option<HeatCounts>>,
+}
+
+/// A run, or a stretch of it, column by column; all columns are equally long.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Series {
+    /// The run's id.
+    pub run: String,
+    /// Seconds that one value stands for at least.
+    pub every: u64,
+    /// By name.
+    #[serde(serialize_with = "plain_columns")]
+    pub columns: BTreeMap<String, Values>,
+    /// Counts by kind.
+    pub reasons: ReasonColumns,
+    /// The heat maps.
+    pub heat: HeatColumns,
+}
+
+impl Series {
+    /// Folds `rows`, which are in order, so that those of the same `every` seconds (counted from the epoch) become one: flows their
+    /// mean per second, gauges the last, latencies the greatest. `every` of 0 is 1.
+    pub fn of<'a>(run: &str, every: u64, rows: impl IntoIterator<Item = &'a Row>) -> Self {
+        let every = every.max(1);
+        let mut columns: Vec<Values> = columns().map(|_| Values::new()).collect();
+        let mut reasons = ReasonColumns::default();
+        let mut heat = HeatColumns { bounds_us: HEAT_BOUNDS_US.to_vec(), ..HeatColumns::default() };
+        let mut count = 0;
+        let mut take = |row: &Row| {
+            for (values, &value) in columns.iter_mut().zip(&row.values) {
+                values.push(present(value));
+            }
+            let of = [&mut reasons.ended, &mut reasons.answers, &mut reasons.errors, &mut reasons.violations];
+            for (columns, kinds) in of.into_iter().zip(row.reasons.families()) {
+                for (kind, &value) in kinds {
+                    let values = columns.entry(kind.clone()).or_default();
+                    values.resize(count, Some(0.0));
+                    values.push(Some(value));
+                }
+            }
+            heat.latency.push(row.heat.latency);
+            heat.send_lag.push(row.heat.send_lag);
+            count += 1;
+        };
+        let mut group: Vec<&Row> = Vec::new();
+        for row in rows {
+            if group.first().is_some_and(|first| first.second / every != row.second / every) {
+                Row::folded(&group).iter().for_each(&mut take);
+                group.clear();
+            }
+            group.push(row);
+        }
+        Row::folded(&group).iter().for_each(&mut take);
+        let families = [&mut reasons.ended, &mut reasons.answers, &mut reasons.errors, &mut reasons.violations];
+        families.into_iter().flat_map(BTreeMap::values_mut).for_each(|values| values.resize(count, Some(0.0)));
+        let columns = self::columns().map(|column| column.name.to_owned()).zip(columns).collect();
+        Self { run: run.to_owned(), every, columns, reasons, heat }
+    }
+}
+
+/// The run so far: its latest seconds, and what is older by tens. What is older still is on disk.
+#[derive(Debug, Default)]
+pub struct History {
+    seconds: VecDeque<Arc<Row>>,
+    /// Left `seconds`, and not a whole ten yet.
+    leaving: Vec<Arc<Row>>,
+    tens: VecDeque<Arc<Row>>,
+}
+
+impl History {
+    /// The next second.
+    pub fn push(&mut self, row: Arc<Row>) {
+        self.seconds.push_back(row);
+        if self.seconds.len() <= SERIES_SECONDS_MAX {
+            return;
+        }
+        let Some(oldest) = self.seconds.pop_front() else { return };
+        if self.leaving.first().is_some_and(|first| first.second / OLDER_EVERY != oldest.second / OLDER_EVERY) {
+            let leaving: Vec<&Row> = self.leaving.iter().map(|row| &**row).collect();
+            self.tens.extend(Row::folded(&leaving).map(Arc::new));
+            self.leaving.clear();
+            if self.tens.len() > SERIES_TENS_MAX {
+                self.tens.pop_front();
+            }
+        }
+        self.leaving.push(oldest);
+    }
+
+    /// Rows of the seconds `from..=until`, in order, and how many seconds each stands for at most: [`OLDER_EVERY`] where the range
+    /// begins before what is kept by the second.
+    pub fn range(&self, from: u64, until: u64) -> (Vec<Arc<Row>>, u64) {
+        let inside = |row: &&Arc<Row>| (from..=until).contains(&row.second);
+        let older: Vec<Arc<Row>> = self.tens.iter().filter(inside).cloned().collect();
+        let finest = if older.is_empty() { 1 } else { OLDER_EVERY };
+        let newer = self.leaving.iter().chain(&self.seconds).filter(inside).cloned();
+        (older.into_iter().chain(newer).collect(), finest)
+    }
+
+    /// Rows by the second after `second`, as far back as they are kept.
+    pub fn after(&self, second: u64) -> Vec<Arc<Row>> {
+        let first = self.seconds.partition_point(|row| row.second <= second);
+        self.seconds.range(first..).cloned().collect()
+    }
+
+    /// The first and the last second that anything is kept of.
+    pub fn extent(&self) -> Option<(u64, u64)> {
+        let first = self.tens.front().or_else(|| self.leaving.first()).or_else(|| self.seconds.front())?;
+        Some((first.second, self.seconds.back()?.second))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::run::column::Fold;
+
+    fn row(second: u64, sent: i64, online: i64, p99: u64) -> Row {
+        let headline = Headline {
+            second,
+            sent,
+            users_online: online,
+            complete: true,
+            latency_p99_us: p99,
+            latency_max_us: p99,
+            overloaded: (sent > 0).then_some(sent / 2),
+            ..Headline::default()
+        };
+        let mut reasons = Reasons::default();
+        assert!(reasons.add(Role::Server, "answers_overloaded", sent));
+        assert!(!reasons.add(Role::Server, "violations_malformed", 1));
+        let mut counts = HeatCounts::default();
+        counts[2] = sent.unsigned_abs();
+        Row::new(&headline, None, reasons, Heat { latency: Some(counts), send_lag: None })
+    }
+
+    #[test]
+    fn seconds_fold_into_means_of_flows_the_last_of_gauges_and_the_greatest_latency() {
+        let rows = [row(100, 10, 5, 7), row(101, 20, 6, 90), row(102, 30, 4, 8), row(105, 40, 9, 1)];
+        let series = Series::of("r", 5, &rows);
+        assert_eq!(series.columns["second"], [Some(100.0), Some(105.0)]);
+        assert_eq!(series.columns["sent"], [Some(20.0), Some(40.0)]);
+        assert_eq!(series.columns["users_online"], [Some(4.0), Some(9.0)]);
+        assert_eq!(series.columns["latency_p99_us"], [Some(90.0), Some(1.0)]);
+        assert_eq!(series.reasons.answers["overloaded"], [Some(20.0), Some(40.0)]);
+        assert_eq!(series.heat.latency[0].unwrap()[2], 60);
+        assert_eq!(series.heat.send_lag, [None, None]);
+        assert!(series.columns.values().all(|values| values.len() == 2));
+    }
+
+    #[test]
+    fn what_is_absent_is_null_and_whole_numbers_have_no_fraction() {
+        let rows = [row(1, 0, 3, 0), row(2, 3, 3, 10)];
+        let json = json!(Series::of("r", 1, &rows));
+        assert_eq!(json["columns"]["latency_p99_us"], json!([null, 10]));
+        assert_eq!(json["columns"]["host_memory_available_bytes"], json!([null, null]));
+        assert_eq!(json["columns"]["overloaded"], json!([null, 1]));
+        assert_eq!(json["reasons"]["answers"]["overloaded"], json!([0, 3]));
+        let json = json!(rows[1]);
+        assert_eq!((&json["columns"]["second"], &json["columns"]["complete"]), (&json!(2), &json!(1)));
+        assert_eq!(json["reasons"]["answers"], json!({ "overloaded": 3 }));
+        assert_eq!((&json["heat"]["latency"][2], &json["heat"]["send_lag"]), (&json!(3), &json!(null)));
+    }
+
+    #[test]
+    fn bounds_of_the_heat_map_are_four_a_decade_and_each_value_lies_within_its_own() {
+        for (index, bound) in HEAT_BOUNDS_US.iter().enumerate() {
+            let exact = 100.0 * 10f64.powf(index as f64 / 4.0);
+            assert!((*bound as f64 / exact - 1.0).abs() < 0.002, "{bound} is not {exact}");
+        }
+        let mut histogram = Histogram::<u64>::new(3).unwrap();
+        for us in [0, 100, 101, 10_000_000, 60_000_000] {
+            histogram.record(us).unwrap();
+        }
+        let counts = heat_of(&histogram);
+        assert_eq!((counts[0], counts[1], counts[20], counts[21]), (2, 1, 1, 1));
+    }
+
+    #[test]
+    fn columns_have_different_names() {
+        let names: Vec<&str> = columns().map(|column| column.name).collect();
+        let distinct: std::collections::BTreeSet<_> = names.iter().collect();
+        assert_eq!(distinct.len(), names.len());
+        assert!(names.contains(&"residual_share_fen") && names.contains(&"host_cpu_user_seconds"));
+        assert!(!names.contains(&"host_second"));
+        assert_eq!(columns().filter(|column| column.fold == Fold::First).count(), 1);
+    }
+
+    #[test]
+    fn what_is_older_than_the_bound_is_kept_by_tens_and_then_on_disk_only() {
+        let mut history = History::default();
+        let total = (SERIES_SECONDS_MAX + 10 * SERIES_TENS_MAX) as u64 + 45;
+        for second in 0..total {
+            history.push(Arc::new(row(second, 1, 1, 1)));
+        }
+        assert!(history.seconds.len() == SERIES_SECONDS_MAX && history.tens.len() == SERIES_TENS_MAX);
+        assert!(history.leaving.len() <= 10);
+        let (first, last) = history.extent().unwrap();
+        assert_eq!(last, total - 1);
+        let (rows, finest) = history.range(first, last);
+        assert_eq!(finest, 10);
+        assert!(rows.windows(2).all(|pair| pair[0].second < pair[1].second));
+        let (rows, finest) = history.range(last - 9, last);
+        assert_eq!((rows.len(), finest), (10, 1));
+        assert_eq!(history.after(last - 3).len(), 3);
+        assert_eq!(history.after(0).len(), SERIES_SECONDS_MAX);
+    }
+
+    proptest! {
+        #[test]
+        fn folding_keeps_what_flowed_and_every_extreme(
+            seconds in prop::collection::btree_map(0u64..500, (0i64..1_000, 1u64..1_000_000), 1..200),
+            every in 1u64..70,
+        ) {
+            let rows: Vec<Row> = seconds.iter().map(|(&at, &(sent, p99))| row(at, sent, sent, p99)).collect();
+            let series = Series::of("r", every, &rows);
+            let length = series.columns["second"].len();
+            prop_assert!(series.columns.values().all(|values| values.len() == length));
+            prop_assert!(series.reasons.answers.values().all(|values| values.len() == length));
+            prop_assert!(series.heat.latency.len() == length);
+            let most = seconds.values().map(|(_, p99)| *p99).max().unwrap();
+            let told = series.columns["latency_p99_us"].iter().flatten().copied().fold(0.0, f64::max);
+            prop_assert!((told - most as f64).abs() < 1e-9);
+            let mut groups: BTreeMap<u64, Vec<i64>> = BTreeMap::new();
+            for (at, (sent, _)) in &seconds {
+                groups.entry(at / every).or_default().push(*sent);
+            }
+            for (told, group) in series.columns["sent"].iter().zip(groups.values()) {
+                let mean = group.iter().sum::<i64>() as f64 / group.len() as f64;
+                prop_assert!((told.unwrap() - mean).abs() < 1e-9);
+            }
+            for (told, group) in series.columns["users_online"].iter().zip(groups.values()) {
+                prop_assert!((told.unwrap() - *group.last().unwrap() as f64).abs() < 1e-9);
+            }
+        }
+    }
+}

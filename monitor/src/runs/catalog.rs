@@ -1,0 +1,397 @@
+//! Which recordings there are: the directories beside the current one, and of each what a list shows.
+//!
+//! A name from a browser becomes a path here and nowhere else. What a list tells is kept by the time and length of the two documents
+//! that a recording has, so that listing again costs a look at each.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::recording::replay::{Parts, Replay, Row};
+use crate::recording::read::{self, FileError};
+use crate::limits::{DIRECTORY_ENTRIES_MAX, RUN_ID_BYTES_MAX, RUNS_LISTED_MAX};
+use crate::report::load::{Run, SUMMARY_FILE, Summary};
+use crate::report::words;
+use crate::recording::write::{HEADLINE_FILE, HISTOGRAM_FILE, HOST_FILE, MARKS_FILE, RUN_FILE, SECONDS_FILE};
+
+/// A recording's name: that of its directory. Nothing in it leads anywhere else.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct RunId(String);
+
+/// A text that names no recording.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a run's id has 1 to {RUN_ID_BYTES_MAX} of A-Z a-z 0-9 . _ - and does not begin with a dot")]
+pub struct BadRunId;
+
+impl FromStr for RunId {
+    type Err = BadRunId;
+
+    fn from_str(text: &str) -> Result<Self, BadRunId> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+        let good = (1..=RUN_ID_BYTES_MAX).contains(&text.len()) && !text.starts_with('.') && text.bytes().all(allowed);
+        if good { Ok(Self(text.to_owned())) } else { Err(BadRunId) }
+    }
+}
+
+impl RunId {
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a list shows of a run. What is not known is absent.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Entry {
+    /// The recording's name.
+    pub id: String,
+    /// Who took part and what was asked of them, if the fleet's summary says so; else the name.
+    pub title: String,
+    /// Unix milliseconds.
+    pub started_at_ms: Option<u64>,
+    /// Absent while the run goes on, and where the monitor was killed.
+    pub ended_at_ms: Option<u64>,
+    /// Seconds recorded.
+    pub seconds: Option<u64>,
+    /// Those of them that are complete.
+    pub seconds_complete: Option<u64>,
+    /// Most users on-line in a complete second.
+    pub users_max: Option<f64>,
+    /// Most answers to scheduled requests in a complete second.
+    pub qps_max: Option<f64>,
+    /// 99th percentile of latency in the middle one of all complete seconds that had answers, sorted by it.
+    pub latency_p99_us: Option<f64>,
+    /// Wins in the ledgers.
+    pub won: Option<i64>,
+    /// Whether both books agree at the end.
+    pub balanced: Option<bool>,
+    /// The fleet's judgement.
+    pub passed: Option<bool>,
+    /// This monitor is recording it.
+    pub live: bool,
+    /// Why something is missing here.
+    pub problem: Option<String>,
+}
+
+/// Files of a recording as they are: what was made of them holds until one of these changes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Stamp(Vec<Option<(u128, u64)>>);
+
+impl Stamp {
+    /// Of some files of a directory.
+    pub fn of(directory: &Path, files: &[&str]) -> Self {
+        Self(files.iter().map(|file| stamp(&directory.join(file))).collect())
+    }
+
+    /// Of a moment instead: what was made then holds while that lasts.
+    pub fn moment(number: u64) -> Self {
+        Self(vec![Some((0, number))])
+    }
+
+    /// Of every file that a recording is read from.
+    pub fn of_all(directory: &Path) -> Self {
+        let files = [RUN_FILE, SUMMARY_FILE, HEADLINE_FILE, SECONDS_FILE, HISTOGRAM_FILE, HOST_FILE, MARKS_FILE];
+        Self::of(directory, &files)
+    }
+}
+
+fn stamp(path: &Path) -> Option<(u128, u64)> {
+    let metadata = fs::symlink_metadata(path).ok()?;
+    let modified = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some((modified.as_nanos(), metadata.len()))
+}
+
+/// The recordings of one directory.
+#[derive(Debug)]
+pub struct Catalog {
+    parent: PathBuf,
+    current: Option<RunId>,
+    known: Mutex<HashMap<RunId, (Stamp, Entry)>>,
+}
+
+impl Catalog {
+    /// Of the directory that holds `current`, which is being recorded.
+    pub fn beside(current: &Path) -> std::io::Result<Self> {
+        let current = fs::canonicalize(current)?;
+        let parent = current.parent().unwrap_or(&current).to_owned();
+        let current = current.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
+        Ok(Self { parent, current, known: Mutex::default() })
+    }
+
+    /// The id of the run being recorded; `None` if its directory has a name that no id may have.
+    pub fn current(&self) -> Option<&RunId> {
+        self.current.as_ref()
+    }
+
+    /// Where the recording of that name lies; `None` if there is none beside the current one.
+    pub fn find(&self, id: &RunId) -> Option<PathBuf> {
+        let path = self.parent.join(id.as_str());
+        // A link is followed only to another place of the same directory.
+        let real = fs::canonicalize(&path).ok()?;
+        let inside = real.parent() == Some(&*self.parent);
+        let recorded = || [RUN_FILE, HEADLINE_FILE].iter().any(|file| real.join(file).is_file());
+        (inside && real.is_dir() && recorded()).then_some(path)
+    }
+
+    /// Newest first; at most [`RUNS_LISTED_MAX`].
+    pub fn list(&self) -> std::io::Result<Vec<Entry>> {
+        let mut ids = BTreeSet::new();
+        for entry in fs::read_dir(&self.parent)?.take(DIRECTORY_ENTRIES_MAX) {
+            ids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<RunId>().ok()));
+        }
+        ids.extend(self.current.clone());
+        let mut found: Vec<(bool, Option<SystemTime>, RunId, PathBuf)> = Vec::new();
+        for id in ids {
+            let Some(path) = self.find(&id) else { continue };
+            let modified = |file| fs::metadata(path.join(file)).and_then(|file| file.modified()).ok();
+            let live = self.current.as_ref() == Some(&id);
+            found.push((live, modified(RUN_FILE).or_else(|| modified(HEADLINE_FILE)), id, path));
+        }
+        // Before anything is read: those that were written last.
+        found.sort_by(|a, b| b.cmp(a));
+        found.truncate(RUNS_LISTED_MAX);
+        let mut entries: Vec<Entry> = found.into_iter().map(|(_, _, id, path)| self.entry(&id, &path)).collect();
+        entries.sort_by(|a, b| (b.live, b.started_at_ms, &b.id).cmp(&(a.live, a.started_at_ms, &a.id)));
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|id, _| entries.iter().any(|entry| entry.id == id.as_str()));
+        Ok(entries)
+    }
+
+    fn entry(&self, id: &RunId, directory: &Path) -> Entry {
+        let stamp = Stamp::of(directory, &[RUN_FILE, SUMMARY_FILE]);
+        if let Some((known, entry)) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(id)
+            && *known == stamp
+        {
+            return entry.clone();
+        }
+        let live = self.current.as_ref() == Some(id);
+        let entry = Entry { live, ..read(id, directory) };
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), (stamp, entry.clone()));
+        entry
+    }
+}
+
+#[derive(Deserialize)]
+struct RunFile {
+    run: Run,
+}
+
+/// What `run.json` says.
+pub fn run(directory: &Path) -> Result<Run, FileError> {
+    Ok(read::json::<RunFile>(&directory.join(RUN_FILE))?.run)
+}
+
+fn read(id: &RunId, directory: &Path) -> Entry {
+    let mut entry = Entry { id: id.to_string(), title: id.to_string(), ..Entry::default() };
+    let mut problems: Vec<String> = Vec::new();
+    match run(directory) {
+        Ok(run) => {
+            entry.started_at_ms = Some(run.started_at_ms).filter(|&ms| ms > 0);
+            entry.ended_at_ms = run.ended_at_ms;
+            entry.won = Some(run.books.claims.won);
+            entry.balanced = Some(run.books.balanced());
+            if run.record_failures > 0 {
+                problems.push(format!("{} writes to the recording failed", run.record_failures));
+            }
+        }
+        Err(error) => problems.push(without_directory(&error, directory)),
+    }
+    if directory.join(SUMMARY_FILE).exists() {
+        match read::json::<Summary>(&directory.join(SUMMARY_FILE)) {
+            Ok(summary) => {
+                entry.passed = summary.passed;
+                entry.title = title(&summary);
+            }
+            Err(error) => problems.push(without_directory(&error, directory)),
+        }
+    }
+    if let Err(error) = read_headline(&mut entry, directory) {
+        problems.push(without_directory(&error, directory));
+    }
+    entry.problem = Some(problems.join("; ")).filter(|text| !text.is_empty());
+    entry
+}
+
+/// Errors go to whoever may read this interface; where on the disk things lie is no affair of theirs.
+pub fn without_directory(error: &impl ToString, directory: &Path) -> String {
+    error.to_string().replace(&format!("{}/", directory.display()), "")
+}
+
+fn title(summary: &Summary) -> String {
+    const PHASES_NAMED: usize = 6;
+    let users = match summary.users {
+        1 => "1 user".to_owned(),
+        users => format!("{} users", words::count(users)),
+    };
+    let mut phases: Vec<String> =
+        summary.phases.iter().take(PHASES_NAMED).map(|phase| words::phase(&phase.name)).collect();
+    if summary.phases.len() > PHASES_NAMED {
+        phases.push("…".into());
+    }
+    if phases.is_empty() { users } else { format!("{users}: {}", phases.join(", ")) }
+}
+
+fn read_headline(entry: &mut Entry, directory: &Path) -> Result<(), FileError> {
+    let mut replay = Replay::open(directory, true, Parts { reasons: false, times: false })?;
+    let columns = replay.columns();
+    let at = |name: &str| columns.iter().position(|column| column == name);
+    let [complete, users, answered, p99, won] =
+        ["complete", "users_online", "answered", "latency_p99_us", "won"].map(at);
+    let (mut row, mut seconds, mut whole, mut times, mut wins) = (Row::default(), 0, 0, Vec::new(), None);
+    while replay.next(&mut row)? {
+        let cell = |at: Option<usize>| read::figure(row.headline.get(at?)?).ok().flatten();
+        seconds += 1;
+        if let Some(won) = cell(won) {
+            wins = Some(wins.unwrap_or(0.0) + won);
+        }
+        if cell(complete) != Some(1.0) {
+            continue;
+        }
+        whole += 1;
+        let more = |most: &mut Option<f64>, value: Option<f64>| {
+            *most = value.into_iter().chain(*most).reduce(f64::max);
+        };
+        more(&mut entry.users_max, cell(users));
+        more(&mut entry.qps_max, cell(answered));
+        times.extend(cell(p99).filter(|&us| us > 0.0));
+    }
+    times.sort_by(f64::total_cmp);
+    entry.seconds = Some(seconds);
+    entry.seconds_complete = Some(whole);
+    entry.latency_p99_us = times.get(times.len() / 2).copied();
+    // The books in run.json are of all seconds; without them, these are as near as it gets.
+    #[allow(clippy::cast_possible_truncation, reason = "a count of prizes")]
+    let wins = wins.map(|wins: f64| wins as i64);
+    entry.won = entry.won.or(wins);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_run_id_is_a_plain_name() {
+        for good in ["20261121T194649Z", "a", "a..b", "night_2-b"] {
+            assert_eq!(good.parse::<RunId>().unwrap().as_str(), good);
+        }
+        let long = "a".repeat(RUN_ID_BYTES_MAX + 1);
+        for bad in ["", ".", "..", ".git", "a/b", "../a", "a\\b", "a b", "a\0", "%2e%2e", "å", &long] {
+            assert_eq!(bad.parse::<RunId>(), Err(BadRunId), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_id_leads_out_of_its_directory(text in "[./a\\\\%~ ]{0,12}") {
+            if let Ok(id) = text.parse::<RunId>() {
+                let path = Path::new("/parent").join(id.as_str());
+                prop_assert_eq!(path.parent(), Some(Path::new("/parent")));
+                prop_assert_eq!(path.components().count(), 3);
+            }
+        }
+    }
+
+    fn recording(parent: &Path, name: &str, started_at_ms: u64) -> PathBuf {
+        let directory = parent.join(name);
+        fs::create_dir_all(&directory).unwrap();
+        let run = serde_json::json!({ "run": { "started_at_ms": started_at_ms, "ended_at_ms": started_at_ms + 1 } });
+        fs::write(directory.join(RUN_FILE), run.to_string()).unwrap();
+        fs::write(directory.join(HEADLINE_FILE), "second,complete,answered\n1,true,7\n2,false,9\n").unwrap();
+        directory
+    }
+
+    #[test]
+    fn recordings_are_listed_newest_first_and_what_is_none_is_not() {
+        let parent = tempfile::tempdir().unwrap();
+        for (name, started) in [("b", 2_000), ("c", 3_000), ("a", 1_000), (".hidden", 4_000)] {
+            recording(parent.path(), name, started);
+        }
+        fs::create_dir(parent.path().join("empty")).unwrap();
+        fs::write(parent.path().join("file"), "").unwrap();
+        let catalog = Catalog::beside(&parent.path().join("a")).unwrap();
+        let listed = catalog.list().unwrap();
+        let ids: Vec<_> = listed.iter().map(|entry| (entry.id.as_str(), entry.live)).collect();
+        assert_eq!(ids, [("a", true), ("c", false), ("b", false)]);
+        assert_eq!((listed[1].seconds, listed[1].seconds_complete, listed[1].qps_max), (Some(2), Some(1), Some(7.0)));
+        assert!(listed.iter().all(|entry| entry.problem.is_none()), "{listed:?}");
+    }
+
+    #[test]
+    fn a_link_out_of_the_directory_is_no_recording() {
+        let (parent, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let inside = recording(parent.path(), "a", 1_000);
+        let outside = recording(elsewhere.path(), "secret", 1_000);
+        std::os::unix::fs::symlink(&outside, parent.path().join("out")).unwrap();
+        std::os::unix::fs::symlink(&inside, parent.path().join("latest")).unwrap();
+        let catalog = Catalog::beside(&inside).unwrap();
+        let found = |name: &str| catalog.find(&name.parse().unwrap()).is_some();
+        assert!(found("a") && found("latest") && !found("out") && !found("none"));
+    }
+
+    #[test]
+    fn the_list_is_bounded_and_always_holds_the_run_being_recorded() {
+        let parent = tempfile::tempdir().unwrap();
+        for number in 0..RUNS_LISTED_MAX + 5 {
+            recording(parent.path(), &format!("run-{number}"), 1_000 + number as u64);
+        }
+        let catalog = Catalog::beside(&parent.path().join("run-0")).unwrap();
+        let listed = catalog.list().unwrap();
+        assert_eq!((listed.len(), listed[0].id.as_str(), listed[0].live), (RUNS_LISTED_MAX, "run-0", true));
+    }
+
+    #[test]
+    fn a_directory_of_other_things_is_looked_at_in_part_and_the_current_run_is_found() {
+        let parent = tempfile::tempdir().unwrap();
+        for number in 0..=DIRECTORY_ENTRIES_MAX {
+            fs::write(parent.path().join(format!("thing-{number}")), "").unwrap();
+        }
+        let current = recording(parent.path(), "now", 1_000);
+        let listed = Catalog::beside(&current).unwrap().list().unwrap();
+        assert_eq!(listed.iter().map(|entry| entry.id.as_str()).collect::<Vec<_>>(), ["now"]);
+    }
+
+    #[test]
+    fn what_was_read_is_kept_until_a_document_changes() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = recording(parent.path(), "a", 1_000);
+        let catalog = Catalog::beside(&directory).unwrap();
+        assert_eq!(catalog.list().unwrap()[0].qps_max, Some(7.0));
+        fs::write(directory.join(HEADLINE_FILE), "second,complete,answered\n1,true,8\n").unwrap();
+        assert_eq!(catalog.list().unwrap()[0].qps_max, Some(7.0), "nothing is read again");
+        fs::write(directory.join(RUN_FILE), r#"{"run":{"started_at_ms":5}}"#).unwrap();
+        let listed = catalog.list().unwrap();
+        assert_eq!((listed[0].qps_max, listed[0].started_at_ms), (Some(8.0), Some(5)));
+    }
+
+    #[test]
+    fn a_damaged_recording_is_listed_with_what_is_known_and_why() {
+        let parent = tempfile::tempdir().unwrap();
+        let current = recording(parent.path(), "a", 1_000);
+        let damaged = recording(parent.path(), "b", 2_000);
+        fs::write(damaged.join(RUN_FILE), "{").unwrap();
+        let torn = recording(parent.path(), "c", 3_000);
+        fs::write(torn.join(HEADLINE_FILE), "second,complete,answered\n1,true,7\n2,perhaps,9\n").unwrap();
+        let entries = Catalog::beside(&current).unwrap().list().unwrap();
+        let of = |id: &str| entries.iter().find(|entry| entry.id == id).unwrap();
+        let problem = of("b").problem.clone().unwrap();
+        assert!(problem.starts_with("run.json is damaged") && of("b").qps_max == Some(7.0), "{problem}");
+        let problem = of("c").problem.clone().unwrap();
+        assert!(problem.contains("headline.csv") && problem.contains("line 3") && of("c").started_at_ms == Some(3_000));
+        assert!(!problem.contains(parent.path().to_str().unwrap()), "{problem}");
+    }
+}

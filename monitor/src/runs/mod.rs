@@ -1,0 +1,373 @@
+//! Past runs: which there are, what they looked like second by second, and everything that one can take away of them.
+//!
+//! All of it is read from recordings, by the [`replay`](crate::recording::replay) and the [`recap`](crate::report), never from the run that goes on: reading waits for
+//! disks and takes cores, so it is done aside, little of it at once ([`jobs`]), and what it came to is kept while its files stay as they are.
+
+pub mod api;
+pub mod catalog;
+pub mod export;
+pub mod jobs;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+use crate::runs::catalog::{BadRunId, Catalog, Entry, RunId, Stamp, without_directory};
+use crate::runs::jobs::{Shelf, aside};
+use crate::recording::replay::{Extent, ReasonNames};
+use crate::recording::{read, replay};
+use crate::limits::{READERS_MAX, REPORTS_KEPT_MAX, SERIES_KEPT_MAX, SERIES_ROWS_MAX};
+use crate::run::mark::Mark;
+use crate::report::Drawn;
+use crate::report::compare::Comparison;
+use crate::report::load::Recording;
+use crate::recording::write::{MARKS_FILE, RUN_FILE};
+use crate::run::series::{Row, Series};
+use hongbao_telemetry::credentials::unix_seconds;
+
+/// What was made of a recording that is still being written is made anew after so long.
+const UNENDED_SECONDS: u64 = 10;
+
+/// Seconds after which whoever found all readers busy may ask again.
+const RETRY_SECONDS: u64 = 2;
+
+/// The name of the run that goes on, beside its id.
+pub const LIVE: &str = "live";
+
+/// Why a run is not told of.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Failure {
+    /// 404: an id that is none.
+    #[error(transparent)]
+    Id(#[from] BadRunId),
+    /// 404: no recording of that name lies beside the current one.
+    #[error("no run {0} is recorded here; GET /api/v1/runs lists those that are")]
+    Unknown(RunId),
+    /// 404: a run has no such chart.
+    #[error("this run has no chart of that name; GET /api/v1/runs/ID/charts lists those that it has")]
+    NoChart,
+    /// 400: seconds that cannot be told.
+    #[error("{0}")]
+    Range(String),
+    /// 503: other runs are being read, or this one takes its time.
+    #[error("recordings are being read; ask again in {RETRY_SECONDS} s")]
+    Busy,
+    /// 422: the recording is damaged.
+    #[error("{0}")]
+    Damaged(String),
+    /// 500.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let (status, code) = match &self {
+            Failure::Range(_) => (StatusCode::BAD_REQUEST, "bad_request"),
+            Failure::Id(_) | Failure::Unknown(_) | Failure::NoChart => (StatusCode::NOT_FOUND, "not_found"),
+            Failure::Busy => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+            Failure::Damaged(_) => (StatusCode::UNPROCESSABLE_ENTITY, "damaged"),
+            Failure::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        };
+        let body = Json(json!({ "error": { "code": code, "message": self.to_string() } }));
+        let mut response = (status, body).into_response();
+        if matches!(self, Failure::Busy) {
+            response.headers_mut().insert(RETRY_AFTER, RETRY_SECONDS.into());
+        }
+        response
+    }
+}
+
+/// A recording that was asked for.
+#[derive(Debug, Clone)]
+struct Found {
+    id: RunId,
+    directory: PathBuf,
+    ended: bool,
+    stamp: Stamp,
+}
+
+impl Found {
+    /// An error of its files, without where they lie.
+    fn damaged(&self, error: &impl ToString) -> Failure {
+        Failure::Damaged(without_directory(error, &self.directory))
+    }
+}
+
+/// Which seconds of a run are wanted, and how many to a value.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+pub struct Window {
+    /// The first second, Unix time; without it the run's first.
+    pub from: Option<u64>,
+    /// The last second; without it the run's last.
+    pub until: Option<u64>,
+    /// Seconds folded into one; without it 1, or more where the answer would be too long.
+    pub every: Option<u64>,
+}
+
+/// The stretch that a [`Window`] comes to in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stretch {
+    from: u64,
+    until: u64,
+    every: u64,
+}
+
+impl Window {
+    fn within(&self, extent: Option<Extent>) -> Result<Stretch, Failure> {
+        if let (Some(from), Some(until)) = (self.from, self.until)
+            && from > until
+        {
+            return Err(Failure::Range(format!("from is {from} and until is {until}; from must not be the later one")));
+        }
+        if self.every == Some(0) {
+            return Err(Failure::Range("every is 0; it must be at least 1".into()));
+        }
+        let Extent { first, last } = extent.unwrap_or(Extent { first: 0, last: 0 });
+        let (from, until) = (self.from.unwrap_or(first).max(first), self.until.unwrap_or(last).min(last));
+        let least = (until.saturating_sub(from) + 1).div_ceil(SERIES_ROWS_MAX);
+        let every = self.every.unwrap_or(least);
+        if every < least {
+            return Err(Failure::Range(format!(
+                "every is {every} over {} seconds; at most {SERIES_ROWS_MAX} values are told, so ask with every={least}, or for fewer seconds",
+                until - from + 1
+            )));
+        }
+        Ok(Stretch { from, until, every })
+    }
+}
+
+type SeriesKey = (RunId, Stamp, Option<Stretch>);
+
+/// What is told of recorded runs.
+#[derive(Debug)]
+pub struct Runs {
+    catalog: Arc<Catalog>,
+    listing: Shelf<Stamp, Vec<Entry>>,
+    series: Shelf<SeriesKey, Vec<Row>>,
+    reasons: Shelf<(RunId, Stamp), ReasonNames>,
+    reports: Shelf<(RunId, Stamp), Drawn>,
+    painter: Arc<Semaphore>,
+}
+
+impl Runs {
+    /// Of the recordings that lie beside `current`, which is being made.
+    pub fn beside(current: &Path) -> std::io::Result<Arc<Self>> {
+        let (readers, painter) = (Arc::new(Semaphore::new(READERS_MAX)), Arc::new(Semaphore::new(1)));
+        Ok(Arc::new(Self {
+            catalog: Arc::new(Catalog::beside(current)?),
+            listing: Shelf::new(1, Arc::new(Semaphore::new(1))),
+            series: Shelf::new(SERIES_KEPT_MAX, Arc::clone(&readers)),
+            reasons: Shelf::new(REPORTS_KEPT_MAX, readers),
+            reports: Shelf::new(REPORTS_KEPT_MAX, Arc::clone(&painter)),
+            painter,
+        }))
+    }
+
+    /// The id of the run being recorded, if its directory has a name that may be one.
+    pub fn current(&self) -> Option<&RunId> {
+        self.catalog.current()
+    }
+
+    /// Whether that names the run being recorded; it is told from memory, by somebody else.
+    pub fn is_current(&self, id: &str) -> bool {
+        id == LIVE || self.current().is_some_and(|current| current.as_str() == id)
+    }
+
+    /// Newest first.
+    pub async fn list(&self) -> Result<Arc<Vec<Entry>>, Failure> {
+        let catalog = Arc::clone(&self.catalog);
+        // A crowd that asks at once is answered from one look at the disk.
+        self.listing
+            .get(Stamp::moment(unix_seconds()), move || {
+                catalog.list().map_err(|error| Failure::Internal(format!("cannot list the recordings: {error}")))
+            })
+            .await
+    }
+
+    async fn find(&self, id: &str) -> Result<Found, Failure> {
+        let id = match (id, self.current()) {
+            (LIVE, Some(current)) => current.clone(),
+            (id, _) => id.parse()?,
+        };
+        let catalog = Arc::clone(&self.catalog);
+        aside(move || {
+            let directory = catalog.find(&id).ok_or_else(|| Failure::Unknown(id.clone()))?;
+            // Without a good run.json the rest may still be told.
+            let ended = catalog::run(&directory).is_ok_and(|run| run.ended_at_ms.is_some());
+            let stamp = match ended {
+                true => Stamp::of_all(&directory),
+                false => Stamp::moment(unix_seconds() / UNENDED_SECONDS),
+            };
+            Ok(Found { id, directory, ended, stamp })
+        })
+        .await
+    }
+
+    /// Rows of a run, and the stretch of it that was asked for.
+    async fn rows(&self, found: &Found, window: Window) -> Result<(Arc<Vec<Row>>, Stretch), Failure> {
+        let reader = found.clone();
+        let extent = aside(move || replay::extent(&reader.directory).map_err(|error| reader.damaged(&error))).await?;
+        let stretch = window.within(extent)?;
+        let whole = extent.is_none_or(|extent| extent.last - extent.first < SERIES_ROWS_MAX);
+        // A run that fits is read once and folded for whoever asks; of a longer one each stretch is read by itself.
+        let read = (!whole).then_some(stretch);
+        let key = (found.id.clone(), found.stamp.clone(), read);
+        let reader = found.clone();
+        let rows = self
+            .series
+            .get(key, move || {
+                replay::rows(&reader.directory, reader.ended, read.map(|read| (read.from, read.until, read.every)))
+                    .map_err(|error| reader.damaged(&error))
+            })
+            .await?;
+        Ok((rows, stretch))
+    }
+
+    /// A stretch of a run, column by column, as JSON.
+    pub async fn series(&self, id: &str, window: Window) -> Result<Vec<u8>, Failure> {
+        let found = self.find(id).await?;
+        let (rows, stretch) = self.rows(&found, window).await?;
+        aside(move || encoded(&series(&found.id, &rows, stretch))).await
+    }
+
+    /// The timeline of a run, by time.
+    pub async fn marks(&self, id: &str) -> Result<Vec<Mark>, Failure> {
+        let found = self.find(id).await?;
+        aside(move || marks(&found)).await
+    }
+
+    /// What a list tells of a run, and all that its run.json says.
+    pub async fn run(&self, id: &str) -> Result<Value, Failure> {
+        let found = self.find(id).await?;
+        let entries = self.list().await?;
+        aside(move || {
+            let entry = entries.iter().find(|entry| entry.id == found.id.as_str());
+            let document: Option<Value> = read::json(&found.directory.join(RUN_FILE)).ok();
+            Ok(json!({ "entry": entry, "recorded": document }))
+        })
+        .await
+    }
+
+    /// The whole run as one document: what it was, its marks, its series.
+    pub async fn export(&self, id: &str) -> Result<(RunId, Vec<u8>), Failure> {
+        #[derive(Serialize)]
+        struct Export {
+            run: Value,
+            summary: Option<Value>,
+            marks: Vec<Mark>,
+            series: Series,
+        }
+        let found = self.find(id).await?;
+        let (rows, stretch) = self.rows(&found, Window::default()).await?;
+        aside(move || {
+            let document = |file| read::json::<Value>(&found.directory.join(file));
+            let recorded = document(RUN_FILE).map_err(|error| found.damaged(&error))?;
+            let export = Export {
+                run: recorded,
+                summary: document(crate::report::load::SUMMARY_FILE).ok(),
+                marks: marks(&found)?,
+                series: series(&found.id, &rows, stretch),
+            };
+            Ok((found.id, encoded(&export)?))
+        })
+        .await
+    }
+
+    /// The whole run as a table, read while it is sent.
+    pub async fn table(&self, id: &str) -> Result<(RunId, export::Table), Failure> {
+        let found = self.find(id).await?;
+        let reader = found.clone();
+        let reasons = self.reasons.get((found.id.clone(), found.stamp.clone()), move || {
+            replay::reasons_of(&reader.directory).map_err(|error| reader.damaged(&error))
+        });
+        let reasons = reasons.await?;
+        aside(move || {
+            let table = export::Table::open(&found.directory, found.ended, &reasons);
+            Ok((found.id.clone(), table.map_err(|error| found.damaged(&error))?))
+        })
+        .await
+    }
+
+    /// The report of a run, as far as it is recorded.
+    pub async fn report(&self, id: &str) -> Result<(RunId, Arc<Drawn>), Failure> {
+        let found = self.find(id).await?;
+        let key = (found.id.clone(), found.stamp.clone());
+        let reader = found.clone();
+        let drawn = self.reports.get(key, move || {
+            let mut recording = Recording::load(&reader.directory, None).map_err(|error| reader.damaged(&error))?;
+            recording.directory = PathBuf::from(reader.id.as_str());
+            Drawn::of(&recording).map_err(|error| Failure::Internal(error.to_string()))
+        });
+        Ok((found.id, drawn.await?))
+    }
+
+    /// A chart of a run.
+    pub async fn chart(&self, id: &str, name: &str) -> Result<(RunId, Vec<u8>), Failure> {
+        let (id, drawn) = self.report(id).await?;
+        let name = name.to_owned();
+        // One after the other; whoever waits is cut off by the request's deadline.
+        let permit = Arc::clone(&self.painter).acquire_owned().await;
+        let permit = permit.map_err(|error| Failure::Internal(error.to_string()))?;
+        aside(move || {
+            let png = drawn.png(&name).ok_or(Failure::NoChart)?;
+            drop(permit);
+            Ok((id, png.map_err(|error| Failure::Internal(error.to_string()))?))
+        })
+        .await
+    }
+
+    /// Two runs side by side.
+    pub async fn compare(&self, a: &str, b: &str) -> Result<Comparison, Failure> {
+        let (a_id, a) = self.report(a).await?;
+        let (b_id, b) = self.report(b).await?;
+        Ok(Comparison::of((a_id.as_str(), &a.figures), (b_id.as_str(), &b.figures)))
+    }
+}
+
+fn series(id: &RunId, rows: &[Row], stretch: Stretch) -> Series {
+    let Stretch { from, until, every } = stretch;
+    // A row of several seconds is named by the first that it has.
+    let wanted = rows.iter().filter(|row| (from..=until).contains(&row.second()));
+    Series::of(id.as_str(), every, wanted)
+}
+
+fn marks(found: &Found) -> Result<Vec<Mark>, Failure> {
+    read::marks(&found.directory.join(MARKS_FILE)).map_err(|error| found.damaged(&error))
+}
+
+fn encoded(value: &impl Serialize) -> Result<Vec<u8>, Failure> {
+    serde_json::to_vec(value).map_err(|error| Failure::Internal(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_is_cut_to_the_run_and_folds_what_would_be_too_long() {
+        let extent = Some(Extent { first: 1_000, last: 1_000 + 2 * SERIES_ROWS_MAX });
+        let window = |from, until, every| Window { from, until, every }.within(extent);
+        assert_eq!(
+            window(None, None, None).unwrap(),
+            Stretch { from: 1_000, until: 1_000 + 2 * SERIES_ROWS_MAX, every: 3 }
+        );
+        assert_eq!(window(Some(0), Some(1_009), None).unwrap(), Stretch { from: 1_000, until: 1_009, every: 1 });
+        assert_eq!(window(Some(2_000), Some(2_100), Some(5)).unwrap().every, 5);
+        for (from, until, every, part) in [
+            (Some(9), Some(8), None, "must not be the later"),
+            (None, None, Some(0), "at least 1"),
+            (None, None, Some(2), "every=3"),
+        ] {
+            assert!(window(from, until, every).unwrap_err().to_string().contains(part), "{part}");
+        }
+        assert!(Window::default().within(None).is_ok());
+    }
+}

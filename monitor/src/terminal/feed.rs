@@ -1,0 +1,138 @@
+//! What a monitor's HTTP interface says, brought to the screen: history once, then the live stream, and all of it again whenever the
+//! monitor has been away. Never ends by itself.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use crate::terminal::state::{SECONDS_KEPT, Update};
+use hongbao_telemetry::sse::{self, Stream, StreamError};
+
+/// Between attempts to reach a monitor that is away.
+const RETRY_MIN: Duration = Duration::from_millis(250);
+/// At most so long.
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// For an answer that is not a stream.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Bytes of such an answer: ten minutes of every column take a twentieth of it.
+const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// The screen has gone.
+struct Closed;
+
+/// Where the monitor is, and who asks.
+#[derive(Debug, Clone)]
+pub struct Monitor {
+    /// `http://HOST:PORT`, without a slash at its end.
+    pub url: String,
+    /// A bearer token for a monitor that wants one.
+    pub token: Option<String>,
+}
+
+/// Follows the monitor until nobody takes the updates any more.
+pub async fn run(monitor: Monitor, updates: mpsc::Sender<Update>) {
+    let client = match sse::client() {
+        Ok(client) => client,
+        Err(error) => {
+            // Nobody to tell means nothing to do.
+            updates.send(Update::Away(error.to_string())).await.ok();
+            return;
+        }
+    };
+    let feed = Feed { monitor, client, updates };
+    let mut pauses = pauses();
+    loop {
+        match feed.follow(&mut pauses).await {
+            Ok(problem) => {
+                if feed.tell(Update::Away(problem.to_string())).await.is_err() {
+                    return;
+                }
+            }
+            Err(Closed) => return,
+        }
+        tokio::time::sleep(pauses.next().unwrap_or(RETRY_MAX)).await;
+    }
+}
+
+type Pauses = backon::ExponentialBackoff;
+
+fn pauses() -> Pauses {
+    ExponentialBuilder::default()
+        .with_min_delay(RETRY_MIN)
+        .with_max_delay(RETRY_MAX)
+        .without_max_times()
+        .with_jitter()
+        .build()
+}
+
+struct Feed {
+    monitor: Monitor,
+    client: reqwest::Client,
+    updates: mpsc::Sender<Update>,
+}
+
+impl Feed {
+    async fn tell(&self, update: Update) -> Result<(), Closed> {
+        self.updates.send(update).await.map_err(|_| Closed)
+    }
+
+    /// One connection, from its beginning to its end; returns why it ended.
+    async fn follow(&self, pauses: &mut Pauses) -> Result<StreamError, Closed> {
+        let url = format!("{}/api/v1/stream", self.monitor.url);
+        let mut stream = match Stream::open(&self.client, &url, self.monitor.token.as_deref(), None).await {
+            Ok(stream) => stream,
+            Err(problem) => return Ok(problem),
+        };
+        *pauses = self::pauses();
+        self.tell(Update::Connected).await?;
+        // The stream is open already: what happens while history is read waits in it, and nothing falls between the two.
+        let mut has_history = false;
+        loop {
+            let event = match stream.next().await {
+                Ok(event) => event,
+                Err(problem) => return Ok(problem),
+            };
+            let Ok(data) = serde_json::from_str::<Value>(&event.data) else { continue };
+            let now_ms = data["now_ms"].as_u64();
+            let is_second = event.name == "second";
+            self.tell(Update::Event(event.name, data)).await?;
+            if let (false, Some(now_ms)) = (has_history, now_ms) {
+                has_history = true;
+                let from = (now_ms / 1_000).saturating_sub(SECONDS_KEPT as u64);
+                self.ask(&format!("/api/v1/series?from={from}"), Update::Series).await?;
+                self.ask("/api/v1/marks", Update::Marks).await?;
+                self.ask("/api/v1/sources", |sources| Update::Event("sources".to_owned(), sources["sources"].clone()))
+                    .await?;
+                self.ask("/api/v1/books", Update::Books).await?;
+            } else if is_second {
+                self.ask("/api/v1/books", Update::Books).await?;
+            }
+        }
+    }
+
+    /// What cannot be had is left out: the stream goes on, and it is where failures show.
+    async fn ask(&self, path: &str, update: impl FnOnce(Value) -> Update) -> Result<(), Closed> {
+        let mut request = self.client.get(format!("{}{path}", self.monitor.url)).timeout(ANSWER_DEADLINE);
+        if let Some(token) = &self.monitor.token {
+            request = request.bearer_auth(token);
+        }
+        let Ok(mut response) = request.send().await.and_then(reqwest::Response::error_for_status) else {
+            return Ok(());
+        };
+        let mut body = Vec::new();
+        while let Ok(Some(chunk)) = response.chunk().await {
+            if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+                return Ok(());
+            }
+            body.extend_from_slice(&chunk);
+        }
+        match serde_json::from_slice(&body) {
+            Ok(value) => self.tell(update(value)).await,
+            Err(_) => Ok(()),
+        }
+    }
+}

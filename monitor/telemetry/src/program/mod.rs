@@ -1,0 +1,5 @@
+//! What a program says of itself: its [`build`], its [`manual`], and its state towards a [`service`] manager.
+
+pub mod build;
+pub mod manual;
+pub mod service;

@@ -1,0 +1,463 @@
+//! The task that pushes one report per wall-clock second.
+//!
+//! Two halves run side by side in one future. The sampler wakes just after each second has ended and never waits for the
+//! network; the sender owns the connection. Between them lies a short queue: a report that finds it full, or meets no
+//! connection, is dropped and counted, and the totals of later reports make up for it.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use futures_util::{SinkExt, StreamExt};
+use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
+use hongbao_proto::frame::{Codec, FrameError};
+use hongbao_proto::limits::REPORT_FRAME_BYTES_MAX;
+use hongbao_proto::report_v1::{
+    Counter, Gauge, Hello, Histogram, MonitorFrame, Report, ReporterFrame, Source, monitor_frame, reporter_frame,
+};
+use prost::Message;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_util::codec::Framed;
+
+use crate::report::events::{EVENT_KIND_BYTES_MAX, EVENT_TEXT_BYTES_MAX, EVENTS_PER_REPORT_MAX};
+use super::{Events, Key, Sample, names};
+
+/// Reports that may wait for a slow or lost connection, in the queue and again in the sender. Little: a report older than
+/// the dashboard's straggler window no longer counts for its own second.
+const QUEUED_REPORTS_MAX: usize = 2;
+
+/// What the events of one report take at most: kind, text, time, and their tags.
+const EVENTS_BYTES_MAX: usize = EVENTS_PER_REPORT_MAX * (EVENT_KIND_BYTES_MAX + EVENT_TEXT_BYTES_MAX + 32);
+const _: () = assert!(EVENTS_BYTES_MAX < REPORT_FRAME_BYTES_MAX / 4);
+
+/// For a connection to be made, and again for the monitor to answer Hello.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// For one report to be taken by the socket.
+const WRITE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// For the last reports to reach the monitor when a process takes its leave.
+const LEAVE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// First and longest pause between two attempts to connect; each is lengthened at random by up to as much again.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(3);
+
+/// Samples are taken this long after a second has ended, lest a coarse timer fires just before its end.
+const AFTER_SECOND: Duration = Duration::from_millis(2);
+
+/// A clock that was set back by at most this many seconds is waited for; one set back further is followed.
+const SET_BACK_SECONDS_MAX: u64 = 5;
+
+/// Where to report, and as whom.
+#[derive(Debug, Clone)]
+pub struct ReporterConfig {
+    /// The monitor's ingest address.
+    pub monitor: SocketAddr,
+    /// A token with audience `hongbao-report`.
+    pub token: String,
+    /// `names::role::SERVER` or `names::role::MACHINE`.
+    pub role: &'static str,
+    /// Unique among the processes of the role, stable over restarts: 1 to 64 of `A-Z a-z 0-9 . _ -`.
+    pub name: String,
+}
+
+/// What became of the reports. Relaxed counters, read by anyone.
+#[derive(Debug, Default)]
+pub struct ReporterStats {
+    /// Reports written to the monitor.
+    pub sent: AtomicU64,
+    /// Reports given up because the monitor was away or slow; totals in later reports make up for them.
+    pub dropped: AtomicU64,
+}
+
+/// Pushes reports until dropped, or until told to take its leave.
+#[derive(Debug)]
+pub struct Reporter {
+    config: ReporterConfig,
+    stats: Arc<ReporterStats>,
+    clock_offset_us: Option<Arc<AtomicI64>>,
+    control: Option<SocketAddr>,
+    listen: Option<SocketAddr>,
+    events: Events,
+}
+
+impl Reporter {
+    /// A reporter that has not connected yet.
+    pub fn new(config: ReporterConfig) -> Self {
+        Self {
+            config,
+            stats: Arc::default(),
+            clock_offset_us: None,
+            control: None,
+            listen: None,
+            events: Events::default(),
+        }
+    }
+
+    /// Counts seconds on the local clock plus this offset (microseconds, may change while running), for a process that
+    /// measures one.
+    #[must_use]
+    pub fn corrected_by(mut self, clock_offset_us: Arc<AtomicI64>) -> Self {
+        self.clock_offset_us = Some(clock_offset_us);
+        self
+    }
+
+    /// Tells where the process's own control surface is.
+    #[must_use]
+    pub fn controlled_at(mut self, control: SocketAddr) -> Self {
+        self.control = Some(control);
+        self
+    }
+
+    /// Tells where users connect to this process.
+    #[must_use]
+    pub fn listening_at(mut self, listen: SocketAddr) -> Self {
+        self.listen = Some(listen);
+        self
+    }
+
+    /// Tells what is pushed there, each event once.
+    #[must_use]
+    pub fn telling(mut self, events: Events) -> Self {
+        self.events = events;
+        self
+    }
+
+    /// Shared counters of this reporter.
+    pub fn stats(&self) -> Arc<ReporterStats> {
+        Arc::clone(&self.stats)
+    }
+
+    /// Calls `sample` just after the end of each wall-clock second (its argument: the Unix second that ended) and pushes
+    /// what it returns. The monitor being away is no failure: the report is dropped and counted, and the connection is
+    /// tried again with jittered back-off. Never returns.
+    pub async fn run(self, sample: impl FnMut(u64) -> Sample) {
+        self.run_until(std::future::pending(), sample).await;
+    }
+
+    /// Like [`run`](Self::run) until `leave` completes. Then `sample` is called once more, for the second that is not over
+    /// yet, so that the last totals are in the books; that report is pushed, and the monitor told that no more will come.
+    /// Returns when the monitor has taken it, or after 2 s.
+    pub async fn run_until(self, leave: impl Future<Output = ()>, mut sample: impl FnMut(u64) -> Sample) {
+        let now = self.now();
+        let source = Source {
+            role: self.config.role.to_owned(),
+            name: self.config.name.clone(),
+            instance: uuid::Uuid::now_v7().to_string(),
+            started_at_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+            control: self.control.map_or_else(String::new, |control| control.to_string()),
+            listen: self.listen.map_or_else(String::new, |listen| listen.to_string()),
+        };
+        let (queue, reports) = mpsc::channel(QUEUED_REPORTS_MAX);
+        let hello = ReporterFrame {
+            frame: Some(reporter_frame::Frame::Hello(Hello { token: self.config.token.clone(), source: Some(source) })),
+        };
+        let stats = Arc::clone(&self.stats);
+        let (monitor, events) = (self.config.monitor, self.events.clone());
+        let mut sender = std::pin::pin!(Link { monitor, hello, stats, events, reports, kept: VecDeque::new() }.run());
+        tokio::select! {
+            // Ends only when the sampler has left and closed the queue.
+            () = &mut sender => {}
+            () = self.sample_until(leave, queue, &mut sample) => {
+                if timeout(LEAVE_DEADLINE, sender).await.is_err() {
+                    tracing::warn!(event = "last_report_lost", "the last report did not reach the monitor in time");
+                }
+            }
+        }
+    }
+
+    async fn sample_until(
+        &self,
+        leave: impl Future<Output = ()>,
+        queue: mpsc::Sender<ReporterFrame>,
+        sample: &mut impl FnMut(u64) -> Sample,
+    ) {
+        let mut leave = std::pin::pin!(leave);
+        let mut seconds = SecondClock { awaited: self.now().as_secs() };
+        loop {
+            match seconds.poll(self.now()) {
+                Tick::Ended(second) => self.push(&queue, frame_of(second, &sample(second), false)),
+                Tick::Wait(pause) => tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = &mut leave => break,
+                },
+            }
+        }
+        let second = seconds.awaited.max(self.now().as_secs());
+        // The queue may be full of reports that a slow monitor has not taken; this one waits for room.
+        if queue.send(frame_of(second, &sample(second), true)).await.is_err() {
+            self.stats.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn push(&self, queue: &mpsc::Sender<ReporterFrame>, frame: ReporterFrame) {
+        let max = REPORT_FRAME_BYTES_MAX - EVENTS_BYTES_MAX;
+        if frame.encoded_len() > max {
+            tracing::error!(
+                event = "report_too_long",
+                bytes = frame.encoded_len(),
+                max,
+                "report is too long to be sent"
+            );
+        } else if queue.try_send(frame).is_ok() {
+            return;
+        }
+        self.stats.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn now(&self) -> Duration {
+        let offset = self.clock_offset_us.as_ref().map_or(0, |offset| offset.load(Ordering::Relaxed));
+        let local = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let magnitude = Duration::from_micros(offset.unsigned_abs());
+        if offset < 0 { local.saturating_sub(magnitude) } else { local + magnitude }
+    }
+}
+
+/// Names the seconds that have ended, each once, on a clock that may be set at any time.
+#[derive(Debug)]
+struct SecondClock {
+    /// The second whose end is awaited; all before it were named or skipped.
+    awaited: u64,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Tick {
+    /// This second has ended. Those skipped by a clock set forward, or by a process that stood still, are not named.
+    Ended(u64),
+    /// Ask again after this long: more than nothing, at most about a second.
+    Wait(Duration),
+}
+
+impl SecondClock {
+    fn poll(&mut self, now: Duration) -> Tick {
+        let current = now.as_secs();
+        if current > self.awaited && Duration::from_nanos(now.subsec_nanos().into()) >= AFTER_SECOND {
+            self.awaited = current;
+            return Tick::Ended(current - 1);
+        }
+        if current + SET_BACK_SECONDS_MAX < self.awaited {
+            self.awaited = current;
+        }
+        // Past the awaited second already, though not by enough: this very second's start is what we wake after.
+        let boundary = if current > self.awaited { current } else { current + 1 };
+        Tick::Wait(Duration::from_secs(boundary) + AFTER_SECOND - now)
+    }
+}
+
+fn frame_of(second: u64, sample: &Sample, last: bool) -> ReporterFrame {
+    let mut serializer = V2DeflateSerializer::new();
+    let histograms = sample.histograms.iter().filter_map(|(key, histogram)| {
+        let mut bytes = Vec::new();
+        match serializer.serialize(histogram, &mut bytes) {
+            Ok(_) => Some(Histogram { name: key.column(), v2_deflate: bytes.into() }),
+            Err(error) => {
+                tracing::error!(event = "histogram_lost", ?error, name = key.name, "histogram cannot be serialized");
+                None
+            }
+        }
+    });
+    let gauge = |(key, value): &(Key, i64)| Gauge { name: key.column(), value: *value };
+    let report = Report {
+        second,
+        counters: sample.counters.iter().map(|(key, total)| Counter { name: key.column(), total: *total }).collect(),
+        gauges: sample.gauges.iter().chain(last.then_some(&(names::FINAL_REPORT, 1))).map(gauge).collect(),
+        histograms: histograms.collect(),
+        // Put in when the report is sent: an event must not be dropped with a report.
+        events: Vec::new(),
+        sets: sample.sets.clone(),
+    };
+    ReporterFrame { frame: Some(reporter_frame::Frame::Report(report)) }
+}
+
+type Connection = Framed<TcpStream, Codec<MonitorFrame, ReporterFrame, REPORT_FRAME_BYTES_MAX>>;
+
+/// Why there is no connection (any more).
+#[derive(Debug, thiserror::Error)]
+enum LinkError {
+    #[error("cannot connect: {0}")]
+    Connect(std::io::Error),
+    #[error("no connection, or no answer to Hello, within {} s", CONNECT_DEADLINE.as_secs())]
+    Silent,
+    #[error("refused: {0}")]
+    Refused(String),
+    #[error("the monitor closed the connection")]
+    Closed,
+    #[error("the monitor did not take a report within {} s", WRITE_DEADLINE.as_secs())]
+    Slow,
+    #[error("the monitor sent something unexpected")]
+    Unexpected,
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+}
+
+struct Link {
+    monitor: SocketAddr,
+    hello: ReporterFrame,
+    stats: Arc<ReporterStats>,
+    events: Events,
+    reports: mpsc::Receiver<ReporterFrame>,
+    /// Taken from the queue and not sent yet: the latest few, oldest first.
+    kept: VecDeque<ReporterFrame>,
+}
+
+impl Link {
+    async fn run(mut self) {
+        let mut pauses = pauses();
+        loop {
+            let problem = match self.while_away(connect(self.monitor, self.hello.clone())).await {
+                Ok(connection) => {
+                    tracing::info!(event = "report_link_up", monitor = %self.monitor, "reporting to the monitor");
+                    pauses = self::pauses();
+                    match self.stream(connection).await {
+                        Ok(()) => return,
+                        Err(problem) => {
+                            self.events.connection_lost(Instant::now());
+                            problem
+                        }
+                    }
+                }
+                Err(problem) => problem,
+            };
+            if self.reports.is_closed() && self.reports.is_empty() && self.kept.is_empty() {
+                return;
+            }
+            tracing::info!(event = "report_link_down", monitor = %self.monitor, %problem, "not reporting; reports are dropped until the monitor is back");
+            self.while_away(tokio::time::sleep(pauses.next().unwrap_or(PAUSE_MAX))).await;
+        }
+    }
+
+    /// Waits for `attempt` while keeping the latest reports and dropping older ones.
+    async fn while_away<T>(&mut self, attempt: impl Future<Output = T>) -> T {
+        let mut attempt = std::pin::pin!(attempt);
+        loop {
+            tokio::select! {
+                outcome = &mut attempt => return outcome,
+                Some(frame) = self.reports.recv() => {
+                    if self.kept.len() == QUEUED_REPORTS_MAX {
+                        self.kept.pop_front();
+                        self.stats.dropped.fetch_add(1, Ordering::Relaxed);
+                    }
+                    self.kept.push_back(frame);
+                }
+            }
+        }
+    }
+
+    /// Sends reports until the connection fails, or until the last one was sent and the monitor has hung up.
+    async fn stream(&mut self, mut connection: Connection) -> Result<(), LinkError> {
+        loop {
+            while let Some(mut frame) = self.kept.pop_front() {
+                if let Some(reporter_frame::Frame::Report(report)) = &mut frame.frame {
+                    report.events = self.events.take(Instant::now());
+                }
+                match timeout(WRITE_DEADLINE, connection.send(&frame)).await {
+                    Ok(Ok(())) => self.stats.sent.fetch_add(1, Ordering::Relaxed),
+                    failed => {
+                        self.stats.dropped.fetch_add(1, Ordering::Relaxed);
+                        return Err(failed.map_or(LinkError::Slow, |result| {
+                            result.err().map_or(LinkError::Closed, LinkError::Frame)
+                        }));
+                    }
+                };
+            }
+            tokio::select! {
+                incoming = connection.next() => return Err(unexpected(incoming)),
+                next = self.reports.recv() => match next {
+                    Some(frame) => self.kept.push_back(frame),
+                    None => {
+                        SinkExt::<&ReporterFrame>::close(&mut connection).await?;
+                        while connection.next().await.is_some_and(|frame| frame.is_ok()) {}
+                        return Ok(());
+                    }
+                },
+            }
+        }
+    }
+}
+
+fn pauses() -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::default()
+        .with_min_delay(PAUSE_MIN)
+        .with_max_delay(PAUSE_MAX)
+        .without_max_times()
+        .with_jitter()
+        .build()
+}
+
+async fn connect(monitor: SocketAddr, hello: ReporterFrame) -> Result<Connection, LinkError> {
+    let attempt = async {
+        let stream = TcpStream::connect(monitor).await.map_err(LinkError::Connect)?;
+        stream.set_nodelay(true).map_err(LinkError::Connect)?;
+        let mut connection = Framed::new(stream, Codec::default());
+        connection.send(&hello).await?;
+        match connection.next().await {
+            Some(Ok(MonitorFrame { frame: Some(monitor_frame::Frame::Accepted(_)) })) => Ok(connection),
+            other => Err(unexpected(other)),
+        }
+    };
+    timeout(CONNECT_DEADLINE, attempt).await.unwrap_or(Err(LinkError::Silent))
+}
+
+fn unexpected(incoming: Option<Result<MonitorFrame, FrameError>>) -> LinkError {
+    match incoming {
+        None => LinkError::Closed,
+        Some(Err(error)) => LinkError::Frame(error),
+        Some(Ok(MonitorFrame { frame: Some(monitor_frame::Frame::Refused(refused)) })) => {
+            LinkError::Refused(refused.reason)
+        }
+        Some(Ok(_)) => LinkError::Unexpected,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn each_second_is_named_once_just_after_its_end() {
+        let mut clock = SecondClock { awaited: 100 };
+        assert_eq!(clock.poll(at(100_400)), Tick::Wait(at(602)));
+        assert_eq!(clock.poll(at(101_001)), Tick::Wait(at(1)));
+        assert_eq!(clock.poll(at(101_002)), Tick::Ended(100));
+        assert_eq!(clock.poll(at(101_002)), Tick::Wait(at(1_000)));
+        assert_eq!(clock.poll(at(102_010)), Tick::Ended(101));
+    }
+
+    #[test]
+    fn a_clock_set_forward_skips_seconds_and_one_set_back_repeats_none_unless_it_was_set_far_back() {
+        let mut clock = SecondClock { awaited: 100 };
+        assert_eq!(clock.poll(at(3_600_500)), Tick::Ended(3_599));
+        assert_eq!(clock.poll(at(3_598_500)), Tick::Wait(at(502)));
+        assert_eq!(clock.poll(at(3_600_500)), Tick::Wait(at(502)));
+        assert_eq!(clock.poll(at(50_500)), Tick::Wait(at(502)));
+        assert_eq!(clock.poll(at(51_010)), Tick::Ended(50));
+    }
+
+    proptest! {
+        #[test]
+        fn no_clock_makes_it_spin_or_oversleep(moments in prop::collection::vec(0u64..100_000, 1..200)) {
+            let mut clock = SecondClock { awaited: 10 };
+            for moment in moments {
+                if let Tick::Ended(second) = clock.poll(at(moment)) {
+                    prop_assert!(second < moment / 1000 + 1);
+                }
+                match clock.poll(at(moment)) {
+                    Tick::Wait(pause) => prop_assert!(pause > Duration::ZERO && pause <= at(1_002)),
+                    Tick::Ended(second) => prop_assert!(false, "named second {} twice in one moment", second),
+                }
+            }
+        }
+    }
+}
