@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use hongbao_proto::{Fen, RequestId, Serial, UserId};
-use hongbao_server::campaign::{Amounts, CampaignTerms, Goods, Seed};
+use hongbao_server::market::campaign::{Amounts, CampaignTerms, Goods, Seed};
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::writer::{self, Reply, ReplyTo, Request};
 use hongbao_server::ledger::{Claim, Ledger, LedgerError, Outcome, Posting};

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hongbao_proto::{EnvelopeId, Fen, RequestId, UserId};
-use hongbao_server::campaign::Seed;
-use hongbao_server::envelope::{Mode, NewEnvelope};
+use hongbao_server::market::campaign::Seed;
+use hongbao_server::market::envelope::{Mode, NewEnvelope};
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::{Ledger, LedgerError, Outcome, Posting};
 

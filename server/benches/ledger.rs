@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use hongbao_proto::{Fen, RequestId, Serial, UserId};
-use hongbao_server::campaign::{Amounts, Campaign, CampaignTerms, Goods, Seed};
+use hongbao_server::market::campaign::{Amounts, Campaign, CampaignTerms, Goods, Seed};
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::{Claim, Ledger, LedgerError, Posting, Question, Seen};
 use nix::sys::resource::{UsageWho, getrusage};

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use hongbao_proto::v1::{Announcement, ServerFrame, server_frame::Event};
-use hongbao_server::descriptors;
+use hongbao_server::transport::descriptors;
 use hongbao_server::shard::acceptor::listen;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};

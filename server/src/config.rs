@@ -11,7 +11,7 @@ use hongbao_telemetry::logs::{FilterError, Format, LogArgs};
 use hongbao_proto::token::{Audience, Secret, Verifier};
 use serde::Deserialize;
 
-use crate::descriptors::{self, Tables};
+use crate::transport::descriptors::{self, Tables};
 use crate::limits;
 
 /// A setting that cannot be used, said in one line with the value and the remedy. Exit code 2.

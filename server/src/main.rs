@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-mod pages;
+
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -16,13 +16,13 @@ use hongbao_telemetry::program::manual::{self, CompletionsArguments, ManArgument
 use hongbao_proto::UserId;
 use hongbao_proto::token::{Audience, Signer};
 use hongbao_server::config::Settings;
-use hongbao_server::find;
-use hongbao_server::host;
+use hongbao_server::tools::find;
+use hongbao_server::tools::host;
 use hongbao_server::ledger::archive;
 use hongbao_server::ledger::audit::{audit, audit_journals};
 use hongbao_server::limits::FIND_ITEMS_MAX;
 use hongbao_server::node::{Node, Stopped};
-use hongbao_server::trace;
+use hongbao_server::tools::trace;
 use hongbao_sysctl::{Check, Verdict, Wanted};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -201,7 +201,7 @@ fn main() -> ExitCode {
         Some(Tool::Check { connections, with_fleet, port, fix, json }) => {
             check(&Wanted { fleet_here: with_fleet, port, ..host::wanted(connections) }, Check { fix, json })
         }
-        Some(Tool::Man(arguments)) => told(pages::MANUAL.write(Cli::command(), &arguments)),
+        Some(Tool::Man(arguments)) => told(hongbao_server::tools::pages::MANUAL.write(Cli::command(), &arguments)),
         Some(Tool::Completions(arguments)) => told(manual::complete(Cli::command(), &arguments)),
     };
     match result {
@@ -255,7 +255,7 @@ fn at_once() -> ! {
 fn secret() -> anyhow::Result<ExitCode> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes)?;
-    writeln!(std::io::stdout(), "{}", hongbao_server::campaign::hex(&bytes))?;
+    writeln!(std::io::stdout(), "{}", hongbao_server::market::campaign::hex(&bytes))?;
     Ok(ExitCode::SUCCESS)
 }
 

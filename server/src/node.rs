@@ -19,24 +19,24 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use crate::admin::{self, Admin};
 use crate::admission::{Gate, Line, Rate};
-use crate::clerk::Clerk;
+use crate::services::offers::Clerk;
 use crate::config::Config;
-use crate::descriptors;
+use crate::transport::descriptors;
 use crate::generator::{Command, Generator};
-use crate::host;
-use crate::house::Runs;
+use crate::tools::host;
+use crate::services::envelope_runs::Runs;
 use crate::ledger::audit::audit;
 use crate::ledger::sqlite::SqliteLedger;
 use crate::ledger::{Ledger, LedgerError, writer};
 use crate::limits;
-use crate::rooms;
+use crate::services::rooms;
 use crate::shard::acceptor::{AcceptTally, Acceptor};
-use crate::shard::chat::Desks;
-use crate::shard::directory::Directory;
-use crate::shard::message::{Control, Message, ReturnWindow, StockReport};
-use crate::shard::payments::Wallets;
-use crate::shard::set::{SetHandle, Shared};
-use crate::shard::tally::Tally;
+use crate::set::room_messages::Desks;
+use crate::set::directory::Directory;
+use crate::set::message::{Control, Message, ReturnWindow, StockReport};
+use crate::set::payments::Wallets;
+use crate::set::{SetHandle, Shared};
+use crate::set::tally::Tally;
 use crate::shard::worker::{Clock, wall};
 use crate::shard::{Own, Shard, Thread};
 use crate::telemetry::Telemetry;
@@ -384,7 +384,7 @@ async fn closed(mut closing: watch::Receiver<bool>) {
 /// Every campaign, with its claimed serials where some may still be issued: what [`Generator::recover`] begins with.
 pub fn unfinished(
     ledger: &mut dyn Ledger,
-) -> Result<Vec<(crate::campaign::Campaign, Vec<hongbao_proto::Serial>)>, LedgerError> {
+) -> Result<Vec<(crate::market::campaign::Campaign, Vec<hongbao_proto::Serial>)>, LedgerError> {
     let campaigns = ledger.campaigns()?;
     campaigns
         .into_iter()

@@ -7,18 +7,18 @@ use std::sync::atomic::Ordering;
 
 use hongbao_telemetry::metrics::CumulativeHistograms;
 use hongbao_telemetry::report::{Events, Key, ReporterStats, Sample, names};
-use hongbao_monitor::{disk, process};
+use hongbao_telemetry::{disk, process};
 use hongbao_proto::report_v1::Sets;
 use hongbao_proto::v1::ErrorCode;
 
 use crate::ends::End;
 use crate::generator::StockBoard;
 use crate::ledger::writer::LedgerStatus;
-use crate::rooms::RoomsBoard;
+use crate::services::rooms::RoomsBoard;
 use crate::shard::acceptor::AcceptTally;
-use crate::shard::broadcast::Broadcasts;
-use crate::shard::set::SetHandle;
-use crate::shard::tally::{Answer, ERRORS, SetTally, Tally};
+use crate::set::broadcast::Broadcasts;
+use crate::set::SetHandle;
+use crate::set::tally::{Answer, ERRORS, SetTally, Tally};
 
 /// Everything that is counted, wherever it is counted.
 #[derive(Clone)]

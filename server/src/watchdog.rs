@@ -12,8 +12,8 @@ use hongbao_telemetry::program::service::Service;
 use tokio::time::MissedTickBehavior;
 
 use crate::ledger::writer::{LedgerHandle, Request};
-use crate::shard::message::Ticket;
-use crate::shard::tally::Tally;
+use crate::set::message::Ticket;
+use crate::set::tally::Tally;
 use crate::telemetry::Telemetry;
 
 /// What is watched, and where it is said.

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
-use hongbao_server::{descriptors, limits};
+use hongbao_server::limits;
+use hongbao_server::transport::descriptors;
 use hongbao_sysctl::files::{CLIENT, File, LIMITS, SERVER, UNIT};
 use hongbao_sysctl::judge::USERS_PER_ADDRESS_MAX;
 

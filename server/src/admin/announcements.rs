@@ -17,9 +17,9 @@ use utoipa::ToSchema;
 
 use super::{Admin, stopping};
 use crate::limits;
-use crate::shard::broadcast::Broadcasts;
-use crate::shard::message::{Control, Message};
-use crate::shard::set::SetHandle;
+use crate::set::broadcast::Broadcasts;
+use crate::set::message::{Control, Message};
+use crate::set::SetHandle;
 use crate::shard::worker::wall;
 
 /// How long all SETs together may take to find room for an announcement.
@@ -155,7 +155,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::shard::tally::SetTally;
+    use crate::set::tally::SetTally;
 
     #[tokio::test]
     async fn a_set_whose_queue_stays_full_is_reported_and_its_users_are_counted_as_not_reached() {

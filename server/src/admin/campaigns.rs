@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
 use super::{Admin, refused, stopping};
-use crate::campaign::{Amounts, Campaign, CampaignKind, CampaignTerms, Goods, Sale, Seed, hex};
+use crate::market::campaign::{Amounts, Campaign, CampaignKind, CampaignTerms, Goods, Sale, Seed, hex};
 use crate::generator::{CampaignStatus, Command};
 use crate::ledger::LedgerError;
 use crate::limits::HOLD_MS;

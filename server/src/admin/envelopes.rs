@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{Admin, refused, stopping};
-use crate::campaign::{Amounts, Seed};
-use crate::envelope::Mode;
-use crate::house::{self, COUNT_MAX, Progress, Terms};
+use crate::market::campaign::{Amounts, Seed};
+use crate::market::envelope::Mode;
+use crate::services::envelope_runs::{self, COUNT_MAX, Progress, Terms};
 use crate::limits::ENVELOPE_FEN_MAX;
 use crate::shard::worker::wall;
 
@@ -136,7 +136,7 @@ pub async fn start(
     let terms = new.check().map_err(ApiError::bad_request)?;
     let seed = Seed::generate().map_err(|error| ApiError::unavailable(format!("no randomness for a seed: {error}")))?;
     let offerings = admin.shared.offerings.clone();
-    let id = house::start(terms, seed, &admin.runs, admin.ledger.clone(), offerings, wall);
+    let id = envelope_runs::start(terms, seed, &admin.runs, admin.ledger.clone(), offerings, wall);
     let progress = admin.runs.find(id).ok_or_else(|| ApiError::internal("the run is gone"))?;
     Ok((StatusCode::CREATED, Json(progress)))
 }

@@ -24,12 +24,12 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::generator::{Command, StockBoard};
-use crate::house::Runs;
+use crate::services::envelope_runs::Runs;
 use crate::ledger::LedgerError;
 use crate::ledger::writer::LedgerHandle;
-use crate::shard::broadcast::Broadcasts;
-use crate::shard::message::Ticket;
-use crate::shard::set::Shared;
+use crate::set::broadcast::Broadcasts;
+use crate::set::message::Ticket;
+use crate::set::Shared;
 use crate::telemetry::Telemetry;
 
 /// What the handlers work with.

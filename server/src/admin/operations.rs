@@ -14,7 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{Admin, stopping};
 use crate::generator::Conservation;
-use crate::shard::message::{Control, Message, SessionInfo};
+use crate::set::message::{Control, Message, SessionInfo};
 
 /// Sessions in one page at most.
 const PAGE_MAX: usize = 1_000;

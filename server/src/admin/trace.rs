@@ -14,9 +14,9 @@ use hongbao_proto::UserId;
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::Admin;
-use crate::shard::directory::Directory;
-use crate::shard::trace::{Follower, Heard};
+use crate::admin::Admin;
+use crate::set::directory::Directory;
+use crate::set::trace::{Follower, Heard};
 
 /// A comment so often shows a caller that has gone, and a proxy that this goes on.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);

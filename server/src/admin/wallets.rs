@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::{Admin, refused, stopping};
 use crate::ledger::{Answer, Movement, Outcome, Page, Posting, Purpose, Question, facts};
 use crate::limits::DEPOSIT_USERS_MAX;
-use crate::order::{Order, OrderState};
+use crate::market::order::{Order, OrderState};
 use crate::shard::worker::wall;
 
 /// Rows of one page at most.

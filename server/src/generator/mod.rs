@@ -23,15 +23,15 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
-use self::sale::Counter;
-use self::source::{Rain, Source};
-use crate::campaign::{Campaign, CampaignTerms, Goods, Seed, UnixMs};
+use crate::generator::sale::Counter;
+use crate::generator::source::{Rain, Source};
+use crate::market::campaign::{Campaign, CampaignTerms, Goods, Seed, UnixMs};
 use crate::ledger::writer::{LedgerHandle, Request};
 use crate::ledger::{Ledger, LedgerError};
-use crate::lot::{self, Entrant};
-use crate::shard::message::{Control, Message, StockReport, Ticket};
-use crate::shard::set::SetHandle;
-use crate::stock::{SalePhase, ShelfBooks};
+use crate::market::lot::{self, Entrant};
+use crate::set::message::{Control, Message, StockReport, Ticket};
+use crate::set::SetHandle;
+use crate::market::stock::{SalePhase, ShelfBooks};
 
 /// How often due prizes are handed out while there is something to hand out.
 const ISSUE_INTERVAL: Duration = Duration::from_millis(5);

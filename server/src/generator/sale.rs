@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::campaign::UnixMs;
+use crate::market::campaign::UnixMs;
 
 /// Units handed to a SET at once at most.
 const PARCEL_MAX: u64 = 256;

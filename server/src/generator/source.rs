@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use hongbao_proto::Serial;
 
-use crate::campaign::UnixMs;
+use crate::market::campaign::UnixMs;
 
 /// The serials of one campaign that are with the generator.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -21,10 +21,10 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
 
-use super::books::{AccountId, Kind, Owner};
-use super::sqlite::{SqliteLedger, at};
+use crate::ledger::books::{AccountId, Kind, Owner};
+use crate::ledger::sqlite::{SqliteLedger, at};
 use super::{Ledger, LedgerError};
-use crate::campaign::UnixMs;
+use crate::market::campaign::UnixMs;
 use crate::limits::ARCHIVE_AGE_MIN_MS;
 
 /// `PRAGMA application_id` of an archive: "HBar".

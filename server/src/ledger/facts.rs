@@ -4,8 +4,8 @@
 use hongbao_proto::{RequestId, UserId};
 
 use super::{Ledger, LedgerError, Outcome, Posting};
-use crate::campaign::UnixMs;
-use crate::order::{Order, OrderState};
+use crate::market::campaign::UnixMs;
+use crate::market::order::{Order, OrderState};
 
 /// The target of these events.
 macro_rules! fact {

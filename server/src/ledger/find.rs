@@ -9,9 +9,9 @@ use hongbao_proto::UserId;
 use rusqlite::{Connection, OptionalExtension};
 use serde::Serialize;
 
-use super::audit::open_read_only;
-use super::books::{AccountId, Entry, Kind, Owner};
-use super::schema::code;
+use crate::ledger::audit::open_read_only;
+use crate::ledger::books::{AccountId, Entry, Kind, Owner};
+use crate::ledger::schema::code;
 use super::{LedgerError, sqlite};
 use crate::limits::FIND_WALK_MAX;
 

@@ -18,9 +18,9 @@ use std::sync::Arc;
 use hongbao_proto::{CampaignId, EnvelopeId, Fen, OrderId, RequestId, Serial, UserId};
 use serde::Serialize;
 
-use crate::campaign::{Campaign, CampaignTerms, UnixMs};
-use crate::envelope::{NewEnvelope, Offer};
-use crate::order::Order;
+use crate::market::campaign::{Campaign, CampaignTerms, UnixMs};
+use crate::market::envelope::{NewEnvelope, Offer};
+use crate::market::order::Order;
 
 /// A user takes a unit of a campaign. The SET that sends it owns the serial until the outcome is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

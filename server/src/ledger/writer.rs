@@ -26,7 +26,7 @@ use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Answer, Ledger, LedgerError, Outcome, Posting, Question, Totals, facts};
-use crate::campaign::UnixMs;
+use crate::market::campaign::UnixMs;
 use crate::limits::{LEDGER_BATCH_MAX, LEDGER_QUEUE_MAX};
 
 /// Between two attempts to find out whether a failing ledger works again.

@@ -17,8 +17,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use super::message::Message;
-use super::set::SetHandle;
+use crate::set::message::Message;
+use crate::set::SetHandle;
 use crate::limits;
 
 /// How long to wait before looking again, where waiting is all there is to do.

@@ -2,23 +2,7 @@
 //! Sockets never leave it.
 
 pub mod acceptor;
-pub mod broadcast;
-pub mod chat;
-pub mod deliver;
-pub mod directory;
-pub mod events;
-pub mod message;
-pub mod output;
-pub mod payments;
 pub mod reader;
-mod requests;
-pub mod session;
-pub mod set;
-#[cfg(test)]
-mod set_tests;
-pub mod tally;
-pub mod trace;
-pub mod wire;
 pub mod worker;
 
 use std::cell::RefCell;
@@ -35,13 +19,14 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-use self::acceptor::Acceptor;
-use self::message::{Control, Message};
-use self::reader::Link;
-use self::set::{Set, SetHandle, Shared};
-use self::tally::Tally;
-use self::worker::Clock;
-use crate::{descriptors, limits};
+use crate::shard::acceptor::Acceptor;
+use crate::set::message::{Control, Message};
+use crate::shard::reader::Link;
+use crate::set::{Set, SetHandle, Shared};
+use crate::set::tally::Tally;
+use crate::shard::worker::Clock;
+use crate::limits;
+use crate::transport::descriptors;
 
 /// Everything a shard serves with.
 pub struct Shard {

@@ -21,11 +21,11 @@ use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::chat::{Chat, Visit};
-use super::directory::Seat;
-use super::message::{Message, Said};
-use super::requests;
-use super::tally::SetTally;
+use crate::set::room_messages::{Chat, Visit};
+use crate::set::directory::Seat;
+use crate::set::message::{Message, Said};
+use crate::set::requests;
+use crate::set::tally::SetTally;
 use crate::ends::End;
 use crate::limits;
 

@@ -6,10 +6,10 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-use super::message::{Message, Now};
-use super::reader::{self, Link};
-use super::set::Set;
-use super::wire::{SocketWire, Wire};
+use crate::set::message::{Message, Now};
+use crate::shard::reader::{self, Link};
+use crate::set::Set;
+use crate::transport::wire::{SocketWire, Wire};
 use crate::limits::SET_BATCH_MAX;
 
 /// The process's clocks.
@@ -33,7 +33,7 @@ impl Clock {
 
 /// Wall clock, Unix milliseconds; 0 where the host's clock is set before 1970.
 #[allow(clippy::cast_possible_truncation)]
-pub fn wall() -> crate::campaign::UnixMs {
+pub fn wall() -> crate::market::campaign::UnixMs {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use hongbao_proto::Fen;
-use hongbao_server::campaign::{Campaign, UnixMs};
+use hongbao_server::market::campaign::{Campaign, UnixMs};
 use hongbao_server::ledger::archive::{ArchiveError, Archived, Wanted, archive};
 use hongbao_server::ledger::audit::audit;
 use hongbao_server::ledger::sqlite::SqliteLedger;

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use hongbao_proto::Serial;
-use hongbao_server::campaign::UnixMs;
+use hongbao_server::market::campaign::UnixMs;
 use hongbao_server::ledger::archive::{Wanted, archive};
 use hongbao_server::ledger::audit::audit;
 use hongbao_server::ledger::books::{AccountId, Entry, Kind};
@@ -264,7 +264,7 @@ impl Bench {
         self.ledger.as_mut().unwrap()
     }
 
-    fn create(&mut self, terms: hongbao_server::campaign::CampaignTerms) {
+    fn create(&mut self, terms: hongbao_server::market::campaign::CampaignTerms) {
         let now = self.now;
         let campaign = self.ledger().create_campaign(terms.clone(), now).unwrap();
         assert_eq!(campaign, self.model.create_campaign(terms, now));

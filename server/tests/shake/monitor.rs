@@ -42,7 +42,7 @@ impl Monitor {
         let (stopping, (bound, binding)) = (stop.clone(), mpsc::channel());
         let thread = std::thread::spawn(move || {
             runtime().block_on(async {
-                let monitor = run::Monitor::bind(&config).await.unwrap();
+                let monitor = app::Monitor::bind(&config).await.unwrap();
                 bound.send((monitor.ingest, monitor.http)).unwrap();
                 monitor.run(stopping).await.unwrap()
             })

@@ -4,7 +4,7 @@ use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ErrorCode, order::State};
 use hongbao_proto::{EnvelopeId, OrderId, RequestId};
 use hongbao_server::ledger::{Answer, Award, Question, Recall};
-use hongbao_server::order::{Order, OrderState};
+use hongbao_server::market::order::{Order, OrderState};
 use prost::Message as _;
 
 use crate::user::{Ask, Asked, Conn, Item, Phase, Told};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use hongbao_proto::UserId;
-use hongbao_server::shard::directory::Seat;
+use hongbao_server::set::directory::Seat;
 use hongbao_server::shard::reader::Kept;
 
 use crate::wire::Pipe;

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use hongbao_server::limits::OUTBOX_BYTES_MAX;
-use hongbao_server::shard::wire::{Wire, Written};
+use hongbao_server::transport::wire::{Wire, Written};
 
 #[derive(Debug)]
 pub struct Pipe {

@@ -8,8 +8,8 @@ use hongbao_proto::v1::order::State;
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ErrorCode};
 use hongbao_proto::{RequestId, UserId};
-use hongbao_server::campaign::Seed;
-use hongbao_server::lot::{Entrant, draw};
+use hongbao_server::market::campaign::Seed;
+use hongbao_server::market::lot::{Entrant, draw};
 use serde_json::{Value, json};
 
 use crate::support::client::{code, grab, next_id};

@@ -13,7 +13,7 @@ pub const DATE: &str = env!("HONGBAO_BUILD_DATE");
 pub const TEXT: &str = env!("HONGBAO_BUILD");
 
 #[cfg(test)]
-#[path = "../git_head.rs"]
+#[path = "../../git_head.rs"]
 mod git_head;
 
 #[cfg(test)]

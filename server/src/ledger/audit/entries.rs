@@ -3,7 +3,7 @@
 use hongbao_proto::{RequestId, Serial};
 use rusqlite::{OptionalExtension, Row};
 
-use super::campaigns::Campaign;
+use crate::ledger::audit::campaigns::Campaign;
 use super::{Audit, Checked};
 use crate::ledger::books::{AccountId, Kind, Owner};
 

@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use hongbao_proto::UserId;
 use rusqlite::Row;
 
-use super::campaigns::draw;
-use super::entries::{COLUMNS, EntryRow};
-use super::stream::{Keyed, Stream};
+use crate::ledger::audit::campaigns::draw;
+use crate::ledger::audit::entries::{COLUMNS, EntryRow};
+use crate::ledger::audit::stream::{Keyed, Stream};
 use super::{Audit, Checked};
 use crate::ledger::books::{AccountId, Kind};
 use crate::ledger::schema::code;

@@ -26,12 +26,12 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use serde::Serialize;
 
-use self::accounts::Account;
-use self::campaigns::Campaign;
+use crate::ledger::audit::accounts::Account;
+use crate::ledger::audit::campaigns::Campaign;
 use super::{LedgerError, schema, sqlite};
 use crate::limits::AUDIT_FINDINGS_MAX;
 
-pub use self::journals::{JOURNAL_HEADER, JOURNAL_HEADER_OF_WINS, JournalSums};
+pub use crate::ledger::audit::journals::{JOURNAL_HEADER, JOURNAL_HEADER_OF_WINS, JournalSums};
 
 /// Something that does not add up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

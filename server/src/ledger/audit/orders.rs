@@ -3,7 +3,7 @@
 use hongbao_proto::{RequestId, UserId};
 use rusqlite::Row;
 
-use super::stream::{Keyed, Stream};
+use crate::ledger::audit::stream::{Keyed, Stream};
 use super::{Audit, Checked};
 use crate::ledger::books::Kind;
 use crate::ledger::schema::code;

@@ -3,9 +3,9 @@
 use hongbao_proto::{CampaignId, Fen, OrderId, UserId};
 
 use super::{About, AccountId, Books, Due, Kind, Notice, Shop, Store, Undo, Units};
-use crate::campaign::{Campaign, CampaignTerms, Settlement, UnixMs};
+use crate::market::campaign::{Campaign, CampaignTerms, Settlement, UnixMs};
 use crate::ledger::{Claim, LedgerError, Outcome, Refusal, Seen, Win};
-use crate::order::{Order, OrderState};
+use crate::market::order::{Order, OrderState};
 
 impl Books {
     pub(super) fn claim(&mut self, claim: &Claim, now: UnixMs, store: &mut impl Store) -> Result<Outcome, LedgerError> {

@@ -9,7 +9,7 @@
 
 use hongbao_proto::{CampaignId, EnvelopeId, RequestId, UserId};
 
-use crate::campaign::UnixMs;
+use crate::market::campaign::UnixMs;
 
 /// The number of an account. Derived from its owner, so that no index has to find it: users are positive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use hongbao_proto::{EnvelopeId, Fen, UserId};
 
 use super::{AccountId, Books, Due, Envelope, Kind, Opening, Store, Undo};
-use crate::campaign::UnixMs;
-use crate::envelope::{NewEnvelope, Offer, share};
+use crate::market::campaign::UnixMs;
+use crate::market::envelope::{NewEnvelope, Offer, share};
 use crate::ledger::{LedgerError, Outcome, Refusal};
 use crate::limits;
 

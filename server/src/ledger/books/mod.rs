@@ -22,14 +22,14 @@ use std::sync::Arc;
 use hongbao_proto::{CampaignId, EnvelopeId, Fen, OrderId, RequestId, UserId};
 use rustc_hash::FxHashMap;
 
-pub use self::entry::{AccountId, Entry, Kind, Owner};
-use self::undo::Undo;
-pub use self::units::{CHUNK_SERIALS, Units};
+pub use crate::ledger::books::entry::{AccountId, Entry, Kind, Owner};
+use crate::ledger::books::undo::Undo;
+pub use crate::ledger::books::units::{CHUNK_SERIALS, Units};
 use super::{Award, EnvelopeView, LedgerError, Outcome, Page, Posting, Recall, Refusal, Totals, Win};
-use crate::campaign::{Campaign, Seed, UnixMs};
-use crate::envelope::Offer;
+use crate::market::campaign::{Campaign, Seed, UnixMs};
+use crate::market::envelope::Offer;
 use crate::limits;
-use crate::order::Order;
+use crate::market::order::Order;
 
 /// Where the rows are. Reads see all that was written before, in the batch under way too.
 pub trait Store {
@@ -576,7 +576,7 @@ impl Books {
         before: Option<i64>,
         limit: u32,
         store: &impl Store,
-    ) -> Result<Page<super::Movement>, LedgerError> {
+    ) -> Result<Page<crate::ledger::Movement>, LedgerError> {
         let mut page = Page::default();
         // Who turns a page names the last entry of the one before: what is newer need not be gone through again.
         let named = before.map(|before| store.entry(before)).transpose()?.flatten();
@@ -781,8 +781,8 @@ pub fn order_id(item: i64) -> Result<OrderId, LedgerError> {
         .ok_or_else(|| LedgerError::Corrupt(format!("{item} is no order")))
 }
 
-fn movement(entry: &Entry) -> Result<super::Movement, LedgerError> {
-    use super::Purpose;
+fn movement(entry: &Entry) -> Result<crate::ledger::Movement, LedgerError> {
+    use crate::ledger::Purpose;
     let purpose = match (entry.kind, entry.debit.owner(), entry.credit.owner()) {
         (Kind::Win, ..) => win_of(entry).map(|win| Purpose::Win(win.campaign, win.serial)),
         (Kind::Open, Owner::Envelope(envelope), _) => Some(Purpose::Open(envelope)),
@@ -794,5 +794,5 @@ fn movement(entry: &Entry) -> Result<super::Movement, LedgerError> {
     };
     let purpose = purpose.ok_or_else(|| LedgerError::Corrupt(format!("entry {} moves no user's money", entry.id)))?;
     let amount = if entry.debit.is_user() { -entry.amount } else { entry.amount };
-    Ok(super::Movement { entry: entry.id, at: entry.at, purpose, amount })
+    Ok(crate::ledger::Movement { entry: entry.id, at: entry.at, purpose, amount })
 }

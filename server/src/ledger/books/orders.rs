@@ -3,10 +3,10 @@
 use hongbao_proto::{Fen, OrderId, UserId};
 
 use super::{About, AccountId, Books, Due, Kind, Notice, Store};
-use crate::campaign::UnixMs;
+use crate::market::campaign::UnixMs;
 use crate::ledger::{Expired, LedgerError, Means, Outcome, Refusal};
 use crate::limits;
-use crate::order::{Order, Step, Stuck};
+use crate::market::order::{Order, Step, Stuck};
 
 impl Books {
     pub(super) fn pay(

@@ -3,8 +3,8 @@
 use hongbao_proto::{CampaignId, EnvelopeId, Fen, OrderId, Serial, UserId};
 
 use super::{Account, AccountId, Books, Due, Notice};
-use crate::campaign::UnixMs;
-use crate::order::Order;
+use crate::market::campaign::UnixMs;
+use crate::market::order::Order;
 
 /// The opposite of one change.
 #[derive(Debug)]

@@ -13,16 +13,16 @@ use hongbao_proto::{CampaignId, EnvelopeId, OrderId, Serial, UserId};
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
 use rustc_hash::FxHashMap;
 
-use self::file::{FileLock, create};
+use crate::ledger::sqlite::file::{FileLock, create};
 pub(super) use self::file::{at, examine};
 pub(super) use self::rows::{Rows, account as read_account, entry as read_entry};
-use self::rows::{
+use crate::ledger::sqlite::rows::{
     campaign_id, corrupt, one_row, order, order_columns, put_campaign, sql, unsigned, user_id, words_to_bytes,
 };
-use super::books::{About, AccountId, Books, Kind, Notice, Restored, Shop, Store, Stretch, order_id, win_of};
+use crate::ledger::books::{About, AccountId, Books, Kind, Notice, Restored, Shop, Store, Stretch, order_id, win_of};
 use super::{Answer, EnvelopeView, Ledger, LedgerError, Outcome, Page, Posting, Question, Totals, schema};
-use crate::campaign::{Campaign, CampaignTerms, UnixMs};
-use crate::order::Order;
+use crate::market::campaign::{Campaign, CampaignTerms, UnixMs};
+use crate::market::order::Order;
 
 /// Pages kept in memory, KiB.
 const CACHE_KIB: i64 = 64 * 1024;
@@ -354,7 +354,7 @@ fn restore(rows: &Rows<'_>) -> Result<Books, LedgerError> {
         let (campaign, chunk) = (campaign_id(row.get(0)?)?, unsigned(row.get(1)?)?);
         let shop = restored.shops.get_mut(&campaign).ok_or_else(|| corrupt("units of no campaign"))?;
         let bits = row.get_ref(2)?.as_blob().map_err(|error| corrupt(error.to_string()))?;
-        let within = chunk <= crate::limits::CAMPAIGN_TOTAL_MAX / super::books::CHUNK_SERIALS;
+        let within = chunk <= crate::limits::CAMPAIGN_TOTAL_MAX / crate::ledger::books::CHUNK_SERIALS;
         if within && shop.units.load(chunk, bits) { Ok(()) } else { Err(corrupt(format!("chunk {chunk} of units"))) }
     })?;
     let accounts: i64 = rows.0.query_row("SELECT count(*) FROM accounts", [], |row| row.get(0))?;

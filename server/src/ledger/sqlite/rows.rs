@@ -6,12 +6,12 @@ use hongbao_proto::{CampaignId, EnvelopeId, Fen, OrderId, RequestId, RoomId, Ser
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use crate::campaign::{Amounts, Campaign, CampaignKind, CampaignTerms, Goods, Sale, Seed, Settlement, UnixMs};
-use crate::envelope::{Mode, Offer};
+use crate::market::campaign::{Amounts, Campaign, CampaignKind, CampaignTerms, Goods, Sale, Seed, Settlement, UnixMs};
+use crate::market::envelope::{Mode, Offer};
 use crate::ledger::LedgerError;
 use crate::ledger::books::{Account, AccountId, Entry, Envelope, Kind, Opening, Shop, Store, Units};
 use crate::ledger::schema::code;
-use crate::order::{Order, OrderState};
+use crate::market::order::{Order, OrderState};
 
 macro_rules! order_columns {
     () => {

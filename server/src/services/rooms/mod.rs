@@ -1,0 +1,72 @@
+//! Chat rooms: who is in them, what was said last, and who must be told.
+//!
+//! Rooms are spread over a few desks by their id; each desk is one task of the main thread and owns its rooms. A SET hands it what
+//! a user wants ([`RoomRequest`](crate::set::room_messages::RoomRequest)), and it hands the users' SETs what to write
+//! ([`Delivery`](crate::set::deliver::Delivery)); the answer goes the reserved way back. [`room`] and [`desk`] are plain values
+//! under test by themselves, [`service`] is the task around them.
+//!
+//! Membership is the user's and outlives its connections; it ends when the user leaves. Rooms live in memory only: after a restart
+//! there are none, and whoever joins again is told another epoch and `recovered: false`.
+
+pub mod desk;
+pub mod room;
+mod service;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::services::rooms::desk::{Bounds, Places};
+pub use crate::services::rooms::service::{Epochs, Service, random_epochs};
+use crate::set::room_messages::RoomRequest;
+use crate::set::Shared;
+use crate::set::tally::Tally;
+
+/// What the desks say of themselves.
+#[derive(Debug, Default)]
+pub struct RoomsBoard {
+    desks: Box<[DeskTally]>,
+}
+
+/// Gauges of one desk.
+#[derive(Debug, Default)]
+struct DeskTally {
+    rooms: Tally,
+    members: Tally,
+}
+
+impl RoomsBoard {
+    /// Rooms that somebody is in.
+    pub fn rooms(&self) -> u64 {
+        self.desks.iter().map(|desk| desk.rooms.get()).sum()
+    }
+
+    /// Members of all rooms.
+    pub fn members(&self) -> u64 {
+        self.desks.iter().map(|desk| desk.members.get()).sum()
+    }
+}
+
+/// Starts a desk for each queue. They hold `shared`, which holds their queues: to be aborted once the SETs have stopped.
+pub fn spawn(shared: &Arc<Shared>, queues: Vec<mpsc::Receiver<RoomRequest>>) -> (Vec<JoinHandle<()>>, Arc<RoomsBoard>) {
+    let (services, board) = open(shared, queues.len(), Bounds::default(), random_epochs);
+    let tasks = services.into_iter().zip(queues).map(|(service, queue)| tokio::spawn(service.run(queue))).collect();
+    (tasks, board)
+}
+
+/// So many desks of one node.
+pub fn open(
+    shared: &Arc<Shared>,
+    desks: usize,
+    bounds: Bounds,
+    mut epochs: impl FnMut() -> Epochs,
+) -> (Vec<Service>, Arc<RoomsBoard>) {
+    let places = Arc::<Places>::default();
+    let board = Arc::new(RoomsBoard { desks: (0..desks).map(|_| DeskTally::default()).collect() });
+    let service =
+        |index| Service::new(Arc::clone(shared), Arc::clone(&places), bounds, epochs(), Arc::clone(&board), index);
+    ((0..desks).map(service).collect(), board)
+}

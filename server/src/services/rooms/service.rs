@@ -1,0 +1,308 @@
+//! The task around a desk: serves requests one after the other, and hands messages out a slice of members at a time.
+//!
+//! While a message of a room is being handed out, whatever else is wanted of that room waits behind it, and other rooms take
+//! turns with it. So the members do not change under a message, each SET gets a room's messages in order, and a RoomState goes its
+//! way after every message that it counts as past and before every later one.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::num::NonZeroU64;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hongbao_proto::v1::{self, ErrorCode};
+use hongbao_proto::{RoomId, UserId};
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::services::rooms::RoomsBoard;
+use crate::services::rooms::desk::{Bounds, Desk, Outline, Places};
+use crate::services::rooms::room::Kept;
+use crate::market::campaign::UnixMs;
+use crate::market::envelope::NewEnvelope;
+use crate::limits;
+use crate::set::room_messages::{Reply, RoomRequest, Seen, Standing, Visit, WayBack, Wish, message_frame};
+use crate::set::deliver::{Count, Delivered, Delivery};
+use crate::set::directory::Seat;
+use crate::set::message::{Control, Message};
+use crate::set::Shared;
+
+/// Where the epochs of new rooms come from: no two alike, in this process or another.
+pub type Epochs = Box<dyn FnMut() -> NonZeroU64 + Send>;
+
+/// Numbers hashed with random keys.
+pub fn random_epochs() -> Epochs {
+    let (keys, mut made) = (RandomState::new(), 0u64);
+    Box::new(move || {
+        made += 1;
+        NonZeroU64::new(keys.hash_one(made)).unwrap_or(NonZeroU64::MIN)
+    })
+}
+
+/// See the module.
+pub struct Service {
+    shared: Arc<Shared>,
+    desk: Desk,
+    /// Rooms with a message that is being handed out, or with requests that waited for one.
+    busy: HashMap<RoomId, Busy>,
+    /// These, in the order of their turns.
+    turns: VecDeque<RoomId>,
+    /// Requests that wait in all of them.
+    waiting: usize,
+    /// A permit for each message on its way, from its offset to its receipt.
+    messages: Arc<Semaphore>,
+    /// A permit for each byte of history on its way.
+    recovery: Arc<Semaphore>,
+    epochs: Epochs,
+    board: Arc<RoomsBoard>,
+    /// Whose gauges are ours.
+    index: usize,
+}
+
+#[derive(Debug, Default)]
+struct Busy {
+    fanout: Option<Fanout>,
+    waiting: VecDeque<RoomRequest>,
+}
+
+/// A message being handed out: first its room's members are looked up, then their SETs are told.
+#[derive(Debug)]
+struct Fanout {
+    from: UserId,
+    frame: Bytes,
+    count: Arc<Count>,
+    /// Members before have been looked up.
+    next: usize,
+    offline: u32,
+    /// By SET.
+    seats: BTreeMap<u32, Vec<Seat>>,
+}
+
+impl Service {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        places: Arc<Places>,
+        bounds: Bounds,
+        epochs: Epochs,
+        board: Arc<RoomsBoard>,
+        index: usize,
+    ) -> Self {
+        Self {
+            shared,
+            desk: Desk::new(places, bounds),
+            busy: HashMap::new(),
+            turns: VecDeque::new(),
+            waiting: 0,
+            messages: Arc::new(Semaphore::new(limits::DESK_MESSAGES_MAX)),
+            recovery: Arc::new(Semaphore::new(limits::DESK_RECOVERY_BYTES_MAX)),
+            epochs,
+            board,
+            index,
+        }
+    }
+
+    /// Serves until the queue is closed, and lets the thread's other tasks run after every [`limits::DESK_STEP`] of work.
+    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<RoomRequest>) {
+        let mut spent = 0;
+        loop {
+            let request = if !self.is_busy() {
+                match queue.recv().await {
+                    Some(request) => Some(request),
+                    None => return,
+                }
+            } else {
+                queue.try_recv().ok()
+            };
+            spent += self.step(request);
+            if spent >= limits::DESK_STEP {
+                spent = 0;
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Takes a request and gives a busy room its turn; returns what that was worth in members looked up.
+    pub fn step(&mut self, request: Option<RoomRequest>) -> usize {
+        let mut spent = request.map_or(0, |request| self.take(request));
+        spent += self.turn();
+        if let Some(tally) = self.board.desks.get(self.index) {
+            tally.rooms.set(self.desk.rooms() as u64);
+            tally.members.set(self.desk.memberships() as u64);
+        }
+        spent
+    }
+
+    /// Whether a room waits for its turn.
+    pub fn is_busy(&self) -> bool {
+        !self.turns.is_empty()
+    }
+
+    /// Serves a request, or has it wait for a message of its room.
+    pub(super) fn take(&mut self, request: RoomRequest) -> usize {
+        let room = request.visit.room;
+        if let Some(busy) = self.busy.get_mut(&room) {
+            // Beyond the bound it is dropped, and answered by its way back.
+            if self.waiting < limits::DESK_WAITING_MAX {
+                self.waiting += 1;
+                busy.waiting.push_back(request);
+            }
+            return limits::DESK_REQUEST_WEIGHT;
+        }
+        let (spent, fanout) = self.serve(request);
+        if fanout.is_some() {
+            self.busy.insert(room, Busy { fanout, waiting: VecDeque::new() });
+            self.turns.push_back(room);
+        }
+        spent
+    }
+
+    /// One slice of a message, or one request that waited for it.
+    fn turn(&mut self) -> usize {
+        let Some(room) = self.turns.pop_front() else { return 0 };
+        let Some(mut busy) = self.busy.remove(&room) else { return 0 };
+        let mut spent = 0;
+        if let Some(fanout) = busy.fanout.take() {
+            (spent, busy.fanout) = self.fan_out(room, fanout);
+        } else if let Some(request) = busy.waiting.pop_front() {
+            self.waiting -= 1;
+            (spent, busy.fanout) = self.serve(request);
+        }
+        if busy.fanout.is_some() || !busy.waiting.is_empty() {
+            self.busy.insert(room, busy);
+            self.turns.push_back(room);
+        }
+        spent
+    }
+
+    /// Answers a request, or begins to hand out its message.
+    fn serve(&mut self, request: RoomRequest) -> (usize, Option<Fanout>) {
+        let RoomRequest { user, visit: Visit { room, wish }, at, way_back } = request;
+        let mut spent = limits::DESK_REQUEST_WEIGHT;
+        match wish {
+            Wish::Join(seen) => spent += self.join(user, room, seen, way_back),
+            Wish::Leave => tell(way_back, room, self.desk.leave(user, room)),
+            Wish::Look => tell(way_back, room, self.desk.look(user, room)),
+            Wish::Enclose(new) => spent += self.enclose(user, room, new, way_back),
+            Wish::Say(text) => return (spent, self.say(user, room, text, at, way_back)),
+        }
+        (spent, None)
+    }
+
+    /// Returns how many messages are told again.
+    fn join(&mut self, user: UserId, room: RoomId, seen: Option<Seen>, way_back: WayBack) -> usize {
+        let bytes = self.desk.missed(room, seen).map_or(0, |missed| missed.bytes());
+        let held = match u32::try_from(bytes) {
+            Ok(0) => None,
+            Ok(bytes) => match Arc::clone(&self.recovery).try_acquire_many_owned(bytes) {
+                Ok(held) => Some(held),
+                // Too much is on its way already: the way back says so, and nothing has changed.
+                Err(_) => return 0,
+            },
+            // A history is far smaller.
+            Err(_) => return 0,
+        };
+        let joined = self.desk.join(user, room, &mut self.epochs);
+        let outline = match joined {
+            Ok(outline) => outline,
+            Err(code) => {
+                way_back.answer(Reply::Refused(code));
+                return 0;
+            }
+        };
+        let mut state = state(room, outline);
+        if let Some(missed) = self.desk.missed(room, seen) {
+            state.recovered = missed.recovered;
+            state.missed = missed
+                .messages()
+                .map(|(offset, kept)| v1::ChatMessage {
+                    from_user_id: kept.from.get(),
+                    room_id: room.get(),
+                    offset,
+                    at_ms: kept.at,
+                    text: kept.text.as_ref().to_owned(),
+                })
+                .collect();
+        }
+        let told = state.missed.len();
+        way_back.answer(Reply::Room(Box::new(Standing { state, held })));
+        told
+    }
+
+    /// Fills in whom an envelope is for; returns how many.
+    fn enclose(&self, user: UserId, room: RoomId, mut new: Box<NewEnvelope>, way_back: WayBack) -> usize {
+        if let Err(code) = self.desk.look(user, room) {
+            way_back.answer(Reply::Refused(code));
+            return 0;
+        }
+        let mut members = self.desk.members(room).to_vec();
+        members.sort_unstable();
+        let count = members.len();
+        new.recipients = members.into();
+        way_back.answer(Reply::Enclosed(new));
+        count
+    }
+
+    fn say(&mut self, from: UserId, room: RoomId, text: Box<str>, at: UnixMs, way_back: WayBack) -> Option<Fanout> {
+        // Without a permit the way back says `Overloaded`, and nothing was said.
+        let permit = Arc::clone(&self.messages).try_acquire_owned().ok()?;
+        match self.desk.say(room, Kept { from, at, text: text.clone() }) {
+            Err(code) => {
+                way_back.answer(Reply::Refused(code));
+                None
+            }
+            Ok(offset) => Some(Fanout {
+                from,
+                frame: message_frame(from, Some(room), offset, at, &text),
+                count: Count::new(move |delivered| {
+                    way_back.answer(Reply::Receipt { delivered, offset });
+                    drop(permit);
+                }),
+                next: 0,
+                offline: 0,
+                seats: BTreeMap::new(),
+            }),
+        }
+    }
+
+    /// Looks some more members up, or tells some SETs. The sender is not told: the receipt has the message's offset.
+    fn fan_out(&self, room: RoomId, mut fanout: Fanout) -> (usize, Option<Fanout>) {
+        let members = self.desk.members(room);
+        let until = (fanout.next + limits::FANOUT_STEP).min(members.len());
+        let mut spent = until - fanout.next;
+        for &member in members[fanout.next..until].iter().filter(|member| **member != fanout.from) {
+            match self.shared.directory.find(member) {
+                Some(address) => fanout.seats.entry(address.set).or_default().push(address.seat),
+                None => fanout.offline += 1,
+            }
+        }
+        fanout.next = until;
+        if until == members.len() {
+            while spent < limits::FANOUT_STEP
+                && let Some((set, seats)) = fanout.seats.pop_first()
+            {
+                spent += limits::DESK_REQUEST_WEIGHT;
+                let delivery = Delivery::new(seats, fanout.frame.clone(), Arc::clone(&fanout.count));
+                let queue = &self.shared.sets[set as usize].inbox;
+                if let Err(refused) = queue.try_send(Message::Control(Control::Deliver(delivery))) {
+                    // No room there: its members count as dropped, and find the message in the history.
+                    drop(refused);
+                }
+            }
+            if fanout.seats.is_empty() {
+                fanout.count.add(Delivered { offline: fanout.offline, ..Delivered::default() });
+                return (spent, None);
+            }
+        }
+        (spent, Some(fanout))
+    }
+}
+
+fn state(room: RoomId, Outline { epoch, offset, members }: Outline) -> v1::RoomState {
+    v1::RoomState { room_id: room.get(), epoch, offset, members, recovered: false, missed: Vec::new() }
+}
+
+fn tell(way_back: WayBack, room: RoomId, outline: Result<Outline, ErrorCode>) {
+    way_back.answer(match outline {
+        Ok(outline) => Reply::Room(Box::new(Standing { state: state(room, outline), held: None })),
+        Err(code) => Reply::Refused(code),
+    });
+}

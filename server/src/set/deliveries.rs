@@ -1,0 +1,158 @@
+//! Frames that others push to connections of this SET, some hundreds of connections between two batches.
+//!
+//! What is handed in stays in order: a connection gets the frames of one pusher in the order in which they were handed to its
+//! SET. A room's state waits here behind them too, so that no message that it counts as past is told after it.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use hongbao_proto::RequestId;
+
+use crate::set::Set;
+use crate::limits;
+use crate::set::room_messages::{Reply, Standing};
+use crate::set::deliver::{Count, Delivered, Delivery};
+use crate::set::directory::Seat;
+use crate::set::message::Now;
+use crate::set::session::Phase;
+use crate::transport::wire::Wire;
+
+/// What waits, and what has joined the output without having been written yet.
+#[derive(Debug, Default)]
+pub(super) struct Deliveries {
+    waiting: VecDeque<Turn>,
+    /// Deliveries among those; the states are bounded by the requests that may be under way.
+    pending: usize,
+    /// Turns given since the last bulk work: so many are given at once.
+    spent: usize,
+    handed: Vec<Handed>,
+    /// Theirs, one after the other.
+    seats: Vec<Seat>,
+}
+
+#[derive(Debug)]
+enum Turn {
+    Delivery(Delivery),
+    State { seat: Seat, request: RequestId, standing: Box<Standing> },
+}
+
+/// Seats whose frame is in the output.
+#[derive(Debug)]
+struct Handed {
+    count: Arc<Count>,
+    seats: Range<usize>,
+}
+
+impl Deliveries {
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// The seats added since `from` are of `count`'s frame.
+    fn hand(&mut self, count: &Arc<Count>, from: usize) {
+        let seats = from..self.seats.len();
+        if !seats.is_empty() {
+            self.handed.push(Handed { count: Arc::clone(count), seats });
+        }
+    }
+}
+
+impl<W: Wire> Set<W> {
+    /// Serves the delivery's seats at once where these are few and nothing waits. Where too much waits, it is dropped, and
+    /// its count says so.
+    pub(super) fn deliver(&mut self, delivery: Delivery, now: &Now) {
+        if self.deliveries.pending >= limits::DELIVERIES_PENDING_MAX {
+            return;
+        }
+        let rest = if self.deliveries.is_empty() { self.serve(delivery, now) } else { Some(delivery) };
+        if let Some(rest) = rest {
+            self.deliveries.pending += 1;
+            self.deliveries.waiting.push_back(Turn::Delivery(rest));
+        }
+    }
+
+    /// Tells a room's state, behind what was handed in before.
+    pub(super) fn tell_state(&mut self, seat: Seat, request: RequestId, standing: Box<Standing>) {
+        if self.deliveries.is_empty() {
+            self.settle_chat(seat, request, Reply::Room(standing));
+        } else {
+            self.deliveries.waiting.push_back(Turn::State { seat, request, standing });
+        }
+    }
+
+    /// Gives the next of those that wait their turn. A flush must follow.
+    pub(super) fn deliver_waiting(&mut self, now: &Now) {
+        self.deliveries.spent = 0;
+        while self.deliveries.spent < limits::DELIVER_STEP
+            && let Some(turn) = self.deliveries.waiting.pop_front()
+        {
+            match turn {
+                Turn::Delivery(delivery) => {
+                    self.deliveries.pending -= 1;
+                    if let Some(rest) = self.serve(delivery, now) {
+                        self.deliveries.pending += 1;
+                        self.deliveries.waiting.push_front(Turn::Delivery(rest));
+                    }
+                }
+                Turn::State { seat, request, standing } => {
+                    self.deliveries.spent += 1;
+                    self.settle_chat(seat, request, Reply::Room(standing));
+                    if self.output.len() > limits::SET_OUTPUT_BYTES_MAX {
+                        self.flush(now);
+                    }
+                }
+            }
+        }
+        // The coming batch has as many again.
+        self.deliveries.spent = 0;
+    }
+
+    /// Adds the frame to the output for as many seats as may be served now; returns what is left.
+    fn serve(&mut self, mut delivery: Delivery, now: &Now) -> Option<Delivery> {
+        let count = Arc::clone(delivery.count());
+        let mut from = self.deliveries.seats.len();
+        let mut offline = 0;
+        while self.deliveries.spent < limits::DELIVER_STEP {
+            let Some(seat) = delivery.take() else { break };
+            self.deliveries.spent += 1;
+            if self.session(seat).is_none_or(|session| session.phase != Phase::Online) {
+                offline += 1;
+                continue;
+            }
+            if let Some(user) = self.followed(seat) {
+                self.watched.pushed_encoded(self.index, seat, user, delivery.frame());
+            }
+            self.output.push_encoded(seat, delivery.frame());
+            self.deliveries.seats.push(seat);
+            if self.output.len() > limits::SET_OUTPUT_BYTES_MAX {
+                self.deliveries.hand(&count, from);
+                self.flush(now);
+                from = 0;
+            }
+        }
+        self.deliveries.hand(&count, from);
+        if offline > 0 {
+            count.add(Delivered { offline, ..Delivered::default() });
+        }
+        (delivery.left() > 0).then_some(delivery)
+    }
+
+    /// What was handed to the output has been written, except to those that overflowed, or had gone.
+    pub(super) fn report_handed(&mut self, overflowed: &[Seat]) {
+        for Handed { count, seats } in self.deliveries.handed.drain(..) {
+            let mut became = Delivered::default();
+            for seat in &self.deliveries.seats[seats] {
+                let session = self.sessions.get(seat.slot as usize);
+                let is_there = session.is_some_and(|session| session.generation == seat.generation);
+                match (is_there, overflowed.contains(seat)) {
+                    (true, false) => became.delivered += 1,
+                    (true, true) => became.dropped += 1,
+                    (false, _) => became.offline += 1,
+                }
+            }
+            count.add(became);
+        }
+        self.deliveries.seats.clear();
+    }
+}

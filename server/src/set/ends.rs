@@ -1,0 +1,92 @@
+//! How connections end.
+
+use hongbao_proto::UserId;
+use hongbao_proto::v1;
+use hongbao_proto::v1::server_frame::Event;
+
+use crate::set::Set;
+use crate::ends::{End, Fault};
+use crate::limits;
+use crate::set::directory::{Address, Seat};
+use crate::set::message::Now;
+use crate::set::session::Phase;
+use crate::transport::wire::Wire;
+
+impl<W: Wire> Set<W> {
+    /// Ends a connection of ours, where it has not ended yet.
+    pub(super) fn dismiss(&mut self, seat: Seat, end: End, return_after_ms: Option<u32>, now: &Now) {
+        if self.live(seat).is_some() {
+            self.end(seat, end, return_after_ms, now);
+        }
+    }
+
+    /// The one place where a connection that we end is ended: counted, told, forgotten by the directory.
+    pub(super) fn end(&mut self, seat: Seat, end: End, return_after_ms: Option<u32>, now: &Now) {
+        self.retire(seat, end);
+        match end.goodbye() {
+            Some(reason) => {
+                self.push(seat, Event::Goodbye(v1::Goodbye { reason: reason.into(), return_after_ms }));
+                self.finishing.push(seat);
+                self.leaving.push(now.seconds() + limits::LINGER_SECONDS, seat);
+            }
+            None => {
+                if let Some(session) = self.session(seat) {
+                    session.wire.cut();
+                }
+            }
+        }
+    }
+
+    /// The reader has ended: nothing more will come, and nothing more can be told.
+    pub(super) fn gone(&mut self, seat: Seat, end: End) {
+        self.retire(seat, end);
+        if self.session(seat).is_some() {
+            let session = self.sessions.remove(seat.slot as usize);
+            // Its socket is closed with the last reference to it, which costs more than all that came before.
+            self.ended.push(session.wire);
+        }
+    }
+
+    /// Those that are yet to be closed count: each still has a descriptor.
+    pub(super) fn count_connections(&self) {
+        self.tally.connections.set((self.sessions.len() + self.ended.len()) as u64);
+    }
+
+    /// Counts the end of a connection, once.
+    fn retire(&mut self, seat: Seat, end: End) {
+        let Some(session) = self.live(seat) else { return };
+        let (was_online, user) = (session.phase == Phase::Online, session.user);
+        session.phase = Phase::Leaving;
+        if let Some(user) = user
+            && !self.waiting.contains_key(&seat)
+        {
+            self.shared.directory.leave(user, Address { set: self.index, seat });
+        }
+        if was_online {
+            self.tally.online.set(self.tally.online.get() - 1);
+        }
+        self.tally.ends[end as usize].add(1);
+        if let Some(user) = self.followed(seat) {
+            self.watched.ended(self.index, seat, user, end);
+        }
+        self.log_end(seat, user, end);
+    }
+
+    /// How loud an end is follows from whose doing it is; a peer's never is a warning of ours.
+    fn log_end(&mut self, seat: Seat, user: Option<UserId>, end: End) {
+        let (set, reason, user) = (self.index, end.label(), user.map(UserId::get));
+        match (end.fault(), end) {
+            (Fault::Peer, _) => {
+                let mut peer = || self.session(seat).and_then(|session| session.wire.peer());
+                tracing::info!(event = "peer_refused", set, reason, user, peer = peer(), "a peer broke a rule");
+            }
+            (Fault::Limit, _) => {
+                tracing::info!(event = "connection_limited", set, reason, user, "a connection reached a limit");
+            }
+            (_, End::Kicked) => {
+                tracing::info!(event = "connection_kicked", set, user, "an operator ended a connection");
+            }
+            _ => tracing::debug!(event = "connection_ended", set, reason, user, "a connection ended"),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! What services reply.
+
+use hongbao_proto::v1::ErrorCode;
+use hongbao_proto::v1::server_frame::Event;
+use hongbao_proto::{CampaignId, RequestId, Serial};
+
+use crate::set::Set;
+use crate::ledger::writer::{Reply, Unavailable};
+use crate::ledger::{Answer, Award, Outcome, Refusal};
+use crate::limits;
+use crate::set::directory::{Address, Seat};
+use crate::set::events;
+use crate::set::message::{Errand, Now, Offering, StockReport};
+use crate::set::session::Phase;
+use crate::set::tally::Answer as Kind;
+use crate::transport::wire::Wire;
+use crate::market::stock::Taken;
+
+impl<W: Wire> Set<W> {
+    pub(super) fn reply(&mut self, seat: Seat, errand: Errand, reply: Reply, now: &Now) {
+        self.owed -= 1;
+        if let Some(user) = self.followed(seat) {
+            self.watched.replied(self.index, seat, user, errand.request().get(), &reply);
+        }
+        match (errand, reply) {
+            (Errand::Claim { request, campaign, serial, passed }, Reply::Posted(result)) => {
+                match &result {
+                    Ok(Outcome::Won(_) | Outcome::Ordered(_)) => self.stock.claimed(campaign),
+                    Ok(Outcome::Repeated(_) | Outcome::LimitReached { .. } | Outcome::Refused(Refusal::OutOfOrder))
+                    | Err(Unavailable) => self.stock.put_back(campaign, serial),
+                    Ok(_) => self.void(campaign, serial, &result),
+                }
+                match (result, passed) {
+                    (Ok(Outcome::LimitReached { limit }), Some(passed)) => {
+                        self.try_another_rain(seat, request, campaign, passed, limit, now);
+                    }
+                    (result, _) => self.claimed(seat, request, result),
+                }
+            }
+            (Errand::FirstAnswer { request, .. }, Reply::Answered(Ok(Answer::FirstAnswer(Some(award))))) => {
+                self.awarded(seat, request, &award);
+            }
+            (Errand::FirstAnswer { request, campaign }, Reply::Answered(Ok(Answer::FirstAnswer(None)))) => {
+                let taken = self.stock.closed(campaign, now.wall).unwrap_or(Taken::NoneNow);
+                self.not_taken(seat, request, taken);
+            }
+            (Errand::Do { request }, Reply::Posted(Ok(outcome))) => self.done(seat, request, outcome),
+            (Errand::Do { request }, Reply::Answered(Ok(answer))) => {
+                let told = events::answer(&answer, |order| self.stock.terms(order.campaign));
+                self.tell(seat, request, told);
+            }
+            (Errand::Recall { request }, Reply::Answered(Ok(Answer::Recall(recall)))) => match self.live(seat) {
+                Some(_) => self.welcome(seat, request, &recall, now),
+                None => self.answer_gone_as(Kind::Welcome),
+            },
+            (Errand::Recall { request }, _) => {
+                let user = self.live(seat).and_then(|session| {
+                    session.phase = Phase::Fresh;
+                    session.user.take()
+                });
+                if let Some(user) = user {
+                    self.shared.directory.leave(user, Address { set: self.index, seat });
+                    self.unwelcome.push(now.seconds() + self.shared.login_seconds, seat);
+                }
+                self.error(seat, request.get(), ErrorCode::LedgerUnavailable);
+            }
+            (Errand::FirstAnswer { request, .. } | Errand::Do { request } | Errand::Claim { request, .. }, _) => {
+                self.error(seat, request.get(), ErrorCode::LedgerUnavailable);
+            }
+        }
+    }
+
+    fn claimed(&mut self, seat: Seat, request: RequestId, result: Result<Outcome, Unavailable>) {
+        match result {
+            Ok(Outcome::Won(win)) => self.awarded(seat, request, &Award::Win(win)),
+            Ok(Outcome::Ordered(order)) => self.awarded(seat, request, &Award::Order(order)),
+            Ok(Outcome::Repeated(award)) => self.awarded(seat, request, &award),
+            Ok(Outcome::LimitReached { limit }) => self.limit_reached(seat, request, limit),
+            Ok(_) => self.not_taken(seat, request, Taken::NoneNow),
+            Err(Unavailable) => {
+                self.undecided(seat, request);
+                self.error(seat, request.get(), ErrorCode::LedgerUnavailable);
+            }
+        }
+    }
+
+    fn awarded(&mut self, seat: Seat, request: RequestId, award: &Award) {
+        let terms = match award {
+            Award::Win(_) => None,
+            Award::Order(order) => self.stock.terms(order.campaign),
+        };
+        let (kind, event) = events::award(award, terms);
+        self.answer(seat, request.get(), kind, event);
+    }
+
+    /// Answers a deed that is durable, and passes on what follows from it.
+    fn done(&mut self, seat: Seat, request: RequestId, outcome: Outcome) {
+        if matches!(outcome, Outcome::TooManyEnvelopes) {
+            return self.overloaded(seat, request.get());
+        }
+        let terms = events::order_in(&outcome).and_then(|order| self.stock.terms(order.campaign));
+        let told = events::outcome(&outcome, terms);
+        self.tell(seat, request, told);
+        match outcome {
+            Outcome::Released(order) => {
+                self.released.push((order.campaign, order.serial));
+                self.pass_on();
+            }
+            Outcome::Sent { offer, to, .. } if !to.is_empty() => {
+                if self.unoffered.len() < limits::SET_ERRANDS_MAX {
+                    self.unoffered.push_back(Offering { offer, to });
+                } else {
+                    self.tally.offers_dropped.add(1);
+                }
+                self.pass_on();
+            }
+            _ => {}
+        }
+    }
+
+    fn tell(&mut self, seat: Seat, request: RequestId, told: Result<(Kind, Event), ErrorCode>) {
+        match told {
+            Ok((kind, event)) => self.answer(seat, request.get(), kind, event),
+            Err(code) => self.error(seat, request.get(), code),
+        }
+    }
+
+    /// Hands released units to the generator, and envelopes to whoever offers them. What finds no room is tried again each second.
+    pub(super) fn pass_on(&mut self) {
+        while let Some((campaign, serial)) = self.released.pop() {
+            if self.shared.generator.try_send(StockReport::Released { campaign, serials: vec![serial] }).is_err() {
+                self.released.push((campaign, serial));
+                break;
+            }
+        }
+        while let Some(offering) = self.unoffered.pop_front() {
+            if let Err(refused) = self.shared.offerings.try_send(offering) {
+                self.unoffered.push_front(refused.into_inner());
+                break;
+            }
+        }
+    }
+
+    /// The ledger would not have it: the stock keeper has erred, and the serial must not be offered again.
+    fn void(&mut self, campaign: CampaignId, serial: Serial, result: &Result<Outcome, Unavailable>) {
+        tracing::error!(event = "prize_void", set = self.index, %campaign, %serial, ?result, "the ledger refused a prize of ours; dropped");
+        self.stock.void(campaign);
+    }
+}

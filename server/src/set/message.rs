@@ -1,0 +1,416 @@
+//! The closed list of what a SET worker can be told.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hongbao_proto::v1::ErrorCode;
+use hongbao_proto::{CampaignId, EnvelopeId, OrderId, RequestId, Serial, UserId};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::OwnedPermit;
+use tokio::sync::oneshot;
+
+use crate::set::broadcast::Receipt;
+use crate::set::room_messages::{self, Chat, Visit};
+use crate::set::deliver::Delivery;
+use crate::set::directory::Seat;
+use crate::market::campaign::{CampaignTerms, UnixMs};
+use crate::ends::End;
+use crate::market::envelope::{NewEnvelope, Offer};
+use crate::ledger::writer::{self, ReplyTo};
+use crate::ledger::{Question, Seen};
+use crate::market::lot::Entrant;
+use crate::market::stock::SalePhase;
+
+/// One message of a SET's queue.
+#[derive(Debug)]
+pub enum Message {
+    /// The acceptor has a new connection for this SET.
+    Connected(TcpStream),
+    /// A connection's reader has read something, or ended.
+    Peer {
+        /// Whose.
+        seat: Seat,
+        /// What.
+        said: Said,
+    },
+    /// A service has done what it was asked.
+    Reply {
+        /// For whom.
+        seat: Seat,
+        /// What was asked.
+        errand: Errand,
+        /// What came of it.
+        reply: Box<writer::Reply>,
+    },
+    /// The older connection of a user is gone; the newer login may go on.
+    Displaced {
+        /// The newer connection.
+        seat: Seat,
+        /// Its Login.
+        request: RequestId,
+    },
+    /// What came of a Chat or Room request.
+    Chat {
+        /// For whom.
+        seat: Seat,
+        /// The request.
+        request: RequestId,
+        /// What.
+        reply: room_messages::Reply,
+    },
+    /// The generator and operators.
+    Control(Control),
+}
+
+// A SET's queue has room for thousands of these, and there are hundreds of SETs. What is large and rare is boxed.
+const _: () = assert!(size_of::<Message>() <= 80 && size_of::<Said>() <= 32);
+
+/// What a reader passes on. Ids are checked, tokens verified.
+#[derive(Debug)]
+pub enum Said {
+    /// Shake.
+    Grab {
+        /// Echoed by the answer.
+        request: RequestId,
+        /// `None`: any rain.
+        campaign: Option<CampaignId>,
+    },
+    /// A good token.
+    Login {
+        /// Echoed by the answer.
+        request: RequestId,
+        /// Its subject.
+        user: UserId,
+    },
+    /// Something of the user's own affairs, for the ledger.
+    Do {
+        /// Echoed by the answer.
+        request: RequestId,
+        /// What.
+        deed: Deed,
+    },
+    /// Tell somebody.
+    Chat {
+        /// Echoed by the answer.
+        request: RequestId,
+        /// Whom, and what.
+        chat: Box<Chat>,
+    },
+    /// Join, leave or look at a room.
+    Room {
+        /// Echoed by the answer.
+        request: RequestId,
+        /// Which, and what of it.
+        visit: Box<Visit>,
+    },
+    /// Are you there?
+    Ping {
+        /// Echoed by the answer.
+        request: RequestId,
+    },
+    /// A request that can only be answered with an error; the connection goes on.
+    Mistake {
+        /// As received, valid or not.
+        request: u64,
+        /// What is wrong.
+        code: ErrorCode,
+    },
+    /// Something after which the connection must end.
+    Violation {
+        /// As received, 0 where it could not be read.
+        request: u64,
+        /// What is wrong.
+        code: ErrorCode,
+        /// The reason for ending.
+        end: End,
+    },
+    /// The beginning of a frame, without its end.
+    Partial,
+    /// The reader has ended; nothing more will come from this seat.
+    Gone(End),
+}
+
+/// What a user asks of the ledger besides prizes.
+#[derive(Debug)]
+pub enum Deed {
+    /// "I have seen these."
+    Acknowledge(Box<Seen>),
+    /// Open an envelope.
+    Open(EnvelopeId),
+    /// Send one; the sender is not filled in yet.
+    Send(Box<NewEnvelope>),
+    /// Pay an order.
+    Pay(OrderId),
+    /// Give a unit back.
+    Cancel(OrderId),
+    /// Show me.
+    Ask(Box<Question>),
+}
+
+/// What a SET asked a service for, and needs again to answer.
+#[derive(Debug, Clone, Copy)]
+pub enum Errand {
+    /// What a user must be told at login.
+    Recall {
+        /// The Login.
+        request: RequestId,
+    },
+    /// A prize for the user.
+    Claim {
+        /// The Grab.
+        request: RequestId,
+        /// The offered prize.
+        campaign: CampaignId,
+        /// Its serial.
+        serial: Serial,
+        /// Of a Grab for any rain: how many of them may give this user no more. `None`: it was for this campaign alone.
+        passed: Option<u16>,
+    },
+    /// What an earlier sending of this Grab won.
+    FirstAnswer {
+        /// The Grab.
+        request: RequestId,
+        /// What it wants.
+        campaign: Option<CampaignId>,
+    },
+    /// Anything else: the answer follows from the reply alone.
+    Do {
+        /// The request.
+        request: RequestId,
+    },
+}
+
+impl Errand {
+    /// The request that it is for.
+    pub fn request(self) -> RequestId {
+        match self {
+            Errand::Recall { request }
+            | Errand::Claim { request, .. }
+            | Errand::FirstAnswer { request, .. }
+            | Errand::Do { request } => request,
+        }
+    }
+}
+
+/// The way back from a service: a place in the SET's queue, reserved before the errand set out, so that the reply is certain
+/// to fit.
+#[derive(Debug)]
+pub struct Ticket {
+    /// The reserved place.
+    pub permit: OwnedPermit<Message>,
+    /// Who waits.
+    pub seat: Seat,
+    /// For what.
+    pub errand: Errand,
+}
+
+impl ReplyTo for Ticket {
+    fn deliver(self, reply: writer::Reply) {
+        self.permit.send(Message::Reply { seat: self.seat, errand: self.errand, reply: Box::new(reply) });
+    }
+
+    fn request(&self) -> Option<RequestId> {
+        Some(self.errand.request())
+    }
+}
+
+/// What the generator, operators and the clock tell a SET.
+#[derive(Debug)]
+pub enum Control {
+    /// Prizes for the shelf. The generator counts them as issued once this is queued.
+    Supply {
+        /// Of which campaign; its phase was told before.
+        campaign: CampaignId,
+        /// Which.
+        serials: Box<[Serial]>,
+    },
+    /// A campaign is new or has moved on.
+    Phase {
+        /// Which.
+        campaign: CampaignId,
+        /// Its terms.
+        terms: Arc<CampaignTerms>,
+        /// Where it is now.
+        phase: SalePhase,
+    },
+    /// The opening window of a sale is over: say who came in it.
+    Draw {
+        /// Of which sale.
+        campaign: CampaignId,
+    },
+    /// The draw of a sale's opening window. Its units count as supplied.
+    Drawn {
+        /// Of which sale.
+        campaign: CampaignId,
+        /// Those of this SET who are served, in the order of their lots; whoever waits and is not among them is not.
+        winners: Box<[(Entrant, Serial)]>,
+    },
+    /// Return what lies on this shelf: users elsewhere shake for it, and nobody here does.
+    GiveBack {
+        /// Of which campaign.
+        campaign: CampaignId,
+    },
+    /// Tell the generator the shelves' books.
+    Report {
+        /// Echoed, so that it matches what the generator had issued when it asked.
+        round: u64,
+    },
+    /// The user of this seat has logged in elsewhere: end it, then let the newer login go on.
+    Displace {
+        /// The older connection.
+        seat: Seat,
+        /// Where the newer one waits.
+        newer: DisplacedBy,
+    },
+    /// End this connection, if it still is this user's.
+    Kick {
+        /// Which.
+        seat: Seat,
+        /// Whose.
+        user: UserId,
+    },
+    /// Write this frame to every logged-in connection.
+    Announce(Bytes),
+    /// The same, for one who wants to know what became of it.
+    Broadcast {
+        /// What.
+        frame: Bytes,
+        /// Where to count.
+        receipt: Receipt,
+    },
+    /// Write a frame to these connections, where they are logged in.
+    Deliver(Delivery),
+    /// Say goodbye to everybody.
+    Farewell(ReturnWindow),
+    /// List sessions, from this slot on.
+    List {
+        /// The first slot of interest.
+        from_slot: u32,
+        /// At most so many.
+        limit: usize,
+        /// Where to.
+        reply: oneshot::Sender<Vec<SessionInfo>>,
+    },
+    /// About a second has passed.
+    Tick,
+    /// Leave the loop.
+    Stop,
+}
+
+/// The newer connection's SET and seat.
+#[derive(Debug)]
+pub struct DisplacedBy {
+    /// A place in the newer SET's queue.
+    pub permit: OwnedPermit<Message>,
+    /// Its seat there.
+    pub seat: Seat,
+    /// Its Login.
+    pub request: RequestId,
+}
+
+impl DisplacedBy {
+    /// Tells the newer connection's SET that the older one has ended.
+    pub fn let_in(self) {
+        self.permit.send(Message::Displaced { seat: self.seat, request: self.request });
+    }
+}
+
+/// When the dismissed may come back, milliseconds from now; spread evenly, so that they do not come at once.
+#[derive(Debug, Clone, Copy)]
+pub struct ReturnWindow {
+    /// The earliest.
+    pub from_ms: u32,
+    /// The latest.
+    pub until_ms: u32,
+}
+
+/// A session as operators see it.
+#[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
+pub struct SessionInfo {
+    /// Index of its SET.
+    pub set: u32,
+    /// Its slot there.
+    pub slot: u32,
+    /// The user, once logged in.
+    pub user: Option<u64>,
+    /// `fresh`, `logging_in`, `online` or `leaving`.
+    pub state: &'static str,
+    /// The peer's address.
+    pub peer: Option<String>,
+    /// Seconds since a whole frame came.
+    pub silent_seconds: u32,
+    /// Bytes that the socket has refused so far.
+    pub outbox_bytes: usize,
+}
+
+/// Towards the generator.
+#[derive(Debug)]
+pub enum StockReport {
+    /// Serials that cannot be used here.
+    Returned {
+        /// Which SET.
+        set: u32,
+        /// Of which campaign.
+        campaign: CampaignId,
+        /// Which.
+        serials: Vec<Serial>,
+    },
+    /// A unit that had been somebody's is for sale again.
+    Released {
+        /// Of which campaign.
+        campaign: CampaignId,
+        /// Which.
+        serials: Vec<Serial>,
+    },
+    /// Who came in a sale's opening window.
+    Lot {
+        /// Which SET.
+        set: u32,
+        /// Of which sale.
+        campaign: CampaignId,
+        /// Each user at most once.
+        entrants: Vec<Entrant>,
+    },
+    /// A Grab found the shelf of an open sale nearly or wholly empty.
+    Wanted {
+        /// Which SET.
+        set: u32,
+        /// Of which campaign.
+        campaign: CampaignId,
+    },
+    /// The shelves' books at the moment that `round` was reached in the queue.
+    Books {
+        /// Which SET.
+        set: u32,
+        /// The round that asked.
+        round: u64,
+        /// By campaign.
+        books: Vec<(CampaignId, crate::market::stock::ShelfBooks)>,
+    },
+}
+
+/// An envelope to be offered to those on-line of its recipients.
+#[derive(Debug)]
+pub struct Offering {
+    /// What is offered.
+    pub offer: Arc<Offer>,
+    /// To whom.
+    pub to: Arc<[UserId]>,
+}
+
+/// The instant that a batch is applied at: the clock is read once for all its messages.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// Monotonic, since the process started.
+    pub at: crate::admission::Nanos,
+    /// Wall clock.
+    pub wall: UnixMs,
+}
+
+impl Now {
+    /// Whole seconds since the process started.
+    #[allow(clippy::cast_possible_truncation)] // 136 years
+    pub fn seconds(&self) -> u32 {
+        (self.at / 1_000_000_000) as u32
+    }
+}

@@ -1,0 +1,443 @@
+//! A SET: an independent partition of connections with all that is theirs — sessions, write sides, stock — and one owner.
+//!
+//! [`Set::apply`] takes one message at a time and never waits: no await, no clock, no lock that a Grab could meet. What must be
+//! written is gathered and goes out once per batch ([`Set::flush`]). The loop around it, and the sockets, are in `worker`.
+//!
+//! Here are the state, the batch and the answers; what each kind of message does is below, in a file for each.
+
+pub mod broadcast;
+mod chat;
+mod control;
+pub mod deliver;
+mod deliveries;
+pub mod directory;
+mod ends;
+mod errands;
+pub mod events;
+mod login;
+mod lots;
+pub mod message;
+pub mod output;
+pub mod payments;
+mod peers;
+pub mod requests;
+pub mod room_messages;
+pub mod session;
+mod sweeps;
+pub mod tally;
+#[cfg(test)]
+mod tests;
+pub mod trace;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use hongbao_proto::v1::server_frame::Event;
+use hongbao_proto::v1::{self, ErrorCode};
+use hongbao_proto::{CampaignId, Serial, UserId};
+use rustc_hash::FxHashMap;
+use slab::Slab;
+use tokio::sync::mpsc;
+
+use crate::set::deliveries::Deliveries;
+use crate::set::lots::Lot;
+use crate::set::sweeps::Sweep;
+use crate::set::broadcast::Receipt;
+use crate::set::room_messages::Desks;
+use crate::set::directory::{Directory, Seat};
+use crate::set::message::{DisplacedBy, Errand, Message, Now, Offering, Said, StockReport, Ticket};
+use crate::set::output::Output;
+use crate::set::payments::PaymentProvider;
+use crate::set::session::{Phase, Session};
+use crate::set::tally::{Answer, SetTally};
+use crate::set::trace::{Traces, Watched};
+use crate::transport::wire::{Wire, Written};
+use crate::admission::{Gate, Line, Meter, Rate};
+use crate::ends::End;
+use crate::ledger::writer::{LedgerHandle, Request};
+use crate::limits;
+use crate::market::stock::Stock;
+
+/// How to reach a SET from anywhere.
+#[derive(Debug, Clone)]
+pub struct SetHandle {
+    /// Its queue.
+    pub inbox: mpsc::Sender<Message>,
+    /// Its counters.
+    pub tally: Arc<SetTally>,
+}
+
+/// What all SETs of a node share.
+pub struct Shared {
+    /// Who follows which users.
+    pub traces: Arc<Traces>,
+    /// Where each user is.
+    pub directory: Directory,
+    /// The node's request rate, where it is limited.
+    pub gate: Option<Gate>,
+    /// The node's line of logins, where their rate is limited.
+    pub logins: Option<Line>,
+    /// Each connection's request rate.
+    pub connection_rate: Rate,
+    /// The ledger's queue.
+    pub ledger: LedgerHandle<Ticket>,
+    /// The generator's queue.
+    pub generator: mpsc::Sender<StockReport>,
+    /// Where payments are collected.
+    pub payments: Box<dyn PaymentProvider>,
+    /// The queue of whoever offers envelopes to those on-line.
+    pub offerings: mpsc::Sender<Offering>,
+    /// The queues of those who look after rooms.
+    pub desks: Desks,
+    /// Every SET, by index.
+    pub sets: Box<[SetHandle]>,
+    /// From accept to Login, seconds.
+    pub login_seconds: u32,
+    /// Silence that ends a connection, seconds.
+    pub idle_seconds: u32,
+}
+
+/// Something to be looked at again at a certain second. All deadlines of one kind are equally long: a queue keeps them sorted.
+#[derive(Debug, Default)]
+struct Deadlines(VecDeque<(u32, Seat)>);
+
+impl Deadlines {
+    fn push(&mut self, second: u32, seat: Seat) {
+        self.0.push_back((second, seat));
+    }
+
+    fn pop_due(&mut self, second: u32) -> Option<Seat> {
+        self.0.pop_front_if(|(due, _)| *due <= second).map(|(_, seat)| seat)
+    }
+}
+
+/// A login that waits for an older connection of its user to end.
+#[derive(Debug)]
+struct Waiting {
+    user: UserId,
+    /// An even newer login, which has ended this one and waits for the same.
+    heir: Option<DisplacedBy>,
+}
+
+/// See the module.
+pub struct Set<W> {
+    index: u32,
+    shared: Arc<Shared>,
+    tally: Arc<SetTally>,
+    sessions: Slab<Session<W>>,
+    next_generation: u32,
+    stock: Stock,
+    /// Grabs that wait for the draw of a sale's opening window.
+    lots: FxHashMap<CampaignId, Lot>,
+    /// Units of cancelled orders that the generator has had no room for.
+    released: Vec<(CampaignId, Serial)>,
+    /// Envelopes that nobody has had room for to offer.
+    unoffered: VecDeque<Offering>,
+    output: Output,
+    /// Answers owed: errands under way for requests.
+    owed: u64,
+    /// Chat and Room requests among them.
+    chats: usize,
+    /// Frames pushed to connections of ours by others.
+    deliveries: Deliveries,
+    /// Requests that the node's gate has let pass, and that have not come up yet.
+    admitted: u64,
+    /// Logins that wait for an older connection of their user, in another SET, to end.
+    waiting: FxHashMap<Seat, Waiting>,
+    unwelcome: Deadlines,
+    partial: Deadlines,
+    slow: Deadlines,
+    leaving: Deadlines,
+    idle_cursor: usize,
+    sweeps: VecDeque<Sweep>,
+    /// Announcements that every connection has had by the end of this batch.
+    swept: Vec<Receipt>,
+    /// Write sides to be closed once this batch is written.
+    finishing: Vec<Seat>,
+    /// Connections that have ended, to be closed.
+    ended: Vec<W>,
+    /// Users who are followed.
+    watched: Watched,
+    stopped: bool,
+}
+
+impl<W: Wire> Set<W> {
+    /// An empty SET. `shared.sets[index]` must be its own handle.
+    pub fn new(index: u32, shared: Arc<Shared>) -> Self {
+        let tally = Arc::clone(&shared.sets[index as usize].tally);
+        Self {
+            index,
+            shared,
+            tally,
+            sessions: Slab::new(),
+            next_generation: 0,
+            stock: Stock::default(),
+            lots: FxHashMap::default(),
+            released: Vec::new(),
+            unoffered: VecDeque::new(),
+            output: Output::default(),
+            owed: 0,
+            chats: 0,
+            deliveries: Deliveries::default(),
+            admitted: 0,
+            waiting: FxHashMap::default(),
+            unwelcome: Deadlines::default(),
+            partial: Deadlines::default(),
+            slow: Deadlines::default(),
+            leaving: Deadlines::default(),
+            idle_cursor: 0,
+            sweeps: VecDeque::new(),
+            swept: Vec::new(),
+            finishing: Vec::new(),
+            ended: Vec::new(),
+            watched: Watched::default(),
+            stopped: false,
+        }
+    }
+
+    /// Takes a new connection in.
+    pub fn attach(&mut self, wire: W, now: &Now) -> Seat {
+        let generation = self.next_generation;
+        self.next_generation = generation.wrapping_add(1);
+        let slot = self.sessions.insert(Session {
+            wire,
+            generation,
+            phase: Phase::Fresh,
+            heard_at: now.seconds(),
+            partial_since: 0,
+            slow_since: 0,
+            user: None,
+            last_grab: 0,
+            meter: Meter::default(),
+        });
+        // A slab grows one by one, and the acceptor stops at the SET's capacity.
+        let seat = Seat { slot: u32::try_from(slot).unwrap_or(u32::MAX), generation };
+        self.unwelcome.push(now.seconds() + self.shared.login_seconds, seat);
+        self.tally.accepted.add(1);
+        self.count_connections();
+        seat
+    }
+
+    /// Begins a batch: looks who is followed, and asks the node's gate once for all its Grabs.
+    pub fn admit(&mut self, batch: &[Message], now: &Now) {
+        self.watched.refresh(&self.shared.traces);
+        let Some(gate) = &self.shared.gate else { return };
+        let grabs =
+            batch.iter().filter(|message| matches!(message, Message::Peer { said: Said::Grab { .. }, .. })).count()
+                as u64;
+        self.admitted = if grabs > 0 { gate.admit(grabs, now.at) } else { 0 };
+    }
+
+    /// Applies one message.
+    pub fn apply(&mut self, message: Message, now: &Now) {
+        match message {
+            Message::Peer { seat, said } => self.hear(seat, said, now),
+            Message::Reply { seat, errand, reply } => self.reply(seat, errand, *reply, now),
+            Message::Displaced { seat, request } => {
+                self.owed -= 1;
+                self.displaced(seat, request, now);
+            }
+            Message::Chat { seat, request, reply } => self.chat_reply(seat, request, reply),
+            Message::Control(control) => self.control(control, now),
+            Message::Connected(_) => debug_assert!(false, "the worker attaches connections before applying messages"),
+        }
+        if self.output.len() > limits::SET_OUTPUT_BYTES_MAX {
+            self.flush(now);
+        }
+    }
+
+    /// Answers a request that met a full queue.
+    pub fn refuse(&mut self, seat: Seat, request_id: u64, now: &Now) {
+        match self.live(seat) {
+            Some(session) => session.heard_at = now.seconds(),
+            None => return self.tally.stale.add(1),
+        }
+        self.tally.received.add(1);
+        self.overloaded(seat, request_id);
+    }
+
+    /// Ends a batch: writes what it produced, closes what it finished, checks the equations.
+    pub fn flush(&mut self, now: &Now) {
+        let (sessions, tally) = (&mut self.sessions, &self.tally);
+        let mut overflowed = Vec::new();
+        let mut offered = 0;
+        self.output.drain(|seat, frames| {
+            let Some(session) =
+                sessions.get_mut(seat.slot as usize).filter(|session| session.generation == seat.generation)
+            else {
+                return;
+            };
+            offered += frames.len() as u64;
+            match session.wire.write(frames) {
+                Written::Sent => {}
+                Written::Queued { newly } => {
+                    tally.refused_writes.add(1);
+                    if newly {
+                        session.slow_since = now.seconds();
+                        self.slow.push(now.seconds() + limits::SLOW_SECONDS_MAX, seat);
+                    }
+                }
+                Written::Overflow => overflowed.push(seat),
+            }
+        });
+        self.tally.bytes_out.add(offered);
+        self.report_handed(&overflowed);
+        for seat in overflowed {
+            self.end(seat, End::Slow, None, now);
+        }
+        while let Some(seat) = self.finishing.pop() {
+            if let Some(session) = self.session(seat) {
+                session.wire.finish();
+            }
+        }
+        self.report_swept();
+        self.check();
+    }
+
+    /// Whether [`Control::Stop`] was applied.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    // ---- Answers
+
+    /// The one place where a request is answered: counted, and written where the connection still lives.
+    fn answer(&mut self, seat: Seat, request_id: u64, kind: Answer, event: Event) {
+        let is_live = self.live(seat).is_some();
+        if self.watched.any() {
+            self.trace_answer(seat, request_id, kind, is_live.then_some(&event));
+        }
+        if !is_live {
+            return self.answer_gone_as(kind);
+        }
+        self.tally.answers[kind as usize].add(1);
+        self.output.push(seat, request_id, event);
+    }
+
+    /// Pushes what nobody asked for.
+    fn push(&mut self, seat: Seat, event: Event) {
+        if let Some(user) = self.followed(seat) {
+            self.watched.pushed(self.index, seat, user, &event);
+        }
+        self.output.push(seat, 0, event);
+    }
+
+    #[cold]
+    fn trace_answer(&mut self, seat: Seat, request_id: u64, kind: Answer, event: Option<&Event>) {
+        if let Some(user) = self.followed(seat) {
+            let kind = if event.is_some() { kind.label() } else { "gone" };
+            self.watched.answered(self.index, seat, user, request_id, kind, event);
+        }
+    }
+
+    /// The user of a connection, where somebody follows it; also of one that has gone and is owed an answer.
+    fn followed(&mut self, seat: Seat) -> Option<UserId> {
+        if !self.watched.any() {
+            return None;
+        }
+        let user = match self.session(seat) {
+            Some(session) => session.user,
+            None => self.watched.who_asked(seat),
+        };
+        user.filter(|user| self.watched.has(*user))
+    }
+
+    fn answer_gone_as(&mut self, kind: Answer) {
+        self.tally.answers[kind as usize].add(1);
+        self.tally.undelivered.add(1);
+    }
+
+    fn overloaded(&mut self, seat: Seat, request_id: u64) {
+        self.overloaded_until(seat, request_id, limits::RETRY_AFTER_MS);
+    }
+
+    fn overloaded_until(&mut self, seat: Seat, request_id: u64, retry_after_ms: u32) {
+        let event = Event::Overloaded(v1::Overloaded { retry_after_ms });
+        self.answer(seat, request_id, Answer::Overloaded, event);
+    }
+
+    fn error(&mut self, seat: Seat, request_id: u64, code: ErrorCode) {
+        self.tally.error(code);
+        let message = explain(code).to_owned();
+        self.answer(seat, request_id, Answer::Error, Event::Error(v1::Error { code: code.into(), message }));
+    }
+
+    // ---- Small things
+
+    /// Sends an errand with its way back reserved. `false`: no room here or there; nothing was sent.
+    #[must_use = "an errand that was not sent leaves its request unanswered"]
+    fn send(&mut self, seat: Seat, errand: Errand, request: impl FnOnce(Ticket) -> Request<Ticket>) -> bool {
+        let Some(permit) = self.reserve() else { return false };
+        if self.shared.ledger.try_send(request(Ticket { permit, seat, errand })).is_err() {
+            return false;
+        }
+        self.owed += 1;
+        true
+    }
+
+    /// A place in our own queue.
+    fn reserve(&self) -> Option<mpsc::OwnedPermit<Message>> {
+        self.shared.sets[self.index as usize].inbox.clone().try_reserve_owned().ok()
+    }
+
+    fn session(&mut self, seat: Seat) -> Option<&mut Session<W>> {
+        self.sessions.get_mut(seat.slot as usize).filter(|session| session.generation == seat.generation)
+    }
+
+    /// The session, unless it has been dismissed.
+    fn live(&mut self, seat: Seat) -> Option<&mut Session<W>> {
+        self.session(seat).filter(|session| session.phase != Phase::Leaving)
+    }
+
+    fn seat_at(&self, slot: usize) -> Option<Seat> {
+        let session = self.sessions.get(slot)?;
+        Some(Seat { slot: u32::try_from(slot).ok()?, generation: session.generation })
+    }
+
+    /// Slots ever used at once; all occupied ones are below.
+    fn slots(&self) -> usize {
+        self.sessions.capacity().min(limits::SET_CAPACITY_MAX)
+    }
+
+    /// The equations that hold between any two batches. Checked in release builds: three additions and a comparison.
+    fn check(&self) {
+        self.tally.owed.set(self.owed);
+        self.tally.stock.set(self.stock.on_shelves());
+        let (received, answered) = (self.tally.received.get(), self.tally.answered());
+        if received != answered + self.owed || self.stock.imbalance() != 0 {
+            self.tally.broken_equations.add(1);
+            tracing::error!(
+                event = "equation_broken",
+                set = self.index,
+                received,
+                answered,
+                owed = self.owed,
+                "an equation of this SET does not hold"
+            );
+        }
+    }
+}
+
+fn explain(code: ErrorCode) -> &'static str {
+    match code {
+        ErrorCode::Unspecified => "unspecified",
+        ErrorCode::Malformed => "the frame cannot be read",
+        ErrorCode::UnknownRequest => "this server knows no such request",
+        ErrorCode::OutOfRange => "a field is out of its range",
+        ErrorCode::NotLoggedIn => "log in first, and wait for the welcome",
+        ErrorCode::AlreadyLoggedIn => "this connection is logged in already",
+        ErrorCode::TokenInvalid => "the token is malformed or wrongly signed",
+        ErrorCode::TokenExpired => "the token has expired",
+        ErrorCode::TokenForeign => "the token is not meant for logging in here",
+        ErrorCode::NoSuchCampaign => "no such campaign",
+        ErrorCode::LedgerUnavailable => {
+            "wins cannot be recorded at the moment; nothing was won and nothing lost; try again"
+        }
+        ErrorCode::NoSuchEnvelope => "no such envelope, or it is not for this user",
+        ErrorCode::NoSuchOrder => "no such order of this user",
+        ErrorCode::InsufficientFunds => "the wallet holds less than this takes; nothing moved",
+        ErrorCode::OrderPaid => "the order is paid and can no longer be cancelled",
+        ErrorCode::NoSuchRoom => "no such room, or not a member of it",
+        ErrorCode::RoomFull => "the room has as many members, or the user is in as many rooms, as may be",
+    }
+}

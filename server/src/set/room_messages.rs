@@ -1,0 +1,263 @@
+//! What readers, SETs and the rooms' desks say to each other about chat.
+//!
+//! Rooms are kept by a service that knows SETs; SETs know of it only these messages, and the queues that they go into.
+
+use bytes::Bytes;
+use hongbao_proto::limits::CHAT_BYTES_MAX;
+use hongbao_proto::v1::server_frame::Event;
+use hongbao_proto::v1::{self, ErrorCode};
+use hongbao_proto::{RequestId, RoomId, UserId};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::mpsc::{self, OwnedPermit};
+
+use crate::set::deliver::{self, Delivered};
+use crate::set::directory::Seat;
+use crate::set::message::Message;
+use crate::market::campaign::UnixMs;
+use crate::market::envelope::NewEnvelope;
+use crate::limits;
+
+/// A checked message of a user.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Chat {
+    /// To whom.
+    pub to: Recipient,
+    /// 1 ..= [`CHAT_BYTES_MAX`] bytes.
+    pub text: Box<str>,
+}
+
+/// To whom a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recipient {
+    /// One user, who may be the sender.
+    User(UserId),
+    /// The members of a room, of whom the sender is one.
+    Room(RoomId),
+}
+
+impl Chat {
+    /// `None`: a field is out of its range.
+    pub fn check(chat: v1::Chat) -> Option<Self> {
+        let to = match (chat.user_id, chat.room_id) {
+            (user, 0) => Recipient::User(UserId::new(user).ok()?),
+            (0, room) => Recipient::Room(RoomId::new(room).ok()?),
+            _ => return None,
+        };
+        (1..=CHAT_BYTES_MAX).contains(&chat.text.len()).then(|| Self { to, text: chat.text.into() })
+    }
+}
+
+/// What a user wants of a room, checked.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Visit {
+    /// Which.
+    pub room: RoomId,
+    /// What.
+    pub wish: Wish,
+}
+
+/// What can be wanted of a room.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Become a member, or catch up as one.
+    Join(Option<Seen>),
+    /// Cease to be one.
+    Leave,
+    /// Its state.
+    Look,
+    /// Tell its members.
+    Say(Box<str>),
+    /// Send them this envelope: its recipients are not filled in yet.
+    Enclose(Box<NewEnvelope>),
+}
+
+/// How far a user has followed a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// As told in a RoomState; not 0.
+    pub epoch: u64,
+    /// The last offset seen, 0 for none.
+    pub offset: u64,
+}
+
+impl Visit {
+    /// `None`: a field is out of its range.
+    pub fn check(room: &v1::Room) -> Option<Self> {
+        let wish = match room.action() {
+            v1::room::Action::Join => {
+                Wish::Join((room.epoch != 0).then_some(Seen { epoch: room.epoch, offset: room.offset }))
+            }
+            v1::room::Action::Leave => Wish::Leave,
+            v1::room::Action::Look => Wish::Look,
+            v1::room::Action::Unspecified => return None,
+        };
+        Some(Self { room: RoomId::new(room.room_id).ok()?, wish })
+    }
+}
+
+/// A frame that brings somebody a message.
+pub fn message_frame(from: UserId, room: Option<RoomId>, offset: u64, at: UnixMs, text: &str) -> Bytes {
+    deliver::encode(Event::ChatMessage(v1::ChatMessage {
+        from_user_id: from.get(),
+        room_id: room.map_or(0, RoomId::get),
+        offset,
+        at_ms: at,
+        text: text.to_owned(),
+    }))
+}
+
+/// What came of a request. It answers the request of the [`WayBack`] that it went.
+#[derive(Debug)]
+pub enum Reply {
+    /// A message went out.
+    Receipt {
+        /// To how many.
+        delivered: Delivered,
+        /// Its place in the room's history; 0: not to a room.
+        offset: u64,
+    },
+    /// How a room is.
+    Room(Box<Standing>),
+    /// An envelope whose recipients are filled in: the room's members at that moment. Now it is the ledger's.
+    Enclosed(Box<NewEnvelope>),
+    /// Why not.
+    Refused(ErrorCode),
+    /// No room for it.
+    Overloaded,
+}
+
+/// A room's state on its way to a user.
+#[derive(Debug)]
+pub struct Standing {
+    /// Its wire form.
+    pub state: v1::RoomState,
+    /// Holds the bytes of `state.missed` against the desk's bound until the answer is encoded.
+    pub held: Option<OwnedSemaphorePermit>,
+}
+
+/// The way back to who has asked: a place in its SET's queue, reserved before the request set out. Dropped without an answer, it
+/// answers `Overloaded` itself.
+#[derive(Debug)]
+pub struct WayBack {
+    permit: Option<OwnedPermit<Message>>,
+    seat: Seat,
+    request: RequestId,
+}
+
+impl WayBack {
+    /// For the answer to `request` of `seat`.
+    pub fn new(permit: OwnedPermit<Message>, seat: Seat, request: RequestId) -> Self {
+        Self { permit: Some(permit), seat, request }
+    }
+
+    /// Answers.
+    pub fn answer(mut self, reply: Reply) {
+        self.send(reply);
+    }
+
+    fn send(&mut self, reply: Reply) {
+        if let Some(permit) = self.permit.take() {
+            permit.send(Message::Chat { seat: self.seat, request: self.request, reply });
+        }
+    }
+}
+
+impl Drop for WayBack {
+    fn drop(&mut self) {
+        self.send(Reply::Overloaded);
+    }
+}
+
+/// A user's wish, on its way to the room's desk.
+#[derive(Debug)]
+pub struct RoomRequest {
+    /// Who.
+    pub user: UserId,
+    /// Of which room what.
+    pub visit: Visit,
+    /// When the SET read it, wall clock.
+    pub at: UnixMs,
+    /// Who is answered.
+    pub way_back: WayBack,
+}
+
+/// The desks' queues. A room is always looked after by the same desk.
+#[derive(Debug)]
+pub struct Desks(Box<[mpsc::Sender<RoomRequest>]>);
+
+impl Desks {
+    /// `count` queues. With none, every request is answered `Overloaded`.
+    pub fn open(count: usize) -> (Self, Vec<mpsc::Receiver<RoomRequest>>) {
+        let (senders, receivers): (Vec<_>, _) = (0..count).map(|_| mpsc::channel(limits::DESK_QUEUE_MAX)).unzip();
+        (Self(senders.into()), receivers)
+    }
+
+    /// Hands a request to its room's desk. Where that has no room for it, it is answered `Overloaded` by its way back.
+    pub fn ask(&self, request: RoomRequest) {
+        if let Some(desk) = self.0.get(desk_of(request.visit.room, self.0.len()))
+            && let Err(refused) = desk.try_send(request)
+        {
+            drop(refused);
+        }
+    }
+}
+
+/// Which of `desks` desks looks after this room. Multiplicative hashing spreads neighbours.
+pub fn desk_of(room: RoomId, desks: usize) -> usize {
+    let spread = (room.get().wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as u128 * desks as u128;
+    usize::try_from(spread >> 32).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chat(user_id: u64, room_id: u64, text: &str) -> Option<Chat> {
+        Chat::check(v1::Chat { user_id, room_id, text: text.to_owned() })
+    }
+
+    #[test]
+    fn a_message_is_for_one_user_or_one_room_and_neither_empty_nor_too_long() {
+        let longest = "x".repeat(CHAT_BYTES_MAX);
+        let user = Recipient::User(UserId::new(3).unwrap());
+        assert_eq!(chat(3, 0, &longest), Some(Chat { to: user, text: longest.clone().into() }));
+        assert_eq!(chat(0, 4, "x").map(|chat| chat.to), Some(Recipient::Room(RoomId::new(4).unwrap())));
+        let too_long = longest + "x";
+        // Counted in bytes: this has a third as many characters.
+        let wide = "红".repeat(CHAT_BYTES_MAX / 3 + 1);
+        for (user, room, text) in [
+            (0, 0, "x"),
+            (3, 4, "x"),
+            (UserId::MAX + 1, 0, "x"),
+            (0, RoomId::MAX + 1, "x"),
+            (3, 0, ""),
+            (3, 0, &too_long),
+            (0, 4, &wide),
+        ] {
+            assert_eq!(chat(user, room, text), None, "{user} {room} {}", text.len());
+        }
+    }
+
+    #[test]
+    fn a_visit_has_a_room_and_a_known_action() {
+        let visit = |room_id, action, epoch| Visit::check(&v1::Room { room_id, action, epoch, offset: 9 });
+        let room = RoomId::new(5).unwrap();
+        assert_eq!(visit(5, 1, 0), Some(Visit { room, wish: Wish::Join(None) }));
+        let seen = Seen { epoch: 7, offset: 9 };
+        assert_eq!(visit(5, 1, 7), Some(Visit { room, wish: Wish::Join(Some(seen)) }));
+        assert_eq!(visit(5, 2, 7), Some(Visit { room, wish: Wish::Leave }));
+        assert_eq!(visit(5, 3, 0), Some(Visit { room, wish: Wish::Look }));
+        for (room_id, action) in [(0, 1), (RoomId::MAX + 1, 1), (5, 0), (5, 4), (5, -1)] {
+            assert_eq!(visit(room_id, action, 0), None, "{room_id} {action}");
+        }
+    }
+
+    #[test]
+    fn neighbouring_rooms_are_spread_over_the_desks() {
+        let mut rooms = [0; 4];
+        for room in 1..=1_000 {
+            rooms[desk_of(RoomId::new(room).unwrap(), 4)] += 1;
+        }
+        assert!(rooms.iter().all(|rooms| (200..300).contains(rooms)), "{rooms:?}");
+    }
+}

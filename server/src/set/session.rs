@@ -1,0 +1,69 @@
+//! What a SET remembers of a connection: about 64 bytes, whether idle or not.
+
+use hongbao_proto::UserId;
+
+use crate::transport::wire::SocketWire;
+use crate::admission::{Appointment, Meter};
+
+/// How far a connection has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Accepted; nothing but a Login is acceptable.
+    Fresh,
+    /// Waiting for an older connection of the same user to end, or for the ledger's word on old wins.
+    LoggingIn,
+    /// Welcome.
+    Online,
+    /// Dismissed; its reader discards what still comes until the peer closes, or the linger time is over.
+    Leaving,
+}
+
+impl Phase {
+    /// For people.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Phase::Fresh => "fresh",
+            Phase::LoggingIn => "logging_in",
+            Phase::Online => "online",
+            Phase::Leaving => "leaving",
+        }
+    }
+}
+
+/// One connection of a SET.
+#[derive(Debug)]
+pub struct Session<W> {
+    /// Where answers go.
+    pub wire: W,
+    /// Tells it from earlier connections in the same slot.
+    pub generation: u32,
+    /// How far it has come.
+    pub phase: Phase,
+    /// When the last whole frame came, seconds since the process started.
+    pub heard_at: u32,
+    /// When the frame now being received began; 0: none is.
+    pub partial_since: u32,
+    /// When its outbox last came into being.
+    pub slow_since: u32,
+    /// Who, from Login on.
+    pub user: Option<UserId>,
+    /// The highest id of a Grab that got a final answer, or is about to. Nobody grabs before the login: until then it is the
+    /// bits of the appointment for one, see [`Session::appointment`].
+    pub last_grab: u64,
+    /// Use of its request rate.
+    pub meter: Meter,
+}
+
+const _: () = assert!(size_of::<Session<SocketWire>>() <= 64);
+
+impl<W> Session<W> {
+    /// When it was told to log in.
+    pub fn appointment(&self) -> Option<Appointment> {
+        if self.phase == Phase::Fresh { Appointment::from_bits(self.last_grab) } else { None }
+    }
+
+    /// Remembers when it was told to log in. Only in phase [`Phase::Fresh`].
+    pub fn book(&mut self, appointment: Option<Appointment>) {
+        self.last_grab = appointment.map_or(0, Appointment::to_bits);
+    }
+}

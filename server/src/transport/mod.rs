@@ -1,0 +1,4 @@
+//! Bytes and addresses: what carries frames between a peer and a SET, and knows neither.
+
+pub mod descriptors;
+pub mod wire;
