@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use hongbao_telemetry::credentials::{self, CredentialError};
 use hongbao_proto::token::Secret;
+use hongbao_telemetry::credentials::{self, CredentialError};
 
 use crate::descriptors;
 
@@ -41,7 +41,6 @@ pub enum ArgumentError {
     Range {
         /// Without dashes.
         option: &'static str,
-        /// As given.
         value: String,
         /// What it should be.
         reason: &'static str,

@@ -1,5 +1,6 @@
-//! When a user who lost the connection tries again: doubling from a tenth of a second to ten seconds, and never two users at the
-//! same moment. A pure function of user and attempt, so that a run can be repeated.
+//! When a user who lost the connection tries again: doubling from a tenth of a second to ten
+//! seconds, and never two users at the same moment. A pure function of user and attempt, so that a
+//! run can be repeated.
 
 /// First delay, milliseconds.
 const FIRST_MS: u64 = 100;
@@ -7,7 +8,8 @@ const FIRST_MS: u64 = 100;
 /// Longest delay before jitter, milliseconds.
 const LONGEST_MS: u64 = 10_000;
 
-/// Milliseconds until attempt number `attempt` (from 0) of `user`: between half and all of the doubled delay.
+/// Milliseconds until attempt number `attempt` (from 0) of `user`: between half and all of the
+/// doubled delay.
 pub fn delay_ms(user: u32, attempt: u8) -> u64 {
     let ceiling = (FIRST_MS << attempt.min(16)).min(LONGEST_MS);
     let half = ceiling / 2;

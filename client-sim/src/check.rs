@@ -24,7 +24,8 @@ pub struct CheckArgs {
     /// The server's address; without it only this host's own addresses are counted
     #[arg(long, value_name = "HOST:PORT")]
     pub server: Option<SocketAddr>,
-    /// Raise kernel settings that are too low, until the next boot; none is ever lowered or narrowed
+    /// Raise kernel settings that are too low, until the next boot; none is ever lowered or
+    /// narrowed
     #[arg(long)]
     pub fix: bool,
     /// Print JSON

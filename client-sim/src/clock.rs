@@ -1,6 +1,7 @@
-//! The time that the schedule runs on: the machine's monotonic clock, set once from its wall clock and corrected by the offset
-//! that an NTP server (SNTP, RFC 4330) tells. Machines whose clocks disagree would bend the fleet's schedule, so each knows
-//! a bound on its error and refuses to measure with a worse one.
+//! The time that the schedule runs on: the machine's monotonic clock, set once from its wall clock
+//! and corrected by the offset that an NTP server (SNTP, RFC 4330) tells. Machines whose clocks
+//! disagree would bend the fleet's schedule, so each knows a bound on its error and refuses to
+//! measure with a worse one.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -36,7 +37,6 @@ pub enum ClockError {
     /// Not one exchange succeeded.
     #[error("NTP server {server} cannot be used: {reason}")]
     Unusable {
-        /// As given.
         server: String,
         /// The last failure.
         reason: String,
@@ -53,10 +53,11 @@ pub enum ClockError {
 
 /// The offset that several exchanges support.
 ///
-/// The exchange with the shortest round trip gives the offset, and half that round trip bounds its error: the reply was
-/// written at some moment between. Every other exchange bounds the true offset in the same way; where one contradicts the
-/// best (a clock was stepped, or one direction is slower), the error grows until they agree. The server's own distance from
-/// true time (root delay and dispersion) is not part of it: machines of a fleet share their server.
+/// The exchange with the shortest round trip gives the offset, and half that round trip bounds its
+/// error: the reply was written at some moment between. Every other exchange bounds the true offset
+/// in the same way; where one contradicts the best (a clock was stepped, or one direction is
+/// slower), the error grows until they agree. The server's own distance from true time (root delay
+/// and dispersion) is not part of it: machines of a fleet share their server.
 pub fn combine(exchanges: &[Exchange]) -> Option<Offset> {
     let best = exchanges.iter().min_by_key(|exchange| exchange.round_trip)?;
     let half = |exchange: &Exchange| exchange.round_trip.div_ceil(2);
@@ -73,7 +74,8 @@ pub async fn measure(server: &str) -> Result<Offset, ClockError> {
         match client.synchronize(server).await {
             Ok(result) => exchanges.push(Exchange {
                 offset: nanos(result.clock_offset().as_secs_f64()),
-                // A clock that was stepped in between can make it negative; 0 then lets the other exchanges object.
+                // A clock that was stepped in between can make it negative; 0 then lets the other
+                // exchanges object.
                 round_trip: nanos(result.round_trip_delay().as_secs_f64()).max(0).unsigned_abs(),
             }),
             Err(error) => {
@@ -109,7 +111,8 @@ impl Clock {
         Self { anchor, anchor_unix: unix.saturating_add_signed(offset.nanos), offset }
     }
 
-    /// A clock that takes the machine's wall clock as true; for the process that other machines take their time from.
+    /// A clock that takes the machine's wall clock as true; for the process that other machines
+    /// take their time from.
     pub fn own() -> Self {
         Self::new(Offset { nanos: 0, error: 1 })
     }
@@ -119,7 +122,8 @@ impl Clock {
         self.anchor_unix + saturate(self.anchor.elapsed().as_nanos())
     }
 
-    /// The monotonic instant of a moment; moments before the clock was made are the moment of its making.
+    /// The monotonic instant of a moment; moments before the clock was made are the moment of its
+    /// making.
     pub fn instant(&self, unix: u64) -> Instant {
         self.anchor + Duration::from_nanos(unix.saturating_sub(self.anchor_unix))
     }

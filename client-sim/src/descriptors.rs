@@ -10,7 +10,8 @@ use nix::sys::signal::SigSet;
 
 use crate::limits::SPARE_DESCRIPTORS;
 
-/// Raises the soft limit of descriptors to the hard one; returns how many of them connections may take.
+/// Raises the soft limit of descriptors to the hard one; returns how many of them connections may
+/// take.
 pub fn for_connections() -> nix::Result<u64> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     if soft < hard {
@@ -24,17 +25,20 @@ pub fn limit() -> u64 {
     getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft)
 }
 
-/// Runs `work` on a thread with a descriptor table of its own, which also takes the process's signals, and waits for it.
+/// Runs `work` on a thread with a descriptor table of its own, which also takes the process's
+/// signals, and waits for it.
 ///
-/// `/proc/PID/fd` shows the table of the main thread. Agents that list it for every process (supervisors, `lsof`, `ss -p`) pay
-/// about 0.8 µs a descriptor: with a million users on this host, that is most of a second of one core each time.
+/// `/proc/PID/fd` shows the table of the main thread. Agents that list it for every process
+/// (supervisors, `lsof`, `ss -p`) pay about 0.8 µs a descriptor: with a million users on this host,
+/// that is most of a second of one core each time.
 pub fn on_a_private_table<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> io::Result<T> {
     thread::scope(|scope| {
         let worker = thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, || {
             unshare(CloneFlags::CLONE_FILES)?;
             Ok(work())
         })?;
-        // From here on, so that the worker does not inherit it: a handler writes to a number in its own thread's table.
+        // From here on, so that the worker does not inherit it: a handler writes to a number in its
+        // own thread's table.
         SigSet::all().thread_block()?;
         worker.join().unwrap_or_else(|panic| resume_unwind(panic))
     })

@@ -1,5 +1,5 @@
-//! Latencies in microseconds, 1 µs to 60 s; longer ones count as 60 s. One shape for what is kept, and a coarser one for a single
-//! second, so that histograms of machines add up.
+//! Latencies in microseconds, 1 µs to 60 s; longer ones count as 60 s. One shape for what is kept,
+//! and a coarser one for a single second, so that histograms of machines add up.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -17,8 +17,8 @@ pub fn empty() -> Micros {
     Histogram::new_with_bounds(1, MICROS_MAX, 3).expect("constant bounds are valid")
 }
 
-/// An empty one for a single second, at two significant digits: about 20 kB. One of three would be cleared, added up and encoded
-/// at every second's end by all machines of a host at once.
+/// An empty one for a single second, at two significant digits: about 20 kB. One of three would be
+/// cleared, added up and encoded at every second's end by all machines of a host at once.
 pub fn of_a_second() -> Micros {
     Histogram::new_with_bounds(1, MICROS_MAX, 2).expect("constant bounds are valid")
 }

@@ -1,12 +1,13 @@
-//! Request ids. The server wants the ids of a user's Grabs to increase, over reconnects and over runs; the fleet wants to
-//! know an answer's planned time without storing it. Both follow from one rule:
+//! Request ids. The server wants the ids of a user's Grabs to increase, over reconnects and over
+//! runs; the fleet wants to know an answer's planned time without storing it. Both follow from one
+//! rule:
 //!
 //! `request_id of request k = (epoch in Unix seconds - 1,700,000,000) << 34 | (k + 1)`
 //!
-//! The upper bits, the [`RunTag`], grow from run to run; the lower ones are the request's number in the schedule. The few
-//! requests outside of the schedule use ids without a tag, which no run can produce: small fixed ones, as a connection has at most
-//! one Login and one Ping under way, and its Acknowledges are counted; and from [`REACTIONS`] on, numbers that a machine gives out
-//! once each.
+//! The upper bits, the [`RunTag`], grow from run to run; the lower ones are the request's number in
+//! the schedule. The few requests outside of the schedule use ids without a tag, which no run can
+//! produce: small fixed ones, as a connection has at most one Login and one Ping under way, and its
+//! Acknowledges are counted; and from [`REACTIONS`] on, numbers that a machine gives out once each.
 
 /// Bits of a request id that number the request inside its run.
 const NUMBER_BITS: u32 = 34;

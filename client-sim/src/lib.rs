@@ -1,5 +1,6 @@
-//! The simulated fleet. [`machine`] is one client host with its users; [`fleet`] starts several, gives them one schedule and
-//! judges what they saw. What they share lies below: the schedule, the clock, the shapes of their conversation.
+//! The simulated fleet. [`machine`] is one client host with its users; [`fleet`] starts several,
+//! gives them one schedule and judges what they saw. What they share lies below: the schedule, the
+//! clock, the shapes of their conversation.
 
 #![forbid(unsafe_code)]
 

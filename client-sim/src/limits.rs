@@ -44,14 +44,16 @@ pub const STORM_PAUSE: Duration = Duration::from_millis(2);
 /// Commands from the control surface that wait for the machine.
 pub const COMMANDS_MAX: usize = 64;
 
-/// Requests remembered as unanswered, in order to recognise their answers when they come after all; and requests other than grabs
-/// of a rain of which a machine remembers what they are.
+/// Requests remembered as unanswered, in order to recognise their answers when they come after all;
+/// and requests other than grabs of a rain of which a machine remembers what they are.
 pub const EXPIRED_MAX: usize = 1 << 20;
 
-/// How long a storm is watched at most, seconds. A machine keeps four bytes for each request of this time.
+/// How long a storm is watched at most, seconds. A machine keeps four bytes for each request of
+/// this time.
 pub const STORM_WATCH_SECONDS_MAX: u32 = 600;
 
-/// For the requests of users whom a storm spared, while it lasts: the slowest of 99 in 100, milliseconds.
+/// For the requests of users whom a storm spared, while it lasts: the slowest of 99 in 100,
+/// milliseconds.
 pub const STORM_OTHERS_P99_MS_MAX: f64 = 1_000.0;
 
 /// Announcements that are told apart by their texts; further ones are counted only.
@@ -60,7 +62,8 @@ pub const ANNOUNCEMENT_TEXTS_MAX: usize = 1_000;
 /// Envelopes that wait for one user to open them; further ones are left for its next login.
 pub const OFFERS_PER_USER_MAX: usize = 256;
 
-/// From an offer to the user's opening it of its own accord, at most, milliseconds: thousands are offered at the same moment.
+/// From an offer to the user's opening it of its own accord, at most, milliseconds: thousands are
+/// offered at the same moment.
 pub const REACTION_JITTER_MS: u64 = 1_000;
 
 /// Of so many shares one is asked for once more, to hear the same again.

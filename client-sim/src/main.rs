@@ -8,14 +8,14 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use hongbao_telemetry::program::build;
-use hongbao_telemetry::logs::LogArgs;
-use hongbao_telemetry::program::manual::{self, CompletionsArguments, ManArguments};
 use hongbao_sim::check::{self, CheckArgs};
 use hongbao_sim::descriptors;
 use hongbao_sim::fleet::{self, plan::FleetArgs, plan::Plan};
 use hongbao_sim::machine::{self, config::MachineArgs, config::MachineConfig};
 use hongbao_sim::results::Ready;
+use hongbao_telemetry::logs::LogArgs;
+use hongbao_telemetry::program::build;
+use hongbao_telemetry::program::manual::{self, CompletionsArguments, ManArguments};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use tokio::signal::unix::{SignalKind, signal};
@@ -37,13 +37,15 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 #[allow(clippy::large_enum_variant, reason = "one, once")]
 enum Command {
-    /// One machine of the fleet, with its share of the users. Prints its control surface's address as a first line of JSON,
-    /// and everything it counted as the last
+    /// One machine of the fleet, with its share of the users. Prints its control surface's address
+    /// as a first line of JSON, and everything it counted as the last
     Machine(MachineArgs),
-    /// A whole run: starts machines, commands them through phases, compares both sides' books. Exits 0 only if all users
-    /// connected, every second of every phase was kept, every request was answered once, and the books agree
+    /// A whole run: starts machines, commands them through phases, compares both sides' books.
+    /// Exits 0 only if all users connected, every second of every phase was kept, every request was
+    /// answered once, and the books agree
     Fleet(FleetArgs),
-    /// Say how many users this host carries and which of its limits binds first; exit code 1 if that is too few
+    /// Say how many users this host carries and which of its limits binds first; exit code 1 if
+    /// that is too few
     Check(CheckArgs),
     /// Print the manual page, or write all pages into a directory
     Man(ManArguments),

@@ -1,5 +1,6 @@
-//! A small SNTP server (RFC 4330): where no NTP server is named, the fleet's own clock is what its machines agree on. It
-//! answers on loopback only and claims stratum 10, the customary one of an undisciplined local clock.
+//! A small SNTP server (RFC 4330): where no NTP server is named, the fleet's own clock is what its
+//! machines agree on. It answers on loopback only and claims stratum 10, the customary one of an
+//! undisciplined local clock.
 
 use std::io;
 use std::net::SocketAddr;

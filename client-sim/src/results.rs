@@ -28,7 +28,8 @@ pub struct QpsChange {
     /// What the requests are; absent: what the machine was started with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mix: Option<Mix>,
-    /// Whether it is a phase of the fleet's plan, rather than somebody's wish meanwhile; the timeline says so.
+    /// Whether it is a phase of the fleet's plan, rather than somebody's wish meanwhile; the
+    /// timeline says so.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub planned: bool,
 }
@@ -37,7 +38,6 @@ pub struct QpsChange {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SaleOrder {
-    /// Its id.
     pub campaign: u32,
     /// Units that one user may hold, where there is a limit.
     pub limit: Option<u32>,
@@ -86,7 +86,8 @@ pub struct Totals {
     pub unanswered: u64,
     /// Requests written again after a reconnect, with the same request id.
     pub resent: u64,
-    /// Requests that were due while their user had no connection, or whose socket refused them at first.
+    /// Requests that were due while their user had no connection, or whose socket refused them at
+    /// first.
     pub held_back: u64,
     /// Answers by kind.
     pub outcomes: Counts,
@@ -108,7 +109,8 @@ pub struct Totals {
     pub acknowledges: u64,
     /// Announcements that users were told.
     pub announcements: u64,
-    /// Turns that were to open an envelope or grab from the sale, and shook instead for lack of one.
+    /// Turns that were to open an envelope or grab from the sale, and shook instead for lack of
+    /// one.
     pub stand_ins: u64,
     /// What users sent outside of the schedule, by kind.
     pub reactions: Counts,
@@ -298,7 +300,8 @@ pub struct StormView {
 pub struct StormSecond {
     /// Since the storm's beginning.
     pub second: u64,
-    /// Of requests of users who were not cut, planned in this second; HdrHistogram V2 deflate in base64, microseconds.
+    /// Of requests of users who were not cut, planned in this second; HdrHistogram V2 deflate in
+    /// base64, microseconds.
     pub latency: String,
 }
 
@@ -332,7 +335,8 @@ pub struct Status {
     pub outstanding: u64,
     /// Acknowledges whose answer is still awaited, or that are about to be sent.
     pub acknowledges_outstanding: u64,
-    /// What users are about to do outside of the schedule, and what of that they await an answer to.
+    /// What users are about to do outside of the schedule, and what of that they await an answer
+    /// to.
     pub reactions_outstanding: u64,
     /// QPS of the whole fleet at the moment, and since which Unix second; absent before the first.
     pub phase: Option<QpsChange>,
@@ -382,8 +386,8 @@ pub struct OperationResult {
     pub answered: u64,
     /// Answers by kind.
     pub outcomes: Counts,
-    /// From the planned send time to the answer; of what users do of their own accord, from its sending. HdrHistogram V2 deflate in
-    /// base64, microseconds; empty: nothing was measured.
+    /// From the planned send time to the answer; of what users do of their own accord, from its
+    /// sending. HdrHistogram V2 deflate in base64, microseconds; empty: nothing was measured.
     pub latency: String,
 }
 

@@ -1,5 +1,6 @@
-//! Which address a user connects from. A pair of source and destination address has one range of ephemeral ports, and
-//! `connect` slows down by orders of magnitude past half of it, so users are spread over several source addresses.
+//! Which address a user connects from. A pair of source and destination address has one range of
+//! ephemeral ports, and `connect` slows down by orders of magnitude past half of it, so users are
+//! spread over several source addresses.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
@@ -7,14 +8,16 @@ use std::str::FromStr;
 /// Users that connect from one address, at most.
 pub const USERS_PER_ADDRESS_MAX: u32 = 25_000;
 
-/// Where loopback sources begin, and how many there are before they repeat: 127.64.0.0 to 127.127.255.255.
+/// Where loopback sources begin, and how many there are before they repeat: 127.64.0.0 to
+/// 127.127.255.255.
 const LOOPBACK_BASE: u32 = 0x7f40_0000;
 const LOOPBACK_COUNT: u64 = 1 << 22;
 
 /// What `--source-addresses` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SourcePolicy {
-    /// On IPv4 loopback, addresses that no other machine of the fleet uses; elsewhere the kernel's choice.
+    /// On IPv4 loopback, addresses that no other machine of the fleet uses; elsewhere the kernel's
+    /// choice.
     Auto,
     /// These, filled evenly.
     List(Vec<IpAddr>),
@@ -64,7 +67,8 @@ impl Sources {
         Ok(Self(addresses))
     }
 
-    /// The address of the machine's user number `user`, from 0. Neighbours connect from different addresses.
+    /// The address of the machine's user number `user`, from 0. Neighbours connect from different
+    /// addresses.
     pub fn of(&self, user: u32) -> Option<IpAddr> {
         self.0[user as usize % self.0.len()]
     }

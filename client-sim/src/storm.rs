@@ -1,5 +1,6 @@
-//! A storm: at one announced second a share of all users loses its connections, as when a mobile cell or a proxy dies. Whom it
-//! hits is a pure function, so that machines need not talk to each other about that either.
+//! A storm: at one announced second a share of all users loses its connections, as when a mobile
+//! cell or a proxy dies. Whom it hits is a pure function, so that machines need not talk to each
+//! other about that either.
 
 use std::fmt;
 use std::str::FromStr;
@@ -59,11 +60,12 @@ impl fmt::Display for Share {
     }
 }
 
-/// Which of the fleet's users `first..=last` (from 0) the storm of Unix second `at` hits, in no particular order.
+/// Which of the fleet's users `first..=last` (from 0) the storm of Unix second `at` hits, in no
+/// particular order.
 ///
-/// As many as the range's share of the fleet's, rounded so that contiguous ranges add up to the fleet's share exactly; and
-/// those of them whose hash is smallest, so that they are spread over SETs and over the schedule, and differ from storm to
-/// storm.
+/// As many as the range's share of the fleet's, rounded so that contiguous ranges add up to the
+/// fleet's share exactly; and those of them whose hash is smallest, so that they are spread over
+/// SETs and over the schedule, and differ from storm to storm.
 pub fn hit(share: Share, at: u64, first: u32, last: u32) -> Vec<u32> {
     let count = share.below(last + 1) - share.below(first);
     let count = usize::try_from(count).unwrap_or(usize::MAX);

@@ -1,11 +1,12 @@
-//! `hongbao-sim check` on the real binary and this host, whatever it carries. It only reads: no test raises this host's
-//! settings.
+//! `hongbao-sim check` on the real binary and this host, whatever it carries. It only reads: no
+//! test raises this host's settings.
 
 use std::process::Command;
 
 use serde_json::Value;
 
-/// Exit code and what is said, by a shell with 1,024 descriptors, so that its machines are small whatever the host grants.
+/// Exit code and what is said, by a shell with 1,024 descriptors, so that its machines are small
+/// whatever the host grants.
 fn check(flags: &[&str]) -> (i32, String) {
     let shell = ["-c", "ulimit -n 1024; exec \"$0\" check \"$@\"", env!("CARGO_BIN_EXE_hongbao-sim")];
     let output = Command::new("sh").args(shell).args(flags).output().unwrap();

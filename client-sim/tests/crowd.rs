@@ -6,7 +6,6 @@ use std::io::{Read as _, Write as _};
 use std::time::Duration;
 
 use common::{Ask, config};
-use hongbao_telemetry::journal::Journal;
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ServerFrame};
 use hongbao_sim::ids;
@@ -17,6 +16,7 @@ use hongbao_sim::machine::labels::End;
 use hongbao_sim::machine::tally::counts;
 use hongbao_sim::results::StormOrder;
 use hongbao_sim::schedule::SECOND;
+use hongbao_telemetry::journal::Journal;
 use prost::Message;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};

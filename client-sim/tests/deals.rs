@@ -1,4 +1,5 @@
-//! Everything that users do besides shaking, over real sockets: against a server that does well, and against one that lies.
+//! Everything that users do besides shaking, over real sockets: against a server that does well,
+//! and against one that lies.
 
 mod common;
 
@@ -381,7 +382,8 @@ async fn each_false_word_is_counted_under_its_name() {
         server.push(user, event);
         machine.until("the next word", |status| heard(status) > before).await;
     }
-    // The first id of a user's own accord was that of a Join, which has its answer; the others were never given out.
+    // The first id of a user's own accord was that of a Join, which has its answer; the others were
+    // never given out.
     for request_id in [16, 9_999, 1 << 40] {
         let event = Some(Event::NoneNow(v1::NoneNow {}));
         server.pushes.send((5, ServerFrame { request_id, event })).unwrap();

@@ -65,7 +65,8 @@ async fn sale(State((seen, skew)): State<Books>) -> Json<Value> {
     Json(json!({"id": common::SALE, "issued": 9, "won": paid, "paid_fen": PRICE * paid + skew, "reserved": reserved}))
 }
 
-/// Enough to build the fleet's rain, sale, envelopes and books on; what the server says of money is off by `skew` fen.
+/// Enough to build the fleet's rain, sale, envelopes and books on; what the server says of money is
+/// off by `skew` fen.
 async fn start_admin(server: &FakeServer, skew: u64) -> String {
     async fn books(State((seen, skew)): State<Books>) -> Json<Value> {
         let won = seen.lock().unwrap().won.len() as u64;
@@ -395,7 +396,8 @@ fn machine_pids(directory: &Path, fleet: u32) -> Vec<Pid> {
     ids.filter(|id| *id != fleet).map(|id| Pid::from_raw(i32::try_from(id).unwrap())).collect()
 }
 
-/// Descriptors of all processes whose arguments name `directory`, but for the fleet itself: readable once they have ended.
+/// Descriptors of all processes whose arguments name `directory`, but for the fleet itself:
+/// readable once they have ended.
 fn machines_of(directory: &Path, fleet: u32) -> Vec<AsyncFd<OwnedFd>> {
     #[allow(deprecated, reason = "what it asks of its argument holds: a pidfd is one descriptor, closed when dropped")]
     let open = |pid: Pid| {

@@ -1,4 +1,5 @@
-//! Modules import downwards only: a fleet knows machines, a machine knows no fleet, and what they share knows neither.
+//! Modules import downwards only: a fleet knows machines, a machine knows no fleet, and what they
+//! share knows neither.
 
 use std::path::{Path, PathBuf};
 

@@ -91,7 +91,8 @@ async fn machines_of_a_fleet_say_nothing_to_the_service_manager_of_whoever_start
     fleet.args(["--server", &server.address.to_string(), "--secret-file"]).arg(home.path().join("secret"));
     fleet.arg("--journal-dir").arg(home.path().join("journals")).env("NOTIFY_SOCKET", home.path().join("notify"));
     let mut fleet = fleet.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true).spawn().unwrap();
-    // On a busy host it may judge its seconds as missed; here it matters only that it ran to its end.
+    // On a busy host it may judge its seconds as missed; here it matters only that it ran to its
+    // end.
     let code = timeout(2 * DEADLINE, fleet.wait()).await.unwrap().unwrap().code();
     assert!(matches!(code, Some(0 | 1)), "{code:?}");
     assert_eq!(hear(&socket, Duration::ZERO).await, None);

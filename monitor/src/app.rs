@@ -10,17 +10,17 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::http::api::Surface;
-use crate::config::{Config, Doors};
-use crate::http::control::Control;
-use crate::guests::guests::{self, Guests};
-use crate::limits::{CONNECTIONS_MAX, HTTP_CONNECTIONS_MAX, INBOX_MAX};
 use crate::access::operator::Access;
+use crate::config::{Config, Doors};
+use crate::guests::guests::{self, Guests};
+use crate::http::api;
+use crate::http::api::Surface;
+use crate::http::control::Control;
+use crate::limits::{CONNECTIONS_MAX, HTTP_CONNECTIONS_MAX, INBOX_MAX};
 use crate::owner::{Message, Outcome, Owner};
 use crate::recording::write::{RecordError, Recording, replace};
 use crate::runs::Runs;
 use crate::terminal::lines::{View, ViewMode};
-use crate::http::api;
 use crate::{heartbeat, ingest, sampler};
 use hongbao_telemetry::credentials::{self, CredentialError, unix_millis};
 use hongbao_telemetry::http;
@@ -88,7 +88,8 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Loads the secret, makes the recording, binds both addresses and, last, writes the ready file.
+    /// Loads the secret, makes the recording, binds both addresses and, last, writes the ready
+    /// file.
     pub async fn bind(config: &Config) -> Result<Self, RunError> {
         let secret = credentials::load_secret(config.secret_file.as_deref())?;
         let started_at_ms = unix_millis();
@@ -128,13 +129,14 @@ impl Monitor {
 
     /// Runs until `stop`.
     ///
-    /// 1 end HTTP · 2 guests leave, and what they were told is reported · 3 stop accepting · 4 take what was sent, close every
-    /// second, end the recording
+    /// 1 end HTTP · 2 guests leave, and what they were told is reported · 3 stop accepting · 4 take
+    ///   what was sent, close every second, end the recording
     pub async fn run(self, stop: CancellationToken) -> Result<Outcome, RunError> {
         let reporters = Arc::new(Verifier::hs256(&self.secret, Audience::Report));
         let view = View::start(self.view, self.banner()).map_err(system("cannot start the view"))?;
         let (owner, inbox) = mpsc::channel(INBOX_MAX);
-        // What guests were told last is to be in the books: their reports are taken until they have left.
+        // What guests were told last is to be in the books: their reports are taken until they have
+        // left.
         let over = CancellationToken::new();
         tokio::spawn(ingest::serve(self.ingest_listener, reporters, owner.clone(), CONNECTIONS_MAX, over.clone()));
         tokio::spawn(sampler::run(owner.clone(), over.clone()));
@@ -201,8 +203,8 @@ fn reachable(mut bound: SocketAddr) -> SocketAddr {
     bound
 }
 
-/// The listener of HTTP: one that was handed to this process (`LISTEN_FDS`, as service managers do), which may lie in another network
-/// namespace than everything else here; else one of our own.
+/// The listener of HTTP: one that was handed to this process (`LISTEN_FDS`, as service managers
+/// do), which may lie in another network namespace than everything else here; else one of our own.
 async fn inherited_or_bound(address: SocketAddr) -> Result<(TcpListener, SocketAddr), RunError> {
     let unusable = || system("LISTEN_FDS names what is no one listening TCP socket; hand over that of --http, or none");
     let mut handed = listenfd::ListenFd::from_env();

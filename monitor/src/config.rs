@@ -26,22 +26,26 @@ pub struct Arguments {
     #[arg(long, env = "HONGBAO_MONITOR_LISTEN", value_name = "ADDR:PORT", default_value = "127.0.0.1:7403")]
     listen: SocketAddr,
 
-    /// Address of the HTTP interface: /api/v1/{seconds,latest,books,sources,run}, /metrics, /healthz, /readyz. On an
-    /// address that is not loopback, everything below /api needs an administrator's bearer token (audience hongbao-admin).
-    /// A listening socket that is handed over by LISTEN_FDS takes its place
+    /// Address of the HTTP interface: /api/v1/{seconds,latest,books,sources,run}, /metrics,
+    /// /healthz, /readyz. On an address that is not loopback, everything below /api needs an
+    /// administrator's bearer token (audience hongbao-admin). A listening socket that is handed
+    /// over by LISTEN_FDS takes its place
     #[arg(long, env = "HONGBAO_MONITOR_HTTP", value_name = "ADDR:PORT", default_value = "127.0.0.1:7404")]
     http: SocketAddr,
 
-    /// Host by which the HTTP interface may be asked for, besides names and addresses of loopback; several separated by commas
+    /// Host by which the HTTP interface may be asked for, besides names and addresses of loopback;
+    /// several separated by commas
     #[arg(long, env = "HONGBAO_MONITOR_HTTP_NAME", value_name = "HOST", value_delimiter = ',')]
     http_name: Vec<String>,
 
-    /// Hosts whose servers and machines may be sent orders at the addresses that they report, IP addresses separated by commas;
-    /// those of this host's loopback may anyway. An order carries an administrator's token
+    /// Hosts whose servers and machines may be sent orders at the addresses that they report, IP
+    /// addresses separated by commas; those of this host's loopback may anyway. An order carries an
+    /// administrator's token
     #[arg(long, env = "HONGBAO_MONITOR_TRUST_CONTROL", value_name = "IP", value_delimiter = ',')]
     trust_control: Vec<IpAddr>,
 
-    /// People who may play on /shake at once; 0: nobody [default: 32 where --http is on loopback, 0 elsewhere]
+    /// People who may play on /shake at once; 0: nobody [default: 32 where --http is on loopback, 0
+    /// elsewhere]
     #[arg(long, env = "HONGBAO_MONITOR_GUESTS", value_name = "N")]
     guests: Option<usize>,
 
@@ -49,11 +53,13 @@ pub struct Arguments {
     #[arg(long, env = "HONGBAO_MONITOR_GUEST_SERVER", value_name = "ADDR:PORT")]
     guest_server: Option<SocketAddr>,
 
-    /// Directory of the recording, made if needed; it must not hold one yet [default: ./recordings/ and the UTC time]
+    /// Directory of the recording, made if needed; it must not hold one yet [default: ./recordings/
+    /// and the UTC time]
     #[arg(long, env = "HONGBAO_MONITOR_RECORD", value_name = "DIR")]
     record: Option<PathBuf>,
 
-    /// How long after its end a second waits for reports, 0s to 30s; then it is closed as incomplete
+    /// How long after its end a second waits for reports, 0s to 30s; then it is closed as
+    /// incomplete
     #[arg(long, env = "HONGBAO_MONITOR_STRAGGLERS", value_name = "DURATION", default_value = "2s",
           value_parser = humantime::parse_duration)]
     stragglers: Duration,
@@ -62,7 +68,8 @@ pub struct Arguments {
     #[arg(long, env = "HONGBAO_MONITOR_VIEW", value_name = "VIEW", value_enum, default_value = "auto")]
     view: ViewMode,
 
-    /// File to write once everything is bound, as JSON: {"ingest":"addr:port","http":"addr:port","record":"dir"}
+    /// File to write once everything is bound, as JSON:
+    /// {"ingest":"addr:port","http":"addr:port","record":"dir"}
     #[arg(long, env = "HONGBAO_MONITOR_READY_FILE", value_name = "FILE")]
     ready_file: Option<PathBuf>,
 
@@ -74,7 +81,8 @@ pub struct Arguments {
     #[arg(long, env = "HONGBAO_MONITOR_EXPECT_BALANCED")]
     expect_balanced: bool,
 
-    /// What to log, and how. HONGBAO_MONITOR_LOG counts where neither --log nor HONGBAO_LOG is given.
+    /// What to log, and how. HONGBAO_MONITOR_LOG counts where neither --log nor HONGBAO_LOG is
+    /// given.
     #[command(flatten)]
     log: LogArgs,
 }

@@ -1,4 +1,5 @@
-//! Tells a service manager how the run is, once the owner of the run has said so: a monitor whose owner hangs is not alive.
+//! Tells a service manager how the run is, once the owner of the run has said so: a monitor whose
+//! owner hangs is not alive.
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;

@@ -1,7 +1,8 @@
 //! The ingest port: one task per reporting process, which holds its socket and nothing else.
 //!
-//! A peer is a stranger until its token was checked: it gets a small frame, a short time and no memory of ours beyond that.
-//! Whatever ends a connection has one name, is counted, and is told to the peer where the socket still works.
+//! A peer is a stranger until its token was checked: it gets a small frame, a short time and no
+//! memory of ours beyond that. Whatever ends a connection has one name, is counted, and is told to
+//! the peer where the socket still works.
 
 use std::io;
 use std::net::IpAddr;
@@ -22,14 +23,15 @@ use tokio::time::timeout;
 use tokio_util::codec::Framed;
 use tokio_util::sync::CancellationToken;
 
-use crate::run::ends::End;
 use crate::limits::{GOODBYE_DEADLINE, HELLO_DEADLINE, IDLE_DEADLINE};
 use crate::owner::{ConnectionId, Cut, Message};
+use crate::run::ends::End;
 
 /// A Hello is a token and three names.
 const HELLO_BYTES_MAX: usize = 8 * 1024;
 
-/// Pause after a failed `accept`, which a lack of descriptors would otherwise turn into a busy loop.
+/// Pause after a failed `accept`, which a lack of descriptors would otherwise turn into a busy
+/// loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 type Stranger = Framed<TcpStream, Codec<ReporterFrame, MonitorFrame, HELLO_BYTES_MAX>>;
@@ -63,7 +65,8 @@ impl Ended {
     }
 }
 
-/// Accepts reporters until `stop`, at most `room` at once. `verifier` is of the audience `hongbao-report`.
+/// Accepts reporters until `stop`, at most `room` at once. `verifier` is of the audience
+/// `hongbao-report`.
 pub async fn serve(
     listener: TcpListener,
     verifier: Arc<Verifier>,
@@ -86,7 +89,8 @@ pub async fn serve(
             }
         };
         let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
-            // No task and no waiting for one too many: what the socket does not take at once is not said.
+            // No task and no waiting for one too many: what the socket does not take at once is not
+            // said.
             let mut bytes = bytes::BytesMut::new();
             let ended = Ended::told(End::Full, "this monitor has no room for another connection");
             ended.log();
@@ -205,7 +209,8 @@ fn refused(reason: &str) -> MonitorFrame {
     MonitorFrame { frame: Some(monitor_frame::Frame::Refused(Refused { reason: reason.to_owned() })) }
 }
 
-/// Says why, and lets the peer hang up first: closing on unread bytes would reset the connection under the reason.
+/// Says why, and lets the peer hang up first: closing on unread bytes would reset the connection
+/// under the reason.
 async fn goodbye(mut stream: TcpStream, ended: Ended) {
     let Some(reason) = ended.told else { return };
     let told = async {

@@ -1,8 +1,10 @@
-//! The dashboard: merges the reports of servers and machines by second, keeps the books of both sides, records the run.
+//! The dashboard: merges the reports of servers and machines by second, keeps the books of both
+//! sides, records the run.
 //!
-//! Reporters' connections ([`ingest`]), the [`sampler`] of the host and HTTP handlers ([`http`]) hold no state; they send to the one
-//! owner ([`owner`]), which applies the pure [`run`], writes the [`recording`] and shows the run on the [`terminal`]. What a recording
-//! came to is told by the [`report`], and past [`runs`] are read back from their recordings.
+//! Reporters' connections ([`ingest`]), the [`sampler`] of the host and HTTP handlers ([`http`])
+//! hold no state; they send to the one owner ([`owner`]), which applies the pure [`run`], writes
+//! the [`recording`] and shows the run on the [`terminal`]. What a recording came to is told by the
+//! [`report`], and past [`runs`] are read back from their recordings.
 
 #![forbid(unsafe_code)]
 

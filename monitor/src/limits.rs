@@ -20,26 +20,30 @@ pub const SERIES_POINTS_MAX: u64 = 3_600;
 /// Streams of events open at once: as many people as may look on.
 pub const STREAMS_MAX: usize = 64;
 
-/// Events that a reader of the stream may be behind; it is dropped beyond it. There are about four a second, but a storm of marks
-/// must not cost anybody the stream.
+/// Events that a reader of the stream may be behind; it is dropped beyond it. There are about four
+/// a second, but a storm of marks must not cost anybody the stream.
 pub const STREAM_BEHIND_MAX: usize = 512;
 
 /// Marks that are told before readers get their turn.
 pub const MARKS_PER_TURN_MAX: usize = 64;
 
-/// How long a second that is closed waits for the host's row of it before it is told, milliseconds from the second's end.
+/// How long a second that is closed waits for the host's row of it before it is told, milliseconds
+/// from the second's end.
 pub const HOST_WAIT_MS: u64 = 400;
 
-/// Rows of the host that wait for their second to be closed: stragglers may hold it up for half a minute.
+/// Rows of the host that wait for their second to be closed: stragglers may hold it up for half a
+/// minute.
 pub const HOSTS_WAITING_MAX: usize = 64;
 
-/// Connections to the HTTP interface at once: streams stay open, and must leave room for those who only ask.
+/// Connections to the HTTP interface at once: streams stay open, and must leave room for those who
+/// only ask.
 pub const HTTP_CONNECTIONS_MAX: usize = STREAMS_MAX + 192;
 
 /// Processes, told apart by role and name, over a whole run.
 pub const SOURCES_MAX: usize = 1_024;
 
-/// Connections to the ingest port at once: every source may have a new one while its old one is being noticed as dead.
+/// Connections to the ingest port at once: every source may have a new one while its old one is
+/// being noticed as dead.
 pub const CONNECTIONS_MAX: usize = 2 * SOURCES_MAX;
 
 /// Bytes of a source's name, of an instance, of a metric's name.
@@ -54,13 +58,15 @@ pub const NAMES_PER_SOURCE_MAX: usize = 512;
 /// Different histograms of one report.
 pub const HISTOGRAMS_PER_REPORT_MAX: usize = 16;
 
-/// Bytes of a histogram inflated. One of 3 digits over the whole range of u64 has 55,296 buckets, a few bytes each.
+/// Bytes of a histogram inflated. One of 3 digits over the whole range of u64 has 55,296 buckets, a
+/// few bytes each.
 pub const HISTOGRAM_BYTES_MAX: usize = 512 * 1024;
 
 /// Significant digits of a histogram: each further one costs ten times the memory.
 pub const HISTOGRAM_DIGITS_MAX: u32 = 3;
 
-/// Reports of one source that are filed under one second: its own, those of a restarted process, late ones.
+/// Reports of one source that are filed under one second: its own, those of a restarted process,
+/// late ones.
 pub const REPORTS_PER_SOURCE_SECOND_MAX: usize = 8;
 
 /// How far ahead of our clock a report's second may be and still be filed under it.
@@ -69,22 +75,27 @@ pub const AHEAD_SECONDS_MAX: u64 = 3;
 /// A source that vanished without its leave is missed for this long; then it counts as ended.
 pub const LOST_SECONDS: u64 = 10;
 
-/// Seconds closed at most at once, after our clock was set forward or we stood still; those before are skipped, counted.
+/// Seconds closed at most at once, after our clock was set forward or we stood still; those before
+/// are skipped, counted.
 pub const CATCH_UP_SECONDS_MAX: u64 = 120;
 
 /// Missing sources that a second names; the count is always right.
 pub const MISSING_NAMED_MAX: usize = 16;
 
-/// Marks of the timeline kept in memory; all of them are on disk. A person makes tens in a run, alerts hundreds.
+/// Marks of the timeline kept in memory; all of them are on disk. A person makes tens in a run,
+/// alerts hundreds.
 pub const MARKS_KEPT_MAX: usize = 2_048;
 
-/// How long an event waits for other processes to tell the same, milliseconds: reports come within a second's first moments.
+/// How long an event waits for other processes to tell the same, milliseconds: reports come within
+/// a second's first moments.
 pub const MARK_HOLD_MS: u64 = 1_000;
 
-/// Events that wait so. What comes beyond is forgotten, and counted: whoever tells so much has nothing to say.
+/// Events that wait so. What comes beyond is forgotten, and counted: whoever tells so much has
+/// nothing to say.
 pub const MARKS_HELD_MAX: usize = 1_024;
 
-/// SETs of one server that are shown one by one. A node for a million connections has some hundreds.
+/// SETs of one server that are shown one by one. A node for a million connections has some
+/// hundreds.
 pub const SETS_PER_SOURCE_MAX: usize = 4_096;
 
 /// Operators signed in at once.
@@ -93,7 +104,8 @@ pub const SESSIONS_MAX: usize = 64;
 /// Bytes of an operator's name, which goes to the timeline and the log.
 pub const OPERATOR_BYTES_MAX: usize = 64;
 
-/// Wrong tokens from one address at once, and then one each so many milliseconds. A person mistypes a few times.
+/// Wrong tokens from one address at once, and then one each so many milliseconds. A person mistypes
+/// a few times.
 pub const FAILED_TOKENS_BURST: u64 = 10;
 /// See [`FAILED_TOKENS_BURST`].
 pub const FAILED_TOKENS_INTERVAL_MS: u64 = 6_000;
@@ -107,7 +119,8 @@ pub const ACTIONS_MAX: usize = 4;
 /// Processes that one action talks to at a time.
 pub const ACTION_CALLS_MAX: usize = 32;
 
-/// For one process to take an order. Shorter than a request to us may take, so that the outcome is told.
+/// For one process to take an order. Shorter than a request to us may take, so that the outcome is
+/// told.
 pub const ACTION_DEADLINE: Duration = Duration::from_secs(4);
 
 /// Bytes of a process's answer to an order.
@@ -116,7 +129,8 @@ pub const ACTION_ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// How long the token is good with which we order on an operator's behalf, seconds.
 pub const ACTION_TOKEN_SECONDS: u64 = 30;
 
-/// How far ahead a change of QPS or a storm is ordered at least, whole seconds: every machine must hear of it before.
+/// How far ahead a change of QPS or a storm is ordered at least, whole seconds: every machine must
+/// hear of it before.
 pub const AHEAD_ORDER_SECONDS_MIN: u64 = 1;
 /// And at most: an operator means now.
 pub const AHEAD_ORDER_SECONDS_MAX: u64 = 60;
@@ -130,7 +144,8 @@ pub const GUESTS_ON_LOOPBACK: usize = 32;
 /// How long a guest's token is good, seconds.
 pub const GUEST_TOKEN_SECONDS: u64 = 86_400;
 
-/// New guests from one address at once, and then one each so many milliseconds: a class or an office comes through one address.
+/// New guests from one address at once, and then one each so many milliseconds: a class or an
+/// office comes through one address.
 pub const NEW_GUESTS_BURST: u64 = 40;
 /// See [`NEW_GUESTS_BURST`].
 pub const NEW_GUESTS_INTERVAL_MS: u64 = 1_000;
@@ -141,7 +156,8 @@ pub const GUEST_LOGIN_DEADLINE: Duration = Duration::from_secs(10);
 /// A guest from whom nothing comes for this long has gone. The page sends a Ping every 20 s.
 pub const GUEST_IDLE_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Frames of a guest at once, and then one each so many milliseconds. A hand shakes a phone some five times a second.
+/// Frames of a guest at once, and then one each so many milliseconds. A hand shakes a phone some
+/// five times a second.
 pub const GUEST_FRAMES_BURST: u64 = 60;
 /// See [`GUEST_FRAMES_BURST`].
 pub const GUEST_FRAMES_INTERVAL_MS: u64 = 50;
@@ -173,10 +189,12 @@ pub const GUESTS_UNSETTLED_MAX: usize = 1_024;
 /// Prizes, shares and orders that guests have been told of, in all. Some 100 bytes each.
 pub const GUEST_ITEMS_MAX: usize = 500_000;
 
-/// For guests to leave when the monitor stops: they are told, and answers that are owed to them come in.
+/// For guests to leave when the monitor stops: they are told, and answers that are owed to them
+/// come in.
 pub const GUESTS_STOP_DEADLINE: Duration = Duration::from_secs(6);
 
-/// Messages that wait for the dashboard's one owner; when it is full, reporters' sockets are not read.
+/// Messages that wait for the dashboard's one owner; when it is full, reporters' sockets are not
+/// read.
 pub const INBOX_MAX: usize = 256;
 
 /// For Hello to arrive on a new connection.
@@ -200,28 +218,33 @@ const _: () = assert!(SECONDS_PER_ANSWER_MAX <= SECONDS_KEPT_MAX);
 /// Recordings that one list holds.
 pub const RUNS_LISTED_MAX: usize = 200;
 
-/// Entries of the recordings' directory that are looked at for the list: a directory of other things must not cost seconds.
+/// Entries of the recordings' directory that are looked at for the list: a directory of other
+/// things must not cost seconds.
 pub const DIRECTORY_ENTRIES_MAX: usize = 10_000;
 
 /// Bytes of a recording's name.
 pub const RUN_ID_BYTES_MAX: usize = 128;
 
-/// Bytes of run.json or of the fleet's summary: a day of seconds in the latter are some ten megabytes.
+/// Bytes of run.json or of the fleet's summary: a day of seconds in the latter are some ten
+/// megabytes.
 pub const DOCUMENT_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Bytes of a line of a recorded file. The longest is a histogram in base 64.
 pub const LINE_BYTES_MAX: usize = 1024 * 1024;
 
-/// Seconds of a recorded run that are told at all: a recording of days would fill memory before anything was seen of it.
+/// Seconds of a recorded run that are told at all: a recording of days would fill memory before
+/// anything was seen of it.
 pub const RUN_SECONDS_MAX: u64 = 200_000;
 
-/// Rows of one series of a recorded run: four hours by the second. Some 200 columns of these are 50 MB; longer runs are folded.
+/// Rows of one series of a recorded run: four hours by the second. Some 200 columns of these are 50
+/// MB; longer runs are folded.
 pub const SERIES_ROWS_MAX: u64 = 14_400;
 
 /// Series of recorded runs kept in memory, least recently used out first.
 pub const SERIES_KEPT_MAX: usize = 2;
 
-/// Different names in one group of reasons; those of a server and a machine together are about a hundred.
+/// Different names in one group of reasons; those of a server and a machine together are about a
+/// hundred.
 pub const REASONS_MAX: usize = 256;
 
 /// Recordings read at once. Each may take a core for seconds that the run itself needs.

@@ -9,16 +9,16 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use hongbao_telemetry::program::build;
-use hongbao_telemetry::credentials::unix_seconds;
+use hongbao_monitor::app::{Monitor, RunError, say};
 use hongbao_monitor::config::{Arguments, Config, LOG_DEFAULT};
 use hongbao_monitor::report::load::RecapError;
 use hongbao_monitor::report::{self, CompareArguments, ReportArguments};
-use hongbao_monitor::app::{Monitor, RunError, say};
 use hongbao_monitor::terminal::lines::{self, ViewMode};
-use hongbao_telemetry::logs::{LogConfig, LogGuard};
-use hongbao_telemetry::program::manual::{self, CompletionsArguments, ManArguments};
 use hongbao_monitor::terminal::{self, TopArguments};
+use hongbao_telemetry::credentials::unix_seconds;
+use hongbao_telemetry::logs::{LogConfig, LogGuard};
+use hongbao_telemetry::program::build;
+use hongbao_telemetry::program::manual::{self, CompletionsArguments, ManArguments};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -27,14 +27,15 @@ const EXIT_UNBALANCED: u8 = 3;
 /// Ended by a second signal, like a shell says of an interrupted program.
 const EXIT_INTERRUPTED: i32 = 130;
 
-/// Merges the per-second reports of servers and fleet machines, keeps the two books, records the run; or, as a subcommand, tells
-/// what a recorded run came to.
+/// Merges the per-second reports of servers and fleet machines, keeps the two books, records the
+/// run; or, as a subcommand, tells what a recorded run came to.
 ///
-/// Each value can also be set in the environment; a flag wins. The family's secret comes from --secret-file, else from the
-/// file that HONGBAO_SECRET_FILE names, else from HONGBAO_SECRET itself.
+/// Each value can also be set in the environment; a flag wins. The family's secret comes from
+/// --secret-file, else from the file that HONGBAO_SECRET_FILE names, else from HONGBAO_SECRET
+/// itself.
 ///
-/// Exit codes: 0 a run that was ended by SIGTERM or SIGINT, a report that was written; 1 a failure; 2 a bad setting, or nothing
-/// to report; 3 --expect-balanced, and the books do not agree.
+/// Exit codes: 0 a run that was ended by SIGTERM or SIGINT, a report that was written; 1 a failure;
+/// 2 a bad setting, or nothing to report; 3 --expect-balanced, and the books do not agree.
 #[derive(Debug, Parser)]
 #[command(name = "hongbao-monitor", version = build::TEXT, args_conflicts_with_subcommands = true)]
 struct CommandLine {
@@ -48,7 +49,8 @@ struct CommandLine {
 enum Command {
     /// Write charts, tables and figures of a recorded run; prints where they are
     Report(ReportArguments),
-    /// Put two recorded runs side by side: what each came to, and how the second relates to the first
+    /// Put two recorded runs side by side: what each came to, and how the second relates to the
+    /// first
     Compare(CompareArguments),
     /// Show a running monitor's run on this terminal, live; ? explains the keys
     Top(TopArguments),
@@ -72,7 +74,8 @@ fn main() -> ExitCode {
         Ok(CommandLine { command: None, serve }) => serve,
         Err(error) if error.use_stderr() => {
             let text = error.to_string();
-            // What is missing or contradicts is on lines of its own; usage and tips come after a blank one.
+            // What is missing or contradicts is on lines of its own; usage and tips come after a
+            // blank one.
             let lines: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
             return failure(2, lines.join(" ").trim_start_matches("error: "));
         }

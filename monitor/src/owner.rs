@@ -12,16 +12,16 @@ use serde_json::json;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::limits::{
+    CONTROL_BYTES_MAX, HOST_WAIT_MS, HOSTS_WAITING_MAX, SECONDS_KEPT_MAX, SECONDS_PER_ANSWER_MAX, STREAM_BEHIND_MAX,
+};
+use crate::recording::write::{Recording, RunStatus};
 use crate::run::alert::{Alerts, Evidence};
 use crate::run::books::{Balance, Book};
 use crate::run::ends::End;
 use crate::run::host::{HostFacts, HostSecond};
-use crate::limits::{
-    CONTROL_BYTES_MAX, HOST_WAIT_MS, HOSTS_WAITING_MAX, SECONDS_KEPT_MAX, SECONDS_PER_ANSWER_MAX, STREAM_BEHIND_MAX,
-};
 use crate::run::mark::{self, Mark, Marks};
 use crate::run::merge::{Joined, Merge, MergeCounts, Presence, SourceId, SourceName, SourceStatus};
-use crate::recording::write::{Recording, RunStatus};
 use crate::run::second::{ClosedSecond, MergedSecond, Role};
 use crate::run::series::{History, Row};
 use crate::run::sets::{self, SetsBoard};
@@ -33,7 +33,8 @@ use hongbao_telemetry::report::{Key, Sample};
 /// `run.json` is written anew after this many seconds, and whenever a source joins.
 const RUN_FILE_SECONDS: u64 = 10;
 
-/// What stands is told again after this long, if it has changed: less than a second, so that no second goes by without it.
+/// What stands is told again after this long, if it has changed: less than a second, so that no
+/// second goes by without it.
 const STATE_EVERY_MS: u64 = 900;
 
 /// What reaches the owner.
@@ -120,13 +121,13 @@ pub enum Question {
 /// A source's own control surface, for whoever judges whether to trust it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ControlPoint {
-    /// Its role.
     pub role: Role,
     /// Its name, unique in the role.
     pub name: String,
     /// Whether it is there.
     pub presence: Presence,
-    /// As the process gave it; it may not be an address at all, nor the process's own. Empty: it has none.
+    /// As the process gave it; it may not be an address at all, nor the process's own. Empty: it
+    /// has none.
     pub control: String,
     /// Where users connect to it, likewise.
     pub listen: String,
@@ -148,7 +149,6 @@ pub struct Stretch {
 /// An event of the stream, made once for all readers.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Told {
-    /// Its name.
     pub event: &'static str,
     /// The second, where it is one.
     pub id: Option<u64>,
@@ -265,7 +265,8 @@ impl Owner {
         }
     }
 
-    /// Runs until `stop`, then closes what was reported, ends the recording and returns what the run came to.
+    /// Runs until `stop`, then closes what was reported, ends the recording and returns what the
+    /// run came to.
     pub async fn run(mut self, mut inbox: mpsc::Receiver<Message>, stop: CancellationToken) -> Outcome {
         self.write_run();
         let mut more_marks = false;
@@ -299,7 +300,8 @@ impl Owner {
         self.finish(inbox).await
     }
 
-    /// 1 take what was already sent · 2 close every second · 3 end the recording · 4 give the terminal back.
+    /// 1 take what was already sent · 2 close every second · 3 end the recording · 4 give the
+    ///   terminal back.
     async fn finish(mut self, mut inbox: mpsc::Receiver<Message>) -> Outcome {
         inbox.close();
         while let Ok(message) = inbox.try_recv() {
@@ -418,7 +420,8 @@ impl Owner {
         }
     }
 
-    /// Tells what stands, if it has changed: at most once a second, and best when a second has just been told.
+    /// Tells what stands, if it has changed: at most once a second, and best when a second has just
+    /// been told.
     fn tell_state(&mut self, now: u64) {
         if self.told.receiver_count() == 0 || now.abs_diff(self.state_told_ms) < STATE_EVERY_MS {
             return;

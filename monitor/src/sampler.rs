@@ -5,15 +5,16 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::run::host::{Moment, Texts, Units};
 use crate::owner::Message;
+use crate::run::host::{Moment, Texts, Units};
 use hongbao_telemetry::credentials::unix_millis;
 
-/// Rows are taken this long after a second has ended, lest a coarse timer fires just before its end.
+/// Rows are taken this long after a second has ended, lest a coarse timer fires just before its
+/// end.
 const AFTER_SECOND_MS: u64 = 2;
 
-/// Sends a row at once, so that there is one from before the run's first process, and then one whenever a second has ended. A row
-/// that comes late says so by its span.
+/// Sends a row at once, so that there is one from before the run's first process, and then one
+/// whenever a second has ended. A row that comes late says so by its span.
 pub async fn run(owner: mpsc::Sender<Message>, stop: CancellationToken) {
     let units = Units::read();
     let mut last: Option<(Moment, Instant)> = None;

@@ -1,5 +1,5 @@
-//! What `--version` says of a build. A release names its commit; a development build does not, because it would then be made anew
-//! with every commit.
+//! What `--version` says of a build. A release names its commit; a development build does not,
+//! because it would then be made anew with every commit.
 
 use std::env;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! Which commit is checked out, read from git's files: for the build script, and for the tests of it. A tree without git, an
-//! unpacked archive, has none.
+//! Which commit is checked out, read from git's files: for the build script, and for the tests of
+//! it. A tree without git, an unpacked archive, has none.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -10,20 +10,20 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use futures_util::{SinkExt, StreamExt};
 use hdrhistogram::Histogram;
-use hongbao_telemetry::credentials::{unix_millis, unix_seconds};
+use hongbao_monitor::app::Monitor;
 use hongbao_monitor::config::{Config, Doors};
 use hongbao_monitor::owner::Outcome;
-use hongbao_monitor::app::Monitor;
 use hongbao_monitor::terminal::lines::ViewMode;
-use hongbao_telemetry::logs::LogArgs;
-use hongbao_telemetry::report::names::{self, role};
-use hongbao_telemetry::report::{Reporter, ReporterConfig, Sample};
 use hongbao_proto::frame::Codec;
 use hongbao_proto::limits::REPORT_FRAME_BYTES_MAX;
 use hongbao_proto::report_v1::{
     Counter, Hello, MonitorFrame, Report, ReporterFrame, Source, monitor_frame, reporter_frame,
 };
 use hongbao_proto::token::{Audience, Secret, Signer};
+use hongbao_telemetry::credentials::{unix_millis, unix_seconds};
+use hongbao_telemetry::logs::LogArgs;
+use hongbao_telemetry::report::names::{self, role};
+use hongbao_telemetry::report::{Reporter, ReporterConfig, Sample};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use serde_json::Value;
 use tempfile::TempDir;

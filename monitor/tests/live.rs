@@ -8,19 +8,19 @@ use clap::Parser;
 use futures_util::{SinkExt, StreamExt};
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
-use hongbao_telemetry::credentials::{unix_millis, unix_seconds};
+use hongbao_monitor::app::Monitor;
 use hongbao_monitor::config::{Arguments, Config};
 use hongbao_monitor::limits::{MARKS_KEPT_MAX, STREAMS_MAX};
 use hongbao_monitor::owner::Outcome;
-use hongbao_monitor::app::Monitor;
-use hongbao_telemetry::report::names::{self, role};
-use hongbao_telemetry::report::{Events, Reporter, ReporterConfig, Sample};
 use hongbao_proto::frame::Codec;
 use hongbao_proto::limits::REPORT_FRAME_BYTES_MAX;
 use hongbao_proto::report_v1::{
     Counter, Event, Gauge, Hello, MonitorFrame, Report, ReporterFrame, Sets, Source, reporter_frame,
 };
 use hongbao_proto::token::{Audience, Secret, Signer};
+use hongbao_telemetry::credentials::{unix_millis, unix_seconds};
+use hongbao_telemetry::report::names::{self, role};
+use hongbao_telemetry::report::{Events, Reporter, ReporterConfig, Sample};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

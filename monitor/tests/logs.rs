@@ -28,7 +28,8 @@ struct Said {
     fields: Vec<String>,
 }
 
-/// What lies between a parenthesis that is open at the beginning of `text` and its end, split at its own commas.
+/// What lies between a parenthesis that is open at the beginning of `text` and its end, split at
+/// its own commas.
 fn arguments(text: &str) -> Vec<&str> {
     let (mut depth, mut quoted, mut escaped, mut from) = (0, false, false, 0);
     let mut found = Vec::new();

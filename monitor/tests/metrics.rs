@@ -1,11 +1,12 @@
-//! `/metrics` as a scraper reads it, in both formats. Needs promtool, which `scripts/test` installs.
+//! `/metrics` as a scraper reads it, in both formats. Needs promtool, which `scripts/test`
+//! installs.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
 
 use hdrhistogram::Histogram;
-use hongbao_telemetry::program::build;
 use hongbao_telemetry::metrics::{self, CumulativeHistograms, Format};
+use hongbao_telemetry::program::build;
 use hongbao_telemetry::report::{Key, Sample, names};
 
 fn rendered(format: Format) -> String {

@@ -38,7 +38,8 @@ async fn the_page_allows_only_what_comes_from_us() {
     assert_eq!(page.headers()["x-content-type-options"], "nosniff");
     assert_eq!(page.headers()["referrer-policy"], "no-referrer");
     let text = page.text().await.unwrap();
-    // What the policy forbids would be missing without a word: an inline script or style, a file of somebody else's.
+    // What the policy forbids would be missing without a word: an inline script or style, a file of
+    // somebody else's.
     for forbidden in ["<style", " style=", "onclick=", "http://", "https://"] {
         assert!(!text.contains(forbidden), "{forbidden}");
     }

@@ -9,10 +9,10 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use hongbao_proto::token::{Audience, Secret, Signer};
 use hongbao_telemetry::credentials::unix_seconds;
 use hongbao_telemetry::report::names::{self, role};
 use hongbao_telemetry::report::{Reporter, ReporterConfig, Sample};
-use hongbao_proto::token::{Audience, Secret, Signer};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::{Signal, kill};

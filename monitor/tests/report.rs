@@ -1,4 +1,5 @@
-//! `hongbao-monitor report` over a recorded run: a small one, of 2,000 users, recorded by the scripts and kept with the tests.
+//! `hongbao-monitor report` over a recorded run: a small one, of 2,000 users, recorded by the
+//! scripts and kept with the tests.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! Past runs over HTTP: the recording kept with the tests, one that a test records, and whatever may be wrong with one.
+//! Past runs over HTTP: the recording kept with the tests, one that a test records, and whatever
+//! may be wrong with one.
 
 use std::fs;
 use std::io::{BufRead, Write};
@@ -8,15 +9,15 @@ use std::time::Duration;
 
 use clap::Parser;
 use futures_util::{SinkExt, StreamExt};
-use hongbao_telemetry::credentials::{unix_millis, unix_seconds};
+use hongbao_monitor::app::Monitor;
 use hongbao_monitor::config::{Arguments, Config};
 use hongbao_monitor::owner::Outcome;
-use hongbao_monitor::app::Monitor;
-use hongbao_telemetry::report::names;
 use hongbao_proto::frame::Codec;
 use hongbao_proto::limits::REPORT_FRAME_BYTES_MAX;
 use hongbao_proto::report_v1::{Counter, Hello, MonitorFrame, Report, ReporterFrame, Source, reporter_frame};
 use hongbao_proto::token::{Audience, Secret, Signer};
+use hongbao_telemetry::credentials::{unix_millis, unix_seconds};
+use hongbao_telemetry::report::names;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -1,4 +1,5 @@
-//! The terminal dashboard: pictures of every size, and a real terminal that is given back whatever happens.
+//! The terminal dashboard: pictures of every size, and a real terminal that is given back whatever
+//! happens.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -286,7 +287,8 @@ impl Picture {
 const ROWS: u16 = 40;
 const COLUMNS: u16 = 120;
 
-/// Terminals are made and programs started one after the other: no program may inherit a terminal that is not its own.
+/// Terminals are made and programs started one after the other: no program may inherit a terminal
+/// that is not its own.
 static MAKING: Mutex<()> = Mutex::new(());
 
 fn making() -> MutexGuard<'static, ()> {

@@ -1,7 +1,8 @@
 //! Stream framing: protobuf's own length-delimited format, a varint length and then the message.
 //!
-//! Two readers share one rule. [`split`] works on a borrowed slice and never allocates: the server and the fleet cut their
-//! shared scratch buffers with it. [`Codec`] wraps the same rule for `tokio_util::codec::Framed`, where convenience counts.
+//! Two readers share one rule. [`split`] works on a borrowed slice and never allocates: the server
+//! and the fleet cut their shared scratch buffers with it. [`Codec`] wraps the same rule for
+//! `tokio_util::codec::Framed`, where convenience counts.
 
 use std::marker::PhantomData;
 
@@ -11,7 +12,8 @@ use tokio_util::codec::{Decoder, Encoder};
 
 use crate::limits::LENGTH_BYTES_MAX;
 
-/// What makes a stream of bytes no stream of frames. None of these can be recovered from: the next frame's start is unknown.
+/// What makes a stream of bytes no stream of frames. None of these can be recovered from: the next
+/// frame's start is unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
     /// A length of 0: no message of this protocol is empty.
@@ -81,7 +83,8 @@ pub fn split(bytes: &[u8], max: usize) -> Result<Split<'_>, FrameError> {
 
 /// Appends `message` to `out` as one frame.
 ///
-/// The caller keeps its messages within the bound of its direction; both ends' tests hold the largest ones against it.
+/// The caller keeps its messages within the bound of its direction; both ends' tests hold the
+/// largest ones against it.
 pub fn append<M: Message>(message: &M, out: &mut BytesMut) {
     let length = message.encoded_len();
     out.reserve(length + prost::length_delimiter_len(length));

@@ -1,4 +1,5 @@
-//! Checked identifiers and money. A value that came over the wire becomes one of these before anything uses it.
+//! Checked identifiers and money. A value that came over the wire becomes one of these before
+//! anything uses it.
 
 use std::fmt;
 use std::num::{NonZeroU32, NonZeroU64};
@@ -9,7 +10,6 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{what} {value} is outside 1..={max}")]
 pub struct IdError {
-    /// Which identifier was meant.
     pub what: &'static str,
     /// The number that came.
     pub value: u64,
@@ -70,7 +70,8 @@ macro_rules! checked_id {
 }
 
 checked_id!(
-    /// A user, as named by the subject of its token. At most 2^53 - 1, so that it survives a trip through JSON.
+    /// A user, as named by the subject of its token. At most 2^53 - 1, so that it survives a trip
+    /// through JSON.
     UserId(NonZeroU64 => u64), "user id", (1 << 53) - 1
 );
 checked_id!(

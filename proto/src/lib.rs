@@ -1,6 +1,8 @@
-//! What both ends of the wire share: messages, framing, checked ids and the claims that a token carries.
+//! What both ends of the wire share: messages, framing, checked ids and the claims that a token
+//! carries.
 //!
-//! Nothing here does I/O or knows a runtime; every function is a plain function over bytes and values.
+//! Nothing here does I/O or knows a runtime; every function is a plain function over bytes and
+//! values.
 
 #![forbid(unsafe_code)]
 
@@ -10,13 +12,11 @@ pub mod limits;
 pub mod token;
 
 /// The generated messages of the client protocol (`proto/hongbao/v1/client.proto`).
-#[allow(missing_docs)]
 pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/hongbao.v1.rs"));
 }
 
 /// The generated messages of the monitor protocol (`proto/hongbao/report/v1/report.proto`).
-#[allow(missing_docs)]
 pub mod report_v1 {
     include!(concat!(env!("OUT_DIR"), "/hongbao.report.v1.rs"));
 }

@@ -6,13 +6,15 @@ pub const CLIENT_FRAME_BYTES_MAX: usize = 8 * 1024;
 /// Payload of one frame from the server, bytes.
 pub const SERVER_FRAME_BYTES_MAX: usize = 64 * 1024;
 
-/// Payload of one frame between a process and the monitor, bytes: a second's histograms fit many times over.
+/// Payload of one frame between a process and the monitor, bytes: a second's histograms fit many
+/// times over.
 pub const REPORT_FRAME_BYTES_MAX: usize = 1024 * 1024;
 
 /// The longest varint that announces an acceptable frame: three bytes say up to 2^21 - 1.
 pub const LENGTH_BYTES_MAX: usize = 3;
 
-/// What one `Acknowledge` names, what one `Reminder` or `Offers` tells, and the rows of one page of orders or movements.
+/// What one `Acknowledge` names, what one `Reminder` or `Offers` tells, and the rows of one page of
+/// orders or movements.
 pub const ITEMS_PER_FRAME_MAX: usize = 64;
 
 /// Text of an announcement, bytes.
@@ -38,9 +40,11 @@ pub const ENVELOPE_SECONDS_MAX: u32 = 7 * 24 * 3600;
 /// Text of a chat message, bytes.
 pub const CHAT_BYTES_MAX: usize = 1024;
 
-// A prize's name is at most two varints of 10 bytes with their tags, and a tag and length around it.
+// A prize's name is at most two varints of 10 bytes with their tags, and a tag and length around
+// it.
 const _: () = assert!(ITEMS_PER_FRAME_MAX * 24 <= CLIENT_FRAME_BYTES_MAX);
-// An order is at most 12 varints of 10 bytes with their tags, tag and length around it; an offer a greeting besides.
+// An order is at most 12 varints of 10 bytes with their tags, tag and length around it; an offer a
+// greeting besides.
 const _: () = assert!(ITEMS_PER_FRAME_MAX * (12 * 11 + 3) <= SERVER_FRAME_BYTES_MAX);
 const _: () = assert!(ITEMS_PER_FRAME_MAX * (GREETING_BYTES_MAX + 7 * 11 + 6) <= SERVER_FRAME_BYTES_MAX);
 // User ids are varints of at most 8 bytes.

@@ -1,6 +1,8 @@
-//! Who a peer is: JSON Web Tokens, signed with a shared secret (HS256) or checked against a public key (EdDSA).
+//! Who a peer is: JSON Web Tokens, signed with a shared secret (HS256) or checked against a public
+//! key (EdDSA).
 //!
-//! One secret serves the whole family of processes; the audience keeps a user's token from opening an admin's door.
+//! One secret serves the whole family of processes; the audience keeps a user's token from opening
+//! an admin's door.
 
 use std::fmt;
 
@@ -40,7 +42,8 @@ impl Audience {
 pub struct Secret(Box<[u8]>);
 
 impl Secret {
-    /// Takes the secret from its text, as read from a file or the environment; surrounding white space is not part of it.
+    /// Takes the secret from its text, as read from a file or the environment; surrounding white
+    /// space is not part of it.
     pub fn from_text(text: &str) -> Result<Self, TokenError> {
         let bytes = text.trim().as_bytes();
         if bytes.len() < SECRET_BYTES_MIN {

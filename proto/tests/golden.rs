@@ -1,7 +1,9 @@
-//! Golden bytes of the client protocol, one vector at least for each kind of message in either direction.
+//! Golden bytes of the client protocol, one vector at least for each kind of message in either
+//! direction.
 //!
-//! They were written by another implementation (Python's `protobuf`), so that what they pin down is the protocol and not our idea
-//! of it. A change that breaks one of them breaks every client out there.
+//! They were written by another implementation (Python's `protobuf`), so that what they pin down is
+//! the protocol and not our idea of it. A change that breaks one of them breaks every client out
+//! there.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -424,7 +426,8 @@ fn every_frame_of_the_server_is_written_and_read_as_its_golden_bytes() {
 
 #[test]
 fn unknown_fields_are_passed_over_and_an_unknown_request_is_none() {
-    // Grab with a field 15 that a later version may bring; and a request of number 2047, which this version does not know.
+    // Grab with a field 15 that a later version may bring; and a request of number 2047, which this
+    // version does not know.
     let later = bytes_of("0801220408077801");
     assert_eq!(ClientFrame::decode(&later[..]), Ok(client(1, Request::Grab(v1::Grab { campaign_id: 7 }))));
     let unknown = bytes_of("0801fa7f00");

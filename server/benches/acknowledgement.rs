@@ -1,17 +1,19 @@
-//! How long a win waits for its acknowledgement at a steady rate: claims come evenly at RATE a second, whatever the ledger does, and are
-//! answered by its thread once they are durable. Counted from the moment at which each was due.
+//! How long a win waits for its acknowledgement at a steady rate: claims come evenly at RATE a
+//! second, whatever the ledger does, and are answered by its thread once they are durable. Counted
+//! from the moment at which each was due.
 //!
-//! `cargo bench -p hongbao-server --bench acknowledgement -- [RATE] [SECONDS] [USERS]`; the file lies in the temporary directory (`TMPDIR`).
+//! `cargo bench -p hongbao-server --bench acknowledgement -- [RATE] [SECONDS] [USERS]`; the file
+//! lies in the temporary directory (`TMPDIR`).
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use hongbao_proto::{Fen, RequestId, Serial, UserId};
-use hongbao_server::market::campaign::{Amounts, CampaignTerms, Goods, Seed};
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::writer::{self, Reply, ReplyTo, Request};
 use hongbao_server::ledger::{Claim, Ledger, LedgerError, Outcome, Posting};
+use hongbao_server::market::campaign::{Amounts, CampaignTerms, Goods, Seed};
 
 /// From one look at what is due to the next.
 const STEP: Duration = Duration::from_millis(1);
@@ -79,7 +81,8 @@ fn main() -> Result<(), LedgerError> {
             let due = started + Duration::from_micros(serial * 1_000_000 / rate);
             let reply_to = Waiting { due, measures: Arc::clone(&measures) };
             if handle.try_send(Request::Post { posting, reply_to }).is_err() {
-                // As a SET would: the user is told to come back, and the prize goes to the next one.
+                // As a SET would: the user is told to come back, and the prize goes to the next
+                // one.
                 full += 1;
             }
             serial += 1;

@@ -1,16 +1,18 @@
-//! What opening envelopes costs the ledger: shares per second in one thread, on a real file with `synchronous=FULL`.
+//! What opening envelopes costs the ledger: shares per second in one thread, on a real file with
+//! `synchronous=FULL`.
 //!
-//! `cargo bench -p hongbao-server --bench envelopes -- [ENVELOPES] [RECIPIENTS] [BATCH] [USERS]`; the file lies in the temporary
-//! directory (`TMPDIR`). Every recipient opens; openers of different envelopes alternate, as they do when many are sent at once.
+//! `cargo bench -p hongbao-server --bench envelopes -- [ENVELOPES] [RECIPIENTS] [BATCH] [USERS]`;
+//! the file lies in the temporary directory (`TMPDIR`). Every recipient opens; openers of different
+//! envelopes alternate, as they do when many are sent at once.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use hongbao_proto::{EnvelopeId, Fen, RequestId, UserId};
-use hongbao_server::market::campaign::Seed;
-use hongbao_server::market::envelope::{Mode, NewEnvelope};
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::{Ledger, LedgerError, Outcome, Posting};
+use hongbao_server::market::campaign::Seed;
+use hongbao_server::market::envelope::{Mode, NewEnvelope};
 
 fn rate(count: u64, since: Instant) -> f64 {
     f64::from(u32::try_from(count).expect("fewer than 2^32")) / since.elapsed().as_secs_f64()

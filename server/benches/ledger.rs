@@ -1,23 +1,27 @@
-//! What a win costs the ledger as its file grows, and what it takes to open it again: one thread, a real file, `synchronous=FULL`.
+//! What a win costs the ledger as its file grows, and what it takes to open it again: one thread, a
+//! real file, `synchronous=FULL`.
 //!
-//! `cargo bench -p hongbao-server --bench ledger -- [WINS] [USERS] [BATCH] [--acknowledge]`; the file lies in the temporary directory
-//! (`TMPDIR`). Users are drawn at random. With `--acknowledge`, each batch also acknowledges the wins of the batch before, as clients do:
-//! what nobody has acknowledged must be read when the ledger is opened. 10,000,000 wins take about three minutes.
+//! `cargo bench -p hongbao-server --bench ledger -- [WINS] [USERS] [BATCH] [--acknowledge]`; the
+//! file lies in the temporary directory (`TMPDIR`). Users are drawn at random. With
+//! `--acknowledge`, each batch also acknowledges the wins of the batch before, as clients do: what
+//! nobody has acknowledged must be read when the ledger is opened. 10,000,000 wins take about three
+//! minutes.
 
 use std::path::Path;
 use std::time::Instant;
 
 use hongbao_proto::{Fen, RequestId, Serial, UserId};
-use hongbao_server::market::campaign::{Amounts, Campaign, CampaignTerms, Goods, Seed};
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::{Claim, Ledger, LedgerError, Posting, Question, Seen};
+use hongbao_server::market::campaign::{Amounts, Campaign, CampaignTerms, Goods, Seed};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
 /// Wins between two lines of the table.
 const ROUND: u64 = 100_000;
 
-/// Serials differ, so a multiplication by an odd constant spreads them without repeats (Fibonacci hashing).
+/// Serials differ, so a multiplication by an odd constant spreads them without repeats (Fibonacci
+/// hashing).
 fn user_of(serial: u64, users: u64) -> UserId {
     let spread = serial.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 24;
     UserId::new(1 + spread % users).expect("users are at most 2^40")
@@ -126,7 +130,8 @@ fn open(what: &str, path: &Path) -> Result<(), LedgerError> {
     Ok(())
 }
 
-/// Seconds that this process has had of the processor: what is left of a measurement on a machine that others use too.
+/// Seconds that this process has had of the processor: what is left of a measurement on a machine
+/// that others use too.
 #[allow(clippy::cast_precision_loss)] // for printing
 fn processor() -> f64 {
     let usage = getrusage(UsageWho::RUSAGE_SELF).expect("its own usage can be read");

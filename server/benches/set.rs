@@ -1,5 +1,6 @@
-//! What a SET worker costs per message, without the kernel: applying Grabs that find nothing, and the batch's answers encoded,
-//! grouped and handed to wires that take everything. And what it costs per connection to write to all of them.
+//! What a SET worker costs per message, without the kernel: applying Grabs that find nothing, and
+//! the batch's answers encoded, grouped and handed to wires that take everything. And what it costs
+//! per connection to write to all of them.
 //!
 //! `cargo bench -p hongbao-server --bench set`
 
@@ -12,12 +13,12 @@ use hongbao_proto::{RequestId, UserId};
 use hongbao_server::admission::Rate;
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::writer;
-use hongbao_server::set::room_messages::Desks;
 use hongbao_server::set::directory::{Directory, Seat};
 use hongbao_server::set::message::{Control, Message, Now, Said};
 use hongbao_server::set::payments::Wallets;
-use hongbao_server::set::{Set, SetHandle, Shared};
+use hongbao_server::set::room_messages::Desks;
 use hongbao_server::set::tally::SetTally;
+use hongbao_server::set::{Set, SetHandle, Shared};
 use hongbao_server::transport::wire::{Wire, Written};
 use tokio::sync::mpsc;
 

@@ -1,16 +1,18 @@
-//! The floor: the cheapest thing that satisfies the same fleet. A bare epoll loop over raw system calls that answers every request
-//! with canned bytes: a Login with a Welcome, anything else with NoneNow, the request's id copied over. No ledger, no stock, no
-//! deadlines, no tokens checked, no slow peers. What hongbao-server costs beyond this is what it does.
+//! The floor: the cheapest thing that satisfies the same fleet. A bare epoll loop over raw system
+//! calls that answers every request with canned bytes: a Login with a Welcome, anything else with
+//! NoneNow, the request's id copied over. No ledger, no stock, no deadlines, no tokens checked, no
+//! slow peers. What hongbao-server costs beyond this is what it does.
 //!
-//! More threads than cores are there for their descriptor tables: each then takes one of its own, as the server's shards do where
-//! one table is too small for the connections.
+//! More threads than cores are there for their descriptor tables: each then takes one of its own,
+//! as the server's shards do where one table is too small for the connections.
 //!
 //! `cargo run --release --example floor -- 127.0.0.1:7400 2`
 //!
 //! It obeys lines on standard input, each answered with one line of JSON:
 //! - `online`: how many peers have been welcomed and are still there;
-//! - `announce ROUNDS BYTES`: every thread writes an announcement with a text of so many bytes to each of its peers, ROUNDS times,
-//!   in a bare loop of `write`s. A write that would block is counted and not tried again.
+//! - `announce ROUNDS BYTES`: every thread writes an announcement with a text of so many bytes to
+//!   each of its peers, ROUNDS times, in a bare loop of `write`s. A write that would block is
+//!   counted and not tried again.
 
 use std::io::{BufRead, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -20,8 +22,8 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use hongbao_proto::v1::{Announcement, ServerFrame, server_frame::Event};
-use hongbao_server::transport::descriptors;
 use hongbao_server::shard::acceptor::listen;
+use hongbao_server::transport::descriptors;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::resource::{UsageWho, getrusage};
@@ -70,7 +72,8 @@ fn main() -> Result<(), Failure> {
     descriptors::raise_limit();
     let private_table = threads > std::thread::available_parallelism()?.get();
 
-    // Whatever a thread shares with this one is opened before the first of them takes a table: it has one number everywhere.
+    // Whatever a thread shares with this one is opened before the first of them takes a table: it
+    // has one number everywhere.
     let first = listen(address)?;
     let address = first.local_addr()?;
     let listeners = std::iter::once(Ok(first)).chain((1..threads).map(|_| listen(address)));
@@ -263,8 +266,8 @@ impl Thread {
     }
 }
 
-/// Answers every whole frame of `input`; whether a Login was among them. The fleet's frames arrive whole: they are small, and it
-/// waits for its answers.
+/// Answers every whole frame of `input`; whether a Login was among them. The fleet's frames arrive
+/// whole: they are small, and it waits for its answers.
 fn answer(mut input: &[u8], output: &mut Vec<u8>) -> bool {
     let mut welcomed = false;
     while let Some((length, rest)) = varint(input) {

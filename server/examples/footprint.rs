@@ -1,9 +1,11 @@
-//! What one idle, logged-in connection takes from the allocator, part by part. Real connections over loopback are taken in by the
-//! library's own types, in the order in which the server takes them in; between the steps the thread's own count of allocated
-//! bytes is read. `scripts/memory` runs it, reads what the kernel holds meanwhile, and compares the sum with the server itself.
+//! What one idle, logged-in connection takes from the allocator, part by part. Real connections
+//! over loopback are taken in by the library's own types, in the order in which the server takes
+//! them in; between the steps the thread's own count of allocated bytes is read. `scripts/memory`
+//! runs it, reads what the kernel holds meanwhile, and compares the sum with the server itself.
 //!
-//! - `footprint server --connections N …` takes every option of hongbao-server and has as many shards, SETs and descriptor tables as
-//!   the server would. It prints where it listens, then, once all are logged in and quiet, the parts.
+//! - `footprint server --connections N …` takes every option of hongbao-server and has as many
+//!   shards, SETs and descriptor tables as the server would. It prints where it listens, then, once
+//!   all are logged in and quiet, the parts.
 //! - `footprint clients --server ADDR --connections N` holds the other ends.
 //!
 //! Both print one line of JSON for each event and end when their standard input does.
@@ -20,8 +22,6 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use clap::{Args, Parser};
-use hongbao_telemetry::credentials::{load_secret, unix_seconds};
-use hongbao_telemetry::process;
 use hongbao_proto::UserId;
 use hongbao_proto::token::{Secret, Signer, Verifier};
 use hongbao_proto::v1::{ClientFrame, Login, client_frame::Request};
@@ -29,18 +29,20 @@ use hongbao_server::admission::Rate;
 use hongbao_server::config::{Config, Settings};
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::writer;
-use hongbao_server::shard::acceptor::listen;
-use hongbao_server::set::room_messages::Desks;
+use hongbao_server::limits;
 use hongbao_server::set::directory::{Address, Directory, Seat};
 use hongbao_server::set::message::{Control, Message};
 use hongbao_server::set::payments::Wallets;
-use hongbao_server::shard::reader::{self, Link};
+use hongbao_server::set::room_messages::Desks;
 use hongbao_server::set::session::Session;
 use hongbao_server::set::{Set, SetHandle, Shared};
-use hongbao_server::transport::wire::SocketWire;
+use hongbao_server::shard::acceptor::listen;
+use hongbao_server::shard::reader::{self, Link};
 use hongbao_server::shard::worker::Clock;
-use hongbao_server::limits;
 use hongbao_server::transport::descriptors;
+use hongbao_server::transport::wire::SocketWire;
+use hongbao_telemetry::credentials::{load_secret, unix_seconds};
+use hongbao_telemetry::process;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -54,13 +56,15 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// Connections taken one step further together, between two readings.
 const CHUNK: usize = 64;
 
-/// Connections that a client thread has under way: fewer than a listener's backlog, so that no connect is dropped and repeated.
+/// Connections that a client thread has under way: fewer than a listener's backlog, so that no
+/// connect is dropped and repeated.
 const UNDER_WAY: usize = 256;
 
 /// Connections of one client thread at most.
 const CLIENTS_PER_THREAD: u64 = 20_000;
 
-/// Connections from one source address: less than half of the smallest range of ports, beyond which `connect` searches long.
+/// Connections from one source address: less than half of the smallest range of ports, beyond which
+/// `connect` searches long.
 const CLIENTS_PER_ADDRESS: u64 = 10_000;
 
 /// From the last login to the reading, as the fleet waits before it reads the server's memory.
@@ -110,7 +114,8 @@ fn main() -> Result<(), Failure> {
 struct Parts {
     /// `TcpStream::from_std`: the runtime's record of the socket.
     registration: i64,
-    /// `into_split` and `SocketWire::new`: what both halves share, and the SET's hold on the write half.
+    /// `into_split` and `SocketWire::new`: what both halves share, and the SET's hold on the write
+    /// half.
     write_side: i64,
     /// `Set::attach`: the slab with its spare room, and the queue of deadlines.
     session: i64,
@@ -274,7 +279,8 @@ fn serve(config: &Config) -> Result<(), Failure> {
     }))
 }
 
-/// What the entries take: a directory of its own with as many users, since at a login it cannot be told from the rest.
+/// What the entries take: a directory of its own with as many users, since at a login it cannot be
+/// told from the rest.
 fn directory(config: &Config) -> Result<i64, Failure> {
     let account = Account::open()?;
     let mut taken = 0;
@@ -428,7 +434,8 @@ fn connect_all(clients: &Clients) -> Result<(), Failure> {
     say(&serde_json::json!({ "online": clients.connections }))
 }
 
-/// Connects and logs in; returns the connections, and the epoll instance that watches them as a client's would.
+/// Connects and logs in; returns the connections, and the epoll instance that watches them as a
+/// client's would.
 fn connect_some(
     server: SocketAddr,
     users: std::ops::Range<u64>,
@@ -440,7 +447,8 @@ fn connect_some(
     let mut held: Vec<TcpStream> = Vec::new();
     let mut welcomed = 0;
     for user in users {
-        // Unlike 127.0.0.1, these addresses are nobody else's, each with a range of ports to itself.
+        // Unlike 127.0.0.1, these addresses are nobody else's, each with a range of ports to
+        // itself.
         let source = u32::from(Ipv4Addr::new(127, 128, 0, 1)) + u32::try_from(user / CLIENTS_PER_ADDRESS)?;
         let socket = Socket::new(Domain::IPV4, Type::STREAM.cloexec(), Some(Protocol::TCP))?;
         setsockopt(&socket, IpBindAddressNoPort, &true)?;

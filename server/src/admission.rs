@@ -1,6 +1,7 @@
-//! How many requests are looked at: the generic cell rate algorithm (ITU-T I.371), whose whole state is the theoretical arrival
-//! time of the next request. [`Meter`] watches one connection in 8 bytes; [`Gate`] is shared by all SETs of the node, one
-//! atomic step for each batch. [`Line`] refuses nobody for good: whoever it cannot let in now gets an appointment.
+//! How many requests are looked at: the generic cell rate algorithm (ITU-T I.371), whose whole
+//! state is the theoretical arrival time of the next request. [`Meter`] watches one connection in 8
+//! bytes; [`Gate`] is shared by all SETs of the node, one atomic step for each batch. [`Line`]
+//! refuses nobody for good: whoever it cannot let in now gets an appointment.
 
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -127,12 +128,13 @@ pub enum Turn {
     Later(Appointment),
 }
 
-/// A crowd made into a queue: who cannot pass at the rate takes the next free moment, which moves the theoretical arrival time on
-/// as passing would. So the refused come back evenly, one an interval, in the order in which they came, and newcomers queue up
-/// behind them. Who keeps an appointment takes nothing from the rate again.
+/// A crowd made into a queue: who cannot pass at the rate takes the next free moment, which moves
+/// the theoretical arrival time on as passing would. So the refused come back evenly, one an
+/// interval, in the order in which they came, and newcomers queue up behind them. Who keeps an
+/// appointment takes nothing from the rate again.
 ///
-/// In any window of `t` seconds at most `rate * (t + grace) + burst` pass, whatever peers do; `rate * t + burst`, where all who hold
-/// an appointment come at their moment.
+/// In any window of `t` seconds at most `rate * (t + grace) + burst` pass, whatever peers do; `rate
+/// * t + burst`, where all who hold an appointment come at their moment.
 #[derive(Debug)]
 pub struct Line {
     rate: Rate,
@@ -158,8 +160,8 @@ impl Line {
         Self { rate, grace, horizon, arrival: AtomicU64::new(0), turned_away: AtomicU64::new(0) }
     }
 
-    /// Somebody asks to be let in at `now`, and was told `held` before. Early: the same again. More than the grace late: as if it
-    /// had never come.
+    /// Somebody asks to be let in at `now`, and was told `held` before. Early: the same again. More
+    /// than the grace late: as if it had never come.
     pub fn ask(&self, held: Option<Appointment>, now: Nanos) -> Turn {
         match held {
             Some(held) if now < held.at() => Turn::Later(held),
@@ -185,7 +187,8 @@ impl Line {
         }
     }
 
-    /// When to ask again, where nothing can be promised: dealt out at the rate over the second half of the horizon, round and round.
+    /// When to ask again, where nothing can be promised: dealt out at the rate over the second half
+    /// of the horizon, round and round.
     fn beyond(&self, now: Nanos) -> Nanos {
         let half = (self.horizon / 2).max(1);
         let count = self.turned_away.fetch_add(1, Ordering::Relaxed);
@@ -314,7 +317,8 @@ mod tests {
                 prop_assert!(granted <= wanted);
                 passed += granted;
                 let allowed = u128::from(now) * u128::from(per_second) / u128::from(NANOS_PER_SECOND);
-                // An interval is rounded down to whole nanoseconds: at 100,000/s by at most 1 in 10,000.
+                // An interval is rounded down to whole nanoseconds: at 100,000/s by at most 1 in
+                // 10,000.
                 prop_assert!(u128::from(passed) <= allowed + allowed / 10_000 + u128::from(burst) + 1);
             }
         }

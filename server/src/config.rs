@@ -1,5 +1,5 @@
-//! Settings: a TOML file, overridden by the environment, overridden by flags; then checked as a whole, before anything is
-//! bound or created.
+//! Settings: a TOML file, overridden by the environment, overridden by flags; then checked as a
+//! whole, before anything is bound or created.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use hongbao_telemetry::logs::{FilterError, Format, LogArgs};
 use hongbao_proto::token::{Audience, Secret, Verifier};
+use hongbao_telemetry::logs::{FilterError, Format, LogArgs};
 use serde::Deserialize;
 
-use crate::transport::descriptors::{self, Tables};
 use crate::limits;
+use crate::transport::descriptors::{self, Tables};
 
 /// A setting that cannot be used, said in one line with the value and the remedy. Exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +20,6 @@ pub enum ConfigError {
     /// The file named by `--config` cannot be read.
     #[error("config file {path}: {source}")]
     Unreadable {
-        /// As given.
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
@@ -28,7 +27,6 @@ pub enum ConfigError {
     /// It is not what it should be: bad TOML, an unknown key, a bad value.
     #[error("config file {path}: {message}")]
     Invalid {
-        /// As given.
         path: PathBuf,
         /// Where and what.
         message: String,
@@ -45,7 +43,6 @@ pub enum ConfigError {
     /// The public key for EdDSA tokens.
     #[error("--user-key {path}: {message}")]
     UserKey {
-        /// As given.
         path: PathBuf,
         /// What is wrong.
         message: String,
@@ -58,7 +55,6 @@ pub enum ConfigError {
 pub enum Count {
     /// Chosen from the host's cores and limits.
     Auto,
-    /// As given.
     Exactly(NonZeroU32),
 }
 
@@ -105,7 +101,8 @@ settings! {
     /// Address for users' connections [default: 0.0.0.0:7400]
     #[arg(long, env = "HONGBAO_LISTEN", value_name = "ADDR:PORT")]
     listen: SocketAddr,
-    /// Address of the admin HTTP surface; every route but the probes asks for a bearer token [default: 127.0.0.1:7402]
+    /// Address of the admin HTTP surface; every route but the probes asks for a bearer token
+    /// [default: 127.0.0.1:7402]
     #[arg(long, env = "HONGBAO_ADMIN", value_name = "ADDR:PORT")]
     admin: SocketAddr,
     /// Monitor to report to once a second; none: no reports
@@ -114,46 +111,53 @@ settings! {
     /// Name of this server in reports, unique among servers [default: server-1]
     #[arg(long, env = "HONGBAO_NAME", value_name = "NAME")]
     name: String,
-    /// Ledger file, made if it does not exist; its directory must be writable [default: hongbao.ledger]
+    /// Ledger file, made if it does not exist; its directory must be writable [default:
+    /// hongbao.ledger]
     #[arg(long, env = "HONGBAO_LEDGER", value_name = "FILE")]
     ledger: PathBuf,
-    /// File with the shared secret that signs tokens; else HONGBAO_SECRET_FILE, else HONGBAO_SECRET (the secret itself)
+    /// File with the shared secret that signs tokens; else HONGBAO_SECRET_FILE, else HONGBAO_SECRET
+    /// (the secret itself)
     #[arg(long, value_name = "FILE")]
     secret_file: PathBuf,
     /// Ed25519 public key (PEM): users' tokens are then EdDSA instead of HS256
     #[arg(long, env = "HONGBAO_USER_KEY", value_name = "FILE")]
     user_key: PathBuf,
-    /// Connections to be carried; with --shards auto it decides how many shards there are, where a descriptor table is too small
+    /// Connections to be carried; with --shards auto it decides how many shards there are, where a
+    /// descriptor table is too small
     #[arg(long, env = "HONGBAO_CONNECTIONS", value_name = "CONNECTIONS")]
     connections: u32,
-    /// Whether each shard has a descriptor table of its own, so that `ulimit -n` holds per shard [default: auto]
+    /// Whether each shard has a descriptor table of its own, so that `ulimit -n` holds per shard
+    /// [default: auto]
     #[arg(long, env = "HONGBAO_DESCRIPTORS", value_enum)]
     descriptors: Tables,
-    /// Threads that serve connections, each with its own listener: auto (one per core, more if tables are private and too small)
-    /// or a number [default: auto]
+    /// Threads that serve connections, each with its own listener: auto (one per core, more if
+    /// tables are private and too small) or a number [default: auto]
     #[arg(long, env = "HONGBAO_SHARDS", value_name = "N|auto")]
     shards: Count,
-    /// Keep each shard on one core, round-robin, and have it serve the peers whose packets arrive there: fewer interrupts
-    /// between cores, where nothing else competes for one of them [default: false]
+    /// Keep each shard on one core, round-robin, and have it serve the peers whose packets arrive
+    /// there: fewer interrupts between cores, where nothing else competes for one of them [default:
+    /// false]
     #[arg(long, env = "HONGBAO_PIN_SHARDS", value_name = "BOOL")]
     pin_shards: bool,
-    /// After each wake a shard lets so much time pass before it looks again: what comes meanwhile is served together, for less
-    /// processor time each, and up to so much later. For hosts with many more shards than cores; 0s: off [default: 0s]
+    /// After each wake a shard lets so much time pass before it looks again: what comes meanwhile
+    /// is served together, for less processor time each, and up to so much later. For hosts with
+    /// many more shards than cores; 0s: off [default: 0s]
     #[arg(long, env = "HONGBAO_COALESCE", value_name = "DURATION", value_parser = humantime::parse_duration)]
     #[serde(with = "humantime_serde")]
     coalesce: Duration,
-    /// Partitions of connections over all shards: auto (two per shard, one from 17 shards on) or a number, a multiple of the
-    /// shards [default: auto]
+    /// Partitions of connections over all shards: auto (two per shard, one from 17 shards on) or a
+    /// number, a multiple of the shards [default: auto]
     #[arg(long, env = "HONGBAO_SETS", value_name = "N|auto")]
     sets: Count,
     /// Connections of one SET at most; a shard whose SETs are full stops listening [default: 20000]
     #[arg(long, env = "HONGBAO_SET_CAPACITY", value_name = "CONNECTIONS")]
     set_capacity: u32,
-    /// Grabs per second over the whole server; what is above is answered Overloaded; 0: no limit [default: 0]
+    /// Grabs per second over the whole server; what is above is answered Overloaded; 0: no limit
+    /// [default: 0]
     #[arg(long, env = "HONGBAO_MAX_QPS", value_name = "PER_SECOND")]
     max_qps: u32,
-    /// Logins per second over the whole server; who comes above it is told the moment at which it will be let in; 0: no limit
-    /// [default: 20000]
+    /// Logins per second over the whole server; who comes above it is told the moment at which it
+    /// will be let in; 0: no limit [default: 20000]
     #[arg(long, env = "HONGBAO_LOGIN_RATE", value_name = "PER_SECOND")]
     login_rate: u32,
     /// Requests per second of one connection; bursts of twice that are forgiven [default: 500]
@@ -178,8 +182,8 @@ settings! {
     /// Tell every connection when a campaign opens or ends [default: true]
     #[arg(long, env = "HONGBAO_NOTIFY_CAMPAIGNS", value_name = "BOOL")]
     notify_campaigns: bool,
-    /// Grabs of a sale's first so long are served in an order drawn by lot, not by arrival, where a sale that begins later than it is
-    /// created does not say otherwise; at most 5s [default: 0s]
+    /// Grabs of a sale's first so long are served in an order drawn by lot, not by arrival, where a
+    /// sale that begins later than it is created does not say otherwise; at most 5s [default: 0s]
     #[arg(long, env = "HONGBAO_FAIR_WINDOW", value_name = "DURATION", value_parser = humantime::parse_duration)]
     #[serde(with = "humantime_serde")]
     fair_window: Duration,
@@ -189,8 +193,8 @@ settings! {
     /// How log lines look [default: pretty]
     #[arg(long, env = "HONGBAO_LOG_FORMAT", value_enum)]
     log_format: Format,
-    /// What to log to standard error: a level, or directives such as info,facts=debug, which adds every durable win, opened share
-    /// and order; else RUST_LOG says so [default: info]
+    /// What to log to standard error: a level, or directives such as info,facts=debug, which adds
+    /// every durable win, opened share and order; else RUST_LOG says so [default: info]
     #[arg(id = "log_filter", long = "log", env = "HONGBAO_LOG", value_name = "FILTER")]
     log: String,
 }
@@ -200,13 +204,9 @@ settings! {
 pub struct Config {
     /// See [`Settings::listen`], as for all fields of the same name.
     pub listen: SocketAddr,
-    #[allow(missing_docs)]
     pub admin: SocketAddr,
-    #[allow(missing_docs)]
     pub monitor: Option<SocketAddr>,
-    #[allow(missing_docs)]
     pub name: String,
-    #[allow(missing_docs)]
     pub ledger: PathBuf,
     /// Signs reports' tokens, and checks everybody's.
     pub secret: Secret,
@@ -214,15 +214,10 @@ pub struct Config {
     pub user_verifier: Verifier,
     /// Whether each shard has a descriptor table of its own.
     pub private_tables: bool,
-    #[allow(missing_docs)]
     pub shards: u32,
-    #[allow(missing_docs)]
     pub pin_shards: bool,
-    #[allow(missing_docs)]
     pub coalesce: Duration,
-    #[allow(missing_docs)]
     pub sets: u32,
-    #[allow(missing_docs)]
     pub set_capacity: u32,
     /// Connections to be carried: --connections, else what the SETs have room for.
     pub connections: u64,
@@ -230,21 +225,17 @@ pub struct Config {
     pub max_qps: Option<NonZeroU32>,
     /// `None`: no limit.
     pub login_rate: Option<NonZeroU32>,
-    #[allow(missing_docs)]
     pub max_connection_qps: u32,
     /// Whole seconds.
     pub login_seconds: u32,
     /// Whole seconds.
     pub idle_seconds: u32,
-    #[allow(missing_docs)]
     pub stop_deadline: Duration,
     /// Milliseconds.
     pub return_after_ms: u32,
-    #[allow(missing_docs)]
     pub notify_campaigns: bool,
     /// Milliseconds.
     pub fair_window_ms: u32,
-    #[allow(missing_docs)]
     pub ready_file: Option<PathBuf>,
 }
 
@@ -259,7 +250,8 @@ impl Settings {
         })
     }
 
-    /// Merges the layers, fills in the defaults and checks the whole. Reads files; touches nothing else.
+    /// Merges the layers, fills in the defaults and checks the whole. Reads files; touches nothing
+    /// else.
     pub fn resolve(self, file: Option<&Path>) -> Result<Config, ConfigError> {
         self.layered(file)?.check()
     }

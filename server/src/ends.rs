@@ -1,5 +1,5 @@
-//! Why connections end: a closed list sorted by fault. Each connection ends once, for one of these; from it follow the
-//! metric, the goodbye and the moment at which the peer may come back.
+//! Why connections end: a closed list sorted by fault. Each connection ends once, for one of these;
+//! from it follow the metric, the goodbye and the moment at which the peer may come back.
 
 use hongbao_proto::v1::goodbye::Reason;
 

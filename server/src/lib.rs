@@ -1,6 +1,7 @@
 //! hongbao-server: persistent connections, prizes, and the ledger that remembers them.
 //!
-//! A request's way, downwards: `shard::reader` → `set` → `market::stock` → `ledger::writer` → `ledger::sqlite`.
+//! A request's way, downwards: `shard::reader` → `set` → `market::stock` → `ledger::writer` →
+//! `ledger::sqlite`.
 
 #![forbid(unsafe_code)]
 

@@ -20,7 +20,8 @@ pub const HOLD_MS: u64 = 15 * 60 * 1_000;
 /// The longest time for which a unit waits for its payment, milliseconds: one day.
 pub const HOLD_MS_MAX: u64 = 24 * 3_600 * 1_000;
 
-/// The longest opening of a sale that is drawn by lot, milliseconds: whoever takes part waits so long for an answer.
+/// The longest opening of a sale that is drawn by lot, milliseconds: whoever takes part waits so
+/// long for an answer.
 pub const FAIR_WINDOW_MS_MAX: u32 = 5_000;
 
 /// What one envelope may hold, fen.
@@ -38,7 +39,8 @@ pub const OFFERS_OPEN_MAX: u64 = 10_000_000;
 /// Recipients of the emptied envelopes that are kept in memory, 8 bytes each and 24 for each share.
 pub const EMPTY_RECIPIENTS_KEPT: usize = 2_000_000;
 
-/// Emptied envelopes that are kept in memory for questions; about 500 bytes each with ten recipients. Older ones are read from disk.
+/// Emptied envelopes that are kept in memory for questions; about 500 bytes each with ten
+/// recipients. Older ones are read from disk.
 pub const ENVELOPES_EMPTY_KEPT: usize = 50_000;
 
 /// How often overdue orders and envelopes are looked for, milliseconds.
@@ -62,7 +64,8 @@ pub const LISTEN_BACKLOG: i32 = 4096;
 /// Messages in a SET's queue.
 pub const SET_QUEUE_MAX: usize = 8 * 1024;
 
-/// Requests that met a full queue and wait, 16 bytes each, for their `Overloaded`. Beyond this a reader stops reading.
+/// Requests that met a full queue and wait, 16 bytes each, for their `Overloaded`. Beyond this a
+/// reader stops reading.
 pub const SET_REFUSALS_MAX: usize = 16 * 1024;
 
 /// Messages applied between two rounds of writing.
@@ -101,8 +104,8 @@ pub const ANNOUNCEMENTS_PENDING_BYTES_MAX: usize = 32 * 1024;
 /// Broadcasts of which operators can still ask what became of them.
 pub const BROADCASTS_KEPT: usize = 64;
 
-/// Chat and Room requests of one SET that are under way. Each holds a place in the SET's queue for its answer: the other half
-/// stays free for the ledger's.
+/// Chat and Room requests of one SET that are under way. Each holds a place in the SET's queue for
+/// its answer: the other half stays free for the ledger's.
 pub const CHATS_UNDER_WAY_MAX: usize = SET_QUEUE_MAX / 2;
 
 /// Deliveries that wait in one SET while earlier ones are still being written.
@@ -111,7 +114,8 @@ pub const DELIVERIES_PENDING_MAX: usize = 2 * 1024;
 /// Connections that deliveries reach in a batch, and as many again between two batches.
 pub const DELIVER_STEP: usize = 512;
 
-/// Tasks that look after rooms, on the main thread: a large room holds up a part of the others at most.
+/// Tasks that look after rooms, on the main thread: a large room holds up a part of the others at
+/// most.
 pub const DESKS: usize = 4;
 
 /// Requests in a desk's queue, up to about 1.2 KiB each.
@@ -138,8 +142,8 @@ pub const DESK_HISTORY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Members looked up for a message before the desk turns to another room.
 pub const FANOUT_STEP: usize = 256;
 
-/// Members looked up before a desk lets the other tasks of the main thread run. Any other work of a desk counts as
-/// [`DESK_REQUEST_WEIGHT`] members.
+/// Members looked up before a desk lets the other tasks of the main thread run. Any other work of a
+/// desk counts as [`DESK_REQUEST_WEIGHT`] members.
 pub const DESK_STEP: usize = 1_024;
 
 /// What a request, or a SET to be told, is worth in members looked up.
@@ -157,13 +161,15 @@ pub const HISTORY_MESSAGES_MAX: usize = 256;
 /// A room's history, bytes: all of it fits one RoomState.
 pub const HISTORY_BYTES_MAX: usize = 48 * 1024;
 
-/// What a message in a history counts for besides its text, bytes: more than its other fields take in memory or on the wire.
+/// What a message in a history counts for besides its text, bytes: more than its other fields take
+/// in memory or on the wire.
 pub const HISTORY_OVERHEAD_BYTES: usize = 64;
 
 /// Connections that an announcement or a farewell reaches between two batches.
 pub const SWEEP_STEP: usize = 256;
 
-/// Connections of these whose write sides are looked up together, so that the waits for their memory overlap.
+/// Connections of these whose write sides are looked up together, so that the waits for their
+/// memory overlap.
 pub const SWEEP_LOOKAHEAD: usize = 16;
 
 /// Connections that are closed between two batches.
@@ -175,22 +181,24 @@ pub const IDLE_SWEEP_STEP: usize = SET_CAPACITY_MAX / 16;
 /// Requests a second that one connection may send, unless configured otherwise.
 pub const CONNECTION_RATE: u32 = 500;
 
-/// Logins a second of the whole node, unless configured otherwise: a million come in within a minute, while those who are online
-/// are served.
+/// Logins a second of the whole node, unless configured otherwise: a million come in within a
+/// minute, while those who are online are served.
 pub const LOGIN_RATE: u32 = 20_000;
 
 /// Logins that pass at once after a quiet time, in milliseconds at the rate.
 pub const LOGIN_BURST_MS: u64 = 100;
 
-/// How late an appointment for a login may be kept, milliseconds: the peer's round trip and its timer.
+/// How late an appointment for a login may be kept, milliseconds: the peer's round trip and its
+/// timer.
 pub const LOGIN_GRACE_MS: u64 = 1_000;
 
-/// Appointments for logins are at most so far away, seconds. Whoever comes when all of them are taken is told to ask again, spread
-/// evenly over the second half of this time.
+/// Appointments for logins are at most so far away, seconds. Whoever comes when all of them are
+/// taken is told to ask again, spread evenly over the second half of this time.
 pub const LOGIN_HORIZON_SECONDS: u64 = 60;
 
-/// Connections taken in by a shard before its other tasks get their turn; each costs a few system calls. Meanwhile peers wait in
-/// the kernel's backlog, and where that overflows the kernel drops their SYN, which they repeat after a second.
+/// Connections taken in by a shard before its other tasks get their turn; each costs a few system
+/// calls. Meanwhile peers wait in the kernel's backlog, and where that overflows the kernel drops
+/// their SYN, which they repeat after a second.
 pub const ACCEPTS_PER_ROUND: u32 = 32;
 
 /// The longest `--coalesce`: answers are late by as much.
@@ -199,8 +207,8 @@ pub const COALESCE_MAX: Duration = Duration::from_millis(100);
 /// Serials returned to the generator in one message.
 pub const RETURN_BATCH_MAX: usize = 1_024;
 
-/// Envelopes that wait to be offered, or units to be returned, in one SET. Beyond it envelopes are found at the recipients' next
-/// login.
+/// Envelopes that wait to be offered, or units to be returned, in one SET. Beyond it envelopes are
+/// found at the recipients' next login.
 pub const SET_ERRANDS_MAX: usize = 1_024;
 
 /// Envelopes that wait to be offered to those on-line, in the whole node.
@@ -212,7 +220,8 @@ pub const GENERATOR_QUEUE_MAX: usize = 4 * 1024;
 /// Hint with an `Overloaded`, milliseconds.
 pub const RETRY_AFTER_MS: u32 = 1_000;
 
-/// Kernel send buffer of a connection, bytes (the kernel doubles it): bounds what a peer that never reads can pin there.
+/// Kernel send buffer of a connection, bytes (the kernel doubles it): bounds what a peer that never
+/// reads can pin there.
 pub const SOCKET_SEND_BYTES: usize = 64 * 1024;
 
 /// Kernel receive buffer of a connection, bytes.
@@ -221,7 +230,8 @@ pub const SOCKET_RECEIVE_BYTES: usize = 16 * 1024;
 const _: () = assert!(OUTBOX_BYTES_MAX >= 2 * hongbao_proto::limits::SERVER_FRAME_BYTES_MAX);
 const _: () = assert!(SCRATCH_BYTES > 2 * hongbao_proto::limits::CLIENT_FRAME_BYTES_MAX);
 const _: () = assert!(SET_BATCH_MAX <= SET_QUEUE_MAX);
-// One announcement always fits, and all that wait fit beside an answer in what a slow peer may leave unread.
+// One announcement always fits, and all that wait fit beside an answer in what a slow peer may
+// leave unread.
 const _: () = assert!(ANNOUNCEMENTS_PENDING_BYTES_MAX >= 2 * hongbao_proto::limits::ANNOUNCEMENT_BYTES_MAX);
 const _: () =
     assert!(ANNOUNCEMENTS_PENDING_BYTES_MAX + hongbao_proto::limits::SERVER_FRAME_BYTES_MAX <= OUTBOX_BYTES_MAX);
@@ -229,12 +239,14 @@ const _: () = assert!(ANNOUNCEMENTS_PENDING_BYTES_MAX <= SOCKET_SEND_BYTES);
 
 // Every desk's messages may be on their way to one SET, and users' messages besides.
 const _: () = assert!(DELIVERIES_PENDING_MAX >= 2 * DESKS * DESK_MESSAGES_MAX);
-// A message always fits an empty history; a full one fits a frame beside the other fields of a RoomState.
+// A message always fits an empty history; a full one fits a frame beside the other fields of a
+// RoomState.
 const _: () = assert!(HISTORY_BYTES_MAX >= HISTORY_OVERHEAD_BYTES + hongbao_proto::limits::CHAT_BYTES_MAX);
 const _: () = assert!(HISTORY_BYTES_MAX + 128 <= hongbao_proto::limits::SERVER_FRAME_BYTES_MAX);
 const _: () = assert!(DESK_RECOVERY_BYTES_MAX >= HISTORY_BYTES_MAX && DESK_HISTORY_BYTES_MAX >= HISTORY_BYTES_MAX);
 
-/// What is archived is at least so old, milliseconds: one day. A SendEnvelope from before an archive is not known as a repeat any more.
+/// What is archived is at least so old, milliseconds: one day. A SendEnvelope from before an
+/// archive is not known as a repeat any more.
 pub const ARCHIVE_AGE_MIN_MS: u64 = 24 * 3_600 * 1_000;
 
 /// Characters of a campaign's title.
@@ -255,7 +267,8 @@ pub const FIND_ITEMS_MAX: usize = 100_000;
 /// Operators who follow users at the same time. Each costs every SET a comparison for each request.
 pub const TRACERS_MAX: usize = 8;
 
-/// Steps that wait for one of them to be read: some seconds of a busy user. What finds no room is lost, counted and told.
+/// Steps that wait for one of them to be read: some seconds of a busy user. What finds no room is
+/// lost, counted and told.
 pub const TRACE_QUEUE_MAX: usize = 1_024;
 
 /// Requests of followed users in one SET of which it is known when they came.

@@ -2,34 +2,33 @@
 
 #![forbid(unsafe_code)]
 
-
-
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use hongbao_telemetry::program::build;
-use hongbao_telemetry::credentials::{load_secret, unix_seconds};
-use hongbao_telemetry::program::manual::{self, CompletionsArguments, ManArguments};
 use hongbao_proto::UserId;
 use hongbao_proto::token::{Audience, Signer};
 use hongbao_server::config::Settings;
-use hongbao_server::tools::find;
-use hongbao_server::tools::host;
 use hongbao_server::ledger::archive;
 use hongbao_server::ledger::audit::{audit, audit_journals};
 use hongbao_server::limits::FIND_ITEMS_MAX;
 use hongbao_server::node::{Node, Stopped};
+use hongbao_server::tools::find;
+use hongbao_server::tools::host;
 use hongbao_server::tools::trace;
 use hongbao_sysctl::{Check, Verdict, Wanted};
+use hongbao_telemetry::credentials::{load_secret, unix_seconds};
+use hongbao_telemetry::program::build;
+use hongbao_telemetry::program::manual::{self, CompletionsArguments, ManArguments};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Push server for red envelopes and tickets: a million connections, nothing lost, nothing paid twice.
+/// Push server for red envelopes and tickets: a million connections, nothing lost, nothing paid
+/// twice.
 #[derive(Debug, Parser)]
 #[command(name = "hongbao-server", version = build::TEXT, args_conflicts_with_subcommands = true)]
 struct Cli {
@@ -41,7 +40,8 @@ struct Cli {
 
 #[derive(Debug, Args)]
 struct Serve {
-    /// Settings in TOML, keys as the flags below without the dashes in front; the environment and flags override them
+    /// Settings in TOML, keys as the flags below without the dashes in front; the environment and
+    /// flags override them
     #[arg(long, env = "HONGBAO_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
@@ -79,8 +79,8 @@ enum Tool {
         #[arg(long)]
         json: bool,
     },
-    /// Follow a user's requests through ledger, journals and logs, in the order of time; the ledger may be in use by a running server.
-    /// Exit code 1 if nothing is found
+    /// Follow a user's requests through ledger, journals and logs, in the order of time; the ledger
+    /// may be in use by a running server. Exit code 1 if nothing is found
     Find {
         /// The ledger; only read
         #[arg(long, value_name = "FILE")]
@@ -104,7 +104,8 @@ enum Tool {
         #[arg(long)]
         json: bool,
     },
-    /// Follow one user live, on-line or not: requests, decisions of the ledger, answers, pushes and ends, until Ctrl-C
+    /// Follow one user live, on-line or not: requests, decisions of the ledger, answers, pushes and
+    /// ends, until Ctrl-C
     Trace {
         /// Whom
         #[arg(long, value_name = "ID", value_parser = user_id)]
@@ -119,13 +120,15 @@ enum Tool {
         #[arg(long)]
         json: bool,
     },
-    /// Move settled history out of a ledger into a file of its own, offline: entries up to the first that is too young, unacknowledged, or of
-    /// something that is not over. Balances and limits stay as they are; statements begin after it. A repeat finishes what was interrupted
+    /// Move settled history out of a ledger into a file of its own, offline: entries up to the
+    /// first that is too young, unacknowledged, or of something that is not over. Balances and
+    /// limits stay as they are; statements begin after it. A repeat finishes what was interrupted
     Archive {
         /// The ledger; refused while a server has it open
         #[arg(long, value_name = "FILE")]
         ledger: PathBuf,
-        /// Move what is older: a time in UTC (2026-10-01 or 2026-10-01T08:00:00Z) or an age (90d); at least a day ago
+        /// Move what is older: a time in UTC (2026-10-01 or 2026-10-01T08:00:00Z) or an age (90d);
+        /// at least a day ago
         #[arg(long, value_name = "TIME", value_parser = time_or_age)]
         before: SystemTime,
         /// The archive, a new file
@@ -134,11 +137,13 @@ enum Tool {
         /// Also what its user has not acknowledged, and will not be told any more
         #[arg(long)]
         unacknowledged_too: bool,
-        /// Afterwards give the room back to the file system; needs as much of it for a while as the ledger takes
+        /// Afterwards give the room back to the file system; needs as much of it for a while as the
+        /// ledger takes
         #[arg(long)]
         vacuum: bool,
     },
-    /// Say what this host carries and which of its limits binds first; exit code 1 if that is too few connections
+    /// Say what this host carries and which of its limits binds first; exit code 1 if that is too
+    /// few connections
     Check {
         /// Connections wanted
         #[arg(long, value_name = "N", default_value_t = host::CONNECTIONS,
@@ -150,7 +155,8 @@ enum Tool {
         /// Port that the server listens on
         #[arg(long, default_value_t = host::PORT)]
         port: u16,
-        /// Raise kernel settings that are too low, until the next boot; none is ever lowered or narrowed
+        /// Raise kernel settings that are too low, until the next boot; none is ever lowered or
+        /// narrowed
         #[arg(long)]
         fix: bool,
         /// Print JSON
@@ -223,7 +229,8 @@ fn serve(serve: Serve) -> anyhow::Result<ExitCode> {
     let settings = serve.settings.layered(serve.config.as_deref())?;
     let _log = settings.log().checked("info")?.begin();
     let config = settings.check()?;
-    // The main thread serves operators, reports and the generator; shards and the ledger have threads of their own.
+    // The main thread serves operators, reports and the generator; shards and the ledger have
+    // threads of their own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

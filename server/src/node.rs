@@ -7,39 +7,39 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use hongbao_telemetry::credentials::unix_seconds;
-use hongbao_telemetry::http;
-use hongbao_telemetry::report::names::{event, role};
-use hongbao_telemetry::report::{Events, Reporter, ReporterConfig};
-use hongbao_telemetry::program::service::Service;
 use hongbao_proto::token::{Audience, Signer, Verifier};
 use hongbao_sysctl::cores;
 use hongbao_sysctl::{HostFacts, Shards, Verdict, Wanted};
+use hongbao_telemetry::credentials::unix_seconds;
+use hongbao_telemetry::http;
+use hongbao_telemetry::program::service::Service;
+use hongbao_telemetry::report::names::{event, role};
+use hongbao_telemetry::report::{Events, Reporter, ReporterConfig};
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::admin::{self, Admin};
 use crate::admission::{Gate, Line, Rate};
-use crate::services::offers::Clerk;
 use crate::config::Config;
-use crate::transport::descriptors;
 use crate::generator::{Command, Generator};
-use crate::tools::host;
-use crate::services::envelope_runs::Runs;
 use crate::ledger::audit::audit;
 use crate::ledger::sqlite::SqliteLedger;
 use crate::ledger::{Ledger, LedgerError, writer};
 use crate::limits;
+use crate::services::envelope_runs::Runs;
+use crate::services::offers::Clerk;
 use crate::services::rooms;
-use crate::shard::acceptor::{AcceptTally, Acceptor};
-use crate::set::room_messages::Desks;
 use crate::set::directory::Directory;
 use crate::set::message::{Control, Message, ReturnWindow, StockReport};
 use crate::set::payments::Wallets;
-use crate::set::{SetHandle, Shared};
+use crate::set::room_messages::Desks;
 use crate::set::tally::Tally;
+use crate::set::{SetHandle, Shared};
+use crate::shard::acceptor::{AcceptTally, Acceptor};
 use crate::shard::worker::{Clock, wall};
 use crate::shard::{Own, Shard, Thread};
 use crate::telemetry::Telemetry;
+use crate::tools::host;
+use crate::transport::descriptors;
 use crate::watchdog::Watchdog;
 
 /// Lifetime of the token with which this process reports, seconds: longer than any run.
@@ -51,7 +51,6 @@ pub enum StartError {
     /// The ledger cannot be used.
     #[error("--ledger {path}: {source}")]
     Ledger {
-        /// Its file.
         path: PathBuf,
         /// What is wrong.
         source: LedgerError,
@@ -69,7 +68,6 @@ pub enum StartError {
     /// A file that announces the addresses.
     #[error("cannot write --ready-file {path}: {source}")]
     ReadyFile {
-        /// Its path.
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
@@ -116,11 +114,13 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts everything. Must be called inside a runtime; tasks of the main thread are spawned on it.
+    /// Starts everything. Must be called inside a runtime; tasks of the main thread are spawned on
+    /// it.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let now = wall();
         let bind_error = |address, flag| move |source| StartError::Bind { address, flag, source };
-        // Before we listen, lest peers of the server there reach us; and after, should two start at once.
+        // Before we listen, lest peers of the server there reach us; and after, should two start at
+        // once.
         refuse_shared_port(&config, config.listen, 0)?;
         let limit = descriptors::raise_limit();
         let own = Own { tables: config.private_tables, cores: config.pin_shards, coalesce: config.coalesce };
@@ -145,8 +145,9 @@ impl Node {
         let campaigns = unfinished(&mut ledger).map_err(ledger_error)?;
         say_what_binds(&config, address.port());
 
-        // On a busy host dozens of shards wait in line for a core. The ledger, the generator and the reports are one each, and
-        // everybody waits for them: where they stood in line as well, wins were seen to take seconds.
+        // On a busy host dozens of shards wait in line for a core. The ledger, the generator and
+        // the reports are one each, and everybody waits for them: where they stood in line as well,
+        // wins were seen to take seconds.
         if !cores::favour() {
             tracing::info!(event = "not_favoured", "no CAP_SYS_NICE: the ledger's thread is scheduled as all others");
         }
@@ -286,12 +287,13 @@ impl Node {
         async move { stop.notified().await }
     }
 
-    /// The numbered stop: 1 close listeners · 2 stop issuing · 3 tell peers when to return · 4 let queues run dry · 5 close the
-    /// ledger · 6 audit.
+    /// The numbered stop: 1 close listeners · 2 stop issuing · 3 tell peers when to return · 4 let
+    /// queues run dry · 5 close the ledger · 6 audit.
     pub async fn stop(mut self) -> Stopped {
         let deadline = Instant::now() + self.stop_deadline;
         let online = self.telemetry.sum(|set| &set.online);
-        // It would find parts silent that have ended; and it holds a way to the ledger, which ends when all are gone.
+        // It would find parts silent that have ended; and it holds a way to the ledger, which ends
+        // when all are gone.
         self.watchdog.abort();
         (&mut self.watchdog).await.ok();
         self.service.stopping(&format!("stopping in order; {online} users are told when to return"));
@@ -381,7 +383,8 @@ async fn closed(mut closing: watch::Receiver<bool>) {
     closing.wait_for(|closing| *closing).await.ok();
 }
 
-/// Every campaign, with its claimed serials where some may still be issued: what [`Generator::recover`] begins with.
+/// Every campaign, with its claimed serials where some may still be issued: what
+/// [`Generator::recover`] begins with.
 pub fn unfinished(
     ledger: &mut dyn Ledger,
 ) -> Result<Vec<(crate::market::campaign::Campaign, Vec<hongbao_proto::Serial>)>, LedgerError> {
@@ -395,7 +398,8 @@ pub fn unfinished(
         .collect()
 }
 
-/// SO_REUSEPORT lets a second server of the same user share our port silently; a plain bind shows whether one is there.
+/// SO_REUSEPORT lets a second server of the same user share our port silently; a plain bind shows
+/// whether one is there.
 ///
 /// `ours`: how many listeners of this process are there already.
 fn refuse_shared_port(config: &Config, address: SocketAddr, ours: usize) -> Result<(), StartError> {
@@ -461,7 +465,8 @@ fn serve_shards(
                     address,
                     sets: shared.sets[mine].iter().map(|set| (set.clone(), 0)).collect(),
                     set_capacity: config.set_capacity.into(),
-                    // A shared table runs out for all shards at once; then the spare descriptor serves.
+                    // A shared table runs out for all shards at once; then the spare descriptor
+                    // serves.
                     capacity: if config.private_tables { descriptors::room(limit, config.shards) } else { u64::MAX },
                     tally: Arc::clone(accept),
                     accepting: accepting.clone(),
@@ -476,7 +481,8 @@ fn serve_shards(
         .collect()
 }
 
-/// Says in one line whether this host carries the connections asked for, or which of its limits binds first.
+/// Says in one line whether this host carries the connections asked for, or which of its limits
+/// binds first.
 fn say_what_binds(config: &Config, port: u16) {
     let shards = Shards::Fixed { count: config.shards, private: config.private_tables };
     let wanted = Wanted { port, shards, ..host::wanted(config.connections) };

@@ -1,24 +1,25 @@
-//! What this server says of itself, once a second to the monitor and at every scrape: one description for both.
+//! What this server says of itself, once a second to the monitor and at every scrape: one
+//! description for both.
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use hongbao_proto::report_v1::Sets;
+use hongbao_proto::v1::ErrorCode;
 use hongbao_telemetry::metrics::CumulativeHistograms;
 use hongbao_telemetry::report::{Events, Key, ReporterStats, Sample, names};
 use hongbao_telemetry::{disk, process};
-use hongbao_proto::report_v1::Sets;
-use hongbao_proto::v1::ErrorCode;
 
 use crate::ends::End;
 use crate::generator::StockBoard;
 use crate::ledger::writer::LedgerStatus;
 use crate::services::rooms::RoomsBoard;
-use crate::shard::acceptor::AcceptTally;
-use crate::set::broadcast::Broadcasts;
 use crate::set::SetHandle;
+use crate::set::broadcast::Broadcasts;
 use crate::set::tally::{Answer, ERRORS, SetTally, Tally};
+use crate::shard::acceptor::AcceptTally;
 
 /// Everything that is counted, wherever it is counted.
 #[derive(Clone)]
@@ -60,8 +61,8 @@ impl Telemetry {
         self.sets.iter().map(|set| set.tally.answered()).sum()
     }
 
-    /// Descriptors in the fullest table. That of another thread cannot be counted without reading all of it: its sockets are
-    /// known, and what else it has is a copy of ours.
+    /// Descriptors in the fullest table. That of another thread cannot be counted without reading
+    /// all of it: its sockets are known, and what else it has is a copy of ours.
     fn open_descriptors(&self) -> u64 {
         let own = process::open_descriptors();
         let connections = |sets: &[SetHandle]| sets.iter().map(|set| set.tally.connections.get()).sum::<u64>();

@@ -1,8 +1,9 @@
 //! Proves to a service manager that the whole server turns, not only the thread that says so.
 //!
-//! The watch runs on the main thread, so that a word from it shows that the main loop turns. Each shard counts a beat once a second, from
-//! the timer that it has anyway. The ledger's thread, which waits for work, is sent a question between its batches; while it has no
-//! room for one, its commits are the answer. Nothing of this lies on the way of a request.
+//! The watch runs on the main thread, so that a word from it shows that the main loop turns. Each
+//! shard counts a beat once a second, from the timer that it has anyway. The ledger's thread, which
+//! waits for work, is sent a question between its batches; while it has no room for one, its
+//! commits are the answer. Nothing of this lies on the way of a request.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

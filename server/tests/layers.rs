@@ -1,4 +1,5 @@
-//! Imports run one way: a module uses only what lies below it. The order is the map in ARCHITECTURE.md.
+//! Imports run one way: a module uses only what lies below it. The order is the map in
+//! ARCHITECTURE.md.
 
 use std::fs;
 use std::path::{Path, PathBuf};

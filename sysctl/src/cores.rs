@@ -1,7 +1,8 @@
 //! Which core a thread runs on, and how soon.
 //!
-//! A request that arrives on one core and is served on another drags its socket's cache lines across, and the wake-up is an
-//! interrupt between cores. Threads that belong together are pinned to one core instead.
+//! A request that arrives on one core and is served on another drags its socket's cache lines
+//! across, and the wake-up is an interrupt between cores. Threads that belong together are pinned
+//! to one core instead.
 
 use std::io;
 
@@ -14,7 +15,8 @@ const SELF: Pid = Pid::from_raw(0);
 /// Nine times the share of a thread that asks for nothing, and a turn soon after it wakes.
 const FAVOURED: i32 = -10;
 
-/// Pins the calling thread, and those that it will start, to one of the cores it may run on: the `index`-th, counted round.
+/// Pins the calling thread, and those that it will start, to one of the cores it may run on: the
+/// `index`-th, counted round.
 pub fn pin(index: u32) -> io::Result<()> {
     let allowed = listed(&sched_getaffinity(SELF)?);
     let Some(core) = allowed.get(index as usize % allowed.len().max(1)) else { return Ok(()) };
@@ -31,7 +33,8 @@ pub fn pinned_to() -> io::Result<Option<usize>> {
     }
 }
 
-/// Has the scheduler favour the calling thread, and those that it starts from now on. `false`: this process may not ask for that.
+/// Has the scheduler favour the calling thread, and those that it starts from now on. `false`: this
+/// process may not ask for that.
 pub fn favour() -> bool {
     rustix::process::nice(FAVOURED).is_ok()
 }

@@ -1,4 +1,5 @@
-//! Reads a host's limits. What this kernel does not have, or does not show to us, is `None` and goes unjudged.
+//! Reads a host's limits. What this kernel does not have, or does not show to us, is `None` and
+//! goes unjudged.
 
 use std::fs;
 use std::net::IpAddr;
@@ -50,7 +51,8 @@ pub struct HostFacts {
     pub ehash_entries: Option<i64>,
     /// `net.ipv4.tcp_child_ehash_entries`; 0: new namespaces share the table.
     pub child_ehash_entries: Option<u64>,
-    /// `net.netfilter.nf_conntrack_max`, with the flows tracked now; `None` where the module is not loaded.
+    /// `net.netfilter.nf_conntrack_max`, with the flows tracked now; `None` where the module is not
+    /// loaded.
     pub conntrack: Option<Quota>,
     /// `net.ipv4.tcp_max_tw_buckets`.
     pub tw_buckets: Option<u64>,
@@ -84,7 +86,8 @@ impl HostFacts {
         Self { addresses, clock: sys::clock().ok(), ..Self::read_below(Path::new("/"), nofile) }
     }
 
-    /// Reads `proc` and `sys` below `root`, with the soft and the hard limit of descriptors; what is in no file is unknown.
+    /// Reads `proc` and `sys` below `root`, with the soft and the hard limit of descriptors; what
+    /// is in no file is unknown.
     pub fn read_below(root: &Path, (nofile_soft, nofile_hard): (u64, u64)) -> Self {
         let sysctl = Sysctl(root.join("proc/sys"));
         let cgroups = Cgroups::read(root);
@@ -190,7 +193,8 @@ impl Cgroups {
             let mut parts = line.splitn(3, ':').skip(1);
             let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
             if controllers.is_empty() {
-                // Version 2: one tree for all controllers, mounted aside where version 1 is in use as well.
+                // Version 2: one tree for all controllers, mounted aside where version 1 is in use
+                // as well.
                 let aside = mounted.join("unified");
                 let tree = upwards(if aside.is_dir() { &aside } else { &mounted }, path);
                 groups.memory.extend(tree.clone());
@@ -227,7 +231,8 @@ impl Cgroups {
     }
 }
 
-/// The folder of a group and of all above it. Those that a container does not see have no files and bind nothing here.
+/// The folder of a group and of all above it. Those that a container does not see have no files and
+/// bind nothing here.
 fn upwards(tree: &Path, path: &str) -> Vec<PathBuf> {
     let path = Path::new(path.trim_start_matches('/'));
     path.ancestors().filter(|path| !path.starts_with("..")).map(|path| tree.join(path)).collect()

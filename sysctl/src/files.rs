@@ -1,4 +1,5 @@
-//! The files of this folder, as they were when this was built: what makes a setting last beyond the next boot.
+//! The files of this folder, as they were when this was built: what makes a setting last beyond the
+//! next boot.
 
 /// A file that somebody copies to a host.
 #[derive(Debug, Clone, Copy)]
@@ -30,14 +31,14 @@ pub struct Line {
     pub number: usize,
     /// `net.core.somaxconn`, or `nofile hard`.
     pub setting: String,
-    /// Its values.
     pub values: Vec<u64>,
     /// Whether a comment stands right above it, or above the settings that stand right above it.
     pub explained: bool,
 }
 
 impl File {
-    /// The lines that set something: `key = value value`, or `* hard nofile value` as limits.conf(5) has it.
+    /// The lines that set something: `key = value value`, or `* hard nofile value` as
+    /// limits.conf(5) has it.
     pub fn lines(self) -> Vec<Line> {
         let mut explained = false;
         let mut lines = Vec::new();

@@ -10,7 +10,6 @@ use crate::finding::{Finding, Raise, To};
 /// What became of one setting.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Change {
-    /// Its name.
     pub setting: &'static str,
     /// Its values before.
     pub old: String,
@@ -30,8 +29,8 @@ impl fmt::Display for Change {
     }
 }
 
-/// Raises what the findings ask for, in the folder `settings` (`/proc/sys`). Goes on after a failure. Changes last until the
-/// next boot.
+/// Raises what the findings ask for, in the folder `settings` (`/proc/sys`). Goes on after a
+/// failure. Changes last until the next boot.
 pub fn mend(settings: &Path, findings: &[Finding]) -> Vec<Change> {
     let raises = findings.iter().filter_map(|finding| finding.raise.as_ref());
     raises.filter_map(|raise| change(settings, raise)).collect()

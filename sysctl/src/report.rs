@@ -1,4 +1,5 @@
-//! The findings as a whole: which limit binds first, and how much this host carries; as a table or as data.
+//! The findings as a whole: which limit binds first, and how much this host carries; as a table or
+//! as data.
 
 use std::fmt;
 use std::io::{self, Write};

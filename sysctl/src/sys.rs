@@ -16,11 +16,13 @@ pub struct Clock {
 
 /// Asks; changes nothing.
 pub fn clock() -> io::Result<Clock> {
-    // SAFETY: `timex` is a C structure of integers and padding, of which all zeros is a valid value.
+    // SAFETY: `timex` is a C structure of integers and padding, of which all zeros is a valid
+    // value.
     let mut timex: libc::timex = unsafe { std::mem::zeroed() };
     // What to change: nothing.
     timex.modes = 0;
-    // SAFETY: the pointer is to a whole `timex` of ours that outlives the call and that nobody else refers to meanwhile.
+    // SAFETY: the pointer is to a whole `timex` of ours that outlives the call and that nobody else
+    // refers to meanwhile.
     let state = unsafe { libc::adjtimex(&raw mut timex) };
     if state < 0 {
         return Err(io::Error::last_os_error());

@@ -1,7 +1,8 @@
-//! How many connections descriptor tables hold. RLIMIT_NOFILE bounds a table, and each shard of a server may have its own.
+//! How many connections descriptor tables hold. RLIMIT_NOFILE bounds a table, and each shard of a
+//! server may have its own.
 
-/// How full tables may get on average, in sixteenths: the kernel spreads peers over the shards' listeners by a hash, and none
-/// should have to close its listener while others have room.
+/// How full tables may get on average, in sixteenths: the kernel spreads peers over the shards'
+/// listeners by a hash, and none should have to close its listener while others have room.
 const FILL: u64 = 15;
 
 /// What a server's descriptor tables hold besides connections, and how many of them there may be.
@@ -26,7 +27,8 @@ impl Tables {
         self.fixed + self.per_shard * shards as u64
     }
 
-    /// The fewest shards, from `cores` up to `most`, whose private tables of `limit` descriptors carry `connections`.
+    /// The fewest shards, from `cores` up to `most`, whose private tables of `limit` descriptors
+    /// carry `connections`.
     pub fn shards_for(self, connections: u64, limit: u64, cores: u32, most: u32) -> Option<u32> {
         (cores..=most).find(|shards| self.room(limit, *shards) * u64::from(*shards) / 16 * FILL >= connections)
     }

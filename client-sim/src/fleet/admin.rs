@@ -1,5 +1,5 @@
-//! The server's admin API, as far as a fleet needs it. Fields that are not known are ignored; one that is missing is an error
-//! that names it.
+//! The server's admin API, as far as a fleet needs it. Fields that are not known are ignored; one
+//! that is missing is an error that names it.
 
 use hongbao_proto::token::{Audience, Secret, Signer, TokenError};
 use serde::de::DeserializeOwned;
@@ -36,7 +36,6 @@ pub struct Process {
 /// Body of `GET /v1/campaigns/{id}`.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Campaign {
-    /// Its id.
     pub id: u32,
     /// Prizes issued.
     pub issued: u64,
@@ -52,7 +51,6 @@ pub struct Campaign {
 /// Body of `GET /v1/envelope-runs/{id}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EnvelopeRun {
-    /// Its id.
     pub id: u64,
     /// Envelopes that were asked for.
     pub count: u64,
@@ -161,7 +159,8 @@ impl Admin {
         self.get("/v1/stats").await
     }
 
-    /// Lets it rain until the plan's last phase is over, and somewhat longer. Returns the campaign's id.
+    /// Lets it rain until the plan's last phase is over, and somewhat longer. Returns the
+    /// campaign's id.
     pub async fn create_rain(&self, plan: &Plan, rain: Rain) -> Result<u32, CallError> {
         let Rain { rate: rate_per_second, min_fen, max_fen } = rain;
         let total = plan.rain_total(rain);
@@ -170,7 +169,8 @@ impl Admin {
         Ok(created.id)
     }
 
-    /// Puts the plan's tickets on sale from Unix millisecond `starts_at_ms` on. Returns the campaign's id.
+    /// Puts the plan's tickets on sale from Unix millisecond `starts_at_ms` on. Returns the
+    /// campaign's id.
     pub async fn create_sale(&self, plan: &Plan, tickets: PlannedTickets, starts_at_ms: u64) -> Result<u32, CallError> {
         let PlannedTickets { total, price_fen, limit: per_user_limit, .. } = tickets;
         let hold_ms = u64::try_from(plan.hold.as_millis()).unwrap_or(u64::MAX);
@@ -180,7 +180,8 @@ impl Admin {
         Ok(created.id)
     }
 
-    /// Puts so many fen into each of the wallets of users 1 to `users`. The same `key` does it once.
+    /// Puts so many fen into each of the wallets of users 1 to `users`. The same `key` does it
+    /// once.
     pub async fn deposit(&self, users: u32, amount_fen: u64, key: &str) -> Result<(), CallError> {
         for first_user in (1..=users).step_by(DEPOSIT_USERS_MAX as usize) {
             let users = DEPOSIT_USERS_MAX.min(users - first_user + 1);

@@ -1,4 +1,5 @@
-//! Announcements to everybody, and the books over them: each user who is online is to be told each of them once.
+//! Announcements to everybody, and the books over them: each user who is online is to be told each
+//! of them once.
 
 use std::time::Duration;
 
@@ -23,7 +24,6 @@ pub struct Posted {
 
 /// One announcement of the summary.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-#[allow(missing_docs, reason = "the names say it; times in the unit of their suffix")]
 pub struct AnnouncementSummary {
     pub text: String,
     pub id: Option<u64>,
@@ -42,8 +42,8 @@ pub struct AnnouncementSummary {
     pub server: Option<Broadcast>,
 }
 
-/// Posts the plan's announcements at their moments; `first_second`: Unix second of the first stretch. Returns those that the
-/// server took, and a line for each that it did not.
+/// Posts the plan's announcements at their moments; `first_second`: Unix second of the first
+/// stretch. Returns those that the server took, and a line for each that it did not.
 pub async fn post(plan: &Plan, clock: &Clock, first_second: u64, admin: Option<&Admin>) -> (Vec<Posted>, Vec<String>) {
     let (mut posted, mut troubles) = (Vec::new(), Vec::new());
     let (Some(planned), Some(admin)) = (plan.announce, admin) else { return (posted, troubles) };
@@ -75,8 +75,8 @@ pub async fn broadcasts(posted: &[Posted], admin: Option<&Admin>) -> Vec<Option<
     broadcasts
 }
 
-/// Compares what was posted with what users were told. Who reconnected may have missed one, or have been told twice; without
-/// any reconnect either is a failure.
+/// Compares what was posted with what users were told. Who reconnected may have missed one, or have
+/// been told twice; without any reconnect either is a failure.
 pub fn judge(
     users: u64,
     posted: &[Posted],

@@ -1,6 +1,6 @@
-//! Changes of QPS that somebody else ordered while the plan was carried out: an operator, at the dashboard. From such a change to the
-//! plan's next stretch the fleet does what it was told, which says nothing about the plan: those seconds are not judged, and are
-//! counted and named.
+//! Changes of QPS that somebody else ordered while the plan was carried out: an operator, at the
+//! dashboard. From such a change to the plan's next stretch the fleet does what it was told, which
+//! says nothing about the plan: those seconds are not judged, and are counted and named.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -12,14 +12,14 @@ use crate::results::Results;
 
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[allow(missing_docs, reason = "the names say it")]
 pub struct ChangeSummary {
     /// Unix time.
     pub from: u64,
     /// Until the plan's next stretch, or another change.
     pub until: u64,
     pub qps: u32,
-    /// Machines that took it; where they are not all, requests were sent twice or not at all meanwhile.
+    /// Machines that took it; where they are not all, requests were sent twice or not at all
+    /// meanwhile.
     pub machines: usize,
 }
 
@@ -31,7 +31,8 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// What machines did that the plan did not say; `first_second`: Unix second of the first stretch.
+    /// What machines did that the plan did not say; `first_second`: Unix second of the first
+    /// stretch.
     pub fn of(plan: &Plan, first_second: u64, results: &[Results]) -> Self {
         let mut found: BTreeSet<(u64, u64, u32)> = BTreeSet::new();
         let of_machine = |result: &Results| {

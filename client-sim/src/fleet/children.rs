@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use hongbao_telemetry::program::service;
 use hongbao_proto::token::{Audience, Signer, TokenError};
+use hongbao_telemetry::program::service;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::Serialize;
@@ -35,7 +35,6 @@ pub enum MachineTrouble {
     /// It cannot be started.
     #[error("{name} cannot be started: {source}")]
     Start {
-        /// Its name.
         name: String,
         /// What the system says.
         source: io::Error,
@@ -43,7 +42,6 @@ pub enum MachineTrouble {
     /// It did not say where its control surface is.
     #[error("{name} did not get ready: {reason}")]
     NotReady {
-        /// Its name.
         name: String,
         /// What happened instead.
         reason: String,
@@ -51,7 +49,6 @@ pub enum MachineTrouble {
     /// It is no more.
     #[error("{name} ended too early: {status}")]
     Ended {
-        /// Its name.
         name: String,
         /// How.
         status: ExitStatus,
@@ -59,7 +56,6 @@ pub enum MachineTrouble {
     /// It is there, but does not do what it is told.
     #[error("{name}: {source}")]
     Call {
-        /// Its name.
         name: String,
         /// Why.
         source: CallError,
@@ -136,7 +132,8 @@ impl Children {
         }
     }
 
-    /// What every machine says of itself, in order. `None`: some machine is there, and did not say it in time.
+    /// What every machine says of itself, in order. `None`: some machine is there, and did not say
+    /// it in time.
     pub async fn statuses(&mut self) -> Result<Option<Vec<Status>>, MachineTrouble> {
         let statuses = match timeout(STATUS_DEADLINE, self.get_all("/v1/status")).await {
             Ok(statuses) => self.sort_out(statuses),
@@ -185,7 +182,8 @@ impl Children {
         self.post_all("/v1/storm", &order).await
     }
 
-    /// Tells every machine to stop, and waits until all have ended. Returns those that did not end well.
+    /// Tells every machine to stop, and waits until all have ended. Returns those that did not end
+    /// well.
     pub async fn stop(&mut self, patience: Duration) -> Result<Vec<String>, MachineTrouble> {
         self.withdraw_targets();
         self.post_all("/v1/stop", &StopAt::default()).await?;
@@ -298,7 +296,8 @@ pub fn name(index: u32) -> String {
     format!("machine-{:02}", index + 1)
 }
 
-/// The secret goes by its file, or through the environment that a child inherits; never by an argument.
+/// The secret goes by its file, or through the environment that a child inherits; never by an
+/// argument.
 fn command(plan: &Plan, index: u32, ntp: &str) -> Command {
     let share = plan.share(index);
     let rate = (plan.connect_rate / plan.machines).max(1);

@@ -1,5 +1,6 @@
-//! What users deal in besides the rain: envelopes that the house sends, and a sale of tickets. Asked for through the admin API,
-//! followed to their end, and judged: every envelope is empty or refunded, and both sides' books over the sale agree.
+//! What users deal in besides the rain: envelopes that the house sends, and a sale of tickets.
+//! Asked for through the admin API, followed to their end, and judged: every envelope is empty or
+//! refunded, and both sides' books over the sale agree.
 
 use std::time::Duration;
 
@@ -16,7 +17,8 @@ use crate::schedule::SECOND;
 /// Between two looks at a run of envelopes.
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
 
-/// For the server to send the envelopes, beyond what their rate takes, and to refund those that have expired.
+/// For the server to send the envelopes, beyond what their rate takes, and to refund those that
+/// have expired.
 const RUN_PATIENCE: Duration = Duration::from_secs(15);
 
 /// A run of envelopes at its end, as far as it came.
@@ -32,7 +34,6 @@ pub struct Run {
 
 /// The envelopes of the summary.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-#[allow(missing_docs, reason = "the names say it")]
 pub struct EnvelopeSummary {
     pub at_second: u64,
     pub recipients: u32,
@@ -43,13 +44,13 @@ pub struct EnvelopeSummary {
     pub opened_fen: u64,
     pub journal_shares: u64,
     pub journal_fen: u64,
-    /// What was paid out of them, less what users were told they opened; absent where the server does not say, or not yet.
+    /// What was paid out of them, less what users were told they opened; absent where the server
+    /// does not say, or not yet.
     pub residual_fen: Option<i128>,
 }
 
 /// The sale of the summary.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-#[allow(missing_docs, reason = "the names say it")]
 pub struct SaleSummary {
     pub campaign: u32,
     pub at_second: u64,
@@ -68,8 +69,8 @@ pub struct SaleSummary {
     pub residual_fen: i128,
 }
 
-/// Has the plan's envelopes sent at their moment, and waits until all are empty or refunded, or should be. `first_second`: Unix
-/// second of the first stretch.
+/// Has the plan's envelopes sent at their moment, and waits until all are empty or refunded, or
+/// should be. `first_second`: Unix second of the first stretch.
 pub async fn run_envelopes(
     plan: &Plan,
     clock: &Clock,
@@ -210,7 +211,8 @@ pub fn judge_sale(
     })
 }
 
-/// Judges chat: what receipts say was delivered was heard. Who reconnected may have missed something, or joined a room late.
+/// Judges chat: what receipts say was delivered was heard. Who reconnected may have missed
+/// something, or joined a room late.
 pub fn judge_chat(rooms: u32, totals: &Totals, failures: &mut Vec<String>) {
     let chat = totals.chat;
     if totals.reconnects == 0 && rooms == 0 && chat.delivered != chat.received {

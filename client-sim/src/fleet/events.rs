@@ -1,5 +1,5 @@
-//! What is to happen at moments inside the phases: storms, announcements, envelopes, a sale. Moments are whole seconds after the first phase's
-//! beginning.
+//! What is to happen at moments inside the phases: storms, announcements, envelopes, a sale.
+//! Moments are whole seconds after the first phase's beginning.
 
 use std::str::FromStr;
 use std::time::Duration;

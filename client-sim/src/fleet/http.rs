@@ -44,7 +44,8 @@ pub enum CallError {
 
 /// A client that keeps its connections.
 pub fn client() -> Client {
-    // No other service is between a fleet and its machines; a proxy of the environment must not be either.
+    // No other service is between a fleet and its machines; a proxy of the environment must not be
+    // either.
     Client::builder().no_proxy().timeout(DEADLINE).build().unwrap_or_default()
 }
 

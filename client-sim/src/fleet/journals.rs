@@ -1,4 +1,5 @@
-//! The journals of all machines together: the users' own record of what they were told, kept apart from what machines report.
+//! The journals of all machines together: the users' own record of what they were told, kept apart
+//! from what machines report.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -78,7 +79,8 @@ pub struct Words {
     pub guests: Union,
 }
 
-/// Reads the machines' journals and then the guests', where there is one, and holds each row against all before it.
+/// Reads the machines' journals and then the guests', where there is one, and holds each row
+/// against all before it.
 pub fn read_all<P: AsRef<Path>>(
     machines: impl Iterator<Item = P>,
     guests: Option<&Path>,

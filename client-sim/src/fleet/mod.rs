@@ -1,6 +1,7 @@
-//! A whole run: machines are started and connect, memory is read, it rains, each phase is announced for a wall-clock second,
-//! answers come in, books are compared, one summary is drawn. [`run`] is that run from above; what can be decided without a
-//! process or a socket is decided in [`verdict`].
+//! A whole run: machines are started and connect, memory is read, it rains, each phase is announced
+//! for a wall-clock second, answers come in, books are compared, one summary is drawn. [`run`] is
+//! that run from above; what can be decided without a process or a socket is decided in
+//! [`verdict`].
 
 pub mod admin;
 pub mod announcements;
@@ -38,7 +39,8 @@ use verdict::{Effort, Evidence, Memory, Summary};
 /// Between two looks at machines that connect.
 const CONNECT_PAUSE: Duration = Duration::from_millis(200);
 
-/// How much further ahead the first phase is announced where a sale is to be created in between, seconds.
+/// How much further ahead the first phase is announced where a sale is to be created in between,
+/// seconds.
 const SALE_LEAD_SECONDS: u64 = 2;
 
 /// For so long a machine may be too busy to say how it is.
@@ -83,7 +85,8 @@ fn host(what: impl Into<String>) -> impl FnOnce(io::Error) -> FleetError {
     move |source| FleetError::Host { what, source }
 }
 
-/// Runs the plan, prints the summary and writes it. No machine is left behind, however it ends; `stop`: ends it early.
+/// Runs the plan, prints the summary and writes it. No machine is left behind, however it ends;
+/// `stop`: ends it early.
 pub fn run(plan: &Plan, stop: impl Future<Output = ()>) -> Result<Summary, FleetError> {
     let runtime = Builder::new_current_thread().enable_all().build().map_err(host("runtime"))?;
     runtime.block_on(async {
@@ -275,7 +278,8 @@ struct Connected {
     seconds: f64,
 }
 
-/// Waits until every user is logged in, and in its room if there are rooms; or the time for that is over.
+/// Waits until every user is logged in, and in its room if there are rooms; or the time for that is
+/// over.
 async fn connect(plan: &Plan, children: &mut Children, progress: &mut Progress) -> Result<Connected, FleetError> {
     let (begun, users) = (Instant::now(), u64::from(plan.users));
     let mut rate = Rate::default();
@@ -309,8 +313,8 @@ fn memory(plan: &Plan, before: Option<Stats>, after: Option<Stats>, statuses: &[
     }
 }
 
-/// Tells every machine of every phase, the first of which begins in second `first`, of the pause behind the last, and of every
-/// storm.
+/// Tells every machine of every phase, the first of which begins in second `first`, of the pause
+/// behind the last, and of every storm.
 async fn announce(plan: &Plan, first: u64, children: &mut Children) -> Result<(), FleetError> {
     let mut at = first;
     for phase in plan.stretches() {
@@ -342,12 +346,14 @@ async fn watch(
         for second in from..end {
             // A little into each second, when machines have closed the one before.
             tokio::time::sleep_until(clock.instant(second * SECOND + SECOND / 5).into()).await;
-            // A machine that is slow to say how it is may be no slower at what counts: that is judged at the end.
+            // A machine that is slow to say how it is may be no slower at what counts: that is
+            // judged at the end.
             let Some(statuses) = children.statuses().await? else { continue };
             let left = end - second;
             progress.show(second - from, phase.seconds, &progress::running(&statuses, &phase.name, left));
             let server_cpu_us = server_cpu(admin).await.unwrap_or_else(|error| {
-                // The books are what counts, and they are read at the end; this costs the processor time only.
+                // The books are what counts, and they are read at the end; this costs the processor
+                // time only.
                 if std::mem::replace(&mut admin_answers, false) {
                     progress.say(&format!("admin: {error}"));
                 }
@@ -388,8 +394,8 @@ fn storms_over_by(plan: &Plan, clock: &Clock, first: u64) -> Instant {
     last.map_or_else(Instant::now, |second| clock.instant(second * SECOND))
 }
 
-/// Waits until no machine awaits an answer or a user whom a storm has cut, and all `deliveries` of announcements were made; or
-/// none of that can come any more.
+/// Waits until no machine awaits an answer or a user whom a storm has cut, and all `deliveries` of
+/// announcements were made; or none of that can come any more.
 async fn await_answers(
     plan: &Plan,
     first: u64,

@@ -7,8 +7,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
-use hongbao_telemetry::logs::LogArgs;
 use hongbao_proto::token::Secret;
+use hongbao_telemetry::logs::LogArgs;
 
 use crate::arguments::{self, ArgumentError};
 use crate::fleet::events::{self, EventError};
@@ -20,7 +20,8 @@ use crate::schedule::mix::{Mix, Operation};
 
 pub use crate::fleet::events::{PlannedAnnouncements, PlannedEnvelopes, PlannedStorm, PlannedTickets};
 
-/// Seconds of rain beyond the phases: for what lies between its beginning and the first phase, and some to spare.
+/// Seconds of rain beyond the phases: for what lies between its beginning and the first phase, and
+/// some to spare.
 const RAIN_SPARE_SECONDS: u64 = ANNOUNCE_SECONDS + 30;
 
 /// Tickets that a user can pay where no limit is set.
@@ -41,14 +42,15 @@ pub struct FleetArgs {
     /// The server's address
     #[arg(long, value_name = "HOST:PORT")]
     pub server: SocketAddr,
-    /// The server's admin API, http://HOST:PORT; without it there is no rain and no comparison of books
+    /// The server's admin API, http://HOST:PORT; without it there is no rain and no comparison of
+    /// books
     #[arg(long, value_name = "URL")]
     pub admin: Option<String>,
     /// The monitor's ingest address
     #[arg(long, value_name = "HOST:PORT")]
     pub monitor: Option<SocketAddr>,
-    /// Phases one after the other: [NAME=]QPSxDURATION[~TOLERANCE][@MIX], in whole seconds; a phase's own mix is written as
-    /// --mix's, with + in place of commas
+    /// Phases one after the other: [NAME=]QPSxDURATION[~TOLERANCE][@MIX], in whole seconds; a
+    /// phase's own mix is written as --mix's, with + in place of commas
     #[arg(long, default_value = "5000x20s,10000x20s", value_delimiter = ',')]
     pub phases: Vec<Phase>,
     /// Before the first phase, its QPS for so long, reported but not judged
@@ -57,73 +59,83 @@ pub struct FleetArgs {
     /// Rain during the phases: prizes a second, and their amounts
     #[arg(long, value_name = "RATE[:MINFEN-MAXFEN]", requires = "admin")]
     pub rain: Option<Rain>,
-    /// Storms: at second T of the phases a share of the users is cut at once; SHARE@T, as in 30%@20s
+    /// Storms: at second T of the phases a share of the users is cut at once; SHARE@T, as in
+    /// 30%@20s
     #[arg(long, value_name = "SHARE@T", value_delimiter = ',')]
     pub storm: Vec<PlannedStorm>,
     /// For all users whom a storm has cut to be logged in again
     #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
     pub storm_deadline: Duration,
-    /// N announcements to everybody, the first at second T of the phases; N@T[/EVERY], as in 3@10s/1s
+    /// N announcements to everybody, the first at second T of the phases; N@T[/EVERY], as in
+    /// 3@10s/1s
     #[arg(long, value_name = "N@T[/EVERY]", requires = "admin")]
     pub announce: Option<PlannedAnnouncements>,
-    /// What the requests are, by weight: of grab, open, chat and ticket. An open without an offered envelope is a grab instead
+    /// What the requests are, by weight: of grab, open, chat and ticket. An open without an offered
+    /// envelope is a grab instead
     #[arg(long, default_value = "grab=1", value_name = "NAME=WEIGHT,…")]
     pub mix: Mix,
-    /// Users open what they are offered within a second, outside of the schedule; default: with --envelopes
+    /// Users open what they are offered within a second, outside of the schedule; default: with
+    /// --envelopes
     #[arg(long, value_name = "BOOL")]
     pub react: Option<bool>,
     /// Users talk in N rooms, each in one, instead of to each other
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub rooms: u32,
-    /// Envelopes that the house sends: COUNT[:RATE[:RECIPIENTS]][@T], RATE (50) a second to RECIPIENTS (10) users each, from second T
-    /// of the phases on. The run lasts until all are empty or refunded
+    /// Envelopes that the house sends: COUNT[:RATE[:RECIPIENTS]][@T], RATE (50) a second to
+    /// RECIPIENTS (10) users each, from second T of the phases on. The run lasts until all are
+    /// empty or refunded
     #[arg(long, value_name = "COUNT[:RATE[:RECIPIENTS]][@T]", requires = "admin")]
     pub envelopes: Option<PlannedEnvelopes>,
     /// For so long an envelope can be opened
     #[arg(long, default_value = "20s", value_parser = humantime::parse_duration)]
     pub envelope_lifetime: Duration,
-    /// Tickets on sale: TOTAL[:PRICEFEN[:LIMIT]][@T], for PRICEFEN (100), LIMIT for each user at most, from second T of the phases on
+    /// Tickets on sale: TOTAL[:PRICEFEN[:LIMIT]][@T], for PRICEFEN (100), LIMIT for each user at
+    /// most, from second T of the phases on
     #[arg(long, value_name = "TOTAL[:PRICEFEN[:LIMIT]][@T]", requires = "admin")]
     pub tickets: Option<PlannedTickets>,
     /// For so long a ticket is held for its payment
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     pub hold: Duration,
-    /// What each user's wallet is given before the first phase, fen; default: with --tickets, enough for as many as it may hold, or
-    /// for 20
+    /// What each user's wallet is given before the first phase, fen; default: with --tickets,
+    /// enough for as many as it may hold, or for 20
     #[arg(long, value_name = "FEN", requires = "admin")]
     pub deposit: Option<u64>,
-    /// Users whose statements are read at the end and held against what they were told; default: 200 with --mix, --envelopes or
-    /// --tickets, else none
+    /// Users whose statements are read at the end and held against what they were told; default:
+    /// 200 with --mix, --envelopes or --tickets, else none
     #[arg(long, value_name = "N")]
     pub statements: Option<u32>,
-    /// How far sent and answered may be from planned in any second, in phases that do not say so themselves
+    /// How far sent and answered may be from planned in any second, in phases that do not say so
+    /// themselves
     #[arg(long, default_value = "2%")]
     pub tolerance: Tolerance,
     /// Where the summary is written as JSON
     #[arg(long, value_name = "FILE")]
     pub summary: Option<PathBuf>,
-    /// File with where each machine can be scraped, for the file_sd_configs of a Prometheus; emptied at the end
+    /// File with where each machine can be scraped, for the file_sd_configs of a Prometheus;
+    /// emptied at the end
     #[arg(long, value_name = "FILE")]
     pub targets_file: Option<PathBuf>,
-    /// Where machines write their journals; default: a new directory under the system's temporary one
+    /// Where machines write their journals; default: a new directory under the system's temporary
+    /// one
     #[arg(long, value_name = "DIR")]
     pub journal_dir: Option<PathBuf>,
-    /// Journal of guests who play among the users (hongbao-monitor writes journals/guests.csv in its recording). Where it exists at
-    /// the end, what it holds counts as what users were told
+    /// Journal of guests who play among the users (hongbao-monitor writes journals/guests.csv in
+    /// its recording). Where it exists at the end, what it holds counts as what users were told
     #[arg(long, value_name = "FILE")]
     pub guest_journal: Option<PathBuf>,
     /// Connections opened a second, over the whole fleet
     #[arg(long, default_value_t = 5_000, value_name = "PER_SECOND")]
     pub connect_rate: u32,
-    /// Between two looks of a machine at the schedule, at least: raise it with the number of machines on this host
+    /// Between two looks of a machine at the schedule, at least: raise it with the number of
+    /// machines on this host
     #[arg(long, default_value = "1ms", value_parser = humantime::parse_duration)]
     pub pace: Duration,
-    /// After each wake a machine lets so much time pass before it looks again: answers are read together, for less processor time
-    /// each, and up to so much later
+    /// After each wake a machine lets so much time pass before it looks again: answers are read
+    /// together, for less processor time each, and up to so much later
     #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
     pub coalesce: Duration,
-    /// Keep each machine on one core, round-robin. With a server on the same host that pins its shards, a request then stays on
-    /// the core that sent it
+    /// Keep each machine on one core, round-robin. With a server on the same host that pins its
+    /// shards, a request then stays on the core that sent it
     #[arg(long)]
     pub pin_machines: bool,
     /// For all users to be logged in; default: three times what --connect-rate needs, and 30s
@@ -132,8 +144,8 @@ pub struct FleetArgs {
     /// Rest between the last login and the measuring of memory
     #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
     pub settle: Duration,
-    /// NTP server that machines take their time from; default: the fleet answers SNTP itself on loopback, so that all
-    /// machines share this host's clock
+    /// NTP server that machines take their time from; default: the fleet answers SNTP itself on
+    /// loopback, so that all machines share this host's clock
     #[arg(long, value_name = "HOST:PORT")]
     pub ntp: Option<String>,
     /// Largest acceptable error of a machine's clock offset
@@ -159,7 +171,8 @@ pub struct Phase {
     pub qps: u32,
     /// At least 1.
     pub seconds: u64,
-    /// How far sent and answered may be from planned in any second, where it differs from that of the other phases.
+    /// How far sent and answered may be from planned in any second, where it differs from that of
+    /// the other phases.
     pub tolerance: Option<Tolerance>,
     /// What its requests are, where they are not the plan's.
     pub mix: Option<Mix>,
@@ -277,7 +290,6 @@ pub enum PlanError {
 
 /// Everything a fleet needs, checked.
 #[derive(Debug, Clone)]
-#[allow(missing_docs, reason = "as in FleetArgs")]
 pub struct Plan {
     pub machines: u32,
     pub users: u32,
@@ -324,7 +336,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Users of machine `index`, from 0: contiguous, and as many as on any other machine, or one more.
+    /// Users of machine `index`, from 0: contiguous, and as many as on any other machine, or one
+    /// more.
     pub fn share(&self, index: u32) -> UserRange {
         let edge = |index: u32| {
             u32::try_from(u64::from(self.users) * u64::from(index) / u64::from(self.machines)).unwrap_or(u32::MAX)
@@ -337,7 +350,8 @@ impl Plan {
         self.warm_up.iter().chain(&self.phases)
     }
 
-    /// Unix second in which the first phase begins, where the first stretch begins in `first_second`.
+    /// Unix second in which the first phase begins, where the first stretch begins in
+    /// `first_second`.
     pub fn phases_begin(&self, first_second: u64) -> u64 {
         first_second + self.warm_up.as_ref().map_or(0, |warm_up| warm_up.seconds)
     }

@@ -1,4 +1,5 @@
-//! What a person sees meanwhile: one bar where there is a terminal, else a line every few seconds, on standard error.
+//! What a person sees meanwhile: one bar where there is a terminal, else a line every few seconds,
+//! on standard error.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IsTerminal;
@@ -131,12 +132,14 @@ fn megabytes(statuses: &[Status]) -> u64 {
     statuses.iter().map(|status| status.process.rss_bytes).sum::<u64>() / 1_000_000
 }
 
-/// The fleet's last second that every machine has behind it, in a line; `left`: seconds of the phase to come.
+/// The fleet's last second that every machine has behind it, in a line; `left`: seconds of the
+/// phase to come.
 pub fn running(statuses: &[Status], phase: &str, left: u64) -> String {
     let mut latency = histogram::empty();
     let mut seconds: BTreeMap<u64, (u64, u64, u64)> = BTreeMap::new();
     for status in statuses {
-        // One that has none yet, or cannot be read, is left out of a line that will be another in a second.
+        // One that has none yet, or cannot be read, is left out of a line that will be another in a
+        // second.
         histogram::add_base64(&mut latency, &status.last_second_latency).ok();
         if let Some(row) = &status.last_second {
             let (planned, sent, answered) = seconds.entry(row.second).or_default();

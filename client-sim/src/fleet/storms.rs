@@ -1,5 +1,6 @@
-//! The judgement over storms: how many were cut, when all were back, and how the requests of users who were spared fared until
-//! then. The seconds of a storm are not held against the schedule, and are counted.
+//! The judgement over storms: how many were cut, when all were back, and how the requests of users
+//! who were spared fared until then. The seconds of a storm are not held against the schedule, and
+//! are counted.
 
 use std::ops::Range;
 
@@ -12,7 +13,6 @@ use crate::results::{Results, StormResult};
 
 /// One storm of the summary.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-#[allow(missing_docs, reason = "the names say it; times in the unit of their suffix")]
 pub struct StormSummary {
     pub share: String,
     /// Since the first phase's beginning.
@@ -51,8 +51,8 @@ impl Storms {
     }
 }
 
-/// Judges all storms of a plan; `first_second`: Unix second of the first stretch. One that somebody else ordered is not judged, and
-/// its seconds are not held against the schedule either.
+/// Judges all storms of a plan; `first_second`: Unix second of the first stretch. One that somebody
+/// else ordered is not judged, and its seconds are not held against the schedule either.
 pub fn judge(plan: &Plan, first_second: u64, results: &[Results], failures: &mut Vec<String>) -> Storms {
     let mut storms = Storms::default();
     for planned in &plan.storms {

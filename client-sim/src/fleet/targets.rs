@@ -1,11 +1,13 @@
-//! Where the machines of a fleet can be scraped, as a file for Prometheus's `file_sd_configs`: their ports are the system's choice.
+//! Where the machines of a fleet can be scraped, as a file for Prometheus's `file_sd_configs`:
+//! their ports are the system's choice.
 
 use std::path::Path;
 use std::{fs, io};
 
 use serde_json::json;
 
-/// Replaces the file; `machines`: name and `host:port` of each. Prometheus sees the old list or the new one, never a part.
+/// Replaces the file; `machines`: name and `host:port` of each. Prometheus sees the old list or the
+/// new one, never a part.
 pub fn write<'a>(file: &Path, machines: impl Iterator<Item = (&'a str, &'a str)>) -> io::Result<()> {
     let groups: Vec<_> =
         machines.map(|(name, address)| json!({ "targets": [address], "labels": { "machine": name } })).collect();

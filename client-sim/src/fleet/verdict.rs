@@ -1,12 +1,14 @@
-//! The judgement over a run: a plain function from what machines measured and both sides' books to one summary, with a line for
-//! each condition that does not hold.
+//! The judgement over a run: a plain function from what machines measured and both sides' books to
+//! one summary, with a line for each condition that does not hold.
 //!
-//! A second of a phase is kept when both the Grabs *sent* in that wall-clock second and the answers that *came* in it are
-//! within the tolerance of what was planned for it. In a phase's first second some answers are still under way (QPS times
-//! latency of them), and the last second's come after it; both are small against the tolerance as long as answers take less
-//! than that part of a second, and a server that falls behind is seen in the second in which it does. Seconds of a storm are
-//! not judged: the requests of the users it has cut come when these are back, and that is what the storm's own judgement is over.
-//! Nor are those in which an operator had the fleet send something else than planned.
+//! A second of a phase is kept when both the Grabs *sent* in that wall-clock second and the answers
+//! that *came* in it are within the tolerance of what was planned for it. In a phase's first second
+//! some answers are still under way (QPS times latency of them), and the last second's come after
+//! it; both are small against the tolerance as long as answers take less than that part of a
+//! second, and a server that falls behind is seen in the second in which it does. Seconds of a
+//! storm are not judged: the requests of the users it has cut come when these are back, and that is
+//! what the storm's own judgement is over. Nor are those in which an operator had the fleet send
+//! something else than planned.
 
 use std::collections::BTreeMap;
 
@@ -70,7 +72,6 @@ pub struct Evidence<'a> {
 
 /// One phase of the summary.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-#[allow(missing_docs, reason = "the names say it; times in the unit of their suffix")]
 pub struct PhaseSummary {
     pub name: String,
     pub judged: bool,
@@ -92,7 +93,8 @@ pub struct PhaseSummary {
     pub planned: u64,
     pub sent: u64,
     pub answered: u64,
-    /// Answered requests that waited for a user whom a storm had cut. Their times are in the storm's figures, not here.
+    /// Answered requests that waited for a user whom a storm had cut. Their times are in the
+    /// storm's figures, not here.
     pub held_by_storm: u64,
     pub p50_ms: f64,
     pub p99_ms: f64,
@@ -109,7 +111,6 @@ pub struct PhaseSummary {
 
 /// One second of a phase, over the whole fleet.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[allow(missing_docs, reason = "the names say it")]
 pub struct SecondSummary {
     pub second: u64,
     pub planned: u64,
@@ -162,7 +163,6 @@ pub struct Books {
 
 /// Memory of idle, logged-in connections.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[allow(missing_docs, reason = "the names say it")]
 pub struct Memory {
     pub server_rss_bytes_per_connection: Option<u64>,
     pub fleet_rss_bytes_per_user: Option<u64>,
@@ -170,7 +170,6 @@ pub struct Memory {
 
 /// Requests of one kind over the whole fleet.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-#[allow(missing_docs, reason = "the names say it; times in the unit of their suffix")]
 pub struct OperationSummary {
     pub name: String,
     pub planned: u64,
@@ -186,7 +185,6 @@ pub struct OperationSummary {
 
 /// What `--summary` holds.
 #[derive(Debug, Serialize)]
-#[allow(missing_docs, reason = "the names say it")]
 pub struct Summary {
     pub passed: bool,
     pub failures: Vec<String>,

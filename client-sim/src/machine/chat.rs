@@ -1,6 +1,7 @@
-//! What users say to each other, made so that whoever hears it can tell whether it is right: a message names its sender and its
-//! request and carries a number that follows from both. To whom it goes is a pure function of the request as well, so that no
-//! machine needs to know what the others say.
+//! What users say to each other, made so that whoever hears it can tell whether it is right: a
+//! message names its sender and its request and carries a number that follows from both. To whom it
+//! goes is a pure function of the request as well, so that no machine needs to know what the others
+//! say.
 
 use std::collections::VecDeque;
 
@@ -101,7 +102,8 @@ pub struct Followed {
 #[derive(Debug, Default)]
 struct Following {
     to: Followed,
-    /// Places of messages that were skipped: of others, or its own, whose receipt is still to come. The oldest give way.
+    /// Places of messages that were skipped: of others, or its own, whose receipt is still to come.
+    /// The oldest give way.
     skipped: VecDeque<u64>,
 }
 
@@ -138,7 +140,8 @@ pub struct Heard {
     pub direct: u64,
     /// Messages to a room, once for each member that heard them.
     pub room: u64,
-    /// Messages of a room that a member was not told though later ones were, and that it was not caught up with.
+    /// Messages of a room that a member was not told though later ones were, and that it was not
+    /// caught up with.
     pub missed: u64,
     /// Messages of a room that a member was caught up with after a reconnect.
     pub recovered: u64,
@@ -193,7 +196,8 @@ impl Chats {
         Ok(())
     }
 
-    /// A message of `user` itself has this place in its room's history; it is not told its own messages.
+    /// A message of `user` itself has this place in its room's history; it is not told its own
+    /// messages.
     pub fn said(&mut self, user: u32, offset: u64) {
         let following = self.followed.entry(user).or_default();
         // One that was sent twice has two places; only one receipt came for both.
@@ -211,7 +215,8 @@ impl Chats {
             if !self.circle.is_right(id, message) {
                 return Err(Violation::ChatUntrue);
             }
-            // Some of it may have been pushed before this answer, and one's own words are there, too.
+            // Some of it may have been pushed before this answer, and one's own words are there,
+            // too.
             let following = self.followed.entry(user).or_default();
             if following.hear(message.offset, &mut self.heard.missed) && message.from_user_id != id {
                 self.heard.room += 1;
@@ -255,7 +260,8 @@ mod tests {
         assert_eq!(chats.tell(0, 2, &said(ROOMS, 6, 51, 9)), Ok(()));
         assert_eq!(chats.heard, Heard { room: 2, missed: 2, ..Heard::default() });
         assert_eq!(chats.resume(0), Followed { epoch: 9, offset: 6 });
-        // Back again: one that was skipped, one that is known, a new one, its own, and one that was pushed before this answer.
+        // Back again: one that was skipped, one that is known, a new one, its own, and one that was
+        // pushed before this answer.
         assert_eq!(chats.tell(0, 2, &said(ROOMS, 6, 54, 12)), Ok(()));
         assert_eq!(chats.heard.missed, 4);
         let missed = [(6, 49, 8), (6, 51, 9), (6, 52, 10), (2, 53, 11), (6, 54, 12)];

@@ -6,8 +6,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
-use hongbao_telemetry::logs::LogArgs;
 use hongbao_proto::token::Secret;
+use hongbao_telemetry::logs::LogArgs;
 
 use crate::arguments::{self, ArgumentError};
 use crate::ids::{EpochError, RunTag};
@@ -23,10 +23,12 @@ pub struct MachineArgs {
     /// Users of the whole fleet
     #[arg(long, value_name = "N")]
     pub total: u32,
-    /// Requests a second over the whole fleet, from the epoch on; without it the control surface says when and how many
+    /// Requests a second over the whole fleet, from the epoch on; without it the control surface
+    /// says when and how many
     #[arg(long)]
     pub qps: Option<u32>,
-    /// When the schedule begins, Unix seconds or RFC 3339; default: when all users of this machine are logged in
+    /// When the schedule begins, Unix seconds or RFC 3339; default: when all users of this machine
+    /// are logged in
     #[arg(long, requires = "qps", value_parser = parse_epoch)]
     pub epoch: Option<u64>,
     /// The server's address
@@ -53,12 +55,13 @@ pub struct MachineArgs {
     /// Connections opened a second
     #[arg(long, default_value_t = 2_000, value_name = "PER_SECOND")]
     pub connect_rate: u32,
-    /// Between two looks at the schedule, at least; what has become due meanwhile is sent together. On a host with dozens of
-    /// machines, waking each of them every millisecond costs more than the requests
+    /// Between two looks at the schedule, at least; what has become due meanwhile is sent together.
+    /// On a host with dozens of machines, waking each of them every millisecond costs more than the
+    /// requests
     #[arg(long, default_value = "1ms", value_parser = humantime::parse_duration)]
     pub pace: Duration,
-    /// After each wake the machine lets so much time pass before it looks again: answers are read together, for less processor time
-    /// each, and up to so much later
+    /// After each wake the machine lets so much time pass before it looks again: answers are read
+    /// together, for less processor time each, and up to so much later
     #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
     pub coalesce: Duration,
     /// Stay on one core: the N-th of those that it may run on, from 0, counted round
@@ -70,7 +73,8 @@ pub struct MachineArgs {
     /// Campaign to grab from; 0: any rain
     #[arg(long, default_value_t = 0, value_name = "ID")]
     pub campaign: u32,
-    /// What the requests are, by weight: of grab, open, chat and ticket; POST /v1/qps may say otherwise
+    /// What the requests are, by weight: of grab, open, chat and ticket; POST /v1/qps may say
+    /// otherwise
     #[arg(long, default_value = "grab=1", value_name = "NAME=WEIGHT,…")]
     pub mix: Mix,
     /// Users open what they are offered, at once and outside of the schedule
@@ -94,7 +98,6 @@ pub struct MachineArgs {
     /// End with the process that started this one
     #[arg(long, hide = true)]
     pub with_parent: bool,
-    /// Its log.
     #[command(flatten)]
     pub log: LogArgs,
 }
@@ -156,7 +159,6 @@ pub enum ConfigError {
 
 /// Everything a machine needs, checked.
 #[derive(Debug, Clone)]
-#[allow(missing_docs, reason = "as in MachineArgs")]
 pub struct MachineConfig {
     pub users: UserRange,
     pub total: u32,

@@ -1,4 +1,5 @@
-//! Opens the users' connections, new ones and lost ones alike, at a steady rate and with a bounded number under way.
+//! Opens the users' connections, new ones and lost ones alike, at a steady rate and with a bounded
+//! number under way.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, TcpStream};

@@ -1,5 +1,5 @@
-//! The HTTP control surface of a machine. Handlers may run anywhere, the state may not: they send commands to one task next to
-//! it and wait for what it says.
+//! The HTTP control surface of a machine. Handlers may run anywhere, the state may not: they send
+//! commands to one task next to it and wait for what it says.
 
 use std::io;
 use std::rc::Rc;
@@ -10,11 +10,11 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use hongbao_proto::token::{Audience, Secret, Verifier};
 use hongbao_telemetry::http::{self, ApiError, JsonBody};
 use hongbao_telemetry::metrics::{self, CumulativeHistograms, Format};
 use hongbao_telemetry::report::Sample;
 use hongbao_telemetry::report::names::event;
-use hongbao_proto::token::{Audience, Secret, Verifier};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
@@ -121,7 +121,8 @@ pub fn announce(shared: &Shared, QpsChange { qps, at, mix, planned }: QpsChange)
     Ok(())
 }
 
-/// At the storm's second its users are cut, as fast as this machine can while others get their turns.
+/// At the storm's second its users are cut, as fast as this machine can while others get their
+/// turns.
 fn announce_storm(shared: &Rc<Shared>, order: StormOrder) -> Result<(), StormError> {
     shared.crowd.borrow_mut().storms.announce(order, shared.clock.now())?;
     tracing::info!(event = "storm_announced", share = %order.share, at = order.at, "storm announced");

@@ -1,5 +1,5 @@
-//! Envelopes: what users of this machine were offered, what of that they still have to open, and the shares that they were told.
-//! Users who were never offered anything take no room here.
+//! Envelopes: what users of this machine were offered, what of that they still have to open, and
+//! the shares that they were told. Users who were never offered anything take no room here.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
@@ -115,7 +115,8 @@ impl Envelopes {
         Told::New
     }
 
-    /// `user` was told that nothing is to be had from an envelope. Returns whether that can be: it had no share.
+    /// `user` was told that nothing is to be had from an envelope. Returns whether that can be: it
+    /// had no share.
     pub fn tell_over(&mut self, user: u32, envelope: u64) -> bool {
         match self.offered.get_mut(&(user, envelope)) {
             Some(Offered::Opened(..)) => false,

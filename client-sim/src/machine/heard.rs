@@ -1,5 +1,5 @@
-//! Announcements that users were told, text by text and user by user, so that one told twice does not make up for one that was
-//! missed.
+//! Announcements that users were told, text by text and user by user, so that one told twice does
+//! not make up for one that was missed.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! The steady chores of a machine: the journal is written out and wins acknowledged every 20 ms, and every user is looked at
-//! about once a second, in slices.
+//! The steady chores of a machine: the journal is written out and wins acknowledged every 20 ms,
+//! and every user is looked at about once a second, in slices.
 
 use std::rc::Rc;
 
@@ -37,8 +37,8 @@ pub async fn run(shared: Rc<Shared>) {
     }
 }
 
-/// Tells a service manager that the machine serves, then how it is. Everything of a machine is on this one thread, so that a word from
-/// here says that all of it turns. Never returns.
+/// Tells a service manager that the machine serves, then how it is. Everything of a machine is on
+/// this one thread, so that a word from here says that all of it turns. Never returns.
 pub async fn tell(service: Service, shared: Rc<Shared>) {
     service.ready("connecting");
     let mut pace = interval(service.pace());

@@ -1,4 +1,5 @@
-//! The closed lists that a machine counts by. Each entry is named once; counters, JSON and metrics follow from it.
+//! The closed lists that a machine counts by. Each entry is named once; counters, JSON and metrics
+//! follow from it.
 
 use hongbao_proto::v1::goodbye::Reason;
 

@@ -6,8 +6,8 @@
 //! control ── commands ──────┘   (one owner)   └── samples ── reporter
 //! ```
 //!
-//! [`run`] is the whole life of a machine, from its clock to its last journal row; the modules below are its parts, the
-//! [`crowd`] being the one that holds and changes all state.
+//! [`run`] is the whole life of a machine, from its clock to its last journal row; the modules
+//! below are its parts, the [`crowd`] being the one that holds and changes all state.
 
 pub mod chat;
 pub mod config;
@@ -41,12 +41,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::{Duration, Instant};
 
-use hongbao_telemetry::journal::Journal;
-use hongbao_telemetry::process;
-use hongbao_telemetry::report::{Reporter, ReporterConfig, names};
-use hongbao_telemetry::program::service::Service;
 use hongbao_proto::token::{Audience, Signer, TokenError};
 use hongbao_sysctl::cores;
+use hongbao_telemetry::journal::Journal;
+use hongbao_telemetry::process;
+use hongbao_telemetry::program::service::Service;
+use hongbao_telemetry::report::{Reporter, ReporterConfig, names};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::oneshot;
@@ -86,7 +86,6 @@ pub enum MachineError {
     /// The control surface cannot be bound.
     #[error("control surface {address}: {source}")]
     Http {
-        /// As given.
         address: SocketAddr,
         /// What the system says.
         source: io::Error,
@@ -94,7 +93,6 @@ pub enum MachineError {
     /// The journal cannot be written.
     #[error("journal {path}: {source}")]
     Journal {
-        /// As given.
         path: PathBuf,
         /// What the system says.
         source: io::Error,
@@ -107,8 +105,8 @@ pub enum MachineError {
     Token(#[from] TokenError),
 }
 
-/// Lives the life of one machine. `ready` is called with the address of the control surface as soon as it is bound; the
-/// machine stops when told so there, or when `stop` completes.
+/// Lives the life of one machine. `ready` is called with the address of the control surface as soon
+/// as it is bound; the machine stops when told so there, or when `stop` completes.
 pub fn run(
     config: MachineConfig,
     ready: impl FnOnce(SocketAddr),
@@ -226,7 +224,8 @@ fn report(shared: &Rc<Shared>, control: SocketAddr) -> Result<Reporting, TokenEr
     Ok(Some((leave, task)))
 }
 
-/// Where a QPS was given without an epoch, the schedule begins once all users are logged in. Returns on failure only.
+/// Where a QPS was given without an epoch, the schedule begins once all users are logged in.
+/// Returns on failure only.
 async fn start_schedule(shared: &Shared) -> MachineError {
     shared.all_online.notified().await;
     if let (Some(qps), None) = (shared.config.qps, shared.config.epoch) {

@@ -17,11 +17,9 @@ use crate::results::SaleResult;
 /// What is known of one order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Known {
-    /// Whose.
     pub user: u32,
     /// Of which sale.
     pub campaign: u32,
-    /// Which unit of it.
     pub serial: u64,
     /// What it costs, fen.
     pub price: u64,
@@ -56,7 +54,8 @@ pub enum Intent {
 }
 
 impl Intent {
-    /// Of every 100 orders 80 are paid, 10 given back, and 10 left to expire: a pure function of the order's id.
+    /// Of every 100 orders 80 are paid, 10 given back, and 10 left to expire: a pure function of
+    /// the order's id.
     pub fn of(order: u64) -> Self {
         match scramble(order) % 100 {
             0..80 => Intent::Pay,
@@ -91,7 +90,8 @@ pub struct OrderBook {
     orders: FxHashMap<u64, Known>,
     /// By (campaign, serial): the order under which it is somebody's for good.
     sold: FxHashMap<(u32, u64), u64>,
-    /// By (user, campaign): orders that are neither cancelled nor expired, as far as the user was told.
+    /// By (user, campaign): orders that are neither cancelled nor expired, as far as the user was
+    /// told.
     held: FxHashMap<(u32, u32), u32>,
     /// By (user, campaign): those that are paid.
     kept: FxHashMap<(u32, u32), u32>,
@@ -141,7 +141,8 @@ impl OrderBook {
         Ok(Told { is_new: before.is_none(), has_moved: before != Some(state), known: new })
     }
 
-    /// An order of `user` could not be paid because it was given back, or its hold was over, at this time. Unix milliseconds.
+    /// An order of `user` could not be paid because it was given back, or its hold was over, at
+    /// this time. Unix milliseconds.
     pub fn tell_too_late(&mut self, user: u32, order: u64, ended_at_ms: u64) -> Result<(), Violation> {
         let Some(known) = self.orders.get(&order).copied().filter(|known| known.user == user) else { return Ok(()) };
         match known.state {
@@ -190,7 +191,8 @@ impl OrderBook {
         self.orders.get(&order)
     }
 
-    /// Units of a sale that `user` holds at most: those of which it was not told that they are gone.
+    /// Units of a sale that `user` holds at most: those of which it was not told that they are
+    /// gone.
     pub fn held(&self, user: u32, campaign: u32) -> u32 {
         self.held.get(&(user, campaign)).copied().unwrap_or(0)
     }
@@ -310,7 +312,8 @@ mod tests {
     }
 
     proptest! {
-        /// Any words in any order: a state never leaves paid, cancelled or expired, and the counts are those of the states.
+        /// Any words in any order: a state never leaves paid, cancelled or expired, and the counts
+        /// are those of the states.
         #[test]
         fn what_was_decided_stays_decided(steps in prop::collection::vec((0u32..2, 1u64..6, 1i32..5), 0..60)) {
             let (mut book, mut decided) = (OrderBook::default(), std::collections::BTreeMap::new());

@@ -1,7 +1,9 @@
-//! Which answers the users of a machine are owed. Each Grab is entered once, when it is due, and leaves with its one answer;
-//! so a second answer, or one to a question never asked, has nothing to settle and is found out.
+//! Which answers the users of a machine are owed. Each Grab is entered once, when it is due, and
+//! leaves with its one answer; so a second answer, or one to a question never asked, has nothing to
+//! settle and is found out.
 //!
-//! Nearly every user has at most one Grab under way: one 8-byte slot each, and a map for the few who have more.
+//! Nearly every user has at most one Grab under way: one 8-byte slot each, and a map for the few
+//! who have more.
 
 use rustc_hash::{FxHashMap, FxHashSet};
 

@@ -1,5 +1,5 @@
-//! The beginnings of frames whose rest has not come yet. Nearly every connection has none: so they lie here, and each
-//! user, of whom there are very many, has but four bytes to find its own.
+//! The beginnings of frames whose rest has not come yet. Nearly every connection has none: so they
+//! lie here, and each user, of whom there are very many, has but four bytes to find its own.
 
 use slab::Slab;
 

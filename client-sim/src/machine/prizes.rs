@@ -1,4 +1,5 @@
-//! The users' side of the books: every prize that some user of this machine was told of, once, however often it is told.
+//! The users' side of the books: every prize that some user of this machine was told of, once,
+//! however often it is told.
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::Entry;

@@ -1,5 +1,6 @@
-//! What users do outside of the schedule: they open what they are offered, pay, cancel, ask. Each such request is entered once,
-//! when it is planned, and leaves with its one answer. Users who do nothing of the kind take no room here.
+//! What users do outside of the schedule: they open what they are offered, pay, cancel, ask. Each
+//! such request is entered once, when it is planned, and leaves with its one answer. Users who do
+//! nothing of the kind take no room here.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

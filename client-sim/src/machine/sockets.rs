@@ -1,6 +1,7 @@
-//! The sockets of all users behind one epoll instance of their own, and the one task that serves it. The runtime watches that
-//! instance as a single descriptor: a task and a registration for each connection, as a runtime has them, would be most of what a
-//! simulated user takes, in memory and in processor time.
+//! The sockets of all users behind one epoll instance of their own, and the one task that serves
+//! it. The runtime watches that instance as a single descriptor: a task and a registration for each
+//! connection, as a runtime has them, would be most of what a simulated user takes, in memory and
+//! in processor time.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -71,7 +72,8 @@ impl Sockets {
         None
     }
 
-    /// What has become of a connection that was being opened: open, or failed. `None`: it is not being opened, or still is.
+    /// What has become of a connection that was being opened: open, or failed. `None`: it is not
+    /// being opened, or still is.
     fn opened(&self, user: u32) -> Option<io::Result<TcpStream>> {
         let mut opening = self.opening.borrow_mut();
         let (_, socket) = opening.sockets.get(&user)?;
@@ -143,7 +145,8 @@ fn serve_one(shared: &Shared, event: &Event) {
     }
 }
 
-/// Reads what has come for `user`; `to_the_end`: there will be no further event for the end of the stream.
+/// Reads what has come for `user`; `to_the_end`: there will be no further event for the end of the
+/// stream.
 fn read(shared: &Shared, user: u32, to_the_end: bool) {
     let mut scratch = shared.scratch.borrow_mut();
     let mut crowd = shared.crowd.borrow_mut();

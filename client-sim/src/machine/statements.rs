@@ -1,5 +1,6 @@
-//! Statements of users' wallets, page by page, held against what the users were told: the balance is the sum of all movements, and
-//! everything that a user knows it won, opened or paid is among them, with the same amount.
+//! Statements of users' wallets, page by page, held against what the users were told: the balance
+//! is the sum of all movements, and everything that a user knows it won, opened or paid is among
+//! them, with the same amount.
 
 use hongbao_proto::v1::{StatementPage, movement::Kind};
 use rustc_hash::FxHashMap;

@@ -1,5 +1,6 @@
-//! What storms do to the users of a machine: whom they cut, who is back, and how the requests of both kinds of users fare. The
-//! requests of those who were cut wait for their return, which says nothing of the schedule; so they are told apart.
+//! What storms do to the users of a machine: whom they cut, who is back, and how the requests of
+//! both kinds of users fare. The requests of those who were cut wait for their return, which says
+//! nothing of the schedule; so they are told apart.
 
 use rustc_hash::FxHashMap;
 
@@ -45,8 +46,9 @@ struct Storm {
     back: u64,
     /// Unix nanoseconds.
     last_back: u64,
-    /// Latencies of the requests of all other users, microseconds, by the second of the storm for which they were planned.
-    /// Numbers, not histograms: which seconds count is known only when the last user of the last machine is back.
+    /// Latencies of the requests of all other users, microseconds, by the second of the storm for
+    /// which they were planned. Numbers, not histograms: which seconds count is known only when the
+    /// last user of the last machine is back.
     others: Vec<Vec<u32>>,
     /// Latencies of requests that the storm held back.
     held: Option<Box<Micros>>,
@@ -134,8 +136,9 @@ impl Storms {
         true
     }
 
-    /// The answer to a request planned for `due` came to `user` at `now`. Returns whether a storm held the request back: its user
-    /// was cut and not back when it was due, or was cut before its answer came.
+    /// The answer to a request planned for `due` came to `user` at `now`. Returns whether a storm
+    /// held the request back: its user was cut and not back when it was due, or was cut before its
+    /// answer came.
     pub fn answered(&mut self, user: u32, due: u64, now: u64) -> bool {
         let Some(storm) = self.current() else { return false };
         let latency = now.saturating_sub(due) / 1_000;

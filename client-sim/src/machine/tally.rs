@@ -1,5 +1,6 @@
-//! What a machine measures: totals, wall-clock seconds and segments of the schedule. Sends count in the second of their
-//! sending, answers in the second of their coming; both count in the segment in which the request was planned.
+//! What a machine measures: totals, wall-clock seconds and segments of the schedule. Sends count in
+//! the second of their sending, answers in the second of their coming; both count in the segment in
+//! which the request was planned.
 
 use std::mem;
 
@@ -158,7 +159,8 @@ pub struct Tally {
     base: u64,
     seconds: Vec<Second>,
     segments: Vec<Segment>,
-    /// Kept once there is more than grabs: until then what all requests add up to is what the grabs do.
+    /// Kept once there is more than grabs: until then what all requests add up to is what the grabs
+    /// do.
     operations: Option<Box<[Measured; Operation::ALL.len()]>>,
     reactions: [Measured; ACTS],
     /// Of the second that runs.
@@ -229,8 +231,8 @@ impl Tally {
         }
     }
 
-    /// A request planned for `due` was written at `now`. When a storm held it back until then, its time counts in the second but
-    /// not in the segment.
+    /// A request planned for `due` was written at `now`. When a storm held it back until then, its
+    /// time counts in the second but not in the segment.
     pub fn sent(&mut self, segment: usize, due: u64, now: u64, operation: Operation, held_by_storm: bool) {
         let lag = now.saturating_sub(due) / 1_000;
         self.roll(now);
@@ -247,7 +249,8 @@ impl Tally {
         }
     }
 
-    /// The answer to a request planned for `due` came at `now`; `held_by_storm` as with its sending.
+    /// The answer to a request planned for `due` came at `now`; `held_by_storm` as with its
+    /// sending.
     pub fn answered(
         &mut self,
         segment: usize,
@@ -276,7 +279,8 @@ impl Tally {
         }
     }
 
-    /// Something that a user does of its own accord was written, not only because its first writing may be lost.
+    /// Something that a user does of its own accord was written, not only because its first writing
+    /// may be lost.
     pub fn reacted(&mut self, act: Act) {
         let measured = &mut self.reactions[act.kind()];
         measured.planned += 1;

@@ -1,5 +1,5 @@
-//! What a machine remembers of one user: some thirty bytes, idle or not. Whatever few users have (a goodbye, bytes that a socket
-//! refused, a second request under way) is kept aside, by user.
+//! What a machine remembers of one user: some thirty bytes, idle or not. Whatever few users have (a
+//! goodbye, bytes that a socket refused, a second request under way) is kept aside, by user.
 
 use std::net::TcpStream;
 

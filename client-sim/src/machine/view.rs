@@ -1,4 +1,5 @@
-//! What others see of a machine: status and results in JSON, the sample for the monitor and for `/metrics`.
+//! What others see of a machine: status and results in JSON, the sample for the monitor and for
+//! `/metrics`.
 
 use hongbao_telemetry::process;
 use hongbao_telemetry::report::{Key, Sample, names};
@@ -153,7 +154,8 @@ const MESSAGES_HEARD: Key = Key::new("messages_heard", "Chat messages that users
 const CLOCK_BUDGET: Key =
     Key::new("clock_budget_us", "Largest error of the clock offset that this machine bears, in microseconds");
 
-/// Descriptors of this machine. A list of all of them would take the kernel longer than the second's requests.
+/// Descriptors of this machine. A list of all of them would take the kernel longer than the
+/// second's requests.
 fn open_descriptors(shared: &Shared, connected: u64) -> u64 {
     shared.descriptors_before_users + connected + shared.sockets.opening() as u64
 }
@@ -214,7 +216,8 @@ pub fn sample(shared: &Shared) -> Sample {
     Sample { counters: totals, gauges, ..Sample::default() }
 }
 
-/// The same with the latencies of the seconds since the last call, which then count at `/metrics` too.
+/// The same with the latencies of the seconds since the last call, which then count at `/metrics`
+/// too.
 pub fn sample_of_seconds(shared: &Shared) -> Sample {
     let mut sample = sample(shared);
     let now = shared.clock.now();

@@ -1,5 +1,6 @@
-//! The one timer of a machine: walks the schedule and sends what is due. It looks at the schedule every `--pace` at most, and
-//! a timer of the runtime has a granularity of a millisecond; so at each wake everything due by then is sent.
+//! The one timer of a machine: walks the schedule and sends what is due. It looks at the schedule
+//! every `--pace` at most, and a timer of the runtime has a granularity of a millisecond; so at
+//! each wake everything due by then is sent.
 
 use std::rc::Rc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Frames to and from the server. A Grab is written by hand into a few bytes on the stack; a stream is cut in the shared read
-//! buffer, and only a frame that is not complete yet is kept.
+//! Frames to and from the server. A Grab is written by hand into a few bytes on the stack; a stream
+//! is cut in the shared read buffer, and only a frame that is not complete yet is kept.
 
 use bytes::{BufMut, BytesMut};
 use hongbao_proto::frame::{self, FrameError, Split};
@@ -8,7 +8,8 @@ use hongbao_proto::v1::{ClientFrame, client_frame::Request};
 
 use crate::machine::partials::Partial;
 
-/// The longest Grab: length, tag and 9 bytes of request id, tag and length of the Grab, tag and 5 bytes of campaign.
+/// The longest Grab: length, tag and 9 bytes of request id, tag and length of the Grab, tag and 5
+/// bytes of campaign.
 const GRAB_BYTES_MAX: usize = 1 + 10 + 2 + 6;
 
 /// Writes Grabs of one campaign.

@@ -1,8 +1,9 @@
 //! Which operation a request is: a pure function of its number, the same on all machines.
 //!
-//! With weights that add up to `W`, every aligned block of `W` consecutive requests holds each operation exactly as often as it
-//! weighs, evenly spread inside the block, and turned by a hash of the block: so no user meets the same operation at each of its
-//! turns, whatever `total` and `W` have in common.
+//! With weights that add up to `W`, every aligned block of `W` consecutive requests holds each
+//! operation exactly as often as it weighs, evenly spread inside the block, and turned by a hash of
+//! the block: so no user meets the same operation at each of its turns, whatever `total` and `W`
+//! have in common.
 
 use std::fmt;
 use std::str::FromStr;
@@ -96,8 +97,9 @@ impl Mix {
         Operation::Grab
     }
 
-    /// In any window of consecutive requests, each operation's count differs from its part by less than this: blocks are exact,
-    /// and in either block that the window only touches the places are spread as users are.
+    /// In any window of consecutive requests, each operation's count differs from its part by less
+    /// than this: blocks are exact, and in either block that the window only touches the places are
+    /// spread as users are.
     pub fn bound(&self) -> u64 {
         2 * self.spread.share_bound()
     }

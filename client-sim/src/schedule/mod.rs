@@ -1,11 +1,13 @@
-//! When each request of the fleet is due, and whose it is: a pure function that every machine computes for itself, so that
-//! machines hold one schedule together without ever talking to each other.
+//! When each request of the fleet is due, and whose it is: a pure function that every machine
+//! computes for itself, so that machines hold one schedule together without ever talking to each
+//! other.
 //!
-//! Request `k` (from 0) of a run is due at the start of its segment plus `(k - first) / qps`, and belongs to the user at
-//! position `k mod total` of the [`Spread`]. A change of QPS is a new [`Segment`]; requests keep their numbers, so a change
-//! loses and repeats nobody.
+//! Request `k` (from 0) of a run is due at the start of its segment plus `(k - first) / qps`, and
+//! belongs to the user at position `k mod total` of the [`Spread`]. A change of QPS is a new
+//! [`Segment`]; requests keep their numbers, so a change loses and repeats nobody.
 //!
-//! Instants are nanoseconds since the Unix epoch in a `u64`, which lasts until the year 2554; products are taken in `u128`.
+//! Instants are nanoseconds since the Unix epoch in a `u64`, which lasts until the year 2554;
+//! products are taken in `u128`.
 
 pub mod mix;
 
@@ -17,11 +19,13 @@ pub const SECOND: u64 = 1_000_000_000;
 /// 2^64 / φ, rounded: the golden ratio as a 64-bit fraction.
 const GOLDEN_FRACTION: u128 = 11_400_714_819_323_198_485;
 
-/// The bijection between positions of a cycle and users: position `i` is user `i * stride mod total`.
+/// The bijection between positions of a cycle and users: position `i` is user `i * stride mod
+/// total`.
 ///
-/// The stride is the number nearest to `total / φ` that has no divisor in common with `total`: multiples of the golden ratio
-/// fill the circle more evenly than those of any other number, so any run of consecutive requests meets each machine's
-/// contiguous users nearly in proportion ([`Spread::share_bound`] says how nearly).
+/// The stride is the number nearest to `total / φ` that has no divisor in common with `total`:
+/// multiples of the golden ratio fill the circle more evenly than those of any other number, so any
+/// run of consecutive requests meets each machine's contiguous users nearly in proportion
+/// ([`Spread::share_bound`] says how nearly).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spread {
     total: u32,
@@ -65,12 +69,13 @@ impl Spread {
         self.user_at(position)
     }
 
-    /// In any window of consecutive requests, the requests of any contiguous range of users differ from the range's
-    /// proportional share by less than this.
+    /// In any window of consecutive requests, the requests of any contiguous range of users differ
+    /// from the range's proportional share by less than this.
     ///
-    /// Twice the sum of the partial quotients of `stride / total`. For a convergent p/q of it, q consecutive requests fall
-    /// one into each of q equal arcs, so any range holds its share of them to within 2; and any window is cut into such
-    /// groups (Ostrowski's numeration), at most as many of each size as its quotient says.
+    /// Twice the sum of the partial quotients of `stride / total`. For a convergent p/q of it, q
+    /// consecutive requests fall one into each of q equal arcs, so any range holds its share of
+    /// them to within 2; and any window is cut into such groups (Ostrowski's numeration), at most
+    /// as many of each size as its quotient says.
     pub fn share_bound(self) -> u64 {
         let (mut high, mut low, mut quotients) = (self.total, self.stride, 0);
         while low != 0 {
@@ -139,7 +144,8 @@ impl Segment {
     fn first_from(&self, at: u64) -> u64 {
         let elapsed = u128::from(at.saturating_sub(self.from));
         let number = (elapsed * u128::from(self.qps)).div_ceil(u128::from(SECOND));
-        // A request's due time is rounded down to the nanosecond, so the one before may still reach over the edge.
+        // A request's due time is rounded down to the nanosecond, so the one before may still reach
+        // over the edge.
         let candidate = self.first + u64::try_from(number).unwrap_or(u64::MAX / 2);
         match self.qps {
             0 => self.first,
@@ -183,9 +189,11 @@ impl Schedule {
         Self::default()
     }
 
-    /// From `at` on the fleet sends `qps` requests a second: what is due before `at` stays as it was, and the next request is
-    /// due at `at` exactly. A change before ones that are already announced holds until the next of these: their requests get other
-    /// numbers, which none of them has used yet. Machines that are told the same changes, in whatever order, have the same schedule.
+    /// From `at` on the fleet sends `qps` requests a second: what is due before `at` stays as it
+    /// was, and the next request is due at `at` exactly. A change before ones that are already
+    /// announced holds until the next of these: their requests get other numbers, which none of
+    /// them has used yet. Machines that are told the same changes, in whatever order, have the same
+    /// schedule.
     pub fn announce(&mut self, at: u64, qps: u32, now: u64) -> Result<Change, ChangeError> {
         if at <= now {
             return Err(ChangeError::Past { at, now });
@@ -215,7 +223,8 @@ impl Schedule {
 
     /// Index of the segment that a request belongs to.
     pub fn segment_of(&self, request: u64) -> Option<usize> {
-        // Where a pause and its successor begin with the same request, the request belongs to the later one.
+        // Where a pause and its successor begin with the same request, the request belongs to the
+        // later one.
         self.segments.partition_point(|segment| segment.first <= request).checked_sub(1)
     }
 
@@ -237,7 +246,8 @@ pub struct Turn {
     pub user: u32,
 }
 
-/// Walks the turns of one machine's users in order. Four bytes a user; a turn costs the same however many machines there are.
+/// Walks the turns of one machine's users in order. Four bytes a user; a turn costs the same
+/// however many machines there are.
 #[derive(Debug, Clone)]
 pub struct Turns {
     spread: Spread,
@@ -280,7 +290,8 @@ impl Turns {
     /// How many turns are due by `now` and not taken yet.
     pub fn overdue(&self, schedule: &Schedule, now: u64) -> u64 {
         let is_due = |ahead| schedule.due(self.request_ahead(ahead)).is_some_and(|due| due <= now);
-        // Twice as far until one is not due, then by halves: turns are due in the order in which they are taken.
+        // Twice as far until one is not due, then by halves: turns are due in the order in which
+        // they are taken.
         let (mut due, mut bound) = (0, 1);
         while is_due(bound - 1) {
             (due, bound) = (bound, 2 * bound);
@@ -491,7 +502,8 @@ mod tests {
                 prop_assert!(turn.due >= last);
                 last = turn.due;
             }
-            // Whole seconds hold the QPS announced for them, so their sum is the number of requests.
+            // Whole seconds hold the QPS announced for them, so their sum is the number of
+            // requests.
             let planned: u64 = announced.iter().zip(announced.iter().skip(1).map(|&(next, _)| next).chain([at + 3]))
                 .map(|(&(from, qps), to)| (to - from) * u64::from(qps)).sum();
             prop_assert_eq!(turns.len() as u64, planned);

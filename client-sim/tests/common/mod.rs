@@ -1,9 +1,8 @@
-//! A small server that speaks the protocol and misbehaves on command, and machines that run against it in threads of this
-//! process.
+//! A small server that speaks the protocol and misbehaves on command, and machines that run against
+//! it in threads of this process.
 
 #![allow(
     dead_code,
-    missing_docs,
     clippy::missing_panics_doc,
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
@@ -71,7 +70,8 @@ impl Twist {
     }
 }
 
-/// What the server does differently from a good one. Each flag is taken back when it has been used once.
+/// What the server does differently from a good one. Each flag is taken back when it has been used
+/// once.
 #[derive(Debug, Default)]
 pub struct Mischief {
     /// Applied to every answer.
@@ -304,7 +304,8 @@ async fn serve(
             Request::Chat(chat) => say(&mut seen.lock().unwrap(), user, &chat, &pushes),
             Request::Room(room) => {
                 let state = join(&mut seen.lock().unwrap(), user, &room);
-                // As the server promises: nothing up to the state's offset comes after it, and nothing beyond before it.
+                // As the server promises: nothing up to the state's offset comes after it, and
+                // nothing beyond before it.
                 let is_later = |frame: &ServerFrame| matches!(&frame.event, Some(Event::ChatMessage(message)) if message.offset > state.offset);
                 let (mut before, mut after) = (Vec::new(), Vec::new());
                 while let Ok((to, frame)) = pushed.try_recv() {
@@ -632,7 +633,8 @@ impl Machine {
         request.json(&body).send().await.unwrap()
     }
 
-    /// Holds `qps` for `seconds` from the next whole second but one on, then pauses. Returns the first second.
+    /// Holds `qps` for `seconds` from the next whole second but one on, then pauses. Returns the
+    /// first second.
     pub async fn hold(&self, qps: u32, seconds: u64) -> u64 {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
         let from = now + 2;

@@ -1,9 +1,11 @@
-//! What a stranger may do how often, by its address: failed tokens, new guests. Pure; the time is passed in.
+//! What a stranger may do how often, by its address: failed tokens, new guests. Pure; the time is
+//! passed in.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-/// So many at once, and one more each `interval_ms` (generic cell rate algorithm: eight bytes an address).
+/// So many at once, and one more each `interval_ms` (generic cell rate algorithm: eight bytes an
+/// address).
 #[derive(Debug)]
 pub struct Allowance {
     interval_ms: u64,

@@ -1,9 +1,11 @@
-//! Who asks: an operator by token or session, or anybody; and whether a browser asks on its own page's behalf.
+//! Who asks: an operator by token or session, or anybody; and whether a browser asks on its own
+//! page's behalf.
 //!
-//! A browser is the operator's, but the page in it may be a stranger's. So whatever changes something must be JSON from a page of
-//! ours (`Origin`, `Sec-Fetch-Site`), the cookie is `SameSite=Strict` and says nothing but a number that only this process knows
-//! (browsers send it to every port of this host), and where we listen on loopback the name that was asked for must be one of
-//! loopback: a stranger's name that has been pointed here (DNS rebinding) is not.
+//! A browser is the operator's, but the page in it may be a stranger's. So whatever changes
+//! something must be JSON from a page of ours (`Origin`, `Sec-Fetch-Site`), the cookie is
+//! `SameSite=Strict` and says nothing but a number that only this process knows (browsers send it
+//! to every port of this host), and where we listen on loopback the name that was asked for must be
+//! one of loopback: a stranger's name that has been pointed here (DNS rebinding) is not.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -70,8 +72,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Access {
-    /// `verifier` is of the audience `hongbao-admin`; `http`: the address that is listened on; `names`: hosts by which we may be
-    /// asked for there.
+    /// `verifier` is of the audience `hongbao-admin`; `http`: the address that is listened on;
+    /// `names`: hosts by which we may be asked for there.
     pub fn new(verifier: Verifier, http: SocketAddr, names: &[String]) -> Self {
         Self {
             verifier,
@@ -111,7 +113,8 @@ impl Access {
         if self.on_loopback {
             return literal.map_or(name == "localhost" || name.ends_with(".localhost"), |ip| ip.is_loopback());
         }
-        // Where no names were given, those are not known by which others see us; a token is needed there for everything.
+        // Where no names were given, those are not known by which others see us; a token is needed
+        // there for everything.
         self.names.is_empty() || literal.is_ok()
     }
 
@@ -161,7 +164,8 @@ impl Access {
         getrandom::fill(&mut bytes).map_err(|error| ApiError::internal(format!("no randomness: {error}")))?;
         let session: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let mut sessions = locked(&self.sessions);
-        // One that has expired makes room, or else the one that would expire first: whoever signs in has a good token.
+        // One that has expired makes room, or else the one that would expire first: whoever signs
+        // in has a good token.
         while sessions.len() >= SESSIONS_MAX {
             let first = sessions.iter().min_by_key(|(_, operator)| operator.expires_at);
             let Some(first) = first.map(|(session, _)| session.clone()) else { break };
@@ -176,7 +180,8 @@ impl Access {
         ApiError::new(StatusCode::FORBIDDEN, "foreign_page", why)
     }
 
-    /// Whether a browser asks for a page of ours; programs do not say, and need a token of their own.
+    /// Whether a browser asks for a page of ours; programs do not say, and need a token of their
+    /// own.
     ///
     /// # Errors
     /// 403 `foreign_page`.
@@ -293,7 +298,8 @@ async fn operator_only(
     }
 }
 
-/// Has everything that is not a mere question come as JSON, and from a page of ours where a browser sends it.
+/// Has everything that is not a mere question come as JSON, and from a page of ours where a browser
+/// sends it.
 pub fn for_own_pages(router: Router, access: &Arc<Access>) -> Router {
     router.route_layer(middleware::from_fn_with_state(Arc::clone(access), page_is_ours))
 }
@@ -368,7 +374,8 @@ async fn sign_out(State(access): State<Arc<Access>>, headers: HeaderMap) -> Resp
     (with_cookie("", 0), Json(json!({ "operator": null, "expires_at": null }))).into_response()
 }
 
-/// No `Secure`: the monitor serves plain HTTP, on loopback unless told otherwise, where no browser would send it back.
+/// No `Secure`: the monitor serves plain HTTP, on loopback unless told otherwise, where no browser
+/// would send it back.
 fn with_cookie(session: &str, lasts_seconds: u64) -> HeaderMap {
     let cookie = format!("{SESSION_COOKIE}={session}; Path=/; Max-Age={lasts_seconds}; HttpOnly; SameSite=Strict");
     // Hexadecimal digits and numbers are good in a header.

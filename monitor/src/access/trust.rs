@@ -1,7 +1,8 @@
 //! Which addresses that a process reports may be talked to. Pure.
 //!
-//! Whoever holds a report token can claim any address; what we send there carries an administrator's token. So an address is
-//! believed only of a process on this host, or where the operator has named it.
+//! Whoever holds a report token can claim any address; what we send there carries an
+//! administrator's token. So an address is believed only of a process on this host, or where the
+//! operator has named it.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -19,7 +20,8 @@ pub enum Untrusted {
     Elsewhere(IpAddr),
 }
 
-/// The address that `claimed` is to a process whose connection comes from `peer`. An unspecified one is the peer's own.
+/// The address that `claimed` is to a process whose connection comes from `peer`. An unspecified
+/// one is the peer's own.
 ///
 /// # Errors
 /// One line that says why not.

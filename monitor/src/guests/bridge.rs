@@ -1,13 +1,15 @@
-//! The bridge between a browser and a server: a WebSocket on one side, a user's connection on the other, the same frames on both.
+//! The bridge between a browser and a server: a WebSocket on one side, a user's connection on the
+//! other, the same frames on both.
 //!
 //! ```text
 //! browser ── one ClientFrame a message ──► checked, paced ──► server
 //! browser ◄── outbox, bounded by bytes ◄── guests' book and journal ◄── server
 //! ```
 //!
-//! The server is always read on, whether or not the browser takes what it is told: a slow browser ends its own connection and costs
-//! nobody else anything. When a guest leaves, the answers that the server owes it are awaited, and asked for again if the server went
-//! first: a prize that was won is in the users' book even if nobody saw it fall.
+//! The server is always read on, whether or not the browser takes what it is told: a slow browser
+//! ends its own connection and costs nobody else anything. When a guest leaves, the answers that
+//! the server owes it are awaited, and asked for again if the server went first: a prize that was
+//! won is in the users' book even if nobody saw it fall.
 
 use std::collections::HashMap;
 use std::io;
@@ -37,15 +39,16 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::codec::Framed;
 
 use crate::access::allowance::Pace;
+use crate::access::operator::Access;
 use crate::guests::guests::{End, Guests, Unsettled};
 use crate::limits::{
     GUEST_DRAIN_DEADLINE, GUEST_FRAMES_BURST, GUEST_FRAMES_INTERVAL_MS, GUEST_IDLE_DEADLINE, GUEST_LOGIN_DEADLINE,
     GUEST_OUTBOX_BYTES_MAX, GUEST_OUTBOX_FRAMES_MAX, GUEST_OWED_MAX, GUEST_SETTLE_PAUSE, GUEST_SETTLE_TRIES,
     GUEST_WRITE_DEADLINE,
 };
-use crate::access::operator::Access;
 
-/// Of the Login with which the bridge itself asks for what a guest is owed: the largest, which no page uses.
+/// Of the Login with which the bridge itself asks for what a guest is owed: the largest, which no
+/// page uses.
 const SETTLING_LOGIN: u64 = RequestId::MAX;
 
 /// A user's connection.
@@ -301,7 +304,8 @@ async fn drain(guests: &Guests, link: &mut Link) {
     link.server = None;
 }
 
-/// Logs in once more in the guest's place and asks for what it was owed. A request that is repeated gets its first answer.
+/// Logs in once more in the guest's place and asks for what it was owed. A request that is repeated
+/// gets its first answer.
 async fn settle(guests: &Guests, user: u64) {
     for _ in 0..GUEST_SETTLE_TRIES {
         tokio::select! {

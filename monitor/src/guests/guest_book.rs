@@ -1,5 +1,6 @@
-//! What guests were told: their side of the books, each prize, share and order once, however often it is told. As on a machine of
-//! the fleet, a row is in the journal before the guest hears of it, so that nothing is acknowledged that the journal lacks.
+//! What guests were told: their side of the books, each prize, share and order once, however often
+//! it is told. As on a machine of the fleet, a row is in the journal before the guest hears of it,
+//! so that nothing is acknowledged that the journal lacks.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -103,7 +104,8 @@ impl GuestBook {
     /// `user` is about to be told this. Afterwards it is in the journal.
     ///
     /// # Errors
-    /// If the journal cannot be written; then the user must not be told. What is missing there is written with the next success.
+    /// If the journal cannot be written; then the user must not be told. What is missing there is
+    /// written with the next success.
     pub fn hear(&mut self, user: u64, frame: &ServerFrame, at_ms: u64) -> io::Result<()> {
         let request = frame.request_id;
         match &frame.event {

@@ -1,5 +1,5 @@
-//! Guests: people who play among the simulated users. Who may, how many, under which id; what they were told; how their
-//! connections end. The connections themselves are those of `bridge.rs`.
+//! Guests: people who play among the simulated users. Who may, how many, under which id; what they
+//! were told; how their connections end. The connections themselves are those of `bridge.rs`.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -19,16 +19,16 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::access::allowance::Allowance;
+use crate::access::operator::{Access, for_own_pages, too_many};
+use crate::access::trust;
 use crate::guests::guest_book::GuestBook;
 use crate::limits::{
     GUEST_TOKEN_SECONDS, GUESTS_STOP_DEADLINE, GUESTS_UNSETTLED_MAX, NEW_GUESTS_BURST, NEW_GUESTS_INTERVAL_MS,
     PEERS_REMEMBERED_MAX,
 };
-use crate::run::merge::Presence;
-use crate::access::operator::{Access, for_own_pages, too_many};
 use crate::owner::{Message, Question};
+use crate::run::merge::Presence;
 use crate::run::second::Role;
-use crate::access::trust;
 use hongbao_telemetry::credentials::{unix_millis, unix_seconds};
 use hongbao_telemetry::http::{ApiError, JsonBody};
 use hongbao_telemetry::report::names::role;
@@ -257,7 +257,8 @@ impl Guests {
         book.as_ref().is_some_and(|book| !book.is_full())
     }
 
-    /// A guest is about to be told this. False: it must not be, because the journal cannot be written.
+    /// A guest is about to be told this. False: it must not be, because the journal cannot be
+    /// written.
     pub fn hear(&self, user: u64, frame: &ServerFrame, is_shake: bool) -> bool {
         let mut book = locked(&self.book);
         let Some(book) = book.as_mut() else { return false };
@@ -306,8 +307,9 @@ impl Guests {
             .find_map(|point| trust::address(&point.listen, point.peer, &self.settings.trusted).ok())
     }
 
-    /// Reports what guests were told, as a machine of the fleet does, from the first guest until `leave`. Then the guests are told
-    /// to go, what is owed to them comes in, and the last totals are reported.
+    /// Reports what guests were told, as a machine of the fleet does, from the first guest until
+    /// `leave`. Then the guests are told to go, what is owed to them comes in, and the last totals
+    /// are reported.
     pub async fn report(self: Arc<Self>, monitor: SocketAddr, leave: CancellationToken) {
         let left = async {
             leave.cancelled().await;

@@ -1,4 +1,5 @@
-//! The HTTP interface: the page, read-only JSON about the run, health, metrics. Handlers ask the owner and hold nothing.
+//! The HTTP interface: the page, read-only JSON about the run, health, metrics. Handlers ask the
+//! owner and hold nothing.
 
 use std::io;
 use std::sync::Arc;
@@ -12,19 +13,19 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use crate::run::books::{Balance, Book};
-use crate::guests::bridge;
-use crate::http::control::{self, Control};
-use crate::guests::guests::{self, Guests};
-use crate::limits::SECONDS_PER_ANSWER_MAX;
-use crate::http::live::{self, ask};
-use crate::run::merge::SourceStatus;
 use crate::access::operator::{self, Access};
-use crate::owner::{Message, Question};
+use crate::guests::bridge;
+use crate::guests::guests::{self, Guests};
+use crate::http::control::{self, Control};
+use crate::http::live::{self, ask};
 use crate::http::page;
+use crate::limits::SECONDS_PER_ANSWER_MAX;
+use crate::owner::{Message, Question};
 use crate::recording::write::RunStatus;
-use crate::runs::{self, Runs};
+use crate::run::books::{Balance, Book};
+use crate::run::merge::SourceStatus;
 use crate::run::second::MergedSecond;
+use crate::runs::{self, Runs};
 use hongbao_telemetry::http::{ApiError, QueryParams};
 use hongbao_telemetry::metrics::{self, CumulativeHistograms, Format};
 use hongbao_telemetry::report::Key;

@@ -1,8 +1,9 @@
 //! What an operator does from the page, forwarded to servers and machines.
 //!
-//! Each order goes to every process that it is for, with a token that is good for half a minute and only to addresses that
-//! [`trust`] believes. What became of it is told process by process: an order that some machines took and others did not is worse
-//! than none, so it is not hidden behind one word. A change of QPS and a storm are ordered for one wall-clock second, worked out here
+//! Each order goes to every process that it is for, with a token that is good for half a minute and
+//! only to addresses that [`trust`] believes. What became of it is told process by process: an
+//! order that some machines took and others did not is worse than none, so it is not hidden behind
+//! one word. A change of QPS and a storm are ordered for one wall-clock second, worked out here
 //! once, because machines must change together.
 
 use std::net::{IpAddr, SocketAddr};
@@ -19,17 +20,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use crate::access::operator::{Access, Operator, for_operators, for_own_pages, for_readers};
+use crate::access::trust::{self, Untrusted};
 use crate::guests::guests::{GUESTS_SOURCE, Guests};
 use crate::limits::{
     ACTION_ANSWER_BYTES_MAX, ACTION_CALLS_MAX, ACTION_DEADLINE, ACTION_TOKEN_SECONDS, ACTIONS_MAX,
     AHEAD_ORDER_SECONDS_MAX, AHEAD_ORDER_SECONDS_MIN,
 };
+use crate::owner::{ControlPoint, Message, Question};
 use crate::run::mark::Mark;
 use crate::run::merge::Presence;
-use crate::access::operator::{Access, Operator, for_operators, for_own_pages, for_readers};
-use crate::owner::{ControlPoint, Message, Question};
 use crate::run::second::Role;
-use crate::access::trust::{self, Untrusted};
 use hongbao_telemetry::credentials::{unix_millis, unix_seconds};
 use hongbao_telemetry::http::{ApiError, JsonBody, QueryParams};
 use hongbao_telemetry::report::names::event;
@@ -37,7 +38,8 @@ use hongbao_telemetry::report::names::event;
 /// How far ahead an order is for, if it does not say so: every machine must hear of it before.
 const AHEAD_SECONDS: u64 = 3;
 
-/// For so long the requests of users whom a storm has spared are looked at, if it does not say so, seconds.
+/// For so long the requests of users whom a storm has spared are looked at, if it does not say so,
+/// seconds.
 const STORM_WATCH_SECONDS: u32 = 60;
 
 /// Parts per million in a percent.
@@ -62,7 +64,6 @@ struct Outcome {
     ok: bool,
     /// HTTP status of its answer; absent: there was none.
     status: Option<u16>,
-    /// Its answer.
     body: Value,
     /// Why there was none.
     error: Option<String>,

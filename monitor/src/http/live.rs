@@ -1,7 +1,8 @@
 //! The run as it happens, over HTTP: the stream of events, and what a page needs to begin with.
 //!
-//! What is streamed is made once, by the owner, and handed to every reader. A reader that is too slow loses its stream, not the
-//! others theirs: it comes back with the last second that it has seen, and gets those that it missed.
+//! What is streamed is made once, by the owner, and handed to every reader. A reader that is too
+//! slow loses its stream, not the others theirs: it comes back with the last second that it has
+//! seen, and gets those that it missed.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -24,8 +25,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot};
 
 use crate::limits::{SERIES_POINTS_MAX, STREAMS_MAX};
 use crate::owner::{Message, Question, Subscription, Told};
-use crate::runs::{self, Failure, Runs, Window};
 use crate::run::series::{Row, Series};
+use crate::runs::{self, Failure, Runs, Window};
 use hongbao_telemetry::http::{ApiError, QueryParams};
 
 /// Between two comments that keep a quiet stream open.
@@ -115,7 +116,8 @@ fn events(reader: Reader) -> impl Stream<Item = Result<Event, Infallible>> {
 async fn stream(State(live): State<Live>, headers: HeaderMap) -> Result<Response, ApiError> {
     let place = Arc::clone(&live.streams).try_acquire_owned();
     let place = place.map_err(|_| ApiError::unavailable(format!("{STREAMS_MAX} streams are open; close one first")))?;
-    // What is no second is of another server, or a page's mistake: then there is nothing to catch up with.
+    // What is no second is of another server, or a page's mistake: then there is nothing to catch
+    // up with.
     let after = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.trim().parse().ok());
     let Subscription { first, missed, live, dropped } =
         ask(&live.owner, |reply| Question::Subscribe { after, reply }).await?;
@@ -134,8 +136,8 @@ struct Stretch {
     every: Option<u64>,
 }
 
-/// Seconds that one value stands for, lest an answer has more than [`SERIES_POINTS_MAX`] values in a column. `finest`: what is kept of
-/// the range at all.
+/// Seconds that one value stands for, lest an answer has more than [`SERIES_POINTS_MAX`] values in
+/// a column. `finest`: what is kept of the range at all.
 ///
 /// # Errors
 /// What was asked for is too fine.

@@ -1,7 +1,9 @@
-//! The dashboard's page, its scripts and styles: parts of this program, so that they need no network and no folder beside it.
+//! The dashboard's page, its scripts and styles: parts of this program, so that they need no
+//! network and no folder beside it.
 //!
-//! Nothing here is secret, so all of it is open; what it shows comes from the interface, which asks who is there. A browser may keep
-//! the files but asks each time whether they still hold (`no-cache`, a strong `ETag`), so that page and monitor are of one build.
+//! Nothing here is secret, so all of it is open; what it shows comes from the interface, which asks
+//! who is there. A browser may keep the files but asks each time whether they still hold
+//! (`no-cache`, a strong `ETag`), so that page and monitor are of one build.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -22,7 +24,8 @@ use sha2::{Digest, Sha256};
 
 use hongbao_telemetry::http::ApiError;
 
-/// Scripts, styles, images and connections of our own origin only; no inline code, no frame around us.
+/// Scripts, styles, images and connections of our own origin only; no inline code, no frame around
+/// us.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
 );

@@ -1,7 +1,8 @@
-//! Files of a recording, read back: as streams of whole lines, however long the run was and whoever is still writing.
+//! Files of a recording, read back: as streams of whole lines, however long the run was and whoever
+//! is still writing.
 //!
-//! A recording may be damaged, half written, or planted: only regular files are opened, no line and no document is longer than its
-//! bound, and a last line without its end is no line.
+//! A recording may be damaged, half written, or planted: only regular files are opened, no line and
+//! no document is longer than its bound, and a last line without its end is no line.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Take};
@@ -16,10 +17,10 @@ use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 use nix::libc;
 use serde::de::DeserializeOwned;
 
-use crate::run::histogram;
 use crate::limits::{DOCUMENT_BYTES_MAX, LINE_BYTES_MAX, MARKS_TOLD_MAX};
-use crate::run::mark::Mark;
 use crate::recording::write::VALUES_HEADER;
+use crate::run::histogram;
+use crate::run::mark::Mark;
 use crate::run::second::{ANSWERS_PREFIX, ENDED_PREFIX, ERRORS_PREFIX, Role, VIOLATIONS_PREFIX};
 use crate::run::series::NO_ANSWER;
 use hongbao_telemetry::report::names;
@@ -165,7 +166,8 @@ fn whole(file: &mut File) -> io::Result<u64> {
     Ok(end)
 }
 
-/// The first cell of the last whole line, where it is a number: the last second of a file of one row a second.
+/// The first cell of the last whole line, where it is a number: the last second of a file of one
+/// row a second.
 pub fn last_second(path: &Path) -> Result<Option<u64>, FileError> {
     let mut file = open(path)?;
     let end = whole(&mut file).map_err(unreadable(path))?;
@@ -179,7 +181,8 @@ pub fn last_second(path: &Path) -> Result<Option<u64>, FileError> {
     Ok(str::from_utf8(cell).ok().and_then(|cell| cell.parse().ok()))
 }
 
-/// A file of one row of figures a second: a header that begins with `second`, then numbers, `true` and `false`, or nothing.
+/// A file of one row of figures a second: a header that begins with `second`, then numbers, `true`
+/// and `false`, or nothing.
 #[derive(Debug)]
 pub struct Grid {
     lines: Lines,
@@ -193,7 +196,6 @@ const COLUMNS_MAX: usize = 512;
 /// One row, as it was written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GridRow {
-    /// Its second.
     pub second: u64,
     /// One cell for each column, `second` among them.
     pub cells: Vec<String>,
@@ -236,7 +238,8 @@ impl Grid {
         self.lines.damaged(problem)
     }
 
-    /// The next row. A row of a second that has been told already is passed over: clocks are set back now and then.
+    /// The next row. A row of a second that has been told already is passed over: clocks are set
+    /// back now and then.
     pub fn next_row(&mut self, row: &mut GridRow) -> Result<bool, FileError> {
         loop {
             let Some(text) = self.lines.next_text()? else { return Ok(false) };
@@ -289,7 +292,8 @@ pub struct Value<'a> {
     pub value: i64,
 }
 
-/// The rows of seconds.csv. They are many, millions an hour: they are looked at as bytes, and nothing is copied.
+/// The rows of seconds.csv. They are many, millions an hour: they are looked at as bytes, and
+/// nothing is copied.
 #[derive(Debug)]
 pub struct Values(Lines);
 
@@ -378,7 +382,8 @@ impl Times {
     }
 }
 
-/// The latest marks of marks.csv, at most [`MARKS_TOLD_MAX`], sorted by time; none where there is no such file.
+/// The latest marks of marks.csv, at most [`MARKS_TOLD_MAX`], sorted by time; none where there is
+/// no such file.
 pub fn marks(path: &Path) -> Result<Vec<Mark>, FileError> {
     if !path.exists() {
         return Ok(Vec::new());

@@ -1,14 +1,16 @@
-//! A recorded run, second by second: the rows of all its files joined while they are read, one second in memory at a time.
+//! A recorded run, second by second: the rows of all its files joined while they are read, one
+//! second in memory at a time.
 //!
-//! Which seconds there are is said by headline.csv; what another file has of other seconds is passed over, and what it lacks is absent.
+//! Which seconds there are is said by headline.csv; what another file has of other seconds is
+//! passed over, and what it lacks is absent.
 
 use std::collections::HashMap;
 use std::path::Path;
 
-use crate::recording::read::{self, FileError, GROUPS, Grid, GridRow, Times, Values};
-use crate::run::host::HostSecond;
 use crate::limits::{REASONS_MAX, RUN_SECONDS_MAX};
+use crate::recording::read::{self, FileError, GROUPS, Grid, GridRow, Times, Values};
 use crate::recording::write::{HEADLINE_FILE, HISTOGRAM_FILE, HOST_FILE, SECONDS_FILE};
+use crate::run::host::HostSecond;
 use crate::run::second::Headline;
 use crate::run::series::{self, Heat, Reasons, heat_of};
 use hongbao_telemetry::report::names;
@@ -59,8 +61,8 @@ pub struct Parts {
 }
 
 impl Replay {
-    /// Opens a recording's files; only headline.csv has to be there. Where the run has not ended, its last second may be half
-    /// written in the longest file, and is not told from there.
+    /// Opens a recording's files; only headline.csv has to be there. Where the run has not ended,
+    /// its last second may be half written in the longest file, and is not told from there.
     pub fn open(directory: &Path, ended: bool, parts: Parts) -> Result<Self, FileError> {
         let optional = |name: &str| Some(directory.join(name)).filter(|path| path.exists());
         Ok(Self {
@@ -158,7 +160,8 @@ pub fn extent(directory: &Path) -> Result<Option<Extent>, FileError> {
     Ok(Some(Extent { first: row.second, last }))
 }
 
-/// The seconds of a run as they are told live; of `from..=until` only, `every` of them folded into one, where that is given.
+/// The seconds of a run as they are told live; of `from..=until` only, `every` of them folded into
+/// one, where that is given.
 pub fn rows(directory: &Path, ended: bool, stretch: Option<(u64, u64, u64)>) -> Result<Vec<series::Row>, FileError> {
     let (from, until, every) = stretch.unwrap_or((0, u64::MAX, 1));
     let mut replay = Replay::open(directory, ended, Parts { reasons: true, times: true })?;

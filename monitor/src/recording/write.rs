@@ -1,7 +1,8 @@
-//! The run on disk, in formats that other tools read: CSV with named columns, HdrHistogram's interval log, JSON.
+//! The run on disk, in formats that other tools read: CSV with named columns, HdrHistogram's
+//! interval log, JSON.
 //!
-//! Every second is written when it is closed, whole or not at all: what a full disk cut off is taken back before the next
-//! attempt. A failing disk is counted and said once; the run goes on.
+//! Every second is written when it is closed, whole or not at all: what a full disk cut off is
+//! taken back before the next attempt. A failing disk is counted and said once; the run goes on.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};

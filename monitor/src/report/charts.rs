@@ -37,7 +37,6 @@ pub enum Tone {
 pub struct Series {
     /// In the legend.
     pub name: String,
-    /// Its colour.
     pub tone: Tone,
     /// One for each second from the run's start; `None` is a gap.
     pub values: Vec<Option<f64>>,
@@ -63,7 +62,6 @@ pub enum Style {
 pub struct Lane {
     /// The kind.
     pub name: String,
-    /// Its colour.
     pub tone: Tone,
     /// Seconds since the run's start, and what it was, in the order of time.
     pub marks: Vec<(f64, String)>,
@@ -82,7 +80,8 @@ pub struct Panel {
     pub at_least: f64,
     /// Its part of the chart's height.
     pub weight: u32,
-    /// One for each second from the run's start: counts by [`HEAT_BOUNDS_US`](crate::run::series::HEAT_BOUNDS_US).
+    /// One for each second from the run's start: counts by
+    /// [`HEAT_BOUNDS_US`](crate::run::series::HEAT_BOUNDS_US).
     pub heat: Vec<Option<Vec<u64>>>,
     /// From the top down.
     pub lanes: Vec<Lane>,
@@ -358,7 +357,8 @@ fn refusals(recording: &Recording) -> Chart {
 
 const MEBIBYTE: f64 = (1u64 << 20) as f64;
 
-/// What went through the network: by the kernel's count of its devices where it was recorded, else by the servers' of their sockets.
+/// What went through the network: by the kernel's count of its devices where it was recorded, else
+/// by the servers' of their sockets.
 #[allow(clippy::cast_precision_loss, reason = "for a chart")]
 fn network(recording: &Recording) -> Chart {
     let device = |column: &'static str, scale: f64, name: &str, tone| {
@@ -474,7 +474,8 @@ fn memory(recording: &Recording) -> Chart {
     let kernel = |second| {
         let available = recording.host.get(&second)?.memory_available_bytes?;
         let all = before?.saturating_sub(available) as f64 / GIBIBYTE;
-        // The machines come and go before and after the run; then they have no memory, and that is known.
+        // The machines come and go before and after the run; then they have no memory, and that is
+        // known.
         let parts = resident(Role::Server, second)? + resident(Role::Machine, second).unwrap_or(0.0);
         Some((all - parts).max(0.0))
     };

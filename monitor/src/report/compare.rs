@@ -35,7 +35,6 @@ pub struct Row {
     pub name: &'static str,
     /// For people: the group and what it is.
     pub title: String,
-    /// Its unit.
     pub unit: Unit,
     /// The first run's.
     pub a: Option<f64>,
@@ -117,7 +116,8 @@ fn shown(unit: Unit, value: f64) -> String {
     }
 }
 
-/// Phases of one name belong together, in order; what is left belongs together by its place, or stands alone.
+/// Phases of one name belong together, in order; what is left belongs together by its place, or
+/// stands alone.
 fn matched<'a>(
     a: &'a [PhaseFigures],
     b: &'a [PhaseFigures],

@@ -1,5 +1,5 @@
-//! A chart on a canvas. The library gives lines, areas and text in both formats; axes and legends are laid out here, so that
-//! nothing covers data and nothing overlaps, whatever the run was.
+//! A chart on a canvas. The library gives lines, areas and text in both formats; axes and legends
+//! are laid out here, so that nothing covers data and nothing overlaps, whatever the run was.
 
 use std::ops::Range;
 use std::sync::Once;
@@ -33,7 +33,8 @@ fn height(chart: &Chart) -> u32 {
     }
     HEIGHT + PANEL_HEIGHT * chart.panels.len().saturating_sub(2) as u32
 }
-/// A bitmap has so many pixels for one of these in both directions: it stays sharp on today's screens.
+/// A bitmap has so many pixels for one of these in both directions: it stays sharp on today's
+/// screens.
 const BITMAP_SCALE: u32 = 2;
 
 const LEFT: f64 = 118.0;
@@ -167,7 +168,8 @@ impl<B: DrawingBackend> Canvas<'_, B> {
     }
 
     fn text(&self, text: &str, at: Point, style: TextStyle<'static>, h_pos: HPos, v_pos: VPos) -> Result<(), String> {
-        // In bitmaps the middle of a text is that of its tallest letters with room for accents; in SVG it is that of an x.
+        // In bitmaps the middle of a text is that of its tallest letters with room for accents; in
+        // SVG it is that of an x.
         let lower =
             if self.bitmap && matches!(v_pos, VPos::Center) { style.font.get_size() * 0.12 / self.scale } else { 0.0 };
         let at = (at.0, at.1 + lower);
@@ -272,7 +274,8 @@ fn vertical(panel: &Panel, rows: &Range<f64>) -> (Scale, Vec<f64>) {
         }
         _ => all().fold(0.0, f64::max),
     };
-    // A stack that is a whole, as all processors are, ends where the whole does; ticks of the kernel's clock exceed it by little.
+    // A stack that is a whole, as all processors are, ends where the whole does; ticks of the
+    // kernel's clock exceed it by little.
     let whole = panel.style == Style::Stacked && panel.at_least > 0.5 && most <= panel.at_least * 1.1;
     let top = if whole { panel.at_least } else { (most * 1.08).max(panel.at_least) };
     // A residual may be on either side of nought.
@@ -361,7 +364,8 @@ fn vertical_axis<B: DrawingBackend>(
     canvas.text(&panel.axis, (8.0, f64::midpoint(rows.start, rows.end)), turned, HPos::Center, VPos::Top)
 }
 
-/// Columns of a heat map at most: more are narrower than a screen shows, and each cell costs bytes of the page.
+/// Columns of a heat map at most: more are narrower than a screen shows, and each cell costs bytes
+/// of the page.
 const HEAT_COLUMNS_MAX: usize = 300;
 
 /// Seconds side by side, each cell coloured by the logarithm of its count.
@@ -428,7 +432,8 @@ fn paint_heat<B: DrawingBackend>(
     vertical_axis(canvas, panel, across, &scale, &ticks)
 }
 
-/// A row for each kind, a diamond for each that happened, and what it was where there is room for it.
+/// A row for each kind, a diamond for each that happened, and what it was where there is room for
+/// it.
 #[allow(clippy::cast_precision_loss, reason = "a handful")]
 fn paint_lanes<B: DrawingBackend>(
     canvas: &Canvas<'_, B>,
@@ -547,8 +552,8 @@ fn areas<B: DrawingBackend>(
     Ok(())
 }
 
-/// One row below the title, in the order of the lines; of a stack, from the lowest layer up. A single line needs none: the title
-/// and the axis say what it is.
+/// One row below the title, in the order of the lines; of a stack, from the lowest layer up. A
+/// single line needs none: the title and the axis say what it is.
 fn legend<B: DrawingBackend>(canvas: &Canvas<'_, B>, chart: &Chart) -> Result<(), String> {
     const SWATCH: f64 = 16.0;
     let style = canvas.style(LEGEND, false, INK);
@@ -577,7 +582,8 @@ fn legend<B: DrawingBackend>(canvas: &Canvas<'_, B>, chart: &Chart) -> Result<()
     Ok(())
 }
 
-/// Lines over all panels, arrows on top of them; a label that has no room beside the one before it is left out.
+/// Lines over all panels, arrows on top of them; a label that has no room beside the one before it
+/// is left out.
 fn marks<B: DrawingBackend>(canvas: &Canvas<'_, B>, chart: &Chart, across: &Scale) -> Result<(), String> {
     const DASH: f64 = 5.0;
     const ARROW: f64 = 6.0;

@@ -1,4 +1,5 @@
-//! Every figure that the report tells, computed once from the recording: tables show these, `report.json` holds these.
+//! Every figure that the report tells, computed once from the recording: tables show these,
+//! `report.json` holds these.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -46,7 +47,8 @@ pub struct Figures {
     pub turned_away: BTreeMap<String, i64>,
     /// Times over the whole run, microseconds.
     pub distributions: BTreeMap<String, Quantiles>,
-    /// What TCP lost and refused over the whole run, by the kernel's counts; empty where it was not recorded.
+    /// What TCP lost and refused over the whole run, by the kernel's counts; empty where it was not
+    /// recorded.
     pub tcp: BTreeMap<&'static str, u64>,
     /// Answers by kind, errors by code and violations by kind, as the machines counted them.
     pub answers: Answers,
@@ -88,7 +90,6 @@ pub struct RunFigures {
 
 /// How users connected.
 #[derive(Debug, Clone, Serialize)]
-#[allow(missing_docs, reason = "the names say it")]
 pub struct Connect {
     pub users: u64,
     pub connected: u64,
@@ -100,7 +101,6 @@ pub struct Connect {
 
 /// A phase.
 #[derive(Debug, Clone, Serialize)]
-#[allow(missing_docs, reason = "the fleet's names; times in the unit of their suffix")]
 pub struct PhaseFigures {
     pub name: String,
     pub judged: bool,
@@ -113,7 +113,8 @@ pub struct PhaseFigures {
     pub seconds_within_tolerance: u64,
     /// Seconds in which users were cut and not all back; they count as kept or missed nowhere.
     pub storm_seconds: u64,
-    /// Seconds in which both what was sent and what was answered were this near to the plan, by percent.
+    /// Seconds in which both what was sent and what was answered were this near to the plan, by
+    /// percent.
     pub seconds_within_percent: BTreeMap<u64, u64>,
     pub planned: u64,
     pub sent: u64,
@@ -133,7 +134,8 @@ pub struct PhaseFigures {
 /// Where the memory of idle users is.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Memory {
-    /// The second, since the run's start, in which all users were logged in and none had shaken yet.
+    /// The second, since the run's start, in which all users were logged in and none had shaken
+    /// yet.
     pub idle_second: Option<u64>,
     /// Users logged in then.
     pub users: Option<u64>,
@@ -145,7 +147,8 @@ pub struct Memory {
     pub fleet_bytes: Option<u64>,
     /// What a user added to it, as the fleet measured.
     pub fleet_bytes_per_user: Option<u64>,
-    /// Of the whole host: what was available before the first process of the run, less what was available then.
+    /// Of the whole host: what was available before the first process of the run, less what was
+    /// available then.
     pub host_bytes: Option<u64>,
     /// The same by the user.
     pub host_bytes_per_user: Option<u64>,
@@ -163,9 +166,9 @@ pub struct Memory {
     pub available_least_bytes: Option<u64>,
 }
 
-/// Who used the processors in a stretch of the run. All in processors: 1 is one of them, the whole time.
+/// Who used the processors in a stretch of the run. All in processors: 1 is one of them, the whole
+/// time.
 #[derive(Debug, Clone, Serialize)]
-#[allow(missing_docs, reason = "the names say it")]
 pub struct Processor {
     pub stretch: String,
     /// Seconds that could be measured.
@@ -198,7 +201,6 @@ pub struct BothBooks {
 
 /// One book: what servers say they gave, what users say they got.
 #[derive(Debug, Clone, Serialize)]
-#[allow(missing_docs, reason = "the names say it; money in fen")]
 pub struct Trade {
     pub book: &'static str,
     pub servers_count: i64,
@@ -224,7 +226,6 @@ pub struct Moment {
 
 /// Answers that machines counted.
 #[derive(Debug, Clone, Default, Serialize)]
-#[allow(missing_docs, reason = "the fleet's names")]
 pub struct Answers {
     pub outcomes: BTreeMap<String, u64>,
     pub errors: BTreeMap<String, u64>,
@@ -351,8 +352,8 @@ fn unsigned(value: i64) -> u64 {
     u64::try_from(value).unwrap_or_default()
 }
 
-/// The last complete second before the first phase, with everybody online and nothing sent. Without phases: the last with the
-/// most users.
+/// The last complete second before the first phase, with everybody online and nothing sent. Without
+/// phases: the last with the most users.
 fn idle_second(recording: &Recording) -> Option<u64> {
     let first_phase = recording.phases().iter().map(|phase| phase.from).min().unwrap_or_else(|| recording.end());
     let quiet = || {
@@ -371,7 +372,8 @@ fn memory(recording: &Recording) -> Memory {
     let idle = recording.host.get(&second);
     let available = |row: Option<&HostSecond>| row.and_then(|row| row.memory_available_bytes);
     let (available_before_bytes, available_idle_bytes) = (available(before), available(idle));
-    // Other programs that ended meanwhile have given memory back; where that is more than the run took, nothing is known of it.
+    // Other programs that ended meanwhile have given memory back; where that is more than the run
+    // took, nothing is known of it.
     let less = |all: Option<u64>, part: Option<u64>| all.zip(part).and_then(|(all, part)| all.checked_sub(part));
     let host_bytes = less(available_before_bytes, available_idle_bytes).filter(|&bytes| bytes > 0);
     let (server_bytes, fleet_bytes) = (resident(Role::Server), resident(Role::Machine));
@@ -509,7 +511,8 @@ fn trades(recording: &Recording) -> Vec<Trade> {
             trades.push(trade(book, sides));
             continue;
         }
-        // An older recording's books are of rain alone; what it counted by the second tells of the others.
+        // An older recording's books are of rain alone; what it counted by the second tells of the
+        // others.
         let [count, fen, residual_count, residual_fen] = names;
         let (Some(servers_count), Some(servers_fen)) = (moved(count), moved(fen)) else { continue };
         let (Some(residual_count), Some(residual_fen)) = (stands(residual_count), stands(residual_fen)) else {
@@ -521,7 +524,8 @@ fn trades(recording: &Recording) -> Vec<Trade> {
     trades
 }
 
-/// What happened when: the recorded marks, or where there are none, what the fleet's summary lets know.
+/// What happened when: the recorded marks, or where there are none, what the fleet's summary lets
+/// know.
 pub fn timeline(recording: &Recording) -> Vec<Moment> {
     let start = recording.start() * 1_000;
     let since = |at_ms: u64| i64::try_from(at_ms).unwrap_or(i64::MAX) - i64::try_from(start).unwrap_or(0);

@@ -1,4 +1,5 @@
-//! A recording as it was written, read back into types. Whatever is not a recording is refused with a line that says what to do.
+//! A recording as it was written, read back into types. Whatever is not a recording is refused with
+//! a line that says what to do.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -9,12 +10,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::run::books::Balance;
-use crate::recording::read::{self, FileError, GROUPS, Grid, GridRow, Times, Values};
-use crate::run::host::{HostFacts, HostSecond};
 use crate::limits::{REASONS_MAX, RUN_SECONDS_MAX};
-use crate::run::mark::Mark;
+use crate::recording::read::{self, FileError, GROUPS, Grid, GridRow, Times, Values};
 use crate::recording::write::{HEADLINE_FILE, HISTOGRAM_FILE, HOST_FILE, MARKS_FILE, RUN_FILE, SECONDS_FILE};
+use crate::run::books::Balance;
+use crate::run::host::{HostFacts, HostSecond};
+use crate::run::mark::Mark;
 use crate::run::second::{Headline, Role};
 use crate::run::series::heat_of;
 use hongbao_telemetry::report::names;
@@ -34,7 +35,6 @@ pub enum RecapError {
     /// The directory holds no recording.
     #[error("{directory} holds no recording: {file} is missing; name a directory that hongbao-monitor has recorded to")]
     Foreign {
-        /// As given.
         directory: PathBuf,
         /// What every recording has.
         file: &'static str,
@@ -45,7 +45,6 @@ pub enum RecapError {
     /// A run of no second, or of too many.
     #[error("{directory}: {problem}")]
     Extent {
-        /// As given.
         directory: PathBuf,
         /// How so.
         problem: String,
@@ -71,7 +70,6 @@ pub enum RecapError {
 /// What of `run.json` is told again.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-#[allow(missing_docs, reason = "as in RunStatus")]
 pub struct Run {
     pub version: String,
     pub started_at_ms: u64,
@@ -87,7 +85,6 @@ pub struct Run {
 /// One phase, of the fleet's summary.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-#[allow(missing_docs, reason = "the fleet's names; times in the unit of their suffix")]
 pub struct Phase {
     pub name: String,
     pub judged: Option<bool>,
@@ -116,7 +113,6 @@ pub struct Phase {
 /// One second of a phase, over the whole fleet.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(default)]
-#[allow(missing_docs, reason = "the names say it")]
 pub struct PhaseSecond {
     pub second: u64,
     pub sent: u64,
@@ -128,7 +124,6 @@ pub struct PhaseSecond {
 /// Both sides' books at the end, by the server's campaign and the machines' journals.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-#[allow(missing_docs, reason = "the fleet's names")]
 pub struct Books {
     pub campaign: Option<u64>,
     pub issued: Option<u64>,
@@ -144,7 +139,6 @@ pub struct Books {
 /// Resident memory by the user, as the fleet measured it.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(default)]
-#[allow(missing_docs, reason = "the fleet's names")]
 pub struct UserMemory {
     pub server_rss_bytes_per_connection: Option<u64>,
     pub fleet_rss_bytes_per_user: Option<u64>,
@@ -153,7 +147,6 @@ pub struct UserMemory {
 /// The clock of a machine.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(default)]
-#[allow(missing_docs, reason = "the fleet's names")]
 pub struct Clock {
     pub offset_us: i64,
     pub error_us: u64,
@@ -162,7 +155,6 @@ pub struct Clock {
 /// What of the fleet's summary is told again. What a newer fleet says besides is in `others`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-#[allow(missing_docs, reason = "the fleet's names")]
 pub struct Summary {
     pub passed: Option<bool>,
     pub failures: Vec<String>,
@@ -194,15 +186,18 @@ pub struct Recording {
     pub run: Run,
     /// Of each second that was closed.
     pub headline: BTreeMap<u64, Headline>,
-    /// Of each second in which the host was sampled; empty for a recording from before there was such a file.
+    /// Of each second in which the host was sampled; empty for a recording from before there was
+    /// such a file.
     pub host: BTreeMap<u64, HostSecond>,
-    /// Further figures of headline.csv and host.csv, by column: of those that are drawn, where the recording has them.
+    /// Further figures of headline.csv and host.csv, by column: of those that are drawn, where the
+    /// recording has them.
     pub columns: BTreeMap<&'static str, BTreeMap<u64, f64>>,
     /// Some values of [`KEPT`], summed over the processes of a role.
     values: HashMap<(Role, &'static str), BTreeMap<u64, i64>>,
     /// By group of [`GROUPS`] and reason: the seconds in which something was counted.
     pub reasons: [BTreeMap<String, BTreeMap<u64, i64>>; GROUPS.len()],
-    /// The machines' latencies of each second, counted by [`HEAT_BOUNDS_US`](crate::run::series::HEAT_BOUNDS_US).
+    /// The machines' latencies of each second, counted by
+    /// [`HEAT_BOUNDS_US`](crate::run::series::HEAT_BOUNDS_US).
     pub heat: BTreeMap<u64, Vec<u64>>,
     /// The timeline; empty for a recording from before there was such a file.
     pub marks: Vec<Mark>,
@@ -237,7 +232,8 @@ const KEPT: [&str; 11] = [
     "opened_fen",
 ];
 
-/// What headline.csv tells of sales and envelopes, and which counters of servers and machines it comes from.
+/// What headline.csv tells of sales and envelopes, and which counters of servers and machines it
+/// comes from.
 const TRADES: [(&str, &str, &str, &str); 4] = [
     ("units_sold", "residual_units", "units_sold", "orders_paid"),
     ("earned_fen", "residual_sale_fen", "earned_fen", "spent_fen"),
@@ -264,7 +260,8 @@ const HEADLINE_KEPT: [&str; 11] = [
 const HOST_KEPT: [&str; 4] = ["net_received_packets", "net_received_bytes", "net_sent_packets", "net_sent_bytes"];
 
 impl Recording {
-    /// Reads a recording; the fleet's summary from `summary` if given, else from the recording if it is there.
+    /// Reads a recording; the fleet's summary from `summary` if given, else from the recording if
+    /// it is there.
     pub fn load(directory: &Path, summary: Option<&Path>) -> Result<Self, RecapError> {
         let run_file = directory.join(RUN_FILE);
         for file in [RUN_FILE, HEADLINE_FILE, SECONDS_FILE] {
@@ -377,7 +374,8 @@ impl Recording {
         Ok(())
     }
 
-    /// Sales and envelopes were counted before headline.csv told of them: an older recording's columns come from the counts.
+    /// Sales and envelopes were counted before headline.csv told of them: an older recording's
+    /// columns come from the counts.
     #[allow(clippy::cast_precision_loss, reason = "sums of a recording, far from 2^53")]
     fn complete_trades(&mut self) {
         for (moved, residual, servers, machines) in TRADES {
@@ -437,7 +435,8 @@ impl Recording {
         self.headline.get(&second).filter(|headline| headline.complete)
     }
 
-    /// The host in a second that its row covers alone: with what lies before it, a row is no second's.
+    /// The host in a second that its row covers alone: with what lies before it, a row is no
+    /// second's.
     pub fn host_second(&self, second: u64) -> Option<&HostSecond> {
         self.host.get(&second).filter(|row| row.span_seconds.is_some_and(|span| (0.5..1.5).contains(&span)))
     }

@@ -1,7 +1,7 @@
 //! What a recorded run came to, for people: charts, tables, and the same figures for programs.
 //!
-//! [`load`] reads a recording into types; [`figures`] computes every figure once; [`tables`] and [`charts`] decide what is told;
-//! [`page`], [`markdown`] and [`draw`] decide how.
+//! [`load`] reads a recording into types; [`figures`] computes every figure once; [`tables`] and
+//! [`charts`] decide what is told; [`page`], [`markdown`] and [`draw`] decide how.
 
 pub mod charts;
 pub mod compare;
@@ -43,7 +43,8 @@ pub struct ReportArguments {
     #[arg(long, value_name = "FILE")]
     summary: Option<PathBuf>,
 
-    /// Where to write report.html, report.md, report.json and the charts; made if needed [default: RECORDING/report]
+    /// Where to write report.html, report.md, report.json and the charts; made if needed [default:
+    /// RECORDING/report]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
@@ -122,8 +123,8 @@ impl Drawn {
     }
 }
 
-/// Writes the report and returns what to tell whoever asked for it: the verdict, the memory, and where the report is. What was
-/// there of an older report is replaced.
+/// Writes the report and returns what to tell whoever asked for it: the verdict, the memory, and
+/// where the report is. What was there of an older report is replaced.
 pub fn write(arguments: &ReportArguments) -> Result<String, RecapError> {
     let recording = Recording::load(&arguments.recording, arguments.summary.as_deref())?;
     let out = arguments.out.clone().unwrap_or_else(|| arguments.recording.join("report"));

@@ -83,7 +83,8 @@ fn table(table: &Table) -> Markup {
     }
 }
 
-/// A drawing of ours in the page: its size is the page's affair. Whatever text is in it has been escaped when it was drawn.
+/// A drawing of ours in the page: its size is the page's affair. Whatever text is in it has been
+/// escaped when it was drawn.
 fn inline(svg: &str) -> String {
     let Some(start) = svg.find("<svg ") else { return String::new() };
     let svg = &svg[start..];

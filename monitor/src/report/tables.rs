@@ -374,7 +374,8 @@ fn host(all: &Figures) -> Table {
 /// A table of more columns than this is laid on its side.
 const COLUMNS_MAX: usize = 8;
 
-/// Whatever else the fleet tells: an object or a list of objects becomes a table, lists within it tables of their own.
+/// Whatever else the fleet tells: an object or a list of objects becomes a table, lists within it
+/// tables of their own.
 fn others(all: &Figures) -> Vec<Table> {
     let mut tables = Vec::new();
     let mut singles = Table::new("Further figures", "", &["what", "value"]);

@@ -1,7 +1,7 @@
 //! What is worth a person's look, told from the seconds: when it begins, and when it is over.
 //!
-//! Pure. Each condition must hold for a while before it is said, and be gone for a while before it is taken back, so that a figure
-//! at its threshold does not fill the timeline.
+//! Pure. Each condition must hold for a while before it is said, and be gone for a while before it
+//! is taken back, so that a figure at its threshold does not fill the timeline.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -22,7 +22,8 @@ const REQUESTS_MIN: i64 = 20;
 /// Requests that may be answered Overloaded, percent.
 const OVERLOADED_PERCENT: i64 = 1;
 
-/// What a machine's clock may be off by at most, microseconds: the default of the fleet's --clock-budget.
+/// What a machine's clock may be off by at most, microseconds: the default of the fleet's
+/// --clock-budget.
 const CLOCK_ERROR_MAX_US: i64 = 50_000;
 
 /// Descriptors of a table that may be in use, percent.
@@ -147,7 +148,8 @@ impl Alerts {
     }
 }
 
-/// Of a residual, what cannot be on its way: it is more than all that came into the leading book meanwhile.
+/// Of a residual, what cannot be on its way: it is more than all that came into the leading book
+/// meanwhile.
 fn standing(book: Book, before: &Balance, now: &Balance) -> Option<String> {
     let (then, sides) = (before.claims.sides(book), now.claims.sides(book));
     let unexplained = |residual: i64, servers: i64, users: i64| {

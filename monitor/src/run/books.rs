@@ -1,8 +1,10 @@
-//! The two books, of each kind of trade: rain, sales, envelopes. Servers say what they paid, users say what they got; the two are counted by different processes from
-//! different events, and must agree.
+//! The two books, of each kind of trade: rain, sales, envelopes. Servers say what they paid, users
+//! say what they got; the two are counted by different processes from different events, and must
+//! agree.
 //!
-//! Everything is relative to the start of the run: a ledger may be older than it. While load is running, a prize is in one
-//! book a moment before it is in the other; so the residual comes with the number of seconds that it has lasted.
+//! Everything is relative to the start of the run: a ledger may be older than it. While load is
+//! running, a prize is in one book a moment before it is in the other; so the residual comes with
+//! the number of seconds that it has lasted.
 
 use serde::{Deserialize, Serialize};
 
@@ -49,7 +51,8 @@ impl Sides {
         *self == Self::default()
     }
 
-    /// What servers count beyond users: positive where users have not heard yet, negative where they heard what no ledger holds.
+    /// What servers count beyond users: positive where users have not heard yet, negative where
+    /// they heard what no ledger holds.
     pub fn residual_count(&self) -> i64 {
         self.servers_count - self.users_count
     }
@@ -126,8 +129,8 @@ pub struct Balance {
     /// What each side claims.
     #[serde(flatten)]
     pub claims: Claims,
-    /// Won less received: positive where users have not heard of wins yet, negative where they heard of ones that no ledger
-    /// holds.
+    /// Won less received: positive where users have not heard of wins yet, negative where they
+    /// heard of ones that no ledger holds.
     pub residual_prizes: i64,
     /// Paid less received, fen.
     pub residual_fen: i64,
@@ -147,8 +150,8 @@ pub struct Balance {
 }
 
 impl Balance {
-    /// Whether both sides of all books agree, to the prize and to the fen. A recording from before there was more than the rain's
-    /// book has nought in the others.
+    /// Whether both sides of all books agree, to the prize and to the fen. A recording from before
+    /// there was more than the rain's book has nought in the others.
     pub fn balanced(&self) -> bool {
         // As recorded: a reader of one line of run.json must come to the same.
         let rain = self.residual_prizes == 0 && self.residual_fen == 0;
@@ -164,8 +167,8 @@ impl Balance {
         }
     }
 
-    /// The books one second on. Claims are totals, so a second that was skipped costs the row of seconds its length and
-    /// nothing else.
+    /// The books one second on. Claims are totals, so a second that was skipped costs the row of
+    /// seconds its length and nothing else.
     #[must_use]
     pub fn after(&self, second: u64, claims: Claims) -> Self {
         let mut next = Self {

@@ -1,6 +1,7 @@
 //! Rows with named columns, and how several seconds of a column become one.
 //!
-//! A row type names each column once: its field, its CSV header and its name in a series follow from that.
+//! A row type names each column once: its field, its CSV header and its name in a series follow
+//! from that.
 
 /// How the values of a column over several seconds become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +38,6 @@ impl Fold {
 /// One column of a series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Column {
-    /// Its name.
     pub name: &'static str,
     /// How several seconds of it become one.
     pub fold: Fold,
@@ -79,7 +79,8 @@ impl<T: Figure> Figure for Option<T> {
     }
 }
 
-/// A struct of one row whose fields are columns: `name: type => fold`. The columns of a series have the prefix before their name.
+/// A struct of one row whose fields are columns: `name: type => fold`. The columns of a series have
+/// the prefix before their name.
 macro_rules! row {
     (
         $(#[$meta:meta])*

@@ -1,4 +1,5 @@
-//! Why a reporter's connection ended: one closed list, sorted by fault, for counters, the recording and the peer.
+//! Why a reporter's connection ended: one closed list, sorted by fault, for counters, the recording
+//! and the peer.
 
 /// Why a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,5 +1,5 @@
-//! Histograms from the wire. Their encoding states its own dimensions, so that a few bytes can ask for gigabytes: everything
-//! is checked before the library that allocates gets to see it.
+//! Histograms from the wire. Their encoding states its own dimensions, so that a few bytes can ask
+//! for gigabytes: everything is checked before the library that allocates gets to see it.
 
 use std::io::Read;
 
@@ -11,10 +11,12 @@ use serde::Serialize;
 use crate::limits::{HISTOGRAM_BYTES_MAX, HISTOGRAM_DIGITS_MAX};
 
 const COMPRESSED_COOKIE: u32 = 0x1c84_9314;
-/// Cookie, payload length, normalizing offset, digits: 4 bytes each; lowest, highest, ratio: 8 bytes each.
+/// Cookie, payload length, normalizing offset, digits: 4 bytes each; lowest, highest, ratio: 8
+/// bytes each.
 const HEADER_BYTES: usize = 40;
 
-/// A count, or a sum of counts, above this is no measurement of one second; sums over all sources stay far from overflow.
+/// A count, or a sum of counts, above this is no measurement of one second; sums over all sources
+/// stay far from overflow.
 const COUNT_MAX: u64 = 1 << 50;
 
 /// Why bytes are not taken for a histogram.
@@ -66,8 +68,8 @@ pub fn decode(bytes: &[u8]) -> Result<Histogram<u64>, HistogramError> {
     Deserializer::new().deserialize(&mut inflated.as_slice()).map_err(encoding)
 }
 
-/// Walks the zig-zag varints of a payload: counts, and runs of zeros as negative numbers. The library negates and sums them
-/// unchecked.
+/// Walks the zig-zag varints of a payload: counts, and runs of zeros as negative numbers. The
+/// library negates and sums them unchecked.
 fn check_counts(mut payload: &[u8]) -> Result<(), HistogramError> {
     let mut sum = 0u64;
     while let Some(&first) = payload.first() {

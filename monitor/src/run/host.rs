@@ -1,8 +1,10 @@
-//! What the kernel says of the whole host, once a second: processor time by kind, memory, sockets, TCP's losses.
+//! What the kernel says of the whole host, once a second: processor time by kind, memory, sockets,
+//! TCP's losses.
 //!
-//! Reports tell what each process costs; most of a push server's cost is the kernel's, which no process reports. The texts of
-//! /proc are read in one place and understood by plain functions. A figure that a kernel does not have is absent, never 0.
-//! What is under /proc/net is that of the monitor's own network namespace: the run's, where the run has one.
+//! Reports tell what each process costs; most of a push server's cost is the kernel's, which no
+//! process reports. The texts of /proc are read in one place and understood by plain functions. A
+//! figure that a kernel does not have is absent, never 0. What is under /proc/net is that of the
+//! monitor's own network namespace: the run's, where the run has one.
 
 use std::collections::HashMap;
 use std::fs;
@@ -21,7 +23,6 @@ pub struct HostFacts {
     pub cpu_model: Option<String>,
     /// Processors that the kernel uses.
     pub cpus: Option<u64>,
-    /// Its release.
     pub kernel: Option<String>,
     /// All memory.
     pub memory_bytes: Option<u64>,
@@ -29,9 +30,9 @@ pub struct HostFacts {
 
 row! {
 /// The columns of `host.csv`, in order. Processor time, and all from `listen_overflows` to
-/// `out_of_memory_kills`, is what passed since the row before: `span_seconds` ago, and absent in the first row. The rest is as it stood at the second's end.
+/// `out_of_memory_kills`, is what passed since the row before: `span_seconds` ago, and absent in
+/// the first row. The rest is as it stood at the second's end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "the names of the kernel, with their units")]
 pub struct HostSecond prefixed "host_" {
     /// Unix time.
     second: u64 => First,
@@ -69,7 +70,8 @@ pub struct HostSecond prefixed "host_" {
     tcp_passive_opens: Option<u64> => Mean,
     tcp_attempt_fails: Option<u64> => Mean,
     tcp_resets_received: Option<u64> => Mean,
-    /// Of all interfaces of the network namespace, loopback included: a run on one host goes through that alone.
+    /// Of all interfaces of the network namespace, loopback included: a run on one host goes
+    /// through that alone.
     net_received_packets: Option<u64> => Mean,
     net_received_bytes: Option<u64> => Mean,
     net_sent_packets: Option<u64> => Mean,
@@ -85,7 +87,6 @@ pub struct HostSecond prefixed "host_" {
 
 /// The texts of one moment.
 #[derive(Debug, Clone, Default)]
-#[allow(missing_docs, reason = "named as the files are")]
 pub struct Texts {
     pub stat: String,
     pub meminfo: String,
@@ -141,7 +142,8 @@ pub struct Moment {
     meminfo_bytes: HashMap<String, u64>,
     sockets: HashMap<String, u64>,
     tcp: HashMap<String, u64>,
-    /// Received bytes and packets, sent bytes and packets, by interface: one that goes away takes its totals along.
+    /// Received bytes and packets, sent bytes and packets, by interface: one that goes away takes
+    /// its totals along.
     interfaces: HashMap<String, [u64; 4]>,
     out_of_memory_kills: Option<u64>,
     files: Option<[u64; 2]>,
@@ -175,7 +177,8 @@ impl Moment {
     pub fn row(&self, second: u64, before: Option<(&Moment, Duration)>, units: Units) -> HostSecond {
         let cpu = |index: usize| {
             let (now, then) = (self.cpu_ticks?, before?.0.cpu_ticks?);
-            // Idle time of a virtual processor has been seen to fall by a tick: nothing passed then.
+            // Idle time of a virtual processor has been seen to fall by a tick: nothing passed
+            // then.
             Some(now[index].saturating_sub(then[index]) as f64 / units.ticks_per_second as f64)
         };
         let tcp = |name: &str| self.tcp.get(name)?.checked_sub(*before?.0.tcp.get(name)?);
@@ -184,7 +187,8 @@ impl Moment {
         let network = |index: usize| {
             let then = &before?.0.interfaces;
             let passed = |(name, now): (&String, &[u64; 4])| {
-                // What a new interface has carried so far is this second's; a total that fell is of one that was made anew.
+                // What a new interface has carried so far is this second's; a total that fell is of
+                // one that was made anew.
                 now[index].saturating_sub(then.get(name).map_or(0, |then| then[index]))
             };
             (!self.interfaces.is_empty()).then(|| self.interfaces.iter().map(passed).sum())
@@ -234,7 +238,8 @@ impl Moment {
     }
 }
 
-/// The first line of /proc/stat: all processors together. Time of guests is part of user's and needs no column.
+/// The first line of /proc/stat: all processors together. Time of guests is part of user's and
+/// needs no column.
 fn cpu_ticks(stat: &str) -> Option<[u64; 8]> {
     let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
     let mut ticks = [0; 8];
@@ -269,7 +274,8 @@ fn socket_counts(sockstat: &str) -> HashMap<String, u64> {
     counts
 }
 
-/// Two lines with the same prefix: names, then values. Some values are -1 for "none"; those are left out.
+/// Two lines with the same prefix: names, then values. Some values are -1 for "none"; those are
+/// left out.
 fn protocol_counters(text: &str, prefix: &str) -> HashMap<String, u64> {
     let mut lines = text.lines().filter_map(|line| line.strip_prefix(prefix));
     let (Some(names), Some(values)) = (lines.next(), lines.next()) else { return HashMap::new() };
@@ -277,14 +283,16 @@ fn protocol_counters(text: &str, prefix: &str) -> HashMap<String, u64> {
     pairs.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect()
 }
 
-/// `  lo: 100 2 0 0 0 0 0 0 300 4 0 …`: received bytes and packets come first, sent ones from the ninth on.
+/// ` lo: 100 2 0 0 0 0 0 0 300 4 0 …`: received bytes and packets come first, sent ones from the
+/// ninth on.
 fn interface(line: &str) -> Option<(String, [u64; 4])> {
     let (name, rest) = line.split_once(':')?;
     let fields: Vec<u64> = rest.split_ascii_whitespace().map_while(|field| field.parse().ok()).collect();
     Some((name.trim().to_owned(), [*fields.first()?, *fields.get(1)?, *fields.get(8)?, *fields.get(9)?]))
 }
 
-/// Allocated, unused since Linux 2.6, most. The last of an unlimited host does not fit every reader's integer; it does ours.
+/// Allocated, unused since Linux 2.6, most. The last of an unlimited host does not fit every
+/// reader's integer; it does ours.
 fn files(file_nr: &str) -> Option<[u64; 2]> {
     let mut fields = file_nr.split_ascii_whitespace().map(|field| field.parse::<u64>().ok());
     let (allocated, unused, most) = (fields.next()??, fields.next()??, fields.next()??);

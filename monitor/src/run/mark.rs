@@ -1,7 +1,8 @@
 //! The timeline's marks: what happened, told once each.
 //!
-//! A change that the whole fleet makes is reported by every machine of it. So what processes report waits a moment for the
-//! others, and becomes one mark that says how many told of it; whoever tells the same later, or again, adds nothing.
+//! A change that the whole fleet makes is reported by every machine of it. So what processes report
+//! waits a moment for the others, and becomes one mark that says how many told of it; whoever tells
+//! the same later, or again, adds nothing.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -140,8 +141,8 @@ impl Marks {
         mark
     }
 
-    /// Some marks that have waited for long enough, to be recorded and streamed; with `all`, some of all. As long as there are any,
-    /// there may be more.
+    /// Some marks that have waited for long enough, to be recorded and streamed; with `all`, some
+    /// of all. As long as there are any, there may be more.
     pub fn release(&mut self, now_ms: u64, all: bool) -> Vec<Arc<Mark>> {
         let mut released = Vec::new();
         // A clock that was set back must not hold a mark for longer.

@@ -84,7 +84,8 @@ pub struct RoleSecond {
 pub struct MergedSecond {
     /// Unix time.
     pub second: u64,
-    /// Whether every process known to be alive has reported it, and nothing in it belongs to another second.
+    /// Whether every process known to be alive has reported it, and nothing in it belongs to
+    /// another second.
     pub complete: bool,
     /// Processes known to be alive.
     pub sources_expected: usize,
@@ -115,7 +116,8 @@ impl MergedSecond {
         self.roles.get(&role)?.histograms.get(name).copied().filter(|quantiles| quantiles.count > 0)
     }
 
-    /// Counters of a role whose name begins with `prefix`, and what the second added to each; those it added nothing to as well.
+    /// Counters of a role whose name begins with `prefix`, and what the second added to each; those
+    /// it added nothing to as well.
     pub fn family<'a>(&'a self, role: Role, prefix: &'a str) -> impl Iterator<Item = (&'a str, i64)> {
         let counters = self.roles.get(&role).map(|role| &role.counters);
         let from = counters.into_iter().flat_map(move |counters| counters.range(prefix.to_owned()..));
@@ -210,8 +212,9 @@ pub const ERRORS_PREFIX: &str = "errors_";
 pub const VIOLATIONS_PREFIX: &str = "violations_";
 
 row! {
-/// The columns of `headline.csv`, in order. Flows are what the second added; residuals and gauges stand at its end. What no process
-/// reports is absent, and so are the later columns in a recording from before they were there.
+/// The columns of `headline.csv`, in order. Flows are what the second added; residuals and gauges
+/// stand at its end. What no process reports is absent, and so are the later columns in a recording
+/// from before they were there.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Headline prefixed "" {
     /// Unix time.
@@ -222,7 +225,8 @@ pub struct Headline prefixed "" {
     sources_expected: usize => Last,
     /// Processes that reported.
     sources_reported: usize => Min,
-    /// Users with a live connection, by the servers' count, or by the machines' where no server reports.
+    /// Users with a live connection, by the servers' count, or by the machines' where no server
+    /// reports.
     users_online: i64 => Last,
     /// Grabs that the schedule had due.
     planned: i64 => Mean,

@@ -1,7 +1,9 @@
-//! A run second by second, column by column: what charts are drawn from, live and of recorded runs alike.
+//! A run second by second, column by column: what charts are drawn from, live and of recorded runs
+//! alike.
 //!
-//! A [`Row`] is one second, or several folded into one; a [`Series`] is many rows turned into columns; a [`History`] is what is
-//! kept of the run that goes on: its latest seconds, and further back only tens of them.
+//! A [`Row`] is one second, or several folded into one; a [`Series`] is many rows turned into
+//! columns; a [`History`] is what is kept of the run that goes on: its latest seconds, and further
+//! back only tens of them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -10,15 +12,16 @@ use hdrhistogram::Histogram;
 use serde::ser::{SerializeMap, SerializeSeq, SerializeStruct};
 use serde::{Serialize, Serializer};
 
+use crate::limits::{SERIES_SECONDS_MAX, SERIES_TENS_MAX};
 use crate::run::column::Column;
 use crate::run::host::HostSecond;
-use crate::limits::{SERIES_SECONDS_MAX, SERIES_TENS_MAX};
 use crate::run::second::{
     ANSWERS_PREFIX, ClosedSecond, ENDED_PREFIX, ERRORS_PREFIX, Headline, MergedSecond, Role, VIOLATIONS_PREFIX,
 };
 use hongbao_telemetry::report::names;
 
-/// Upper bounds of the heat map's rows, microseconds: four a decade from 100 µs to 10 s. One more row is for what is above.
+/// Upper bounds of the heat map's rows, microseconds: four a decade from 100 µs to 10 s. One more
+/// row is for what is above.
 pub const HEAT_BOUNDS_US: [u64; 21] = [
     100, 178, 316, 562, 1_000, 1_780, 3_160, 5_620, 10_000, 17_800, 31_600, 56_200, 100_000, 178_000, 316_000, 562_000,
     1_000_000, 1_780_000, 3_160_000, 5_620_000, 10_000_000,
@@ -27,7 +30,8 @@ pub const HEAT_BOUNDS_US: [u64; 21] = [
 /// Seconds that one row of the older part of a [`History`] stands for.
 pub const OLDER_EVERY: u64 = 10;
 
-/// How often what lies in each row of the heat map: `counts[i]` for values of at most `HEAT_BOUNDS_US[i]`, the last for those above.
+/// How often what lies in each row of the heat map: `counts[i]` for values of at most
+/// `HEAT_BOUNDS_US[i]`, the last for those above.
 pub type HeatCounts = [u64; HEAT_BOUNDS_US.len() + 1];
 
 /// Columns of a row, in order: those of `headline.csv`, then those of `host.csv` with their prefix.
@@ -84,7 +88,8 @@ impl Reasons {
         }
     }
 
-    /// Adds a counter by its recorded name, for whoever reads a recording. False: it belongs to no family.
+    /// Adds a counter by its recorded name, for whoever reads a recording. False: it belongs to no
+    /// family.
     pub fn add(&mut self, role: Role, name: &str, delta: i64) -> bool {
         let families = match role {
             Role::Server => [
@@ -141,18 +146,21 @@ impl Heat {
     }
 }
 
-/// One second of a run, or several folded into one. As JSON: `{"columns":{name:value,…},"reasons":{…},"heat":{…}}`.
+/// One second of a run, or several folded into one. As JSON:
+/// `{"columns":{name:value,…},"reasons":{…},"heat":{…}}`.
 #[derive(Debug, Clone)]
 pub struct Row {
     second: u64,
-    /// Of [`columns`], in order; NaN where a figure is absent, which takes half of what an Option would.
+    /// Of [`columns`], in order; NaN where a figure is absent, which takes half of what an Option
+    /// would.
     values: Box<[f64]>,
     reasons: Reasons,
     heat: Heat,
 }
 
 impl Row {
-    /// Of a second's figures. Latencies of a second in which nothing was answered are absent, not 0.
+    /// Of a second's figures. Latencies of a second in which nothing was answered are absent, not
+    /// 0.
     pub fn new(headline: &Headline, host: Option<&HostSecond>, reasons: Reasons, heat: Heat) -> Self {
         let host = host.copied().unwrap_or_default().figures();
         let figures = headline.figures().into_iter().chain(host.into_iter().skip(1));
@@ -182,7 +190,8 @@ impl Row {
         present(self.values[index])
     }
 
-    /// Several rows, in order, as one: none of none. Counts of the heat map add up, those by kind become a mean.
+    /// Several rows, in order, as one: none of none. Counts of the heat map add up, those by kind
+    /// become a mean.
     pub fn folded(rows: &[&Row]) -> Option<Row> {
         let (first, rest) = rows.split_first()?;
         if rest.is_empty() {
@@ -285,7 +294,6 @@ fn plain_columns<S: Serializer>(columns: &BTreeMap<String, Values>, serializer: 
 
 /// By kind, over the rows; 0 where the kind did not occur.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-#[allow(missing_docs, reason = "as in Reasons")]
 pub struct ReasonColumns {
     #[serde(serialize_with = "plain_columns")]
     pub ended: BTreeMap<String, Values>,
@@ -299,7 +307,6 @@ pub struct ReasonColumns {
 
 /// The heat maps over the rows.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-#[allow(missing_docs, reason = "as in Heat")]
 pub struct HeatColumns {
     pub bounds_us: Vec<u64>,
     pub latency: Vec<Option<HeatCounts>>,
@@ -323,8 +330,9 @@ pub struct Series {
 }
 
 impl Series {
-    /// Folds `rows`, which are in order, so that those of the same `every` seconds (counted from the epoch) become one: flows their
-    /// mean per second, gauges the last, latencies the greatest. `every` of 0 is 1.
+    /// Folds `rows`, which are in order, so that those of the same `every` seconds (counted from
+    /// the epoch) become one: flows their mean per second, gauges the last, latencies the greatest.
+    /// `every` of 0 is 1.
     pub fn of<'a>(run: &str, every: u64, rows: impl IntoIterator<Item = &'a Row>) -> Self {
         let every = every.max(1);
         let mut columns: Vec<Values> = columns().map(|_| Values::new()).collect();
@@ -391,8 +399,8 @@ impl History {
         self.leaving.push(oldest);
     }
 
-    /// Rows of the seconds `from..=until`, in order, and how many seconds each stands for at most: [`OLDER_EVERY`] where the range
-    /// begins before what is kept by the second.
+    /// Rows of the seconds `from..=until`, in order, and how many seconds each stands for at most:
+    /// [`OLDER_EVERY`] where the range begins before what is kept by the second.
     pub fn range(&self, from: u64, until: u64) -> (Vec<Arc<Row>>, u64) {
         let inside = |row: &&Arc<Row>| (from..=until).contains(&row.second);
         let older: Vec<Arc<Row>> = self.tens.iter().filter(inside).cloned().collect();

@@ -1,5 +1,5 @@
-//! Each server's SETs as they are now. Only the latest second is kept: the recording has sums, and what a person looks for here is
-//! the one that stands out.
+//! Each server's SETs as they are now. Only the latest second is kept: the recording has sums, and
+//! what a person looks for here is the one that stands out.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -14,14 +14,15 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::runs::jobs::aside;
 use super::{Failure, Runs, Window};
 use crate::report::compare::Comparison;
+use crate::runs::jobs::aside;
 use hongbao_telemetry::http::{ApiError, PathParam, QueryParams};
 
 type Shared = State<Arc<Runs>>;
 
-/// The report has styles of its own and nothing else; whatever stood in a recording, it may load and run nothing.
+/// The report has styles of its own and nothing else; whatever stood in a recording, it may load
+/// and run nothing.
 const REPORT_POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; sandbox";
 

@@ -1,7 +1,9 @@
-//! Which recordings there are: the directories beside the current one, and of each what a list shows.
+//! Which recordings there are: the directories beside the current one, and of each what a list
+//! shows.
 //!
-//! A name from a browser becomes a path here and nowhere else. What a list tells is kept by the time and length of the two documents
-//! that a recording has, so that listing again costs a look at each.
+//! A name from a browser becomes a path here and nowhere else. What a list tells is kept by the
+//! time and length of the two documents that a recording has, so that listing again costs a look at
+//! each.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -13,12 +15,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::recording::replay::{Parts, Replay, Row};
-use crate::recording::read::{self, FileError};
 use crate::limits::{DIRECTORY_ENTRIES_MAX, RUN_ID_BYTES_MAX, RUNS_LISTED_MAX};
+use crate::recording::read::{self, FileError};
+use crate::recording::replay::{Parts, Replay, Row};
+use crate::recording::write::{HEADLINE_FILE, HISTOGRAM_FILE, HOST_FILE, MARKS_FILE, RUN_FILE, SECONDS_FILE};
 use crate::report::load::{Run, SUMMARY_FILE, Summary};
 use crate::report::words;
-use crate::recording::write::{HEADLINE_FILE, HISTOGRAM_FILE, HOST_FILE, MARKS_FILE, RUN_FILE, SECONDS_FILE};
 
 /// A recording's name: that of its directory. Nothing in it leads anywhere else.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -71,7 +73,8 @@ pub struct Entry {
     pub users_max: Option<f64>,
     /// Most answers to scheduled requests in a complete second.
     pub qps_max: Option<f64>,
-    /// 99th percentile of latency in the middle one of all complete seconds that had answers, sorted by it.
+    /// 99th percentile of latency in the middle one of all complete seconds that had answers,
+    /// sorted by it.
     pub latency_p99_us: Option<f64>,
     /// Wins in the ledgers.
     pub won: Option<i64>,
@@ -224,7 +227,8 @@ fn read(id: &RunId, directory: &Path) -> Entry {
     entry
 }
 
-/// Errors go to whoever may read this interface; where on the disk things lie is no affair of theirs.
+/// Errors go to whoever may read this interface; where on the disk things lie is no affair of
+/// theirs.
 pub fn without_directory(error: &impl ToString, directory: &Path) -> String {
     error.to_string().replace(&format!("{}/", directory.display()), "")
 }

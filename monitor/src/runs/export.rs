@@ -1,19 +1,21 @@
-//! A run as a table for other programs: RFC 4180, one row a second, every figure as it was recorded.
+//! A run as a table for other programs: RFC 4180, one row a second, every figure as it was
+//! recorded.
 
 use std::io;
 use std::path::Path;
 
 use futures_util::stream::{self, Stream};
 
+use crate::recording::read::{FileError, GROUPS};
+use crate::recording::replay::{Parts, ReasonNames, Replay, Row};
 use crate::runs::Failure;
 use crate::runs::jobs::aside;
-use crate::recording::replay::{Parts, ReasonNames, Replay, Row};
-use crate::recording::read::{FileError, GROUPS};
 
 /// Sent at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// A table that is made while somebody reads it: between two chunks it holds open files and no thread.
+/// A table that is made while somebody reads it: between two chunks it holds open files and no
+/// thread.
 #[derive(Debug)]
 pub struct Table {
     replay: Replay,
@@ -83,7 +85,8 @@ impl Table {
         Ok(bytes)
     }
 
-    /// The table in chunks, each made aside. A damaged row ends it with an error, so that nobody takes a part for the whole.
+    /// The table in chunks, each made aside. A damaged row ends it with an error, so that nobody
+    /// takes a part for the whole.
     pub fn stream(self) -> impl Stream<Item = io::Result<Vec<u8>>> + Send {
         stream::try_unfold(self, |mut table| async move {
             let made = aside(move || match table.chunk() {

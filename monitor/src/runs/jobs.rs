@@ -1,4 +1,5 @@
-//! Work that takes seconds of a core, off the thread that serves: few at once, the same one only once, and its result kept.
+//! Work that takes seconds of a core, off the thread that serves: few at once, the same one only
+//! once, and its result kept.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +11,8 @@ use tokio::sync::Semaphore;
 
 use crate::runs::Failure;
 
-/// How long a request waits for its work; then it is told to come back, while the work goes on. Below the deadline of requests.
+/// How long a request waits for its work; then it is told to come back, while the work goes on.
+/// Below the deadline of requests.
 const PATIENCE: Duration = Duration::from_secs(8);
 
 type Job<V> = Shared<BoxFuture<'static, Result<Arc<V>, Failure>>>;
@@ -31,7 +33,8 @@ impl<K: PartialEq, V: Send + Sync + 'static> Shelf<K, V> {
         Self { jobs: Mutex::default(), kept_max, permits, patience: PATIENCE }
     }
 
-    /// What `work` comes to, or has come to before. [`Failure::Busy`] where there is no permit, or it takes too long.
+    /// What `work` comes to, or has come to before. [`Failure::Busy`] where there is no permit, or
+    /// it takes too long.
     pub async fn get<F>(&self, key: K, work: F) -> Result<Arc<V>, Failure>
     where
         F: FnOnce() -> Result<V, Failure> + Send + 'static,

@@ -1,7 +1,10 @@
-//! Past runs: which there are, what they looked like second by second, and everything that one can take away of them.
+//! Past runs: which there are, what they looked like second by second, and everything that one can
+//! take away of them.
 //!
-//! All of it is read from recordings, by the [`replay`](crate::recording::replay) and the [`recap`](crate::report), never from the run that goes on: reading waits for
-//! disks and takes cores, so it is done aside, little of it at once ([`jobs`]), and what it came to is kept while its files stay as they are.
+//! All of it is read from recordings, by the [`replay`](crate::recording::replay) and the
+//! [`recap`](crate::report), never from the run that goes on: reading waits for disks and takes
+//! cores, so it is done aside, little of it at once ([`jobs`]), and what it came to is kept while
+//! its files stay as they are.
 
 pub mod api;
 pub mod catalog;
@@ -19,17 +22,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use crate::runs::catalog::{BadRunId, Catalog, Entry, RunId, Stamp, without_directory};
-use crate::runs::jobs::{Shelf, aside};
-use crate::recording::replay::{Extent, ReasonNames};
-use crate::recording::{read, replay};
 use crate::limits::{READERS_MAX, REPORTS_KEPT_MAX, SERIES_KEPT_MAX, SERIES_ROWS_MAX};
-use crate::run::mark::Mark;
+use crate::recording::replay::{Extent, ReasonNames};
+use crate::recording::write::{MARKS_FILE, RUN_FILE};
+use crate::recording::{read, replay};
 use crate::report::Drawn;
 use crate::report::compare::Comparison;
 use crate::report::load::Recording;
-use crate::recording::write::{MARKS_FILE, RUN_FILE};
+use crate::run::mark::Mark;
 use crate::run::series::{Row, Series};
+use crate::runs::catalog::{BadRunId, Catalog, Entry, RunId, Stamp, without_directory};
+use crate::runs::jobs::{Shelf, aside};
 use hongbao_telemetry::credentials::unix_seconds;
 
 /// What was made of a recording that is still being written is made anew after so long.
@@ -217,7 +220,8 @@ impl Runs {
         let extent = aside(move || replay::extent(&reader.directory).map_err(|error| reader.damaged(&error))).await?;
         let stretch = window.within(extent)?;
         let whole = extent.is_none_or(|extent| extent.last - extent.first < SERIES_ROWS_MAX);
-        // A run that fits is read once and folded for whoever asks; of a longer one each stretch is read by itself.
+        // A run that fits is read once and folded for whoever asks; of a longer one each stretch is
+        // read by itself.
         let read = (!whole).then_some(stretch);
         let key = (found.id.clone(), found.stamp.clone(), read);
         let reader = found.clone();

@@ -1,5 +1,5 @@
-//! What a monitor's HTTP interface says, brought to the screen: history once, then the live stream, and all of it again whenever the
-//! monitor has been away. Never ends by itself.
+//! What a monitor's HTTP interface says, brought to the screen: history once, then the live stream,
+//! and all of it again whenever the monitor has been away. Never ends by itself.
 
 use std::time::Duration;
 
@@ -89,7 +89,8 @@ impl Feed {
         };
         *pauses = self::pauses();
         self.tell(Update::Connected).await?;
-        // The stream is open already: what happens while history is read waits in it, and nothing falls between the two.
+        // The stream is open already: what happens while history is read waits in it, and nothing
+        // falls between the two.
         let mut has_history = false;
         loop {
             let event = match stream.next().await {

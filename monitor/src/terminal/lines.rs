@@ -1,7 +1,8 @@
 //! What a person sees: a table that refreshes in place, or one line per second.
 //!
-//! A terminal may be slow, paused or gone; so drawing has a thread of its own that gets the newest frame when it is free for
-//! one, and the run never waits for it. The terminal is given back on every way out.
+//! A terminal may be slow, paused or gone; so drawing has a thread of its own that gets the newest
+//! frame when it is free for one, and the run never waits for it. The terminal is given back on
+//! every way out.
 
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
@@ -13,9 +14,9 @@ use comfy_table::{CellAlignment, Table, presets};
 use crossterm::terminal::{Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen};
 use crossterm::{cursor, execute, queue};
 
+use crate::recording::write::RunStatus;
 use crate::run::books::{Balance, Book, Sides};
 use crate::run::merge::{Presence, SourceStatus};
-use crate::recording::write::RunStatus;
 use crate::run::second::Headline;
 
 /// For the drawing thread to give the terminal back when the run is over.
@@ -103,7 +104,8 @@ impl View {
         }
     }
 
-    /// Stops showing and gives the terminal back. False if standard output takes nothing: whoever writes to it next hangs.
+    /// Stops showing and gives the terminal back. False if standard output takes nothing: whoever
+    /// writes to it next hangs.
     #[must_use]
     pub fn close(&mut self) -> bool {
         let Some(Drawing { frames, done }) = self.0.take() else { return true };
@@ -302,7 +304,8 @@ fn books(books: &Balance) -> Table {
         0 => "residual".to_owned(),
         seconds => format!("residual, for {seconds} s"),
     };
-    // Of all books: what one has too much must not hide what another lacks, so each that does not balance has its row.
+    // Of all books: what one has too much must not hide what another lacks, so each that does not
+    // balance has its row.
     table.add_row([residual, books.residual_prizes.to_string(), yuan(books.residual_fen)]);
     for book in [Book::Sales, Book::Envelopes] {
         let sides = claims.sides(book);

@@ -1,7 +1,8 @@
 //! `hongbao-monitor top`: the run on a terminal, for an ssh session.
 //!
-//! [`feed`] brings what a monitor's HTTP interface says, [`state`] keeps it, [`screen`] draws it, [`terminal`] takes the terminal and
-//! gives it back. The picture changes at most once a second, and with keys: a slow link carries it.
+//! [`feed`] brings what a monitor's HTTP interface says, [`state`] keeps it, [`screen`] draws it,
+//! [`terminal`] takes the terminal and gives it back. The picture changes at most once a second,
+//! and with keys: a slow link carries it.
 
 pub mod feed;
 pub mod lines;
@@ -75,7 +76,8 @@ impl TopError {
 }
 
 impl TopArguments {
-    /// Checks them. The secret of the environment is used where there is one, since a monitor on loopback wants none.
+    /// Checks them. The secret of the environment is used where there is one, since a monitor on
+    /// loopback wants none.
     fn checked(&self) -> Result<Monitor, TopError> {
         let url = self.monitor.trim_end_matches('/').to_owned();
         if !url.starts_with("http://") {

@@ -1,7 +1,8 @@
-//! The screen, drawn from a [`State`]: a pure function of it and of the size. What does not fit is left out, the least important first;
-//! nothing here may panic, whatever the size.
+//! The screen, drawn from a [`State`]: a pure function of it and of the size. What does not fit is
+//! left out, the least important first; nothing here may panic, whatever the size.
 //!
-//! Sixteen colours at most, and none where they are not wanted: whatever a colour says is also said by a word or a sign.
+//! Sixteen colours at most, and none where they are not wanted: whatever a colour says is also said
+//! by a word or a sign.
 
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
@@ -507,7 +508,8 @@ fn books(frame: &mut Frame<'_>, area: Rect, state: &State, paint: Paint) {
         frame.render_widget(Paragraph::new(verdict(state, paint)), inner);
         return;
     }
-    // A figure of which the beginning is cut off would be another figure: what does not fit whole is left out.
+    // A figure of which the beginning is cut off would be another figure: what does not fit whole
+    // is left out.
     let columns = (0..3).map(|detail| book_columns(&state.books, detail)).find(|columns| fits(columns, inner.width));
     let columns = columns.unwrap_or_else(|| book_columns(&state.books, 3));
     let rows = state.books.iter().enumerate().map(|(index, book)| {

@@ -1,5 +1,5 @@
-//! What the terminal dashboard knows: made of what a monitor's HTTP interface says, and bounded. Pure: nothing here reads a clock, a
-//! socket or a terminal.
+//! What the terminal dashboard knows: made of what a monitor's HTTP interface says, and bounded.
+//! Pure: nothing here reads a clock, a socket or a terminal.
 
 use std::collections::BTreeMap;
 
@@ -90,7 +90,6 @@ impl Row {
 
 /// A process that reports.
 #[derive(Debug, Clone, Default, PartialEq)]
-#[allow(missing_docs, reason = "as in the monitor's sources")]
 pub struct Source {
     pub role: String,
     pub name: String,
@@ -107,7 +106,6 @@ pub struct Source {
 
 /// One SET of a server.
 #[derive(Debug, Clone, Default, PartialEq)]
-#[allow(missing_docs, reason = "as in the monitor's SETs")]
 pub struct SetFigures {
     pub server: String,
     pub index: usize,
@@ -120,7 +118,6 @@ pub struct SetFigures {
 
 /// Something on the timeline.
 #[derive(Debug, Clone, Default, PartialEq)]
-#[allow(missing_docs, reason = "as in the monitor's marks")]
 pub struct Mark {
     pub at_ms: u64,
     pub kind: String,
@@ -130,7 +127,6 @@ pub struct Mark {
 
 /// One of the books.
 #[derive(Debug, Clone, Default, PartialEq)]
-#[allow(missing_docs, reason = "as in the monitor's books")]
 pub struct Book {
     pub book: String,
     pub servers_count: f64,
@@ -356,7 +352,8 @@ impl State {
             .map(move |row| (row.second, index.and_then(|index| row.values.get(index).copied().flatten())))
     }
 
-    /// How often each kind of a group occurred in the last second and in the last minute, the most frequent first.
+    /// How often each kind of a group occurred in the last second and in the last minute, the most
+    /// frequent first.
     pub fn reasons(&self, group: &str) -> Vec<(&str, f64, f64)> {
         let mut sums: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
         let since = self.last().map_or(0, |last| last.second.saturating_sub(60));
@@ -416,7 +413,8 @@ fn text(value: &Value) -> String {
     value.as_str().map(clean).unwrap_or_default()
 }
 
-/// Names and texts come from other processes: nothing of them may speak to the terminal, or go on for ever.
+/// Names and texts come from other processes: nothing of them may speak to the terminal, or go on
+/// for ever.
 fn clean(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(TEXT_CHARS_MAX).collect()
 }

@@ -1,4 +1,5 @@
-//! The terminal, taken and given back on every way out: an orderly end, an error, a panic, a signal, an output that is closed.
+//! The terminal, taken and given back on every way out: an orderly end, an error, a panic, a
+//! signal, an output that is closed.
 
 use std::io::{self, IsTerminal, Stdout};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -58,7 +59,8 @@ impl Drop for Screen {
     }
 }
 
-/// Gives the terminal back, once. Where its output is closed the mode of its input is still restored.
+/// Gives the terminal back, once. Where its output is closed the mode of its input is still
+/// restored.
 fn give_back() {
     if TAKEN.swap(false, Ordering::SeqCst) {
         // Whoever could be told of a failure here is the terminal itself.
@@ -67,7 +69,8 @@ fn give_back() {
     }
 }
 
-/// Keys and changes of the size, from a thread that ends when nobody wants them, or the terminal has gone.
+/// Keys and changes of the size, from a thread that ends when nobody wants them, or the terminal
+/// has gone.
 pub fn events() -> io::Result<mpsc::Receiver<io::Result<Event>>> {
     let (sender, events) = mpsc::channel(64);
     std::thread::Builder::new().name("keys".to_owned()).spawn(move || {

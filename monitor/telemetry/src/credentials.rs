@@ -1,6 +1,7 @@
 //! Where a process finds the family's secret: a file or the environment, never the command line.
 //!
-//! Arguments of a process are readable by every user of the host, and end up in shell histories and service logs.
+//! Arguments of a process are readable by every user of the host, and end up in shell histories and
+//! service logs.
 
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
@@ -44,8 +45,8 @@ pub enum CredentialError {
     },
 }
 
-/// The family's secret, from `file` if given, else from the file that `HONGBAO_SECRET_FILE` names, else from the text of
-/// `HONGBAO_SECRET`.
+/// The family's secret, from `file` if given, else from the file that `HONGBAO_SECRET_FILE` names,
+/// else from the text of `HONGBAO_SECRET`.
 pub fn load_secret(file: Option<&Path>) -> Result<Secret, CredentialError> {
     from_sources(file, std::env::var_os(SECRET_FILE_VARIABLE), std::env::var_os(SECRET_VARIABLE))
 }

@@ -1,4 +1,5 @@
-//! What a file system has left. A figure that cannot be had is absent: reporting must not fail for it.
+//! What a file system has left. A figure that cannot be had is absent: reporting must not fail for
+//! it.
 
 use std::fs;
 use std::path::Path;

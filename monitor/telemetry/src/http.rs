@@ -1,8 +1,8 @@
-//! The parts of an HTTP control surface that server, fleet machine and monitor share: bearer authentication, errors as
-//! JSON, and serving until told to stop.
+//! The parts of an HTTP control surface that server, fleet machine and monitor share: bearer
+//! authentication, errors as JSON, and serving until told to stop.
 //!
-//! Everything a stranger can make us hold is bounded here once: connections, header bytes and time, body bytes, the time
-//! one request may take.
+//! Everything a stranger can make us hold is bounded here once: connections, header bytes and time,
+//! body bytes, the time one request may take.
 
 use std::io;
 use std::sync::Arc;
@@ -45,10 +45,12 @@ pub const HEADER_DEADLINE: Duration = Duration::from_secs(30);
 /// For running requests to end once [`serve`] was told to stop.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
-/// A peer that takes nothing of a response for this long is cut by the kernel, lest it pins what is meant for it.
+/// A peer that takes nothing of a response for this long is cut by the kernel, lest it pins what is
+/// meant for it.
 pub const STALLED_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Pause after a failed `accept`, which a lack of descriptors would otherwise turn into a busy loop.
+/// Pause after a failed `accept`, which a lack of descriptors would otherwise turn into a busy
+/// loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A refusal as its caller reads it: `{"error":{"code":"not_found","message":"..."}}`.
@@ -145,8 +147,9 @@ pub struct QueryParams<T>(pub T);
 #[from_request(via(axum::extract::Path), rejection(ApiError))]
 pub struct PathParam<T>(pub T);
 
-/// Lets only callers with an administrator's bearer token (audience `hongbao-admin`: give a verifier of that audience)
-/// reach the routes of `router`. Routes merged into the result afterwards stay open.
+/// Lets only callers with an administrator's bearer token (audience `hongbao-admin`: give a
+/// verifier of that audience) reach the routes of `router`. Routes merged into the result
+/// afterwards stay open.
 pub fn require_admin(router: Router, verifier: Arc<Verifier>) -> Router {
     if router.has_routes() {
         router.route_layer(middleware::from_fn_with_state(verifier, authenticate))
@@ -179,11 +182,12 @@ async fn within_deadline(request: Request, next: Next) -> Response {
     }
 }
 
-/// Serves `router` until `shutdown` completes, then lets running requests end for at most [`STOP_DEADLINE`].
+/// Serves `router` until `shutdown` completes, then lets running requests end for at most
+/// [`STOP_DEADLINE`].
 ///
-/// Unknown paths and methods are answered with an [`ApiError`], whatever fallback the router had. Handlers find their peer in
-/// `ConnectInfo<SocketAddr>`. A connection that a handler has taken over (a WebSocket) counts no more against
-/// [`CONNECTIONS_MAX`]: it is that handler's to bound.
+/// Unknown paths and methods are answered with an [`ApiError`], whatever fallback the router had.
+/// Handlers find their peer in `ConnectInfo<SocketAddr>`. A connection that a handler has taken
+/// over (a WebSocket) counts no more against [`CONNECTIONS_MAX`]: it is that handler's to bound.
 pub async fn serve(
     listener: TcpListener,
     router: Router,

@@ -1,6 +1,7 @@
-//! The journal: a CSV row for each distinct win, share, order and payment that a user was told of. What is acknowledged to the
-//! server is so only after its row has left this process: whoever reads the journals after any crash finds all that the server may
-//! forget. Machines of the fleet write one each, and the monitor one for its guests.
+//! The journal: a CSV row for each distinct win, share, order and payment that a user was told of.
+//! What is acknowledged to the server is so only after its row has left this process: whoever reads
+//! the journals after any crash finds all that the server may forget. Machines of the fleet write
+//! one each, and the monitor one for its guests.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -40,27 +41,21 @@ pub enum Row {
     Share(Share),
     /// A unit of a sale, reserved or free.
     Order {
-        /// Its id.
         order: u64,
         /// Of which sale.
         campaign: u32,
-        /// Which unit.
         serial: u64,
         /// Fen.
         price: u64,
     },
     /// An order that its user has paid.
     Paid {
-        /// Its id.
         order: u64,
         /// Fen.
         price: u64,
     },
     /// An order that its user has given back.
-    Cancelled {
-        /// Its id.
-        order: u64,
-    },
+    Cancelled { order: u64 },
 }
 
 /// Rows in memory and the file they go to.
@@ -79,7 +74,8 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Adds a row: user id, id of the request that brought it about (0: none of ours), Unix milliseconds.
+    /// Adds a row: user id, id of the request that brought it about (0: none of ours), Unix
+    /// milliseconds.
     pub fn append(&mut self, user: u64, request: u64, row: Row, at_ms: u64) {
         let to = &mut self.pending;
         match row {

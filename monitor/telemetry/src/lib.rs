@@ -1,5 +1,6 @@
-//! What every program of the family embeds: its [`report`]s and [`metrics`], its [`logs`], the [`credentials`] and [`http`]
-//! surface that operators reach it by, the [`journal`] of what users were told, and what a [`program`] says of itself.
+//! What every program of the family embeds: its [`report`]s and [`metrics`], its [`logs`], the
+//! [`credentials`] and [`http`] surface that operators reach it by, the [`journal`] of what users
+//! were told, and what a [`program`] says of itself.
 //!
 //! It knows the wire (`hongbao.report.v1`) and nothing of the dashboard that merges the reports.
 

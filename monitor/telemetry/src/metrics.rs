@@ -1,9 +1,10 @@
 //! `/metrics`: a [`Sample`] under the names and in the units of Prometheus.
 //!
-//! A report to the monitor counts in microseconds, because its numbers are integers; Prometheus wants base units, so a name that
-//! ends in `_us` is shown in seconds here. What every process has (processor time, memory, descriptors) goes by the names
-//! that all exporters give it, so that ready-made dashboards find it. The classic text format is served unless a scraper asks
-//! for OpenMetrics.
+//! A report to the monitor counts in microseconds, because its numbers are integers; Prometheus
+//! wants base units, so a name that ends in `_us` is shown in seconds here. What every process has
+//! (processor time, memory, descriptors) goes by the names that all exporters give it, so that
+//! ready-made dashboards find it. The classic text format is served unless a scraper asks for
+//! OpenMetrics.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -19,8 +20,8 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use crate::program::build;
 use crate::process;
+use crate::program::build;
 use crate::report::{Key, Sample, names};
 
 /// Upper bounds of the buckets of every histogram, microseconds.
@@ -31,7 +32,8 @@ const BUCKET_BOUNDS_US: [u64; 15] =
 const OF_THE_PROCESS: [&str; 4] =
     [names::CPU.name, names::RESIDENT_BYTES.name, names::OPEN_DESCRIPTORS.name, names::DESCRIPTORS_LIMIT.name];
 
-/// Reported names that say too little without their report around them, and what they are called here.
+/// Reported names that say too little without their report around them, and what they are called
+/// here.
 const RENAMED: [(&str, &str); 1] = [("ended", "connections_ended")];
 
 /// How metrics are written.
@@ -52,7 +54,8 @@ impl Format {
         }
     }
 
-    /// What these headers ask for: OpenMetrics only where it is named and nothing else is wanted more.
+    /// What these headers ask for: OpenMetrics only where it is named and nothing else is wanted
+    /// more.
     pub fn wanted(headers: &HeaderMap) -> Self {
         let (mut open, mut plain) = (0.0, 0.0);
         let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
@@ -87,7 +90,8 @@ impl<S: Sync> FromRequestParts<S> for Format {
     }
 }
 
-/// Histograms over the life of a process, in fixed buckets: what `/metrics` shows, where a [`Sample`] holds one second.
+/// Histograms over the life of a process, in fixed buckets: what `/metrics` shows, where a
+/// [`Sample`] holds one second.
 #[derive(Debug, Clone, Default)]
 pub struct CumulativeHistograms(BTreeMap<Key, Buckets>);
 
@@ -120,7 +124,8 @@ impl CumulativeHistograms {
     }
 }
 
-/// The name of a reported value at `/metrics`, without `_total`: `hongbao_server_clock_offset_seconds`.
+/// The name of a reported value at `/metrics`, without `_total`:
+/// `hongbao_server_clock_offset_seconds`.
 fn exposed(prefix: &str, name: &str) -> String {
     let name = RENAMED.iter().find(|(reported, _)| *reported == name).map_or(name, |(_, shown)| shown);
     match name.strip_suffix("_us") {
@@ -134,9 +139,10 @@ fn meaning(key: &Key) -> &'static str {
     key.help.strip_suffix(", in microseconds").unwrap_or(key.help)
 }
 
-/// Renders `sample`: counters as `hongbao_<process>_<name>_total`, gauges as `hongbao_<process>_<name>`, what is reported in
-/// microseconds in seconds, and what every process has beside it. Keys of one name are one family, told apart by their label. The
-/// sample's own histograms are not looked at: they hold one second only.
+/// Renders `sample`: counters as `hongbao_<process>_<name>_total`, gauges as
+/// `hongbao_<process>_<name>`, what is reported in microseconds in seconds, and what every process
+/// has beside it. Keys of one name are one family, told apart by their label. The sample's own
+/// histograms are not looked at: they hold one second only.
 pub fn text(process: &str, sample: &Sample, histograms: &CumulativeHistograms, format: Format) -> String {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Snapshot {
@@ -164,8 +170,9 @@ pub fn response(process: &str, sample: &Sample, histograms: &CumulativeHistogram
     (headers, text(process, sample, histograms, format)).into_response()
 }
 
-/// OpenMetrics as written by the encoder, in the classic format: a counter's family is named as its samples are, and there
-/// is no end mark. Everything else that the encoder writes is the same in both.
+/// OpenMetrics as written by the encoder, in the classic format: a counter's family is named as its
+/// samples are, and there is no end mark. Everything else that the encoder writes is the same in
+/// both.
 fn classic(open: &str) -> String {
     let mut text = String::with_capacity(open.len());
     let mut lines = open.lines().peekable();
@@ -203,8 +210,8 @@ struct Snapshot {
     prefix: String,
     counters: Families<u64>,
     gauges: Families<i64>,
-    /// Open ones and their limit, where the process knows better than the kernel's list says: one of private tables knows its
-    /// fullest, and one of many thousand sockets need not list them.
+    /// Open ones and their limit, where the process knows better than the kernel's list says: one
+    /// of private tables knows its fullest, and one of many thousand sockets need not list them.
     descriptors: [Option<u64>; 2],
     histograms: CumulativeHistograms,
 }
@@ -245,7 +252,8 @@ impl Collector for Snapshot {
     }
 }
 
-/// Writes the member of `family` that `key` is: without a label the family itself, which then stands without braces.
+/// Writes the member of `family` that `key` is: without a label the family itself, which then
+/// stands without braces.
 fn each(
     family: &mut MetricEncoder<'_>,
     key: &Key,

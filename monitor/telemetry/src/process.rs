@@ -1,4 +1,5 @@
-//! What the kernel says of this process, from /proc. A figure that cannot be read is 0: reporting must not fail for it.
+//! What the kernel says of this process, from /proc. A figure that cannot be read is 0: reporting
+//! must not fail for it.
 
 use std::fs;
 
@@ -18,17 +19,20 @@ pub fn resident_bytes() -> u64 {
     pages * sysconf_or(SysconfVar::PAGE_SIZE, 4_096)
 }
 
-/// CPU time of all threads so far, user and system, microseconds. The kernel counts in ticks of 10 ms on most hosts.
+/// CPU time of all threads so far, user and system, microseconds. The kernel counts in ticks of 10
+/// ms on most hosts.
 pub fn cpu_micros() -> u64 {
     let ticks = fs::read_to_string("/proc/self/stat").ok().and_then(|stat| {
-        // The second field is the command in parentheses and may hold anything; count from behind it.
+        // The second field is the command in parentheses and may hold anything; count from behind
+        // it.
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
         Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
     });
     ticks.unwrap_or(0) * 1_000_000 / sysconf_or(SysconfVar::CLK_TCK, 100)
 }
 
-/// When the process started, Unix milliseconds. The kernel counts in ticks since the host's start, which it knows to the second.
+/// When the process started, Unix milliseconds. The kernel counts in ticks since the host's start,
+/// which it knows to the second.
 pub fn started_at_ms() -> u64 {
     let ticks = fs::read_to_string("/proc/self/stat").ok().and_then(|stat| {
         // As above: the 22nd field, counted from behind the command.
@@ -41,7 +45,8 @@ pub fn started_at_ms() -> u64 {
     booted.map_or(0, |booted| booted * 1_000 + ticks_ms)
 }
 
-/// How many descriptors one table of this process may hold: RLIMIT_NOFILE, soft. 0 where it cannot be read.
+/// How many descriptors one table of this process may hold: RLIMIT_NOFILE, soft. 0 where it cannot
+/// be read.
 pub fn descriptors_limit() -> u64 {
     getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _hard)| soft)
 }
@@ -49,7 +54,8 @@ pub fn descriptors_limit() -> u64 {
 /// Open descriptors in the table of the calling thread.
 pub fn open_descriptors() -> u64 {
     const LIST: &str = "/proc/thread-self/fd";
-    // Since Linux 6.2 their number is the directory's size; before that it is 0, and they are counted one by one.
+    // Since Linux 6.2 their number is the directory's size; before that it is 0, and they are
+    // counted one by one.
     match fs::metadata(LIST).map_or(0, |list| list.len()) {
         0 => fs::read_dir(LIST).map_or(0, |entries| entries.count() as u64),
         open => open,

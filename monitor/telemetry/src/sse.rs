@@ -72,7 +72,8 @@ pub struct Parser {
 }
 
 impl Parser {
-    /// Takes more bytes; calls `take` with each event that they complete. `false`: an event is too long.
+    /// Takes more bytes; calls `take` with each event that they complete. `false`: an event is too
+    /// long.
     #[must_use = "after an event that is too long nothing can be understood"]
     pub fn feed(&mut self, bytes: &[u8], mut take: impl FnMut(Event)) -> bool {
         for &byte in bytes {
@@ -132,7 +133,8 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Asks for a stream. `token`: a bearer token; `last_id`: of the last event heard on an earlier one.
+    /// Asks for a stream. `token`: a bearer token; `last_id`: of the last event heard on an earlier
+    /// one.
     pub async fn open(
         client: &reqwest::Client,
         url: &str,
@@ -189,7 +191,8 @@ async fn refusal(mut response: reqwest::Response) -> StreamError {
     StreamError::Refused { status, message }
 }
 
-/// A client for streams: no deadline for the whole, and no proxy between a process and its operator.
+/// A client for streams: no deadline for the whole, and no proxy between a process and its
+/// operator.
 pub fn client() -> Result<reqwest::Client, StreamError> {
     Ok(reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_DEADLINE).build()?)
 }

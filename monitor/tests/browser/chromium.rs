@@ -214,7 +214,8 @@ impl Browser {
         self.client.perform_actions(pulled).await.unwrap();
     }
 
-    /// What the browser complains of since it was last asked: errors of scripts, of the policy, of missing files.
+    /// What the browser complains of since it was last asked: errors of scripts, of the policy, of
+    /// missing files.
     pub async fn problems(&self) -> Vec<String> {
         let log = self.ask("se/log", &json!({ "type": "browser" })).await;
         let entries = log["value"].as_array().unwrap_or_else(|| panic!("no log: {log}"));

@@ -1,7 +1,8 @@
-//! The page in a real Chromium, driven by WebDriver, over the real programs: what a person sees is what was recorded, and all of it
-//! can be reached.
+//! The page in a real Chromium, driven by WebDriver, over the real programs: what a person sees is
+//! what was recorded, and all of it can be reached.
 //!
-//! Needs `chromium` and `chromedriver`; without them these tests fail, for a page that nobody has looked at is not tested.
+//! Needs `chromium` and `chromedriver`; without them these tests fail, for a page that nobody has
+//! looked at is not tested.
 
 mod chromium;
 mod programs;
@@ -10,18 +11,20 @@ use std::fs;
 use std::time::Duration;
 
 use chromium::{Browser, Key};
-use hongbao_telemetry::credentials::unix_seconds;
 use hongbao_proto::token::{Audience, Secret, Signer};
+use hongbao_telemetry::credentials::unix_seconds;
 use nix::sys::signal::Signal;
 use programs::{Fleet, Monitor, Server};
 use serde_json::{Value, json};
 
-/// Redraws of an hour's charts may take this long even where tests share a busy machine; it is a tenth of that on an idle one.
+/// Redraws of an hour's charts may take this long even where tests share a busy machine; it is a
+/// tenth of that on an idle one.
 const REDRAW_MS_MAX: f64 = 500.0;
 /// The same of the first paint.
 const FIRST_PAINT_MS_MAX: f64 = 3_000.0;
 
-/// A figure of the page back to the number that it tells, and by how much that may be off because it was rounded for reading.
+/// A figure of the page back to the number that it tells, and by how much that may be off because
+/// it was rounded for reading.
 fn number(text: &str) -> (f64, f64) {
     let (figure, unit) = text.split_once('\u{a0}').unwrap_or((text, ""));
     let plain: String =
@@ -213,7 +216,8 @@ async fn everything_can_be_reached_and_done_by_keyboard() {
 
     browser.run("hongbao.sets.take({ 'server-1': { connections: [1, 2, 3, 4], queue_depth: [0, 0, 0, 0] } })").await;
 
-    // The first stop skips what is the same on every page; then all that can be used follows, each with a name and a visible focus.
+    // The first stop skips what is the same on every page; then all that can be used follows, each
+    // with a name and a visible focus.
     let mut stops = Vec::new();
     let focused = "const one = document.activeElement;
         const style = getComputedStyle(one);

@@ -26,7 +26,8 @@ pub const SECRET: &str = "a secret of 32 bytes, for tests only";
 async fn built(package: &str) -> PathBuf {
     static BUILT: OnceCell<()> = OnceCell::const_new();
     let build = async {
-        // As for the tests themselves: where all are run there is nothing left to build, and no program is replaced while it is used.
+        // As for the tests themselves: where all are run there is nothing left to build, and no
+        // program is replaced while it is used.
         let arguments = ["test", "--quiet", "--workspace", "--no-run"];
         let status = Command::new(env!("CARGO")).args(arguments).status().await.unwrap();
         assert!(status.success(), "the workspace does not build");

@@ -2,10 +2,7 @@
 
 use axum::http::StatusCode;
 use futures_util::{SinkExt, StreamExt};
-use hongbao_monitor::limits::{
-    GUEST_FRAMES_BURST, GUEST_FRAMES_INTERVAL_MS, GUEST_OWED_MAX, NEW_GUESTS_BURST,
-};
-use hongbao_telemetry::report::names::role;
+use hongbao_monitor::limits::{GUEST_FRAMES_BURST, GUEST_FRAMES_INTERVAL_MS, GUEST_OWED_MAX, NEW_GUESTS_BURST};
 use hongbao_proto::limits::CLIENT_FRAME_BYTES_MAX;
 use hongbao_proto::token::Audience;
 use hongbao_proto::v1::client_frame::Request as Ask;
@@ -14,6 +11,7 @@ use hongbao_proto::v1::{
     Announcement, Chat, ClientFrame, Goodbye, Grab, Login, NoneNow, Open, Opened, Ping, Pong, Reminder, Room,
     SendEnvelope, ServerFrame, Won, goodbye,
 };
+use hongbao_telemetry::report::names::role;
 use prost::Message as _;
 use serde_json::json;
 use tokio::net::TcpStream;

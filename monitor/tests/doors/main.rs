@@ -1,4 +1,5 @@
-//! Who comes in over HTTP and what they can do: operators, their orders to servers and machines, guests. On real sockets.
+//! Who comes in over HTTP and what they can do: operators, their orders to servers and machines,
+//! guests. On real sockets.
 
 mod guests;
 mod orders;

@@ -1,10 +1,10 @@
 //! What an operator orders, and who gets to hear of it.
 
 use axum::http::StatusCode;
-use hongbao_telemetry::credentials::unix_seconds;
 use hongbao_monitor::limits::ACTIONS_MAX;
-use hongbao_telemetry::report::names::role;
 use hongbao_proto::token::{Audience, TokenError, Verifier};
+use hongbao_telemetry::credentials::unix_seconds;
+use hongbao_telemetry::report::names::role;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;

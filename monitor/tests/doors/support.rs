@@ -1,4 +1,5 @@
-//! A monitor in this process, processes that report to it, and a server whose users the test answers itself.
+//! A monitor in this process, processes that report to it, and a server whose users the test
+//! answers itself.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,17 +12,17 @@ use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use clap::Parser;
 use futures_util::{SinkExt, StreamExt};
-use hongbao_telemetry::credentials::unix_seconds;
+use hongbao_monitor::app::Monitor;
 use hongbao_monitor::config::{Arguments, Config};
 use hongbao_monitor::owner::Outcome;
-use hongbao_monitor::app::Monitor;
-use hongbao_telemetry::report::{Reporter, ReporterConfig, Sample, names};
 use hongbao_proto::frame::Codec;
 use hongbao_proto::limits::SERVER_FRAME_BYTES_MAX;
 use hongbao_proto::token::{Audience, Secret, Signer, Verifier};
 use hongbao_proto::v1::client_frame::Request as Ask;
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{ClientFrame, ServerFrame, Welcome};
+use hongbao_telemetry::credentials::unix_seconds;
+use hongbao_telemetry::report::{Reporter, ReporterConfig, Sample, names};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};

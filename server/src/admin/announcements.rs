@@ -6,10 +6,10 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use bytes::{Bytes, BytesMut};
-use hongbao_telemetry::http::{ApiError, JsonBody, PathParam};
-use hongbao_telemetry::report::names::event;
 use hongbao_proto::limits::ANNOUNCEMENT_BYTES_MAX;
 use hongbao_proto::v1::{self, server_frame::Event};
+use hongbao_telemetry::http::{ApiError, JsonBody, PathParam};
+use hongbao_telemetry::report::names::event;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::{Instant, timeout_at};
@@ -17,9 +17,9 @@ use utoipa::ToSchema;
 
 use super::{Admin, stopping};
 use crate::limits;
+use crate::set::SetHandle;
 use crate::set::broadcast::Broadcasts;
 use crate::set::message::{Control, Message};
-use crate::set::SetHandle;
 use crate::shard::worker::wall;
 
 /// How long all SETs together may take to find room for an announcement.
@@ -50,7 +50,8 @@ pub struct AnnouncementView {
     id: u64,
     /// Connections that it was written to; a slow one has it in its outbox.
     reached: u64,
-    /// Connections that were logged in and did not get it: cut as slow when it came to them, or in a SET that dropped it.
+    /// Connections that were logged in and did not get it: cut as slow when it came to them, or in
+    /// a SET that dropped it.
     dropped: u64,
     /// SETs of this server.
     sets: u32,
@@ -58,7 +59,8 @@ pub struct AnnouncementView {
     sets_dropped: u32,
     /// Unix milliseconds.
     started_at_ms: u64,
-    /// When the last SET was done with it, Unix milliseconds; `null`: not yet, and the figures still move.
+    /// When the last SET was done with it, Unix milliseconds; `null`: not yet, and the figures
+    /// still move.
     finished_at_ms: Option<u64>,
     /// From the request to the last write, or until now.
     seconds: f64,

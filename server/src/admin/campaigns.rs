@@ -5,17 +5,17 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use hongbao_telemetry::http::{ApiError, JsonBody, PathParam};
 use hongbao_proto::{CampaignId, Fen};
+use hongbao_telemetry::http::{ApiError, JsonBody, PathParam};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
 use super::{Admin, refused, stopping};
-use crate::market::campaign::{Amounts, Campaign, CampaignKind, CampaignTerms, Goods, Sale, Seed, hex};
 use crate::generator::{CampaignStatus, Command};
 use crate::ledger::LedgerError;
 use crate::limits::HOLD_MS;
+use crate::market::campaign::{Amounts, Campaign, CampaignKind, CampaignTerms, Goods, Sale, Seed, hex};
 use crate::shard::worker::wall;
 
 /// A new campaign.
@@ -36,18 +36,21 @@ pub struct NewCampaign {
     min_fen: Option<u64>,
     /// Rain: the largest prize, fen; absent: all are `min_fen`.
     max_fen: Option<u64>,
-    /// Sale: what a unit costs, fen; absent: nothing, and a unit is the user's as soon as it is grabbed.
+    /// Sale: what a unit costs, fen; absent: nothing, and a unit is the user's as soon as it is
+    /// grabbed.
     price_fen: Option<u64>,
     /// Coupon: what it is worth, fen.
     face_value_fen: Option<u64>,
-    /// Sale: how long a grabbed unit waits for its payment, milliseconds, 1000 ..= 86400000; absent: 15 minutes.
+    /// Sale: how long a grabbed unit waits for its payment, milliseconds, 1000 ..= 86400000;
+    /// absent: 15 minutes.
     hold_ms: Option<u64>,
     /// Sale: the unit may be used from then on, Unix milliseconds.
     valid_from_ms: Option<u64>,
     /// Sale: and no more from then on, Unix milliseconds.
     valid_until_ms: Option<u64>,
-    /// Sale: Grabs of the first so many milliseconds are served in an order drawn by lot, at most 5000; 0: by arrival; absent: the
-    /// server's `--fair-window` where the sale begins later than now.
+    /// Sale: Grabs of the first so many milliseconds are served in an order drawn by lot, at most
+    /// 5000; 0: by arrival; absent: the server's `--fair-window` where the sale begins later than
+    /// now.
     fair_window_ms: Option<u32>,
     /// First unit, Unix milliseconds; absent: now.
     starts_at_ms: Option<u64>,
@@ -89,7 +92,8 @@ pub struct CampaignView {
     seed_sha256: String,
     /// The seed, once nothing more can be won.
     seed: Option<String>,
-    /// Distinct prizes handed out: those won before this run of the server, and those it has issued.
+    /// Distinct prizes handed out: those won before this run of the server, and those it has
+    /// issued.
     issued: u64,
     /// Units that are somebody's for good: prizes won, tickets and coupons paid.
     won: u64,
@@ -118,15 +122,17 @@ pub struct PublicCampaign {
     face_value_fen: Option<u64>,
     valid_from_ms: Option<u64>,
     valid_until_ms: Option<u64>,
-    /// Grabs that came within so many milliseconds of the start were served in the order of their lots: the first 16 bytes of
-    /// SHA-256(seed ‖ "lot" ‖ user ‖ request), both as 8 bytes, big-endian; the smallest first.
+    /// Grabs that came within so many milliseconds of the start were served in the order of their
+    /// lots: the first 16 bytes of SHA-256(seed ‖ "lot" ‖ user ‖ request), both as 8 bytes,
+    /// big-endian; the smallest first.
     fair_window_ms: Option<u32>,
     starts_at_ms: u64,
     ends_at_ms: Option<u64>,
     /// SHA-256 of the seed, hexadecimal.
     seed_sha256: String,
-    /// The seed, once nothing more can be won. Prize `s` is worth `min + (x * (max - min + 1) >> 64)` fen, where `x` is the first
-    /// 8 bytes, big-endian, of SHA-256(seed ‖ s as 8 bytes, big-endian).
+    /// The seed, once nothing more can be won. Prize `s` is worth `min + (x * (max - min + 1) >>
+    /// 64)` fen, where `x` is the first 8 bytes, big-endian, of SHA-256(seed ‖ s as 8 bytes,
+    /// big-endian).
     seed: Option<String>,
 }
 
@@ -174,7 +180,8 @@ impl CampaignView {
     }
 }
 
-/// What the campaign hands out, if the fields go with its kind. `fair_window_ms`: where it does not say.
+/// What the campaign hands out, if the fields go with its kind. `fair_window_ms`: where it does not
+/// say.
 fn goods(new: &NewCampaign, fair_window_ms: u32) -> Result<Goods, String> {
     let of_rain = [new.rate_per_second.map(u64::from), new.min_fen, new.max_fen];
     let of_sale = [

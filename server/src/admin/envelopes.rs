@@ -3,19 +3,19 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use hongbao_telemetry::http::{ApiError, JsonBody, PathParam};
 use hongbao_proto::limits::{
     ENVELOPE_SECONDS, ENVELOPE_SECONDS_MAX, ENVELOPE_SHARES_MAX, ENVELOPE_USERS_MAX, GREETING_BYTES_MAX,
 };
 use hongbao_proto::{EnvelopeId, Fen, UserId};
+use hongbao_telemetry::http::{ApiError, JsonBody, PathParam};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{Admin, refused, stopping};
+use crate::limits::ENVELOPE_FEN_MAX;
 use crate::market::campaign::{Amounts, Seed};
 use crate::market::envelope::Mode;
 use crate::services::envelope_runs::{self, COUNT_MAX, Progress, Terms};
-use crate::limits::ENVELOPE_FEN_MAX;
 use crate::shard::worker::wall;
 
 /// Envelopes from the house.

@@ -1,5 +1,5 @@
-//! The operators' HTTP surface: loopback by default, a bearer token for everything but probes, metrics and the public list of
-//! campaigns, and an OpenAPI description of itself.
+//! The operators' HTTP surface: loopback by default, a bearer token for everything but probes,
+//! metrics and the public list of campaigns, and an OpenAPI description of itself.
 
 mod announcements;
 mod campaigns;
@@ -14,9 +14,9 @@ use axum::extract::State;
 use axum::response::Response;
 use axum::routing::get;
 use axum::{Json, Router};
+use hongbao_proto::token::Verifier;
 use hongbao_telemetry::http::{self, ApiError};
 use hongbao_telemetry::metrics::{self, Format};
-use hongbao_proto::token::Verifier;
 use tokio::sync::{Notify, mpsc};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
@@ -24,12 +24,12 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::generator::{Command, StockBoard};
-use crate::services::envelope_runs::Runs;
 use crate::ledger::LedgerError;
 use crate::ledger::writer::LedgerHandle;
+use crate::services::envelope_runs::Runs;
+use crate::set::Shared;
 use crate::set::broadcast::Broadcasts;
 use crate::set::message::Ticket;
-use crate::set::Shared;
 use crate::telemetry::Telemetry;
 
 /// What the handlers work with.
@@ -111,7 +111,8 @@ pub fn router(admin: Admin, verifier: Arc<Verifier>) -> Router {
         .route("/openapi.json", get(move || std::future::ready(Json(api))))
 }
 
-/// Every counter, gauge and histogram, in the classic text format of Prometheus, or as OpenMetrics for who asks for it
+/// Every counter, gauge and histogram, in the classic text format of Prometheus, or as OpenMetrics
+/// for who asks for it
 #[utoipa::path(get, path = "/metrics", responses((status = 200, content_type = "text/plain", body = String)))]
 async fn metrics(State(admin): State<Admin>, format: Format) -> Response {
     metrics::response("server", &admin.telemetry.sample(), &admin.telemetry.histograms(), format)

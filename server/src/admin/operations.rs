@@ -5,9 +5,9 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use hongbao_proto::UserId;
 use hongbao_telemetry::http::{ApiError, PathParam, QueryParams};
 use hongbao_telemetry::process;
-use hongbao_proto::UserId;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use utoipa::{IntoParams, ToSchema};
@@ -30,14 +30,16 @@ pub struct Stats {
     /// Connections open, logged in or not.
     connections: u64,
     requests: Requests,
-    /// issued = claimed + in_sets + in_flight + in_transit + returned + void; `residual` is what is missing from it.
+    /// issued = claimed + in_sets + in_flight + in_transit + returned + void; `residual` is what is
+    /// missing from it.
     prizes: Conservation,
     ledger: LedgerStats,
     process: ProcessStats,
     sets: Vec<SetStats>,
 }
 
-/// received = answered + owed, in every SET at every moment; read one after the other, they may differ by what came between.
+/// received = answered + owed, in every SET at every moment; read one after the other, they may
+/// differ by what came between.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Requests {
     received: u64,
@@ -144,7 +146,6 @@ pub async fn stats(State(admin): State<Admin>) -> Json<Stats> {
     })
 }
 
-/// Which page.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub struct PageQuery {

@@ -8,9 +8,9 @@ use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::Stream;
 use futures_util::stream::unfold;
+use hongbao_proto::UserId;
 use hongbao_telemetry::credentials::unix_millis;
 use hongbao_telemetry::http::{ApiError, PathParam};
-use hongbao_proto::UserId;
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -27,8 +27,8 @@ enum Trace {
     End,
 }
 
-/// Follow a user live, on-line or not: `event: step` for each request, ledger decision, answer, push and end; `lost` where the
-/// caller was too slow; `stopping` as the last
+/// Follow a user live, on-line or not: `event: step` for each request, ledger decision, answer,
+/// push and end; `lost` where the caller was too slow; `stopping` as the last
 #[utoipa::path(get, path = "/v1/users/{user}/trace", params(("user" = u64, Path)), security(("bearer" = [])), responses(
     (status = 200, content_type = "text/event-stream", body = String),
     (status = 429, description = "As many are followed as may be")))]

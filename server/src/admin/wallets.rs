@@ -2,8 +2,8 @@
 
 use axum::Json;
 use axum::extract::State;
-use hongbao_telemetry::http::{ApiError, JsonBody, PathParam, QueryParams};
 use hongbao_proto::{CampaignId, Fen, OrderId, UserId};
+use hongbao_telemetry::http::{ApiError, JsonBody, PathParam, QueryParams};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -30,7 +30,8 @@ pub struct NewDeposit {
     users: u32,
     /// To each, fen.
     amount_fen: u64,
-    /// Chosen by the operator, 1 to 100 bytes: a deposit of the same key is made once, however often it is asked for.
+    /// Chosen by the operator, 1 to 100 bytes: a deposit of the same key is made once, however
+    /// often it is asked for.
     key: String,
 }
 
@@ -45,7 +46,6 @@ pub struct DepositMade {
     total_fen: u64,
 }
 
-/// Which rows.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub struct RowsQuery {

@@ -1,9 +1,10 @@
-//! The node's stock keeper: issues each campaign's prizes into the SETs, takes back what nobody there can take, and decides
-//! when a campaign opens, is sold out, or has ended.
+//! The node's stock keeper: issues each campaign's prizes into the SETs, takes back what nobody
+//! there can take, and decides when a campaign opens, is sold out, or has ended.
 //!
-//! Once a second it asks every SET for its shelves' books. The question travels in the same queue as the supplies, and the
-//! reply in the same queue as the returns; so, without stopping anything, what a SET says it was ever supplied must equal
-//! what had been issued to it when it was asked, to the unit ([`Conservation::residual`]).
+//! Once a second it asks every SET for its shelves' books. The question travels in the same queue
+//! as the supplies, and the reply in the same queue as the returns; so, without stopping anything,
+//! what a SET says it was ever supplied must equal what had been issued to it when it was asked, to
+//! the unit ([`Conservation::residual`]).
 
 pub mod sale;
 pub mod source;
@@ -16,22 +17,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use hongbao_telemetry::report::{Events, names::event};
 use hongbao_proto::v1::{self, campaign_notice::State, server_frame::Event};
 use hongbao_proto::{CampaignId, Serial};
+use hongbao_telemetry::report::{Events, names::event};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use crate::generator::sale::Counter;
 use crate::generator::source::{Rain, Source};
-use crate::market::campaign::{Campaign, CampaignTerms, Goods, Seed, UnixMs};
 use crate::ledger::writer::{LedgerHandle, Request};
 use crate::ledger::{Ledger, LedgerError};
+use crate::market::campaign::{Campaign, CampaignTerms, Goods, Seed, UnixMs};
 use crate::market::lot::{self, Entrant};
-use crate::set::message::{Control, Message, StockReport, Ticket};
-use crate::set::SetHandle;
 use crate::market::stock::{SalePhase, ShelfBooks};
+use crate::set::SetHandle;
+use crate::set::message::{Control, Message, StockReport, Ticket};
 
 /// How often due prizes are handed out while there is something to hand out.
 const ISSUE_INTERVAL: Duration = Duration::from_millis(5);
@@ -60,7 +61,6 @@ pub enum Command {
     },
     /// End a campaign before its time.
     Stop {
-        /// Which.
         id: CampaignId,
         /// Where to.
         reply: Reply,
@@ -227,7 +227,8 @@ enum Round {
 }
 
 impl Draw {
-    /// Draws once every SET has reported: who is served, by SET, with a unit each while there are any.
+    /// Draws once every SET has reported: who is served, by SET, with a unit each while there are
+    /// any.
     fn draw(&mut self, seed: &Seed, source: &mut Source, issued_first: &mut u64) {
         let all = self.rounds.iter().all(|round| matches!(round, Round::Reported(_)));
         if !all || self.rounds.is_empty() {
@@ -269,8 +270,9 @@ struct Running {
     /// The draw of its opening window, where it has one that is not over.
     draw: Option<Draw>,
     source: Source,
-    /// The SET, of those that are supplied, that had a prize of this rain last. Each rain has its turns to itself: with common ones,
-    /// two rains of which the last prizes wander may keep each other from ever coming to the SET where they are wanted.
+    /// The SET, of those that are supplied, that had a prize of this rain last. Each rain has its
+    /// turns to itself: with common ones, two rains of which the last prizes wander may keep each
+    /// other from ever coming to the SET where they are wanted.
     turn: usize,
     issued_first: u64,
     accounts: Vec<Account>,
@@ -304,7 +306,8 @@ impl Running {
         }
     }
 
-    /// Hands so many units to a SET. How many of them for the first time; `None`, and nothing done, where its queue had no room.
+    /// Hands so many units to a SET. How many of them for the first time; `None`, and nothing done,
+    /// where its queue had no room.
     fn hand_out(&mut self, campaign: CampaignId, index: usize, count: u64, set: &SetHandle) -> Option<u64> {
         let parcel: Vec<(Serial, bool)> = (0..count).map_while(|_| self.source.take()).collect();
         let serials: Box<[Serial]> = parcel.iter().map(|(serial, _)| *serial).collect();
@@ -358,7 +361,8 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// A generator that knows what an earlier run left: `campaigns` with the claimed serials of each that is not settled.
+    /// A generator that knows what an earlier run left: `campaigns` with the claimed serials of
+    /// each that is not settled.
     pub fn recover(
         sets: Box<[SetHandle]>,
         ledger: LedgerHandle<Ticket>,
@@ -512,8 +516,9 @@ impl Generator {
         }
     }
 
-    /// Has the ledger do something, and comes back to it as a command of our own, which has its place in our queue already. Without
-    /// room there or here nothing is done, the asker is told so, and `false` returned.
+    /// Has the ledger do something, and comes back to it as a command of our own, which has its
+    /// place in our queue already. Without room there or here nothing is done, the asker is told
+    /// so, and `false` returned.
     fn call(
         &self,
         reply: Option<Reply>,
@@ -665,7 +670,8 @@ impl Generator {
         }
     }
 
-    /// Brings every SET up to date. One whose queue is full hears it at the next step; until then it is not supplied.
+    /// Brings every SET up to date. One whose queue is full hears it at the next step; until then
+    /// it is not supplied.
     fn tell_phases(&mut self) {
         for (&campaign, running) in &mut self.campaigns {
             for (set, account) in self.sets.iter().zip(&mut running.accounts) {
@@ -680,7 +686,8 @@ impl Generator {
         }
     }
 
-    /// Takes the draws of opening windows further. A draw of 100,000 takes about 30 ms of this thread, once.
+    /// Takes the draws of opening windows further. A draw of 100,000 takes about 30 ms of this
+    /// thread, once.
     fn draw(&mut self, now: UnixMs) {
         for (&campaign, running) in self.campaigns.iter_mut().filter(|(_, running)| running.phase == SalePhase::Open) {
             let Some(draw) = running.draw.as_mut().filter(|draw| now >= draw.at) else { continue };
@@ -716,8 +723,8 @@ impl Generator {
         }
     }
 
-    /// Hands out what is due: prizes of a rain round-robin over the SETs where somebody shakes, or, while nobody does, where somebody
-    /// could; units of a sale to the SETs that ask.
+    /// Hands out what is due: prizes of a rain round-robin over the SETs where somebody shakes, or,
+    /// while nobody does, where somebody could; units of a sale to the SETs that ask.
     fn issue(&mut self, now: UnixMs) {
         let mut inhabited: Vec<usize> =
             (0..self.sets.len()).filter(|index| self.sets[*index].tally.online.get() > 0).collect();
@@ -799,13 +806,15 @@ impl Generator {
         self.publish();
     }
 
-    /// Asks the ledger how far each sale has come: whether a unit is paid, no SET knows for another.
+    /// Asks the ledger how far each sale has come: whether a unit is paid, no SET knows for
+    /// another.
     fn ask_ledger(&self) {
         let is_sale = |running: &Running| !running.settled && matches!(running.supply, Supply::Sale(_));
         if !self.campaigns.values().any(is_sale) {
             return;
         }
-        // Without room the next second asks again, and so it does after errors, which are the ledger's to report.
+        // Without room the next second asks again, and so it does after errors, which are the
+        // ledger's to report.
         let (Some(place), Ok(way_back)) = (self.ledger.try_reserve(), self.commands.clone().try_reserve_owned()) else {
             return;
         };
@@ -818,9 +827,11 @@ impl Generator {
         })));
     }
 
-    /// Takes back what lies where nobody takes it, while somebody shakes elsewhere: they must not be told that there is nothing.
+    /// Takes back what lies where nobody takes it, while somebody shakes elsewhere: they must not
+    /// be told that there is nothing.
     ///
-    /// Where users shake and yet nothing of a rain is taken, they shake for another one, or hold as much of this one as they may.
+    /// Where users shake and yet nothing of a rain is taken, they shake for another one, or hold as
+    /// much of this one as they may.
     fn redistribute(&mut self) {
         let shaking = self.demand.iter().filter(|demand| demand.shaking).count();
         if shaking == 0 {

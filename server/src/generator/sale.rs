@@ -1,9 +1,10 @@
 //! How a sale's stock comes to where it is wanted. Plain functions over values.
 //!
-//! A SET asks for more when half of what it got last is gone. It gets a share of what is left: large while there is plenty, so that
-//! asking costs nothing, and a single unit at the end, so that none lies where nobody buys. When nothing is left here and a SET
-//! still asks, what lies on the others' shelves is called back: also from those that ask for more themselves, whose users may all
-//! hold as many units as one may.
+//! A SET asks for more when half of what it got last is gone. It gets a share of what is left:
+//! large while there is plenty, so that asking costs nothing, and a single unit at the end, so that
+//! none lies where nobody buys. When nothing is left here and a SET still asks, what lies on the
+//! others' shelves is called back: also from those that ask for more themselves, whose users may
+//! all hold as many units as one may.
 
 use std::collections::BTreeSet;
 
@@ -40,7 +41,8 @@ impl Counter {
         self.waiting.insert(set);
     }
 
-    /// Who is to be handed how many, while `remaining` units are here and `inhabited` SETs have users: each waiting SET once, in turn.
+    /// Who is to be handed how many, while `remaining` units are here and `inhabited` SETs have
+    /// users: each waiting SET once, in turn.
     pub fn parcels(&mut self, mut remaining: u64, inhabited: usize) -> Vec<(usize, u64)> {
         let sets = u64::try_from(inhabited.max(self.waiting.len()).max(1)).unwrap_or(u64::MAX);
         let turn = self.waiting.range(self.next..).chain(self.waiting.range(..self.next));
@@ -64,7 +66,8 @@ impl Counter {
         self.waiting.remove(&set);
     }
 
-    /// Whether what lies on the shelves of SETs should be called back now, where [`Self::may_spare`].
+    /// Whether what lies on the shelves of SETs should be called back now, where
+    /// [`Self::may_spare`].
     pub fn recalls(&mut self, remaining: u64, now: UnixMs) -> bool {
         let due = remaining == 0 && !self.waiting.is_empty() && now >= self.recalled_at + RECALL_INTERVAL_MS;
         if due {
@@ -120,8 +123,8 @@ mod tests {
     }
 
     proptest! {
-        /// SETs whose users take at random: in the end each unit has been taken, however they are spread, and a SET with buyers
-        /// is never left waiting while units lie elsewhere.
+        /// SETs whose users take at random: in the end each unit has been taken, however they are
+        /// spread, and a SET with buyers is never left waiting while units lie elsewhere.
         #[test]
         fn every_unit_is_sold_however_demand_is_spread(total in 1u64..2_000, demand in prop::collection::vec(0u64..100, 1..9)) {
             prop_assume!(demand.iter().sum::<u64>() > 0);

@@ -1,4 +1,5 @@
-//! Which serials of a campaign may be issued next, and how many are due. Plain functions over values.
+//! Which serials of a campaign may be issued next, and how many are due. Plain functions over
+//! values.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -93,7 +94,8 @@ impl Rain {
         self.issued += count;
     }
 
-    /// What could not be issued is made up for, but for at most a second's worth: nobody was there to shake for more.
+    /// What could not be issued is made up for, but for at most a second's worth: nobody was there
+    /// to shake for more.
     pub fn forgive(&mut self, now: UnixMs) {
         if self.due(now) > self.rate {
             *self = Self { rate: self.rate, anchor: now.saturating_sub(999), issued: 0 };

@@ -1,17 +1,20 @@
 //! Retention: moves settled history out of a ledger into a file of its own, offline.
 //!
-//! **What goes** is a prefix of the entries: all below the first one that has to stay. An entry has to stay if it is not older than the
-//! time asked for, if its campaign is not settled, its order not decided or its envelope not closed, or if its user has not acknowledged
-//! it (unless that is waived). Orders and envelopes go with the last of their entries, so what straddles the cut stays whole as a row;
-//! campaigns and deposits stay for good, being few and their names unique. What the entries had added to each account is kept in
-//! `accounts.archived`, so that balances remain sums.
+//! **What goes** is a prefix of the entries: all below the first one that has to stay. An entry has
+//! to stay if it is not older than the time asked for, if its campaign is not settled, its order
+//! not decided or its envelope not closed, or if its user has not acknowledged it (unless that is
+//! waived). Orders and envelopes go with the last of their entries, so what straddles the cut stays
+//! whole as a row; campaigns and deposits stay for good, being few and their names unique. What the
+//! entries had added to each account is kept in `accounts.archived`, so that balances remain sums.
 //!
-//! **What is lost** is what only those rows could tell: a statement ends at the cut, a Grab that is repeated from before it is answered
-//! as one that came too late, an order or envelope from before it is unknown. A repeated SendEnvelope from before it would be taken for
-//! a new one: hence [`ARCHIVE_AGE_MIN_MS`].
+//! **What is lost** is what only those rows could tell: a statement ends at the cut, a Grab that is
+//! repeated from before it is answered as one that came too late, an order or envelope from before
+//! it is unknown. A repeated SendEnvelope from before it would be taken for a new one: hence
+//! [`ARCHIVE_AGE_MIN_MS`].
 //!
-//! **A crash** loses nothing: the archive is whole and on disk under its name before the ledger gives anything away, which it does in one
-//! transaction, and only what the archive holds. The same command again finishes what was interrupted.
+//! **A crash** loses nothing: the archive is whole and on disk under its name before the ledger
+//! gives anything away, which it does in one transaction, and only what the archive holds. The same
+//! command again finishes what was interrupted.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -21,11 +24,11 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
 
+use super::{Ledger, LedgerError};
 use crate::ledger::books::{AccountId, Kind, Owner};
 use crate::ledger::sqlite::{SqliteLedger, at};
-use super::{Ledger, LedgerError};
-use crate::market::campaign::UnixMs;
 use crate::limits::ARCHIVE_AGE_MIN_MS;
+use crate::market::campaign::UnixMs;
 
 /// `PRAGMA application_id` of an archive: "HBar".
 pub const APPLICATION_ID: i64 = 0x4842_6172;
@@ -33,7 +36,8 @@ pub const APPLICATION_ID: i64 = 0x4842_6172;
 /// `PRAGMA user_version` of an archive.
 const VERSION: i64 = 1;
 
-/// The tables that are moved, as the ledger has them; `campaigns` and `accounts_added` are there to make the file readable alone.
+/// The tables that are moved, as the ledger has them; `campaigns` and `accounts_added` are there to
+/// make the file readable alone.
 const TABLES: &str = "
 CREATE TABLE archive (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -169,7 +173,8 @@ impl fmt::Display for Archived {
     }
 }
 
-/// Moves what `wanted` says out of the ledger at `ledger` into a new file `to`. Refused while a server has the ledger open.
+/// Moves what `wanted` says out of the ledger at `ledger` into a new file `to`. Refused while a
+/// server has the ledger open.
 pub fn archive(ledger: &Path, to: &Path, wanted: &Wanted, now: UnixMs) -> Result<Archived, ArchiveError> {
     if !ledger.is_file() {
         return Err(refused(format!("{}: no such file", ledger.display())));
@@ -177,7 +182,8 @@ pub fn archive(ledger: &Path, to: &Path, wanted: &Wanted, now: UnixMs) -> Result
     if wanted.before > now.saturating_sub(ARCHIVE_AGE_MIN_MS) {
         return Err(refused("what is archived must be at least a day old: users may still repeat their requests"));
     }
-    // Takes the ledger's lock until the end. Nobody but us writes, and every account's row is brought up to the last entry.
+    // Takes the ledger's lock until the end. Nobody but us writes, and every account's row is
+    // brought up to the last entry.
     let mut lock = SqliteLedger::open(ledger)?;
     lock.checkpoint()?;
     let mut connection = Connection::open_with_flags(ledger, flags(false)).map_err(|error| at(ledger, error))?;
@@ -422,7 +428,8 @@ fn prune(connection: &mut Connection, to: &Path, report: &mut Archived) -> Resul
     if i64::try_from(updated) != Ok(accounts) {
         return Err(corrupt(format!("{updated} of {accounts} archived accounts are there")));
     }
-    // Envelopes are many, and their numbers are never used again: their empty accounts go with them.
+    // Envelopes are many, and their numbers are never used again: their empty accounts go with
+    // them.
     transaction.execute(
         "DELETE FROM main.accounts WHERE balance = 0 AND archived = 0 AND id IN (SELECT ?1 - id FROM archive.envelopes)",
         [AccountId::ENVELOPES],

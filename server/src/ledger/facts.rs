@@ -1,5 +1,6 @@
-//! What has become durable, said in the log where it did: target `facts`, level debug, one event for each decision that moved or
-//! reserved something. Off unless asked for; then it costs the ledger's thread one look for each batch.
+//! What has become durable, said in the log where it did: target `facts`, level debug, one event
+//! for each decision that moved or reserved something. Off unless asked for; then it costs the
+//! ledger's thread one look for each batch.
 
 use hongbao_proto::{RequestId, UserId};
 
@@ -17,7 +18,8 @@ pub fn are_wanted() -> bool {
     tracing::enabled!(target: "facts", tracing::Level::DEBUG)
 }
 
-/// Says what became of `posting`, which is durable. `request`: what brought it about, where it was a user's.
+/// Says what became of `posting`, which is durable. `request`: what brought it about, where it was
+/// a user's.
 pub fn tell(posting: &Posting, request: Option<RequestId>, outcome: &Outcome) {
     let by = posting.user().map_or(0, UserId::get);
     let request = request.map(RequestId::get);

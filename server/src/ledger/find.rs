@@ -1,7 +1,9 @@
-//! The entries of one user, read from a ledger's file beside the server that may be writing it: one snapshot, and nothing changed.
+//! The entries of one user, read from a ledger's file beside the server that may be writing it: one
+//! snapshot, and nothing changed.
 //!
-//! They are found along the user's chain (see `books::entry`), not by an index, which the ledger does without. The row of an account
-//! may lag behind its entries; those that it does not contain yet are looked through first.
+//! They are found along the user's chain (see `books::entry`), not by an index, which the ledger
+//! does without. The row of an account may lag behind its entries; those that it does not contain
+//! yet are looked through first.
 
 use std::path::Path;
 
@@ -9,10 +11,10 @@ use hongbao_proto::UserId;
 use rusqlite::{Connection, OptionalExtension};
 use serde::Serialize;
 
+use super::{LedgerError, sqlite};
 use crate::ledger::audit::open_read_only;
 use crate::ledger::books::{AccountId, Entry, Kind, Owner};
 use crate::ledger::schema::code;
-use super::{LedgerError, sqlite};
 use crate::limits::FIND_WALK_MAX;
 
 /// What an entry is about.
@@ -23,32 +25,25 @@ pub enum About {
     Prize {
         /// Of which campaign.
         campaign: u64,
-        /// Which.
         serial: i64,
     },
     /// An order.
     Order {
-        /// Its number.
         order: i64,
         /// Of which sale.
         campaign: Option<i64>,
-        /// Which unit.
         serial: Option<i64>,
         /// Where it is now: reserved, paid, cancelled or expired.
         state: Option<&'static str>,
     },
     /// A share of an envelope.
     Share {
-        /// Which envelope.
         envelope: u64,
         /// Which share, from 0.
         share: i64,
     },
     /// An envelope as a whole.
-    Envelope {
-        /// Which.
-        envelope: u64,
-    },
+    Envelope { envelope: u64 },
     /// Nothing else.
     Nothing {},
 }
@@ -184,8 +179,8 @@ const fn kind_name(kind: Kind) -> &'static str {
     }
 }
 
-/// The process that has this ledger open, if the kernel's list of locks tells. Looking does not take the lock, which would keep a
-/// server from starting just then.
+/// The process that has this ledger open, if the kernel's list of locks tells. Looking does not
+/// take the lock, which would keep a server from starting just then.
 pub fn open_by(ledger: &Path) -> Option<u32> {
     use std::os::unix::fs::MetadataExt;
     let mut lock = ledger.as_os_str().to_owned();

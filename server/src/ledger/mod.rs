@@ -1,8 +1,9 @@
-//! The ledger: the durable record of who won, sent, opened and bought what. Nothing is told to a user before it is durable here.
+//! The ledger: the durable record of who won, sent, opened and bought what. Nothing is told to a
+//! user before it is durable here.
 //!
-//! [`Ledger`] is what the rest of the server knows of it. `books` decides, in memory, what becomes of a posting; `sqlite` makes
-//! its decisions durable and finds them again; `writer` owns one on a thread of its own and commits in groups whatever has
-//! arrived meanwhile.
+//! [`Ledger`] is what the rest of the server knows of it. `books` decides, in memory, what becomes
+//! of a posting; `sqlite` makes its decisions durable and finds them again; `writer` owns one on a
+//! thread of its own and commits in groups whatever has arrived meanwhile.
 
 pub mod archive;
 pub mod audit;
@@ -22,7 +23,8 @@ use crate::market::campaign::{Campaign, CampaignTerms, UnixMs};
 use crate::market::envelope::{NewEnvelope, Offer};
 use crate::market::order::Order;
 
-/// A user takes a unit of a campaign. The SET that sends it owns the serial until the outcome is known.
+/// A user takes a unit of a campaign. The SET that sends it owns the serial until the outcome is
+/// known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
     /// Who.
@@ -31,7 +33,6 @@ pub struct Claim {
     pub request: RequestId,
     /// Of which campaign.
     pub campaign: CampaignId,
-    /// Which unit.
     pub serial: Serial,
     /// What it is worth: `CampaignTerms::amount(serial)`.
     pub amount: Fen,
@@ -42,7 +43,6 @@ pub struct Claim {
 pub struct Win {
     /// Of which campaign.
     pub campaign: CampaignId,
-    /// Which prize.
     pub serial: Serial,
     /// What it is worth.
     pub amount: Fen,
@@ -95,7 +95,6 @@ pub enum Posting {
     Pay {
         /// Who.
         user: UserId,
-        /// Which.
         order: OrderId,
         /// From where.
         means: Means,
@@ -104,7 +103,6 @@ pub enum Posting {
     Cancel {
         /// Who.
         user: UserId,
-        /// Which.
         order: OrderId,
     },
     /// Money goes into an envelope.
@@ -113,7 +111,6 @@ pub enum Posting {
     Open {
         /// Who.
         user: UserId,
-        /// Which.
         envelope: EnvelopeId,
     },
     /// What is overdue expires, the oldest first, at most [`crate::limits::EXPIRE_STEP`].
@@ -146,7 +143,8 @@ impl Posting {
     }
 }
 
-/// Why a posting can never succeed. Stock that is issued as the ledger says never meets the first five.
+/// Why a posting can never succeed. Stock that is issued as the ledger says never meets the first
+/// five.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The campaign is not in the ledger.
@@ -161,7 +159,8 @@ pub enum Refusal {
     /// The amount is not what the campaign says.
     #[error("the amount is not the drawn one")]
     WrongAmount,
-    /// The request is older than what the user got last, and got nothing itself: whoever sends it again is too late.
+    /// The request is older than what the user got last, and got nothing itself: whoever sends it
+    /// again is too late.
     #[error("a later request of this user came first")]
     OutOfOrder,
     /// A deposit of this key went to other users, or was of another amount.
@@ -179,17 +178,20 @@ pub enum Outcome {
     Won(Win),
     /// To a claim: the unit is held for the user, or theirs where it costs nothing.
     Ordered(Order),
-    /// To a claim: the same (user, request) had already got this; the serial offered now stays unclaimed.
+    /// To a claim: the same (user, request) had already got this; the serial offered now stays
+    /// unclaimed.
     Repeated(Award),
-    /// To a claim: the user holds as many units of the campaign as one may; the serial stays unclaimed.
+    /// To a claim: the user holds as many units of the campaign as one may; the serial stays
+    /// unclaimed.
     LimitReached {
         /// The campaign's limit.
         limit: u32,
     },
-    /// To a claim: the serial already is somebody's. Never seen unless stock was issued twice; the caller must drop the serial.
+    /// To a claim: the serial already is somebody's. Never seen unless stock was issued twice; the
+    /// caller must drop the serial.
     Taken,
-    /// The posting cannot be right and nothing moved; the serial of a claim must be dropped, unless the refusal is
-    /// [`Refusal::OutOfOrder`].
+    /// The posting cannot be right and nothing moved; the serial of a claim must be dropped, unless
+    /// the refusal is [`Refusal::OutOfOrder`].
     Refused(Refusal),
     /// So many of the named things (each counted once) are the user's and acknowledged now.
     Acknowledged {
@@ -198,7 +200,8 @@ pub enum Outcome {
     },
     /// To a payment or cancellation: the order as it stands.
     Order(Order),
-    /// To a cancellation: the order as it stands, and its unit is for sale again. Said once for each order.
+    /// To a cancellation: the order as it stands, and its unit is for sale again. Said once for
+    /// each order.
     Released(Order),
     /// The order was decided, or the envelope expired, before.
     TooLate {
@@ -260,8 +263,8 @@ pub struct Expired {
 /// What a user who logs in must be told, and how its requests go on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recall {
-    /// Unacknowledged wins and orders, oldest first, at most [`crate::limits::RECALLED_WINS_MAX`]; more follow once these are
-    /// acknowledged.
+    /// Unacknowledged wins and orders, oldest first, at most [`crate::limits::RECALLED_WINS_MAX`];
+    /// more follow once these are acknowledged.
     pub unacknowledged: Vec<Award>,
     /// Envelopes that wait for this user, oldest first, at most as many.
     pub offers: Vec<Arc<Offer>>,
@@ -411,7 +414,6 @@ pub enum LedgerError {
         "ledger {path} has schema {found}; this version knows up to {known}: run the version that wrote it, or a newer one"
     )]
     TooNew {
-        /// Its file.
         path: String,
         /// Its schema version.
         found: i64,
@@ -421,17 +423,13 @@ pub enum LedgerError {
     /// Made by a version of this program that was never released.
     #[error("ledger {path} has schema {found}, of a version before the first release: start with a new file")]
     TooOld {
-        /// Its file.
         path: String,
         /// Its schema version.
         found: i64,
     },
     /// Another process has it open. Two writers would each believe their own idea of the books.
     #[error("ledger {path} is in use by another process")]
-    InUse {
-        /// Its file.
-        path: String,
-    },
+    InUse { path: String },
     /// The file is something else.
     #[error("{path} is not a ledger of this program: {why}")]
     Foreign {
@@ -453,10 +451,12 @@ pub enum LedgerError {
 
 /// The books. One caller at a time; every method is a blocking call.
 pub trait Ledger: Send {
-    /// Applies all postings in one transaction, and answers in their order. Durable once it returns `Ok`.
+    /// Applies all postings in one transaction, and answers in their order. Durable once it returns
+    /// `Ok`.
     fn post(&mut self, postings: &[Posting], now: UnixMs) -> Result<Vec<Outcome>, LedgerError>;
 
-    /// Answers a user's question from what is durable. Cheap for a login of the many who never got anything.
+    /// Answers a user's question from what is durable. Cheap for a login of the many who never got
+    /// anything.
     fn ask(&mut self, user: UserId, question: &Question) -> Result<Answer, LedgerError>;
 
     /// Opens a campaign and moves the exact sum of its prizes from the treasury into its fund.
@@ -465,8 +465,9 @@ pub trait Ledger: Send {
     /// Records that an operator stopped a campaign. Idempotent.
     fn stop_campaign(&mut self, id: CampaignId, now: UnixMs) -> Result<Campaign, LedgerError>;
 
-    /// Gives back what is left in the fund, or banks what a sale has taken in; nothing can be won or bought afterwards. Refused
-    /// while orders of the campaign wait for their payment. Idempotent.
+    /// Gives back what is left in the fund, or banks what a sale has taken in; nothing can be won
+    /// or bought afterwards. Refused while orders of the campaign wait for their payment.
+    /// Idempotent.
     fn settle_campaign(&mut self, id: CampaignId, now: UnixMs) -> Result<Campaign, LedgerError>;
 
     /// All campaigns with their sums, by id.
@@ -490,7 +491,8 @@ pub trait Ledger: Send {
     /// Writes something durable and forgettable: tells whether writing works again.
     fn probe(&mut self, now: UnixMs) -> Result<(), LedgerError>;
 
-    /// Before closing: puts the books in the form that is quickest to open. Durability does not depend on it.
+    /// Before closing: puts the books in the form that is quickest to open. Durability does not
+    /// depend on it.
     fn checkpoint(&mut self) -> Result<(), LedgerError> {
         Ok(())
     }

@@ -6,7 +6,8 @@ pub const APPLICATION_ID: i64 = 0x4842_616f;
 /// `PRAGMA user_version` that this program writes.
 pub const VERSION: i64 = 2;
 
-/// Codes of columns other than `entries.kind` (see `books::Kind`): written into files, never to be reused.
+/// Codes of columns other than `entries.kind` (see `books::Kind`): written into files, never to be
+/// reused.
 pub mod code {
     /// `campaigns.kind`: rain.
     pub const RAIN: i64 = 1;
@@ -35,22 +36,26 @@ pub const PAGE_BYTES: i64 = 4096;
 
 /// The tables of version 2.
 ///
-/// `entries` is the ledger proper: whatever moved, in the order in which it did; every other table says more about some of its rows,
-/// or what they add up to. It has no index but its own order, and all that is written with a win goes to the end of a table: an index by
-/// user and request, which version 1 had, and the winner's account touch a page in random order each, and made a win six times as dear
-/// at a million of them. What such an index would answer is found along the chain of a user's entries (`previous`).
+/// `entries` is the ledger proper: whatever moved, in the order in which it did; every other table
+/// says more about some of its rows, or what they add up to. It has no index but its own order, and
+/// all that is written with a win goes to the end of a table: an index by user and request, which
+/// version 1 had, and the winner's account touch a page in random order each, and made a win six
+/// times as dear at a million of them. What such an index would answer is found along the chain of
+/// a user's entries (`previous`).
 ///
-/// `accounts` is written behind: a row is right as of `last_entry`, and the row of every account contains all entries below
-/// `progress.accounts_from`. `units` says which serials of a campaign that is not settled are somebody's, 8,192 a row. `notices` holds
-/// the entries of which a user has not acknowledged to have heard. An envelope's row never changes, because its list of recipients may be
-/// long: `open_envelopes` has those that can be opened, with a bit for each recipient who has acknowledged it;
-/// those who have opened it are in `openings`, whether they have a bit or not.
+/// `accounts` is written behind: a row is right as of `last_entry`, and the row of every account
+/// contains all entries below `progress.accounts_from`. `units` says which serials of a campaign
+/// that is not settled are somebody's, 8,192 a row. `notices` holds the entries of which a user has
+/// not acknowledged to have heard. An envelope's row never changes, because its list of recipients
+/// may be long: `open_envelopes` has those that can be opened, with a bit for each recipient who
+/// has acknowledged it; those who have opened it are in `openings`, whether they have a bit or not.
 ///
-/// `progress.archived_*`: what an archive has taken away (`archive`): all entries through this number, and the highest order and
-/// envelope among those whose first entry it took. `accounts.archived` is what those entries added to a balance.
+/// `progress.archived_*`: what an archive has taken away (`archive`): all entries through this
+/// number, and the highest order and envelope among those whose first entry it took.
+/// `accounts.archived` is what those entries added to a balance.
 ///
-/// Foreign keys are declared for `PRAGMA foreign_key_check`, which the audit runs. They are not enforced while writing: every
-/// statement that could break one is in `sqlite`.
+/// Foreign keys are declared for `PRAGMA foreign_key_check`, which the audit runs. They are not
+/// enforced while writing: every statement that could break one is in `sqlite`.
 pub const TABLES: &str = "
 CREATE TABLE campaigns (
     id INTEGER PRIMARY KEY CHECK (id > 0),

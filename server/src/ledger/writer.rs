@@ -1,17 +1,21 @@
 //! The thread that owns the ledger, and the bounded queue before it.
 //!
-//! Batching is natural: while one commit is on its way to the disk, requests gather; the next commit takes them all. There is
-//! no timer on this path, so a lone claim waits for nobody and a flood pays for one `fsync` per thousands of claims.
+//! Batching is natural: while one commit is on its way to the disk, requests gather; the next
+//! commit takes them all. There is no timer on this path, so a lone claim waits for nobody and a
+//! flood pays for one `fsync` per thousands of claims.
 //!
-//! **Order.** Every request sees all that were queued before it and none that were queued after it, as far as anyone can
-//! tell. What a user has done depends on that user's postings alone, so a question ([`Request::Ask`]) of a user with nothing
-//! pending in the batch is answered at once, ahead of the commit: a storm of logins costs no commits. A question of a user with a
-//! posting pending waits for the batch's commit. A posting of a user whose question waits so, or a [`Request::Call`], commits
-//! what is pending first. What others do to a user (an envelope, a deposit) may come before or after a question, as it would if
-//! they had done it a moment earlier or later.
+//! **Order.** Every request sees all that were queued before it and none that were queued after it,
+//! as far as anyone can tell. What a user has done depends on that user's postings alone, so a
+//! question ([`Request::Ask`]) of a user with nothing pending in the batch is answered at once,
+//! ahead of the commit: a storm of logins costs no commits. A question of a user with a posting
+//! pending waits for the batch's commit. A posting of a user whose question waits so, or a
+//! [`Request::Call`], commits what is pending first. What others do to a user (an envelope, a
+//! deposit) may come before or after a question, as it would if they had done it a moment earlier
+//! or later.
 //!
-//! A failed commit is told to everyone in it ([`Unavailable`]) and turns [`LedgerStatus::healthy`] off; the thread stays and
-//! tries again with each batch, and once a second with a probe when there is none.
+//! A failed commit is told to everyone in it ([`Unavailable`]) and turns [`LedgerStatus::healthy`]
+//! off; the thread stays and tries again with each batch, and once a second with a probe when there
+//! is none.
 
 use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -26,13 +30,14 @@ use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Answer, Ledger, LedgerError, Outcome, Posting, Question, Totals, facts};
-use crate::market::campaign::UnixMs;
 use crate::limits::{LEDGER_BATCH_MAX, LEDGER_QUEUE_MAX};
+use crate::market::campaign::UnixMs;
 
 /// Between two attempts to find out whether a failing ledger works again.
 const PROBE_PERIOD: Duration = Duration::from_secs(1);
 
-/// The longest commit that the histogram tells apart, microseconds: one minute. Longer ones count as this.
+/// The longest commit that the histogram tells apart, microseconds: one minute. Longer ones count
+/// as this.
 const COMMIT_MICROS_MAX: u64 = 60_000_000;
 
 /// Where the answer to a request goes. Called on the ledger's thread, once, and must not block.
@@ -86,7 +91,8 @@ pub enum Request<T: ReplyTo> {
         /// Who is told.
         reply_to: T,
     },
-    /// Run this on the ledger, all earlier postings being durable. For administration: it holds up everybody.
+    /// Run this on the ledger, all earlier postings being durable. For administration: it holds up
+    /// everybody.
     Call(LedgerCall),
 }
 
@@ -108,8 +114,8 @@ impl<T: ReplyTo> LedgerHandle<T> {
         (Self { queue }, receiver)
     }
 
-    /// Queues a request, or gives it back if the queue is full or the ledger's thread has ended: it was not and will not be
-    /// done.
+    /// Queues a request, or gives it back if the queue is full or the ledger's thread has ended: it
+    /// was not and will not be done.
     #[must_use = "a request given back was not done, and its sender is owed an answer"]
     pub fn try_send(&self, request: Request<T>) -> Result<(), Request<T>> {
         self.queue.try_send(request).map_err(|error| match error {
@@ -277,8 +283,8 @@ fn postings_histogram() -> Histogram<u64> {
 
 /// Starts the thread that owns `ledger`. `clock` gives the time that goes into the books.
 ///
-/// The thread ends when every handle is gone and the queue is empty; the ledger is closed by then, its log folded into the
-/// main file.
+/// The thread ends when every handle is gone and the queue is empty; the ledger is closed by then,
+/// its log folded into the main file.
 pub fn spawn<T: ReplyTo>(
     ledger: Box<dyn Ledger>,
     clock: fn() -> UnixMs,
@@ -302,8 +308,9 @@ enum Standing {
     Read,
 }
 
-/// The owner of a ledger, without its thread: [`Writer::apply`] for each request, then [`Writer::flush`]. What is answered depends on
-/// nothing but these calls, the ledger and the clock.
+/// The owner of a ledger, without its thread: [`Writer::apply`] for each request, then
+/// [`Writer::flush`]. What is answered depends on nothing but these calls, the ledger and the
+/// clock.
 pub struct Writer<T: ReplyTo> {
     ledger: Box<dyn Ledger>,
     clock: fn() -> UnixMs,
@@ -477,7 +484,8 @@ impl Wake for Unpark {
     }
 }
 
-/// Receives into `batch`: how many (0: every handle is gone), or `None` when `deadline` passes first.
+/// Receives into `batch`: how many (0: every handle is gone), or `None` when `deadline` passes
+/// first.
 fn receive_until<V>(
     queue: &mut mpsc::Receiver<V>,
     batch: &mut Vec<V>,

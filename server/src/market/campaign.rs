@@ -1,7 +1,8 @@
 //! Campaigns as values: what is given away, when, and how much each prize is worth.
 //!
-//! Everything here is a pure function. The draw above all: its seed is committed to (by SHA-256) before the first prize
-//! and published after the last, so that anyone can compute every amount again, in any language, from [`amount_of`]'s text.
+//! Everything here is a pure function. The draw above all: its seed is committed to (by SHA-256)
+//! before the first prize and published after the last, so that anyone can compute every amount
+//! again, in any language, from [`amount_of`]'s text.
 
 use std::fmt;
 
@@ -44,7 +45,8 @@ impl Seed {
         Ok(Seed(bytes))
     }
 
-    /// 64 lower-case hexadecimal digits. Says the secret: only for a campaign of which nothing more can be won.
+    /// 64 lower-case hexadecimal digits. Says the secret: only for a campaign of which nothing more
+    ///    can be won.
     pub fn to_hex(&self) -> String {
         hex(&self.0)
     }
@@ -76,7 +78,8 @@ impl fmt::Debug for Seed {
     }
 }
 
-/// How the amounts of prizes are drawn; both bounds are possible amounts. A fixed amount is `min == max`.
+/// How the amounts of prizes are drawn; both bounds are possible amounts. A fixed amount is `min ==
+/// max`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Amounts {
     /// The smallest prize.
@@ -126,7 +129,8 @@ pub struct Sale {
     pub valid_from: Option<UnixMs>,
     /// And no more from then on, if bounded.
     pub valid_until: Option<UnixMs>,
-    /// Grabs of the first so many milliseconds are served in an order drawn by lot, not by arrival; 0: by arrival.
+    /// Grabs of the first so many milliseconds are served in an order drawn by lot, not by arrival;
+    /// 0: by arrival.
     pub fair_window_ms: u32,
 }
 
@@ -166,7 +170,8 @@ impl CampaignTerms {
         }
     }
 
-    /// What the prize `serial` is worth, a pure function of seed and serial (see [`amount_of`]); or a sale's price.
+    /// What the prize `serial` is worth, a pure function of seed and serial (see [`amount_of`]); or
+    /// a sale's price.
     pub fn amount(&self, serial: Serial) -> Fen {
         match &self.goods {
             Goods::Rain { amounts, .. } => amount_of(&self.seed, *amounts, serial),
@@ -174,8 +179,8 @@ impl CampaignTerms {
         }
     }
 
-    /// What the campaign's fund must hold: the exact sum of all prizes, by one hash per prize unless all are worth the same.
-    /// Nothing for a sale.
+    /// What the campaign's fund must hold: the exact sum of all prizes, by one hash per prize
+    /// unless all are worth the same. Nothing for a sale.
     ///
     /// Fits an `i64` for terms that pass [`CampaignTerms::check`]; saturates for others.
     pub fn total_amount(&self) -> Fen {
@@ -266,7 +271,8 @@ impl Sale {
 /// SQL's integers end here.
 const I64_MAX: u128 = (1 << 63) - 1;
 
-/// How a campaign ended for good: nothing can be won any more and the rest of its fund has been given back.
+/// How a campaign ended for good: nothing can be won any more and the rest of its fund has been
+/// given back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settlement {
     /// When.
@@ -309,7 +315,8 @@ pub enum Phase {
 }
 
 impl Campaign {
-    /// The phase at `now`. A campaign that was stopped before it started is over, whatever its start says.
+    /// The phase at `now`. A campaign that was stopped before it started is over, whatever its
+    /// start says.
     pub fn phase(&self, now: UnixMs) -> Phase {
         let ended = self.terms.ends_at.is_some_and(|at| now >= at);
         let stopped = self.stopped_at.is_some_and(|at| now >= at);
@@ -325,13 +332,17 @@ impl Campaign {
 
 /// The amount of one prize, so that anyone can check a draw with SHA-256 in any language:
 ///
-/// 1. `h` = SHA-256 over 40 bytes: the 32 bytes of the seed, then the serial as 8 bytes, big-endian;
+/// 1. `h` = SHA-256 over 40 bytes: the 32 bytes of the seed, then the serial as 8 bytes,
+///    big-endian;
 /// 2. `x` = the first 8 bytes of `h` as an unsigned big-endian number;
-/// 3. amount = `min + ((x * (max - min + 1)) >> 64)`, in integers wide enough for the product (128 bits).
+/// 3. amount = `min + ((x * (max - min + 1)) >> 64)`, in integers wide enough for the product (128
+///    bits).
 ///
-/// In Python: `lo + (int.from_bytes(sha256(seed + n.to_bytes(8, "big")).digest()[:8], "big") * (hi - lo + 1) >> 64)`.
+/// In Python: `lo + (int.from_bytes(sha256(seed + n.to_bytes(8, "big")).digest()[:8], "big") * (hi
+/// - lo + 1) >> 64)`.
 ///
-/// Uniform over `min..=max`, both included, but for a bias below 2^-64 × the width. Requires `min <= max`.
+/// Uniform over `min..=max`, both included, but for a bias below 2^-64 × the width. Requires `min
+/// <= max`.
 pub fn amount_of(seed: &Seed, amounts: Amounts, serial: Serial) -> Fen {
     let mut hash = Sha256::new_with_prefix(seed.0);
     hash.update(serial.0.to_be_bytes());
@@ -394,8 +405,8 @@ mod tests {
         );
     }
 
-    /// SHA-256 of one padded block, written from FIPS 180-4: shares nothing with the crate that `amount_of` uses. Its
-    /// constants are roots of primes, computed here too.
+    /// SHA-256 of one padded block, written from FIPS 180-4: shares nothing with the crate that
+    /// `amount_of` uses. Its constants are roots of primes, computed here too.
     fn plain_sha256_of_40_bytes(message: &[u8; 40]) -> [u8; 32] {
         // The first 32 bits of the fraction of prime^(1/power), by bisection over integers.
         fn root_fraction(prime: u128, power: u32) -> u32 {

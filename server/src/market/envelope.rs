@@ -1,7 +1,7 @@
 //! Group envelopes as values: what a sender asks for, and how a total falls into shares.
 //!
-//! Shares are a pure function of (seed, mode, total, shares): the same for everybody who computes them, whole fen, at least one
-//! each, and together exactly the total.
+//! Shares are a pure function of (seed, mode, total, shares): the same for everybody who computes
+//! them, whole fen, at least one each, and together exactly the total.
 
 use std::sync::Arc;
 
@@ -48,7 +48,6 @@ pub struct NewEnvelope {
 /// An envelope as it is offered to those who may open it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
-    /// Which.
     pub envelope: EnvelopeId,
     /// Who sent it; `None`: the house.
     pub sender: Option<UserId>,
@@ -64,12 +63,13 @@ pub struct Offer {
     pub expires_at: UnixMs,
 }
 
-/// The worth of share `number` (from 0), where `left` is in the envelope for it and those after it, `shares` in all. Requires
-/// `number < shares` and `left` at least one fen for each share left.
+/// The worth of share `number` (from 0), where `left` is in the envelope for it and those after it,
+/// `shares` in all. Requires `number < shares` and `left` at least one fen for each share left.
 ///
-/// Random is the double-mean method: a share is uniform over 1 fen ..= twice the mean of what is left, but leaves at least one
-/// fen for each share after it; the last one takes what is left. Its lot is drawn as a prize's is ([`amount_of`]), `number`
-/// being the serial. So every share has the same expectation, whenever it is opened.
+/// Random is the double-mean method: a share is uniform over 1 fen ..= twice the mean of what is
+/// left, but leaves at least one fen for each share after it; the last one takes what is left. Its
+/// lot is drawn as a prize's is ([`amount_of`]), `number` being the serial. So every share has the
+/// same expectation, whenever it is opened.
 pub fn share(seed: &Seed, mode: Mode, left: Fen, number: u32, shares: u32) -> Fen {
     let others = u64::from(shares - number - 1);
     let mean = left.0 / (others + 1);
@@ -133,7 +133,8 @@ mod tests {
             }
         }
         let mean = u64::from(rounds) * total / u64::from(shares);
-        // The last share's standard deviation is about 1.1 means: 4,000 rounds leave 1.7%, and this is four times that.
+        // The last share's standard deviation is about 1.1 means: 4,000 rounds leave 1.7%, and this
+        // is four times that.
         for sum in sums {
             assert!(sum.abs_diff(mean) * 100 < mean * 7, "{sum} where {mean} is expected");
         }

@@ -1,7 +1,8 @@
 //! Drawing by lot: who is served first of those who came in a sale's opening window.
 //!
-//! The order is a pure function of the campaign's secret seed and of who asked with which request. The seed was committed to before the
-//! sale and is published after it, so that anyone who has the list can draw again.
+//! The order is a pure function of the campaign's secret seed and of who asked with which request.
+//! The seed was committed to before the sale and is published after it, so that anyone who has the
+//! list can draw again.
 
 use hongbao_proto::{RequestId, UserId};
 use sha2::{Digest, Sha256};
@@ -17,8 +18,8 @@ pub struct Entrant {
     pub request: RequestId,
 }
 
-/// The lot of an entrant: the first 16 bytes of SHA-256(seed ‖ "lot" ‖ user ‖ request), both numbers as 8 bytes, big-endian. The smallest
-/// is served first.
+/// The lot of an entrant: the first 16 bytes of SHA-256(seed ‖ "lot" ‖ user ‖ request), both
+/// numbers as 8 bytes, big-endian. The smallest is served first.
 pub fn lot(seed: &Seed, entrant: Entrant) -> [u8; 16] {
     let mut hash = Sha256::new_with_prefix(seed.0);
     hash.update(b"lot");
@@ -28,7 +29,8 @@ pub fn lot(seed: &Seed, entrant: Entrant) -> [u8; 16] {
     std::array::from_fn(|index| hash[index])
 }
 
-/// The entrants in the order in which they are served; each with what the caller wants to keep beside it.
+/// The entrants in the order in which they are served; each with what the caller wants to keep
+/// beside it.
 pub fn draw<T>(seed: &Seed, entrants: impl IntoIterator<Item = (Entrant, T)>) -> Vec<(Entrant, T)> {
     let mut drawn: Vec<_> =
         entrants.into_iter().map(|(entrant, beside)| (lot(seed, entrant), entrant, beside)).collect();

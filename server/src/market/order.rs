@@ -29,13 +29,10 @@ pub enum OrderState {
 /// One unit of a sale in a user's hands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Order {
-    /// Its name.
     pub id: OrderId,
-    /// Whose.
     pub user: UserId,
     /// Of which sale.
     pub campaign: CampaignId,
-    /// Which unit.
     pub serial: Serial,
     /// The Grab that got it.
     pub request: RequestId,
@@ -99,7 +96,8 @@ impl Order {
         }
     }
 
-    /// The order after a step at `now`, or why there is none. At the very moment `pay_by` the hold is over.
+    /// The order after a step at `now`, or why there is none. At the very moment `pay_by` the hold
+    /// is over.
     pub fn step(&self, step: Step, now: UnixMs) -> Result<Order, Stuck> {
         let decided = self.decided_at.unwrap_or(self.pay_by);
         let state = match (self.state, step) {
@@ -155,8 +153,8 @@ mod tests {
         assert_eq!((order(5).state, order(5).pay_by, order(5).decided_at), (OrderState::Reserved, 6_000, None));
     }
 
-    /// Every sequence of up to four steps at every side of the deadline: an order is decided once, a unit is released once,
-    /// and nothing but time or its user releases it.
+    /// Every sequence of up to four steps at every side of the deadline: an order is decided once,
+    /// a unit is released once, and nothing but time or its user releases it.
     #[test]
     fn every_short_history_decides_an_order_at_most_once() {
         let steps = [Step::Pay, Step::Cancel, Step::Expire];

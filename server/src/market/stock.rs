@@ -1,8 +1,9 @@
 //! A SET's own stock: one shelf per campaign, from which a Grab takes without asking anyone.
 //!
-//! Plain functions over values, the time passed in. A serial that came in by [`Stock::supply`] is at every moment in exactly
-//! one place: on the shelf, in flight to the ledger, claimed, or returned to the generator. [`ShelfBooks::balance`] says so, and
-//! the SET checks it after every batch.
+//! Plain functions over values, the time passed in. A serial that came in by [`Stock::supply`] is
+//! at every moment in exactly one place: on the shelf, in flight to the ledger, claimed, or
+//! returned to the generator. [`ShelfBooks::balance`] says so, and the SET checks it after every
+//! batch.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -30,11 +31,11 @@ pub enum SalePhase {
 /// What a Grab finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taken {
-    /// A prize, now in flight: it must be settled by [`Stock::claimed`], [`Stock::put_back`] or [`Stock::void`].
+    /// A prize, now in flight: it must be settled by [`Stock::claimed`], [`Stock::put_back`] or
+    /// [`Stock::void`].
     Prize {
         /// Of which campaign.
         campaign: CampaignId,
-        /// Which prize.
         serial: Serial,
         /// What it is worth.
         amount: Fen,
@@ -70,7 +71,8 @@ pub struct ShelfBooks {
     pub claimed: u64,
     /// Given back to the generator.
     pub returned: u64,
-    /// Refused by the ledger because somebody else has them. Reads 0 unless a serial was issued twice.
+    /// Refused by the ledger because somebody else has them. Reads 0 unless a serial was issued
+    /// twice.
     pub void: u64,
 }
 
@@ -195,7 +197,8 @@ impl Stock {
         }
     }
 
-    /// Opens a shelf, or moves an open one to another phase. Once ended or sold out, a campaign stays so.
+    /// Opens a shelf, or moves an open one to another phase. Once ended or sold out, a campaign
+    /// stays so.
     pub fn set_phase(&mut self, campaign: CampaignId, terms: &Arc<CampaignTerms>, phase: SalePhase) {
         match self.shelves.binary_search_by_key(&campaign, |shelf| shelf.campaign) {
             Ok(index) => self.shelves[index].phase = phase,
@@ -244,7 +247,8 @@ impl Stock {
         }
     }
 
-    /// Whether the generator should be told that the shelf of this sale runs out: once until more comes in.
+    /// Whether the generator should be told that the shelf of this sale runs out: once until more
+    /// comes in.
     pub fn wants(&mut self, campaign: CampaignId) -> bool {
         let Some(shelf) = self.shelf(campaign) else { return false };
         let runs_out = shelf.phase == SalePhase::Open && shelf.serials.len() * 2 <= shelf.last_supply;
@@ -299,7 +303,8 @@ impl Stock {
         }
     }
 
-    /// Campaigns with serials on the shelf that nobody can take any more, or, where `deserted` (nobody is logged in), with any.
+    /// Campaigns with serials on the shelf that nobody can take any more, or, where `deserted`
+    /// (nobody is logged in), with any.
     pub fn withdrawable(&self, deserted: bool) -> impl Iterator<Item = CampaignId> + '_ {
         self.shelves
             .iter()

@@ -1,23 +1,25 @@
-//! The house as a sender: runs of envelopes at a steady rate, each to distinct users drawn from a range.
+//! The house as a sender: runs of envelopes at a steady rate, each to distinct users drawn from a
+//! range.
 //!
-//! A run lives as long as the process; its envelopes are in the ledger and outlive it. Each is followed until it is empty or has expired.
+//! A run lives as long as the process; its envelopes are in the ledger and outlive it. Each is
+//! followed until it is empty or has expired.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hongbao_telemetry::report::{Events, names::event};
 use hongbao_proto::{EnvelopeId, Fen, RequestId, Serial, UserId};
+use hongbao_telemetry::report::{Events, names::event};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-use crate::market::campaign::{Amounts, Seed, UnixMs, amount_of};
-use crate::market::envelope::{Mode, NewEnvelope};
 use crate::generator::source::Rain;
 use crate::ledger::writer::LedgerHandle;
 use crate::ledger::{Ledger, LedgerError, Outcome, Posting, facts};
+use crate::market::campaign::{Amounts, Seed, UnixMs, amount_of};
+use crate::market::envelope::{Mode, NewEnvelope};
 use crate::set::message::{Offering, Ticket};
 
 /// From one look at what is due to the next.
@@ -135,8 +137,8 @@ impl Runs {
         }
     }
 
-    /// The first of [`COUNT_MAX`] request ids that no other run has, of earlier processes neither: a moment of its own, in
-    /// milliseconds, with room for as many envelopes.
+    /// The first of [`COUNT_MAX`] request ids that no other run has, of earlier processes neither:
+    /// a moment of its own, in milliseconds, with room for as many envelopes.
     fn first_request(&self, now: UnixMs) -> u64 {
         let later = |latest: u64| Some(now.max(latest + 1));
         let latest = self.latest.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later).unwrap_or(now);
@@ -373,8 +375,8 @@ fn sha2_of(seed: &Seed, number: u64) -> [u8; 32] {
     Sha256::new_with_prefix(seed.0).chain_update(b"envelope").chain_update(number.to_be_bytes()).finalize().into()
 }
 
-/// `count` distinct users of a range of `users`, ascending; each set of so many is as likely as any other (Floyd's algorithm).
-/// Requires `count <= users`, and all of the range to be user ids.
+/// `count` distinct users of a range of `users`, ascending; each set of so many is as likely as any
+/// other (Floyd's algorithm). Requires `count <= users`, and all of the range to be user ids.
 fn draw(seed: &Seed, first: UserId, users: u64, count: u32) -> Arc<[UserId]> {
     let mut drawn = BTreeSet::new();
     for (turn, last) in (0u64..).zip(users - u64::from(count)..users) {

@@ -1,4 +1,5 @@
-//! What runs on the main thread beside the generator: rooms, offers of envelopes, and runs of envelopes.
+//! What runs on the main thread beside the generator: rooms, offers of envelopes, and runs of
+//! envelopes.
 
 pub mod envelope_runs;
 pub mod offers;

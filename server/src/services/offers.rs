@@ -1,4 +1,5 @@
-//! What happens to users without their asking: envelopes are offered to those on-line, and what is overdue expires.
+//! What happens to users without their asking: envelopes are offered to those on-line, and what is
+//! overdue expires.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,15 +11,15 @@ use hongbao_proto::v1::{self, server_frame::Event};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-use crate::market::campaign::UnixMs;
 use crate::ledger::{Expired, Ledger, LedgerError, Outcome, Posting, facts};
 use crate::limits;
+use crate::market::campaign::UnixMs;
 use crate::market::order::Order;
+use crate::set::Shared;
 use crate::set::deliver::{self, Count, Delivery};
 use crate::set::directory::Seat;
 use crate::set::events;
 use crate::set::message::{Control, Message, Offering, StockReport};
-use crate::set::Shared;
 
 /// See the module.
 pub struct Clerk {
@@ -61,8 +62,8 @@ impl Clerk {
         self.push(&[order.user], frame).await;
     }
 
-    /// Writes a frame to those of some users who are on-line. Whoever is behind by too much, or in a SET without room, is passed
-    /// over: all that is told here is told again at the next login.
+    /// Writes a frame to those of some users who are on-line. Whoever is behind by too much, or in
+    /// a SET without room, is passed over: all that is told here is told again at the next login.
     async fn push(&self, to: &[UserId], frame: Bytes) {
         let count = Count::new(|_| {});
         let mut seats: BTreeMap<u32, Vec<Seat>> = BTreeMap::new();

@@ -1,17 +1,19 @@
-//! What became of an announcement: how many connections it reached, and when the last SET was done with it.
+//! What became of an announcement: how many connections it reached, and when the last SET was done
+//! with it.
 //!
-//! Each SET is handed a [`Receipt`] with the announcement. Wherever that is dropped, it reports: so a broadcast ends even where a
-//! SET's queue was full, or the SET has stopped.
+//! Each SET is handed a [`Receipt`] with the announcement. Wherever that is dropped, it reports: so
+//! a broadcast ends even where a SET's queue was full, or the SET has stopped.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::market::campaign::UnixMs;
 use crate::limits;
+use crate::market::campaign::UnixMs;
 
-/// The broadcasts of this node: the last [`limits::BROADCASTS_KEPT`], by id. Locked by operators only.
+/// The broadcasts of this node: the last [`limits::BROADCASTS_KEPT`], by id. Locked by operators
+/// only.
 #[derive(Debug, Default)]
 pub struct Broadcasts {
     kept: Mutex<VecDeque<Arc<Broadcast>>>,
@@ -42,7 +44,8 @@ pub struct Broadcast {
 pub struct Progress {
     /// Connections that it was written to.
     pub reached: u64,
-    /// Connections that were logged in and did not get it: cut as slow when it came to them, or in a SET that had no room.
+    /// Connections that were logged in and did not get it: cut as slow when it came to them, or in
+    /// a SET that had no room.
     pub dropped: u64,
     /// SETs that had no room for it.
     pub sets_dropped: u32,
@@ -51,7 +54,8 @@ pub struct Progress {
 }
 
 impl Broadcasts {
-    /// Begins a broadcast to `sets` SETs: a receipt for each. The oldest broadcast kept is forgotten.
+    /// Begins a broadcast to `sets` SETs: a receipt for each. The oldest broadcast kept is
+    /// forgotten.
     pub fn begin(&self, sets: u32, now: UnixMs) -> (Arc<Broadcast>, Vec<Receipt>) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let broadcast = Arc::new(Broadcast {
@@ -79,7 +83,8 @@ impl Broadcasts {
         kept.iter().find(|broadcast| broadcast.id == id).cloned()
     }
 
-    /// The one place where an announcement is given up because a SET's queue is full; `online`: users logged in there.
+    /// The one place where an announcement is given up because a SET's queue is full; `online`:
+    /// users logged in there.
     pub fn queue_full(&self, receipt: Receipt, online: u64) {
         self.queues_full.fetch_add(1, Ordering::Relaxed);
         receipt.refuse(online);

@@ -4,13 +4,13 @@ use hongbao_proto::v1;
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::{RequestId, UserId};
 
-use crate::set::Set;
 use crate::ledger::Posting;
 use crate::limits;
-use crate::set::room_messages::{self, Chat, Recipient, Reply, RoomRequest, Visit, WayBack, Wish};
+use crate::set::Set;
 use crate::set::deliver::{Count, Delivered, Delivery};
 use crate::set::directory::Seat;
 use crate::set::message::{Control, Message, Now};
+use crate::set::room_messages::{self, Chat, Recipient, Reply, RoomRequest, Visit, WayBack, Wish};
 use crate::set::tally::Answer;
 use crate::transport::wire::Wire;
 
@@ -48,7 +48,8 @@ impl<W: Wire> Set<W> {
         }
     }
 
-    /// A reserved way back, if another request of this kind may be under way. From here on the answer is certain to come, and owed.
+    /// A reserved way back, if another request of this kind may be under way. From here on the
+    /// answer is certain to come, and owed.
     fn way_back(&mut self, seat: Seat, request: RequestId) -> Option<WayBack> {
         if self.chats >= limits::CHATS_UNDER_WAY_MAX {
             return None;

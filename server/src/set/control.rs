@@ -2,9 +2,9 @@
 
 use hongbao_proto::{CampaignId, UserId};
 
-use crate::set::Set;
 use crate::ends::End;
 use crate::limits;
+use crate::set::Set;
 use crate::set::directory::Seat;
 use crate::set::message::{Control, Now, SessionInfo, StockReport};
 use crate::set::session::Phase;
@@ -62,8 +62,8 @@ impl<W: Wire> Set<W> {
         while let Some(seat) = self.unwelcome.pop_due(second) {
             let login_seconds = self.shared.login_seconds;
             let Some(session) = self.live(seat).filter(|session| session.phase == Phase::Fresh) else { continue };
-            // Who was told to come back later has as long from then on. Looked at again after one login time, and not when that
-            // is over, so that the queue stays sorted.
+            // Who was told to come back later has as long from then on. Looked at again after one
+            // login time, and not when that is over, so that the queue stays sorted.
             if session.appointment().is_some_and(|appointment| second < appointment.second() + login_seconds) {
                 self.unwelcome.push(second + login_seconds, seat);
             } else {

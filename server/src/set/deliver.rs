@@ -1,8 +1,9 @@
 //! One encoded frame for some connections of a SET, and the certainty of hearing what became of it.
 //!
-//! Whoever pushes to users looks their seats up in the directory, groups them by SET, and hands each SET a [`Delivery`]. All
-//! deliveries of a frame share one [`Count`], and the last of them to go away completes it. What is dropped on its way (a SET's
-//! queue is full, or the SET has stopped) counts itself as dropped: so the report always comes.
+//! Whoever pushes to users looks their seats up in the directory, groups them by SET, and hands
+//! each SET a [`Delivery`]. All deliveries of a frame share one [`Count`], and the last of them to
+//! go away completes it. What is dropped on its way (a SET's queue is full, or the SET has stopped)
+//! counts itself as dropped: so the report always comes.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,7 +22,8 @@ pub struct Delivered {
     pub delivered: u32,
     /// Had no connection, or one that was not logged in any more, or not yet.
     pub offline: u32,
-    /// Had a connection that was behind by so much that it was cut, or one in a SET that had no room.
+    /// Had a connection that was behind by so much that it was cut, or one in a SET that had no
+    /// room.
     pub dropped: u32,
 }
 
@@ -72,7 +74,8 @@ impl fmt::Debug for Count {
     }
 }
 
-/// A frame for some connections of one SET. Dropped, it counts those that have not had their turn as dropped.
+/// A frame for some connections of one SET. Dropped, it counts those that have not had their turn
+/// as dropped.
 #[derive(Debug)]
 pub struct Delivery {
     seats: Box<[Seat]>,

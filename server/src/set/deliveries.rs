@@ -1,7 +1,9 @@
-//! Frames that others push to connections of this SET, some hundreds of connections between two batches.
+//! Frames that others push to connections of this SET, some hundreds of connections between two
+//! batches.
 //!
-//! What is handed in stays in order: a connection gets the frames of one pusher in the order in which they were handed to its
-//! SET. A room's state waits here behind them too, so that no message that it counts as past is told after it.
+//! What is handed in stays in order: a connection gets the frames of one pusher in the order in
+//! which they were handed to its SET. A room's state waits here behind them too, so that no message
+//! that it counts as past is told after it.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -9,12 +11,12 @@ use std::sync::Arc;
 
 use hongbao_proto::RequestId;
 
-use crate::set::Set;
 use crate::limits;
-use crate::set::room_messages::{Reply, Standing};
+use crate::set::Set;
 use crate::set::deliver::{Count, Delivered, Delivery};
 use crate::set::directory::Seat;
 use crate::set::message::Now;
+use crate::set::room_messages::{Reply, Standing};
 use crate::set::session::Phase;
 use crate::transport::wire::Wire;
 
@@ -59,8 +61,8 @@ impl Deliveries {
 }
 
 impl<W: Wire> Set<W> {
-    /// Serves the delivery's seats at once where these are few and nothing waits. Where too much waits, it is dropped, and
-    /// its count says so.
+    /// Serves the delivery's seats at once where these are few and nothing waits. Where too much
+    /// waits, it is dropped, and its count says so.
     pub(super) fn deliver(&mut self, delivery: Delivery, now: &Now) {
         if self.deliveries.pending >= limits::DELIVERIES_PENDING_MAX {
             return;
@@ -138,7 +140,8 @@ impl<W: Wire> Set<W> {
         (delivery.left() > 0).then_some(delivery)
     }
 
-    /// What was handed to the output has been written, except to those that overflowed, or had gone.
+    /// What was handed to the output has been written, except to those that overflowed, or had
+    /// gone.
     pub(super) fn report_handed(&mut self, overflowed: &[Seat]) {
         for Handed { count, seats } in self.deliveries.handed.drain(..) {
             let mut became = Delivered::default();

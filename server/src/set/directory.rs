@@ -1,4 +1,5 @@
-//! Where each user is connected. Touched at login, at the end of a connection and by operators; never by a Grab.
+//! Where each user is connected. Touched at login, at the end of a connection and by operators;
+//! never by a Grab.
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;

@@ -4,9 +4,9 @@ use hongbao_proto::UserId;
 use hongbao_proto::v1;
 use hongbao_proto::v1::server_frame::Event;
 
-use crate::set::Set;
 use crate::ends::{End, Fault};
 use crate::limits;
+use crate::set::Set;
 use crate::set::directory::{Address, Seat};
 use crate::set::message::Now;
 use crate::set::session::Phase;
@@ -20,7 +20,8 @@ impl<W: Wire> Set<W> {
         }
     }
 
-    /// The one place where a connection that we end is ended: counted, told, forgotten by the directory.
+    /// The one place where a connection that we end is ended: counted, told, forgotten by the
+    /// directory.
     pub(super) fn end(&mut self, seat: Seat, end: End, return_after_ms: Option<u32>, now: &Now) {
         self.retire(seat, end);
         match end.goodbye() {
@@ -42,7 +43,8 @@ impl<W: Wire> Set<W> {
         self.retire(seat, end);
         if self.session(seat).is_some() {
             let session = self.sessions.remove(seat.slot as usize);
-            // Its socket is closed with the last reference to it, which costs more than all that came before.
+            // Its socket is closed with the last reference to it, which costs more than all that
+            // came before.
             self.ended.push(session.wire);
         }
     }

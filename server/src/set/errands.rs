@@ -4,17 +4,17 @@ use hongbao_proto::v1::ErrorCode;
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::{CampaignId, RequestId, Serial};
 
-use crate::set::Set;
 use crate::ledger::writer::{Reply, Unavailable};
 use crate::ledger::{Answer, Award, Outcome, Refusal};
 use crate::limits;
+use crate::market::stock::Taken;
+use crate::set::Set;
 use crate::set::directory::{Address, Seat};
 use crate::set::events;
 use crate::set::message::{Errand, Now, Offering, StockReport};
 use crate::set::session::Phase;
 use crate::set::tally::Answer as Kind;
 use crate::transport::wire::Wire;
-use crate::market::stock::Taken;
 
 impl<W: Wire> Set<W> {
     pub(super) fn reply(&mut self, seat: Seat, errand: Errand, reply: Reply, now: &Now) {
@@ -125,7 +125,8 @@ impl<W: Wire> Set<W> {
         }
     }
 
-    /// Hands released units to the generator, and envelopes to whoever offers them. What finds no room is tried again each second.
+    /// Hands released units to the generator, and envelopes to whoever offers them. What finds no
+    /// room is tried again each second.
     pub(super) fn pass_on(&mut self) {
         while let Some((campaign, serial)) = self.released.pop() {
             if self.shared.generator.try_send(StockReport::Released { campaign, serials: vec![serial] }).is_err() {
@@ -141,7 +142,8 @@ impl<W: Wire> Set<W> {
         }
     }
 
-    /// The ledger would not have it: the stock keeper has erred, and the serial must not be offered again.
+    /// The ledger would not have it: the stock keeper has erred, and the serial must not be offered
+    /// again.
     fn void(&mut self, campaign: CampaignId, serial: Serial, result: &Result<Outcome, Unavailable>) {
         tracing::error!(event = "prize_void", set = self.index, %campaign, %serial, ?result, "the ledger refused a prize of ours; dropped");
         self.stock.void(campaign);

@@ -4,11 +4,11 @@ use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ErrorCode, movement, order::State, send_envelope};
 use hongbao_proto::{RoomId, UserId};
 
-use crate::set::tally::Answer as Kind;
+use crate::ledger::{Answer, Award, EnvelopeView, Movement, Outcome, Purpose, Win};
 use crate::market::campaign::CampaignTerms;
 use crate::market::envelope::{Mode, Offer};
-use crate::ledger::{Answer, Award, EnvelopeView, Movement, Outcome, Purpose, Win};
 use crate::market::order::{Order, OrderState};
+use crate::set::tally::Answer as Kind;
 
 /// A prize.
 pub fn won(win: &Win) -> v1::Won {

@@ -18,8 +18,9 @@ use crate::set::tally::Answer;
 use crate::transport::wire::Wire;
 
 impl<W: Wire> Set<W> {
-    /// Takes the user's place in the directory. An older connection ends first, so that what it had still queued can no
-    /// longer win, and all it has won is ahead of our question in the ledger's queue.
+    /// Takes the user's place in the directory. An older connection ends first, so that what it had
+    /// still queued can no longer win, and all it has won is ahead of our question in the ledger's
+    /// queue.
     pub(super) fn login(&mut self, seat: Seat, request: RequestId, user: UserId, now: &Now) {
         let session = &mut self.sessions[seat.slot as usize];
         if let Some(line) = &self.shared.logins {
@@ -76,8 +77,8 @@ impl<W: Wire> Set<W> {
         self.waiting.insert(seat, Waiting { user, heir: None });
     }
 
-    /// The connection of `seat` has ended for a newer one: which may go on now, or, where `seat` itself was still waiting for
-    /// an even older one, once that has ended too.
+    /// The connection of `seat` has ended for a newer one: which may go on now, or, where `seat`
+    /// itself was still waiting for an even older one, once that has ended too.
     pub(super) fn succeed(&mut self, seat: Seat, newer: DisplacedBy) {
         match self.waiting.get_mut(&seat) {
             Some(waiting) => waiting.heir = Some(newer),
@@ -91,7 +92,8 @@ impl<W: Wire> Set<W> {
         match (self.live(seat).is_some(), heir) {
             (true, _) => return self.recall(seat, request, now),
             (false, Some(newer)) => newer.let_in(),
-            // It went while it waited, and kept its place until now so that nobody else could come in between.
+            // It went while it waited, and kept its place until now so that nobody else could come
+            // in between.
             (false, None) => self.shared.directory.leave(user, Address { set: self.index, seat }),
         }
         self.answer_gone_as(Answer::Welcome);

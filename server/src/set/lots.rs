@@ -1,14 +1,15 @@
-//! Grabs of a sale's opening window wait for the draw: who is served does not depend on who came first.
+//! Grabs of a sale's opening window wait for the draw: who is served does not depend on who came
+//! first.
 
 use hongbao_proto::{CampaignId, RequestId, Serial, UserId};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::set::Set;
 use crate::market::lot::Entrant;
+use crate::market::stock::Taken;
+use crate::set::Set;
 use crate::set::directory::Seat;
 use crate::set::message::{Now, StockReport};
 use crate::transport::wire::Wire;
-use crate::market::stock::Taken;
 
 /// Those who wait for a draw here: at most one Grab of each connection's user.
 #[derive(Debug, Default)]
@@ -26,7 +27,8 @@ struct Waiting {
 }
 
 impl<W: Wire> Set<W> {
-    /// Takes a Grab into the lot; its answer is owed until the draw. A second Grab of the same user finds nothing for now.
+    /// Takes a Grab into the lot; its answer is owed until the draw. A second Grab of the same user
+    /// finds nothing for now.
     pub(super) fn enter_lot(&mut self, seat: Seat, user: UserId, request: RequestId, campaign: CampaignId) {
         let lot = self.lots.entry(campaign).or_default();
         if !lot.users.insert(user) {
@@ -36,7 +38,8 @@ impl<W: Wire> Set<W> {
         self.owed += 1;
     }
 
-    /// The window is over: the generator wants to know who came in it. From now on a Grab finds what is on the shelf.
+    /// The window is over: the generator wants to know who came in it. From now on a Grab finds
+    /// what is on the shelf.
     pub(super) fn close_lot(&mut self, campaign: CampaignId) {
         self.stock.end_lots(campaign);
         self.lots.entry(campaign).or_default().unreported = true;
@@ -61,7 +64,8 @@ impl<W: Wire> Set<W> {
         let mut seats: FxHashMap<Entrant, Seat> =
             lot.waiting.iter().map(|waiting| (waiting.entrant, waiting.seat)).collect();
         for (entrant, _) in winners {
-            // Whoever is not here any more was answered when the lot was dissolved; the unit is for the next one.
+            // Whoever is not here any more was answered when the lot was dissolved; the unit is for
+            // the next one.
             if let Some(seat) = seats.remove(entrant) {
                 self.owed -= 1;
                 self.take_and_claim(seat, entrant.user, entrant.request, Some(campaign), now);

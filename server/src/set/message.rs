@@ -9,17 +9,17 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc::OwnedPermit;
 use tokio::sync::oneshot;
 
-use crate::set::broadcast::Receipt;
-use crate::set::room_messages::{self, Chat, Visit};
-use crate::set::deliver::Delivery;
-use crate::set::directory::Seat;
-use crate::market::campaign::{CampaignTerms, UnixMs};
 use crate::ends::End;
-use crate::market::envelope::{NewEnvelope, Offer};
 use crate::ledger::writer::{self, ReplyTo};
 use crate::ledger::{Question, Seen};
+use crate::market::campaign::{CampaignTerms, UnixMs};
+use crate::market::envelope::{NewEnvelope, Offer};
 use crate::market::lot::Entrant;
 use crate::market::stock::SalePhase;
+use crate::set::broadcast::Receipt;
+use crate::set::deliver::Delivery;
+use crate::set::directory::Seat;
+use crate::set::room_messages::{self, Chat, Visit};
 
 /// One message of a SET's queue.
 #[derive(Debug)]
@@ -28,7 +28,6 @@ pub enum Message {
     Connected(TcpStream),
     /// A connection's reader has read something, or ended.
     Peer {
-        /// Whose.
         seat: Seat,
         /// What.
         said: Said,
@@ -46,7 +45,6 @@ pub enum Message {
     Displaced {
         /// The newer connection.
         seat: Seat,
-        /// Its Login.
         request: RequestId,
     },
     /// What came of a Chat or Room request.
@@ -62,7 +60,8 @@ pub enum Message {
     Control(Control),
 }
 
-// A SET's queue has room for thousands of these, and there are hundreds of SETs. What is large and rare is boxed.
+// A SET's queue has room for thousands of these, and there are hundreds of SETs. What is large and
+// rare is boxed.
 const _: () = assert!(size_of::<Message>() <= 80 && size_of::<Said>() <= 32);
 
 /// What a reader passes on. Ids are checked, tokens verified.
@@ -79,7 +78,6 @@ pub enum Said {
     Login {
         /// Echoed by the answer.
         request: RequestId,
-        /// Its subject.
         user: UserId,
     },
     /// Something of the user's own affairs, for the ledger.
@@ -161,9 +159,9 @@ pub enum Errand {
         request: RequestId,
         /// The offered prize.
         campaign: CampaignId,
-        /// Its serial.
         serial: Serial,
-        /// Of a Grab for any rain: how many of them may give this user no more. `None`: it was for this campaign alone.
+        /// Of a Grab for any rain: how many of them may give this user no more. `None`: it was for
+        /// this campaign alone.
         passed: Option<u16>,
     },
     /// What an earlier sending of this Grab won.
@@ -192,8 +190,8 @@ impl Errand {
     }
 }
 
-/// The way back from a service: a place in the SET's queue, reserved before the errand set out, so that the reply is certain
-/// to fit.
+/// The way back from a service: a place in the SET's queue, reserved before the errand set out, so
+/// that the reply is certain to fit.
 #[derive(Debug)]
 pub struct Ticket {
     /// The reserved place.
@@ -221,14 +219,11 @@ pub enum Control {
     Supply {
         /// Of which campaign; its phase was told before.
         campaign: CampaignId,
-        /// Which.
         serials: Box<[Serial]>,
     },
     /// A campaign is new or has moved on.
     Phase {
-        /// Which.
         campaign: CampaignId,
-        /// Its terms.
         terms: Arc<CampaignTerms>,
         /// Where it is now.
         phase: SalePhase,
@@ -242,7 +237,8 @@ pub enum Control {
     Drawn {
         /// Of which sale.
         campaign: CampaignId,
-        /// Those of this SET who are served, in the order of their lots; whoever waits and is not among them is not.
+        /// Those of this SET who are served, in the order of their lots; whoever waits and is not
+        /// among them is not.
         winners: Box<[(Entrant, Serial)]>,
     },
     /// Return what lies on this shelf: users elsewhere shake for it, and nobody here does.
@@ -263,12 +259,7 @@ pub enum Control {
         newer: DisplacedBy,
     },
     /// End this connection, if it still is this user's.
-    Kick {
-        /// Which.
-        seat: Seat,
-        /// Whose.
-        user: UserId,
-    },
+    Kick { seat: Seat, user: UserId },
     /// Write this frame to every logged-in connection.
     Announce(Bytes),
     /// The same, for one who wants to know what became of it.
@@ -304,7 +295,6 @@ pub struct DisplacedBy {
     pub permit: OwnedPermit<Message>,
     /// Its seat there.
     pub seat: Seat,
-    /// Its Login.
     pub request: RequestId,
 }
 
@@ -315,7 +305,8 @@ impl DisplacedBy {
     }
 }
 
-/// When the dismissed may come back, milliseconds from now; spread evenly, so that they do not come at once.
+/// When the dismissed may come back, milliseconds from now; spread evenly, so that they do not come
+/// at once.
 #[derive(Debug, Clone, Copy)]
 pub struct ReturnWindow {
     /// The earliest.
@@ -348,23 +339,19 @@ pub struct SessionInfo {
 pub enum StockReport {
     /// Serials that cannot be used here.
     Returned {
-        /// Which SET.
         set: u32,
         /// Of which campaign.
         campaign: CampaignId,
-        /// Which.
         serials: Vec<Serial>,
     },
     /// A unit that had been somebody's is for sale again.
     Released {
         /// Of which campaign.
         campaign: CampaignId,
-        /// Which.
         serials: Vec<Serial>,
     },
     /// Who came in a sale's opening window.
     Lot {
-        /// Which SET.
         set: u32,
         /// Of which sale.
         campaign: CampaignId,
@@ -373,14 +360,12 @@ pub enum StockReport {
     },
     /// A Grab found the shelf of an open sale nearly or wholly empty.
     Wanted {
-        /// Which SET.
         set: u32,
         /// Of which campaign.
         campaign: CampaignId,
     },
     /// The shelves' books at the moment that `round` was reached in the queue.
     Books {
-        /// Which SET.
         set: u32,
         /// The round that asked.
         round: u64,

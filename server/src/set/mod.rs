@@ -1,9 +1,12 @@
-//! A SET: an independent partition of connections with all that is theirs — sessions, write sides, stock — and one owner.
+//! A SET: an independent partition of connections with all that is theirs — sessions, write sides,
+//! stock — and one owner.
 //!
-//! [`Set::apply`] takes one message at a time and never waits: no await, no clock, no lock that a Grab could meet. What must be
-//! written is gathered and goes out once per batch ([`Set::flush`]). The loop around it, and the sockets, are in `worker`.
+//! [`Set::apply`] takes one message at a time and never waits: no await, no clock, no lock that a
+//! Grab could meet. What must be written is gathered and goes out once per batch ([`Set::flush`]).
+//! The loop around it, and the sockets, are in `worker`.
 //!
-//! Here are the state, the batch and the answers; what each kind of message does is below, in a file for each.
+//! Here are the state, the batch and the answers; what each kind of message does is below, in a
+//! file for each.
 
 pub mod broadcast;
 mod chat;
@@ -39,31 +42,29 @@ use rustc_hash::FxHashMap;
 use slab::Slab;
 use tokio::sync::mpsc;
 
-use crate::set::deliveries::Deliveries;
-use crate::set::lots::Lot;
-use crate::set::sweeps::Sweep;
-use crate::set::broadcast::Receipt;
-use crate::set::room_messages::Desks;
-use crate::set::directory::{Directory, Seat};
-use crate::set::message::{DisplacedBy, Errand, Message, Now, Offering, Said, StockReport, Ticket};
-use crate::set::output::Output;
-use crate::set::payments::PaymentProvider;
-use crate::set::session::{Phase, Session};
-use crate::set::tally::{Answer, SetTally};
-use crate::set::trace::{Traces, Watched};
-use crate::transport::wire::{Wire, Written};
 use crate::admission::{Gate, Line, Meter, Rate};
 use crate::ends::End;
 use crate::ledger::writer::{LedgerHandle, Request};
 use crate::limits;
 use crate::market::stock::Stock;
+use crate::set::broadcast::Receipt;
+use crate::set::deliveries::Deliveries;
+use crate::set::directory::{Directory, Seat};
+use crate::set::lots::Lot;
+use crate::set::message::{DisplacedBy, Errand, Message, Now, Offering, Said, StockReport, Ticket};
+use crate::set::output::Output;
+use crate::set::payments::PaymentProvider;
+use crate::set::room_messages::Desks;
+use crate::set::session::{Phase, Session};
+use crate::set::sweeps::Sweep;
+use crate::set::tally::{Answer, SetTally};
+use crate::set::trace::{Traces, Watched};
+use crate::transport::wire::{Wire, Written};
 
 /// How to reach a SET from anywhere.
 #[derive(Debug, Clone)]
 pub struct SetHandle {
-    /// Its queue.
     pub inbox: mpsc::Sender<Message>,
-    /// Its counters.
     pub tally: Arc<SetTally>,
 }
 
@@ -97,7 +98,8 @@ pub struct Shared {
     pub idle_seconds: u32,
 }
 
-/// Something to be looked at again at a certain second. All deadlines of one kind are equally long: a queue keeps them sorted.
+/// Something to be looked at again at a certain second. All deadlines of one kind are equally long:
+/// a queue keeps them sorted.
 #[derive(Debug, Default)]
 struct Deadlines(VecDeque<(u32, Seat)>);
 
@@ -301,7 +303,8 @@ impl<W: Wire> Set<W> {
 
     // ---- Answers
 
-    /// The one place where a request is answered: counted, and written where the connection still lives.
+    /// The one place where a request is answered: counted, and written where the connection still
+    /// lives.
     fn answer(&mut self, seat: Seat, request_id: u64, kind: Answer, event: Event) {
         let is_live = self.live(seat).is_some();
         if self.watched.any() {
@@ -330,7 +333,8 @@ impl<W: Wire> Set<W> {
         }
     }
 
-    /// The user of a connection, where somebody follows it; also of one that has gone and is owed an answer.
+    /// The user of a connection, where somebody follows it; also of one that has gone and is owed
+    /// an answer.
     fn followed(&mut self, seat: Seat) -> Option<UserId> {
         if !self.watched.any() {
             return None;
@@ -364,7 +368,8 @@ impl<W: Wire> Set<W> {
 
     // ---- Small things
 
-    /// Sends an errand with its way back reserved. `false`: no room here or there; nothing was sent.
+    /// Sends an errand with its way back reserved. `false`: no room here or there; nothing was
+    /// sent.
     #[must_use = "an errand that was not sent leaves its request unanswered"]
     fn send(&mut self, seat: Seat, errand: Errand, request: impl FnOnce(Ticket) -> Request<Ticket>) -> bool {
         let Some(permit) = self.reserve() else { return false };
@@ -399,7 +404,8 @@ impl<W: Wire> Set<W> {
         self.sessions.capacity().min(limits::SET_CAPACITY_MAX)
     }
 
-    /// The equations that hold between any two batches. Checked in release builds: three additions and a comparison.
+    /// The equations that hold between any two batches. Checked in release builds: three additions
+    /// and a comparison.
     fn check(&self) {
         self.tally.owed.set(self.owed);
         self.tally.stock.set(self.stock.on_shelves());

@@ -1,4 +1,5 @@
-//! What one batch has to say, encoded one after the other, and written with one call per connection touched.
+//! What one batch has to say, encoded one after the other, and written with one call per connection
+//! touched.
 
 use std::ops::Range;
 
@@ -107,7 +108,8 @@ mod tests {
                 output.push(Seat { slot, generation }, id as u64 + 1, Event::Pong(v1::Pong { server_time_ms: 5 }));
                 expected.entry((slot, generation)).or_default().push(id as u64 + 1);
             }
-            // A slot seldom changes hands inside a batch; when it does, its two connections' frames may alternate.
+            // A slot seldom changes hands inside a batch; when it does, its two connections' frames
+            // may alternate.
             let mut seen: HashMap<(u32, u32), Vec<u64>> = HashMap::new();
             let mut writes = 0;
             output.drain(|seat, mut frames| {

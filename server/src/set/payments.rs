@@ -2,17 +2,20 @@
 
 use hongbao_proto::{OrderId, UserId};
 
-use crate::set::message::Ticket;
 use crate::ledger::writer::{LedgerHandle, Request};
 use crate::ledger::{Means, Posting};
+use crate::set::message::Ticket;
 
-/// Collects prices. The ledger alone decides what an order becomes; a provider has it decide once the money is there.
+/// Collects prices. The ledger alone decides what an order becomes; a provider has it decide once
+/// the money is there.
 pub trait PaymentProvider: Send + Sync {
-    /// Collects the price of `order` from `user` and answers through `ticket`, once and in the end: with what the ledger says to
-    /// [`Posting::Pay`]. Gives the ticket back where it has no capacity; then nothing was and nothing will be collected.
+    /// Collects the price of `order` from `user` and answers through `ticket`, once and in the end:
+    /// with what the ledger says to [`Posting::Pay`]. Gives the ticket back where it has no
+    /// capacity; then nothing was and nothing will be collected.
     ///
-    /// Called on a shard's thread: must not block. A provider outside of these books posts [`Means::Outside`] once it has the
-    /// money, and gives it back itself where the ledger says that it came too late or twice.
+    /// Called on a shard's thread: must not block. A provider outside of these books posts
+    /// [`Means::Outside`] once it has the money, and gives it back itself where the ledger says
+    /// that it came too late or twice.
     #[must_use = "a ticket given back belongs to a request that is owed an answer"]
     fn collect(&self, user: UserId, order: OrderId, ticket: Ticket) -> Result<(), Ticket>;
 }

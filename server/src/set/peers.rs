@@ -4,18 +4,18 @@ use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ErrorCode};
 use hongbao_proto::{CampaignId, OrderId, RequestId, UserId};
 
-use crate::set::Set;
 use crate::ends::End;
 use crate::ledger::writer::Request;
 use crate::ledger::{Claim, Posting, Question};
 use crate::limits;
-use crate::set::room_messages::{Visit, Wish};
+use crate::market::stock::Taken;
+use crate::set::Set;
 use crate::set::directory::Seat;
 use crate::set::message::{Deed, Errand, Now, Said, StockReport, Ticket};
+use crate::set::room_messages::{Visit, Wish};
 use crate::set::session::Phase;
 use crate::set::tally::Answer;
 use crate::transport::wire::Wire;
-use crate::market::stock::Taken;
 
 impl<W: Wire> Set<W> {
     pub(super) fn hear(&mut self, seat: Seat, said: Said, now: &Now) {
@@ -29,7 +29,8 @@ impl<W: Wire> Set<W> {
         }
         let Some(session) = self.live(seat) else { return self.tally.stale.add(1) };
         if partial {
-            // Second 0 means "none"; the process is older than that when its first frame arrives in pieces.
+            // Second 0 means "none"; the process is older than that when its first frame arrives in
+            // pieces.
             session.partial_since = now.seconds().max(1);
             return self.partial.push(now.seconds() + limits::FRAME_SECONDS_MAX, seat);
         }
@@ -137,7 +138,8 @@ impl<W: Wire> Set<W> {
         }
     }
 
-    /// Has the ledger say whose a unit is that was just taken. `false`: no room; the unit is back on its shelf.
+    /// Has the ledger say whose a unit is that was just taken. `false`: no room; the unit is back
+    /// on its shelf.
     #[must_use = "a claim that was not sent leaves its request unanswered"]
     fn send_claim(&mut self, seat: Seat, claim: Claim, passed: Option<u16>) -> bool {
         let Claim { request, campaign, serial, .. } = claim;
@@ -150,7 +152,8 @@ impl<W: Wire> Set<W> {
         sent
     }
 
-    /// A Grab for any rain was offered one that may give its user no more: another may. Answers, or asks the ledger again.
+    /// A Grab for any rain was offered one that may give its user no more: another may. Answers, or
+    /// asks the ledger again.
     pub(super) fn try_another_rain(
         &mut self,
         seat: Seat,

@@ -9,11 +9,11 @@ use hongbao_proto::limits::{
 use hongbao_proto::v1::{self, ErrorCode, client_frame::Request};
 use hongbao_proto::{CampaignId, EnvelopeId, Fen, OrderId, RequestId, RoomId, Serial, UserId};
 
-use crate::set::message::Deed;
-use crate::market::campaign::Seed;
-use crate::market::envelope::{Mode, NewEnvelope};
 use crate::ledger::{Question, Seen};
 use crate::limits::{CAMPAIGN_TOTAL_MAX, ENVELOPE_FEN_MAX};
+use crate::market::campaign::Seed;
+use crate::market::envelope::{Mode, NewEnvelope};
+use crate::set::message::Deed;
 
 /// The deed that a request of a user asks for, or what is wrong with it.
 pub fn deed(request: Request, id: RequestId) -> Result<Deed, ErrorCode> {

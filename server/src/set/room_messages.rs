@@ -1,6 +1,7 @@
 //! What readers, SETs and the rooms' desks say to each other about chat.
 //!
-//! Rooms are kept by a service that knows SETs; SETs know of it only these messages, and the queues that they go into.
+//! Rooms are kept by a service that knows SETs; SETs know of it only these messages, and the queues
+//! that they go into.
 
 use bytes::Bytes;
 use hongbao_proto::limits::CHAT_BYTES_MAX;
@@ -10,12 +11,12 @@ use hongbao_proto::{RequestId, RoomId, UserId};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{self, OwnedPermit};
 
+use crate::limits;
+use crate::market::campaign::UnixMs;
+use crate::market::envelope::NewEnvelope;
 use crate::set::deliver::{self, Delivered};
 use crate::set::directory::Seat;
 use crate::set::message::Message;
-use crate::market::campaign::UnixMs;
-use crate::market::envelope::NewEnvelope;
-use crate::limits;
 
 /// A checked message of a user.
 #[derive(Debug, PartialEq, Eq)]
@@ -50,7 +51,6 @@ impl Chat {
 /// What a user wants of a room, checked.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Visit {
-    /// Which.
     pub room: RoomId,
     /// What.
     pub wish: Wish,
@@ -63,7 +63,6 @@ pub enum Wish {
     Join(Option<Seen>),
     /// Cease to be one.
     Leave,
-    /// Its state.
     Look,
     /// Tell its members.
     Say(Box<str>),
@@ -118,7 +117,8 @@ pub enum Reply {
     },
     /// How a room is.
     Room(Box<Standing>),
-    /// An envelope whose recipients are filled in: the room's members at that moment. Now it is the ledger's.
+    /// An envelope whose recipients are filled in: the room's members at that moment. Now it is the
+    /// ledger's.
     Enclosed(Box<NewEnvelope>),
     /// Why not.
     Refused(ErrorCode),
@@ -135,8 +135,8 @@ pub struct Standing {
     pub held: Option<OwnedSemaphorePermit>,
 }
 
-/// The way back to who has asked: a place in its SET's queue, reserved before the request set out. Dropped without an answer, it
-/// answers `Overloaded` itself.
+/// The way back to who has asked: a place in its SET's queue, reserved before the request set out.
+/// Dropped without an answer, it answers `Overloaded` itself.
 #[derive(Debug)]
 pub struct WayBack {
     permit: Option<OwnedPermit<Message>>,
@@ -192,7 +192,8 @@ impl Desks {
         (Self(senders.into()), receivers)
     }
 
-    /// Hands a request to its room's desk. Where that has no room for it, it is answered `Overloaded` by its way back.
+    /// Hands a request to its room's desk. Where that has no room for it, it is answered
+    /// `Overloaded` by its way back.
     pub fn ask(&self, request: RoomRequest) {
         if let Some(desk) = self.0.get(desk_of(request.visit.room, self.0.len()))
             && let Err(refused) = desk.try_send(request)

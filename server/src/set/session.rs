@@ -2,19 +2,21 @@
 
 use hongbao_proto::UserId;
 
-use crate::transport::wire::SocketWire;
 use crate::admission::{Appointment, Meter};
+use crate::transport::wire::SocketWire;
 
 /// How far a connection has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// Accepted; nothing but a Login is acceptable.
     Fresh,
-    /// Waiting for an older connection of the same user to end, or for the ledger's word on old wins.
+    /// Waiting for an older connection of the same user to end, or for the ledger's word on old
+    /// wins.
     LoggingIn,
     /// Welcome.
     Online,
-    /// Dismissed; its reader discards what still comes until the peer closes, or the linger time is over.
+    /// Dismissed; its reader discards what still comes until the peer closes, or the linger time is
+    /// over.
     Leaving,
 }
 
@@ -47,8 +49,8 @@ pub struct Session<W> {
     pub slow_since: u32,
     /// Who, from Login on.
     pub user: Option<UserId>,
-    /// The highest id of a Grab that got a final answer, or is about to. Nobody grabs before the login: until then it is the
-    /// bits of the appointment for one, see [`Session::appointment`].
+    /// The highest id of a Grab that got a final answer, or is about to. Nobody grabs before the
+    /// login: until then it is the bits of the appointment for one, see [`Session::appointment`].
     pub last_grab: u64,
     /// Use of its request rate.
     pub meter: Meter,

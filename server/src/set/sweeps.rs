@@ -1,12 +1,13 @@
-//! Bulk work: what goes to every connection, and closing those that have ended, a slice of them at a time.
+//! Bulk work: what goes to every connection, and closing those that have ended, a slice of them at
+//! a time.
 
 use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::set::Set;
 use crate::ends::End;
 use crate::limits;
+use crate::set::Set;
 use crate::set::broadcast::Receipt;
 use crate::set::directory::Seat;
 use crate::set::message::{Now, ReturnWindow};
@@ -30,7 +31,8 @@ enum Swept {
 /// The announcements that leave together, in one write for each connection.
 #[derive(Debug, Default)]
 struct Round {
-    /// One after the other; joined into one once the round begins. The frame of a lone announcement is that of all SETs.
+    /// One after the other; joined into one once the round begins. The frame of a lone announcement
+    /// is that of all SETs.
     frames: Vec<Bytes>,
     count: usize,
     bytes: usize,
@@ -63,10 +65,12 @@ impl Round {
 }
 
 impl<W: Wire> Set<W> {
-    /// An announcement joins those that wait, in the order in which they came; or, with too many waiting, is given up here.
+    /// An announcement joins those that wait, in the order in which they came; or, with too many
+    /// waiting, is given up here.
     ///
-    /// A connection gets each announcement at most once: a round visits every slot once. Whoever logs in before a round has begun
-    /// gets what it carries; whoever logs in during a round gets it where the round has not come to its slot yet.
+    /// A connection gets each announcement at most once: a round visits every slot once. Whoever
+    /// logs in before a round has begun gets what it carries; whoever logs in during a round gets
+    /// it where the round has not come to its slot yet.
     pub(super) fn announce(&mut self, frame: Bytes, receipt: Option<Receipt>) {
         let (mut count, mut bytes) = (1, frame.len());
         for sweep in self.sweeps.iter().filter(|sweep| sweep.next_slot == 0) {
@@ -97,12 +101,14 @@ impl<W: Wire> Set<W> {
         self.sweeps.push_back(Sweep { next_slot: 0, what: Swept::Farewell(window) });
     }
 
-    /// Whether something waits to be swept over the connections or delivered to some, or some wait to be closed.
+    /// Whether something waits to be swept over the connections or delivered to some, or some wait
+    /// to be closed.
     pub fn has_bulk_work(&self) -> bool {
         !self.sweeps.is_empty() || !self.ended.is_empty() || !self.deliveries.is_empty()
     }
 
-    /// Closes some connections that have ended, serves some deliveries, and takes the oldest sweep a few connections further. A flush must follow.
+    /// Closes some connections that have ended, serves some deliveries, and takes the oldest sweep
+    /// a few connections further. A flush must follow.
     pub fn work_in_bulk(&mut self, now: &Now) {
         if !self.ended.is_empty() {
             self.ended.truncate(self.ended.len().saturating_sub(limits::CLOSE_STEP));
@@ -112,8 +118,8 @@ impl<W: Wire> Set<W> {
         self.sweep(now);
     }
 
-    /// What the batch has to say to a connection leaves in the same write as what is swept, and before: nobody hears an
-    /// announcement ahead of its welcome.
+    /// What the batch has to say to a connection leaves in the same write as what is swept, and
+    /// before: nobody hears an announcement ahead of its welcome.
     fn sweep(&mut self, now: &Now) {
         let Some(mut sweep) = self.sweeps.pop_front() else { return };
         let from = sweep.next_slot;
@@ -145,7 +151,8 @@ impl<W: Wire> Set<W> {
         }
     }
 
-    /// Writes `frames` to every connection in `slots` that is logged in: straight from these bytes, except where answers wait.
+    /// Writes `frames` to every connection in `slots` that is logged in: straight from these bytes,
+    /// except where answers wait.
     fn visit(&mut self, slots: Range<usize>, frames: &[u8], now: &Now) -> Step {
         let mut step = Step::default();
         let mut touched = self.output.touched(slots.clone());
@@ -168,7 +175,8 @@ impl<W: Wire> Set<W> {
                     step.reached += 1;
                     continue;
                 }
-                // Too much for one write, or a slow peer, of which we want to know at once whether it got this.
+                // Too much for one write, or a slow peer, of which we want to know at once whether
+                // it got this.
                 self.flush(now);
                 touched.clear();
                 match self.live(seat) {
@@ -205,7 +213,8 @@ impl<W: Wire> Set<W> {
         }
     }
 
-    /// Brings the write sides of the slots from `slot` on close: one after the other, each would be waited for by itself.
+    /// Brings the write sides of the slots from `slot` on close: one after the other, each would be
+    /// waited for by itself.
     fn look_ahead(&self, slot: usize) {
         let ahead = slot..slot + limits::SWEEP_LOOKAHEAD;
         let wires = ahead.filter_map(|slot| self.sessions.get(slot)).map(|session| &session.wire);
@@ -228,7 +237,8 @@ impl<W: Wire> Set<W> {
 }
 
 impl ReturnWindow {
-    /// A moment inside the window for the connection in `slot`: multiplicative hashing spreads neighbours.
+    /// A moment inside the window for the connection in `slot`: multiplicative hashing spreads
+    /// neighbours.
     fn moment(&self, slot: usize) -> u32 {
         let span = u64::from(self.until_ms.saturating_sub(self.from_ms)) + 1;
         let spread = (slot as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;

@@ -1,4 +1,5 @@
-//! What a SET counts. One thread writes, anyone reads: a plain load and store, a twentieth of an atomic addition's cost.
+//! What a SET counts. One thread writes, anyone reads: a plain load and store, a twentieth of an
+//! atomic addition's cost.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -30,7 +31,6 @@ impl Tally {
 macro_rules! answers {
     ($($variant:ident = $label:literal;)*) => {
         /// The kinds of answer a request can get.
-        #[allow(missing_docs)]
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Answer { $($variant,)* }
 
@@ -103,7 +103,8 @@ pub struct SetTally {
     pub owed: Tally,
     /// Prizes and units on the shelves (gauge).
     pub stock: Tally,
-    /// Answers whose connection had gone when they were ready; a win among them is told at the next login.
+    /// Answers whose connection had gone when they were ready; a win among them is told at the next
+    /// login.
     pub undelivered: Tally,
     /// Frames that were still queued when their connection ended.
     pub stale: Tally,
@@ -129,9 +130,11 @@ pub struct SetTally {
     pub announced: Tally,
     /// Announcements given up because too many, or too many bytes, were pending.
     pub announcements_dropped: Tally,
-    /// Envelopes that could not be passed on to be offered: their recipients find them at the next login.
+    /// Envelopes that could not be passed on to be offered: their recipients find them at the next
+    /// login.
     pub offers_dropped: Tally,
-    /// Chat messages written to a connection of whom they were for, each once for everybody; counted where the sender is.
+    /// Chat messages written to a connection of whom they were for, each once for everybody;
+    /// counted where the sender is.
     pub chat_delivered: Tally,
     /// The same for those whom nobody could be told, off-line as they were.
     pub chat_offline: Tally,

@@ -1,8 +1,10 @@
-//! Following one user live: what the user asks, what the ledger decides, what is answered and pushed, and how connections end.
+//! Following one user live: what the user asks, what the ledger decides, what is answered and
+//! pushed, and how connections end.
 //!
-//! A few tracers at a time, each with a bounded queue; one who is slow loses events, which are counted and told. A SET keeps a copy of
-//! the list of tracers and looks once a batch whether it is still right: while nobody is followed, that is all there is to it. What is
-//! followed costs a lookup among the few and a reading of the clock, on the shard's thread.
+//! A few tracers at a time, each with a bounded queue; one who is slow loses events, which are
+//! counted and told. A SET keeps a copy of the list of tracers and looks once a batch whether it is
+//! still right: while nobody is followed, that is all there is to it. What is followed costs a
+//! lookup among the few and a reading of the clock, on the shard's thread.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -16,12 +18,12 @@ use prost::Message as _;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use crate::set::directory::Seat;
-use crate::set::message::{Deed, Said};
 use crate::ends::{End, Fault};
 use crate::ledger::writer::{Reply, Unavailable};
 use crate::ledger::{Answer, Award, Outcome};
 use crate::limits::{TRACE_ASKED_MAX, TRACE_QUEUE_MAX, TRACERS_MAX};
+use crate::set::directory::Seat;
+use crate::set::message::{Deed, Said};
 
 /// As many are followed already as may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -48,7 +50,6 @@ pub struct Step {
 pub enum What {
     /// The SET took up a request.
     Request {
-        /// Its id.
         request: u64,
         /// Which kind: `login`, `grab`, …
         kind: &'static str,
@@ -68,11 +69,11 @@ pub enum What {
     },
     /// The request is answered.
     Answer {
-        /// Its id.
         request: u64,
         /// Which kind, as in `/metrics`; `gone`: the connection had ended, and nobody was told.
         kind: &'static str,
-        /// From when the SET took the request up until its answer was ready, microseconds; absent where that was not seen.
+        /// From when the SET took the request up until its answer was ready, microseconds; absent
+        /// where that was not seen.
         latency_us: Option<u64>,
         /// What it names.
         #[serde(flatten)]
@@ -97,7 +98,6 @@ pub enum What {
 
 /// What a step is about, as far as it says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[allow(missing_docs, reason = "as in the protocol")]
 pub struct Details {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub campaign: Option<u64>,
@@ -448,7 +448,8 @@ fn name(event: &Event) -> (&'static str, Details) {
         Event::TooLate(_) => ("too_late", nothing),
         Event::Acknowledged(acknowledged) => ("acknowledged", count(acknowledged.count as usize)),
         Event::Error(error) => {
-            let code = crate::set::tally::ERRORS.iter().find(|(code, _)| *code == error.code()).map(|(_, label)| *label);
+            let code =
+                crate::set::tally::ERRORS.iter().find(|(code, _)| *code == error.code()).map(|(_, label)| *label);
             ("error", Details { code, ..nothing })
         }
         Event::Opened(opened) => {

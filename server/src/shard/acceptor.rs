@@ -1,6 +1,7 @@
-//! Takes connections in. It never dies and never spins: a spare descriptor answers the peer that finds none left, and a shard
-//! at its capacity closes its listener, so that the kernel stops hashing new peers to it until it has room again. A storm of
-//! peers is taken in round by round, with everything else that the shard has to do in between.
+//! Takes connections in. It never dies and never spins: a spare descriptor answers the peer that
+//! finds none left, and a shard at its capacity closes its listener, so that the kernel stops
+//! hashing new peers to it until it has room again. A storm of peers is taken in round by round,
+//! with everything else that the shard has to do in between.
 
 use std::fs::File;
 use std::io;
@@ -17,9 +18,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::set::message::Message;
-use crate::set::SetHandle;
 use crate::limits;
+use crate::set::SetHandle;
+use crate::set::message::Message;
 
 /// How long to wait before looking again, where waiting is all there is to do.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -38,9 +39,10 @@ pub struct AcceptTally {
     pub closed_full: AtomicU64,
 }
 
-/// A listening socket that shares its port with those of the other shards. Where the calling thread is pinned to a core, the
-/// kernel prefers this socket for peers whose handshake it processes on that core: on the queue of a network card that
-/// interrupts there, or, on loopback, from peers there.
+/// A listening socket that shares its port with those of the other shards. Where the calling thread
+/// is pinned to a core, the kernel prefers this socket for peers whose handshake it processes on
+/// that core: on the queue of a network card that interrupts there, or, on loopback, from peers
+/// there.
 pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.cloexec().nonblocking(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -120,11 +122,13 @@ impl Acceptor {
     async fn hand_over(&mut self, index: usize, stream: TcpStream) {
         let (set, given) = &mut self.sets[index];
         *given += 1;
-        // A full queue holds back the acceptor, and with it the kernel's backlog; an error says that the SET is gone.
+        // A full queue holds back the acceptor, and with it the kernel's backlog; an error says
+        // that the SET is gone.
         set.inbox.send(Message::Connected(stream)).await.ok();
     }
 
-    /// The SET with the fewest connections, counting those it has not taken in yet; `None` where all are full.
+    /// The SET with the fewest connections, counting those it has not taken in yet; `None` where
+    /// all are full.
     fn roomiest(&self) -> Option<usize> {
         let load = |(set, given): &(SetHandle, u64)| given - set.tally.accepted.get() + set.tally.connections.get();
         let (index, set) = self.sets.iter().enumerate().min_by_key(|(_, set)| load(set))?;
@@ -169,7 +173,8 @@ impl Spare {
             let goodbye = v1::Goodbye { reason: Reason::Full.into(), return_after_ms: Some(RETURN_AFTER_FULL_MS) };
             let event = Some(Event::Goodbye(goodbye));
             hongbao_proto::frame::append(&v1::ServerFrame { request_id: 0, event }, &mut frame);
-            // A fresh socket has room for one small frame; should it fail, the peer sees the connection close.
+            // A fresh socket has room for one small frame; should it fail, the peer sees the
+            // connection close.
             if stream.writable().await.is_ok() {
                 stream.try_write(&frame).ok();
             }

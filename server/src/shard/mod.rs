@@ -1,5 +1,5 @@
-//! A shard: one thread, one single-threaded runtime, one listener, several SETs, and perhaps a descriptor table of its own.
-//! Sockets never leave it.
+//! A shard: one thread, one single-threaded runtime, one listener, several SETs, and perhaps a
+//! descriptor table of its own. Sockets never leave it.
 
 pub mod acceptor;
 pub mod reader;
@@ -19,13 +19,13 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-use crate::shard::acceptor::Acceptor;
-use crate::set::message::{Control, Message};
-use crate::shard::reader::Link;
-use crate::set::{Set, SetHandle, Shared};
-use crate::set::tally::Tally;
-use crate::shard::worker::Clock;
 use crate::limits;
+use crate::set::message::{Control, Message};
+use crate::set::tally::Tally;
+use crate::set::{Set, SetHandle, Shared};
+use crate::shard::acceptor::Acceptor;
+use crate::shard::reader::Link;
+use crate::shard::worker::Clock;
 use crate::transport::descriptors;
 
 /// Everything a shard serves with.
@@ -55,12 +55,13 @@ pub struct Own {
     pub tables: bool,
     /// A core each, counted round.
     pub cores: bool,
-    /// From the end of one round of work to the next look at the sockets, as a network card holds its interrupts back.
+    /// From the end of one round of work to the next look at the sockets, as a network card holds
+    /// its interrupts back.
     pub coalesce: Duration,
 }
 
-/// A shard's thread: it has its runtime, and a descriptor table of its own where it should, and waits for orders. Dropped, it
-/// ends, unless it serves already.
+/// A shard's thread: it has its runtime, and a descriptor table of its own where it should, and
+/// waits for orders. Dropped, it ends, unless it serves already.
 pub struct Thread {
     orders: std_mpsc::Sender<Order>,
     listening: std_mpsc::Receiver<io::Result<SocketAddr>>,
@@ -75,7 +76,8 @@ enum Order {
 }
 
 impl Thread {
-    /// Starts `count` threads. The caller's own runtime must exist already: the threads take their tables once all runtimes do.
+    /// Starts `count` threads. The caller's own runtime must exist already: the threads take their
+    /// tables once all runtimes do.
     pub fn start_all(count: u32, own: Own) -> io::Result<Vec<Self>> {
         let built = Arc::new(Barrier::new(count as usize));
         (0..count).map(|index| Self::start(index, own, Arc::clone(&built))).collect()
@@ -186,8 +188,8 @@ impl Shard {
     }
 }
 
-/// Tells each SET about once a second that time passes, and whoever looks at `beat` that this shard turns. A SET whose queue is
-/// full hears it the next time.
+/// Tells each SET about once a second that time passes, and whoever looks at `beat` that this shard
+/// turns. A SET whose queue is full hears it the next time.
 async fn tick(sets: Vec<SetHandle>, beat: Arc<Tally>, serving: mpsc::Sender<()>) {
     // There is room for a word of each shard; nobody hears it where the start has failed meanwhile.
     serving.try_send(()).ok();

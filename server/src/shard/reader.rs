@@ -1,7 +1,8 @@
 //! One connection's reader task: cuts frames, checks them, and queues what they ask for.
 //!
-//! An idle reader holds no buffer: bytes are read into one scratch buffer per shard, and only the beginning of an unfinished
-//! frame is kept. Its future is small, because there are a million of it; whatever is rare is boxed.
+//! An idle reader holds no buffer: bytes are read into one scratch buffer per shard, and only the
+//! beginning of an unfinished frame is kept. Its future is small, because there are a million of
+//! it; whatever is rare is boxed.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -21,13 +22,13 @@ use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use crate::set::room_messages::{Chat, Visit};
+use crate::ends::End;
+use crate::limits;
 use crate::set::directory::Seat;
 use crate::set::message::{Message, Said};
 use crate::set::requests;
+use crate::set::room_messages::{Chat, Visit};
 use crate::set::tally::SetTally;
-use crate::ends::End;
-use crate::limits;
 
 /// What the readers of one SET share with its worker, on one thread.
 #[derive(Debug)]
@@ -46,7 +47,8 @@ pub struct Link {
 
 /// Why a reader stopped reading.
 enum Pause {
-    /// The queue is full and so is the list of refusals: wait for room, then go on with what was kept.
+    /// The queue is full and so is the list of refusals: wait for room, then go on with what was
+    /// kept.
     Full,
     /// The connection is over.
     End(End),
@@ -57,7 +59,8 @@ enum Pause {
 pub struct Kept {
     /// The beginning of an unfinished frame, or, after [`Pause::Full`], frames not yet taken.
     bytes: Option<Box<[u8]>>,
-    /// After a violation everything is read and thrown away, so that closing does not reset the peer before it has read why.
+    /// After a violation everything is read and thrown away, so that closing does not reset the
+    /// peer before it has read why.
     discarding: bool,
 }
 
@@ -67,7 +70,8 @@ pub async fn read(mut socket: OwnedReadHalf, seat: Seat, link: Rc<Link>) {
     loop {
         match poll_fn(|context| link.poll(context, &mut socket, seat, &mut kept)).await {
             Pause::Full => {
-                // The permit is given back at once: whoever is first takes it, and the others wait again.
+                // The permit is given back at once: whoever is first takes it, and the others wait
+                // again.
                 if Box::pin(link.inbox.reserve()).await.is_err() {
                     return;
                 }
@@ -100,7 +104,8 @@ impl Link {
 
     /// Queues every whole frame of what was kept and what is `new`, and keeps the rest.
     ///
-    /// After [`QueueFull`] it must be called again, with nothing new, once the SET has taken something from its queue.
+    /// After [`QueueFull`] it must be called again, with nothing new, once the SET has taken
+    /// something from its queue.
     pub fn take(&self, seat: Seat, kept: &mut Kept, new: &[u8]) -> Result<(), QueueFull> {
         if kept.discarding {
             return Ok(());
@@ -143,7 +148,8 @@ impl Link {
         Ok(())
     }
 
-    /// Decides what happens when the SET's queue is full: a request joins the refusals, anything else must wait.
+    /// Decides what happens when the SET's queue is full: a request joins the refusals, anything
+    /// else must wait.
     fn queue(&self, seat: Seat, said: Said) -> Result<(), QueueFull> {
         let Err(TrySendError::Full(Message::Peer { said, .. })) = self.inbox.try_send(Message::Peer { seat, said })
         else {

@@ -6,11 +6,11 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
+use crate::limits::SET_BATCH_MAX;
+use crate::set::Set;
 use crate::set::message::{Message, Now};
 use crate::shard::reader::{self, Link};
-use crate::set::Set;
 use crate::transport::wire::{SocketWire, Wire};
-use crate::limits::SET_BATCH_MAX;
 
 /// The process's clocks.
 #[derive(Debug, Clone, Copy)]
@@ -53,7 +53,8 @@ pub async fn run(mut set: Set<SocketWire>, mut inbox: mpsc::Receiver<Message>, l
     }
 }
 
-/// One round of a SET: applies a batch and what met a full queue, takes bulk work a slice further, writes.
+/// One round of a SET: applies a batch and what met a full queue, takes bulk work a slice further,
+/// writes.
 pub fn round<W: Wire>(
     set: &mut Set<W>,
     batch: &mut Vec<Message>,
@@ -72,7 +73,8 @@ pub fn round<W: Wire>(
     for (seat, request_id) in link.refusals.take() {
         set.refuse(seat, request_id, now);
     }
-    // A slice between any two batches, so that nobody waits long behind an announcement to all, or behind a crowd that leaves.
+    // A slice between any two batches, so that nobody waits long behind an announcement to all, or
+    // behind a crowd that leaves.
     set.work_in_bulk(now);
     set.flush(now);
 }
@@ -81,7 +83,8 @@ fn connect(set: &mut Set<SocketWire>, stream: TcpStream, link: &Rc<Link>, now: &
     let (read_half, write_half) = stream.into_split();
     let seat = set.attach(SocketWire::new(write_half), now);
     let reader = reader::read(read_half, seat, Rc::clone(link));
-    // One lies in the task of every connection, which the runtime aligns to 128 bytes: above this it takes 384.
+    // One lies in the task of every connection, which the runtime aligns to 128 bytes: above this
+    // it takes 384.
     debug_assert!(size_of_val(&reader) <= 152, "{}", size_of_val(&reader));
     tokio::task::spawn_local(reader);
 }

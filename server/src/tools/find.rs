@@ -1,8 +1,9 @@
-//! The way of a user's request, put together from what lies about it: the ledger's entries, the journals of the fleet's machines, and
-//! the logs of servers. `hongbao-server find` prints it.
+//! The way of a user's request, put together from what lies about it: the ledger's entries, the
+//! journals of the fleet's machines, and the logs of servers. `hongbao-server find` prints it.
 //!
-//! A journal names a request and what it got; the ledger knows the request of a claim, and of the rest only what was got. So whatever
-//! the journals and logs say that the request got is looked for as well.
+//! A journal names a request and what it got; the ledger knows the request of a claim, and of the
+//! rest only what was got. So whatever the journals and logs say that the request got is looked for
+//! as well.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
@@ -22,7 +23,6 @@ use crate::limits::FIND_LINE_BYTES_MAX;
 /// What is looked for, and where.
 #[derive(Debug, Clone)]
 pub struct Wanted {
-    /// Whose.
     pub user: UserId,
     /// One request; `None`: all.
     pub request: Option<u64>,
@@ -45,7 +45,6 @@ pub enum FindError {
     /// A journal or a log cannot be.
     #[error("{path}: {source}")]
     File {
-        /// Which.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
@@ -60,7 +59,6 @@ pub enum Item {
     Log {
         /// Unix microseconds by the server's clock.
         at_us: u64,
-        /// Which file.
         file: String,
         /// Which line, from 1.
         line: u64,
@@ -79,7 +77,6 @@ pub enum Item {
     Journal {
         /// Unix microseconds by the machine's clock.
         at_us: u64,
-        /// Which file.
         file: String,
         /// Which line, from 1.
         line: u64,
@@ -89,8 +86,8 @@ pub enum Item {
 }
 
 impl Item {
-    /// By time. Books and journals know milliseconds only; of one, the ledger comes first and the journal last: nothing is said
-    /// before it is durable, and nothing is heard before it is said.
+    /// By time. Books and journals know milliseconds only; of one, the ledger comes first and the
+    /// journal last: nothing is said before it is durable, and nothing is heard before it is said.
     fn order(&self) -> (u64, u8, u64) {
         let (at_us, rank) = match self {
             Item::Ledger { at_us, .. } => (*at_us, 0),
@@ -104,7 +101,6 @@ impl Item {
 /// Everything that was found.
 #[derive(Debug, Clone, Serialize)]
 pub struct Found {
-    /// Whose.
     pub user: u64,
     /// Of which request.
     pub request: Option<u64>,
@@ -157,7 +153,8 @@ pub fn find(wanted: &Wanted) -> Result<Found, FindError> {
     let mut items = Vec::new();
     let mut left_off = 0;
     let open_by = open_by(&wanted.ledger);
-    // What a request got is known only after the last journal: they are read twice, unless everything is wanted.
+    // What a request got is known only after the last journal: they are read twice, unless
+    // everything is wanted.
     if wanted.request.is_some() {
         for path in wanted.journals.iter() {
             each_line(path, |_, text| note(&mut got, journal_row(text), wanted))?;

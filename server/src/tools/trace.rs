@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 use std::io::Write;
 use std::time::{Duration, SystemTime};
 
-use hongbao_telemetry::credentials::unix_seconds;
-use hongbao_telemetry::sse::{Event, Stream, StreamError, client};
 use hongbao_proto::UserId;
 use hongbao_proto::token::{Audience, Secret, Signer};
+use hongbao_telemetry::credentials::unix_seconds;
+use hongbao_telemetry::sse::{Event, Stream, StreamError, client};
 use reqwest::StatusCode;
 use serde_json::Value;
 
@@ -35,7 +35,6 @@ pub enum TraceError {
     /// The server is not there, or does not want it.
     #[error("--admin {admin}: {source}")]
     Refused {
-        /// As given.
         admin: String,
         /// Why.
         source: StreamError,
@@ -48,7 +47,8 @@ pub enum TraceError {
     Output(#[from] std::io::Error),
 }
 
-/// Follows until it is cancelled. A server that goes away is waited for; one that was never there, or refuses, is an error.
+/// Follows until it is cancelled. A server that goes away is waited for; one that was never there,
+/// or refuses, is an error.
 pub async fn run(wanted: &Wanted) -> Result<std::convert::Infallible, TraceError> {
     let refused = |source| TraceError::Refused { admin: wanted.admin.clone(), source };
     let client = client().map_err(refused)?;

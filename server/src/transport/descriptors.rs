@@ -1,12 +1,14 @@
-//! File descriptors: how many one table may hold, and a private table for each shard where one is not enough.
+//! File descriptors: how many one table may hold, and a private table for each shard where one is
+//! not enough.
 //!
-//! RLIMIT_NOFILE bounds a table, and threads of a process share one table unless they say otherwise. A shard that has unshared
-//! its table (`unshare(CLONE_FILES)`) has a limit of its own, so that one process carries more connections than one table
-//! holds. What makes this correct:
-//! - every runtime is built before any thread unshares (a barrier in `shard`): a wake-up across threads is a write to a number
-//!   in the *waker's* table, so epoll instances and wake-up descriptors must have the same number in every table;
-//! - what is opened afterwards is used and closed only by the thread that opened it: listeners and sockets never leave their
-//!   shard, ledger and admin surface never leave the main side;
+//! RLIMIT_NOFILE bounds a table, and threads of a process share one table unless they say
+//! otherwise. A shard that has unshared its table (`unshare(CLONE_FILES)`) has a limit of its own,
+//! so that one process carries more connections than one table holds. What makes this correct:
+//! - every runtime is built before any thread unshares (a barrier in `shard`): a wake-up across
+//!   threads is a write to a number in the *waker's* table, so epoll instances and wake-up
+//!   descriptors must have the same number in every table;
+//! - what is opened afterwards is used and closed only by the thread that opened it: listeners and
+//!   sockets never leave their shard, ledger and admin surface never leave the main side;
 //! - shards block all signals, so that handlers run on the main side only.
 
 use nix::sched::{CloneFlags, unshare};
@@ -20,7 +22,8 @@ use crate::limits;
 pub const TABLES: hongbao_sysctl::Tables = hongbao_sysctl::Tables {
     // Standard streams, ledger, admin surface, reports, listener, a spare one.
     fixed: 64,
-    // A shard's epoll, wake-up and signal descriptors, and the copies of what was open when the table was unshared.
+    // A shard's epoll, wake-up and signal descriptors, and the copies of what was open when the
+    // table was unshared.
     per_shard: 6,
     shards_max: SHARDS_MAX,
 };
@@ -41,7 +44,8 @@ pub enum Tables {
     Private,
 }
 
-/// What the kernel lets one table hold at most, RLIMIT_NOFILE's hard limit; 1024, the least any host allows, if unknown.
+/// What the kernel lets one table hold at most, RLIMIT_NOFILE's hard limit; 1024, the least any
+/// host allows, if unknown.
 pub fn hard_limit() -> u64 {
     getrlimit(Resource::RLIMIT_NOFILE).map_or(1_024, |(_, hard)| hard)
 }
@@ -60,7 +64,8 @@ pub fn room(limit: u64, shards: u32) -> u64 {
     TABLES.room(limit, shards)
 }
 
-/// The fewest shards, from `cores` up to `most`, whose private tables of `limit` descriptors carry `connections`.
+/// The fewest shards, from `cores` up to `most`, whose private tables of `limit` descriptors carry
+/// `connections`.
 pub fn shards_for(connections: u64, limit: u64, cores: u32, most: u32) -> Option<u32> {
     TABLES.shards_for(connections, limit, cores, most)
 }

@@ -1,5 +1,5 @@
-//! The write side of a connection. A write is attempted at once; what the socket refuses goes to an outbox that exists only
-//! while the peer is slow, and a task that lives as long as it.
+//! The write side of a connection. A write is attempted at once; what the socket refuses goes to an
+//! outbox that exists only while the peer is slow, and a task that lives as long as it.
 
 use std::cell::{Cell, RefCell};
 use std::net::Shutdown;
@@ -23,7 +23,8 @@ pub enum Written {
         /// The peer has just become slow.
         newly: bool,
     },
-    /// The outbox is full. Nothing was added; the stream ends at a frame's boundary only if the peer is cut now.
+    /// The outbox is full. Nothing was added; the stream ends at a frame's boundary only if the
+    /// peer is cut now.
     Overflow,
 }
 

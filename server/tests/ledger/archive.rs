@@ -1,14 +1,15 @@
-//! History that is moved into an archive is not missed: not by the audit, not by balances and limits, not after a crash.
+//! History that is moved into an archive is not missed: not by the audit, not by balances and
+//! limits, not after a crash.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use hongbao_proto::Fen;
-use hongbao_server::market::campaign::{Campaign, UnixMs};
 use hongbao_server::ledger::archive::{ArchiveError, Archived, Wanted, archive};
 use hongbao_server::ledger::audit::audit;
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::{Answer, Ledger, LedgerError, Means, Outcome, Posting, Question, Refusal, Seen};
+use hongbao_server::market::campaign::{Campaign, UnixMs};
 use rusqlite::Connection;
 
 use super::support::{
@@ -67,8 +68,9 @@ fn acknowledge_all(ledger: &mut SqliteLedger, now: UnixMs) {
     }
 }
 
-/// Over by day 2: a rain, order 1 (paid), 2 (cancelled), 3 (expired), envelopes 1 (emptied) and 2 (returned). From day 3 on a rain with a limit
-/// of 2 runs, which is returned; user 1 holds one prize of it. Straddling its beginning, and over since: order 4 (paid after it) and envelope 3
+/// Over by day 2: a rain, order 1 (paid), 2 (cancelled), 3 (expired), envelopes 1 (emptied) and 2
+/// (returned). From day 3 on a rain with a limit of 2 runs, which is returned; user 1 holds one
+/// prize of it. Straddling its beginning, and over since: order 4 (paid after it) and envelope 3
 /// (one share opened before, the rest returned after it).
 fn write_books(files: &Files) -> Campaign {
     let mut ledger = files.ledger();

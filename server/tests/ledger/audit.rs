@@ -1,4 +1,5 @@
-//! The audit finds each kind of corruption, and nothing else: one that cannot fail would prove nothing.
+//! The audit finds each kind of corruption, and nothing else: one that cannot fail would prove
+//! nothing.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,15 +16,18 @@ use super::support::{
     cancel, claim, deposit, envelope, envelope_id, open, order_id, pay, sale_terms, send, terms, user,
 };
 
-/// Something of everything. Times are those of the batches: 1, 10, 20, 5,010 (order 4 expires), 10,010 (envelope 2 expires).
+/// Something of everything. Times are those of the batches: 1, 10, 20, 5,010 (order 4 expires),
+/// 10,010 (envelope 2 expires).
 ///
 /// - Deposit: 1,000 fen to users 1 to 4.
-/// - Rains: campaign 1, 20 won, unit and request n by user n % 4 + 1 at request n + 1. Campaign 2, limit 2, users 1 and 2 hold two each. Campaign 3, one won,
-///   settled.
-/// - Sales: campaign 4 for 300 fen, limit 2: order 1 of user 1 paid from the wallet, 2 of user 2 paid outside, 3 of user 3 cancelled, 4 of user 4
-///   expired, 7 of user 1 and 8 of user 2 (the unit of order 3 again) wait. Campaign 5 for nothing: order 5 of user 2. Campaign 6, order 6 of user 3, paid
-///   outside, settled.
-/// - Envelopes: 1 of user 1, opened by 2, 3 and 4. 2 of the house, opened by 1, expired. 3 of user 2 for 1 and 3, opened by 1, acknowledged by 3.
+/// - Rains: campaign 1, 20 won, unit and request n by user n % 4 + 1 at request n + 1. Campaign 2,
+///   limit 2, users 1 and 2 hold two each. Campaign 3, one won, settled.
+/// - Sales: campaign 4 for 300 fen, limit 2: order 1 of user 1 paid from the wallet, 2 of user 2
+///   paid outside, 3 of user 3 cancelled, 4 of user 4 expired, 7 of user 1 and 8 of user 2 (the
+///   unit of order 3 again) wait. Campaign 5 for nothing: order 5 of user 2. Campaign 6, order 6 of
+///   user 3, paid outside, settled.
+/// - Envelopes: 1 of user 1, opened by 2, 3 and 4. 2 of the house, opened by 1, expired. 3 of user
+///   2 for 1 and 3, opened by 1, acknowledged by 3.
 fn write_books(path: &Path) {
     let mut ledger = SqliteLedger::open(path).unwrap();
     let rain = ledger.create_campaign(terms(60, None), 1).unwrap();

@@ -1,6 +1,8 @@
-//! Faults from outside: a full disk, a directory that cannot be written, a killed process, files that are not ours.
+//! Faults from outside: a full disk, a directory that cannot be written, a killed process, files
+//! that are not ours.
 //!
-//! A test that needs a process of its own runs itself again in one, told by the environment which ledger to work on.
+//! A test that needs a process of its own runs itself again in one, told by the environment which
+//! ledger to work on.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -19,7 +21,8 @@ use super::support::{claim, recall, terms};
 const PATH: &str = "HONGBAO_TEST_LEDGER";
 
 fn again(test: &str, ledger: &Path) -> Command {
-    // Past RLIMIT_FSIZE a write fails with EFBIG only where SIGXFSZ is ignored, and that survives `exec`.
+    // Past RLIMIT_FSIZE a write fails with EFBIG only where SIGXFSZ is ignored, and that survives
+    // `exec`.
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(env::current_exe().unwrap());
     command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(PATH, ledger);

@@ -1,21 +1,22 @@
-//! Random histories: the ledger and the plainest one there can be (`support::Model`) are told the same and asked the same.
+//! Random histories: the ledger and the plainest one there can be (`support::Model`) are told the
+//! same and asked the same.
 //!
-//! Batches fail in the middle of whatever they write, because the file may not grow or because a trigger forbids one row; then
-//! nothing of them may have happened. In between, the ledger is closed and opened, and its files are copied without closing it, as
-//! `kill -9` leaves them.
+//! Batches fail in the middle of whatever they write, because the file may not grow or because a
+//! trigger forbids one row; then nothing of them may have happened. In between, the ledger is
+//! closed and opened, and its files are copied without closing it, as `kill -9` leaves them.
 
 use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use hongbao_proto::Serial;
-use hongbao_server::market::campaign::UnixMs;
 use hongbao_server::ledger::archive::{Wanted, archive};
 use hongbao_server::ledger::audit::audit;
 use hongbao_server::ledger::books::{AccountId, Entry, Kind};
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::{Answer, Ledger, LedgerError, Means, Outcome, Posting, Question, Seen, Totals};
 use hongbao_server::limits::ARCHIVE_AGE_MIN_MS;
+use hongbao_server::market::campaign::UnixMs;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{TestCaseError, TestRunner};
@@ -377,7 +378,8 @@ impl Bench {
         }
     }
 
-    /// Brings everything to its end, then moves the older half of it into an archive and the rest into another.
+    /// Brings everything to its end, then moves the older half of it into an archive and the rest
+    /// into another.
     fn archive(&mut self) {
         self.now += 60_000;
         let now = self.now;

@@ -1,4 +1,5 @@
-//! The ledger, from outside: what it answers, what its writer promises, what the audit finds, and what survives faults.
+//! The ledger, from outside: what it answers, what its writer promises, what the audit finds, and
+//! what survives faults.
 
 mod archive;
 mod audit;

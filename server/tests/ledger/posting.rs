@@ -1,13 +1,13 @@
 //! What the ledger answers, and what it still knows after it was closed.
 
 use hongbao_proto::{CampaignId, Fen, Serial};
-use hongbao_server::market::campaign::{Amounts, Campaign, Goods, Settlement};
 use hongbao_server::ledger::audit::audit;
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::{
     Award, Claim, Expired, Ledger, LedgerError, Means, Outcome, Posting, Recall, Refusal, Seen,
 };
 use hongbao_server::limits::{ENVELOPES_OPEN_PER_USER_MAX, EXPIRE_STEP, RECALLED_WINS_MAX};
+use hongbao_server::market::campaign::{Amounts, Campaign, Goods, Settlement};
 use hongbao_server::market::order::{Order, OrderState};
 
 use super::support::{

@@ -1,17 +1,20 @@
-//! Values for the tests, and the plainest ledger there can be: lists of what happened, looked through from end to end.
+//! Values for the tests, and the plainest ledger there can be: lists of what happened, looked
+//! through from end to end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hongbao_proto::{CampaignId, EnvelopeId, Fen, OrderId, RequestId, RoomId, Serial, UserId};
-use hongbao_server::market::campaign::{Amounts, Campaign, CampaignKind, CampaignTerms, Goods, Sale, Seed, Settlement, UnixMs};
-use hongbao_server::market::envelope::{Mode, NewEnvelope, Offer, split};
 use hongbao_server::ledger::books::{AccountId, Entry, Kind};
 use hongbao_server::ledger::{
     Answer, Award, Claim, EnvelopeView, Expired, Ledger, Means, Movement, Outcome, Page, Posting, Purpose, Question,
     Recall, Refusal, Seen, Totals, Win,
 };
 use hongbao_server::limits::{EXPIRE_STEP, RECALLED_WINS_MAX};
+use hongbao_server::market::campaign::{
+    Amounts, Campaign, CampaignKind, CampaignTerms, Goods, Sale, Seed, Settlement, UnixMs,
+};
+use hongbao_server::market::envelope::{Mode, NewEnvelope, Offer, split};
 use hongbao_server::market::order::{Order, OrderState};
 
 pub fn user(n: u64) -> UserId {

@@ -1,11 +1,11 @@
-//! What the writer promises: queue order, answers after the commit, an answer for everything, and recovery.
+//! What the writer promises: queue order, answers after the commit, an answer for everything, and
+//! recovery.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use hongbao_proto::{CampaignId, EnvelopeId, OrderId, Serial, UserId};
-use hongbao_server::market::campaign::{Campaign, CampaignTerms, UnixMs};
 use hongbao_server::ledger::audit::audit;
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::writer::{LedgerHandle, LedgerStatus, Reply, ReplyTo, Request, Unavailable, spawn};
@@ -13,6 +13,7 @@ use hongbao_server::ledger::{
     Answer, EnvelopeView, Ledger, LedgerError, Means, Outcome, Page, Posting, Question, Totals,
 };
 use hongbao_server::limits::{LEDGER_BATCH_MAX, LEDGER_QUEUE_MAX};
+use hongbao_server::market::campaign::{Campaign, CampaignTerms, UnixMs};
 use hongbao_server::market::order::Order;
 use proptest::prelude::*;
 
@@ -34,7 +35,8 @@ fn clock() -> UnixMs {
     7
 }
 
-/// Holds the ledger's thread until the sender is dropped, so that what is queued meanwhile meets in one batch.
+/// Holds the ledger's thread until the sender is dropped, so that what is queued meanwhile meets in
+/// one batch.
 fn hold(handle: &LedgerHandle<To>) -> mpsc::Sender<()> {
     let (release, held) = mpsc::channel::<()>();
     let (entered, in_call) = mpsc::channel();

@@ -1,4 +1,5 @@
-//! Every metric is in the table of monitor/prometheus/README.md, and everything that rules and dashboard look at exists.
+//! Every metric is in the table of monitor/prometheus/README.md, and everything that rules and
+//! dashboard look at exists.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

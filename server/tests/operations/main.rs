@@ -1,5 +1,6 @@
-//! What operators put around the programs: Prometheus, a service manager, manual pages, an installation. The real tools judge (`scripts/test`
-//! installs them), against the real programs running together.
+//! What operators put around the programs: Prometheus, a service manager, manual pages, an
+//! installation. The real tools judge (`scripts/test` installs them), against the real programs
+//! running together.
 
 mod documented;
 mod family;

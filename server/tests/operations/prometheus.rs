@@ -19,7 +19,8 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    /// With the configuration as it is shipped but for the ports, and a clock that is five times as fast.
+    /// With the configuration as it is shipped but for the ports, and a clock that is five times as
+    /// fast.
     fn start(family: &Family) -> Self {
         let home = family.path("prometheus");
         fs::create_dir(&home).unwrap();

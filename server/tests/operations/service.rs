@@ -1,5 +1,5 @@
-//! The server towards a service manager, played by a socket: when it says that it serves, and that it does not say it is alive when it is
-//! not.
+//! The server towards a service manager, played by a socket: when it says that it serves, and that
+//! it does not say it is alive when it is not.
 
 use std::fs;
 use std::net::TcpStream;
@@ -18,7 +18,8 @@ use tempfile::TempDir;
 use crate::family::{Process, spawn};
 use crate::support::{BINARY, PATIENCE, SECRET, command, eventually, program};
 
-/// What the manager says it bears. The server pings at a quarter of it, and takes a part for stuck after as long, at least two seconds.
+/// What the manager says it bears. The server pings at a quarter of it, and takes a part for stuck
+/// after as long, at least two seconds.
 const WATCHDOG: Duration = Duration::from_secs(4);
 
 /// Of a process that is well there are several pings in this time.

@@ -1,4 +1,5 @@
-//! The units and what they name: systemd accepts them, their walls stand as high as stated, and every variable is one that a program reads.
+//! The units and what they name: systemd accepts them, their walls stand as high as stated, and
+//! every variable is one that a program reads.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! A person on the page, in a real Chromium: shakes, wins, sees it in the wallet; with keys as with a finger, in two languages.
+//! A person on the page, in a real Chromium: shakes, wins, sees it in the wallet; with keys as with
+//! a finger, in two languages.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};

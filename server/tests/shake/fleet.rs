@@ -1,5 +1,5 @@
-//! The real fleet with a guest among its users and an operator who interferes: its verdict is still about its plan, and its books
-//! still agree.
+//! The real fleet with a guest among its users and an operator who interferes: its verdict is still
+//! about its plan, and its books still agree.
 
 use std::fs;
 

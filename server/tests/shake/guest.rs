@@ -1,4 +1,5 @@
-//! A guest on a real server: what it wins is paid, told, written down and acknowledged, and both books hold it.
+//! A guest on a real server: what it wins is paid, told, written down and acknowledged, and both
+//! books hold it.
 
 use std::path::Path;
 

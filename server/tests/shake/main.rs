@@ -1,5 +1,6 @@
-//! A person among the users: a real server, a real monitor, and a guest who comes through it, by a WebSocket of the test's and on
-//! the page in a real browser. Whatever the guest wins, the books agree.
+//! A person among the users: a real server, a real monitor, and a guest who comes through it, by a
+//! WebSocket of the test's and on the page in a real browser. Whatever the guest wins, the books
+//! agree.
 
 mod browser;
 mod fleet;

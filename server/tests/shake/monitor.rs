@@ -6,10 +6,10 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use clap::Parser;
-use hongbao_telemetry::credentials::unix_seconds;
+use hongbao_monitor::app;
 use hongbao_monitor::config::{Arguments, Config};
 use hongbao_monitor::owner::Outcome;
-use hongbao_monitor::app;
+use hongbao_telemetry::credentials::unix_seconds;
 use reqwest::blocking;
 use serde_json::Value;
 use tempfile::TempDir;

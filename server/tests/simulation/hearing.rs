@@ -30,7 +30,8 @@ impl World {
     }
 
     fn hear(&mut self, conn: &mut Conn, mut frame: v1::ServerFrame) {
-        // Epochs are random: numbered by their first appearance, they are the same in every run of a seed.
+        // Epochs are random: numbered by their first appearance, they are the same in every run of
+        // a seed.
         if let Some(Event::RoomState(state)) = &mut frame.event {
             let next = self.epochs.len() as u64 + 1;
             state.epoch = *self.epochs.entry(state.epoch).or_insert(next);
@@ -95,7 +96,8 @@ impl World {
         }
     }
 
-    /// Part of what a user is told after its welcome; or pushed at another time, and then true or not like any other word.
+    /// Part of what a user is told after its welcome; or pushed at another time, and then true or
+    /// not like any other word.
     fn remind(&mut self, conn: &mut Conn, items: Vec<Item>) {
         let Some((count, mut heard)) = conn.recall.take() else { return };
         heard.extend(items);
@@ -106,7 +108,8 @@ impl World {
         }
     }
 
-    /// All that a user was told after a welcome: what the ledger had said, and nothing that the user had acknowledged before it logged in.
+    /// All that a user was told after a welcome: what the ledger had said, and nothing that the
+    /// user had acknowledged before it logged in.
     fn recalled(&mut self, conn: &Conn, heard: &[Item]) {
         let user = &self.users[conn.user];
         for item in heard {
@@ -360,7 +363,8 @@ impl World {
         }
         self.figures.messages += 1;
         let known = *self.texts.entry(message.text.clone()).or_insert((message.room_id, message.offset));
-        // A leave of whose answer the user has not heard: the room may have begun anew since, and shows so by its offsets.
+        // A leave of whose answer the user has not heard: the room may have begun anew since, and
+        // shows so by its offsets.
         let left = |asked: &Asked| asked.what == Ask::Leave(message.room_id);
         let mut others = self.conns.values().filter(|other| other.user == conn.user);
         let may_be_new = self.users[conn.user].left.contains(&message.room_id)

@@ -1,17 +1,21 @@
 //! A seeded, replayable simulation of SETs, services and ledger, with a plain model beside it.
 //!
-//! **Own clock and queues, not turmoil, not shuttle.** turmoil simulates hosts and a network between tokio programs, and shuttle
-//! the interleaving of threads around locks and atomics. What can go wrong here is neither: every state has one owner, which is a
-//! plain function over messages (`Set::apply`, `Generator::{obey, hear, step}`, `Service::step`, `Writer::{apply, flush}`) with the time
-//! passed in, and what is open is only who is served next, and what is lost. That is decided here, on one thread, by one source of
-//! chance: finer steps than a simulated network has, disks and crashes at any of them, tens of thousands of steps a second, and
-//! the same seed is the same run. The queues are the production ones, only smaller; so are the readers that cut frames, the
-//! writer's batching and its rules of order, the futures of clerk and house (polled by hand) and the ledger in its file.
+//! **Own clock and queues, not turmoil, not shuttle.** turmoil simulates hosts and a network
+//! between tokio programs, and shuttle the interleaving of threads around locks and atomics. What
+//! can go wrong here is neither: every state has one owner, which is a plain function over messages
+//! (`Set::apply`, `Generator::{obey, hear, step}`, `Service::step`, `Writer::{apply, flush}`) with
+//! the time passed in, and what is open is only who is served next, and what is lost. That is
+//! decided here, on one thread, by one source of chance: finer steps than a simulated network has,
+//! disks and crashes at any of them, tens of thousands of steps a second, and the same seed is the
+//! same run. The queues are the production ones, only smaller; so are the readers that cut frames,
+//! the writer's batching and its rules of order, the futures of clerk and house (polled by hand)
+//! and the ledger in its file.
 //!
 //! Order inside a queue is kept, because the code relies on it; between queues there is none.
 //!
-//! `watched` tells each posting and each question to the model as well and compares; `hearing` compares every frame that a client
-//! reads with what is durable; `world` decides, and at the end of a run buys everything that is left.
+//! `watched` tells each posting and each question to the model as well and compares; `hearing`
+//! compares every frame that a client reads with what is durable; `world` decides, and at the end
+//! of a run buys everything that is left.
 
 mod hearing;
 #[path = "../ledger/support.rs"]
@@ -52,7 +56,8 @@ fn a_seed_is_a_run_and_the_same_seed_the_same_run() {
 }
 
 /// One seed more than the fixed ones: from the clock, or the one to be seen again, by
-/// `HONGBAO_SIM_SEED=… [HONGBAO_SIM_STEPS=…] cargo nextest run -p hongbao-server --test simulation nothing --no-capture`.
+/// `HONGBAO_SIM_SEED=… [HONGBAO_SIM_STEPS=…] cargo nextest run -p hongbao-server --test simulation
+/// nothing --no-capture`.
 #[test]
 fn nothing_is_lost_or_paid_twice_whatever_is_reordered_dropped_full_or_killed() {
     let began = Instant::now();

@@ -1,4 +1,5 @@
-//! A node put together as `hongbao_server::node` does, without threads, sockets and timers: whoever holds it decides who goes next.
+//! A node put together as `hongbao_server::node` does, without threads, sockets and timers: whoever
+//! holds it decides who goes next.
 
 use std::cell::{Cell, RefCell};
 use std::num::NonZeroU64;
@@ -11,21 +12,21 @@ use std::task::{Context, Poll, Waker};
 use hongbao_proto::UserId;
 use hongbao_proto::token::Verifier;
 use hongbao_server::admission::{Gate, Line, Rate};
-use hongbao_server::market::campaign::{Seed, UnixMs};
-use hongbao_server::services::offers::Clerk;
 use hongbao_server::generator::{Command, Generator, StockBoard};
-use hongbao_server::services::envelope_runs::{Next, Run, Runs, Terms};
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::writer::{LedgerHandle, Request, Writer};
+use hongbao_server::market::campaign::{Seed, UnixMs};
 use hongbao_server::node::unfinished;
+use hongbao_server::services::envelope_runs::{Next, Run, Runs, Terms};
+use hongbao_server::services::offers::Clerk;
 use hongbao_server::services::rooms::desk::Bounds;
 use hongbao_server::services::rooms::{self, Epochs, Service};
-use hongbao_server::set::room_messages::{Desks, RoomRequest};
 use hongbao_server::set::directory::Directory;
 use hongbao_server::set::message::{Control, Message, Now, Offering, StockReport, Ticket};
 use hongbao_server::set::payments::Wallets;
-use hongbao_server::shard::reader::Link;
+use hongbao_server::set::room_messages::{Desks, RoomRequest};
 use hongbao_server::set::{Set, SetHandle, Shared};
+use hongbao_server::shard::reader::Link;
 use hongbao_server::shard::worker;
 use tokio::sync::mpsc;
 
@@ -160,7 +161,8 @@ pub struct Node {
 }
 
 impl Node {
-    /// Opens the ledger at `path` and recovers everything from it. `check` sees the ledger before anything is asked of it.
+    /// Opens the ledger at `path` and recovers everything from it. `check` sees the ledger before
+    /// anything is asked of it.
     pub fn open(
         setup: &Setup,
         path: &Path,

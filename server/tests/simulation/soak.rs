@@ -1,4 +1,5 @@
-//! Seed after seed on every core until the time is over: what `scripts/soak` runs. A program of its own, made of the simulation's parts.
+//! Seed after seed on every core until the time is over: what `scripts/soak` runs. A program of its
+//! own, made of the simulation's parts.
 
 mod hearing;
 #[path = "../ledger/support.rs"]

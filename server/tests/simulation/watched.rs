@@ -1,4 +1,5 @@
-//! The real ledger with the plainest one beside it, which is told the same and asked the same; and with faults.
+//! The real ledger with the plainest one beside it, which is told the same and asked the same; and
+//! with faults.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
@@ -6,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hongbao_proto::{CampaignId, EnvelopeId, OrderId, RequestId, Serial, UserId};
-use hongbao_server::market::campaign::{Campaign, CampaignTerms, UnixMs};
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::{
     Answer, EnvelopeView, Ledger, LedgerError, Outcome, Page, Posting, Question, Recall, Totals,
 };
+use hongbao_server::market::campaign::{Campaign, CampaignTerms, UnixMs};
 use hongbao_server::market::order::Order;
 
 use crate::model::Model;
@@ -22,7 +23,8 @@ pub enum Crash {
     Before,
     /// The process dies with the commit durable, and nobody told.
     After,
-    /// The host dies while the log is being written: up to so many 256ths of what is new in it have reached the disk.
+    /// The host dies while the log is being written: up to so many 256ths of what is new in it have
+    /// reached the disk.
     Torn(u8),
 }
 
@@ -42,14 +44,16 @@ pub struct Watch {
     pub crash: Option<Crash>,
     /// The process is dead: all that is left is to open the files.
     pub crashed: bool,
-    /// After [`Crash::Torn`]: the model and the files as they were before the commit, and how much of it is there.
+    /// After [`Crash::Torn`]: the model and the files as they were before the commit, and how much
+    /// of it is there.
     pub torn: Option<(Model, [Vec<u8>; 2], u8)>,
     pub disk: Disk,
     pub path: PathBuf,
     pub differences: Vec<String>,
     /// What users were to be told at logins, and have not heard yet, oldest first.
     pub recalls: BTreeMap<UserId, Vec<Recall>>,
-    /// Whose the postings are that the writer holds and has not brought to the ledger, in their order.
+    /// Whose the postings are that the writer holds and has not brought to the ledger, in their
+    /// order.
     pub held: VecDeque<Option<UserId>>,
     pub commits: u64,
     pub failed: u64,

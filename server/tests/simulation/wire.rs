@@ -1,4 +1,5 @@
-//! A connection's way down: a kernel buffer that the client reads from, and the server's outbox behind it.
+//! A connection's way down: a kernel buffer that the client reads from, and the server's outbox
+//! behind it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

@@ -1,4 +1,5 @@
-//! The run: one thread, its own clock and queues, one seeded source of chance that decides what happens next.
+//! The run: one thread, its own clock and queues, one seeded source of chance that decides what
+//! happens next.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,15 +10,15 @@ use bytes::BytesMut;
 use hongbao_proto::token::{Audience, Secret, Signer, Verifier};
 use hongbao_proto::v1::{self, client_frame::Request as Said, order::State};
 use hongbao_proto::{Fen, UserId, frame};
-use hongbao_server::market::campaign::{Amounts, CampaignKind, CampaignTerms, Goods, Sale, Seed};
 use hongbao_server::ends::End;
-use hongbao_server::market::envelope::Mode;
 use hongbao_server::generator::Command;
-use hongbao_server::services::envelope_runs::Terms;
 use hongbao_server::ledger::audit::audit;
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::writer::Request;
 use hongbao_server::ledger::{Answer, Award, Means, Posting, Question};
+use hongbao_server::market::campaign::{Amounts, CampaignKind, CampaignTerms, Goods, Sale, Seed};
+use hongbao_server::market::envelope::Mode;
+use hongbao_server::services::envelope_runs::Terms;
 use hongbao_server::set::message::{Control, Deed, Message, Now, ReturnWindow, Said as Heard};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -142,7 +143,8 @@ impl World {
                 User::new(id, signer.sign_user(id, today, 86_400).expect("a key of ours"))
             })
             .collect();
-        // In memory where that is possible: what is durable is decided here, not by the host's disk.
+        // In memory where that is possible: what is durable is decided here, not by the host's
+        // disk.
         let home = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a place for the ledger");
         let now = Now { at: 100 * SECOND, wall: 1_700_000_000_000 };
         set_wall(now.wall);
@@ -1036,7 +1038,8 @@ impl World {
             }
             None => (file, log),
         };
-        // The dead process's queues and connections go, and what it does on the way out goes into files that nobody looks at.
+        // The dead process's queues and connections go, and what it does on the way out goes into
+        // files that nobody looks at.
         self.node = None;
         for (path, bytes) in [(next.clone(), &file), (log_of(&next), &log)] {
             if let Err(error) = fs::write(&path, bytes) {
@@ -1064,7 +1067,8 @@ impl World {
     fn advance_only(&mut self) {
         let ms = if self.rng.one_in(3) { self.rng.within(1, 30_000) } else { self.rng.within(1, 200) };
         self.now.at += ms * MS;
-        // The house names its envelopes by the moment: a process that begins before an earlier one did would repeat it.
+        // The house names its envelopes by the moment: a process that begins before an earlier one
+        // did would repeat it.
         self.now.wall = self.now.wall.max(self.latest_wall) + ms;
         self.latest_wall = self.now.wall;
         self.ticked_at = self.now.at;
@@ -1076,7 +1080,8 @@ impl World {
         self.open_as(None);
     }
 
-    /// Opens the node; its books are the model's, or those of `other`, where the last commit may be missing.
+    /// Opens the node; its books are the model's, or those of `other`, where the last commit may be
+    /// missing.
     fn open_as(&mut self, other: Option<Model>) {
         let path: PathBuf = lock(&self.watch).path.clone();
         let users: Vec<UserId> = self.users.iter().map(|user| user.id).collect();
@@ -1107,7 +1112,8 @@ impl World {
 
     // ---- The end
 
-    /// One round in which everybody gets a turn and everything is good. Whether anybody had something to do.
+    /// One round in which everybody gets a turn and everything is good. Whether anybody had
+    /// something to do.
     fn round(&mut self) -> bool {
         self.advance(20);
         let mut busy = false;
@@ -1122,7 +1128,8 @@ impl World {
             }
             busy |= self.up(*id, usize::MAX);
         }
-        // In turns, so that everybody finds room in the ledger's queue now and then, however small it is.
+        // In turns, so that everybody finds room in the ledger's queue now and then, however small
+        // it is.
         let sets = self.setup.sets as usize;
         for _ in 0..4 * sets {
             let (index, max) = (self.rng.index(sets), self.rng.within(1, 4));
@@ -1276,7 +1283,8 @@ impl World {
                 if self.conns[&id].owed() > 0 {
                     continue;
                 }
-                // Few at once and another one first each time: the smallest queue has room for what is wanted now and then.
+                // Few at once and another one first each time: the smallest queue has room for what
+                // is wanted now and then.
                 let mut wishes: Vec<Wish> = reserved(&self.users[user].orders).into_iter().map(Wish::Pay).collect();
                 let limited = &self.users[user].limited;
                 wishes.extend(open.iter().copied().filter(|campaign| !limited.contains(campaign)).map(Wish::Grab));

@@ -1,11 +1,12 @@
-//! `hongbao-server check` on the real binary and this host, whatever it carries. It only reads: no test raises this host's
-//! settings.
+//! `hongbao-server check` on the real binary and this host, whatever it carries. It only reads: no
+//! test raises this host's settings.
 
 use serde_json::Value;
 
 use crate::support::{BINARY, command};
 
-/// Exit code and what is said, by a shell with 1,024 descriptors, so that no host however large carries 100 million connections.
+/// Exit code and what is said, by a shell with 1,024 descriptors, so that no host however large
+/// carries 100 million connections.
 fn check(flags: &[&str]) -> (i32, String) {
     let shell = ["-c", "ulimit -n 1024; exec \"$0\" check \"$@\"", BINARY];
     let output = command("sh").args(shell).args(flags).output().unwrap();

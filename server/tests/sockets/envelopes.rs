@@ -1,4 +1,5 @@
-//! Group envelopes: paid by the sender, offered, opened first come first served, and returned where nobody opens them.
+//! Group envelopes: paid by the sender, offered, opened first come first served, and returned where
+//! nobody opens them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -216,7 +217,8 @@ fn an_envelope_for_a_room_is_for_its_members_of_that_moment() {
     server.check_books();
 }
 
-/// Twenty users open what the house sends as fast as they hear of it, through two kills: every share is somebody's once.
+/// Twenty users open what the house sends as fast as they hear of it, through two kills: every
+/// share is somebody's once.
 #[test]
 fn envelopes_of_the_house_are_opened_exactly_once_through_kills() {
     const USERS: u64 = 20;

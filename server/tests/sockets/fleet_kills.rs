@@ -1,4 +1,5 @@
-//! `kill -9` under the real fleet: its machines' journals, which hold what every user was told, agree with the ledger.
+//! `kill -9` under the real fleet: its machines' journals, which hold what every user was told,
+//! agree with the ledger.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -61,7 +62,8 @@ fn every_win_in_any_machines_journal_is_in_the_ledger_once_after_ten_kills() {
         server.kill();
         server.start_again();
     }
-    // Seconds are missed while the server is down, so the run is not judged a success; what counts is what was told.
+    // Seconds are missed while the server is down, so the run is not judged a success; what counts
+    // is what was told.
     eventually("the fleet to end", || fleet.try_wait().unwrap());
     let fleet_log = fs::read_to_string(server.path("fleet.log")).unwrap();
     let told: Value = serde_json::from_str(&fs::read_to_string(&summary).expect(&fleet_log)).unwrap();

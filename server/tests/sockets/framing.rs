@@ -13,7 +13,8 @@ use prost::encoding::encode_varint;
 use crate::support::client::{acknowledge, code, framed, grab, next_id};
 use crate::support::{Ending, Heard, Server, until};
 
-/// Says `bytes` once as a stranger and once as a user: both are told why they are dismissed, and nobody else notices.
+/// Says `bytes` once as a stranger and once as a user: both are told why they are dismissed, and
+/// nobody else notices.
 fn is_malformed(bytes: &[u8]) {
     let server = Server::start();
     let mut bystander = server.login(1);

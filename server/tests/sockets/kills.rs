@@ -1,4 +1,5 @@
-//! `kill -9` under load: what anyone was told is in the ledger, once, and what nobody won is issued again.
+//! `kill -9` under load: what anyone was told is in the ledger, once, and what nobody won is issued
+//! again.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,7 +19,8 @@ const USERS: u64 = 16;
 /// Serial, with the user, the request and the amount.
 type Wins = BTreeMap<u64, (u64, u64, u64)>;
 
-/// A user who shakes until everything is sold out, whatever happens to the server; an unanswered request is sent again.
+/// A user who shakes until everything is sold out, whatever happens to the server; an unanswered
+/// request is sent again.
 struct Shaker<'a> {
     user: u64,
     campaign: u32,
@@ -50,7 +52,8 @@ impl Shaker<'_> {
                 Heard::Silence => panic!("user {} got no answer", self.user),
                 Heard::End => return false,
                 Heard::Frame(frame) => match frame.event.unwrap() {
-                    // A win that was to be told when the server died is told now, to the request sent again.
+                    // A win that was to be told when the server died is told now, to the request
+                    // sent again.
                     Event::Welcome(_) => welcome = true,
                     Event::Won(won) => {
                         assert_eq!((frame.request_id, won.won_by_request_id), (self.next_id, self.next_id));

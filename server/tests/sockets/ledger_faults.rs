@@ -1,5 +1,5 @@
-//! The disk under the ledger fills up, or takes no writes: no win is acknowledged, no prize is lost, and nobody has to restart
-//! anything when there is room again.
+//! The disk under the ledger fills up, or takes no writes: no win is acknowledged, no prize is
+//! lost, and nobody has to restart anything when there is room again.
 
 use std::fs;
 use std::io::Write;
@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use crate::support::client::{code, grab, next_id};
 use crate::support::{BINARY, Server, Setup, command, until, user_token};
 
-/// A small file system of its own. Only root can make one: others see the test pass over it, with a line that says so.
+/// A small file system of its own. Only root can make one: others see the test pass over it, with a
+/// line that says so.
 struct Disk {
     directory: tempfile::TempDir,
 }

@@ -1,11 +1,11 @@
 //! Who may come in, and how.
 
-use hongbao_telemetry::credentials::unix_seconds;
 use hongbao_proto::token::{Audience, Secret, Signer};
 use hongbao_proto::v1::client_frame::Request;
 use hongbao_proto::v1::goodbye::Reason;
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ErrorCode};
+use hongbao_telemetry::credentials::unix_seconds;
 
 use crate::support::client::{acknowledge, code, framed, grab, login, next_id};
 use crate::support::{Ending, SECRET, Server, sign, user_token};

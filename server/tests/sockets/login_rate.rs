@@ -1,4 +1,5 @@
-//! More logins at once than the server takes: each is told its moment, and the crowd becomes a queue.
+//! More logins at once than the server takes: each is told its moment, and the crowd becomes a
+//! queue.
 
 use std::time::{Duration, Instant};
 

@@ -105,7 +105,8 @@ fn a_win_of_the_fleet_is_followed_from_its_journal_through_the_log_to_the_ledger
     assert!(lines(&ours).len() > 10);
     assert_nothing_secret(&ours);
     assert_nothing_secret(&theirs);
-    // Machines are told to log as the fleet does; what the fleet itself says of its progress is for people.
+    // Machines are told to log as the fleet does; what the fleet itself says of its progress is for
+    // people.
     let machines = theirs.lines().filter(|line| line.starts_with('{')).collect::<Vec<_>>().join("\n");
     assert!(lines(&machines).iter().any(|line| line["event"] == "qps_announced"), "{theirs}");
 }
@@ -131,7 +132,8 @@ fn what_users_do_besides_grabbing_is_found_with_the_requests_that_did_it() {
     let open = next_id();
     let opened = opener.ask_as(open, Request::Open(hongbao_proto::v1::Open { envelope_id: sent }));
     assert!(matches!(opened, Event::Opened(_)), "{opened:?}");
-    // The ledger does not know the request that opened a share; the log does, and leads to the entry.
+    // The ledger does not know the request that opened a share; the log does, and leads to the
+    // entry.
     let log = server.path("log");
     let request = open.to_string();
     let (code, told) = find(&server, &["--user", "6", "--request", &request, "--log", log.to_str().unwrap()]);

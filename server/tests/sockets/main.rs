@@ -1,6 +1,6 @@
-//! The server as a stranger meets it: a real process, real sockets, and everything that a peer, an operator or a host can do to
-//! it. Whatever is done, the same must hold: the peer is told in typed words, it is counted, nobody else notices, and the books
-//! balance.
+//! The server as a stranger meets it: a real process, real sockets, and everything that a peer, an
+//! operator or a host can do to it. Whatever is done, the same must hold: the peer is told in typed
+//! words, it is counted, nobody else notices, and the books balance.
 
 mod admin;
 mod announcements;

@@ -1,4 +1,5 @@
-//! `kill -9` under everything that users can do: what each was told is what the books say, and the books know of nothing else.
+//! `kill -9` under everything that users can do: what each was told is what the books say, and the
+//! books know of nothing else.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -33,7 +34,8 @@ struct Known {
     sent: BTreeMap<u64, u64>,
 }
 
-/// One who does a bit of everything, whatever happens to the server; what was not answered is sent again under its id.
+/// One who does a bit of everything, whatever happens to the server; what was not answered is sent
+/// again under its id.
 struct User<'a> {
     id: u64,
     rain: u32,
@@ -182,7 +184,8 @@ impl User<'_> {
             | (Request::Grab(_), Event::NoneNow(_) | Event::LimitReached(_) | Event::SoldOut(_)) => {}
             (_, Event::Overloaded(_)) => return false,
             (Request::Cancel(cancel), Event::Error(error)) if error.code() == ErrorCode::OrderPaid => {
-                // Paid by the request before, whose answer was lost; it was sent again then. So this cannot be.
+                // Paid by the request before, whose answer was lost; it was sent again then. So
+                // this cannot be.
                 panic!("order {} was paid unheard", cancel.order_id);
             }
             // Not told to every SET yet after a restart.
@@ -205,7 +208,8 @@ impl User<'_> {
             }
             Event::Offers(offers) => {
                 for offer in offers.offers {
-                    // Told at the login and, a moment later, as it was sent: it may have been opened in between.
+                    // Told at the login and, a moment later, as it was sent: it may have been
+                    // opened in between.
                     let is_opened = self.known.shares.contains_key(&offer.envelope_id);
                     if !is_opened && !self.offered.contains(&offer.envelope_id) {
                         self.offered.push(offer.envelope_id);

@@ -76,7 +76,8 @@ fn while_the_monitor_is_away_reports_are_dropped_and_counted_and_resumed_when_it
     assert_eq!((source.role.as_str(), source.name.as_str()), ("server", "server-7"));
     let verifier = Verifier::hs256(&Secret::from_text(SECRET).unwrap(), Audience::Report);
     assert_eq!(verifier.verify(&hello.token).as_deref(), Ok("server-7"));
-    // The latest few were kept; then comes one with everything in it: totals make up for what was dropped.
+    // The latest few were kept; then comes one with everything in it: totals make up for what was
+    // dropped.
     let kept = first.report();
     let latest = eventually("a report of the login and the ping", || {
         Some(first.report()).filter(|report| counter(report, "requests_received") == 2)

@@ -1,8 +1,9 @@
-//! Any language's stock library can speak to us: a client in Python, with the `protobuf` package and nothing of ours, over a real
-//! socket.
+//! Any language's stock library can speak to us: a client in Python, with the `protobuf` package
+//! and nothing of ours, over a real socket.
 //!
-//! The package lives in a virtual environment under the target directory, made at the first run. There is no protoc: the
-//! client gets the protocol as a set of descriptors, which is what `protoc --descriptor_set_out` writes.
+//! The package lives in a virtual environment under the target directory, made at the first run.
+//! There is no protoc: the client gets the protocol as a set of descriptors, which is what `protoc
+//! --descriptor_set_out` writes.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

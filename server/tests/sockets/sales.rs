@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hongbao_telemetry::credentials::unix_millis;
 use hongbao_proto::v1::client_frame::Request;
 use hongbao_proto::v1::order::State;
 use hongbao_proto::v1::server_frame::Event;
@@ -10,6 +9,7 @@ use hongbao_proto::v1::{self, ErrorCode};
 use hongbao_proto::{RequestId, UserId};
 use hongbao_server::market::campaign::Seed;
 use hongbao_server::market::lot::{Entrant, draw};
+use hongbao_telemetry::credentials::unix_millis;
 use serde_json::{Value, json};
 
 use crate::support::client::{code, grab, next_id};
@@ -178,7 +178,8 @@ fn an_order_is_told_again_after_kill_9_until_it_is_acknowledged_and_its_repeat_g
     server.check_books();
 }
 
-/// Users on eight connections each fight over too few tickets: some pay, some give back, some let their hold run out.
+/// Users on eight connections each fight over too few tickets: some pay, some give back, some let
+/// their hold run out.
 #[test]
 fn a_contested_sale_sells_each_unit_once_and_all_of_them() {
     const TOTAL: u64 = 300;

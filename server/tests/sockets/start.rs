@@ -30,7 +30,8 @@ impl Home {
         names
     }
 
-    /// Starts a server that must refuse. Usual flags are added where they are not given. Returns what it says.
+    /// Starts a server that must refuse. Usual flags are added where they are not given. Returns
+    /// what it says.
     fn refused(&self, flags: &[&str]) -> String {
         let mut server = command(BINARY);
         for (flag, value) in [

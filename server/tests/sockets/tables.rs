@@ -1,5 +1,5 @@
-//! Private descriptor tables: one process carries more connections than one table holds, and what is written to wake another
-//! shard never lands in a socket, whatever opens and closes meanwhile.
+//! Private descriptor tables: one process carries more connections than one table holds, and what
+//! is written to wake another shard never lands in a socket, whatever opens and closes meanwhile.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -37,7 +37,8 @@ fn one_process_carries_more_connections_than_one_table_holds() {
     server.check_books();
 }
 
-/// Every frame that any of these clients hears must be one of the protocol: the eight bytes of a wake-up are none.
+/// Every frame that any of these clients hears must be one of the protocol: the eight bytes of a
+/// wake-up are none.
 #[test]
 fn no_wake_up_lands_in_a_socket_while_sockets_open_and_close_in_every_table() {
     let mut server = server();
@@ -49,7 +50,8 @@ fn no_wake_up_lands_in_a_socket_while_sockets_open_and_close_in_every_table() {
             let rounds = &rounds;
             scope.spawn(move || {
                 while started.elapsed() < CHURN {
-                    // Few users for many connections: nearly every login ends one that lives in another shard.
+                    // Few users for many connections: nearly every login ends one that lives in
+                    // another shard.
                     let round = rounds.fetch_add(1, Ordering::Relaxed);
                     let user = (round * 7 + seed) % 24 + 1;
                     let mut client = Client::connect(address);

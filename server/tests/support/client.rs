@@ -219,7 +219,8 @@ impl Client {
         }
     }
 
-    /// Reads to the end of the stream. Campaign notices and other answers on the way are passed over.
+    /// Reads to the end of the stream. Campaign notices and other answers on the way are passed
+    /// over.
     pub fn ending(&mut self) -> Ending {
         let mut ending = Ending::default();
         loop {

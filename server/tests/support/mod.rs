@@ -1,6 +1,7 @@
 //! A real server process, and plain blocking peers that say to it whatever a test wants said.
 //!
-//! Nothing here waits for a while and hopes: every wait is for an event, with a deadline ([`eventually`]).
+//! Nothing here waits for a while and hopes: every wait is for an event, with a deadline
+//! ([`eventually`]).
 
 pub mod client;
 pub mod server;
@@ -10,7 +11,8 @@ use std::time::{Duration, Instant};
 pub use client::{Client, Ending, Heard};
 pub use server::{BINARY, SECRET, Server, Setup, command, program, sign, user_token};
 
-/// How long an event may take before its test fails: far longer than it ever takes, on however busy a machine.
+/// How long an event may take before its test fails: far longer than it ever takes, on however busy
+/// a machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Between two looks at something that cannot be waited on.
@@ -33,7 +35,8 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     eventually(what, || condition().then_some(()));
 }
 
-/// Repeats `act` about ten times a second for `duration`: for what must hold during a stretch of time.
+/// Repeats `act` about ten times a second for `duration`: for what must hold during a stretch of
+/// time.
 pub fn throughout(duration: Duration, mut act: impl FnMut()) {
     let end = Instant::now() + duration;
     while Instant::now() < end {

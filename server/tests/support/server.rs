@@ -9,8 +9,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use hongbao_telemetry::credentials::unix_seconds;
 use hongbao_proto::token::{Audience, Secret, Signer};
+use hongbao_telemetry::credentials::unix_seconds;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use reqwest::Method;
@@ -47,8 +47,9 @@ pub fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
     command
 }
 
-/// Another program of the workspace, built where these tests were. All programs are built in one go and as for the tests themselves:
-/// where all tests are run there is nothing left to build, and no program is replaced under one that starts it.
+/// Another program of the workspace, built where these tests were. All programs are built in one go
+/// and as for the tests themselves: where all tests are run there is nothing left to build, and no
+/// program is replaced under one that starts it.
 pub fn program(name: &str) -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| {
@@ -115,7 +116,8 @@ impl Server {
         let ready: Value = serde_json::from_str(&text).unwrap();
         let address = |key: &str| ready[key].as_str().unwrap().parse().unwrap();
         (self.listen, self.admin) = (address("listen"), address("admin"));
-        // A connection that the surface closes after an answer must not be taken for the next request.
+        // A connection that the surface closes after an answer must not be taken for the next
+        // request.
         self.http =
             blocking::Client::builder().pool_max_idle_per_host(0).timeout(Duration::from_secs(20)).build().unwrap();
     }
@@ -153,7 +155,8 @@ impl Server {
     /// CPU time used so far, user and system.
     pub fn cpu(&self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
-        // Fields 14 and 15, counted from after the name in parentheses, which is the second; in ticks of 10 ms.
+        // Fields 14 and 15, counted from after the name in parentheses, which is the second; in
+        // ticks of 10 ms.
         let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
         let ticks: u64 = fields[11..13].iter().map(|field| field.parse::<u64>().unwrap()).sum();
         Duration::from_millis(ticks * 10)
@@ -269,7 +272,8 @@ impl Server {
         self.call_as(None, Method::GET, "/readyz", None).status().as_u16()
     }
 
-    /// Whatever happened: every request was answered, every equation holds, every prize is accounted for.
+    /// Whatever happened: every request was answered, every equation holds, every prize is
+    /// accounted for.
     pub fn check_books(&self) {
         let mut stats = Value::Null;
         until("the books to come to rest", || {

@@ -3,7 +3,8 @@
 use crate::facts::HostFacts;
 use crate::finding::{Finding, To, Value, Weight, thousands};
 
-/// Open files besides connections, of all processes of ours, however many shards or machines there are.
+/// Open files besides connections, of all processes of ours, however many shards or machines there
+/// are.
 pub(super) const FILES_BESIDES: u64 = 8_192;
 
 /// The kernel's own bound of `tcp_child_ehash_entries`.
@@ -61,7 +62,8 @@ pub(super) fn files(facts: &HostFacts, load: Load, one_table: u64) -> Vec<Findin
     findings
 }
 
-/// Memory of the host and of its control group, where so many connections take `bytes(connections)`, which grows with them.
+/// Memory of the host and of its control group, where so many connections take
+/// `bytes(connections)`, which grows with them.
 pub(super) fn memory(facts: &HostFacts, load: Load, why: &str, bytes: impl Fn(u64) -> u64) -> Vec<Finding> {
     let needed = bytes(load.connections);
     let finding = |setting, available: u64, command: String| {
@@ -200,7 +202,8 @@ pub(super) fn ports(facts: &HostFacts, users: u64, carries: impl Fn(u64) -> u64)
     Some(finding.raised(To::Range(PORTS_WIDE.0, PORTS_WIDE.1)))
 }
 
-/// Wide enough for twice the users of an address, and above the ports that servers commonly take, ours included.
+/// Wide enough for twice the users of an address, and above the ports that servers commonly take,
+/// ours included.
 const PORTS_WIDE: (u16, u16) = (10_240, 65_535);
 
 /// Whether latencies between hosts mean anything.

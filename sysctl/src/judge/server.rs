@@ -16,7 +16,8 @@ const THREADS_BESIDES: u64 = 16;
 pub struct Wanted {
     /// Connections of the server.
     pub connections: u64,
-    /// Whether the other ends of all connections live on this host as well, with the fleet that holds them.
+    /// Whether the other ends of all connections live on this host as well, with the fleet that
+    /// holds them.
     pub fleet_here: bool,
     /// Where the server listens.
     pub port: u16,

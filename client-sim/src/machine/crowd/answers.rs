@@ -1,5 +1,5 @@
-//! What comes from the server, frame by frame: pushes, the answers that every connection gets, and wins, which go to the book,
-//! then to the journal, and only then back as an Acknowledge.
+//! What comes from the server, frame by frame: pushes, the answers that every connection gets, and
+//! wins, which go to the book, then to the journal, and only then back as an Acknowledge.
 
 use hongbao_proto::v1::client_frame::Request;
 use hongbao_proto::v1::server_frame::Event;

@@ -1,5 +1,5 @@
-//! How users come and go: connecting, logging in, losing the connection, coming back or staying away. Every connection ends
-//! in [`Crowd::ended`], whoever ended it.
+//! How users come and go: connecting, logging in, losing the connection, coming back or staying
+//! away. Every connection ends in [`Crowd::ended`], whoever ended it.
 
 use std::cmp::Reverse;
 use std::net::{Shutdown, TcpStream};
@@ -51,7 +51,8 @@ impl Crowd {
         Some(self.started + u64::from(at_ms) * 1_000_000)
     }
 
-    /// The server had no capacity for a user's Login and has told when it will have: the user waits with its connection.
+    /// The server had no capacity for a user's Login and has told when it will have: the user waits
+    /// with its connection.
     pub(super) fn wait(&mut self, user: u32, retry_after_ms: u32, now: u64) {
         let now_ms = self.millis(now);
         self.enter(user, State::Waiting, now_ms);
@@ -60,7 +61,8 @@ impl Crowd {
         }
     }
 
-    /// Those whose moment has come log in. The server has spread these moments itself: no pace of ours delays them.
+    /// Those whose moment has come log in. The server has spread these moments itself: no pace of
+    /// ours delays them.
     pub fn keep_appointments(&mut self, now: u64) {
         let now_ms = self.millis(now);
         while let Some(&Reverse((_, user, since_ms))) =

@@ -1,4 +1,5 @@
-//! Envelopes, orders and statements: what users are told of them is held against what they know, journaled, and acted on.
+//! Envelopes, orders and statements: what users are told of them is held against what they know,
+//! journaled, and acted on.
 
 use hongbao_proto::v1::order::State;
 use hongbao_proto::v1::server_frame::Event;
@@ -146,7 +147,8 @@ impl Crowd {
 
     // ---- Statements
 
-    /// So many users, evenly spread over all, read their statements, which must hold all that they know of.
+    /// So many users, evenly spread over all, read their statements, which must hold all that they
+    /// know of.
     pub fn read_statements(&mut self, users: u32, now: u64) {
         let step = self.len().div_ceil(users.max(1)).max(1);
         let readers = (0..self.len()).step_by(step as usize);

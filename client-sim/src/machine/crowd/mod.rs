@@ -1,9 +1,11 @@
-//! The users of a machine and all that changes them: one owner, plain functions, the time passed in. Tasks around it only
-//! wait (for bytes, for the next turn, for commands) and then call in; none holds a borrow across an await.
+//! The users of a machine and all that changes them: one owner, plain functions, the time passed
+//! in. Tasks around it only wait (for bytes, for the next turn, for commands) and then call in;
+//! none holds a borrow across an await.
 //!
-//! Here: the schedule, the keeper's rounds, writing. In `turns`: what a turn is, and the answers to turns. In `connections`: how
-//! users come and go. In `answers`: what else comes from the server, wins and acknowledges. In `own`: what users do of their own
-//! accord. In `deals`: envelopes, orders, statements. In `storm`: connections cut on command.
+//! Here: the schedule, the keeper's rounds, writing. In `turns`: what a turn is, and the answers to
+//! turns. In `connections`: how users come and go. In `answers`: what else comes from the server,
+//! wins and acknowledges. In `own`: what users do of their own accord. In `deals`: envelopes,
+//! orders, statements. In `storm`: connections cut on command.
 
 mod answers;
 mod connections;
@@ -125,12 +127,14 @@ pub struct Crowd {
     newcomers: u32,
     /// (milliseconds since start, user), of users without a connection who come back then.
     comebacks: BinaryHeap<Reverse<(u32, u32)>>,
-    /// (milliseconds since start, user, since when it waits), of users who log in again then on the connection that they have.
+    /// (milliseconds since start, user, since when it waits), of users who log in again then on the
+    /// connection that they have.
     appointments: BinaryHeap<Reverse<(u32, u32, u32)>>,
     partials: Partials,
     /// Bytes that sockets refused.
     refused: FxHashMap<u32, Vec<u8>>,
-    /// Why connections that are ending end, and when their users come back, in milliseconds from the end.
+    /// Why connections that are ending end, and when their users come back, in milliseconds from
+    /// the end.
     farewells: FxHashMap<u32, (End, Option<u64>)>,
     /// In the journal, to be acknowledged.
     unacknowledged: Vec<(u32, Seen)>,
@@ -204,8 +208,8 @@ impl Crowd {
         self.announce_mix(at, qps, None, now)
     }
 
-    /// As [`Crowd::announce`]; `mix`: what the requests are, if not what the machine was started with, or, of a change before ones
-    /// that are already announced, what they were.
+    /// As [`Crowd::announce`]; `mix`: what the requests are, if not what the machine was started
+    /// with, or, of a change before ones that are already announced, what they were.
     pub fn announce_mix(&mut self, at: u64, qps: u32, mix: Option<Mix>, now: u64) -> Result<(), QpsError> {
         let tag = match self.tag {
             Some(tag) => tag,
@@ -242,7 +246,8 @@ impl Crowd {
         self.next_turn().map(|turn| turn.due)
     }
 
-    /// Grabs of rain and sale that the schedule has due by `now`, those among them that this machine has not come round to.
+    /// Grabs of rain and sale that the schedule has due by `now`, those among them that this
+    /// machine has not come round to.
     pub fn overdue_grabs(&self, now: u64) -> u64 {
         let overdue = self.turns.overdue(&self.schedule, now);
         if self.mixes.iter().all(Mix::is_grabs) {
@@ -283,8 +288,8 @@ impl Crowd {
 
     // ---- The keeper's rounds
 
-    /// Journal, acknowledges, what users do of their own accord, and a slice of the users: pings, logins and answers that do not
-    /// come.
+    /// Journal, acknowledges, what users do of their own accord, and a slice of the users: pings,
+    /// logins and answers that do not come.
     pub fn keep(&mut self, now: u64) -> std::io::Result<()> {
         self.tally.roll(now);
         let kept = self.acknowledge(now);
@@ -374,7 +379,8 @@ impl Crowd {
             Ok(written) if written == bytes.len() => return,
             Ok(written) => written,
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
-            // There is an event for the end; what was not written is written again on the next connection.
+            // There is an event for the end; what was not written is written again on the next
+            // connection.
             Err(_) => return,
         };
         self.tally.counters.held_back += 1;
@@ -393,7 +399,8 @@ impl Crowd {
         u32::try_from(now.saturating_sub(self.started) / 1_000_000).unwrap_or(u32::MAX)
     }
 
-    /// Milliseconds since the start of a moment `after_ms` from now, rounded up: nobody comes before it.
+    /// Milliseconds since the start of a moment `after_ms` from now, rounded up: nobody comes
+    /// before it.
     fn millis_after(&self, now: u64, after_ms: u64) -> u32 {
         u32::try_from(u64::from(self.millis(now)).saturating_add(after_ms).saturating_add(1)).unwrap_or(u32::MAX)
     }

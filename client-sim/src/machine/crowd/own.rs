@@ -1,5 +1,5 @@
-//! What users do of their own accord, outside of the schedule: planned for a moment, written then if the user is online, else when
-//! it is back, tried again where the server has no capacity.
+//! What users do of their own accord, outside of the schedule: planned for a moment, written then
+//! if the user is online, else when it is back, tried again where the server has no capacity.
 
 use hongbao_proto::v1::client_frame::Request;
 use hongbao_proto::v1::room::Action;

@@ -33,7 +33,8 @@ impl Crowd {
         }
     }
 
-    /// Ends a connection with a reset: nothing is said to the server, and no TIME_WAIT keeps the port from its user's return.
+    /// Ends a connection with a reset: nothing is said to the server, and no TIME_WAIT keeps the
+    /// port from its user's return.
     fn reset(&mut self, user: u32, now: u64) {
         if let Some(socket) = &self.users[user as usize].socket {
             // On a socket that the server has reset first this fails, and need not succeed.

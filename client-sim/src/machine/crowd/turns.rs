@@ -1,5 +1,6 @@
-//! A user's turn: what it asks for, and the answer to it. Nearly all turns are Grabs of a rain, of which nothing is kept but the
-//! request's number; whatever else was asked for is kept aside until its answer comes.
+//! A user's turn: what it asks for, and the answer to it. Nearly all turns are Grabs of a rain, of
+//! which nothing is kept but the request's number; whatever else was asked for is kept aside until
+//! its answer comes.
 
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{Open, client_frame::Request};
@@ -54,8 +55,8 @@ fn outcome(operation: Operation, event: &Event) -> Option<Outcome> {
 }
 
 impl Crowd {
-    /// Decides what a request is whose turn has come. A user who cannot do what the mix says shakes instead, so that the schedule
-    /// keeps its QPS.
+    /// Decides what a request is whose turn has come. A user who cannot do what the mix says shakes
+    /// instead, so that the schedule keeps its QPS.
     pub(super) fn begin_turn(&mut self, segment: usize, user: u32, request: u64) -> Operation {
         let wanted = self.mixes[segment].of(request);
         let asked = match wanted {
@@ -147,8 +148,8 @@ impl Crowd {
         }
     }
 
-    /// An answer of a kind that does not fit what is under way: either its request was another and has its answer already, or it
-    /// is of the wrong kind.
+    /// An answer of a kind that does not fit what is under way: either its request was another and
+    /// has its answer already, or it is of the wrong kind.
     fn misfit(&mut self, user: u32, request: u64, due: u64, event: &Event, now: u64) {
         let planned =
             self.schedule.segment_of(request).map_or(Operation::Grab, |segment| self.mixes[segment].of(request));

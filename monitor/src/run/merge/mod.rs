@@ -1,9 +1,10 @@
 //! Merging reports by second. Pure: the time is passed in, nothing is waited for.
 //!
-//! A second is closed when every process known to be alive has reported it, or when the straggler window is over. It is
-//! complete only if everything in it is exactly that second's: a missing report, one that carries what an earlier, lost report
-//! should have carried, and one that came after its own second was closed, each make it incomplete. Nothing is ever estimated,
-//! and no total is ever lost: the deltas of all closed seconds add up to the last total of every process.
+//! A second is closed when every process known to be alive has reported it, or when the straggler
+//! window is over. It is complete only if everything in it is exactly that second's: a missing
+//! report, one that carries what an earlier, lost report should have carried, and one that came
+//! after its own second was closed, each make it incomplete. Nothing is ever estimated, and no
+//! total is ever lost: the deltas of all closed seconds add up to the last total of every process.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,13 +12,15 @@ use hdrhistogram::Histogram;
 use hongbao_proto::report_v1::{Report, Source};
 use serde::Serialize;
 
-use crate::run::books::{Balance, Book, Claims, Sides};
-use crate::run::histogram::{self, HistogramError, Quantiles};
 use crate::limits::{
     AHEAD_SECONDS_MAX, CATCH_UP_SECONDS_MAX, HISTOGRAMS_PER_REPORT_MAX, LOST_SECONDS, MISSING_NAMED_MAX,
     NAME_BYTES_MAX, NAMES_PER_SOURCE_MAX, REPORTS_PER_SOURCE_SECOND_MAX, SOURCES_MAX,
 };
-use crate::run::second::{ClosedSecond, CounterSecond, GaugeSecond, MergedSecond, Role, RoleSecond, SourceValue, ValueKind};
+use crate::run::books::{Balance, Book, Claims, Sides};
+use crate::run::histogram::{self, HistogramError, Quantiles};
+use crate::run::second::{
+    ClosedSecond, CounterSecond, GaugeSecond, MergedSecond, Role, RoleSecond, SourceValue, ValueKind,
+};
 use hongbao_telemetry::report::names;
 
 /// Why a process, or its report, is not taken. Told to the process, whose connection ends.
@@ -28,10 +31,7 @@ pub enum Rejection {
     Role(String),
     /// A source's name or instance that is none.
     #[error("{what} must be 1 to {NAME_BYTES_MAX} of A-Z a-z 0-9 . _ -")]
-    Name {
-        /// Which.
-        what: &'static str,
-    },
+    Name { what: &'static str },
     /// A newer instance of the same role and name is connected.
     #[error("a newer instance of {0} is connected")]
     Older(String),
@@ -60,7 +60,6 @@ pub enum Rejection {
     /// A histogram that is none.
     #[error("histogram {name}: {problem}")]
     Histogram {
-        /// Its name.
         name: String,
         /// What is wrong with it.
         problem: HistogramError,
@@ -133,11 +132,12 @@ struct SourceState {
     until: Option<u64>,
     presence: Presence,
     final_report: bool,
-    /// Counters and gauges begin where the first report stands, because the process is older than the run.
+    /// Counters and gauges begin where the first report stands, because the process is older than
+    /// the run.
     older_than_run: bool,
     last_second: Option<u64>,
-    /// The latest second under which something is filed, and that which ended instances have left: a new instance is never
-    /// merged before its predecessor, whatever its clock says.
+    /// The latest second under which something is filed, and that which ended instances have left:
+    /// a new instance is never merged before its predecessor, whatever its clock says.
     last_filed: u64,
     filed_by_ended: u64,
     applied: Option<(u32, u64)>,
@@ -181,7 +181,6 @@ struct Decoded {
 /// One source, as told by the HTTP interface.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SourceStatus {
-    /// Its role.
     pub role: Role,
     /// Its name, unique in the role.
     pub name: String,
@@ -197,7 +196,8 @@ pub struct SourceStatus {
     pub last_second: Option<u64>,
     /// Reports taken from all its instances.
     pub reports: u64,
-    /// Whether it was running before this monitor was, so that its figures begin at its first report.
+    /// Whether it was running before this monitor was, so that its figures begin at its first
+    /// report.
     pub older_than_run: bool,
     /// What it last said of itself.
     #[serde(flatten)]
@@ -244,7 +244,6 @@ impl Figures {
 /// Who a source is, in short.
 #[derive(Debug, Clone, Copy)]
 pub struct SourceName<'a> {
-    /// Its role.
     pub role: Role,
     /// Its name, unique in the role.
     pub name: &'a str,
@@ -272,8 +271,8 @@ pub struct Merge {
 }
 
 impl Merge {
-    /// A run that begins at `run_started_ms` (Unix milliseconds) and waits `straggler_ms` after a second's end for its
-    /// reports.
+    /// A run that begins at `run_started_ms` (Unix milliseconds) and waits `straggler_ms` after a
+    /// second's end for its reports.
     pub fn new(run_started_ms: u64, straggler_ms: u64) -> Self {
         Self {
             run_started_ms,
@@ -309,8 +308,8 @@ impl Merge {
         &self.sources[source.0].label
     }
 
-    /// Whether some source was already running when the run began: then the books begin at its first report, and what was in
-    /// flight at that moment stays in the residual.
+    /// Whether some source was already running when the run began: then the books begin at its
+    /// first report, and what was in flight at that moment stays in the residual.
     pub fn joined_late(&self) -> bool {
         self.sources.iter().any(|source| source.older_than_run)
     }
@@ -332,8 +331,9 @@ impl Merge {
         self.sources.iter().map(status).collect()
     }
 
-    /// A process introduces itself. A newer instance replaces an older one of the same role and name, and so does a new
-    /// connection of the same instance: whoever owns connections ends the older one.
+    /// A process introduces itself. A newer instance replaces an older one of the same role and
+    /// name, and so does a new connection of the same instance: whoever owns connections ends the
+    /// older one.
     pub fn connect(&mut self, now_ms: u64, hello: &Source) -> Result<Joined, Rejection> {
         let role = Role::from_name(&hello.role).ok_or_else(|| Rejection::Role(shortened(&hello.role)))?;
         for (what, text) in [("a source's name", &hello.name), ("an instance", &hello.instance)] {
@@ -390,7 +390,8 @@ impl Merge {
         let source = &mut self.sources[index];
         if source.instance != hello.instance {
             let newer = (hello.started_at_ms, &hello.instance) > (source.started_at_ms, &source.instance);
-            // An older start does not matter once the newer instance is gone: the host's clock was set back.
+            // An older start does not matter once the newer instance is gone: the host's clock was
+            // set back.
             if !newer && source.presence == Presence::Reporting {
                 return Err(Rejection::Older(source.label.clone()));
             }
@@ -489,8 +490,8 @@ impl Merge {
         closed
     }
 
-    /// When [`advance`](Self::advance) may next have something to close without another report: Unix milliseconds after
-    /// `now_ms`. None before the first source.
+    /// When [`advance`](Self::advance) may next have something to close without another report:
+    /// Unix milliseconds after `now_ms`. None before the first source.
     pub fn due_ms(&self, now_ms: u64) -> Option<u64> {
         let end = (self.next? + 1) * 1000;
         [end, end + self.straggler_ms].into_iter().find(|&due| due > now_ms)
@@ -565,7 +566,8 @@ impl Merge {
             }
             for (name, histogram) in report.histograms {
                 let merged = histograms.entry((source.role, name)).or_insert_with(|| resizing(histogram.sigfig()));
-                // An auto-resizing histogram takes any value; its precision was bounded when it was decoded.
+                // An auto-resizing histogram takes any value; its precision was bounded when it was
+                // decoded.
                 if merged.add(&histogram).is_err() {
                     complete = false;
                 }
@@ -667,7 +669,8 @@ fn apply(
             counts.names_dropped += 1;
             return None;
         }
-        // A ledger's life began before the run, and so did that of a process older than it: both begin here.
+        // A ledger's life began before the run, and so did that of a process older than it: both
+        // begin here.
         let before_the_run = of_the_ledger || (source.older_than_run && source.epoch == 0);
         source.totals.insert(name.to_owned(), Total { ended: 0, current: total, epoch });
         return Some(if before_the_run { 0 } else { signed(total) });

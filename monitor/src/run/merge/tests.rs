@@ -272,8 +272,8 @@ fn histograms_of_a_second_are_merged() {
 }
 
 proptest! {
-    /// Whatever is lost, late, repeated, reordered or restarted: the deltas of the closed seconds add up to what the
-    /// processes last reported, each second closes at most once, and in order.
+    /// Whatever is lost, late, repeated, reordered or restarted: the deltas of the closed seconds
+    /// add up to what the processes last reported, each second closes at most once, and in order.
     #[test]
     fn totals_survive_any_delivery(
         steps in prop::collection::vec((0usize..3, 0u64..6, 0u64..50, prop::bool::weighted(0.1), 0u64..1500), 1..120),
@@ -281,13 +281,15 @@ proptest! {
         let mut merge = merge();
         let mut now = START * 1000;
         let mut closed = Vec::new();
-        // Per source: instance number, the connection, totals of ended instances, total of this one.
+        // Per source: instance number, the connection, totals of ended instances, total of this
+        // one.
         let mut state: Vec<(u64, Joined, u64, u64)> = Vec::new();
         for index in 0..3u64 {
             let joined = merge.connect(now, &source("machine", &format!("m{index}"), "i0", START)).unwrap();
             state.push((0, joined, 0, 0));
         }
-        // Reports of one instance are only ever delayed, not overtaken by an older total: TCP keeps their order.
+        // Reports of one instance are only ever delayed, not overtaken by an older total: TCP keeps
+        // their order.
         for (index, back, added, restart, pause) in steps {
             now += pause;
             let (number, joined, ended, total) = &mut state[index];
@@ -302,7 +304,8 @@ proptest! {
             let taken = merge.counts().reports;
             merge.report(now, *joined, report(second, &[("prizes_received", *total + added)])).unwrap();
             if merge.counts().reports > taken {
-                // A report for an earlier second than one already taken may be ignored in part: it says nothing newer.
+                // A report for an earlier second than one already taken may be ignored in part: it
+                // says nothing newer.
                 *total += added;
             }
             closed.extend(merge.advance(now));

@@ -1,13 +1,14 @@
-//! Every kind of event there is. A kind is one fact, with one name, one level and its own fields, which programs may rely on.
+//! Every kind of event there is. A kind is one fact, with one name, one level and its own fields,
+//! which programs may rely on.
 //!
-//! A test holds the sources against this table, and `monitor/LOGS.md` is made of it. What a peer does wrong is at most `info`:
-//! it is no failure of ours; and what fails on our side is at least a `warn`.
+//! A test holds the sources against this table, and `monitor/LOGS.md` is made of it. What a peer
+//! does wrong is at most `info`: it is no failure of ours; and what fails on our side is at least a
+//! `warn`.
 
 use std::fmt::Write;
 
 use tracing::Level;
 
-/// Which program says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Program {
     /// hongbao-server

@@ -1,13 +1,16 @@
-//! So many lines of a kind a second, and how many there would have been. Pure: the second is passed in.
+//! So many lines of a kind a second, and how many there would have been. Pure: the second is passed
+//! in.
 
 use std::collections::HashMap;
 
 use tracing::Level;
 
-/// Lines of one kind and level a second. Enough to see what happens, and a tenth of a megabyte a minute at most.
+/// Lines of one kind and level a second. Enough to see what happens, and a tenth of a megabyte a
+/// minute at most.
 pub const LINES_PER_SECOND: u32 = 10;
 
-/// Kinds told apart. Names of kinds are constants of programs and libraries, never of peers; beyond this they share one limit.
+/// Kinds told apart. Names of kinds are constants of programs and libraries, never of peers; beyond
+/// this they share one limit.
 pub const KINDS_MAX: usize = 256;
 
 /// What kinds beyond [`KINDS_MAX`] are counted as.
@@ -45,7 +48,8 @@ impl Limiter {
         };
         let index = LEVELS.iter().position(|known| *known == level).unwrap_or(0);
         let count = &mut counts[index];
-        // A clock that was set back begins a second as well, or nothing would be said until it has caught up.
+        // A clock that was set back begins a second as well, or nothing would be said until it has
+        // caught up.
         if count.second != second {
             count.second = second;
             count.passed = 0;

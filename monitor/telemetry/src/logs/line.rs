@@ -1,5 +1,5 @@
-//! What a line looks like. Names in JSON are stable: `ts`, `level`, `event`, `msg`, then the fields of the event. What comes from
-//! peers is bounded and cannot end a line or speak to a terminal.
+//! What a line looks like. Names in JSON are stable: `ts`, `level`, `event`, `msg`, then the fields
+//! of the event. What comes from peers is bounded and cannot end a line or speak to a terminal.
 
 use std::fmt::{self, Write};
 use std::time::SystemTime;

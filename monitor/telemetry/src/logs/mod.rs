@@ -1,8 +1,10 @@
-//! The log of every program of the family: to standard error, one line for each fact, for people or for programs.
+//! The log of every program of the family: to standard error, one line for each fact, for people or
+//! for programs.
 //!
-//! Each event names its kind (`event`), and all kinds are in one table ([`events`]). Of each kind so many lines a second are let
-//! through ([`limit`]); once a second it is said how many were withheld, so that no peer can fill a disk, and nothing goes unsaid.
-//! What a line looks like is in [`line`].
+//! Each event names its kind (`event`), and all kinds are in one table ([`events`]). Of each kind
+//! so many lines a second are let through ([`limit`]); once a second it is said how many were
+//! withheld, so that no peer can fill a disk, and nothing goes unsaid. What a line looks like is in
+//! [`line`].
 
 pub mod events;
 pub mod limit;
@@ -59,7 +61,8 @@ impl Format {
 /// What any of the programs can be told about its log.
 #[derive(Debug, Clone, Default, Args)]
 pub struct LogArgs {
-    /// What to log to standard error: a level, or directives such as info,facts=debug; else RUST_LOG says so
+    /// What to log to standard error: a level, or directives such as info,facts=debug; else
+    /// RUST_LOG says so
     #[arg(id = "log_filter", long = "log", env = FILTER_VARIABLE, value_name = "FILTER")]
     pub filter: Option<String>,
     /// How log lines look [default: pretty]
@@ -85,8 +88,8 @@ pub struct LogConfig {
 }
 
 impl LogArgs {
-    /// Checks what was given. Without it [`CUSTOMARY_VARIABLE`] counts, where it can be read: it is often meant for others.
-    /// `default`: a level.
+    /// Checks what was given. Without it [`CUSTOMARY_VARIABLE`] counts, where it can be read: it is
+    /// often meant for others. `default`: a level.
     pub fn checked(&self, default: &str) -> Result<LogConfig, FilterError> {
         let format = self.format.unwrap_or_default();
         let filter = match self.filter.as_deref().filter(|filter| !filter.trim().is_empty()) {
@@ -103,8 +106,8 @@ impl LogArgs {
 }
 
 impl LogConfig {
-    /// Logs to standard error from here on, until the process ends. What is returned says, when it is dropped, what was
-    /// withheld last: keep it until the end of `main`.
+    /// Logs to standard error from here on, until the process ends. What is returned says, when it
+    /// is dropped, what was withheld last: keep it until the end of `main`.
     pub fn begin(self) -> LogGuard {
         let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
         self.begin_on(Box::new(std::io::stderr()), colours)
@@ -118,8 +121,9 @@ impl LogConfig {
     fn begin_on(self, to: Box<dyn Write + Send>, colours: bool) -> LogGuard {
         let log = Log::new(Style { format: self.format, colours }, LINES_PER_SECOND, to);
         let shared = Arc::clone(&log.0);
-        // Begun here and not when it is needed: a thread inherits the descriptors and the core of the one that starts it.
-        // And it takes no signal: those are handled where their descriptors are, which may be in another table than this thread's.
+        // Begun here and not when it is needed: a thread inherits the descriptors and the core of
+        // the one that starts it. And it takes no signal: those are handled where their descriptors
+        // are, which may be in another table than this thread's.
         let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK);
         let reporter = std::thread::Builder::new().name("log".to_owned()).spawn(move || shared.report_for_ever());
         if let Ok(mask) = mask {
@@ -169,8 +173,8 @@ struct State {
 }
 
 impl Log {
-    /// Lines of this style, at most `lines_per_second` of each kind, to `to`. Withheld ones are told by
-    /// [`tell_withheld`](Self::tell_withheld) alone.
+    /// Lines of this style, at most `lines_per_second` of each kind, to `to`. Withheld ones are
+    /// told by [`tell_withheld`](Self::tell_withheld) alone.
     pub fn new(style: Style, lines_per_second: u32, to: Box<dyn Write + Send>) -> Self {
         let state = Mutex::new(State { limiter: Limiter::new(lines_per_second), to });
         Self(Arc::new(Shared { style, state, withheld: Condvar::new() }))

@@ -1,9 +1,11 @@
-//! What was built: one text for `--version` of every program of the family, for `/metrics` and for the manual pages.
+//! What was built: one text for `--version` of every program of the family, for `/metrics` and for
+//! the manual pages.
 
 /// The family's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Seven digits of the commit; `dev` in a development build, `unknown` where the sources came without git.
+/// Seven digits of the commit; `dev` in a development build, `unknown` where the sources came
+/// without git.
 pub const COMMIT: &str = env!("HONGBAO_BUILD_COMMIT");
 
 /// The day of the commit, or that of `SOURCE_DATE_EPOCH`; empty where neither is known.

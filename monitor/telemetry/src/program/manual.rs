@@ -1,5 +1,6 @@
-//! Manual pages and shell completions, made from the flags, so that neither can say what a program does not do. What flags do not know
-//! (exit codes, files, examples) each program states once, as a [`Manual`].
+//! Manual pages and shell completions, made from the flags, so that neither can say what a program
+//! does not do. What flags do not know (exit codes, files, examples) each program states once, as a
+//! [`Manual`].
 
 use std::fs;
 use std::io::{self, Write};
@@ -15,8 +16,8 @@ use crate::program::build;
 /// Arguments of the subcommand `man`.
 #[derive(Debug, Args)]
 pub struct ManArguments {
-    /// Directory for the pages of the program and of each subcommand, made if needed; without it the program's own page goes to
-    /// standard output
+    /// Directory for the pages of the program and of each subcommand, made if needed; without it
+    /// the program's own page goes to standard output
     #[arg(value_name = "DIR")]
     directory: Option<PathBuf>,
 }
@@ -122,7 +123,8 @@ pub fn complete(program: Command, arguments: &CompletionsArguments) -> io::Resul
     io::stdout().lock().write_all(&script)
 }
 
-/// With the names that subcommands have in full, and without `help`, which says nothing that the pages do not.
+/// With the names that subcommands have in full, and without `help`, which says nothing that the
+/// pages do not.
 fn built(program: Command) -> Command {
     let mut program = program.disable_help_subcommand(true);
     program.build();

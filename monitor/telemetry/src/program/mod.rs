@@ -1,4 +1,5 @@
-//! What a program says of itself: its [`build`], its [`manual`], and its state towards a [`service`] manager.
+//! What a program says of itself: its [`build`], its [`manual`], and its state towards a
+//! [`service`] manager.
 
 pub mod build;
 pub mod manual;

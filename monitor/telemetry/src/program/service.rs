@@ -1,8 +1,8 @@
-//! What a process says to the service manager that started it: when it serves, how it is, and that it is alive. Without one (no
-//! `NOTIFY_SOCKET`) nothing is said.
+//! What a process says to the service manager that started it: when it serves, how it is, and that
+//! it is alive. Without one (no `NOTIFY_SOCKET`) nothing is said.
 //!
-//! A ping must prove something. Whoever sends it asks its parts first and passes on what they said: [`Service::alive`] is called by the
-//! loop that would stand still if the process did.
+//! A ping must prove something. Whoever sends it asks its parts first and passes on what they said:
+//! [`Service::alive`] is called by the loop that would stand still if the process did.
 
 use std::time::Duration;
 
@@ -20,7 +20,8 @@ const PACE_MIN: Duration = Duration::from_millis(50);
 /// The least silence that means something: parts of a process are looked at once a second.
 const PATIENCE_MIN: Duration = Duration::from_secs(2);
 
-/// The variables by which a service manager is found. A child that is no service of its own must not inherit them.
+/// The variables by which a service manager is found. A child that is no service of its own must
+/// not inherit them.
 pub const VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 
 /// The way to the service manager.
@@ -40,8 +41,9 @@ impl Service {
         self.watchdog.map_or(PACE, |patience| (patience / PINGS_PER_WATCHDOG).max(PACE_MIN))
     }
 
-    /// How long a part of the process may be silent before the process is not called alive any more. Short: the manager waits for
-    /// its whole patience besides, and whatever answers within that is heard again.
+    /// How long a part of the process may be silent before the process is not called alive any
+    /// more. Short: the manager waits for its whole patience besides, and whatever answers within
+    /// that is heard again.
     pub fn patience(&self) -> Duration {
         self.pace().max(PATIENCE_MIN)
     }
@@ -58,7 +60,8 @@ impl Service {
         self.say(&said);
     }
 
-    /// Something in it does not turn: only what a person should know, so that the manager's patience runs out.
+    /// Something in it does not turn: only what a person should know, so that the manager's
+    /// patience runs out.
     pub fn ill(&self, status: &str) {
         self.say(&[NotifyState::Status(status)]);
     }

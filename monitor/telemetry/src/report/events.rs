@@ -1,8 +1,9 @@
 //! What happened, on its way to the monitor's timeline.
 //!
-//! A report that finds the monitor away is dropped, because later totals make up for it; nothing makes up for an event. So
-//! events wait here until a report that carries them was written, and are told again on the next connection if the one that
-//! took them ended soon after. The monitor knows those that it has heard before.
+//! A report that finds the monitor away is dropped, because later totals make up for it; nothing
+//! makes up for an event. So events wait here until a report that carries them was written, and are
+//! told again on the next connection if the one that took them ended soon after. The monitor knows
+//! those that it has heard before.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use hongbao_proto::report_v1::Event;
 
-/// Events kept, told or not. Beyond it the oldest is forgotten: a person reads tens of them, never thousands.
+/// Events kept, told or not. Beyond it the oldest is forgotten: a person reads tens of them, never
+/// thousands.
 pub const EVENTS_KEPT_MAX: usize = 256;
 
 /// Events that one report carries.
@@ -22,7 +24,8 @@ pub const EVENT_TEXT_BYTES_MAX: usize = 256;
 /// Bytes of an event's kind.
 pub const EVENT_KIND_BYTES_MAX: usize = 32;
 
-/// What was written to a connection that ended within this time may not have been read, and is told again.
+/// What was written to a connection that ended within this time may not have been read, and is told
+/// again.
 const UNCERTAIN: Duration = Duration::from_secs(60);
 
 /// A bounded log of events; clones share it.
@@ -42,8 +45,8 @@ struct Kept {
 }
 
 impl Events {
-    /// Something happened, or takes effect, at `at_ms` (Unix milliseconds). `kind` is one of `names::event`, `text` one line
-    /// for people, of at most [`EVENT_TEXT_BYTES_MAX`] bytes.
+    /// Something happened, or takes effect, at `at_ms` (Unix milliseconds). `kind` is one of
+    /// `names::event`, `text` one line for people, of at most [`EVENT_TEXT_BYTES_MAX`] bytes.
     pub fn push(&self, at_ms: u64, kind: &'static str, text: impl Into<String>) {
         let mut text: String = text.into();
         text.truncate(text.floor_char_boundary(EVENT_TEXT_BYTES_MAX));
@@ -59,7 +62,8 @@ impl Events {
         self.log().forgotten
     }
 
-    /// The oldest that were not told yet, at most [`EVENTS_PER_REPORT_MAX`]; from now on they count as told.
+    /// The oldest that were not told yet, at most [`EVENTS_PER_REPORT_MAX`]; from now on they count
+    /// as told.
     pub(super) fn take(&self, now: Instant) -> Vec<Event> {
         let mut log = self.log();
         let untold = log.kept.iter_mut().filter(|kept| kept.told.is_none()).take(EVENTS_PER_REPORT_MAX);

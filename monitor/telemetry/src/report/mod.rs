@@ -1,7 +1,8 @@
-//! The reporting half: what a process measures, pushed to the monitor once per wall-clock second and shown at `/metrics`.
+//! The reporting half: what a process measures, pushed to the monitor once per wall-clock second
+//! and shown at `/metrics`.
 //!
-//! A process describes itself with one function that returns a [`Sample`]. Both outlets read that one description, so a
-//! metric, a recorded column and a wire name can never drift apart.
+//! A process describes itself with one function that returns a [`Sample`]. Both outlets read that
+//! one description, so a metric, a recorded column and a wire name can never drift apart.
 
 pub mod events;
 pub mod names;

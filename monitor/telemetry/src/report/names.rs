@@ -1,5 +1,6 @@
-//! Names that both a reporting process and the dashboard must know: those of the two books and of the headline figures.
-//! Everything else a process may name as it likes; the dashboard records it under that name.
+//! Names that both a reporting process and the dashboard must know: those of the two books and of
+//! the headline figures. Everything else a process may name as it likes; the dashboard records it
+//! under that name.
 
 use crate::report::Key;
 
@@ -135,14 +136,14 @@ pub const CLOCK_OFFSET: Key =
 pub const CLOCK_ERROR: Key = Key::new("clock_error_us", "Bound on the error of the clock offset, in microseconds");
 
 // Of the reporting itself
-/// Gauge, 1 in the last report of a process that takes its leave. Added by `Reporter::run_until`, read by the dashboard,
-/// never recorded.
+/// Gauge, 1 in the last report of a process that takes its leave. Added by `Reporter::run_until`,
+/// read by the dashboard, never recorded.
 pub const FINAL_REPORT: Key = Key::new("final_report", "1 in the last report of a process");
 
-/// Counters whose total comes from a durable ledger and not from the running process: what a restarted process reports
-/// goes on where the ended one stood, and *replaces* its total. The totals of every other counter start at 0 with each
-/// process, and add up over the instances of one name.
-/// Of servers only: a machine counts some of the same names from its own start.
+/// Counters whose total comes from a durable ledger and not from the running process: what a
+/// restarted process reports goes on where the ended one stood, and *replaces* its total. The
+/// totals of every other counter start at 0 with each process, and add up over the instances of one
+/// name. Of servers only: a machine counts some of the same names from its own start.
 pub const OF_THE_LEDGER: [&str; 7] = [
     PRIZES_WON.name,
     PAID_FEN.name,

@@ -1,8 +1,9 @@
 //! The task that pushes one report per wall-clock second.
 //!
-//! Two halves run side by side in one future. The sampler wakes just after each second has ended and never waits for the
-//! network; the sender owns the connection. Between them lies a short queue: a report that finds it full, or meets no
-//! connection, is dropped and counted, and the totals of later reports make up for it.
+//! Two halves run side by side in one future. The sampler wakes just after each second has ended
+//! and never waits for the network; the sender owns the connection. Between them lies a short
+//! queue: a report that finds it full, or meets no connection, is dropped and counted, and the
+//! totals of later reports make up for it.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -24,11 +25,12 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::codec::Framed;
 
-use crate::report::events::{EVENT_KIND_BYTES_MAX, EVENT_TEXT_BYTES_MAX, EVENTS_PER_REPORT_MAX};
 use super::{Events, Key, Sample, names};
+use crate::report::events::{EVENT_KIND_BYTES_MAX, EVENT_TEXT_BYTES_MAX, EVENTS_PER_REPORT_MAX};
 
-/// Reports that may wait for a slow or lost connection, in the queue and again in the sender. Little: a report older than
-/// the dashboard's straggler window no longer counts for its own second.
+/// Reports that may wait for a slow or lost connection, in the queue and again in the sender.
+/// Little: a report older than the dashboard's straggler window no longer counts for its own
+/// second.
 const QUEUED_REPORTS_MAX: usize = 2;
 
 /// What the events of one report take at most: kind, text, time, and their tags.
@@ -44,14 +46,17 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(5);
 /// For the last reports to reach the monitor when a process takes its leave.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(2);
 
-/// First and longest pause between two attempts to connect; each is lengthened at random by up to as much again.
+/// First and longest pause between two attempts to connect; each is lengthened at random by up to
+/// as much again.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(3);
 
-/// Samples are taken this long after a second has ended, lest a coarse timer fires just before its end.
+/// Samples are taken this long after a second has ended, lest a coarse timer fires just before its
+/// end.
 const AFTER_SECOND: Duration = Duration::from_millis(2);
 
-/// A clock that was set back by at most this many seconds is waited for; one set back further is followed.
+/// A clock that was set back by at most this many seconds is waited for; one set back further is
+/// followed.
 const SET_BACK_SECONDS_MAX: u64 = 5;
 
 /// Where to report, and as whom.
@@ -63,7 +68,8 @@ pub struct ReporterConfig {
     pub token: String,
     /// `names::role::SERVER` or `names::role::MACHINE`.
     pub role: &'static str,
-    /// Unique among the processes of the role, stable over restarts: 1 to 64 of `A-Z a-z 0-9 . _ -`.
+    /// Unique among the processes of the role, stable over restarts: 1 to 64 of `A-Z a-z 0-9 . _
+    /// -`.
     pub name: String,
 }
 
@@ -72,7 +78,8 @@ pub struct ReporterConfig {
 pub struct ReporterStats {
     /// Reports written to the monitor.
     pub sent: AtomicU64,
-    /// Reports given up because the monitor was away or slow; totals in later reports make up for them.
+    /// Reports given up because the monitor was away or slow; totals in later reports make up for
+    /// them.
     pub dropped: AtomicU64,
 }
 
@@ -100,8 +107,8 @@ impl Reporter {
         }
     }
 
-    /// Counts seconds on the local clock plus this offset (microseconds, may change while running), for a process that
-    /// measures one.
+    /// Counts seconds on the local clock plus this offset (microseconds, may change while running),
+    /// for a process that measures one.
     #[must_use]
     pub fn corrected_by(mut self, clock_offset_us: Arc<AtomicI64>) -> Self {
         self.clock_offset_us = Some(clock_offset_us);
@@ -134,16 +141,18 @@ impl Reporter {
         Arc::clone(&self.stats)
     }
 
-    /// Calls `sample` just after the end of each wall-clock second (its argument: the Unix second that ended) and pushes
-    /// what it returns. The monitor being away is no failure: the report is dropped and counted, and the connection is
-    /// tried again with jittered back-off. Never returns.
+    /// Calls `sample` just after the end of each wall-clock second (its argument: the Unix second
+    /// that ended) and pushes what it returns. The monitor being away is no failure: the report is
+    /// dropped and counted, and the connection is tried again with jittered back-off. Never
+    /// returns.
     pub async fn run(self, sample: impl FnMut(u64) -> Sample) {
         self.run_until(std::future::pending(), sample).await;
     }
 
-    /// Like [`run`](Self::run) until `leave` completes. Then `sample` is called once more, for the second that is not over
-    /// yet, so that the last totals are in the books; that report is pushed, and the monitor told that no more will come.
-    /// Returns when the monitor has taken it, or after 2 s.
+    /// Like [`run`](Self::run) until `leave` completes. Then `sample` is called once more, for the
+    /// second that is not over yet, so that the last totals are in the books; that report is
+    /// pushed, and the monitor told that no more will come. Returns when the monitor has taken it,
+    /// or after 2 s.
     pub async fn run_until(self, leave: impl Future<Output = ()>, mut sample: impl FnMut(u64) -> Sample) {
         let now = self.now();
         let source = Source {
@@ -190,7 +199,8 @@ impl Reporter {
             }
         }
         let second = seconds.awaited.max(self.now().as_secs());
-        // The queue may be full of reports that a slow monitor has not taken; this one waits for room.
+        // The queue may be full of reports that a slow monitor has not taken; this one waits for
+        // room.
         if queue.send(frame_of(second, &sample(second), true)).await.is_err() {
             self.stats.dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -228,7 +238,8 @@ struct SecondClock {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Tick {
-    /// This second has ended. Those skipped by a clock set forward, or by a process that stood still, are not named.
+    /// This second has ended. Those skipped by a clock set forward, or by a process that stood
+    /// still, are not named.
     Ended(u64),
     /// Ask again after this long: more than nothing, at most about a second.
     Wait(Duration),
@@ -244,7 +255,8 @@ impl SecondClock {
         if current + SET_BACK_SECONDS_MAX < self.awaited {
             self.awaited = current;
         }
-        // Past the awaited second already, though not by enough: this very second's start is what we wake after.
+        // Past the awaited second already, though not by enough: this very second's start is what
+        // we wake after.
         let boundary = if current > self.awaited { current } else { current + 1 };
         Tick::Wait(Duration::from_secs(boundary) + AFTER_SECOND - now)
     }
@@ -349,7 +361,8 @@ impl Link {
         }
     }
 
-    /// Sends reports until the connection fails, or until the last one was sent and the monitor has hung up.
+    /// Sends reports until the connection fails, or until the last one was sent and the monitor has
+    /// hung up.
     async fn stream(&mut self, mut connection: Connection) -> Result<(), LinkError> {
         loop {
             while let Some(mut frame) = self.kept.pop_front() {

@@ -3,10 +3,12 @@
 use hdrhistogram::Histogram;
 use hongbao_proto::report_v1::Sets;
 
-/// The name of a measured value. Plain data: names are compared as text, never by position or number.
+/// The name of a measured value. Plain data: names are compared as text, never by position or
+/// number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
-    /// Snake case, with its unit as suffix where it has one, without prefix or `_total`: `requests`, `paid_fen`.
+    /// Snake case, with its unit as suffix where it has one, without prefix or `_total`:
+    /// `requests`, `paid_fen`.
     pub name: &'static str,
     /// One low-cardinality label, `("reason", "idle")`; never a connection, a user or a request.
     pub label: Option<(&'static str, &'static str)>,

@@ -86,7 +86,8 @@ impl Campaign {
     }
 }
 
-/// `min + (x * (max - min + 1) >> 64)`, x being the first 8 bytes of SHA-256(seed, number), all big-endian.
+/// `min + (x * (max - min + 1) >> 64)`, x being the first 8 bytes of SHA-256(seed, number), all
+/// big-endian.
 pub fn draw(seed: &[u8], number: u64, min: i64, max: i64) -> u64 {
     let hash = Sha256::new().chain_update(seed).chain_update(number.to_be_bytes()).finalize();
     let x = hash[..8].iter().fold(0u128, |x, byte| x << 8 | u128::from(*byte));
@@ -227,7 +228,8 @@ impl Audit<'_> {
         }
     }
 
-    /// The bits of a campaign that is not settled are the units that its entries say; a settled one has none.
+    /// The bits of a campaign that is not settled are the units that its entries say; a settled one
+    /// has none.
     fn units(&mut self, id: i64, campaign: &Campaign, chunks: &[(i64, Vec<u8>)]) {
         let place = format_args!("campaign {id}");
         if campaign.settled_at.is_some() {

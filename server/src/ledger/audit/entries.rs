@@ -1,10 +1,11 @@
-//! The entries in their own order: each by itself, the chains of users, and what every campaign and account had at every moment.
+//! The entries in their own order: each by itself, the chains of users, and what every campaign and
+//! account had at every moment.
 
 use hongbao_proto::{RequestId, Serial};
 use rusqlite::{OptionalExtension, Row};
 
-use crate::ledger::audit::campaigns::Campaign;
 use super::{Audit, Checked};
+use crate::ledger::audit::campaigns::Campaign;
 use crate::ledger::books::{AccountId, Kind, Owner};
 
 /// A row of `entries`.

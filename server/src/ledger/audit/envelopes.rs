@@ -5,10 +5,10 @@ use std::collections::HashSet;
 use hongbao_proto::UserId;
 use rusqlite::Row;
 
+use super::{Audit, Checked};
 use crate::ledger::audit::campaigns::draw;
 use crate::ledger::audit::entries::{COLUMNS, EntryRow};
 use crate::ledger::audit::stream::{Keyed, Stream};
-use super::{Audit, Checked};
 use crate::ledger::books::{AccountId, Kind};
 use crate::ledger::schema::code;
 
@@ -97,9 +97,9 @@ impl Step {
     }
 }
 
-/// All shares, in the order of opening. Random: uniform over 1 ..= twice the mean of what is left, as drawn from the seed and the
-/// number of the share, but at least a fen is left for each later one; the last one is the rest. Equal: what is left, divided by the
-/// shares left, rounded up.
+/// All shares, in the order of opening. Random: uniform over 1 ..= twice the mean of what is left,
+/// as drawn from the seed and the number of the share, but at least a fen is left for each later
+/// one; the last one is the rest. Equal: what is left, divided by the shares left, rounded up.
 fn shares(envelope: &EnvelopeRow) -> Vec<i64> {
     let mut left = envelope.total;
     let mut shares = Vec::new();
@@ -243,7 +243,8 @@ impl Audit<'_> {
         }
     }
 
-    /// The entries are the sending, the openings in their order, and the return of the rest; the first of them may be archived.
+    /// The entries are the sending, the openings in their order, and the return of the rest; the
+    /// first of them may be archived.
     fn check_steps(&self, envelope: &EnvelopeRow, openings: &[Opening], steps: &[Step], wrong: &mut Wrong) {
         let account = ACCOUNTS - envelope.id;
         let wallet = |user: i64, house: AccountId| if user == 0 { house.0 } else { user };

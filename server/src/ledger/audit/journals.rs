@@ -13,8 +13,9 @@ use super::{Audit, Checked};
 use crate::ledger::LedgerError;
 use crate::ledger::schema::code;
 
-/// The header of a client's journal. `what` and `item`: `win` campaign/serial; `share` envelope/share; `order` order/campaign/serial, for
-/// its price; `paid` order, for its price; `cancelled` order, for nothing; `sent` envelope, for its total.
+/// The header of a client's journal. `what` and `item`: `win` campaign/serial; `share`
+/// envelope/share; `order` order/campaign/serial, for its price; `paid` order, for its price;
+/// `cancelled` order, for nothing; `sent` envelope, for its total.
 pub const JOURNAL_HEADER: &str = "what,user,request,item,amount_fen,at_ms";
 
 /// The header of a journal that has nothing but prizes of rains.
@@ -45,11 +46,13 @@ pub struct JournalSums {
     pub sent: u64,
     /// Their money, fen.
     pub sent_fen: i128,
-    /// Rows that say the same as an earlier one: something told again after a reconnect. Not an imbalance.
+    /// Rows that say the same as an earlier one: something told again after a reconnect. Not an
+    /// imbalance.
     pub repeats: u64,
     /// Journals whose last line was cut off by the end of their writer; that line is not counted.
     pub torn: u64,
-    /// Wins of the ledger that no journal holds: acknowledged to nobody before a crash. Not an imbalance.
+    /// Wins of the ledger that no journal holds: acknowledged to nobody before a crash. Not an
+    /// imbalance.
     pub unheard: u64,
     /// Rows about what may be in an archive, and is not in the ledger. Not an imbalance.
     pub archived: u64,
@@ -140,7 +143,8 @@ impl fmt::Display for Told {
 /// User, request where the ledger keeps it, and amount.
 type Kept = (i64, Option<i64>, i64);
 
-/// What the journals said of wins, by campaign and serial, each with its place: sought among the entries at the end.
+/// What the journals said of wins, by campaign and serial, each with its place: sought among the
+/// entries at the end.
 type Wins = HashMap<(i64, i64), Vec<(Told, String)>>;
 
 #[derive(Default)]

@@ -1,14 +1,17 @@
 //! The audit: every invariant of a ledger file, checked from its rows, offline.
 //!
-//! It shares neither counters nor conclusions with the code that writes the books, only the numbering of accounts and of kinds of
-//! entries: balances are added up again, amounts drawn and envelopes split again from their seeds, one at a time and in the order of
-//! the entries. It reads one snapshot, also of the file that a killed server left behind with its log, and changes neither.
+//! It shares neither counters nor conclusions with the code that writes the books, only the
+//! numbering of accounts and of kinds of entries: balances are added up again, amounts drawn and
+//! envelopes split again from their seeds, one at a time and in the order of the entries. It reads
+//! one snapshot, also of the file that a killed server left behind with its log, and changes
+//! neither.
 //!
-//! Memory grows with accounts and with units of campaigns (a bit each), never with entries: those stream by, once in their own order
-//! (`entries`), and once each sorted by order (`orders`) and by envelope (`envelopes`).
+//! Memory grows with accounts and with units of campaigns (a bit each), never with entries: those
+//! stream by, once in their own order (`entries`), and once each sorted by order (`orders`) and by
+//! envelope (`envelopes`).
 //!
-//! Where history was moved into an archive, what is left is checked as strictly as before; of what had begun before the cut only
-//! the later part can be.
+//! Where history was moved into an archive, what is left is checked as strictly as before; of what
+//! had begun before the cut only the later part can be.
 
 mod accounts;
 mod campaigns;
@@ -26,9 +29,9 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use serde::Serialize;
 
+use super::{LedgerError, schema, sqlite};
 use crate::ledger::audit::accounts::Account;
 use crate::ledger::audit::campaigns::Campaign;
-use super::{LedgerError, schema, sqlite};
 use crate::limits::AUDIT_FINDINGS_MAX;
 
 pub use crate::ledger::audit::journals::{JOURNAL_HEADER, JOURNAL_HEADER_OF_WINS, JournalSums};
@@ -151,14 +154,14 @@ impl fmt::Display for AuditReport {
     }
 }
 
-/// Checks every invariant of the ledger at `path`. `Err` only where it cannot be read as a ledger at all; what is wrong
-/// inside it is in the report.
+/// Checks every invariant of the ledger at `path`. `Err` only where it cannot be read as a ledger
+/// at all; what is wrong inside it is in the report.
 pub fn audit(path: &Path) -> Result<AuditReport, LedgerError> {
     audit_journals(path, &[])
 }
 
-/// As [`audit`]; besides, everything in the clients' `journals` (CSV with [`JOURNAL_HEADER`] or [`JOURNAL_HEADER_OF_WINS`]) must be in
-/// the ledger, with the same user and amount.
+/// As [`audit`]; besides, everything in the clients' `journals` (CSV with [`JOURNAL_HEADER`] or
+/// [`JOURNAL_HEADER_OF_WINS`]) must be in the ledger, with the same user and amount.
 pub fn audit_journals(path: &Path, journals: &[PathBuf]) -> Result<AuditReport, LedgerError> {
     let connection = open_read_only(path)?;
     connection.execute_batch("BEGIN").map_err(|error| sqlite::at(path, error))?;
@@ -282,7 +285,8 @@ impl Audit<'_> {
         Ok(())
     }
 
-    /// What nobody has acknowledged must be something to tell. (`orders` has looked at those of orders.)
+    /// What nobody has acknowledged must be something to tell. (`orders` has looked at those of
+    /// orders.)
     fn notices(&mut self) -> Checked {
         let mut statement = self.connection.prepare(
             "SELECT notices.entry, entries.kind FROM notices LEFT JOIN entries ON entries.id = notices.entry ORDER BY 1",

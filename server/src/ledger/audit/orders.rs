@@ -3,8 +3,8 @@
 use hongbao_proto::{RequestId, UserId};
 use rusqlite::Row;
 
-use crate::ledger::audit::stream::{Keyed, Stream};
 use super::{Audit, Checked};
+use crate::ledger::audit::stream::{Keyed, Stream};
 use crate::ledger::books::Kind;
 use crate::ledger::schema::code;
 
@@ -170,7 +170,8 @@ impl Audit<'_> {
         }
 
         let (user, till) = (order.user, order.campaign.wrapping_neg());
-        // The first step of an order that began before an archive's cut is in the archive; the last one never is.
+        // The first step of an order that began before an archive's cut is in the archive; the last
+        // one never is.
         let began_before = order.id <= self.progress.archived_orders;
         let (reserve, rest) = match steps {
             [first, rest @ ..] if first.kind == Kind::Reserve.code() => (Some(first), rest),

@@ -3,8 +3,8 @@
 use hongbao_proto::{CampaignId, Fen, OrderId, UserId};
 
 use super::{About, AccountId, Books, Due, Kind, Notice, Shop, Store, Undo, Units};
-use crate::market::campaign::{Campaign, CampaignTerms, Settlement, UnixMs};
 use crate::ledger::{Claim, LedgerError, Outcome, Refusal, Seen, Win};
+use crate::market::campaign::{Campaign, CampaignTerms, Settlement, UnixMs};
 use crate::market::order::{Order, OrderState};
 
 impl Books {
@@ -76,7 +76,8 @@ impl Books {
         Ok(Outcome::Ordered(order))
     }
 
-    /// Units that a user holds of a campaign with a limit. Counted from the user's chain where nobody has asked since the start.
+    /// Units that a user holds of a campaign with a limit. Counted from the user's chain where
+    /// nobody has asked since the start.
     fn held(&mut self, campaign: CampaignId, user: UserId, store: &impl Store) -> Result<u32, LedgerError> {
         if let Some(held) = self.held.get(&(campaign, user)) {
             return Ok(*held);

@@ -1,17 +1,21 @@
-//! An entry: one movement of money, or of a unit, between two accounts; and how accounts are numbered.
+//! An entry: one movement of money, or of a unit, between two accounts; and how accounts are
+//! numbered.
 //!
-//! An account's balance is the sum of what it was credited less the sum of what it was debited. Each entry debits one account and
-//! credits another by the same amount, so all balances together are 0 after every entry. The treasury stands for the world outside and
-//! is the one account below zero: minus all that was ever put into the books.
+//! An account's balance is the sum of what it was credited less the sum of what it was debited.
+//! Each entry debits one account and credits another by the same amount, so all balances together
+//! are 0 after every entry. The treasury stands for the world outside and is the one account below
+//! zero: minus all that was ever put into the books.
 //!
-//! At most one of the two accounts is a user's. Its entries form a chain: each names the one before it, and the account the last one.
-//! So whatever concerns a user is found without an index in random order, which would cost more than all the rest of a win.
+//! At most one of the two accounts is a user's. Its entries form a chain: each names the one before
+//! it, and the account the last one. So whatever concerns a user is found without an index in
+//! random order, which would cost more than all the rest of a win.
 
 use hongbao_proto::{CampaignId, EnvelopeId, RequestId, UserId};
 
 use crate::market::campaign::UnixMs;
 
-/// The number of an account. Derived from its owner, so that no index has to find it: users are positive.
+/// The number of an account. Derived from its owner, so that no index has to find it: users are
+/// positive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AccountId(pub i64);
 
@@ -19,7 +23,8 @@ impl AccountId {
     /// The world outside.
     pub const TREASURY: AccountId = AccountId(0);
 
-    /// What campaigns and house envelopes have given back. Below every campaign's account: campaign ids end at 2^32.
+    /// What campaigns and house envelopes have given back. Below every campaign's account: campaign
+    /// ids end at 2^32.
     pub const REFUNDS: AccountId = AccountId(-(1 << 40));
 
     /// What sales have taken in, once they are settled.
@@ -101,7 +106,8 @@ pub enum Kind {
     Release = 5,
     /// User to campaign: the price of an order. `item`: the order.
     Pay = 6,
-    /// Treasury to campaign: the price of an order, collected outside of these books. `item`: the order.
+    /// Treasury to campaign: the price of an order, collected outside of these books. `item`: the
+    /// order.
     PayOutside = 7,
     /// User or treasury to envelope.
     Send = 8,

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use hongbao_proto::{EnvelopeId, Fen, UserId};
 
 use super::{AccountId, Books, Due, Envelope, Kind, Opening, Store, Undo};
-use crate::market::campaign::UnixMs;
-use crate::market::envelope::{NewEnvelope, Offer, share};
 use crate::ledger::{LedgerError, Outcome, Refusal};
 use crate::limits;
+use crate::market::campaign::UnixMs;
+use crate::market::envelope::{NewEnvelope, Offer, share};
 
 impl Books {
     pub(super) fn send(
@@ -163,7 +163,8 @@ impl Books {
         Ok(Some((id, sender, left)))
     }
 
-    /// An envelope can be opened no more. It stays in memory for a while: those who come late ask for it.
+    /// An envelope can be opened no more. It stays in memory for a while: those who come late ask
+    /// for it.
     fn close(&mut self, id: EnvelopeId, now: UnixMs, refunded: Fen) -> Result<(), LedgerError> {
         let envelope = self.live(id)?;
         envelope.closed = Some((now, refunded));

@@ -1,12 +1,15 @@
-//! The books in memory: what becomes of a posting, decided without waiting for anything but a look at older rows.
+//! The books in memory: what becomes of a posting, decided without waiting for anything but a look
+//! at older rows.
 //!
-//! [`Books`] keeps what decisions need often: campaigns, which units are somebody's, every account, envelopes that can be opened,
-//! orders that wait, and what users have not acknowledged. Each decision writes its rows through [`Store`] at once and remembers how to
-//! undo what it did here. A batch ends with [`Books::keep`] once its rows are durable, or with [`Books::undo`] if they are not: then
-//! nothing has happened.
+//! [`Books`] keeps what decisions need often: campaigns, which units are somebody's, every account,
+//! envelopes that can be opened, orders that wait, and what users have not acknowledged. Each
+//! decision writes its rows through [`Store`] at once and remembers how to undo what it did here. A
+//! batch ends with [`Books::keep`] once its rows are durable, or with [`Books::undo`] if they are
+//! not: then nothing has happened.
 //!
-//! Accounts are the exception: their rows would be touched in random order, which costs more than all else. They are written behind, a
-//! stretch of neighbours at a time ([`Books::accounts_to_write`]), each with the number of the last entry that it contains; what is
+//! Accounts are the exception: their rows would be touched in random order, which costs more than
+//! all else. They are written behind, a stretch of neighbours at a time
+//! ([`Books::accounts_to_write`]), each with the number of the last entry that it contains; what is
 //! missing is added up again from the entries when the ledger is opened ([`Books::replay`]).
 
 mod claims;
@@ -22,13 +25,13 @@ use std::sync::Arc;
 use hongbao_proto::{CampaignId, EnvelopeId, Fen, OrderId, RequestId, UserId};
 use rustc_hash::FxHashMap;
 
+use super::{Award, EnvelopeView, LedgerError, Outcome, Page, Posting, Recall, Refusal, Totals, Win};
 pub use crate::ledger::books::entry::{AccountId, Entry, Kind, Owner};
 use crate::ledger::books::undo::Undo;
 pub use crate::ledger::books::units::{CHUNK_SERIALS, Units};
-use super::{Award, EnvelopeView, LedgerError, Outcome, Page, Posting, Recall, Refusal, Totals, Win};
+use crate::limits;
 use crate::market::campaign::{Campaign, Seed, UnixMs};
 use crate::market::envelope::Offer;
-use crate::limits;
 use crate::market::order::Order;
 
 /// Where the rows are. Reads see all that was written before, in the batch under way too.
@@ -178,7 +181,8 @@ impl Envelope {
         }
     }
 
-    /// As `user` may see it: who got what is for those who took part, and for all recipients once it is over.
+    /// As `user` may see it: who got what is for those who took part, and for all recipients once
+    /// it is over.
     fn view_of(&self, user: UserId) -> Option<EnvelopeView> {
         let is_sender = self.offer.sender == Some(user);
         if !is_sender && self.position(user).is_none() {
@@ -374,7 +378,8 @@ impl Books {
         books
     }
 
-    /// Takes in an entry that the accounts' rows may not contain yet. Only between [`Books::restore`] and the first batch.
+    /// Takes in an entry that the accounts' rows may not contain yet. Only between
+    /// [`Books::restore`] and the first batch.
     pub fn replay(&mut self, entry: &Entry) {
         for (account, as_debit) in [(entry.debit, true), (entry.credit, false)] {
             let known = self.accounts.entry(account).or_default();
@@ -461,7 +466,8 @@ impl Books {
         self.counters.next_entry - self.before.next_entry
     }
 
-    /// The next stretch of accounts to be written, at most `max`; [`Books::accounts_written`] once it is durable.
+    /// The next stretch of accounts to be written, at most `max`; [`Books::accounts_written`] once
+    /// it is durable.
     pub fn accounts_to_write(&self, max: usize) -> Stretch {
         let from = self.behind.cursor.map_or(AccountId(i64::MIN), |last| AccountId(last.0 + 1));
         let mut rest = self.behind.dirty.range(from..);
@@ -578,7 +584,8 @@ impl Books {
         store: &impl Store,
     ) -> Result<Page<crate::ledger::Movement>, LedgerError> {
         let mut page = Page::default();
-        // Who turns a page names the last entry of the one before: what is newer need not be gone through again.
+        // Who turns a page names the last entry of the one before: what is newer need not be gone
+        // through again.
         let named = before.map(|before| store.entry(before)).transpose()?.flatten();
         let own = named.filter(|entry| entry.user_account() == Some(AccountId::user(user)));
         let chain = match own {

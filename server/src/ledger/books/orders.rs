@@ -3,9 +3,9 @@
 use hongbao_proto::{Fen, OrderId, UserId};
 
 use super::{About, AccountId, Books, Due, Kind, Notice, Store};
-use crate::market::campaign::UnixMs;
 use crate::ledger::{Expired, LedgerError, Means, Outcome, Refusal};
 use crate::limits;
+use crate::market::campaign::UnixMs;
 use crate::market::order::{Order, Step, Stuck};
 
 impl Books {
@@ -66,7 +66,8 @@ impl Books {
         match order.step(Step::Cancel, now) {
             Ok(cancelled) => {
                 self.release(&cancelled, now, store)?;
-                // Its user has just said so, and hears the answer; nothing else is to be told of it.
+                // Its user has just said so, and hears the answer; nothing else is to be told of
+                // it.
                 self.forget_notices_of(user, id, store)?;
                 Ok(Outcome::Released(cancelled))
             }

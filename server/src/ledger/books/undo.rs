@@ -33,7 +33,8 @@ pub(super) enum Undo {
     NoLongerDue(UnixMs, Due),
     /// An envelope is new.
     Sent(EnvelopeId),
-    /// A share was opened by the recipient at this position, who had or had not acknowledged the offer.
+    /// A share was opened by the recipient at this position, who had or had not acknowledged the
+    /// offer.
     Opened(EnvelopeId, usize, bool),
     /// A recipient acknowledged the offer.
     Told(EnvelopeId, usize),

@@ -2,7 +2,8 @@
 
 use hongbao_proto::Serial;
 
-/// Serials of one chunk: 1 KiB of bits. A batch of claims touches one or two, serials being issued in ascending order.
+/// Serials of one chunk: 1 KiB of bits. A batch of claims touches one or two, serials being issued
+/// in ascending order.
 pub const CHUNK_SERIALS: u64 = 8 * 1_024;
 
 const WORDS: usize = (CHUNK_SERIALS / 64) as usize;
@@ -35,7 +36,8 @@ impl Units {
         serial.0 / CHUNK_SERIALS
     }
 
-    /// A chunk as bytes, lowest serial in the lowest bit of the first; all zero beyond the highest set.
+    /// A chunk as bytes, lowest serial in the lowest bit of the first; all zero beyond the highest
+    /// set.
     pub fn chunk(&self, number: u64) -> Vec<u8> {
         let chunk = usize::try_from(number).ok().and_then(|number| self.chunks.get(number));
         chunk.map_or_else(|| vec![0; WORDS * 8], |words| words.iter().flat_map(|word| word.to_le_bytes()).collect())
@@ -74,7 +76,8 @@ impl Units {
     }
 }
 
-/// Chunk, word in it, and bit in that. Serials end at `CAMPAIGN_TOTAL_MAX`, which is checked before.
+/// Chunk, word in it, and bit in that. Serials end at `CAMPAIGN_TOTAL_MAX`, which is checked
+/// before.
 fn place(serial: Serial) -> (usize, usize, u64) {
     let chunk = usize::try_from(serial.0 / CHUNK_SERIALS).expect("serials are far below 2^64");
     let within = serial.0 % CHUNK_SERIALS;

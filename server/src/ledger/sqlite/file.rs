@@ -8,7 +8,8 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
 use crate::ledger::{LedgerError, schema};
 
-/// Whether the file is an empty one that we may make a ledger of. A ledger of this version: no. Anything else: an error.
+/// Whether the file is an empty one that we may make a ledger of. A ledger of this version: no.
+/// Anything else: an error.
 pub fn examine(connection: &Connection, path: &Path) -> Result<bool, LedgerError> {
     let foreign = |why: String| LedgerError::Foreign { path: path.display().to_string(), why };
     let read = |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
@@ -74,8 +75,9 @@ impl From<rusqlite::Error> for LedgerError {
     }
 }
 
-/// Keeps other servers out. A file of its own beside the ledger: closing any descriptor of the ledger itself would drop the
-/// locks that SQLite holds on it. The kernel lets go of it when the process ends, however it ends.
+/// Keeps other servers out. A file of its own beside the ledger: closing any descriptor of the
+/// ledger itself would drop the locks that SQLite holds on it. The kernel lets go of it when the
+/// process ends, however it ends.
 pub struct FileLock {
     file: File,
 }
@@ -96,7 +98,8 @@ impl FileLock {
 
 impl Drop for FileLock {
     fn drop(&mut self) {
-        // Said aloud: another thread's descriptor table may hold a copy of this descriptor, and with it the lock.
+        // Said aloud: another thread's descriptor table may hold a copy of this descriptor, and
+        // with it the lock.
         if let Err(error) = self.file.unlock() {
             tracing::warn!(event = "ledger_lock_stuck", %error, "the ledger's lock could not be released; it ends with the process");
         }

@@ -1,7 +1,8 @@
 //! The embedded ledger: one SQLite file, written by one caller.
 //!
-//! Write-ahead log with `synchronous=FULL`: a commit has reached the disk when it returns. What becomes of a posting is decided by
-//! [`Books`] beside the file, which are as of the last commit and never ahead of it: where a batch cannot be written, they undo it.
+//! Write-ahead log with `synchronous=FULL`: a commit has reached the disk when it returns. What
+//! becomes of a posting is decided by [`Books`] beside the file, which are as of the last commit
+//! and never ahead of it: where a batch cannot be written, they undo it.
 
 mod file;
 mod rows;
@@ -13,14 +14,14 @@ use hongbao_proto::{CampaignId, EnvelopeId, OrderId, Serial, UserId};
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
 use rustc_hash::FxHashMap;
 
-use crate::ledger::sqlite::file::{FileLock, create};
 pub(super) use self::file::{at, examine};
 pub(super) use self::rows::{Rows, account as read_account, entry as read_entry};
+use super::{Answer, EnvelopeView, Ledger, LedgerError, Outcome, Page, Posting, Question, Totals, schema};
+use crate::ledger::books::{About, AccountId, Books, Kind, Notice, Restored, Shop, Store, Stretch, order_id, win_of};
+use crate::ledger::sqlite::file::{FileLock, create};
 use crate::ledger::sqlite::rows::{
     campaign_id, corrupt, one_row, order, order_columns, put_campaign, sql, unsigned, user_id, words_to_bytes,
 };
-use crate::ledger::books::{About, AccountId, Books, Kind, Notice, Restored, Shop, Store, Stretch, order_id, win_of};
-use super::{Answer, EnvelopeView, Ledger, LedgerError, Outcome, Page, Posting, Question, Totals, schema};
 use crate::market::campaign::{Campaign, CampaignTerms, UnixMs};
 use crate::market::order::Order;
 
@@ -30,13 +31,15 @@ const CACHE_KIB: i64 = 64 * 1024;
 /// How long a foreign reader (an audit, a shell) may hold up a commit.
 const BUSY_PATIENCE: Duration = Duration::from_secs(1);
 
-/// What [`Ledger::probe`] writes, bytes: enough that success means room for a batch, not for a stray byte.
+/// What [`Ledger::probe`] writes, bytes: enough that success means room for a batch, not for a
+/// stray byte.
 const PROBE_BYTES: u32 = 256 * 1024;
 
-/// Entries in whose course the rows of all accounts that are behind are written about once: a sweep. The longer it takes, the more
-/// of neighbouring accounts are written together, and the more entries there are to add up again after a crash: those of two sweeps, of which
-/// the first ones, with few accounts behind, are slower; four times this at most. (A sweep that outran the entries would write each account by itself,
-/// in random order.)
+/// Entries in whose course the rows of all accounts that are behind are written about once: a
+/// sweep. The longer it takes, the more of neighbouring accounts are written together, and the more
+/// entries there are to add up again after a crash: those of two sweeps, of which the first ones,
+/// with few accounts behind, are slower; four times this at most. (A sweep that outran the entries
+/// would write each account by itself, in random order.)
 const SWEEP_ENTRIES: usize = 512 * 1024;
 
 /// The ledger in one SQLite file.
@@ -49,7 +52,8 @@ pub struct SqliteLedger {
 }
 
 impl SqliteLedger {
-    /// Opens the ledger at `path`, creating it if there is no file. A second server on the same file is refused.
+    /// Opens the ledger at `path`, creating it if there is no file. A second server on the same
+    /// file is refused.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, LedgerError> {
         let path = path.as_ref();
         let lock = FileLock::take(path)?;
@@ -95,7 +99,8 @@ impl SqliteLedger {
         Ok(Self { connection, books, sweep_entries: SWEEP_ENTRIES, _lock: lock })
     }
 
-    /// Runs one transaction: what `act` decides is durable once this returns `Ok`, and has not happened otherwise.
+    /// Runs one transaction: what `act` decides is durable once this returns `Ok`, and has not
+    /// happened otherwise.
     fn transact<R>(
         &mut self,
         act: impl FnOnce(&mut Books, &Transaction<'_>) -> Result<R, LedgerError>,
@@ -271,13 +276,15 @@ impl Ledger for SqliteLedger {
             };
             self.books.accounts_written(&stretch);
         }
-        // (busy, pages in the log, pages folded into the file): a reader elsewhere makes it busy, which loses nothing.
+        // (busy, pages in the log, pages folded into the file): a reader elsewhere makes it busy,
+        // which loses nothing.
         self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
         Ok(())
     }
 }
 
-/// Writes the rows that a batch touches once, at its end, and a stretch of the accounts that are behind.
+/// Writes the rows that a batch touches once, at its end, and a stretch of the accounts that are
+/// behind.
 fn close(books: &Books, transaction: &Transaction<'_>, sweep_entries: usize) -> Result<Stretch, LedgerError> {
     let touched = books.touched();
     for id in &touched.campaigns {

@@ -1,4 +1,5 @@
-//! Rows of the tables as values, and [`Store`] over one connection: inside a transaction or outside of it.
+//! Rows of the tables as values, and [`Store`] over one connection: inside a transaction or outside
+//! of it.
 
 use std::sync::Arc;
 
@@ -6,11 +7,11 @@ use hongbao_proto::{CampaignId, EnvelopeId, Fen, OrderId, RequestId, RoomId, Ser
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use crate::market::campaign::{Amounts, Campaign, CampaignKind, CampaignTerms, Goods, Sale, Seed, Settlement, UnixMs};
-use crate::market::envelope::{Mode, Offer};
 use crate::ledger::LedgerError;
 use crate::ledger::books::{Account, AccountId, Entry, Envelope, Kind, Opening, Shop, Store, Units};
 use crate::ledger::schema::code;
+use crate::market::campaign::{Amounts, Campaign, CampaignKind, CampaignTerms, Goods, Sale, Seed, Settlement, UnixMs};
+use crate::market::envelope::{Mode, Offer};
 use crate::market::order::{Order, OrderState};
 
 macro_rules! order_columns {
@@ -258,7 +259,8 @@ impl Rows<'_> {
         Ok(envelopes)
     }
 
-    /// How many shares were opened, and their money: one pass over narrow rows, some millions a second.
+    /// How many shares were opened, and their money: one pass over narrow rows, some millions a
+    /// second.
     pub fn opened(&self) -> Result<(u64, Fen), LedgerError> {
         let sum = "SELECT count(*), ifnull(sum(amount_fen), 0) FROM openings";
         let (count, money): (i64, i64) = self.0.query_row(sum, [], |row| Ok((row.get(0)?, row.get(1)?)))?;

@@ -1,4 +1,5 @@
-//! The rooms of one desk, and the bounds that they share. Plain functions over values, driven by tests without a runtime.
+//! The rooms of one desk, and the bounds that they share. Plain functions over values, driven by
+//! tests without a runtime.
 
 use std::collections::HashMap;
 use std::num::NonZeroU64;
@@ -8,11 +9,12 @@ use hongbao_proto::v1::ErrorCode;
 use hongbao_proto::{RoomId, UserId};
 use rustc_hash::FxHashMap;
 
-use crate::services::rooms::room::{Kept, Missed, Room};
 use crate::limits;
+use crate::services::rooms::room::{Kept, Missed, Room};
 use crate::set::room_messages::Seen;
 
-/// How many rooms each user is in: the one thing that all desks share. They run on one thread and hold the lock for one look-up.
+/// How many rooms each user is in: the one thing that all desks share. They run on one thread and
+/// hold the lock for one look-up.
 #[derive(Debug, Default)]
 pub struct Places(Mutex<FxHashMap<UserId, u8>>);
 
@@ -117,7 +119,8 @@ impl Desk {
         self.rooms.get(&id).map_or(&[], Room::members)
     }
 
-    /// Makes the user a member, who may be one already; an unknown room is made, with a `fresh` epoch.
+    /// Makes the user a member, who may be one already; an unknown room is made, with a `fresh`
+    /// epoch.
     pub fn join(&mut self, user: UserId, id: RoomId, fresh: impl FnOnce() -> NonZeroU64) -> Result<Outline, ErrorCode> {
         let (is_member, members) = match self.rooms.get(&id) {
             Some(room) if room.has(user) => (true, 0),
@@ -162,7 +165,8 @@ impl Desk {
         Some(self.rooms.get(&id)?.missed(seen))
     }
 
-    /// A member says something; returns its offset. Where the desk's histories would take too much, this room's is cut short.
+    /// A member says something; returns its offset. Where the desk's histories would take too much,
+    /// this room's is cut short.
     pub fn say(&mut self, id: RoomId, message: Kept) -> Result<u64, ErrorCode> {
         let room = self.rooms.get_mut(&id).filter(|room| room.has(message.from)).ok_or(ErrorCode::NoSuchRoom)?;
         let others = self.history_bytes - room.history_bytes();

@@ -1,12 +1,15 @@
 //! Chat rooms: who is in them, what was said last, and who must be told.
 //!
-//! Rooms are spread over a few desks by their id; each desk is one task of the main thread and owns its rooms. A SET hands it what
-//! a user wants ([`RoomRequest`](crate::set::room_messages::RoomRequest)), and it hands the users' SETs what to write
-//! ([`Delivery`](crate::set::deliver::Delivery)); the answer goes the reserved way back. [`room`] and [`desk`] are plain values
-//! under test by themselves, [`service`] is the task around them.
+//! Rooms are spread over a few desks by their id; each desk is one task of the main thread and owns
+//! its rooms. A SET hands it what a user wants
+//! ([`RoomRequest`](crate::set::room_messages::RoomRequest)), and it hands the users' SETs what to
+//! write ([`Delivery`](crate::set::deliver::Delivery)); the answer goes the reserved way back.
+//! [`room`] and [`desk`] are plain values under test by themselves, [`service`] is the task around
+//! them.
 //!
-//! Membership is the user's and outlives its connections; it ends when the user leaves. Rooms live in memory only: after a restart
-//! there are none, and whoever joins again is told another epoch and `recovered: false`.
+//! Membership is the user's and outlives its connections; it ends when the user leaves. Rooms live
+//! in memory only: after a restart there are none, and whoever joins again is told another epoch
+//! and `recovered: false`.
 
 pub mod desk;
 pub mod room;
@@ -21,8 +24,8 @@ use tokio::task::JoinHandle;
 
 use crate::services::rooms::desk::{Bounds, Places};
 pub use crate::services::rooms::service::{Epochs, Service, random_epochs};
-use crate::set::room_messages::RoomRequest;
 use crate::set::Shared;
+use crate::set::room_messages::RoomRequest;
 use crate::set::tally::Tally;
 
 /// What the desks say of themselves.
@@ -50,7 +53,8 @@ impl RoomsBoard {
     }
 }
 
-/// Starts a desk for each queue. They hold `shared`, which holds their queues: to be aborted once the SETs have stopped.
+/// Starts a desk for each queue. They hold `shared`, which holds their queues: to be aborted once
+/// the SETs have stopped.
 pub fn spawn(shared: &Arc<Shared>, queues: Vec<mpsc::Receiver<RoomRequest>>) -> (Vec<JoinHandle<()>>, Arc<RoomsBoard>) {
     let (services, board) = open(shared, queues.len(), Bounds::default(), random_epochs);
     let tasks = services.into_iter().zip(queues).map(|(service, queue)| tokio::spawn(service.run(queue))).collect();

@@ -6,8 +6,8 @@ use std::num::NonZeroU64;
 use hongbao_proto::UserId;
 use rustc_hash::FxHashMap;
 
-use crate::market::campaign::UnixMs;
 use crate::limits::{HISTORY_BYTES_MAX, HISTORY_MESSAGES_MAX, HISTORY_OVERHEAD_BYTES};
+use crate::market::campaign::UnixMs;
 use crate::set::room_messages::Seen;
 
 /// A room that somebody is in.
@@ -139,7 +139,8 @@ impl Room {
         true
     }
 
-    /// What is kept of what came after `seen`. After another epoch, or an offset that this one has not reached, that is everything.
+    /// What is kept of what came after `seen`. After another epoch, or an offset that this one has
+    /// not reached, that is everything.
     pub fn missed(&self, seen: Option<Seen>) -> Missed<'_> {
         let Some(seen) = seen else { return Missed { room: self, from: self.history.len(), recovered: false } };
         if seen.epoch != self.epoch.get() || seen.offset > self.offset {

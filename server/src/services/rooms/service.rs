@@ -1,8 +1,10 @@
-//! The task around a desk: serves requests one after the other, and hands messages out a slice of members at a time.
+//! The task around a desk: serves requests one after the other, and hands messages out a slice of
+//! members at a time.
 //!
-//! While a message of a room is being handed out, whatever else is wanted of that room waits behind it, and other rooms take
-//! turns with it. So the members do not change under a message, each SET gets a room's messages in order, and a RoomState goes its
-//! way after every message that it counts as past and before every later one.
+//! While a message of a room is being handed out, whatever else is wanted of that room waits behind
+//! it, and other rooms take turns with it. So the members do not change under a message, each SET
+//! gets a room's messages in order, and a RoomState goes its way after every message that it counts
+//! as past and before every later one.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -14,17 +16,17 @@ use hongbao_proto::v1::{self, ErrorCode};
 use hongbao_proto::{RoomId, UserId};
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::limits;
+use crate::market::campaign::UnixMs;
+use crate::market::envelope::NewEnvelope;
 use crate::services::rooms::RoomsBoard;
 use crate::services::rooms::desk::{Bounds, Desk, Outline, Places};
 use crate::services::rooms::room::Kept;
-use crate::market::campaign::UnixMs;
-use crate::market::envelope::NewEnvelope;
-use crate::limits;
-use crate::set::room_messages::{Reply, RoomRequest, Seen, Standing, Visit, WayBack, Wish, message_frame};
+use crate::set::Shared;
 use crate::set::deliver::{Count, Delivered, Delivery};
 use crate::set::directory::Seat;
 use crate::set::message::{Control, Message};
-use crate::set::Shared;
+use crate::set::room_messages::{Reply, RoomRequest, Seen, Standing, Visit, WayBack, Wish, message_frame};
 
 /// Where the epochs of new rooms come from: no two alike, in this process or another.
 pub type Epochs = Box<dyn FnMut() -> NonZeroU64 + Send>;
@@ -100,7 +102,8 @@ impl Service {
         }
     }
 
-    /// Serves until the queue is closed, and lets the thread's other tasks run after every [`limits::DESK_STEP`] of work.
+    /// Serves until the queue is closed, and lets the thread's other tasks run after every
+    /// [`limits::DESK_STEP`] of work.
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<RoomRequest>) {
         let mut spent = 0;
         loop {
@@ -120,7 +123,8 @@ impl Service {
         }
     }
 
-    /// Takes a request and gives a busy room its turn; returns what that was worth in members looked up.
+    /// Takes a request and gives a busy room its turn; returns what that was worth in members
+    /// looked up.
     pub fn step(&mut self, request: Option<RoomRequest>) -> usize {
         let mut spent = request.map_or(0, |request| self.take(request));
         spent += self.turn();
@@ -263,7 +267,8 @@ impl Service {
         }
     }
 
-    /// Looks some more members up, or tells some SETs. The sender is not told: the receipt has the message's offset.
+    /// Looks some more members up, or tells some SETs. The sender is not told: the receipt has the
+    /// message's offset.
     fn fan_out(&self, room: RoomId, mut fanout: Fanout) -> (usize, Option<Fanout>) {
         let members = self.desk.members(room);
         let until = (fanout.next + limits::FANOUT_STEP).min(members.len());
@@ -283,7 +288,8 @@ impl Service {
                 let delivery = Delivery::new(seats, fanout.frame.clone(), Arc::clone(&fanout.count));
                 let queue = &self.shared.sets[set as usize].inbox;
                 if let Err(refused) = queue.try_send(Message::Control(Control::Deliver(delivery))) {
-                    // No room there: its members count as dropped, and find the message in the history.
+                    // No room there: its members count as dropped, and find the message in the
+                    // history.
                     drop(refused);
                 }
             }

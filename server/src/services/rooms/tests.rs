@@ -1,4 +1,5 @@
-//! Desks against a model that keeps everything naively, and their task against SETs that only collect what they are handed.
+//! Desks against a model that keeps everything naively, and their task against SETs that only
+//! collect what they are handed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::num::NonZeroU64;
@@ -12,19 +13,19 @@ use proptest::prelude::*;
 use prost::Message as _;
 use tokio::sync::mpsc;
 
-use crate::services::rooms::desk::{Bounds, Desk, Places};
-use crate::services::rooms::room::{Kept, Room};
-use crate::services::rooms::service::Service;
 use super::{DeskTally, RoomsBoard};
 use crate::admission::Rate;
 use crate::ledger::sqlite::SqliteLedger;
 use crate::ledger::writer;
 use crate::limits;
-use crate::set::room_messages::{Desks, Reply, RoomRequest, Seen, Visit, WayBack, Wish};
+use crate::services::rooms::desk::{Bounds, Desk, Places};
+use crate::services::rooms::room::{Kept, Room};
+use crate::services::rooms::service::Service;
 use crate::set::deliver::{Delivered, Delivery};
 use crate::set::directory::{Address, Directory, Seat};
 use crate::set::message::{Control, Message};
 use crate::set::payments::Wallets;
+use crate::set::room_messages::{Desks, Reply, RoomRequest, Seen, Visit, WayBack, Wish};
 use crate::set::{SetHandle, Shared};
 
 fn user(id: u64) -> UserId {
@@ -683,8 +684,9 @@ fn step() -> impl Strategy<Value = Step> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
-    /// In whatever order rooms are joined, left and talked in while messages are being handed out: what a user is pushed after a
-    /// RoomState are exactly the messages of others with higher offsets, each once and in order, as long as it stays where it is.
+    /// In whatever order rooms are joined, left and talked in while messages are being handed out:
+    /// what a user is pushed after a RoomState are exactly the messages of others with higher
+    /// offsets, each once and in order, as long as it stays where it is.
     #[test]
     fn everything_up_to_a_states_offset_is_past_and_everything_after_it_is_pushed_once(
         steps in prop::collection::vec(step(), 1..150),

@@ -5,8 +5,8 @@ use std::sync::Mutex;
 use hongbao_proto::RoomId;
 
 use super::*;
-use crate::set::room_messages::{Chat, Recipient, Reply, Standing, Visit, WayBack, Wish};
 use crate::set::deliver::{self, Count, Delivered, Delivery};
+use crate::set::room_messages::{Chat, Recipient, Reply, Standing, Visit, WayBack, Wish};
 
 fn user(id: u64) -> UserId {
     UserId::new(id).unwrap()

@@ -18,21 +18,21 @@ use proptest::prelude::*;
 use prost::Message as _;
 use tokio::sync::mpsc;
 
-use crate::set::broadcast::{Broadcast, Broadcasts};
-use crate::set::room_messages::{Desks, RoomRequest};
-use crate::set::directory::{Directory, Seat};
-use crate::set::message::{Control, Deed, Message, Now, Offering, Said, StockReport};
-use crate::set::payments::Wallets;
-use crate::set::{Set, SetHandle, Shared};
-use crate::set::tally::SetTally;
-use crate::transport::wire::{Wire, Written};
 use crate::admission::{Gate, Line, Rate};
-use crate::market::campaign::CampaignTerms;
 use crate::ends::End;
 use crate::ledger::sqlite::SqliteLedger;
 use crate::ledger::{Ledger, Seen, writer};
 use crate::limits;
+use crate::market::campaign::CampaignTerms;
 use crate::market::stock::SalePhase;
+use crate::set::broadcast::{Broadcast, Broadcasts};
+use crate::set::directory::{Directory, Seat};
+use crate::set::message::{Control, Deed, Message, Now, Offering, Said, StockReport};
+use crate::set::payments::Wallets;
+use crate::set::room_messages::{Desks, RoomRequest};
+use crate::set::tally::SetTally;
+use crate::set::{Set, SetHandle, Shared};
+use crate::transport::wire::{Wire, Written};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -979,8 +979,9 @@ fn step() -> impl Strategy<Value = Step> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
-    /// Whatever users do, every request on a connection that lives is answered exactly once, no prize is won twice, and
-    /// the SETs' equations hold after every message (`Rig::apply` checks them).
+    /// Whatever users do, every request on a connection that lives is answered exactly once, no
+    /// prize is won twice, and the SETs' equations hold after every message (`Rig::apply` checks
+    /// them).
     #[test]
     fn every_request_is_answered_exactly_once_and_no_prize_is_won_twice(steps in prop::collection::vec(step(), 1..80)) {
         let mut rig = Rig::new(2);

@@ -1,4 +1,5 @@
-//! What a SET passes on besides prizes: envelopes to be offered, released units, and who waits for a draw.
+//! What a SET passes on besides prizes: envelopes to be offered, released units, and who waits for
+//! a draw.
 
 use hongbao_proto::{Fen, OrderId};
 
