@@ -13,10 +13,10 @@ use hongbao_proto::{RequestId, UserId};
 use hongbao_server::admission::Rate;
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::writer;
-use hongbao_server::set::directory::{Directory, Seat};
-use hongbao_server::set::message::{Control, Message, Now, Said};
+use hongbao_server::set::directory::{ConnectionKey, Directory};
+use hongbao_server::set::message::{ClientRequest, Control, Message, Now};
 use hongbao_server::set::payments::Wallets;
-use hongbao_server::set::room_messages::Desks;
+use hongbao_server::set::room_messages::RoomShards;
 use hongbao_server::set::tally::SetTally;
 use hongbao_server::set::{Set, SetHandle, Shared};
 use hongbao_server::transport::wire::{Wire, Written};
@@ -47,7 +47,7 @@ impl Wire for Sink {
 }
 
 /// A SET of logged-in users, and their seats.
-fn inhabited() -> (Set<Sink>, Vec<Seat>, Now) {
+fn inhabited() -> (Set<Sink>, Vec<ConnectionKey>, Now) {
     let ledger = SqliteLedger::open_in_memory().expect("memory suffices");
     let (ledger, _, _) = writer::spawn(Box::new(ledger), || 0);
     let (inbox, mut queue) = mpsc::channel(8_192);
@@ -63,7 +63,7 @@ fn inhabited() -> (Set<Sink>, Vec<Seat>, Now) {
         ledger,
         generator,
         offerings,
-        desks: Desks::open(0).0,
+        desks: RoomShards::open(0).0,
         sets: Box::new([SetHandle { inbox, tally: Arc::new(SetTally::default()) }]),
         login_seconds: 60,
         idle_seconds: 600,
@@ -74,7 +74,7 @@ fn inhabited() -> (Set<Sink>, Vec<Seat>, Now) {
     for user in 1..=USERS {
         let seat = set.attach(Sink, &now);
         let (request, user) = (RequestId::new(1).expect("valid"), UserId::new(user).expect("valid"));
-        set.apply(Message::Peer { seat, said: Said::Login { request, user } }, &now);
+        set.apply(Message::Peer { seat, said: ClientRequest::Login { request, user } }, &now);
         let reply = queue.blocking_recv().expect("the ledger replies");
         set.apply(reply, &now);
         seats.push(seat);
@@ -97,7 +97,7 @@ fn bench(criterion: &mut Criterion) {
                         let seat = seats[usize::try_from(id.wrapping_mul(0x9E37_79B9) % USERS).unwrap_or(0)];
                         Message::Peer {
                             seat,
-                            said: Said::Grab { request: RequestId::new(id).expect("valid"), campaign: None },
+                            said: ClientRequest::Grab { request: RequestId::new(id).expect("valid"), campaign: None },
                         }
                     })
                     .collect::<Vec<_>>()

@@ -30,10 +30,10 @@ use hongbao_server::config::{Config, Settings};
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::writer;
 use hongbao_server::limits;
-use hongbao_server::set::directory::{Address, Directory, Seat};
+use hongbao_server::set::directory::{ConnectionAddress, ConnectionKey, Directory};
 use hongbao_server::set::message::{Control, Message};
 use hongbao_server::set::payments::Wallets;
-use hongbao_server::set::room_messages::Desks;
+use hongbao_server::set::room_messages::RoomShards;
 use hongbao_server::set::session::Session;
 use hongbao_server::set::{Set, SetHandle, Shared};
 use hongbao_server::shard::acceptor::listen;
@@ -222,7 +222,7 @@ fn serve(config: &Config) -> Result<(), Failure> {
         ledger,
         generator,
         offerings,
-        desks: Desks::open(0).0,
+        desks: RoomShards::open(0).0,
         sets: handles.into(),
         login_seconds: config.login_seconds,
         idle_seconds: config.idle_seconds,
@@ -287,8 +287,8 @@ fn directory(config: &Config) -> Result<i64, Failure> {
     let directory = account.charge(&mut taken, || -> Result<Directory, Failure> {
         let directory = Directory::default();
         for number in 1..=config.connections {
-            let seat = Seat { slot: u32::try_from(number)?, generation: 0 };
-            directory.enter(UserId::new(number)?, Address { set: 0, seat });
+            let seat = ConnectionKey { slot: u32::try_from(number)?, generation: 0 };
+            directory.enter(UserId::new(number)?, ConnectionAddress { set: 0, seat });
         }
         Ok(directory)
     })?;

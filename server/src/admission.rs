@@ -1,6 +1,6 @@
 //! How many requests are looked at: the generic cell rate algorithm (ITU-T I.371), whose whole
 //! state is the theoretical arrival time of the next request. [`Meter`] watches one connection in 8
-//! bytes; [`Gate`] is shared by all SETs of the node, one atomic step for each batch. [`Line`]
+//! bytes; [`Gate`] is shared by all SETs of the node, one atomic step for each batch. [`LoginQueue`]
 //! refuses nobody for good: whoever it cannot let in now gets an appointment.
 
 use std::num::NonZeroU64;
@@ -79,9 +79,9 @@ impl Gate {
 
 /// When to come back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Appointment(NonZeroU64);
+pub struct RetrySlot(NonZeroU64);
 
-impl Appointment {
+impl RetrySlot {
     /// `promised`: this moment is the holder's. Otherwise it is only told when to ask again.
     fn new(at: Nanos, promised: bool) -> Self {
         // The lowest bit keeps it from 0; 2^62 ns are 146 years.
@@ -113,19 +113,19 @@ impl Appointment {
         self.0.get()
     }
 
-    /// From [`Appointment::to_bits`]; 0: none.
+    /// From [`RetrySlot::to_bits`]; 0: none.
     pub fn from_bits(bits: u64) -> Option<Self> {
         NonZeroU64::new(bits).map(Self)
     }
 }
 
-/// What somebody in a [`Line`] is told.
+/// What somebody in a [`LoginQueue`] is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Turn {
+pub enum Admission {
     /// Come in.
     Now,
     /// Come back then.
-    Later(Appointment),
+    Later(RetrySlot),
 }
 
 /// A crowd made into a queue: who cannot pass at the rate takes the next free moment, which moves
@@ -136,7 +136,7 @@ pub enum Turn {
 /// In any window of `t` seconds at most `rate * (t + grace) + burst` pass, whatever peers do; `rate
 /// * t + burst`, where all who hold an appointment come at their moment.
 #[derive(Debug)]
-pub struct Line {
+pub struct LoginQueue {
     rate: Rate,
     /// Lateness that does not forfeit an appointment.
     grace: Nanos,
@@ -147,7 +147,7 @@ pub struct Line {
     turned_away: AtomicU64,
 }
 
-impl Line {
+impl LoginQueue {
     /// The line of a node that takes `per_second` logins.
     pub fn of_logins(per_second: u32) -> Self {
         let burst = (u64::from(per_second) * limits::LOGIN_BURST_MS).div_ceil(1_000);
@@ -162,26 +162,26 @@ impl Line {
 
     /// Somebody asks to be let in at `now`, and was told `held` before. Early: the same again. More
     /// than the grace late: as if it had never come.
-    pub fn ask(&self, held: Option<Appointment>, now: Nanos) -> Turn {
+    pub fn ask(&self, held: Option<RetrySlot>, now: Nanos) -> Admission {
         match held {
-            Some(held) if now < held.at() => Turn::Later(held),
-            Some(held) if held.is_promised() && now <= held.at() + self.grace => Turn::Now,
+            Some(held) if now < held.at() => Admission::Later(held),
+            Some(held) if held.is_promised() && now <= held.at() + self.grace => Admission::Now,
             _ => self.join(now),
         }
     }
 
-    fn join(&self, now: Nanos) -> Turn {
+    fn join(&self, now: Nanos) -> Admission {
         let mut before = self.arrival.load(Ordering::Relaxed);
         loop {
             let arrival = before.max(now) + self.rate.interval;
             // The first moment at which a request with this theoretical arrival time passes.
             let moment = arrival.saturating_sub(self.rate.tolerance);
             if moment > now + self.horizon {
-                return Turn::Later(Appointment::new(self.beyond(now), false));
+                return Admission::Later(RetrySlot::new(self.beyond(now), false));
             }
             match self.arrival.compare_exchange_weak(before, arrival, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) if moment <= now => return Turn::Now,
-                Ok(_) => return Turn::Later(Appointment::new(moment, true)),
+                Ok(_) if moment <= now => return Admission::Now,
+                Ok(_) => return Admission::Later(RetrySlot::new(moment, true)),
                 Err(current) => before = current,
             }
         }
@@ -216,34 +216,34 @@ mod tests {
 
     #[test]
     fn an_appointment_is_kept_at_its_moment_repeated_to_the_early_and_lost_by_the_late() {
-        let line = Line::new(Rate::new(10, 1), NANOS_PER_SECOND, 60 * NANOS_PER_SECOND);
+        let line = LoginQueue::new(Rate::new(10, 1), NANOS_PER_SECOND, 60 * NANOS_PER_SECOND);
         let now = 7 * NANOS_PER_SECOND;
-        assert_eq!(line.ask(None, now), Turn::Now);
-        let Turn::Later(first) = line.ask(None, now) else { panic!() };
-        let Turn::Later(second) = line.ask(None, now) else { panic!() };
+        assert_eq!(line.ask(None, now), Admission::Now);
+        let Admission::Later(first) = line.ask(None, now) else { panic!() };
+        let Admission::Later(second) = line.ask(None, now) else { panic!() };
         assert_eq!((first.wait_ms(now), second.wait_ms(now)), (100, 200));
         for _ in 0..100 {
-            assert_eq!(line.ask(Some(second), now), Turn::Later(second));
+            assert_eq!(line.ask(Some(second), now), Admission::Later(second));
         }
-        assert_eq!(line.ask(Some(first), first.at() - 1), Turn::Later(first));
-        assert_eq!(line.ask(Some(first), first.at()), Turn::Now);
+        assert_eq!(line.ask(Some(first), first.at() - 1), Admission::Later(first));
+        assert_eq!(line.ask(Some(first), first.at()), Admission::Now);
         // Whoever comes meanwhile queues up behind.
-        let Turn::Later(third) = line.ask(None, second.at() - 1) else { panic!() };
+        let Admission::Later(third) = line.ask(None, second.at() - 1) else { panic!() };
         assert_eq!(third.at() - second.at(), NANOS_PER_SECOND / 10);
         let late = second.at() + NANOS_PER_SECOND;
-        assert_eq!(line.ask(Some(second), late), Turn::Now);
-        assert_eq!(line.ask(Some(second), late + 1), Turn::Now, "nobody else is there: no need to wait");
-        assert!(matches!(line.ask(Some(second), late + 1), Turn::Later(again) if again.at() > late));
+        assert_eq!(line.ask(Some(second), late), Admission::Now);
+        assert_eq!(line.ask(Some(second), late + 1), Admission::Now, "nobody else is there: no need to wait");
+        assert!(matches!(line.ask(Some(second), late + 1), Admission::Later(again) if again.at() > late));
     }
 
     #[test]
     fn beyond_the_horizon_nothing_is_promised_and_the_crowd_is_spread_over_its_second_half() {
         let (horizon, now) = (10 * NANOS_PER_SECOND, 3 * NANOS_PER_SECOND);
-        let line = Line::new(Rate::new(10, 1), NANOS_PER_SECOND, horizon);
+        let line = LoginQueue::new(Rate::new(10, 1), NANOS_PER_SECOND, horizon);
         let told: Vec<_> = (0..301)
             .filter_map(|_| match line.ask(None, now) {
-                Turn::Now => None,
-                Turn::Later(appointment) => Some(appointment),
+                Admission::Now => None,
+                Admission::Later(appointment) => Some(appointment),
             })
             .collect();
         let (promised, hinted): (Vec<_>, Vec<_>) = told.into_iter().partition(|appointment| appointment.is_promised());
@@ -258,7 +258,7 @@ mod tests {
         // Who was only told when to ask again has no place.
         let hint = hinted[0];
         assert!(
-            matches!(line.ask(Some(hint), hint.at()), Turn::Later(later) if later.is_promised() && later.at() > hint.at())
+            matches!(line.ask(Some(hint), hint.at()), Admission::Later(later) if later.is_promised() && later.at() > hint.at())
         );
     }
 
@@ -271,15 +271,15 @@ mod tests {
         ) {
             let rate = Rate::new(per_second, burst);
             let (interval, grace) = (rate.interval, grace_ms * 1_000_000);
-            let line = Line::new(rate, grace, horizon_ms * 1_000_000);
+            let line = LoginQueue::new(rate, grace, horizon_ms * 1_000_000);
             let mut asking: BinaryHeap<_> =
                 crowd.iter().map(|&(arrival, lateness)| Reverse((NANOS_PER_SECOND + arrival, lateness, 0, 0))).collect();
             let (mut passed, mut on_time, mut booked) = (Vec::new(), true, Vec::new());
             while let Some(Reverse((now, lateness, held, refusals))) = asking.pop() {
-                let held = Appointment::from_bits(held);
+                let held = RetrySlot::from_bits(held);
                 match line.ask(held, now) {
-                    Turn::Now => passed.push(now),
-                    Turn::Later(told) => {
+                    Admission::Now => passed.push(now),
+                    Admission::Later(told) => {
                         let kept = held.is_none_or(|held| !held.is_promised() || now > held.at() + grace);
                         prop_assert!(kept, "refused although it came at its appointment");
                         prop_assert!(told.at() > now && told.wait_ms(now) > 0);

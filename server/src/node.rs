@@ -18,7 +18,7 @@ use hongbao_telemetry::report::{Events, Reporter, ReporterConfig};
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::admin::{self, Admin};
-use crate::admission::{Gate, Line, Rate};
+use crate::admission::{Gate, LoginQueue, Rate};
 use crate::config::Config;
 use crate::generator::{Command, Generator};
 use crate::ledger::audit::audit;
@@ -31,12 +31,12 @@ use crate::services::rooms;
 use crate::set::directory::Directory;
 use crate::set::message::{Control, Message, ReturnWindow, StockReport};
 use crate::set::payments::Wallets;
-use crate::set::room_messages::Desks;
+use crate::set::room_messages::RoomShards;
 use crate::set::tally::Tally;
 use crate::set::{SetHandle, Shared};
 use crate::shard::acceptor::{AcceptTally, Acceptor};
 use crate::shard::worker::{Clock, wall};
-use crate::shard::{Own, Shard, Thread};
+use crate::shard::{Shard, ShardThread, ThreadOptions};
 use crate::telemetry::Telemetry;
 use crate::tools::host;
 use crate::transport::descriptors;
@@ -123,8 +123,8 @@ impl Node {
         // once.
         refuse_shared_port(&config, config.listen, 0)?;
         let limit = descriptors::raise_limit();
-        let own = Own { tables: config.private_tables, cores: config.pin_shards, coalesce: config.coalesce };
-        let threads = Thread::start_all(config.shards, own).map_err(StartError::Thread)?;
+        let own = ThreadOptions { tables: config.private_tables, cores: config.pin_shards, coalesce: config.coalesce };
+        let threads = ShardThread::start_all(config.shards, own).map_err(StartError::Thread)?;
         let mut address = config.listen;
         for (already, thread) in threads.iter().enumerate() {
             address = thread.listen(address).map_err(bind_error(address, "--listen"))?;
@@ -162,13 +162,13 @@ impl Node {
             })
             .unzip();
         let sets: Box<[SetHandle]> = handles.into();
-        let (desks, desk_queues) = Desks::open(limits::DESKS);
+        let (desks, desk_queues) = RoomShards::open(limits::DESKS);
         let shared = Arc::new(Shared {
             traces: Arc::default(),
             directory: Directory::default(),
             // A tenth of a second of bursts: SETs ask for whole batches.
             gate: config.max_qps.map(|qps| Gate::new(Rate::new(qps.get(), qps.get().div_ceil(10)))),
-            logins: config.login_rate.map(|rate| Line::of_logins(rate.get())),
+            logins: config.login_rate.map(|rate| LoginQueue::of_logins(rate.get())),
             connection_rate: Rate::new(config.max_connection_qps, config.max_connection_qps.saturating_mul(2)),
             ledger: ledger.clone(),
             generator: stock_sender,
@@ -187,7 +187,7 @@ impl Node {
         let generator = generator.telling(events.clone());
         let beats: Vec<Arc<Tally>> = threads.iter().map(|_| Arc::default()).collect();
         let (serving, mut served) = mpsc::channel(threads.len());
-        let pulse = Pulse { beats: &beats, serving };
+        let pulse = Readiness { beats: &beats, serving };
         let shards = serve_shards(&config, limit, address, threads, inboxes, &shared, &accept, &accepting_watch, pulse);
 
         let (desk_tasks, rooms) = rooms::spawn(&shared, desk_queues);
@@ -431,7 +431,7 @@ fn connections_max(config: &Config, limit: u64) -> u64 {
 }
 
 /// By which shards say that they serve, and that they turn.
-struct Pulse<'a> {
+struct Readiness<'a> {
     /// One for each shard.
     beats: &'a [Arc<Tally>],
     serving: mpsc::Sender<()>,
@@ -442,12 +442,12 @@ fn serve_shards(
     config: &Config,
     limit: u64,
     address: SocketAddr,
-    threads: Vec<Thread>,
+    threads: Vec<ShardThread>,
     inboxes: Vec<mpsc::Receiver<Message>>,
     shared: &Arc<Shared>,
     accept: &Arc<AcceptTally>,
     accepting: &watch::Receiver<bool>,
-    pulse: Pulse<'_>,
+    pulse: Readiness<'_>,
 ) -> Vec<JoinHandle<()>> {
     let sets_per_shard = config.sets / config.shards;
     let verifier = Arc::new(config.user_verifier.clone());

@@ -13,7 +13,7 @@ use hongbao_telemetry::program::service::Service;
 use tokio::time::MissedTickBehavior;
 
 use crate::ledger::writer::{LedgerHandle, Request};
-use crate::set::message::Ticket;
+use crate::set::message::ReplyPermit;
 use crate::set::tally::Tally;
 use crate::telemetry::Telemetry;
 
@@ -21,13 +21,18 @@ use crate::telemetry::Telemetry;
 pub struct Watchdog {
     service: Service,
     shards: Vec<(String, Arc<Tally>)>,
-    ledger: LedgerHandle<Ticket>,
+    ledger: LedgerHandle<ReplyPermit>,
     telemetry: Telemetry,
 }
 
 impl Watchdog {
     /// Over the shards, whose beats come in their order, and the ledger.
-    pub fn new(service: Service, shards: Vec<Arc<Tally>>, ledger: LedgerHandle<Ticket>, telemetry: Telemetry) -> Self {
+    pub fn new(
+        service: Service,
+        shards: Vec<Arc<Tally>>,
+        ledger: LedgerHandle<ReplyPermit>,
+        telemetry: Telemetry,
+    ) -> Self {
         let shards = shards.into_iter().enumerate().map(|(index, beat)| (format!("shard-{index}"), beat)).collect();
         Self { service, shards, ledger, telemetry }
     }

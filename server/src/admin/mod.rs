@@ -29,7 +29,7 @@ use crate::ledger::writer::LedgerHandle;
 use crate::services::envelope_runs::Runs;
 use crate::set::Shared;
 use crate::set::broadcast::Broadcasts;
-use crate::set::message::Ticket;
+use crate::set::message::ReplyPermit;
 use crate::telemetry::Telemetry;
 
 /// What the handlers work with.
@@ -42,7 +42,7 @@ pub struct Admin {
     /// The generator's word on each campaign.
     pub stock: Arc<StockBoard>,
     /// The ledger's queue.
-    pub ledger: LedgerHandle<Ticket>,
+    pub ledger: LedgerHandle<ReplyPermit>,
     /// The opening window of sales that begin later and do not say otherwise, milliseconds.
     pub fair_window_ms: u32,
     /// The house's runs of envelopes.

@@ -24,15 +24,15 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
-use crate::generator::sale::Counter;
-use crate::generator::source::{Rain, Source};
+use crate::generator::sale::SaleAllocator;
+use crate::generator::source::{Pacer, Source};
 use crate::ledger::writer::{LedgerHandle, Request};
 use crate::ledger::{Ledger, LedgerError};
 use crate::market::campaign::{Campaign, CampaignTerms, Goods, Seed, UnixMs};
-use crate::market::lot::{self, Entrant};
+use crate::market::lottery::{self, Entrant};
 use crate::market::stock::{SalePhase, ShelfBooks};
 use crate::set::SetHandle;
-use crate::set::message::{Control, Message, StockReport, Ticket};
+use crate::set::message::{Control, Message, ReplyPermit, StockReport};
 
 /// How often due prizes are handed out while there is something to hand out.
 const ISSUE_INTERVAL: Duration = Duration::from_millis(5);
@@ -170,7 +170,7 @@ impl StockBoard {
 
 /// One SET's side of a campaign, as the generator sees it.
 #[derive(Debug, Clone, Copy, Default)]
-struct Account {
+struct SetStock {
     /// The phase that it was told last.
     told: Option<SalePhase>,
     issued: u64,
@@ -197,8 +197,8 @@ struct Demand {
 /// What decides when units are handed out, and where.
 #[derive(Debug)]
 enum Supply {
-    Rain(Rain),
-    Sale(Counter),
+    Rain(Pacer),
+    Sale(SaleAllocator),
 }
 
 /// The draw of a sale's opening window.
@@ -242,7 +242,7 @@ impl Draw {
         }
         let mut served = HashSet::new();
         let mut winners: Vec<Vec<(Entrant, Serial)>> = vec![Vec::new(); self.rounds.len()];
-        for (entrant, set) in lot::draw(seed, entrants) {
+        for (entrant, set) in lottery::draw(seed, entrants) {
             // Whoever has come on two connections takes part once.
             if !served.insert(entrant.user) {
                 continue;
@@ -258,7 +258,7 @@ impl Draw {
 }
 
 #[derive(Debug)]
-struct Running {
+struct ActiveCampaign {
     terms: Arc<CampaignTerms>,
     won_before: u64,
     phase: SalePhase,
@@ -275,10 +275,10 @@ struct Running {
     /// other from ever coming to the SET where they are wanted.
     turn: usize,
     issued_first: u64,
-    accounts: Vec<Account>,
+    accounts: Vec<SetStock>,
 }
 
-impl Running {
+impl ActiveCampaign {
     fn conservation(&self) -> Conservation {
         let mut books = ShelfBooks::default();
         let mut sum = Conservation { issued_first: self.issued_first, ..Conservation::default() };
@@ -345,11 +345,11 @@ impl Running {
 /// See the module.
 pub struct Generator {
     sets: Box<[SetHandle]>,
-    ledger: LedgerHandle<Ticket>,
+    ledger: LedgerHandle<ReplyPermit>,
     /// Our own queue, for what comes back from the ledger.
     commands: mpsc::Sender<Command>,
     board: Arc<StockBoard>,
-    campaigns: BTreeMap<CampaignId, Running>,
+    campaigns: BTreeMap<CampaignId, ActiveCampaign>,
     round: u64,
     asked_at: UnixMs,
     /// By SET.
@@ -365,7 +365,7 @@ impl Generator {
     /// each that is not settled.
     pub fn recover(
         sets: Box<[SetHandle]>,
-        ledger: LedgerHandle<Ticket>,
+        ledger: LedgerHandle<ReplyPermit>,
         commands: mpsc::Sender<Command>,
         campaigns: Vec<(Campaign, Vec<Serial>)>,
         notify: bool,
@@ -564,7 +564,7 @@ impl Generator {
             (Some(settlement), None) => SalePhase::Ended { at: terms.ends_at.unwrap_or(settlement.settled_at) },
             (None, None) => SalePhase::Scheduled,
         };
-        let running = Running {
+        let running = ActiveCampaign {
             won_before: campaign.won + campaign.reserved,
             phase,
             ended_in_round: self.round,
@@ -572,9 +572,9 @@ impl Generator {
             settled: campaign.settlement.is_some(),
             supply: match &terms.goods {
                 Goods::Rain { rate_per_second, .. } => {
-                    Supply::Rain(Rain::new(*rate_per_second, terms.starts_at.max(now)))
+                    Supply::Rain(Pacer::new(*rate_per_second, terms.starts_at.max(now)))
                 }
-                Goods::Sale(_) => Supply::Sale(Counter::new(campaign.won, campaign.reserved)),
+                Goods::Sale(_) => Supply::Sale(SaleAllocator::new(campaign.won, campaign.reserved)),
             },
             draw: terms.sale().filter(|sale| sale.fair_window_ms > 0).map(|sale| Draw {
                 at: terms.starts_at.saturating_add(sale.fair_window_ms.into()),
@@ -584,7 +584,7 @@ impl Generator {
             // Not all at the same SET.
             turn: campaign.id.get() as usize,
             issued_first: 0,
-            accounts: vec![Account::default(); self.sets.len()],
+            accounts: vec![SetStock::default(); self.sets.len()],
             terms,
         };
         self.campaigns.insert(campaign.id, running);
@@ -809,7 +809,7 @@ impl Generator {
     /// Asks the ledger how far each sale has come: whether a unit is paid, no SET knows for
     /// another.
     fn ask_ledger(&self) {
-        let is_sale = |running: &Running| !running.settled && matches!(running.supply, Supply::Sale(_));
+        let is_sale = |running: &ActiveCampaign| !running.settled && matches!(running.supply, Supply::Sale(_));
         if !self.campaigns.values().any(is_sale) {
             return;
         }

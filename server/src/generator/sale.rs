@@ -18,7 +18,7 @@ const RECALL_INTERVAL_MS: u64 = 50;
 
 /// Which SETs want stock of one sale.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Counter {
+pub struct SaleAllocator {
     /// Those that have asked and got nothing since.
     waiting: BTreeSet<usize>,
     /// Who is served next, of those that wait.
@@ -30,7 +30,7 @@ pub struct Counter {
     pub reserved: u64,
 }
 
-impl Counter {
+impl SaleAllocator {
     /// A counter of a sale of which so many units are paid, and so many wait for their payment.
     pub fn new(sold: u64, reserved: u64) -> Self {
         Self { sold, reserved, ..Self::default() }
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn parcels_shrink_to_single_units_as_stock_runs_out() {
-        let mut counter = Counter::default();
+        let mut counter = SaleAllocator::default();
         (0..4).for_each(|set| counter.ask(set));
         assert_eq!(counter.parcels(10_000, 4), [(0, 256), (1, 256), (2, 256), (3, 256)]);
         assert_eq!(counter.parcels(80, 4), [(0, 10), (1, 8), (2, 7), (3, 6)]);
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn what_lies_elsewhere_is_called_back_only_for_somebody_who_waits() {
-        let mut counter = Counter::default();
+        let mut counter = SaleAllocator::default();
         assert!(!counter.recalls(0, 1_000));
         counter.ask(2);
         assert!(!counter.recalls(1, 1_000));
@@ -115,7 +115,7 @@ mod tests {
     /// It asked when half of its parcel was gone, and nobody there may have the rest.
     #[test]
     fn what_lies_with_a_set_that_waits_itself_is_called_back_for_another() {
-        let mut counter = Counter::default();
+        let mut counter = SaleAllocator::default();
         counter.ask(0);
         assert!(!counter.may_spare(0), "nobody else wants it");
         counter.ask(1);
@@ -128,7 +128,7 @@ mod tests {
         #[test]
         fn every_unit_is_sold_however_demand_is_spread(total in 1u64..2_000, demand in prop::collection::vec(0u64..100, 1..9)) {
             prop_assume!(demand.iter().sum::<u64>() > 0);
-            let (mut counter, mut here) = (Counter::default(), total);
+            let (mut counter, mut here) = (SaleAllocator::default(), total);
             let mut shelves = vec![0u64; demand.len()];
             let (mut sold, mut now) = (0, 0);
             // Stock is first laid out everywhere, as if all had asked.

@@ -71,13 +71,13 @@ impl Source {
 
 /// When prizes of a rain are due: the first at its start, the others evenly after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rain {
+pub struct Pacer {
     rate: u64,
     anchor: UnixMs,
     issued: u64,
 }
 
-impl Rain {
+impl Pacer {
     /// `rate` prizes a second from `start` on.
     pub fn new(rate: u32, start: UnixMs) -> Self {
         Self { rate: rate.into(), anchor: start, issued: 0 }
@@ -128,7 +128,7 @@ mod tests {
         #[test]
         fn every_second_of_a_rain_has_its_rate(rate in 1u32..5_000, start in 0u64..10_000, mut polls in prop::collection::vec(0u64..1_000, 1..50)) {
             polls.sort_unstable();
-            let mut rain = Rain::new(rate, start);
+            let mut rain = Pacer::new(rate, start);
             let mut total = 0;
             for second in 0..5u64 {
                 for poll in polls.iter().chain([&999]) {
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn nothing_is_due_before_the_start_and_a_long_absence_is_forgiven() {
-        let mut rain = Rain::new(200, 10_000);
+        let mut rain = Pacer::new(200, 10_000);
         assert_eq!(rain.due(9_999), 0);
         assert_eq!(rain.due(10_000), 1);
         rain.forgive(70_000);

@@ -1,13 +1,13 @@
 //! The stock keeper with SETs that only listen.
 
 use super::*;
-use crate::ledger::writer::Request as LedgerRequest;
+use crate::ledger::writer::Request as WriterRequest;
 
 struct Rig {
     generator: Generator,
     sets: Box<[SetHandle]>,
     queues: Vec<mpsc::Receiver<Message>>,
-    ledger: mpsc::Receiver<LedgerRequest<Ticket>>,
+    ledger: mpsc::Receiver<WriterRequest<ReplyPermit>>,
     commands: mpsc::Receiver<Command>,
     now: UnixMs,
 }
@@ -138,6 +138,6 @@ fn what_the_ledger_has_no_room_for_is_told_to_the_operator_and_nothing_is_done()
     rig.generator.obey(Command::Stop { id: id(), reply }, rig.now);
     assert!(matches!(second.try_recv(), Ok(Err(LedgerError::Unavailable(_)))));
     assert!(matches!(first.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
-    assert!(matches!(rig.ledger.try_recv(), Ok(LedgerRequest::Call(_))) && rig.ledger.try_recv().is_err());
+    assert!(matches!(rig.ledger.try_recv(), Ok(WriterRequest::Call(_))) && rig.ledger.try_recv().is_err());
     assert!(rig.commands.try_recv().is_err());
 }

@@ -301,7 +301,7 @@ pub fn spawn<T: ReplyTo>(
 
 /// Why the requests of a user cannot be looked at alone, inside a batch.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum UserPending {
     /// A posting of this user waits for the commit.
     Posting,
     /// And after it a read waits.
@@ -321,7 +321,7 @@ pub struct Writer<T: ReplyTo> {
     /// Reads that the next commit holds up, in the order of the queue.
     waiting: Vec<(UserId, Question, T)>,
     /// The users in `postings` and `waiting`.
-    users: FxHashMap<UserId, Standing>,
+    users: FxHashMap<UserId, UserPending>,
     next_probe: Instant,
 }
 
@@ -376,10 +376,10 @@ impl<T: ReplyTo> Writer<T> {
         match request {
             Request::Post { posting, reply_to } => {
                 if let Some(user) = posting.user() {
-                    if self.users.get(&user) == Some(&Standing::Read) {
+                    if self.users.get(&user) == Some(&UserPending::Read) {
                         self.flush();
                     }
-                    self.users.insert(user, Standing::Posting);
+                    self.users.insert(user, UserPending::Posting);
                 }
                 self.postings.push(posting);
                 self.repliers.push(reply_to);
@@ -396,7 +396,7 @@ impl<T: ReplyTo> Writer<T> {
     fn ask(&mut self, user: UserId, question: Question, reply_to: T) {
         match self.users.entry(user) {
             Entry::Occupied(mut standing) => {
-                standing.insert(Standing::Read);
+                standing.insert(UserPending::Read);
                 self.waiting.push((user, question, reply_to));
             }
             Entry::Vacant(_) => self.answer(user, &question, reply_to),

@@ -2,6 +2,6 @@
 
 pub mod campaign;
 pub mod envelope;
-pub mod lot;
+pub mod lottery;
 pub mod order;
 pub mod stock;

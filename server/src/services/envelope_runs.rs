@@ -15,12 +15,12 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-use crate::generator::source::Rain;
+use crate::generator::source::Pacer;
 use crate::ledger::writer::LedgerHandle;
 use crate::ledger::{Ledger, LedgerError, Outcome, Posting, facts};
 use crate::market::campaign::{Amounts, Seed, UnixMs, amount_of};
 use crate::market::envelope::{Mode, NewEnvelope};
-use crate::set::message::{Offering, Ticket};
+use crate::set::message::{Offering, ReplyPermit};
 
 /// From one look at what is due to the next.
 const SEND_INTERVAL: Duration = Duration::from_millis(10);
@@ -155,7 +155,7 @@ pub fn start(
     terms: Terms,
     seed: Seed,
     runs: &Arc<Runs>,
-    ledger: LedgerHandle<Ticket>,
+    ledger: LedgerHandle<ReplyPermit>,
     offerings: mpsc::Sender<Offering>,
     clock: fn() -> UnixMs,
 ) -> u64 {
@@ -186,10 +186,10 @@ pub struct Run {
     id: u64,
     terms: Terms,
     seed: Seed,
-    rain: Rain,
+    rain: Pacer,
     first_request: u64,
     runs: Arc<Runs>,
-    ledger: LedgerHandle<Ticket>,
+    ledger: LedgerHandle<ReplyPermit>,
     offerings: mpsc::Sender<Offering>,
     clock: fn() -> UnixMs,
     sent: u64,
@@ -205,13 +205,13 @@ impl Run {
         terms: Terms,
         seed: Seed,
         runs: &Arc<Runs>,
-        ledger: LedgerHandle<Ticket>,
+        ledger: LedgerHandle<ReplyPermit>,
         offerings: mpsc::Sender<Offering>,
         clock: fn() -> UnixMs,
     ) -> Self {
         Self {
             id: runs.begin(terms.count),
-            rain: Rain::new(terms.rate_per_second, clock()),
+            rain: Pacer::new(terms.rate_per_second, clock()),
             first_request: runs.first_request(clock()),
             terms,
             seed,

@@ -17,7 +17,7 @@ use crate::market::campaign::UnixMs;
 use crate::market::order::Order;
 use crate::set::Shared;
 use crate::set::deliver::{self, Count, Delivery};
-use crate::set::directory::Seat;
+use crate::set::directory::ConnectionKey;
 use crate::set::events;
 use crate::set::message::{Control, Message, Offering, StockReport};
 
@@ -66,7 +66,7 @@ impl Clerk {
     /// a SET without room, is passed over: all that is told here is told again at the next login.
     async fn push(&self, to: &[UserId], frame: Bytes) {
         let count = Count::new(|_| {});
-        let mut seats: BTreeMap<u32, Vec<Seat>> = BTreeMap::new();
+        let mut seats: BTreeMap<u32, Vec<ConnectionKey>> = BTreeMap::new();
         for some in to.chunks(limits::FANOUT_STEP) {
             for user in some {
                 if let Some(address) = self.shared.directory.find(*user) {

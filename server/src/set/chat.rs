@@ -8,22 +8,26 @@ use crate::ledger::Posting;
 use crate::limits;
 use crate::set::Set;
 use crate::set::deliver::{Count, Delivered, Delivery};
-use crate::set::directory::Seat;
+use crate::set::directory::ConnectionKey;
 use crate::set::message::{Control, Message, Now};
-use crate::set::room_messages::{self, Chat, Recipient, Reply, RoomRequest, Visit, WayBack, Wish};
+use crate::set::room_messages::{
+    self, Chat, QueuedRoomRequest, Recipient, Reply, RoomAction, RoomReplyPermit, RoomRequest,
+};
 use crate::set::tally::Answer;
 use crate::transport::wire::Wire;
 
 impl<W: Wire> Set<W> {
-    pub(super) fn chat(&mut self, seat: Seat, request: RequestId, Chat { to, text }: Chat, now: &Now) {
+    pub(super) fn chat(&mut self, seat: ConnectionKey, request: RequestId, Chat { to, text }: Chat, now: &Now) {
         match to {
             Recipient::User(to) => self.tell_user(seat, request, to, &text, now),
-            Recipient::Room(room) => self.visit_room(seat, request, Visit { room, wish: Wish::Say(text) }, now),
+            Recipient::Room(room) => {
+                self.visit_room(seat, request, RoomRequest { room, wish: RoomAction::Say(text) }, now)
+            }
         }
     }
 
     /// Has the receiver's SET write the message; its report comes back through our own queue.
-    fn tell_user(&mut self, seat: Seat, request: RequestId, to: UserId, text: &str, now: &Now) {
+    fn tell_user(&mut self, seat: ConnectionKey, request: RequestId, to: UserId, text: &str, now: &Now) {
         let Some(from) = self.sessions[seat.slot as usize].user else { return };
         let Some(address) = self.shared.directory.find(to) else {
             let delivered = Delivered { offline: 1, ..Delivered::default() };
@@ -40,28 +44,28 @@ impl<W: Wire> Set<W> {
     }
 
     /// Asks the desk that looks after the room.
-    pub(super) fn visit_room(&mut self, seat: Seat, request: RequestId, visit: Visit, now: &Now) {
+    pub(super) fn visit_room(&mut self, seat: ConnectionKey, request: RequestId, visit: RoomRequest, now: &Now) {
         let Some(user) = self.sessions[seat.slot as usize].user else { return };
         match self.way_back(seat, request) {
-            Some(way_back) => self.shared.desks.ask(RoomRequest { user, visit, at: now.wall, way_back }),
+            Some(way_back) => self.shared.desks.ask(QueuedRoomRequest { user, visit, at: now.wall, way_back }),
             None => self.overloaded(seat, request.get()),
         }
     }
 
     /// A reserved way back, if another request of this kind may be under way. From here on the
     /// answer is certain to come, and owed.
-    fn way_back(&mut self, seat: Seat, request: RequestId) -> Option<WayBack> {
+    fn way_back(&mut self, seat: ConnectionKey, request: RequestId) -> Option<RoomReplyPermit> {
         if self.chats >= limits::CHATS_UNDER_WAY_MAX {
             return None;
         }
         let permit = self.reserve()?;
         self.chats += 1;
         self.owed += 1;
-        Some(WayBack::new(permit, seat, request))
+        Some(RoomReplyPermit::new(permit, seat, request))
     }
 
     /// What a way back has brought.
-    pub(super) fn chat_reply(&mut self, seat: Seat, request: RequestId, reply: Reply) {
+    pub(super) fn chat_reply(&mut self, seat: ConnectionKey, request: RequestId, reply: Reply) {
         match reply {
             Reply::Room(standing) => self.tell_state(seat, request, standing),
             reply => self.settle_chat(seat, request, reply),
@@ -69,7 +73,7 @@ impl<W: Wire> Set<W> {
     }
 
     /// Answers what was under way.
-    pub(super) fn settle_chat(&mut self, seat: Seat, request: RequestId, reply: Reply) {
+    pub(super) fn settle_chat(&mut self, seat: ConnectionKey, request: RequestId, reply: Reply) {
         self.owed -= 1;
         self.chats -= 1;
         match reply {
@@ -84,7 +88,7 @@ impl<W: Wire> Set<W> {
     }
 
     /// The one place where a message's fate is counted and told.
-    fn receipt(&mut self, seat: Seat, request: RequestId, became: Delivered, offset: u64) {
+    fn receipt(&mut self, seat: ConnectionKey, request: RequestId, became: Delivered, offset: u64) {
         let Delivered { delivered, offline, dropped } = became;
         self.tally.chat_delivered.add(delivered.into());
         self.tally.chat_offline.add(offline.into());

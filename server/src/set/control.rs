@@ -5,7 +5,7 @@ use hongbao_proto::{CampaignId, UserId};
 use crate::ends::End;
 use crate::limits;
 use crate::set::Set;
-use crate::set::directory::Seat;
+use crate::set::directory::ConnectionKey;
 use crate::set::message::{Control, Now, SessionInfo, StockReport};
 use crate::set::session::Phase;
 use crate::transport::wire::Wire;
@@ -104,7 +104,7 @@ impl<W: Wire> Set<W> {
             let silent = now.seconds().saturating_sub(session.heard_at);
             if session.phase == Phase::Online && silent >= self.shared.idle_seconds {
                 let slot = u32::try_from(self.idle_cursor).unwrap_or(u32::MAX);
-                self.dismiss(Seat { slot, generation: session.generation }, End::Idle, None, now);
+                self.dismiss(ConnectionKey { slot, generation: session.generation }, End::Idle, None, now);
             }
         }
     }

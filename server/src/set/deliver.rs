@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use hongbao_proto::frame;
 use hongbao_proto::v1::{ServerFrame, server_frame::Event};
 
-use crate::set::directory::Seat;
+use crate::set::directory::ConnectionKey;
 
 /// What became of a frame. The three add up to the connections, or users, that it was for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -78,7 +78,7 @@ impl fmt::Debug for Count {
 /// as dropped.
 #[derive(Debug)]
 pub struct Delivery {
-    seats: Box<[Seat]>,
+    seats: Box<[ConnectionKey]>,
     /// Those before have had their turn.
     next: usize,
     frame: Bytes,
@@ -87,7 +87,7 @@ pub struct Delivery {
 
 impl Delivery {
     /// `frame` for `seats`, which are all of one SET.
-    pub fn new(seats: impl Into<Box<[Seat]>>, frame: Bytes, count: Arc<Count>) -> Self {
+    pub fn new(seats: impl Into<Box<[ConnectionKey]>>, frame: Bytes, count: Arc<Count>) -> Self {
         Self { seats: seats.into(), next: 0, frame, count }
     }
 
@@ -107,7 +107,7 @@ impl Delivery {
     }
 
     /// The next seat; the caller now answers for it.
-    pub fn take(&mut self) -> Option<Seat> {
+    pub fn take(&mut self) -> Option<ConnectionKey> {
         let seat = self.seats.get(self.next).copied()?;
         self.next += 1;
         Some(seat)
@@ -137,8 +137,8 @@ mod tests {
 
     use super::*;
 
-    fn seats(count: u32) -> Vec<Seat> {
-        (0..count).map(|slot| Seat { slot, generation: 0 }).collect()
+    fn seats(count: u32) -> Vec<ConnectionKey> {
+        (0..count).map(|slot| ConnectionKey { slot, generation: 0 }).collect()
     }
 
     #[test]
@@ -152,7 +152,7 @@ mod tests {
         let second = Delivery::new(seats(5), Bytes::new(), Arc::clone(&count));
         count.add(Delivered { offline: 2, ..Delivered::default() });
         drop(count);
-        assert_eq!(first.take(), Some(Seat { slot: 0, generation: 0 }));
+        assert_eq!(first.take(), Some(ConnectionKey { slot: 0, generation: 0 }));
         first.count().add(Delivered { delivered: 1, ..Delivered::default() });
         assert_eq!(first.left(), 2);
         drop(first);

@@ -14,9 +14,9 @@ use hongbao_proto::RequestId;
 use crate::limits;
 use crate::set::Set;
 use crate::set::deliver::{Count, Delivered, Delivery};
-use crate::set::directory::Seat;
+use crate::set::directory::ConnectionKey;
 use crate::set::message::Now;
-use crate::set::room_messages::{Reply, Standing};
+use crate::set::room_messages::{Reply, RoomState};
 use crate::set::session::Phase;
 use crate::transport::wire::Wire;
 
@@ -30,13 +30,13 @@ pub(super) struct Deliveries {
     spent: usize,
     handed: Vec<Handed>,
     /// Theirs, one after the other.
-    seats: Vec<Seat>,
+    seats: Vec<ConnectionKey>,
 }
 
 #[derive(Debug)]
 enum Turn {
     Delivery(Delivery),
-    State { seat: Seat, request: RequestId, standing: Box<Standing> },
+    State { seat: ConnectionKey, request: RequestId, standing: Box<RoomState> },
 }
 
 /// Seats whose frame is in the output.
@@ -75,7 +75,7 @@ impl<W: Wire> Set<W> {
     }
 
     /// Tells a room's state, behind what was handed in before.
-    pub(super) fn tell_state(&mut self, seat: Seat, request: RequestId, standing: Box<Standing>) {
+    pub(super) fn tell_state(&mut self, seat: ConnectionKey, request: RequestId, standing: Box<RoomState>) {
         if self.deliveries.is_empty() {
             self.settle_chat(seat, request, Reply::Room(standing));
         } else {
@@ -142,7 +142,7 @@ impl<W: Wire> Set<W> {
 
     /// What was handed to the output has been written, except to those that overflowed, or had
     /// gone.
-    pub(super) fn report_handed(&mut self, overflowed: &[Seat]) {
+    pub(super) fn report_handed(&mut self, overflowed: &[ConnectionKey]) {
         for Handed { count, seats } in self.deliveries.handed.drain(..) {
             let mut became = Delivered::default();
             for seat in &self.deliveries.seats[seats] {

@@ -1,4 +1,4 @@
-//! Where each user is connected. Touched at login, at the end of a connection and by operators;
+//! Where each user is connected. DirtySet at login, at the end of a connection and by operators;
 //! never by a Grab.
 
 use dashmap::DashMap;
@@ -8,7 +8,7 @@ use hongbao_proto::UserId;
 
 /// A place in a SET's slab. The generation tells a connection from its successor in the same slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Seat {
+pub struct ConnectionKey {
     /// Index in the slab.
     pub slot: u32,
     /// Unique among the connections that this SET has had, modulo 2^32.
@@ -17,27 +17,27 @@ pub struct Seat {
 
 /// A connection, as named from outside its SET.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Address {
+pub struct ConnectionAddress {
     /// Index of the SET.
     pub set: u32,
     /// The seat in it.
-    pub seat: Seat,
+    pub seat: ConnectionKey,
 }
 
 /// All logged-in users of the node.
 #[derive(Debug, Default)]
 pub struct Directory {
-    users: DashMap<UserId, Address, RandomState>,
+    users: DashMap<UserId, ConnectionAddress, RandomState>,
 }
 
 impl Directory {
     /// Records `user` at `address`; returns where it was before.
-    pub fn enter(&self, user: UserId, address: Address) -> Option<Address> {
+    pub fn enter(&self, user: UserId, address: ConnectionAddress) -> Option<ConnectionAddress> {
         self.users.insert(user, address)
     }
 
     /// Forgets `user`, unless it has moved on to another address.
-    pub fn leave(&self, user: UserId, address: Address) {
+    pub fn leave(&self, user: UserId, address: ConnectionAddress) {
         if let Entry::Occupied(entry) = self.users.entry(user)
             && *entry.get() == address
         {
@@ -46,7 +46,7 @@ impl Directory {
     }
 
     /// Where `user` is.
-    pub fn find(&self, user: UserId) -> Option<Address> {
+    pub fn find(&self, user: UserId) -> Option<ConnectionAddress> {
         self.users.get(&user).map(|entry| *entry)
     }
 }
@@ -58,7 +58,7 @@ mod tests {
     #[test]
     fn leaving_an_old_address_does_not_forget_the_new_one() {
         let (directory, user) = (Directory::default(), UserId::new(1).unwrap());
-        let at = |generation| Address { set: 0, seat: Seat { slot: 0, generation } };
+        let at = |generation| ConnectionAddress { set: 0, seat: ConnectionKey { slot: 0, generation } };
         assert_eq!(directory.enter(user, at(1)), None);
         assert_eq!(directory.enter(user, at(2)), Some(at(1)));
         directory.leave(user, at(1));

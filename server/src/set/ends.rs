@@ -7,14 +7,14 @@ use hongbao_proto::v1::server_frame::Event;
 use crate::ends::{End, Fault};
 use crate::limits;
 use crate::set::Set;
-use crate::set::directory::{Address, Seat};
+use crate::set::directory::{ConnectionAddress, ConnectionKey};
 use crate::set::message::Now;
 use crate::set::session::Phase;
 use crate::transport::wire::Wire;
 
 impl<W: Wire> Set<W> {
     /// Ends a connection of ours, where it has not ended yet.
-    pub(super) fn dismiss(&mut self, seat: Seat, end: End, return_after_ms: Option<u32>, now: &Now) {
+    pub(super) fn dismiss(&mut self, seat: ConnectionKey, end: End, return_after_ms: Option<u32>, now: &Now) {
         if self.live(seat).is_some() {
             self.end(seat, end, return_after_ms, now);
         }
@@ -22,7 +22,7 @@ impl<W: Wire> Set<W> {
 
     /// The one place where a connection that we end is ended: counted, told, forgotten by the
     /// directory.
-    pub(super) fn end(&mut self, seat: Seat, end: End, return_after_ms: Option<u32>, now: &Now) {
+    pub(super) fn end(&mut self, seat: ConnectionKey, end: End, return_after_ms: Option<u32>, now: &Now) {
         self.retire(seat, end);
         match end.goodbye() {
             Some(reason) => {
@@ -39,7 +39,7 @@ impl<W: Wire> Set<W> {
     }
 
     /// The reader has ended: nothing more will come, and nothing more can be told.
-    pub(super) fn gone(&mut self, seat: Seat, end: End) {
+    pub(super) fn gone(&mut self, seat: ConnectionKey, end: End) {
         self.retire(seat, end);
         if self.session(seat).is_some() {
             let session = self.sessions.remove(seat.slot as usize);
@@ -55,14 +55,14 @@ impl<W: Wire> Set<W> {
     }
 
     /// Counts the end of a connection, once.
-    fn retire(&mut self, seat: Seat, end: End) {
+    fn retire(&mut self, seat: ConnectionKey, end: End) {
         let Some(session) = self.live(seat) else { return };
         let (was_online, user) = (session.phase == Phase::Online, session.user);
         session.phase = Phase::Leaving;
         if let Some(user) = user
             && !self.waiting.contains_key(&seat)
         {
-            self.shared.directory.leave(user, Address { set: self.index, seat });
+            self.shared.directory.leave(user, ConnectionAddress { set: self.index, seat });
         }
         if was_online {
             self.tally.online.set(self.tally.online.get() - 1);
@@ -75,7 +75,7 @@ impl<W: Wire> Set<W> {
     }
 
     /// How loud an end is follows from whose doing it is; a peer's never is a warning of ours.
-    fn log_end(&mut self, seat: Seat, user: Option<UserId>, end: End) {
+    fn log_end(&mut self, seat: ConnectionKey, user: Option<UserId>, end: End) {
         let (set, reason, user) = (self.index, end.label(), user.map(UserId::get));
         match (end.fault(), end) {
             (Fault::Peer, _) => {

@@ -6,13 +6,13 @@ use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::{RequestId, UserId};
 
 use super::{Set, Waiting};
-use crate::admission::Turn;
+use crate::admission::Admission;
 use crate::ends::End;
 use crate::ledger::writer::Request;
 use crate::ledger::{Award, Question, Recall};
-use crate::set::directory::{Address, Seat};
+use crate::set::directory::{ConnectionAddress, ConnectionKey};
 use crate::set::events as wire;
-use crate::set::message::{Control, DisplacedBy, Errand, Message, Now};
+use crate::set::message::{Control, DisplacedBy, Message, Now, PendingRequest};
 use crate::set::session::Phase;
 use crate::set::tally::Answer;
 use crate::transport::wire::Wire;
@@ -21,12 +21,12 @@ impl<W: Wire> Set<W> {
     /// Takes the user's place in the directory. An older connection ends first, so that what it had
     /// still queued can no longer win, and all it has won is ahead of our question in the ledger's
     /// queue.
-    pub(super) fn login(&mut self, seat: Seat, request: RequestId, user: UserId, now: &Now) {
+    pub(super) fn login(&mut self, seat: ConnectionKey, request: RequestId, user: UserId, now: &Now) {
         let session = &mut self.sessions[seat.slot as usize];
         if let Some(line) = &self.shared.logins {
             match line.ask(session.appointment(), now.at) {
-                Turn::Now => session.book(None),
-                Turn::Later(appointment) => {
+                Admission::Now => session.book(None),
+                Admission::Later(appointment) => {
                     session.book(Some(appointment));
                     self.tally.logins_deferred.add(1);
                     return self.overloaded_until(seat, request.get(), appointment.wait_ms(now.at));
@@ -35,7 +35,7 @@ impl<W: Wire> Set<W> {
         }
         session.phase = Phase::LoggingIn;
         session.user = Some(user);
-        let here = Address { set: self.index, seat };
+        let here = ConnectionAddress { set: self.index, seat };
         match self.shared.directory.enter(user, here) {
             None => self.recall(seat, request, now),
             Some(older) if older.set == self.index => {
@@ -72,14 +72,14 @@ impl<W: Wire> Set<W> {
     }
 
     /// A login that must wait until the user's older connection has ended.
-    fn wait(&mut self, seat: Seat, user: UserId) {
+    fn wait(&mut self, seat: ConnectionKey, user: UserId) {
         self.owed += 1;
         self.waiting.insert(seat, Waiting { user, heir: None });
     }
 
     /// The connection of `seat` has ended for a newer one: which may go on now, or, where `seat`
     /// itself was still waiting for an even older one, once that has ended too.
-    pub(super) fn succeed(&mut self, seat: Seat, newer: DisplacedBy) {
+    pub(super) fn succeed(&mut self, seat: ConnectionKey, newer: DisplacedBy) {
         match self.waiting.get_mut(&seat) {
             Some(waiting) => waiting.heir = Some(newer),
             None => newer.let_in(),
@@ -87,32 +87,32 @@ impl<W: Wire> Set<W> {
     }
 
     /// What this login waited for has happened.
-    pub(super) fn displaced(&mut self, seat: Seat, request: RequestId, now: &Now) {
+    pub(super) fn displaced(&mut self, seat: ConnectionKey, request: RequestId, now: &Now) {
         let Some(Waiting { user, heir }) = self.waiting.remove(&seat) else { return };
         match (self.live(seat).is_some(), heir) {
             (true, _) => return self.recall(seat, request, now),
             (false, Some(newer)) => newer.let_in(),
             // It went while it waited, and kept its place until now so that nobody else could come
             // in between.
-            (false, None) => self.shared.directory.leave(user, Address { set: self.index, seat }),
+            (false, None) => self.shared.directory.leave(user, ConnectionAddress { set: self.index, seat }),
         }
         self.answer_gone_as(Answer::Welcome);
     }
 
     /// Asks the ledger what the user must be told.
-    fn recall(&mut self, seat: Seat, request: RequestId, now: &Now) {
+    fn recall(&mut self, seat: ConnectionKey, request: RequestId, now: &Now) {
         let Some(user) = self.session(seat).and_then(|session| session.user) else { return };
-        if !self.send(seat, Errand::Recall { request }, |reply_to| Request::Ask {
+        if !self.send(seat, PendingRequest::Recall { request }, |reply_to| Request::Ask {
             user,
             question: Question::Recall,
             reply_to,
         }) {
-            self.shared.directory.leave(user, Address { set: self.index, seat });
+            self.shared.directory.leave(user, ConnectionAddress { set: self.index, seat });
             self.login_again_later(seat, request, now);
         }
     }
 
-    fn login_again_later(&mut self, seat: Seat, request: RequestId, now: &Now) {
+    fn login_again_later(&mut self, seat: ConnectionKey, request: RequestId, now: &Now) {
         if let Some(session) = self.session(seat) {
             session.phase = Phase::Fresh;
             session.user = None;
@@ -121,7 +121,7 @@ impl<W: Wire> Set<W> {
         self.overloaded(seat, request.get());
     }
 
-    pub(super) fn welcome(&mut self, seat: Seat, request: RequestId, recall: &Recall, now: &Now) {
+    pub(super) fn welcome(&mut self, seat: ConnectionKey, request: RequestId, recall: &Recall, now: &Now) {
         let idle_timeout_ms = self.shared.idle_seconds.saturating_mul(1_000);
         let Some(session) = self.session(seat) else { return };
         let Some(user) = session.user else { return };

@@ -14,12 +14,12 @@ use crate::ledger::writer::{self, ReplyTo};
 use crate::ledger::{Question, Seen};
 use crate::market::campaign::{CampaignTerms, UnixMs};
 use crate::market::envelope::{NewEnvelope, Offer};
-use crate::market::lot::Entrant;
+use crate::market::lottery::Entrant;
 use crate::market::stock::SalePhase;
 use crate::set::broadcast::Receipt;
 use crate::set::deliver::Delivery;
-use crate::set::directory::Seat;
-use crate::set::room_messages::{self, Chat, Visit};
+use crate::set::directory::ConnectionKey;
+use crate::set::room_messages::{self, Chat, RoomRequest};
 
 /// One message of a SET's queue.
 #[derive(Debug)]
@@ -28,29 +28,29 @@ pub enum Message {
     Connected(TcpStream),
     /// A connection's reader has read something, or ended.
     Peer {
-        seat: Seat,
+        seat: ConnectionKey,
         /// What.
-        said: Said,
+        said: ClientRequest,
     },
     /// A service has done what it was asked.
     Reply {
         /// For whom.
-        seat: Seat,
+        seat: ConnectionKey,
         /// What was asked.
-        errand: Errand,
+        errand: PendingRequest,
         /// What came of it.
         reply: Box<writer::Reply>,
     },
     /// The older connection of a user is gone; the newer login may go on.
     Displaced {
         /// The newer connection.
-        seat: Seat,
+        seat: ConnectionKey,
         request: RequestId,
     },
     /// What came of a Chat or Room request.
     Chat {
         /// For whom.
-        seat: Seat,
+        seat: ConnectionKey,
         /// The request.
         request: RequestId,
         /// What.
@@ -62,11 +62,11 @@ pub enum Message {
 
 // A SET's queue has room for thousands of these, and there are hundreds of SETs. What is large and
 // rare is boxed.
-const _: () = assert!(size_of::<Message>() <= 80 && size_of::<Said>() <= 32);
+const _: () = assert!(size_of::<Message>() <= 80 && size_of::<ClientRequest>() <= 32);
 
 /// What a reader passes on. Ids are checked, tokens verified.
 #[derive(Debug)]
-pub enum Said {
+pub enum ClientRequest {
     /// Shake.
     Grab {
         /// Echoed by the answer.
@@ -85,7 +85,7 @@ pub enum Said {
         /// Echoed by the answer.
         request: RequestId,
         /// What.
-        deed: Deed,
+        deed: LedgerRequest,
     },
     /// Tell somebody.
     Chat {
@@ -99,7 +99,7 @@ pub enum Said {
         /// Echoed by the answer.
         request: RequestId,
         /// Which, and what of it.
-        visit: Box<Visit>,
+        visit: Box<RoomRequest>,
     },
     /// Are you there?
     Ping {
@@ -130,7 +130,7 @@ pub enum Said {
 
 /// What a user asks of the ledger besides prizes.
 #[derive(Debug)]
-pub enum Deed {
+pub enum LedgerRequest {
     /// "I have seen these."
     Acknowledge(Box<Seen>),
     /// Open an envelope.
@@ -147,7 +147,7 @@ pub enum Deed {
 
 /// What a SET asked a service for, and needs again to answer.
 #[derive(Debug, Clone, Copy)]
-pub enum Errand {
+pub enum PendingRequest {
     /// What a user must be told at login.
     Recall {
         /// The Login.
@@ -178,14 +178,14 @@ pub enum Errand {
     },
 }
 
-impl Errand {
+impl PendingRequest {
     /// The request that it is for.
     pub fn request(self) -> RequestId {
         match self {
-            Errand::Recall { request }
-            | Errand::Claim { request, .. }
-            | Errand::FirstAnswer { request, .. }
-            | Errand::Do { request } => request,
+            PendingRequest::Recall { request }
+            | PendingRequest::Claim { request, .. }
+            | PendingRequest::FirstAnswer { request, .. }
+            | PendingRequest::Do { request } => request,
         }
     }
 }
@@ -193,16 +193,16 @@ impl Errand {
 /// The way back from a service: a place in the SET's queue, reserved before the errand set out, so
 /// that the reply is certain to fit.
 #[derive(Debug)]
-pub struct Ticket {
+pub struct ReplyPermit {
     /// The reserved place.
     pub permit: OwnedPermit<Message>,
     /// Who waits.
-    pub seat: Seat,
+    pub seat: ConnectionKey,
     /// For what.
-    pub errand: Errand,
+    pub errand: PendingRequest,
 }
 
-impl ReplyTo for Ticket {
+impl ReplyTo for ReplyPermit {
     fn deliver(self, reply: writer::Reply) {
         self.permit.send(Message::Reply { seat: self.seat, errand: self.errand, reply: Box::new(reply) });
     }
@@ -254,12 +254,12 @@ pub enum Control {
     /// The user of this seat has logged in elsewhere: end it, then let the newer login go on.
     Displace {
         /// The older connection.
-        seat: Seat,
+        seat: ConnectionKey,
         /// Where the newer one waits.
         newer: DisplacedBy,
     },
     /// End this connection, if it still is this user's.
-    Kick { seat: Seat, user: UserId },
+    Kick { seat: ConnectionKey, user: UserId },
     /// Write this frame to every logged-in connection.
     Announce(Bytes),
     /// The same, for one who wants to know what became of it.
@@ -294,7 +294,7 @@ pub struct DisplacedBy {
     /// A place in the newer SET's queue.
     pub permit: OwnedPermit<Message>,
     /// Its seat there.
-    pub seat: Seat,
+    pub seat: ConnectionKey,
     pub request: RequestId,
 }
 

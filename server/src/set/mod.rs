@@ -15,14 +15,14 @@ pub mod deliver;
 mod deliveries;
 pub mod directory;
 mod ends;
-mod errands;
 pub mod events;
 mod login;
-mod lots;
+mod lottery;
 pub mod message;
 pub mod output;
 pub mod payments;
 mod peers;
+mod pending;
 pub mod requests;
 pub mod room_messages;
 pub mod session;
@@ -42,19 +42,21 @@ use rustc_hash::FxHashMap;
 use slab::Slab;
 use tokio::sync::mpsc;
 
-use crate::admission::{Gate, Line, Meter, Rate};
+use crate::admission::{Gate, LoginQueue, Meter, Rate};
 use crate::ends::End;
 use crate::ledger::writer::{LedgerHandle, Request};
 use crate::limits;
 use crate::market::stock::Stock;
 use crate::set::broadcast::Receipt;
 use crate::set::deliveries::Deliveries;
-use crate::set::directory::{Directory, Seat};
-use crate::set::lots::Lot;
-use crate::set::message::{DisplacedBy, Errand, Message, Now, Offering, Said, StockReport, Ticket};
+use crate::set::directory::{ConnectionKey, Directory};
+use crate::set::lottery::Lot;
+use crate::set::message::{
+    ClientRequest, DisplacedBy, Message, Now, Offering, PendingRequest, ReplyPermit, StockReport,
+};
 use crate::set::output::Output;
 use crate::set::payments::PaymentProvider;
-use crate::set::room_messages::Desks;
+use crate::set::room_messages::RoomShards;
 use crate::set::session::{Phase, Session};
 use crate::set::sweeps::Sweep;
 use crate::set::tally::{Answer, SetTally};
@@ -77,11 +79,11 @@ pub struct Shared {
     /// The node's request rate, where it is limited.
     pub gate: Option<Gate>,
     /// The node's line of logins, where their rate is limited.
-    pub logins: Option<Line>,
+    pub logins: Option<LoginQueue>,
     /// Each connection's request rate.
     pub connection_rate: Rate,
     /// The ledger's queue.
-    pub ledger: LedgerHandle<Ticket>,
+    pub ledger: LedgerHandle<ReplyPermit>,
     /// The generator's queue.
     pub generator: mpsc::Sender<StockReport>,
     /// Where payments are collected.
@@ -89,7 +91,7 @@ pub struct Shared {
     /// The queue of whoever offers envelopes to those on-line.
     pub offerings: mpsc::Sender<Offering>,
     /// The queues of those who look after rooms.
-    pub desks: Desks,
+    pub desks: RoomShards,
     /// Every SET, by index.
     pub sets: Box<[SetHandle]>,
     /// From accept to Login, seconds.
@@ -101,14 +103,14 @@ pub struct Shared {
 /// Something to be looked at again at a certain second. All deadlines of one kind are equally long:
 /// a queue keeps them sorted.
 #[derive(Debug, Default)]
-struct Deadlines(VecDeque<(u32, Seat)>);
+struct Deadlines(VecDeque<(u32, ConnectionKey)>);
 
 impl Deadlines {
-    fn push(&mut self, second: u32, seat: Seat) {
+    fn push(&mut self, second: u32, seat: ConnectionKey) {
         self.0.push_back((second, seat));
     }
 
-    fn pop_due(&mut self, second: u32) -> Option<Seat> {
+    fn pop_due(&mut self, second: u32) -> Option<ConnectionKey> {
         self.0.pop_front_if(|(due, _)| *due <= second).map(|(_, seat)| seat)
     }
 }
@@ -145,7 +147,7 @@ pub struct Set<W> {
     /// Requests that the node's gate has let pass, and that have not come up yet.
     admitted: u64,
     /// Logins that wait for an older connection of their user, in another SET, to end.
-    waiting: FxHashMap<Seat, Waiting>,
+    waiting: FxHashMap<ConnectionKey, Waiting>,
     unwelcome: Deadlines,
     partial: Deadlines,
     slow: Deadlines,
@@ -155,7 +157,7 @@ pub struct Set<W> {
     /// Announcements that every connection has had by the end of this batch.
     swept: Vec<Receipt>,
     /// Write sides to be closed once this batch is written.
-    finishing: Vec<Seat>,
+    finishing: Vec<ConnectionKey>,
     /// Connections that have ended, to be closed.
     ended: Vec<W>,
     /// Users who are followed.
@@ -198,7 +200,7 @@ impl<W: Wire> Set<W> {
     }
 
     /// Takes a new connection in.
-    pub fn attach(&mut self, wire: W, now: &Now) -> Seat {
+    pub fn attach(&mut self, wire: W, now: &Now) -> ConnectionKey {
         let generation = self.next_generation;
         self.next_generation = generation.wrapping_add(1);
         let slot = self.sessions.insert(Session {
@@ -213,7 +215,7 @@ impl<W: Wire> Set<W> {
             meter: Meter::default(),
         });
         // A slab grows one by one, and the acceptor stops at the SET's capacity.
-        let seat = Seat { slot: u32::try_from(slot).unwrap_or(u32::MAX), generation };
+        let seat = ConnectionKey { slot: u32::try_from(slot).unwrap_or(u32::MAX), generation };
         self.unwelcome.push(now.seconds() + self.shared.login_seconds, seat);
         self.tally.accepted.add(1);
         self.count_connections();
@@ -224,9 +226,10 @@ impl<W: Wire> Set<W> {
     pub fn admit(&mut self, batch: &[Message], now: &Now) {
         self.watched.refresh(&self.shared.traces);
         let Some(gate) = &self.shared.gate else { return };
-        let grabs =
-            batch.iter().filter(|message| matches!(message, Message::Peer { said: Said::Grab { .. }, .. })).count()
-                as u64;
+        let grabs = batch
+            .iter()
+            .filter(|message| matches!(message, Message::Peer { said: ClientRequest::Grab { .. }, .. }))
+            .count() as u64;
         self.admitted = if grabs > 0 { gate.admit(grabs, now.at) } else { 0 };
     }
 
@@ -249,7 +252,7 @@ impl<W: Wire> Set<W> {
     }
 
     /// Answers a request that met a full queue.
-    pub fn refuse(&mut self, seat: Seat, request_id: u64, now: &Now) {
+    pub fn refuse(&mut self, seat: ConnectionKey, request_id: u64, now: &Now) {
         match self.live(seat) {
             Some(session) => session.heard_at = now.seconds(),
             None => return self.tally.stale.add(1),
@@ -305,7 +308,7 @@ impl<W: Wire> Set<W> {
 
     /// The one place where a request is answered: counted, and written where the connection still
     /// lives.
-    fn answer(&mut self, seat: Seat, request_id: u64, kind: Answer, event: Event) {
+    fn answer(&mut self, seat: ConnectionKey, request_id: u64, kind: Answer, event: Event) {
         let is_live = self.live(seat).is_some();
         if self.watched.any() {
             self.trace_answer(seat, request_id, kind, is_live.then_some(&event));
@@ -318,7 +321,7 @@ impl<W: Wire> Set<W> {
     }
 
     /// Pushes what nobody asked for.
-    fn push(&mut self, seat: Seat, event: Event) {
+    fn push(&mut self, seat: ConnectionKey, event: Event) {
         if let Some(user) = self.followed(seat) {
             self.watched.pushed(self.index, seat, user, &event);
         }
@@ -326,7 +329,7 @@ impl<W: Wire> Set<W> {
     }
 
     #[cold]
-    fn trace_answer(&mut self, seat: Seat, request_id: u64, kind: Answer, event: Option<&Event>) {
+    fn trace_answer(&mut self, seat: ConnectionKey, request_id: u64, kind: Answer, event: Option<&Event>) {
         if let Some(user) = self.followed(seat) {
             let kind = if event.is_some() { kind.label() } else { "gone" };
             self.watched.answered(self.index, seat, user, request_id, kind, event);
@@ -335,7 +338,7 @@ impl<W: Wire> Set<W> {
 
     /// The user of a connection, where somebody follows it; also of one that has gone and is owed
     /// an answer.
-    fn followed(&mut self, seat: Seat) -> Option<UserId> {
+    fn followed(&mut self, seat: ConnectionKey) -> Option<UserId> {
         if !self.watched.any() {
             return None;
         }
@@ -351,16 +354,16 @@ impl<W: Wire> Set<W> {
         self.tally.undelivered.add(1);
     }
 
-    fn overloaded(&mut self, seat: Seat, request_id: u64) {
+    fn overloaded(&mut self, seat: ConnectionKey, request_id: u64) {
         self.overloaded_until(seat, request_id, limits::RETRY_AFTER_MS);
     }
 
-    fn overloaded_until(&mut self, seat: Seat, request_id: u64, retry_after_ms: u32) {
+    fn overloaded_until(&mut self, seat: ConnectionKey, request_id: u64, retry_after_ms: u32) {
         let event = Event::Overloaded(v1::Overloaded { retry_after_ms });
         self.answer(seat, request_id, Answer::Overloaded, event);
     }
 
-    fn error(&mut self, seat: Seat, request_id: u64, code: ErrorCode) {
+    fn error(&mut self, seat: ConnectionKey, request_id: u64, code: ErrorCode) {
         self.tally.error(code);
         let message = explain(code).to_owned();
         self.answer(seat, request_id, Answer::Error, Event::Error(v1::Error { code: code.into(), message }));
@@ -371,9 +374,14 @@ impl<W: Wire> Set<W> {
     /// Sends an errand with its way back reserved. `false`: no room here or there; nothing was
     /// sent.
     #[must_use = "an errand that was not sent leaves its request unanswered"]
-    fn send(&mut self, seat: Seat, errand: Errand, request: impl FnOnce(Ticket) -> Request<Ticket>) -> bool {
+    fn send(
+        &mut self,
+        seat: ConnectionKey,
+        errand: PendingRequest,
+        request: impl FnOnce(ReplyPermit) -> Request<ReplyPermit>,
+    ) -> bool {
         let Some(permit) = self.reserve() else { return false };
-        if self.shared.ledger.try_send(request(Ticket { permit, seat, errand })).is_err() {
+        if self.shared.ledger.try_send(request(ReplyPermit { permit, seat, errand })).is_err() {
             return false;
         }
         self.owed += 1;
@@ -385,18 +393,18 @@ impl<W: Wire> Set<W> {
         self.shared.sets[self.index as usize].inbox.clone().try_reserve_owned().ok()
     }
 
-    fn session(&mut self, seat: Seat) -> Option<&mut Session<W>> {
+    fn session(&mut self, seat: ConnectionKey) -> Option<&mut Session<W>> {
         self.sessions.get_mut(seat.slot as usize).filter(|session| session.generation == seat.generation)
     }
 
     /// The session, unless it has been dismissed.
-    fn live(&mut self, seat: Seat) -> Option<&mut Session<W>> {
+    fn live(&mut self, seat: ConnectionKey) -> Option<&mut Session<W>> {
         self.session(seat).filter(|session| session.phase != Phase::Leaving)
     }
 
-    fn seat_at(&self, slot: usize) -> Option<Seat> {
+    fn seat_at(&self, slot: usize) -> Option<ConnectionKey> {
         let session = self.sessions.get(slot)?;
-        Some(Seat { slot: u32::try_from(slot).ok()?, generation: session.generation })
+        Some(ConnectionKey { slot: u32::try_from(slot).ok()?, generation: session.generation })
     }
 
     /// Slots ever used at once; all occupied ones are below.

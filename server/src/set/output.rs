@@ -7,11 +7,11 @@ use bytes::BytesMut;
 use hongbao_proto::frame;
 use hongbao_proto::v1::{ServerFrame, server_frame::Event};
 
-use crate::set::directory::Seat;
+use crate::set::directory::ConnectionKey;
 
 #[derive(Debug, Clone, Copy)]
 struct Span {
-    seat: Seat,
+    seat: ConnectionKey,
     start: usize,
     end: usize,
 }
@@ -27,14 +27,14 @@ pub struct Output {
 
 impl Output {
     /// Encodes a frame for `seat`.
-    pub fn push(&mut self, seat: Seat, request_id: u64, event: Event) {
+    pub fn push(&mut self, seat: ConnectionKey, request_id: u64, event: Event) {
         let start = self.bytes.len();
         frame::append(&ServerFrame { request_id, event: Some(event) }, &mut self.bytes);
         self.join(seat, start);
     }
 
     /// What was added since `start` is for `seat`.
-    fn join(&mut self, seat: Seat, start: usize) {
+    fn join(&mut self, seat: ConnectionKey, start: usize) {
         let end = self.bytes.len();
         match self.spans.last_mut() {
             Some(last) if last.seat == seat => last.end = end,
@@ -43,7 +43,7 @@ impl Output {
     }
 
     /// Adds whole frames, encoded already, for `seat`.
-    pub fn push_encoded(&mut self, seat: Seat, frames: &[u8]) {
+    pub fn push_encoded(&mut self, seat: ConnectionKey, frames: &[u8]) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(frames);
         self.join(seat, start);
@@ -69,7 +69,7 @@ impl Output {
     }
 
     /// Hands each connection its frames, in the order in which they were pushed, and forgets them.
-    pub fn drain(&mut self, mut write: impl FnMut(Seat, &[u8])) {
+    pub fn drain(&mut self, mut write: impl FnMut(ConnectionKey, &[u8])) {
         // Stable: a connection's frames keep their order.
         self.spans.sort_by_key(|span| span.seat.slot);
         for group in self.spans.chunk_by(|a, b| a.seat == b.seat) {
@@ -105,7 +105,7 @@ mod tests {
             let mut output = Output::default();
             let mut expected: HashMap<(u32, u32), Vec<u64>> = HashMap::new();
             for (id, &(slot, generation)) in pushes.iter().enumerate() {
-                output.push(Seat { slot, generation }, id as u64 + 1, Event::Pong(v1::Pong { server_time_ms: 5 }));
+                output.push(ConnectionKey { slot, generation }, id as u64 + 1, Event::Pong(v1::Pong { server_time_ms: 5 }));
                 expected.entry((slot, generation)).or_default().push(id as u64 + 1);
             }
             // A slot seldom changes hands inside a batch; when it does, its two connections' frames

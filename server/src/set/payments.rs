@@ -4,7 +4,7 @@ use hongbao_proto::{OrderId, UserId};
 
 use crate::ledger::writer::{LedgerHandle, Request};
 use crate::ledger::{Means, Posting};
-use crate::set::message::Ticket;
+use crate::set::message::ReplyPermit;
 
 /// Collects prices. The ledger alone decides what an order becomes; a provider has it decide once
 /// the money is there.
@@ -17,14 +17,14 @@ pub trait PaymentProvider: Send + Sync {
     /// [`Means::Outside`] once it has the money, and gives it back itself where the ledger says
     /// that it came too late or twice.
     #[must_use = "a ticket given back belongs to a request that is owed an answer"]
-    fn collect(&self, user: UserId, order: OrderId, ticket: Ticket) -> Result<(), Ticket>;
+    fn collect(&self, user: UserId, order: OrderId, ticket: ReplyPermit) -> Result<(), ReplyPermit>;
 }
 
 /// The users' own wallets, in the ledger: collecting and deciding are one transaction.
-pub struct Wallets(pub LedgerHandle<Ticket>);
+pub struct Wallets(pub LedgerHandle<ReplyPermit>);
 
 impl PaymentProvider for Wallets {
-    fn collect(&self, user: UserId, order: OrderId, ticket: Ticket) -> Result<(), Ticket> {
+    fn collect(&self, user: UserId, order: OrderId, ticket: ReplyPermit) -> Result<(), ReplyPermit> {
         let posting = Posting::Pay { user, order, means: Means::Wallet };
         self.0.try_send(Request::Post { posting, reply_to: ticket }).map_err(|refused| match refused {
             Request::Post { reply_to, .. } | Request::Ask { reply_to, .. } => reply_to,

@@ -10,19 +10,19 @@ use crate::ledger::{Claim, Posting, Question};
 use crate::limits;
 use crate::market::stock::Taken;
 use crate::set::Set;
-use crate::set::directory::Seat;
-use crate::set::message::{Deed, Errand, Now, Said, StockReport, Ticket};
-use crate::set::room_messages::{Visit, Wish};
+use crate::set::directory::ConnectionKey;
+use crate::set::message::{ClientRequest, LedgerRequest, Now, PendingRequest, ReplyPermit, StockReport};
+use crate::set::room_messages::{RoomAction, RoomRequest};
 use crate::set::session::Phase;
 use crate::set::tally::Answer;
 use crate::transport::wire::Wire;
 
 impl<W: Wire> Set<W> {
-    pub(super) fn hear(&mut self, seat: Seat, said: Said, now: &Now) {
-        if let Said::Gone(end) = said {
+    pub(super) fn hear(&mut self, seat: ConnectionKey, said: ClientRequest, now: &Now) {
+        if let ClientRequest::Gone(end) = said {
             return self.gone(seat, end);
         }
-        let partial = matches!(said, Said::Partial);
+        let partial = matches!(said, ClientRequest::Partial);
         let rate = self.shared.connection_rate;
         if self.watched.any() && self.live(seat).is_some() {
             self.trace_request(seat, &said);
@@ -36,7 +36,7 @@ impl<W: Wire> Set<W> {
         }
         session.heard_at = now.seconds();
         session.partial_since = 0;
-        if let Said::Violation { request, code, end } = said {
+        if let ClientRequest::Violation { request, code, end } = said {
             self.tally.received.add(1);
             self.error(seat, request, code);
             return self.end(seat, end, None, now);
@@ -45,10 +45,10 @@ impl<W: Wire> Set<W> {
         let within_rate = session.meter.admit(&rate, now.at);
         self.tally.received.add(1);
         match said {
-            Said::Login { request, .. } if phase != Phase::Fresh => {
+            ClientRequest::Login { request, .. } if phase != Phase::Fresh => {
                 self.error(seat, request.get(), ErrorCode::AlreadyLoggedIn)
             }
-            Said::Login { request, user } => self.login(seat, request, user, now),
+            ClientRequest::Login { request, user } => self.login(seat, request, user, now),
             _ if phase != Phase::Online => {
                 self.error(seat, said.request_id(), ErrorCode::NotLoggedIn);
                 if phase == Phase::Fresh {
@@ -56,22 +56,24 @@ impl<W: Wire> Set<W> {
                 }
             }
             _ if !within_rate => self.overloaded(seat, said.request_id()),
-            Said::Grab { request, campaign } => self.grab(seat, request, campaign, now),
-            Said::Ping { request } => {
+            ClientRequest::Grab { request, campaign } => self.grab(seat, request, campaign, now),
+            ClientRequest::Ping { request } => {
                 self.answer(seat, request.get(), Answer::Pong, Event::Pong(v1::Pong { server_time_ms: now.wall }))
             }
-            Said::Do { request, deed } => self.deed(seat, request, deed, now),
-            Said::Chat { request, chat } => self.chat(seat, request, *chat, now),
-            Said::Room { request, visit } => self.visit_room(seat, request, *visit, now),
-            Said::Mistake { request, code } => self.error(seat, request, code),
-            Said::Partial | Said::Violation { .. } | Said::Gone(_) => unreachable!("handled above"),
+            ClientRequest::Do { request, deed } => self.deed(seat, request, deed, now),
+            ClientRequest::Chat { request, chat } => self.chat(seat, request, *chat, now),
+            ClientRequest::Room { request, visit } => self.visit_room(seat, request, *visit, now),
+            ClientRequest::Mistake { request, code } => self.error(seat, request, code),
+            ClientRequest::Partial | ClientRequest::Violation { .. } | ClientRequest::Gone(_) => {
+                unreachable!("handled above")
+            }
         }
     }
 
     #[cold]
-    fn trace_request(&mut self, seat: Seat, said: &Said) {
+    fn trace_request(&mut self, seat: ConnectionKey, said: &ClientRequest) {
         let user = match said {
-            Said::Login { user, .. } => Some(*user).filter(|user| self.watched.has(*user)),
+            ClientRequest::Login { user, .. } => Some(*user).filter(|user| self.watched.has(*user)),
             _ => self.followed(seat),
         };
         if let Some(user) = user {
@@ -79,7 +81,7 @@ impl<W: Wire> Set<W> {
         }
     }
 
-    fn grab(&mut self, seat: Seat, request: RequestId, wanted: Option<CampaignId>, now: &Now) {
+    fn grab(&mut self, seat: ConnectionKey, request: RequestId, wanted: Option<CampaignId>, now: &Now) {
         self.tally.grabs.add(1);
         if self.shared.gate.is_some() {
             match self.admitted.checked_sub(1) {
@@ -104,7 +106,7 @@ impl<W: Wire> Set<W> {
     /// Takes a unit off the shelf and has the ledger say whose it is, or answers why not.
     pub(super) fn take_and_claim(
         &mut self,
-        seat: Seat,
+        seat: ConnectionKey,
         user: UserId,
         request: RequestId,
         wanted: Option<CampaignId>,
@@ -141,9 +143,9 @@ impl<W: Wire> Set<W> {
     /// Has the ledger say whose a unit is that was just taken. `false`: no room; the unit is back
     /// on its shelf.
     #[must_use = "a claim that was not sent leaves its request unanswered"]
-    fn send_claim(&mut self, seat: Seat, claim: Claim, passed: Option<u16>) -> bool {
+    fn send_claim(&mut self, seat: ConnectionKey, claim: Claim, passed: Option<u16>) -> bool {
         let Claim { request, campaign, serial, .. } = claim;
-        let errand = Errand::Claim { request, campaign, serial, passed };
+        let errand = PendingRequest::Claim { request, campaign, serial, passed };
         let posting = Posting::Claim(claim);
         let sent = self.send(seat, errand, |reply_to| Request::Post { posting, reply_to });
         if !sent {
@@ -156,7 +158,7 @@ impl<W: Wire> Set<W> {
     /// asks the ledger again.
     pub(super) fn try_another_rain(
         &mut self,
-        seat: Seat,
+        seat: ConnectionKey,
         request: RequestId,
         refused: CampaignId,
         passed: u16,
@@ -183,13 +185,13 @@ impl<W: Wire> Set<W> {
         }
     }
 
-    pub(super) fn limit_reached(&mut self, seat: Seat, request: RequestId, limit: u32) {
+    pub(super) fn limit_reached(&mut self, seat: ConnectionKey, request: RequestId, limit: u32) {
         let event = Event::LimitReached(v1::LimitReached { limit });
         self.answer(seat, request.get(), Answer::LimitReached, event);
     }
 
     /// Nothing was decided of a Grab that was with the ledger: the same id may be sent again.
-    pub(super) fn undecided(&mut self, seat: Seat, request: RequestId) {
+    pub(super) fn undecided(&mut self, seat: ConnectionKey, request: RequestId) {
         if let Some(session) = self.session(seat)
             && session.last_grab == request.get()
         {
@@ -206,7 +208,7 @@ impl<W: Wire> Set<W> {
         }
     }
 
-    pub(super) fn not_taken(&mut self, seat: Seat, request: RequestId, taken: Taken) {
+    pub(super) fn not_taken(&mut self, seat: ConnectionKey, request: RequestId, taken: Taken) {
         let (kind, event) = match taken {
             Taken::SoldOut => (Answer::SoldOut, Event::SoldOut(v1::SoldOut {})),
             Taken::TooEarly { starts_at } => {
@@ -220,8 +222,8 @@ impl<W: Wire> Set<W> {
     }
 
     /// A Grab whose id is not new: what it won is in the ledger, or nowhere.
-    fn first_answer(&mut self, seat: Seat, user: UserId, request: RequestId, campaign: Option<CampaignId>) {
-        if !self.send(seat, Errand::FirstAnswer { request, campaign }, |reply_to| Request::Ask {
+    fn first_answer(&mut self, seat: ConnectionKey, user: UserId, request: RequestId, campaign: Option<CampaignId>) {
+        if !self.send(seat, PendingRequest::FirstAnswer { request, campaign }, |reply_to| Request::Ask {
             user,
             question: Question::FirstAnswer(request),
             reply_to,
@@ -231,26 +233,30 @@ impl<W: Wire> Set<W> {
     }
 
     /// Hands over to the ledger, or to whoever collects payments, what concerns the user alone.
-    fn deed(&mut self, seat: Seat, request: RequestId, deed: Deed, now: &Now) {
+    fn deed(&mut self, seat: ConnectionKey, request: RequestId, deed: LedgerRequest, now: &Now) {
         let Some(user) = self.sessions[seat.slot as usize].user else {
             return self.error(seat, request.get(), ErrorCode::NotLoggedIn);
         };
         let posting = match deed {
-            Deed::Acknowledge(seen) => Posting::Acknowledge { user, seen },
-            Deed::Open(envelope) => Posting::Open { user, envelope },
-            Deed::Cancel(order) => Posting::Cancel { user, order },
-            Deed::Send(mut new) => {
+            LedgerRequest::Acknowledge(seen) => Posting::Acknowledge { user, seen },
+            LedgerRequest::Open(envelope) => Posting::Open { user, envelope },
+            LedgerRequest::Cancel(order) => Posting::Cancel { user, order },
+            LedgerRequest::Send(mut new) => {
                 new.sender = Some(user);
                 if let Some(room) = new.room {
                     // The room's desk knows whom it is for.
-                    return self.visit_room(seat, request, Visit { room, wish: Wish::Enclose(new) }, now);
+                    return self.visit_room(seat, request, RoomRequest { room, wish: RoomAction::Enclose(new) }, now);
                 }
                 Posting::Send(new)
             }
-            Deed::Pay(order) => return self.pay(seat, request, user, order),
-            Deed::Ask(question) => {
+            LedgerRequest::Pay(order) => return self.pay(seat, request, user, order),
+            LedgerRequest::Ask(question) => {
                 let question = *question;
-                if !self.send(seat, Errand::Do { request }, |reply_to| Request::Ask { user, question, reply_to }) {
+                if !self.send(seat, PendingRequest::Do { request }, |reply_to| Request::Ask {
+                    user,
+                    question,
+                    reply_to,
+                }) {
                     self.overloaded(seat, request.get());
                 }
                 return;
@@ -260,14 +266,14 @@ impl<W: Wire> Set<W> {
     }
 
     /// Hands over to the ledger what is answered by its outcome alone.
-    pub(super) fn post(&mut self, seat: Seat, request: RequestId, posting: Posting) {
-        if !self.send(seat, Errand::Do { request }, |reply_to| Request::Post { posting, reply_to }) {
+    pub(super) fn post(&mut self, seat: ConnectionKey, request: RequestId, posting: Posting) {
+        if !self.send(seat, PendingRequest::Do { request }, |reply_to| Request::Post { posting, reply_to }) {
             self.overloaded(seat, request.get());
         }
     }
 
-    fn pay(&mut self, seat: Seat, request: RequestId, user: UserId, order: OrderId) {
-        let ticket = self.reserve().map(|permit| Ticket { permit, seat, errand: Errand::Do { request } });
+    fn pay(&mut self, seat: ConnectionKey, request: RequestId, user: UserId, order: OrderId) {
+        let ticket = self.reserve().map(|permit| ReplyPermit { permit, seat, errand: PendingRequest::Do { request } });
         let collecting = ticket.is_some_and(|ticket| self.shared.payments.collect(user, order, ticket).is_ok());
         if collecting {
             self.owed += 1;
@@ -277,18 +283,18 @@ impl<W: Wire> Set<W> {
     }
 }
 
-impl Said {
+impl ClientRequest {
     /// The id to echo.
     fn request_id(&self) -> u64 {
         match self {
-            Said::Grab { request, .. }
-            | Said::Login { request, .. }
-            | Said::Do { request, .. }
-            | Said::Chat { request, .. }
-            | Said::Room { request, .. }
-            | Said::Ping { request } => request.get(),
-            Said::Mistake { request, .. } | Said::Violation { request, .. } => *request,
-            Said::Partial | Said::Gone(_) => 0,
+            ClientRequest::Grab { request, .. }
+            | ClientRequest::Login { request, .. }
+            | ClientRequest::Do { request, .. }
+            | ClientRequest::Chat { request, .. }
+            | ClientRequest::Room { request, .. }
+            | ClientRequest::Ping { request } => request.get(),
+            ClientRequest::Mistake { request, .. } | ClientRequest::Violation { request, .. } => *request,
+            ClientRequest::Partial | ClientRequest::Gone(_) => 0,
         }
     }
 }

@@ -13,16 +13,16 @@ use crate::ledger::{Question, Seen};
 use crate::limits::{CAMPAIGN_TOTAL_MAX, ENVELOPE_FEN_MAX};
 use crate::market::campaign::Seed;
 use crate::market::envelope::{Mode, NewEnvelope};
-use crate::set::message::Deed;
+use crate::set::message::LedgerRequest;
 
 /// The deed that a request of a user asks for, or what is wrong with it.
-pub fn deed(request: Request, id: RequestId) -> Result<Deed, ErrorCode> {
+pub fn deed(request: Request, id: RequestId) -> Result<LedgerRequest, ErrorCode> {
     match request {
-        Request::Acknowledge(acknowledge) => seen(&acknowledge).map(|seen| Deed::Acknowledge(Box::new(seen))),
-        Request::Open(open) => Ok(Deed::Open(envelope(open.envelope_id)?)),
-        Request::SendEnvelope(send) => new_envelope(send, id).map(|new| Deed::Send(Box::new(new))),
-        Request::Pay(pay) => Ok(Deed::Pay(order(pay.order_id)?)),
-        Request::Cancel(cancel) => Ok(Deed::Cancel(order(cancel.order_id)?)),
+        Request::Acknowledge(acknowledge) => seen(&acknowledge).map(|seen| LedgerRequest::Acknowledge(Box::new(seen))),
+        Request::Open(open) => Ok(LedgerRequest::Open(envelope(open.envelope_id)?)),
+        Request::SendEnvelope(send) => new_envelope(send, id).map(|new| LedgerRequest::Send(Box::new(new))),
+        Request::Pay(pay) => Ok(LedgerRequest::Pay(order(pay.order_id)?)),
+        Request::Cancel(cancel) => Ok(LedgerRequest::Cancel(order(cancel.order_id)?)),
         Request::Orders(orders) => {
             let before = if orders.before_order_id == 0 { None } else { Some(order(orders.before_order_id)?) };
             ask(Question::Orders { before, limit: page(orders.limit)? })
@@ -39,8 +39,8 @@ pub fn deed(request: Request, id: RequestId) -> Result<Deed, ErrorCode> {
     }
 }
 
-fn ask(question: Question) -> Result<Deed, ErrorCode> {
-    Ok(Deed::Ask(Box::new(question)))
+fn ask(question: Question) -> Result<LedgerRequest, ErrorCode> {
+    Ok(LedgerRequest::Ask(Box::new(question)))
 }
 
 /// What an Acknowledge names, if it is as much as may be and all can exist.
@@ -143,7 +143,9 @@ mod tests {
 
     #[test]
     fn an_envelope_is_taken_as_it_is_asked_for() {
-        let Ok(Deed::Send(new)) = deed(Request::SendEnvelope(send()), RequestId::new(1).unwrap()) else { panic!() };
+        let Ok(LedgerRequest::Send(new)) = deed(Request::SendEnvelope(send()), RequestId::new(1).unwrap()) else {
+            panic!()
+        };
         assert_eq!(new.recipients.iter().map(|user| user.get()).collect::<Vec<_>>(), [3, 7, 9]);
         assert_eq!((new.total, new.shares, new.lifetime_ms), (Fen(1_000), 10, 86_400_000));
     }
@@ -173,7 +175,7 @@ mod tests {
     fn pages_and_acknowledgements_are_bounded() {
         let id = RequestId::new(1).unwrap();
         let orders = |limit| deed(Request::Orders(v1::Orders { before_order_id: 0, limit }), id);
-        let Ok(Deed::Ask(question)) = orders(0) else { panic!() };
+        let Ok(LedgerRequest::Ask(question)) = orders(0) else { panic!() };
         assert_eq!(*question, Question::Orders { before: None, limit: 64 });
         assert!(matches!(orders(65), Err(ErrorCode::OutOfRange)));
         let acknowledge = |envelopes: u64| {
@@ -181,7 +183,7 @@ mod tests {
             let order_ids = vec![1; 60];
             deed(Request::Acknowledge(v1::Acknowledge { prizes: Vec::new(), envelope_ids, order_ids }), id)
         };
-        assert!(matches!(acknowledge(4), Ok(Deed::Acknowledge(_))));
+        assert!(matches!(acknowledge(4), Ok(LedgerRequest::Acknowledge(_))));
         assert!(matches!(acknowledge(5), Err(ErrorCode::OutOfRange)));
         let nothing = deed(Request::Acknowledge(v1::Acknowledge::default()), id);
         assert!(matches!(nothing, Err(ErrorCode::OutOfRange)));

@@ -15,7 +15,7 @@ use crate::limits;
 use crate::market::campaign::UnixMs;
 use crate::market::envelope::NewEnvelope;
 use crate::set::deliver::{self, Delivered};
-use crate::set::directory::Seat;
+use crate::set::directory::ConnectionKey;
 use crate::set::message::Message;
 
 /// A checked message of a user.
@@ -50,15 +50,15 @@ impl Chat {
 
 /// What a user wants of a room, checked.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Visit {
+pub struct RoomRequest {
     pub room: RoomId,
     /// What.
-    pub wish: Wish,
+    pub wish: RoomAction,
 }
 
 /// What can be wanted of a room.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Wish {
+pub enum RoomAction {
     /// Become a member, or catch up as one.
     Join(Option<Seen>),
     /// Cease to be one.
@@ -79,15 +79,15 @@ pub struct Seen {
     pub offset: u64,
 }
 
-impl Visit {
+impl RoomRequest {
     /// `None`: a field is out of its range.
     pub fn check(room: &v1::Room) -> Option<Self> {
         let wish = match room.action() {
             v1::room::Action::Join => {
-                Wish::Join((room.epoch != 0).then_some(Seen { epoch: room.epoch, offset: room.offset }))
+                RoomAction::Join((room.epoch != 0).then_some(Seen { epoch: room.epoch, offset: room.offset }))
             }
-            v1::room::Action::Leave => Wish::Leave,
-            v1::room::Action::Look => Wish::Look,
+            v1::room::Action::Leave => RoomAction::Leave,
+            v1::room::Action::Look => RoomAction::Look,
             v1::room::Action::Unspecified => return None,
         };
         Some(Self { room: RoomId::new(room.room_id).ok()?, wish })
@@ -105,7 +105,7 @@ pub fn message_frame(from: UserId, room: Option<RoomId>, offset: u64, at: UnixMs
     }))
 }
 
-/// What came of a request. It answers the request of the [`WayBack`] that it went.
+/// What came of a request. It answers the request of the [`RoomReplyPermit`] that it went.
 #[derive(Debug)]
 pub enum Reply {
     /// A message went out.
@@ -116,7 +116,7 @@ pub enum Reply {
         offset: u64,
     },
     /// How a room is.
-    Room(Box<Standing>),
+    Room(Box<RoomState>),
     /// An envelope whose recipients are filled in: the room's members at that moment. Now it is the
     /// ledger's.
     Enclosed(Box<NewEnvelope>),
@@ -128,7 +128,7 @@ pub enum Reply {
 
 /// A room's state on its way to a user.
 #[derive(Debug)]
-pub struct Standing {
+pub struct RoomState {
     /// Its wire form.
     pub state: v1::RoomState,
     /// Holds the bytes of `state.missed` against the desk's bound until the answer is encoded.
@@ -138,15 +138,15 @@ pub struct Standing {
 /// The way back to who has asked: a place in its SET's queue, reserved before the request set out.
 /// Dropped without an answer, it answers `Overloaded` itself.
 #[derive(Debug)]
-pub struct WayBack {
+pub struct RoomReplyPermit {
     permit: Option<OwnedPermit<Message>>,
-    seat: Seat,
+    seat: ConnectionKey,
     request: RequestId,
 }
 
-impl WayBack {
+impl RoomReplyPermit {
     /// For the answer to `request` of `seat`.
-    pub fn new(permit: OwnedPermit<Message>, seat: Seat, request: RequestId) -> Self {
+    pub fn new(permit: OwnedPermit<Message>, seat: ConnectionKey, request: RequestId) -> Self {
         Self { permit: Some(permit), seat, request }
     }
 
@@ -162,7 +162,7 @@ impl WayBack {
     }
 }
 
-impl Drop for WayBack {
+impl Drop for RoomReplyPermit {
     fn drop(&mut self) {
         self.send(Reply::Overloaded);
     }
@@ -170,32 +170,32 @@ impl Drop for WayBack {
 
 /// A user's wish, on its way to the room's desk.
 #[derive(Debug)]
-pub struct RoomRequest {
+pub struct QueuedRoomRequest {
     /// Who.
     pub user: UserId,
     /// Of which room what.
-    pub visit: Visit,
+    pub visit: RoomRequest,
     /// When the SET read it, wall clock.
     pub at: UnixMs,
     /// Who is answered.
-    pub way_back: WayBack,
+    pub way_back: RoomReplyPermit,
 }
 
 /// The desks' queues. A room is always looked after by the same desk.
 #[derive(Debug)]
-pub struct Desks(Box<[mpsc::Sender<RoomRequest>]>);
+pub struct RoomShards(Box<[mpsc::Sender<QueuedRoomRequest>]>);
 
-impl Desks {
+impl RoomShards {
     /// `count` queues. With none, every request is answered `Overloaded`.
-    pub fn open(count: usize) -> (Self, Vec<mpsc::Receiver<RoomRequest>>) {
+    pub fn open(count: usize) -> (Self, Vec<mpsc::Receiver<QueuedRoomRequest>>) {
         let (senders, receivers): (Vec<_>, _) = (0..count).map(|_| mpsc::channel(limits::DESK_QUEUE_MAX)).unzip();
         (Self(senders.into()), receivers)
     }
 
     /// Hands a request to its room's desk. Where that has no room for it, it is answered
     /// `Overloaded` by its way back.
-    pub fn ask(&self, request: RoomRequest) {
-        if let Some(desk) = self.0.get(desk_of(request.visit.room, self.0.len()))
+    pub fn ask(&self, request: QueuedRoomRequest) {
+        if let Some(desk) = self.0.get(room_shard_of(request.visit.room, self.0.len()))
             && let Err(refused) = desk.try_send(request)
         {
             drop(refused);
@@ -204,7 +204,7 @@ impl Desks {
 }
 
 /// Which of `desks` desks looks after this room. Multiplicative hashing spreads neighbours.
-pub fn desk_of(room: RoomId, desks: usize) -> usize {
+pub fn room_shard_of(room: RoomId, desks: usize) -> usize {
     let spread = (room.get().wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as u128 * desks as u128;
     usize::try_from(spread >> 32).unwrap_or(0)
 }
@@ -241,13 +241,13 @@ mod tests {
 
     #[test]
     fn a_visit_has_a_room_and_a_known_action() {
-        let visit = |room_id, action, epoch| Visit::check(&v1::Room { room_id, action, epoch, offset: 9 });
+        let visit = |room_id, action, epoch| RoomRequest::check(&v1::Room { room_id, action, epoch, offset: 9 });
         let room = RoomId::new(5).unwrap();
-        assert_eq!(visit(5, 1, 0), Some(Visit { room, wish: Wish::Join(None) }));
+        assert_eq!(visit(5, 1, 0), Some(RoomRequest { room, wish: RoomAction::Join(None) }));
         let seen = Seen { epoch: 7, offset: 9 };
-        assert_eq!(visit(5, 1, 7), Some(Visit { room, wish: Wish::Join(Some(seen)) }));
-        assert_eq!(visit(5, 2, 7), Some(Visit { room, wish: Wish::Leave }));
-        assert_eq!(visit(5, 3, 0), Some(Visit { room, wish: Wish::Look }));
+        assert_eq!(visit(5, 1, 7), Some(RoomRequest { room, wish: RoomAction::Join(Some(seen)) }));
+        assert_eq!(visit(5, 2, 7), Some(RoomRequest { room, wish: RoomAction::Leave }));
+        assert_eq!(visit(5, 3, 0), Some(RoomRequest { room, wish: RoomAction::Look }));
         for (room_id, action) in [(0, 1), (RoomId::MAX + 1, 1), (5, 0), (5, 4), (5, -1)] {
             assert_eq!(visit(room_id, action, 0), None, "{room_id} {action}");
         }
@@ -257,7 +257,7 @@ mod tests {
     fn neighbouring_rooms_are_spread_over_the_desks() {
         let mut rooms = [0; 4];
         for room in 1..=1_000 {
-            rooms[desk_of(RoomId::new(room).unwrap(), 4)] += 1;
+            rooms[room_shard_of(RoomId::new(room).unwrap(), 4)] += 1;
         }
         assert!(rooms.iter().all(|rooms| (200..300).contains(rooms)), "{rooms:?}");
     }

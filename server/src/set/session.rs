@@ -2,7 +2,7 @@
 
 use hongbao_proto::UserId;
 
-use crate::admission::{Appointment, Meter};
+use crate::admission::{Meter, RetrySlot};
 use crate::transport::wire::SocketWire;
 
 /// How far a connection has come.
@@ -60,12 +60,12 @@ const _: () = assert!(size_of::<Session<SocketWire>>() <= 64);
 
 impl<W> Session<W> {
     /// When it was told to log in.
-    pub fn appointment(&self) -> Option<Appointment> {
-        if self.phase == Phase::Fresh { Appointment::from_bits(self.last_grab) } else { None }
+    pub fn appointment(&self) -> Option<RetrySlot> {
+        if self.phase == Phase::Fresh { RetrySlot::from_bits(self.last_grab) } else { None }
     }
 
     /// Remembers when it was told to log in. Only in phase [`Phase::Fresh`].
-    pub fn book(&mut self, appointment: Option<Appointment>) {
-        self.last_grab = appointment.map_or(0, Appointment::to_bits);
+    pub fn book(&mut self, appointment: Option<RetrySlot>) {
+        self.last_grab = appointment.map_or(0, RetrySlot::to_bits);
     }
 }

@@ -9,7 +9,7 @@ use crate::ends::End;
 use crate::limits;
 use crate::set::Set;
 use crate::set::broadcast::Receipt;
-use crate::set::directory::Seat;
+use crate::set::directory::ConnectionKey;
 use crate::set::message::{Now, ReturnWindow};
 use crate::set::session::Phase;
 use crate::transport::wire::{Wire, Written};
@@ -167,7 +167,7 @@ impl<W: Wire> Set<W> {
                 continue;
             };
             // A slab grows one by one, and the acceptor stops at the SET's capacity.
-            let seat = Seat { slot: u32::try_from(slot).unwrap_or(u32::MAX), generation: session.generation };
+            let seat = ConnectionKey { slot: u32::try_from(slot).unwrap_or(u32::MAX), generation: session.generation };
             if touched.binary_search(&slot).is_ok() {
                 let room = limits::SET_OUTPUT_BYTES_MAX.saturating_sub(self.output.len());
                 if frames.len() <= room && session.wire.backlog() == 0 {
@@ -222,7 +222,7 @@ impl<W: Wire> Set<W> {
     }
 
     /// A socket has refused a part of what was written to it.
-    fn queued(&mut self, seat: Seat, newly: bool, now: &Now) {
+    fn queued(&mut self, seat: ConnectionKey, newly: bool, now: &Now) {
         self.tally.refused_writes.add(1);
         if newly && let Some(session) = self.session(seat) {
             session.slow_since = now.seconds();

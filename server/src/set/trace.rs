@@ -22,8 +22,8 @@ use crate::ends::{End, Fault};
 use crate::ledger::writer::{Reply, Unavailable};
 use crate::ledger::{Answer, Award, Outcome};
 use crate::limits::{TRACE_ASKED_MAX, TRACE_QUEUE_MAX, TRACERS_MAX};
-use crate::set::directory::Seat;
-use crate::set::message::{Deed, Said};
+use crate::set::directory::ConnectionKey;
+use crate::set::message::{ClientRequest, LedgerRequest};
 
 /// As many are followed already as may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -227,7 +227,7 @@ pub struct Watched {
 
 #[derive(Debug)]
 struct Asked {
-    seat: Seat,
+    seat: ConnectionKey,
     user: UserId,
     request: u64,
     at: Instant,
@@ -259,12 +259,12 @@ impl Watched {
     }
 
     /// Who has asked this and has gone since, if it is known.
-    pub fn who_asked(&self, seat: Seat) -> Option<UserId> {
+    pub fn who_asked(&self, seat: ConnectionKey) -> Option<UserId> {
         self.asked.iter().find(|asked| asked.seat == seat).map(|asked| asked.user)
     }
 
     /// The SET took up a request.
-    pub fn asked(&mut self, set: u32, seat: Seat, user: UserId, said: &Said) {
+    pub fn asked(&mut self, set: u32, seat: ConnectionKey, user: UserId, said: &ClientRequest) {
         let Some((request, kind, of)) = request(said) else { return };
         if self.asked.len() == TRACE_ASKED_MAX {
             self.asked.pop_front();
@@ -277,7 +277,7 @@ impl Watched {
     pub fn answered(
         &mut self,
         set: u32,
-        seat: Seat,
+        seat: ConnectionKey,
         user: UserId,
         request: u64,
         kind: &'static str,
@@ -291,19 +291,19 @@ impl Watched {
     }
 
     /// A service has replied.
-    pub fn replied(&self, set: u32, seat: Seat, user: UserId, request: u64, reply: &Reply) {
+    pub fn replied(&self, set: u32, seat: ConnectionKey, user: UserId, request: u64, reply: &Reply) {
         let (decision, of) = decision(reply);
         self.tell(set, seat, user, What::Ledger { request, decision, of });
     }
 
     /// Something is pushed.
-    pub fn pushed(&self, set: u32, seat: Seat, user: UserId, event: &Event) {
+    pub fn pushed(&self, set: u32, seat: ConnectionKey, user: UserId, event: &Event) {
         let (kind, of) = name(event);
         self.tell(set, seat, user, What::Push { kind, of });
     }
 
     /// Frames are pushed that were encoded for many.
-    pub fn pushed_encoded(&self, set: u32, seat: Seat, user: UserId, mut frames: &[u8]) {
+    pub fn pushed_encoded(&self, set: u32, seat: ConnectionKey, user: UserId, mut frames: &[u8]) {
         while !frames.is_empty() {
             let Ok(ServerFrame { event: Some(event), .. }) = ServerFrame::decode_length_delimited(&mut frames) else {
                 return;
@@ -313,7 +313,7 @@ impl Watched {
     }
 
     /// A connection has ended.
-    pub fn ended(&self, set: u32, seat: Seat, user: UserId, end: End) {
+    pub fn ended(&self, set: u32, seat: ConnectionKey, user: UserId, end: End) {
         let fault = match end.fault() {
             Fault::Nobody => "nobody",
             Fault::Peer => "peer",
@@ -324,7 +324,7 @@ impl Watched {
         self.tell(set, seat, user, What::End { reason: end.label(), fault });
     }
 
-    fn tell(&self, set: u32, seat: Seat, user: UserId, what: What) {
+    fn tell(&self, set: u32, seat: ConnectionKey, user: UserId, what: What) {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let at_us = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
         for tracer in self.tracers.iter().filter(|tracer| tracer.user == user) {
@@ -334,34 +334,34 @@ impl Watched {
 }
 
 /// The id, kind and contents of a request; tokens and texts are not among them.
-fn request(said: &Said) -> Option<(u64, &'static str, Details)> {
+fn request(said: &ClientRequest) -> Option<(u64, &'static str, Details)> {
     let nothing = Details::default();
     Some(match said {
-        Said::Grab { request, campaign } => {
+        ClientRequest::Grab { request, campaign } => {
             let campaign = campaign.map(|campaign| campaign.get().into());
             (request.get(), "grab", Details { campaign, ..nothing })
         }
-        Said::Login { request, .. } => (request.get(), "login", nothing),
-        Said::Do { request, deed } => {
+        ClientRequest::Login { request, .. } => (request.get(), "login", nothing),
+        ClientRequest::Do { request, deed } => {
             let (kind, of) = match deed {
-                Deed::Acknowledge(seen) => {
+                LedgerRequest::Acknowledge(seen) => {
                     let count = seen.prizes.len() + seen.envelopes.len() + seen.orders.len();
                     ("acknowledge", Details { count: Some(count as u64), ..nothing })
                 }
-                Deed::Open(envelope) => ("open", Details { envelope: Some(envelope.get()), ..nothing }),
-                Deed::Send(new) => ("send_envelope", Details { amount_fen: Some(new.total.0), ..nothing }),
-                Deed::Pay(order) => ("pay", Details { order: Some(order.get()), ..nothing }),
-                Deed::Cancel(order) => ("cancel", Details { order: Some(order.get()), ..nothing }),
-                Deed::Ask(_) => ("ask", nothing),
+                LedgerRequest::Open(envelope) => ("open", Details { envelope: Some(envelope.get()), ..nothing }),
+                LedgerRequest::Send(new) => ("send_envelope", Details { amount_fen: Some(new.total.0), ..nothing }),
+                LedgerRequest::Pay(order) => ("pay", Details { order: Some(order.get()), ..nothing }),
+                LedgerRequest::Cancel(order) => ("cancel", Details { order: Some(order.get()), ..nothing }),
+                LedgerRequest::Ask(_) => ("ask", nothing),
             };
             (request.get(), kind, of)
         }
-        Said::Chat { request, .. } => (request.get(), "chat", nothing),
-        Said::Room { request, .. } => (request.get(), "room", nothing),
-        Said::Ping { request } => (request.get(), "ping", nothing),
-        Said::Mistake { request, .. } => (*request, "mistake", nothing),
-        Said::Violation { request, .. } => (*request, "violation", nothing),
-        Said::Partial | Said::Gone(_) => return None,
+        ClientRequest::Chat { request, .. } => (request.get(), "chat", nothing),
+        ClientRequest::Room { request, .. } => (request.get(), "room", nothing),
+        ClientRequest::Ping { request } => (request.get(), "ping", nothing),
+        ClientRequest::Mistake { request, .. } => (*request, "mistake", nothing),
+        ClientRequest::Violation { request, .. } => (*request, "violation", nothing),
+        ClientRequest::Partial | ClientRequest::Gone(_) => return None,
     })
 }
 
@@ -492,10 +492,10 @@ mod tests {
         UserId::new(id).unwrap()
     }
 
-    const SEAT: Seat = Seat { slot: 3, generation: 1 };
+    const SEAT: ConnectionKey = ConnectionKey { slot: 3, generation: 1 };
 
     fn ping(watched: &mut Watched, of: u64, request: u64) {
-        watched.asked(0, SEAT, user(of), &Said::Ping { request: RequestId::new(request).unwrap() });
+        watched.asked(0, SEAT, user(of), &ClientRequest::Ping { request: RequestId::new(request).unwrap() });
     }
 
     #[tokio::test]

@@ -50,7 +50,7 @@ pub struct Shard {
 
 /// What the shards' threads have to themselves.
 #[derive(Debug, Clone, Copy)]
-pub struct Own {
+pub struct ThreadOptions {
     /// A descriptor table each.
     pub tables: bool,
     /// A core each, counted round.
@@ -62,32 +62,32 @@ pub struct Own {
 
 /// A shard's thread: it has its runtime, and a descriptor table of its own where it should, and
 /// waits for orders. Dropped, it ends, unless it serves already.
-pub struct Thread {
-    orders: std_mpsc::Sender<Order>,
+pub struct ShardThread {
+    orders: std_mpsc::Sender<ShardCommand>,
     listening: std_mpsc::Receiver<io::Result<SocketAddr>>,
     handle: JoinHandle<()>,
 }
 
-enum Order {
+enum ShardCommand {
     /// Bind and listen.
     Listen(SocketAddr),
     /// Serve until each SET was told to stop.
     Serve(Box<Shard>),
 }
 
-impl Thread {
+impl ShardThread {
     /// Starts `count` threads. The caller's own runtime must exist already: the threads take their
     /// tables once all runtimes do.
-    pub fn start_all(count: u32, own: Own) -> io::Result<Vec<Self>> {
+    pub fn start_all(count: u32, own: ThreadOptions) -> io::Result<Vec<Self>> {
         let built = Arc::new(Barrier::new(count as usize));
         (0..count).map(|index| Self::start(index, own, Arc::clone(&built))).collect()
     }
 
-    fn start(index: u32, own: Own, built: Arc<Barrier>) -> io::Result<Self> {
+    fn start(index: u32, own: ThreadOptions, built: Arc<Barrier>) -> io::Result<Self> {
         let (orders, inbox) = std_mpsc::channel();
         let (reports, listening) = std_mpsc::channel();
         let handle = std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
-            if let Err(error) = obey(index, own, &built, &inbox, &reports) {
+            if let Err(error) = run_commands(index, own, &built, &inbox, &reports) {
                 // Whoever waits for this shard to listen hears why it never will.
                 reports.send(Err(error)).ok();
             }
@@ -98,24 +98,24 @@ impl Thread {
     /// Has the shard listen, on its own thread; returns the address with its actual port.
     pub fn listen(&self, address: SocketAddr) -> io::Result<SocketAddr> {
         let ended = || io::Error::other("the shard's thread has ended");
-        self.orders.send(Order::Listen(address)).map_err(|_| ended())?;
+        self.orders.send(ShardCommand::Listen(address)).map_err(|_| ended())?;
         self.listening.recv().map_err(|_| ended())?
     }
 
     /// Has the shard serve; its thread ends when each of its SETs was told to stop.
     pub fn serve(self, shard: Shard) -> JoinHandle<()> {
         // A thread that has ended has said why when it should have listened.
-        self.orders.send(Order::Serve(Box::new(shard))).ok();
+        self.orders.send(ShardCommand::Serve(Box::new(shard))).ok();
         self.handle
     }
 }
 
 /// The life of a shard's thread.
-fn obey(
+fn run_commands(
     index: u32,
-    own: Own,
+    own: ThreadOptions,
     built: &Barrier,
-    orders: &std_mpsc::Receiver<Order>,
+    orders: &std_mpsc::Receiver<ShardCommand>,
     reports: &std_mpsc::Sender<io::Result<SocketAddr>>,
 ) -> io::Result<()> {
     let mut builder = Builder::new_current_thread();
@@ -137,7 +137,7 @@ fn obey(
     let mut listener = None;
     while let Ok(order) = orders.recv() {
         match (order, listener.take()) {
-            (Order::Listen(address), _) => {
+            (ShardCommand::Listen(address), _) => {
                 let bound = acceptor::listen(address).and_then(|bound| Ok((bound.local_addr()?, bound)));
                 // The asker waits.
                 reports
@@ -147,11 +147,11 @@ fn obey(
                     }))
                     .ok();
             }
-            (Order::Serve(shard), Some(listener)) => {
+            (ShardCommand::Serve(shard), Some(listener)) => {
                 runtime.block_on(shard.run(listener));
                 return Ok(());
             }
-            (Order::Serve(_), None) => return Err(io::Error::other("told to serve before it listens")),
+            (ShardCommand::Serve(_), None) => return Err(io::Error::other("told to serve before it listens")),
         }
     }
     Ok(())

@@ -24,10 +24,10 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use crate::ends::End;
 use crate::limits;
-use crate::set::directory::Seat;
-use crate::set::message::{Message, Said};
+use crate::set::directory::ConnectionKey;
+use crate::set::message::{ClientRequest, Message};
 use crate::set::requests;
-use crate::set::room_messages::{Chat, Visit};
+use crate::set::room_messages::{Chat, RoomRequest};
 use crate::set::tally::SetTally;
 
 /// What the readers of one SET share with its worker, on one thread.
@@ -36,7 +36,7 @@ pub struct Link {
     /// The SET's queue.
     pub inbox: mpsc::Sender<Message>,
     /// Requests that met a full queue, to be answered `Overloaded` by the worker.
-    pub refusals: RefCell<Vec<(Seat, u64)>>,
+    pub refusals: RefCell<Vec<(ConnectionKey, u64)>>,
     /// Counts of the SET.
     pub tally: Arc<SetTally>,
     /// Checks login tokens.
@@ -65,7 +65,7 @@ pub struct Kept {
 }
 
 /// Reads until the connection ends, and reports the end.
-pub async fn read(mut socket: OwnedReadHalf, seat: Seat, link: Rc<Link>) {
+pub async fn read(mut socket: OwnedReadHalf, seat: ConnectionKey, link: Rc<Link>) {
     let mut kept = Kept::default();
     loop {
         match poll_fn(|context| link.poll(context, &mut socket, seat, &mut kept)).await {
@@ -76,13 +76,21 @@ pub async fn read(mut socket: OwnedReadHalf, seat: Seat, link: Rc<Link>) {
                     return;
                 }
             }
-            Pause::End(end) => return Box::pin(link.report(Message::Peer { seat, said: Said::Gone(end) })).await,
+            Pause::End(end) => {
+                return Box::pin(link.report(Message::Peer { seat, said: ClientRequest::Gone(end) })).await;
+            }
         }
     }
 }
 
 impl Link {
-    fn poll(&self, context: &mut Context<'_>, socket: &mut OwnedReadHalf, seat: Seat, kept: &mut Kept) -> Poll<Pause> {
+    fn poll(
+        &self,
+        context: &mut Context<'_>,
+        socket: &mut OwnedReadHalf,
+        seat: ConnectionKey,
+        kept: &mut Kept,
+    ) -> Poll<Pause> {
         let mut scratch = self.scratch.borrow_mut();
         if kept.bytes.is_some() && self.take(seat, kept, &[]).is_err() {
             return Poll::Ready(Pause::Full);
@@ -106,7 +114,7 @@ impl Link {
     ///
     /// After [`QueueFull`] it must be called again, with nothing new, once the SET has taken
     /// something from its queue.
-    pub fn take(&self, seat: Seat, kept: &mut Kept, new: &[u8]) -> Result<(), QueueFull> {
+    pub fn take(&self, seat: ConnectionKey, kept: &mut Kept, new: &[u8]) -> Result<(), QueueFull> {
         if kept.discarding {
             return Ok(());
         }
@@ -126,7 +134,7 @@ impl Link {
                 Ok(Split::Partial { .. }) => break,
                 Err(_) => (violation(0, ErrorCode::Malformed, End::Protocol), rest.len()),
             };
-            let violated = matches!(said, Said::Violation { .. });
+            let violated = matches!(said, ClientRequest::Violation { .. });
             if self.queue(seat, said).is_err() {
                 kept.bytes = Some(rest.into());
                 return Err(QueueFull);
@@ -140,8 +148,8 @@ impl Link {
         }
         if !rest.is_empty() {
             kept.bytes = Some(rest.into());
-            // Said once per frame. Without room the deadline starts later, with the next piece.
-            if (taken || !was_partial) && self.queue(seat, Said::Partial).is_err() {
+            // ClientRequest once per frame. Without room the deadline starts later, with the next piece.
+            if (taken || !was_partial) && self.queue(seat, ClientRequest::Partial).is_err() {
                 return Err(QueueFull);
             }
         }
@@ -150,18 +158,18 @@ impl Link {
 
     /// Decides what happens when the SET's queue is full: a request joins the refusals, anything
     /// else must wait.
-    fn queue(&self, seat: Seat, said: Said) -> Result<(), QueueFull> {
+    fn queue(&self, seat: ConnectionKey, said: ClientRequest) -> Result<(), QueueFull> {
         let Err(TrySendError::Full(Message::Peer { said, .. })) = self.inbox.try_send(Message::Peer { seat, said })
         else {
             // Queued; or the worker has left, and this reader's socket is about to be closed.
             return Ok(());
         };
         let request_id = match said {
-            Said::Grab { request, .. }
-            | Said::Ping { request }
-            | Said::Do { request, .. }
-            | Said::Chat { request, .. }
-            | Said::Room { request, .. } => request.get(),
+            ClientRequest::Grab { request, .. }
+            | ClientRequest::Ping { request }
+            | ClientRequest::Do { request, .. }
+            | ClientRequest::Chat { request, .. }
+            | ClientRequest::Room { request, .. } => request.get(),
             _ => return Err(QueueFull),
         };
         let mut refusals = self.refusals.borrow_mut();
@@ -181,35 +189,35 @@ impl Link {
     }
 
     /// Turns a payload into a checked request.
-    fn understand(&self, payload: &[u8]) -> Said {
+    fn understand(&self, payload: &[u8]) -> ClientRequest {
         let Ok(frame) = v1::ClientFrame::decode(payload) else {
             return violation(0, ErrorCode::Malformed, End::Protocol);
         };
         let Ok(request) = RequestId::new(frame.request_id) else {
-            return Said::Mistake { request: frame.request_id, code: ErrorCode::OutOfRange };
+            return ClientRequest::Mistake { request: frame.request_id, code: ErrorCode::OutOfRange };
         };
         match frame.request {
             Some(client_frame::Request::Grab(grab)) => {
-                Said::Grab { request, campaign: CampaignId::new(grab.campaign_id.into()).ok() }
+                ClientRequest::Grab { request, campaign: CampaignId::new(grab.campaign_id.into()).ok() }
             }
-            Some(client_frame::Request::Ping(_)) => Said::Ping { request },
+            Some(client_frame::Request::Ping(_)) => ClientRequest::Ping { request },
             Some(client_frame::Request::Chat(chat)) => match Chat::check(chat) {
-                Some(chat) => Said::Chat { request, chat: Box::new(chat) },
-                None => Said::Mistake { request: request.get(), code: ErrorCode::OutOfRange },
+                Some(chat) => ClientRequest::Chat { request, chat: Box::new(chat) },
+                None => ClientRequest::Mistake { request: request.get(), code: ErrorCode::OutOfRange },
             },
-            Some(client_frame::Request::Room(room)) => match Visit::check(&room) {
-                Some(visit) => Said::Room { request, visit: Box::new(visit) },
-                None => Said::Mistake { request: request.get(), code: ErrorCode::OutOfRange },
+            Some(client_frame::Request::Room(room)) => match RoomRequest::check(&room) {
+                Some(visit) => ClientRequest::Room { request, visit: Box::new(visit) },
+                None => ClientRequest::Mistake { request: request.get(), code: ErrorCode::OutOfRange },
             },
             Some(client_frame::Request::Login(login)) => match self.verifier.verify_user(&login.token) {
-                Ok(user) => Said::Login { request, user },
+                Ok(user) => ClientRequest::Login { request, user },
                 Err(error) => violation(request.get(), refusal(&error), End::Authentication),
             },
             Some(other) => match requests::deed(other, request) {
-                Ok(deed) => Said::Do { request, deed },
-                Err(code) => Said::Mistake { request: request.get(), code },
+                Ok(deed) => ClientRequest::Do { request, deed },
+                Err(code) => ClientRequest::Mistake { request: request.get(), code },
             },
-            None => Said::Mistake { request: request.get(), code: ErrorCode::UnknownRequest },
+            None => ClientRequest::Mistake { request: request.get(), code: ErrorCode::UnknownRequest },
         }
     }
 }
@@ -225,8 +233,8 @@ impl Kept {
     }
 }
 
-fn violation(request: u64, code: ErrorCode, end: End) -> Said {
-    Said::Violation { request, code, end }
+fn violation(request: u64, code: ErrorCode, end: End) -> ClientRequest {
+    ClientRequest::Violation { request, code, end }
 }
 
 fn refusal(error: &TokenError) -> ErrorCode {
@@ -255,7 +263,7 @@ mod tests {
             verifier: Arc::new(Verifier::hs256(&secret, Audience::User)),
             scratch: Rc::new(RefCell::new(Box::default())),
         };
-        let seat = Seat { slot: 1, generation: 2 };
+        let seat = ConnectionKey { slot: 1, generation: 2 };
         let chat = v1::Chat { user_id: 5, room_id: 0, text: "x".to_owned() };
         let room = v1::Room { room_id: 7, action: v1::room::Action::Look.into(), ..Default::default() };
         let requests = [client_frame::Request::Chat(chat), client_frame::Request::Room(room)];
@@ -273,9 +281,9 @@ mod tests {
         assert_eq!(*link.refusals.borrow(), (2..=last).map(|id| (seat, id)).collect::<Vec<_>>());
         assert!(link.take(seat, &mut kept, &bytes(last + 1)).is_err());
         // Once there is room it is read from what was kept.
-        assert!(matches!(queue.try_recv(), Ok(Message::Peer { said: Said::Chat { .. }, .. })));
+        assert!(matches!(queue.try_recv(), Ok(Message::Peer { said: ClientRequest::Chat { .. }, .. })));
         assert!(link.take(seat, &mut kept, &[]).is_ok());
-        let Ok(Message::Peer { said: Said::Room { request, .. }, .. }) = queue.try_recv() else { panic!() };
+        let Ok(Message::Peer { said: ClientRequest::Room { request, .. }, .. }) = queue.try_recv() else { panic!() };
         assert_eq!(request.get(), last + 1);
     }
 }

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 
 use hongbao_proto::UserId;
 use hongbao_proto::token::Verifier;
-use hongbao_server::admission::{Gate, Line, Rate};
+use hongbao_server::admission::{Gate, LoginQueue, Rate};
 use hongbao_server::generator::{Command, Generator, StockBoard};
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::writer::{LedgerHandle, Request, Writer};
@@ -19,12 +19,12 @@ use hongbao_server::market::campaign::{Seed, UnixMs};
 use hongbao_server::node::unfinished;
 use hongbao_server::services::envelope_runs::{Next, Run, Runs, Terms};
 use hongbao_server::services::offers::Clerk;
-use hongbao_server::services::rooms::desk::Bounds;
+use hongbao_server::services::rooms::room_shard::Bounds;
 use hongbao_server::services::rooms::{self, Epochs, Service};
 use hongbao_server::set::directory::Directory;
-use hongbao_server::set::message::{Control, Message, Now, Offering, StockReport, Ticket};
+use hongbao_server::set::message::{Control, Message, Now, Offering, ReplyPermit, StockReport};
 use hongbao_server::set::payments::Wallets;
-use hongbao_server::set::room_messages::{Desks, RoomRequest};
+use hongbao_server::set::room_messages::{QueuedRoomRequest, RoomShards};
 use hongbao_server::set::{Set, SetHandle, Shared};
 use hongbao_server::shard::reader::Link;
 use hongbao_server::shard::worker;
@@ -86,7 +86,7 @@ pub enum Lazy {
     Ledger,
     Generator,
     Clerk,
-    Desks,
+    RoomShards,
     Clients,
 }
 
@@ -112,7 +112,7 @@ impl Setup {
                 1 => Lazy::Ledger,
                 2 | 3 => Lazy::Generator,
                 4 => Lazy::Clerk,
-                5 => Lazy::Desks,
+                5 => Lazy::RoomShards,
                 6 => Lazy::Clients,
                 _ => Lazy::Nobody,
             },
@@ -141,9 +141,9 @@ enum House {
 
 pub struct Node {
     // The writer goes first: it holds places in the others' queues.
-    pub ledger: Writer<Ticket>,
-    pub requests: mpsc::Receiver<Request<Ticket>>,
-    pub handle: LedgerHandle<Ticket>,
+    pub ledger: Writer<ReplyPermit>,
+    pub requests: mpsc::Receiver<Request<ReplyPermit>>,
+    pub handle: LedgerHandle<ReplyPermit>,
     pub shared: Arc<Shared>,
     pub sets: Vec<SetNode>,
     pub generator: Generator,
@@ -157,7 +157,7 @@ pub struct Node {
     work: Option<Work<()>>,
     houses: Vec<House>,
     pub runs: Arc<Runs>,
-    desks: Vec<(Service, mpsc::Receiver<RoomRequest>)>,
+    desks: Vec<(Service, mpsc::Receiver<QueuedRoomRequest>)>,
 }
 
 impl Node {
@@ -185,12 +185,12 @@ impl Node {
                 (SetHandle { inbox, tally: Arc::default() }, queue)
             })
             .unzip();
-        let (desks, desk_queues) = Desks::open(setup.desks);
+        let (desks, desk_queues) = RoomShards::open(setup.desks);
         let shared = Arc::new(Shared {
             traces: Arc::default(),
             directory: Directory::default(),
             gate: setup.gate.map(|rate| Gate::new(Rate::new(rate, rate.div_ceil(10)))),
-            logins: setup.logins.map(Line::of_logins),
+            logins: setup.logins.map(LoginQueue::of_logins),
             connection_rate: Rate::new(setup.connection_rate, setup.connection_rate.saturating_mul(2)),
             ledger: handle.clone(),
             generator: stock,

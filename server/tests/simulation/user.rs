@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use hongbao_proto::UserId;
-use hongbao_server::set::directory::Seat;
+use hongbao_server::set::directory::ConnectionKey;
 use hongbao_server::shard::reader::Kept;
 
 use crate::wire::Pipe;
@@ -138,7 +138,7 @@ pub enum Phase {
 pub struct Conn {
     pub user: usize,
     pub set: usize,
-    pub seat: Seat,
+    pub seat: ConnectionKey,
     pub pipe: Rc<Pipe>,
     /// Bytes on their way to the server.
     pub up: Vec<u8>,
@@ -165,7 +165,7 @@ pub struct Conn {
 }
 
 impl Conn {
-    pub fn new(user: usize, set: usize, seat: Seat, pipe: Rc<Pipe>) -> Self {
+    pub fn new(user: usize, set: usize, seat: ConnectionKey, pipe: Rc<Pipe>) -> Self {
         Self {
             user,
             set,

@@ -8,7 +8,7 @@ use std::{fs, mem};
 
 use bytes::BytesMut;
 use hongbao_proto::token::{Audience, Secret, Signer, Verifier};
-use hongbao_proto::v1::{self, client_frame::Request as Said, order::State};
+use hongbao_proto::v1::{self, client_frame::Request as ClientRequest, order::State};
 use hongbao_proto::{Fen, UserId, frame};
 use hongbao_server::ends::End;
 use hongbao_server::generator::Command;
@@ -19,7 +19,7 @@ use hongbao_server::ledger::{Answer, Award, Means, Posting, Question};
 use hongbao_server::market::campaign::{Amounts, CampaignKind, CampaignTerms, Goods, Sale, Seed};
 use hongbao_server::market::envelope::Mode;
 use hongbao_server::services::envelope_runs::Terms;
-use hongbao_server::set::message::{Control, Deed, Message, Now, ReturnWindow, Said as Heard};
+use hongbao_server::set::message::{ClientRequest as Heard, Control, LedgerRequest, Message, Now, ReturnWindow};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
@@ -237,7 +237,7 @@ impl World {
             22..32 => Lazy::Ledger,
             32..37 => Lazy::Generator,
             37..40 => Lazy::Clerk,
-            40..43 => Lazy::Desks,
+            40..43 => Lazy::RoomShards,
             54..66 => Lazy::Clients,
             _ => Lazy::Nobody,
         };
@@ -282,7 +282,7 @@ impl World {
         let seed = Seed(self.rng.bytes());
         // The seeds of envelopes come from the system: here from ours.
         let see = |message: &mut Message| {
-            if let Message::Peer { said: Heard::Do { deed: Deed::Send(new), request }, .. } = message {
+            if let Message::Peer { said: Heard::Do { deed: LedgerRequest::Send(new), request }, .. } = message {
                 new.seed = seed;
                 new.seed.0[0] ^= request.get().to_le_bytes()[0];
             }
@@ -563,17 +563,17 @@ impl World {
         conn.appointment = None;
         conn.phase = Phase::LoggingIn;
         let token = self.users[conn.user].token.clone();
-        self.ask(id, Said::Login(v1::Login { token }), Ask::Login);
+        self.ask(id, ClientRequest::Login(v1::Login { token }), Ask::Login);
     }
 
     /// Sends a request under a new id.
-    fn ask(&mut self, id: u64, request: Said, what: Ask) {
+    fn ask(&mut self, id: u64, request: ClientRequest, what: Ask) {
         let Some(conn) = self.conns.get(&id) else { return };
         let request_id = self.users[conn.user].request();
         self.ask_as(id, request_id, Some(request), what);
     }
 
-    fn ask_as(&mut self, id: u64, request_id: u64, request: Option<Said>, what: Ask) {
+    fn ask_as(&mut self, id: u64, request_id: u64, request: Option<ClientRequest>, what: Ask) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let user = &self.users[conn.user];
         self.trace.note(format!("user {} on connection {id} asks {request_id}: {what:?}", user.id));
@@ -622,7 +622,7 @@ impl World {
             36..42 => {
                 let back = self.rng.index(user.grabs.len());
                 if let Some((request, campaign)) = self.users[index].grabs.get(back).copied() {
-                    let grab = Said::Grab(v1::Grab { campaign_id: campaign });
+                    let grab = ClientRequest::Grab(v1::Grab { campaign_id: campaign });
                     self.ask_as(id, request, Some(grab), Ask::Grab(campaign));
                 }
             }
@@ -630,13 +630,13 @@ impl World {
             48..54 => {
                 let known = user.offers.iter().rev().take(8).copied().collect();
                 let envelope_id = mine(&mut self.rng, known, envelopes);
-                self.ask(id, Said::Open(v1::Open { envelope_id }), Ask::Open(envelope_id));
+                self.ask(id, ClientRequest::Open(v1::Open { envelope_id }), Ask::Open(envelope_id));
             }
             54..59 => self.send_envelope(id),
             59..66 => {
                 let known = reserved(&user.orders);
                 let order_id = mine(&mut self.rng, known, orders);
-                self.ask(id, Said::Pay(v1::Pay { order_id }), Ask::Pay(order_id));
+                self.ask(id, ClientRequest::Pay(v1::Pay { order_id }), Ask::Pay(order_id));
             }
             66..71 => {
                 // Also what was given back before.
@@ -645,31 +645,31 @@ impl World {
                     user.orders.iter().filter(|(_, state)| **state == i32::from(State::Cancelled)).map(|(id, _)| *id),
                 );
                 let order_id = mine(&mut self.rng, known, orders);
-                self.ask(id, Said::Cancel(v1::Cancel { order_id }), Ask::Cancel(order_id));
+                self.ask(id, ClientRequest::Cancel(v1::Cancel { order_id }), Ask::Cancel(order_id));
             }
-            71 => self.ask(id, Said::Orders(v1::Orders { before_order_id: 0, limit: 0 }), Ask::Orders),
+            71 => self.ask(id, ClientRequest::Orders(v1::Orders { before_order_id: 0, limit: 0 }), Ask::Orders),
             72..74 => {
-                self.ask(id, Said::Statement(v1::Statement { before_entry_id: 0, limit: 64 }), Ask::Statement);
+                self.ask(id, ClientRequest::Statement(v1::Statement { before_entry_id: 0, limit: 64 }), Ask::Statement);
             }
             74..76 => {
                 let known = user.offers.iter().rev().take(8).copied().collect();
                 let envelope_id = mine(&mut self.rng, known, envelopes);
-                let inspect = Said::InspectEnvelope(v1::InspectEnvelope { envelope_id });
+                let inspect = ClientRequest::InspectEnvelope(v1::InspectEnvelope { envelope_id });
                 self.ask(id, inspect, Ask::Inspect(envelope_id));
             }
             76..80 => {
                 let text = self.text(index);
-                self.ask(id, Said::Chat(v1::Chat { user_id: someone, room_id: 0, text }), Ask::ChatTo);
+                self.ask(id, ClientRequest::Chat(v1::Chat { user_id: someone, room_id: 0, text }), Ask::ChatTo);
             }
             80..86 => {
                 let text = self.text(index);
                 let chat = v1::Chat { user_id: 0, room_id: room, text: text.clone() };
-                self.ask(id, Said::Chat(chat), Ask::ChatIn { room, text });
+                self.ask(id, ClientRequest::Chat(chat), Ask::ChatIn { room, text });
             }
             86..91 => self.join(id, room),
             91 => self.visit(id, room, v1::room::Action::Leave, Ask::Leave(room)),
             92 => self.visit(id, room, v1::room::Action::Look, Ask::Look(room)),
-            93..97 => self.ask(id, Said::Ping(v1::Ping {}), Ask::Ping),
+            93..97 => self.ask(id, ClientRequest::Ping(v1::Ping {}), Ask::Ping),
             97 => self.login_again(id),
             _ => self.misbehave(id),
         }
@@ -683,7 +683,7 @@ impl World {
         if user.grabs.len() > 24 {
             user.grabs.pop_front();
         }
-        self.ask_as(id, request, Some(Said::Grab(v1::Grab { campaign_id: campaign })), Ask::Grab(campaign));
+        self.ask_as(id, request, Some(ClientRequest::Grab(v1::Grab { campaign_id: campaign })), Ask::Grab(campaign));
     }
 
     fn text(&mut self, user: usize) -> String {
@@ -714,7 +714,7 @@ impl World {
         };
         // Somebody else's, or nobody's.
         acknowledge.order_ids.push(rng.within(1, 40));
-        self.ask(id, Said::Acknowledge(acknowledge), Ask::Acknowledge { wins, orders, envelopes });
+        self.ask(id, ClientRequest::Acknowledge(acknowledge), Ask::Acknowledge { wins, orders, envelopes });
     }
 
     fn send_envelope(&mut self, id: u64) {
@@ -735,7 +735,7 @@ impl World {
             room_id,
             lifetime_seconds: u32::try_from(self.rng.within(1, 60)).unwrap_or(1),
         };
-        self.ask(id, Said::SendEnvelope(send), Ask::Send);
+        self.ask(id, ClientRequest::SendEnvelope(send), Ask::Send);
     }
 
     fn join(&mut self, id: u64, room: u64) {
@@ -747,18 +747,18 @@ impl World {
         // The server's number of the epoch.
         let real = self.epochs.iter().find(|(_, number)| **number == epoch).map_or(0, |(real, _)| *real);
         let request = v1::Room { room_id: room, action: v1::room::Action::Join.into(), epoch: real, offset };
-        self.ask(id, Said::Room(request), Ask::Join { room, epoch, offset });
+        self.ask(id, ClientRequest::Room(request), Ask::Join { room, epoch, offset });
     }
 
     fn visit(&mut self, id: u64, room: u64, action: v1::room::Action, what: Ask) {
-        self.ask(id, Said::Room(v1::Room { room_id: room, action: action.into(), epoch: 0, offset: 0 }), what);
+        self.ask(id, ClientRequest::Room(v1::Room { room_id: room, action: action.into(), epoch: 0, offset: 0 }), what);
     }
 
     fn login_again(&mut self, id: u64) {
         let Some(conn) = self.conns.get(&id) else { return };
         if conn.phase == Phase::Online {
             let token = self.users[conn.user].token.clone();
-            self.ask(id, Said::Login(v1::Login { token }), Ask::Hostile);
+            self.ask(id, ClientRequest::Login(v1::Login { token }), Ask::Hostile);
         }
     }
 
@@ -767,16 +767,16 @@ impl World {
         let choice = self.rng.below(8);
         let zero = 0;
         match choice {
-            0 => self.ask_as(id, zero, Some(Said::Ping(v1::Ping {})), Ask::Hostile),
-            1 => self.ask_as(id, u64::MAX, Some(Said::Ping(v1::Ping {})), Ask::Hostile),
+            0 => self.ask_as(id, zero, Some(ClientRequest::Ping(v1::Ping {})), Ask::Hostile),
+            1 => self.ask_as(id, u64::MAX, Some(ClientRequest::Ping(v1::Ping {})), Ask::Hostile),
             2 => {
                 let Some(conn) = self.conns.get(&id) else { return };
                 let request = self.users[conn.user].request();
                 self.ask_as(id, request, None, Ask::Hostile);
             }
-            3 => self.ask(id, Said::Pay(v1::Pay { order_id: 0 }), Ask::Hostile),
-            4 => self.ask(id, Said::Acknowledge(v1::Acknowledge::default()), Ask::Hostile),
-            5 => self.ask(id, Said::Open(v1::Open { envelope_id: u64::MAX }), Ask::Hostile),
+            3 => self.ask(id, ClientRequest::Pay(v1::Pay { order_id: 0 }), Ask::Hostile),
+            4 => self.ask(id, ClientRequest::Acknowledge(v1::Acknowledge::default()), Ask::Hostile),
+            5 => self.ask(id, ClientRequest::Open(v1::Open { envelope_id: u64::MAX }), Ask::Hostile),
             6 => {
                 let send = v1::SendEnvelope {
                     total_fen: u64::MAX,
@@ -785,7 +785,7 @@ impl World {
                     user_ids: vec![1],
                     ..Default::default()
                 };
-                self.ask(id, Said::SendEnvelope(send), Ask::Hostile);
+                self.ask(id, ClientRequest::SendEnvelope(send), Ask::Hostile);
             }
             _ => {
                 // Ends the connection.
@@ -1292,7 +1292,9 @@ impl World {
                 wishes.rotate_left(first);
                 for wish in wishes.into_iter().take(3) {
                     match wish {
-                        Wish::Pay(order_id) => self.ask(id, Said::Pay(v1::Pay { order_id }), Ask::Pay(order_id)),
+                        Wish::Pay(order_id) => {
+                            self.ask(id, ClientRequest::Pay(v1::Pay { order_id }), Ask::Pay(order_id))
+                        }
                         Wish::Grab(campaign) => self.grab(id, campaign),
                     }
                 }
@@ -1408,7 +1410,7 @@ impl World {
             if !orders.is_empty() {
                 let acknowledge = v1::Acknowledge { order_ids: orders.clone(), ..Default::default() };
                 let what = Ask::Acknowledge { wins: Vec::new(), orders, envelopes: Vec::new() };
-                self.ask(conn, Said::Acknowledge(acknowledge), what);
+                self.ask(conn, ClientRequest::Acknowledge(acknowledge), what);
             }
             self.acknowledge(conn, false);
         } else {

@@ -2,7 +2,7 @@
 
 use hongbao_proto::{CampaignId, Fen, OrderId, UserId};
 
-use super::{About, AccountId, Books, Due, Kind, Notice, Shop, Store, Undo, Units};
+use super::{About, AccountId, Books, CampaignState, Due, Kind, Store, Unacknowledged, Undo, Units};
 use crate::ledger::{Claim, LedgerError, Outcome, Refusal, Seen, Win};
 use crate::market::campaign::{Campaign, CampaignTerms, Settlement, UnixMs};
 use crate::market::order::{Order, OrderState};
@@ -47,7 +47,7 @@ impl Books {
             let entry = self.move_money(Kind::Win, ends, claim.amount, item, Some(claim.request), now, store)?;
             let win =
                 Win { campaign: claim.campaign, serial: claim.serial, amount: claim.amount, request: claim.request };
-            self.notify(claim.user, Notice { entry, about: About::Win(win) }, store)?;
+            self.notify(claim.user, Unacknowledged { entry, about: About::Win(win) }, store)?;
             self.sum_up(claim.campaign, |campaign| {
                 campaign.won += 1;
                 campaign.paid.0 += claim.amount.0;
@@ -63,7 +63,7 @@ impl Books {
         store.put_order(&order)?;
         let item = i64::try_from(id.get()).map_err(|_| LedgerError::Corrupt("order".to_owned()))?;
         let entry = self.move_money(Kind::Reserve, ends, Fen::ZERO, item, Some(claim.request), now, store)?;
-        self.notify(claim.user, Notice { entry, about: About::Order(id) }, store)?;
+        self.notify(claim.user, Unacknowledged { entry, about: About::Order(id) }, store)?;
         if order.state == OrderState::Reserved {
             self.set_waiting(id, Some(order));
             self.await_due(order.pay_by, Due::Order(id));
@@ -143,7 +143,7 @@ impl Books {
         store: &mut impl Store,
     ) -> Result<Outcome, LedgerError> {
         let mut count = 0;
-        let is_seen = |notice: &Notice| match notice.about {
+        let is_seen = |notice: &Unacknowledged| match notice.about {
             About::Win(win) => seen.prizes.contains(&(win.campaign, win.serial)),
             About::Order(order) => seen.orders.contains(&order),
         };
@@ -174,7 +174,7 @@ impl Books {
         fund: Fen,
         now: UnixMs,
         store: &mut impl Store,
-    ) -> Result<Shop, LedgerError> {
+    ) -> Result<CampaignState, LedgerError> {
         if !self.treasury_can_give(fund.0.into()) {
             return Err(LedgerError::BadTerms("all campaigns together exceed what the books can hold".to_owned()));
         }
@@ -193,7 +193,7 @@ impl Books {
             paid: Fen::ZERO,
             reserved: 0,
         };
-        Ok(Shop { campaign, first_entry, units: Units::default() })
+        Ok(CampaignState { campaign, first_entry, units: Units::default() })
     }
 
     /// Empties the account of a campaign: returns its settlement.
@@ -222,7 +222,7 @@ impl Books {
     }
 
     /// A campaign is durable as it is given here: new, stopped or settled.
-    pub fn install(&mut self, mut shop: Shop) {
+    pub fn install(&mut self, mut shop: CampaignState) {
         let id = shop.campaign.id;
         if shop.campaign.settlement.is_some() {
             shop.units = Units::default();

@@ -98,7 +98,7 @@ impl Account {
 
 /// A campaign with its units.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shop {
+pub struct CampaignState {
     /// As it stands.
     pub campaign: Campaign,
     /// No entry of it has a lower number.
@@ -199,14 +199,14 @@ impl Envelope {
 
 /// Something that a user must be told until it is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Notice {
+pub struct Unacknowledged {
     /// The entry that it came with.
     pub entry: i64,
     /// What.
     pub about: About,
 }
 
-/// What a [`Notice`] is about.
+/// What a [`Unacknowledged`] is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum About {
     /// A prize.
@@ -224,7 +224,7 @@ enum Due {
 
 /// What a batch has touched of rows that are written once, at its end.
 #[derive(Debug, Default)]
-pub struct Touched {
+pub struct DirtySet {
     /// Campaigns whose sums have changed.
     pub campaigns: BTreeSet<CampaignId>,
     /// Chunks of units, by campaign and number.
@@ -248,7 +248,7 @@ struct Counters {
 #[derive(Debug, Default)]
 pub struct Restored {
     /// All campaigns.
-    pub shops: BTreeMap<CampaignId, Shop>,
+    pub shops: BTreeMap<CampaignId, CampaignState>,
     /// All accounts, each as of its last entry.
     pub accounts: FxHashMap<AccountId, Account>,
     /// Envelopes that can still be opened.
@@ -256,7 +256,7 @@ pub struct Restored {
     /// Orders that wait for their payment.
     pub orders: Vec<Order>,
     /// What was not acknowledged, each user's ascending by entry. There may be millions.
-    pub notices: FxHashMap<UserId, Vec<Notice>>,
+    pub notices: FxHashMap<UserId, Vec<Unacknowledged>>,
     /// Shares that were opened, and their money.
     pub opened: (u64, Fen),
     /// The highest number of an entry.
@@ -270,7 +270,7 @@ pub struct Restored {
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Books {
-    shops: BTreeMap<CampaignId, Shop>,
+    shops: BTreeMap<CampaignId, CampaignState>,
     accounts: FxHashMap<AccountId, Account>,
     /// Those that can be opened, and the latest that cannot.
     envelopes: FxHashMap<EnvelopeId, Envelope>,
@@ -282,7 +282,7 @@ pub struct Books {
     open_of: FxHashMap<UserId, u32>,
     orders: FxHashMap<OrderId, Order>,
     due: BTreeSet<(UnixMs, Due)>,
-    notices: FxHashMap<UserId, Vec<Notice>>,
+    notices: FxHashMap<UserId, Vec<Unacknowledged>>,
     /// Ascending.
     offers: FxHashMap<UserId, Vec<EnvelopeId>>,
     /// Units that a user holds of a campaign with a limit; counted when first asked for.
@@ -290,13 +290,13 @@ pub struct Books {
     counters: Counters,
     before: Counters,
     undo: Vec<Undo>,
-    touched: Touched,
-    behind: Behind,
+    touched: DirtySet,
+    behind: WriteBehind,
 }
 
 /// Which accounts' rows are older than the accounts.
 #[derive(Debug, Default)]
-struct Behind {
+struct WriteBehind {
     /// Those whose rows are.
     dirty: BTreeSet<AccountId>,
     /// The sweep goes through them in ascending order; this one was written last.
@@ -307,7 +307,7 @@ struct Behind {
 
 /// A stretch of accounts to be written with a batch.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Stretch {
+pub struct CheckpointRange {
     /// In ascending order.
     pub accounts: Vec<(AccountId, Account)>,
     /// With these written, every account contains all entries below this number.
@@ -436,7 +436,7 @@ impl Books {
     /// The rows of all that was posted are durable.
     pub fn keep(&mut self) {
         self.undo.clear();
-        self.touched = Touched::default();
+        self.touched = DirtySet::default();
         self.before = self.counters;
         while self.emptied.len() > limits::ENVELOPES_EMPTY_KEPT
             || self.emptied_recipients > limits::EMPTY_RECIPIENTS_KEPT
@@ -452,12 +452,12 @@ impl Books {
         while let Some(step) = self.undo.pop() {
             self.revert(step);
         }
-        self.touched = Touched::default();
+        self.touched = DirtySet::default();
         self.counters = self.before;
     }
 
     /// What this batch has touched of rows that are written at its end.
-    pub fn touched(&self) -> &Touched {
+    pub fn touched(&self) -> &DirtySet {
         &self.touched
     }
 
@@ -468,15 +468,15 @@ impl Books {
 
     /// The next stretch of accounts to be written, at most `max`; [`Books::accounts_written`] once
     /// it is durable.
-    pub fn accounts_to_write(&self, max: usize) -> Stretch {
+    pub fn accounts_to_write(&self, max: usize) -> CheckpointRange {
         let from = self.behind.cursor.map_or(AccountId(i64::MIN), |last| AccountId(last.0 + 1));
         let mut rest = self.behind.dirty.range(from..);
         let accounts = rest.by_ref().take(max).filter_map(|id| Some((*id, *self.accounts.get(id)?))).collect();
-        Stretch { accounts, complete_from: rest.next().is_none().then_some(self.behind.sweep_began_at) }
+        CheckpointRange { accounts, complete_from: rest.next().is_none().then_some(self.behind.sweep_began_at) }
     }
 
     /// The stretch is durable, with the batch that it was written with.
-    pub fn accounts_written(&mut self, stretch: &Stretch) {
+    pub fn accounts_written(&mut self, stretch: &CheckpointRange) {
         for (id, _) in &stretch.accounts {
             self.behind.dirty.remove(id);
         }
@@ -496,7 +496,7 @@ impl Books {
     // ---- Questions
 
     /// Every campaign.
-    pub fn shops(&self) -> &BTreeMap<CampaignId, Shop> {
+    pub fn shops(&self) -> &BTreeMap<CampaignId, CampaignState> {
         &self.shops
     }
 
@@ -678,7 +678,7 @@ impl Books {
         Ok(id)
     }
 
-    fn notify(&mut self, user: UserId, notice: Notice, store: &mut impl Store) -> Result<(), LedgerError> {
+    fn notify(&mut self, user: UserId, notice: Unacknowledged, store: &mut impl Store) -> Result<(), LedgerError> {
         if let About::Order(order) = notice.about {
             self.forget_notices_of(user, order, store)?;
         }
@@ -696,7 +696,7 @@ impl Books {
     fn forget_notices(
         &mut self,
         user: UserId,
-        is_meant: impl Fn(&Notice) -> bool,
+        is_meant: impl Fn(&Unacknowledged) -> bool,
         store: &mut impl Store,
     ) -> Result<u32, LedgerError> {
         let Some(notices) = self.notices.get_mut(&user).filter(|notices| notices.iter().any(&is_meant)) else {

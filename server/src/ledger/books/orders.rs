@@ -2,7 +2,7 @@
 
 use hongbao_proto::{Fen, OrderId, UserId};
 
-use super::{About, AccountId, Books, Due, Kind, Notice, Store};
+use super::{About, AccountId, Books, Due, Kind, Store, Unacknowledged};
 use crate::ledger::{Expired, LedgerError, Means, Outcome, Refusal};
 use crate::limits;
 use crate::market::campaign::UnixMs;
@@ -42,7 +42,7 @@ impl Books {
         let item = item_of(id)?;
         let entry = self.move_money(kind, (from, till), order.price, item, None, now, store)?;
         self.decide(&paid, store)?;
-        self.notify(user, Notice { entry, about: About::Order(id) }, store)?;
+        self.notify(user, Unacknowledged { entry, about: About::Order(id) }, store)?;
         self.sum_up(order.campaign, |campaign| {
             campaign.reserved -= 1;
             campaign.won += 1;
@@ -87,7 +87,7 @@ impl Books {
                         return Err(LedgerError::Corrupt(format!("order {id} is due and cannot expire")));
                     };
                     let entry = self.release(&over, now, store)?;
-                    self.notify(over.user, Notice { entry, about: About::Order(id) }, store)?;
+                    self.notify(over.user, Unacknowledged { entry, about: About::Order(id) }, store)?;
                     expired.orders.push(over);
                 }
                 Due::Envelope(id) => expired.envelopes.extend(self.close_expired(id, now, store)?),

@@ -2,7 +2,7 @@
 
 use hongbao_proto::{CampaignId, EnvelopeId, Fen, OrderId, Serial, UserId};
 
-use super::{Account, AccountId, Books, Due, Notice};
+use super::{Account, AccountId, Books, Due, Unacknowledged};
 use crate::market::campaign::UnixMs;
 use crate::market::order::Order;
 
@@ -20,7 +20,7 @@ pub(super) enum Undo {
     /// An order that waits; `None`: it did not.
     Order(OrderId, Option<Order>),
     /// What a user was to be told, before some of it was dropped.
-    Notices(UserId, Vec<Notice>),
+    Notices(UserId, Vec<Unacknowledged>),
     /// A user is to be told one thing more.
     Notified(UserId),
     /// An offer was made.

@@ -17,7 +17,9 @@ use rustc_hash::FxHashMap;
 pub(super) use self::file::{at, examine};
 pub(super) use self::rows::{Rows, account as read_account, entry as read_entry};
 use super::{Answer, EnvelopeView, Ledger, LedgerError, Outcome, Page, Posting, Question, Totals, schema};
-use crate::ledger::books::{About, AccountId, Books, Kind, Notice, Restored, Shop, Store, Stretch, order_id, win_of};
+use crate::ledger::books::{
+    About, AccountId, Books, CampaignState, CheckpointRange, Kind, Restored, Store, Unacknowledged, order_id, win_of,
+};
 use crate::ledger::sqlite::file::{FileLock, create};
 use crate::ledger::sqlite::rows::{
     campaign_id, corrupt, one_row, order, order_columns, put_campaign, sql, unsigned, user_id, words_to_bytes,
@@ -106,7 +108,7 @@ impl SqliteLedger {
         act: impl FnOnce(&mut Books, &Transaction<'_>) -> Result<R, LedgerError>,
     ) -> Result<R, LedgerError> {
         let (books, sweep_entries) = (&mut self.books, self.sweep_entries);
-        let attempt = || -> Result<(R, Stretch), LedgerError> {
+        let attempt = || -> Result<(R, CheckpointRange), LedgerError> {
             // Dropping the transaction on the way out of an error rolls it back.
             let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let result = act(books, &transaction)?;
@@ -127,7 +129,7 @@ impl SqliteLedger {
         }
     }
 
-    fn known(&self, id: CampaignId) -> Result<&Shop, LedgerError> {
+    fn known(&self, id: CampaignId) -> Result<&CampaignState, LedgerError> {
         self.books.shops().get(&id).ok_or(LedgerError::NoSuchCampaign(id))
     }
 
@@ -285,7 +287,7 @@ impl Ledger for SqliteLedger {
 
 /// Writes the rows that a batch touches once, at its end, and a stretch of the accounts that are
 /// behind.
-fn close(books: &Books, transaction: &Transaction<'_>, sweep_entries: usize) -> Result<Stretch, LedgerError> {
+fn close(books: &Books, transaction: &Transaction<'_>, sweep_entries: usize) -> Result<CheckpointRange, LedgerError> {
     let touched = books.touched();
     for id in &touched.campaigns {
         let Some(shop) = books.shops().get(id) else { continue };
@@ -319,7 +321,7 @@ fn close(books: &Books, transaction: &Transaction<'_>, sweep_entries: usize) -> 
     Ok(stretch)
 }
 
-fn write_accounts(transaction: &Transaction<'_>, stretch: &Stretch) -> Result<(), LedgerError> {
+fn write_accounts(transaction: &Transaction<'_>, stretch: &CheckpointRange) -> Result<(), LedgerError> {
     let mut statement = transaction.prepare_cached(
         "INSERT INTO accounts (id, balance, last_entry, last_claim) VALUES (?1, ?2, ?3, ?4)
          ON CONFLICT (id) DO UPDATE SET balance = excluded.balance, last_entry = excluded.last_entry,
@@ -397,7 +399,7 @@ fn restore(rows: &Rows<'_>) -> Result<Books, LedgerError> {
                 }
                 (None, About::Win(_)) => return Err(corrupt(format!("entry {id} is nobody's"))),
             };
-            restored.notices.entry(user).or_default().push(Notice { entry: id, about });
+            restored.notices.entry(user).or_default().push(Unacknowledged { entry: id, about });
             Ok(())
         },
     )?;

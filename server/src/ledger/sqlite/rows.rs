@@ -8,7 +8,7 @@ use rusqlite::types::FromSql;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::ledger::LedgerError;
-use crate::ledger::books::{Account, AccountId, Entry, Envelope, Kind, Opening, Shop, Store, Units};
+use crate::ledger::books::{Account, AccountId, CampaignState, Entry, Envelope, Kind, Opening, Store, Units};
 use crate::ledger::schema::code;
 use crate::market::campaign::{Amounts, Campaign, CampaignKind, CampaignTerms, Goods, Sale, Seed, Settlement, UnixMs};
 use crate::market::envelope::{Mode, Offer};
@@ -230,7 +230,7 @@ impl Rows<'_> {
     }
 
     /// All campaigns, without their units.
-    pub fn shops(&self) -> Result<Vec<Shop>, LedgerError> {
+    pub fn shops(&self) -> Result<Vec<CampaignState>, LedgerError> {
         let mut shops = Vec::new();
         self.each("SELECT * FROM campaigns", |row| {
             shops.push(shop(row)?);
@@ -382,7 +382,7 @@ pub fn envelope(row: &Row<'_>) -> Result<Envelope, LedgerError> {
 }
 
 /// A row of `campaigns`, by the names of its columns; its units are elsewhere.
-fn shop(row: &Row<'_>) -> Result<Shop, LedgerError> {
+fn shop(row: &Row<'_>) -> Result<CampaignState, LedgerError> {
     fn must<T: FromSql>(row: &Row<'_>, column: &str) -> Result<T, LedgerError> {
         row.get::<_, Option<T>>(column)?.ok_or_else(|| corrupt(format!("a campaign has no {column}")))
     }
@@ -429,11 +429,11 @@ fn shop(row: &Row<'_>) -> Result<Shop, LedgerError> {
         paid: Fen(number("paid")?),
         reserved: number("reserved")?,
     };
-    Ok(Shop { campaign, first_entry: row.get("first_entry")?, units: Units::default() })
+    Ok(CampaignState { campaign, first_entry: row.get("first_entry")?, units: Units::default() })
 }
 
 /// A new row of `campaigns`.
-pub fn put_campaign(connection: &Connection, shop: &Shop, fund: Fen) -> Result<(), LedgerError> {
+pub fn put_campaign(connection: &Connection, shop: &CampaignState, fund: Fen) -> Result<(), LedgerError> {
     let terms = &shop.campaign.terms;
     let (rate, amounts, sale) = match &terms.goods {
         Goods::Rain { rate_per_second, amounts } => (Some(*rate_per_second), Some(*amounts), None),

@@ -2,7 +2,7 @@
 //!
 //! Rooms are spread over a few desks by their id; each desk is one task of the main thread and owns
 //! its rooms. A SET hands it what a user wants
-//! ([`RoomRequest`](crate::set::room_messages::RoomRequest)), and it hands the users' SETs what to
+//! ([`QueuedRoomRequest`](crate::set::room_messages::QueuedRoomRequest)), and it hands the users' SETs what to
 //! write ([`Delivery`](crate::set::deliver::Delivery)); the answer goes the reserved way back.
 //! [`room`] and [`desk`] are plain values under test by themselves, [`service`] is the task around
 //! them.
@@ -11,8 +11,8 @@
 //! in memory only: after a restart there are none, and whoever joins again is told another epoch
 //! and `recovered: false`.
 
-pub mod desk;
 pub mod room;
+pub mod room_shard;
 mod service;
 #[cfg(test)]
 mod tests;
@@ -22,21 +22,21 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::services::rooms::desk::{Bounds, Places};
+use crate::services::rooms::room_shard::{Bounds, Places};
 pub use crate::services::rooms::service::{Epochs, Service, random_epochs};
 use crate::set::Shared;
-use crate::set::room_messages::RoomRequest;
+use crate::set::room_messages::QueuedRoomRequest;
 use crate::set::tally::Tally;
 
 /// What the desks say of themselves.
 #[derive(Debug, Default)]
 pub struct RoomsBoard {
-    desks: Box<[DeskTally]>,
+    desks: Box<[RoomShardTally]>,
 }
 
 /// Gauges of one desk.
 #[derive(Debug, Default)]
-struct DeskTally {
+struct RoomShardTally {
     rooms: Tally,
     members: Tally,
 }
@@ -55,7 +55,10 @@ impl RoomsBoard {
 
 /// Starts a desk for each queue. They hold `shared`, which holds their queues: to be aborted once
 /// the SETs have stopped.
-pub fn spawn(shared: &Arc<Shared>, queues: Vec<mpsc::Receiver<RoomRequest>>) -> (Vec<JoinHandle<()>>, Arc<RoomsBoard>) {
+pub fn spawn(
+    shared: &Arc<Shared>,
+    queues: Vec<mpsc::Receiver<QueuedRoomRequest>>,
+) -> (Vec<JoinHandle<()>>, Arc<RoomsBoard>) {
     let (services, board) = open(shared, queues.len(), Bounds::default(), random_epochs);
     let tasks = services.into_iter().zip(queues).map(|(service, queue)| tokio::spawn(service.run(queue))).collect();
     (tasks, board)
@@ -69,7 +72,7 @@ pub fn open(
     mut epochs: impl FnMut() -> Epochs,
 ) -> (Vec<Service>, Arc<RoomsBoard>) {
     let places = Arc::<Places>::default();
-    let board = Arc::new(RoomsBoard { desks: (0..desks).map(|_| DeskTally::default()).collect() });
+    let board = Arc::new(RoomsBoard { desks: (0..desks).map(|_| RoomShardTally::default()).collect() });
     let service =
         |index| Service::new(Arc::clone(shared), Arc::clone(&places), bounds, epochs(), Arc::clone(&board), index);
     ((0..desks).map(service).collect(), board)

@@ -20,13 +20,15 @@ use crate::limits;
 use crate::market::campaign::UnixMs;
 use crate::market::envelope::NewEnvelope;
 use crate::services::rooms::RoomsBoard;
-use crate::services::rooms::desk::{Bounds, Desk, Outline, Places};
 use crate::services::rooms::room::Kept;
+use crate::services::rooms::room_shard::{Bounds, Outline, Places, RoomShard};
 use crate::set::Shared;
 use crate::set::deliver::{Count, Delivered, Delivery};
-use crate::set::directory::Seat;
+use crate::set::directory::ConnectionKey;
 use crate::set::message::{Control, Message};
-use crate::set::room_messages::{Reply, RoomRequest, Seen, Standing, Visit, WayBack, Wish, message_frame};
+use crate::set::room_messages::{
+    QueuedRoomRequest, Reply, RoomAction, RoomReplyPermit, RoomRequest, RoomState, Seen, message_frame,
+};
 
 /// Where the epochs of new rooms come from: no two alike, in this process or another.
 pub type Epochs = Box<dyn FnMut() -> NonZeroU64 + Send>;
@@ -43,7 +45,7 @@ pub fn random_epochs() -> Epochs {
 /// See the module.
 pub struct Service {
     shared: Arc<Shared>,
-    desk: Desk,
+    desk: RoomShard,
     /// Rooms with a message that is being handed out, or with requests that waited for one.
     busy: HashMap<RoomId, Busy>,
     /// These, in the order of their turns.
@@ -63,7 +65,7 @@ pub struct Service {
 #[derive(Debug, Default)]
 struct Busy {
     fanout: Option<Fanout>,
-    waiting: VecDeque<RoomRequest>,
+    waiting: VecDeque<QueuedRoomRequest>,
 }
 
 /// A message being handed out: first its room's members are looked up, then their SETs are told.
@@ -76,7 +78,7 @@ struct Fanout {
     next: usize,
     offline: u32,
     /// By SET.
-    seats: BTreeMap<u32, Vec<Seat>>,
+    seats: BTreeMap<u32, Vec<ConnectionKey>>,
 }
 
 impl Service {
@@ -90,7 +92,7 @@ impl Service {
     ) -> Self {
         Self {
             shared,
-            desk: Desk::new(places, bounds),
+            desk: RoomShard::new(places, bounds),
             busy: HashMap::new(),
             turns: VecDeque::new(),
             waiting: 0,
@@ -104,7 +106,7 @@ impl Service {
 
     /// Serves until the queue is closed, and lets the thread's other tasks run after every
     /// [`limits::DESK_STEP`] of work.
-    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<RoomRequest>) {
+    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<QueuedRoomRequest>) {
         let mut spent = 0;
         loop {
             let request = if !self.is_busy() {
@@ -125,7 +127,7 @@ impl Service {
 
     /// Takes a request and gives a busy room its turn; returns what that was worth in members
     /// looked up.
-    pub fn step(&mut self, request: Option<RoomRequest>) -> usize {
+    pub fn step(&mut self, request: Option<QueuedRoomRequest>) -> usize {
         let mut spent = request.map_or(0, |request| self.take(request));
         spent += self.turn();
         if let Some(tally) = self.board.desks.get(self.index) {
@@ -141,7 +143,7 @@ impl Service {
     }
 
     /// Serves a request, or has it wait for a message of its room.
-    pub(super) fn take(&mut self, request: RoomRequest) -> usize {
+    pub(super) fn take(&mut self, request: QueuedRoomRequest) -> usize {
         let room = request.visit.room;
         if let Some(busy) = self.busy.get_mut(&room) {
             // Beyond the bound it is dropped, and answered by its way back.
@@ -178,21 +180,21 @@ impl Service {
     }
 
     /// Answers a request, or begins to hand out its message.
-    fn serve(&mut self, request: RoomRequest) -> (usize, Option<Fanout>) {
-        let RoomRequest { user, visit: Visit { room, wish }, at, way_back } = request;
+    fn serve(&mut self, request: QueuedRoomRequest) -> (usize, Option<Fanout>) {
+        let QueuedRoomRequest { user, visit: RoomRequest { room, wish }, at, way_back } = request;
         let mut spent = limits::DESK_REQUEST_WEIGHT;
         match wish {
-            Wish::Join(seen) => spent += self.join(user, room, seen, way_back),
-            Wish::Leave => tell(way_back, room, self.desk.leave(user, room)),
-            Wish::Look => tell(way_back, room, self.desk.look(user, room)),
-            Wish::Enclose(new) => spent += self.enclose(user, room, new, way_back),
-            Wish::Say(text) => return (spent, self.say(user, room, text, at, way_back)),
+            RoomAction::Join(seen) => spent += self.join(user, room, seen, way_back),
+            RoomAction::Leave => tell(way_back, room, self.desk.leave(user, room)),
+            RoomAction::Look => tell(way_back, room, self.desk.look(user, room)),
+            RoomAction::Enclose(new) => spent += self.enclose(user, room, new, way_back),
+            RoomAction::Say(text) => return (spent, self.say(user, room, text, at, way_back)),
         }
         (spent, None)
     }
 
     /// Returns how many messages are told again.
-    fn join(&mut self, user: UserId, room: RoomId, seen: Option<Seen>, way_back: WayBack) -> usize {
+    fn join(&mut self, user: UserId, room: RoomId, seen: Option<Seen>, way_back: RoomReplyPermit) -> usize {
         let bytes = self.desk.missed(room, seen).map_or(0, |missed| missed.bytes());
         let held = match u32::try_from(bytes) {
             Ok(0) => None,
@@ -227,12 +229,12 @@ impl Service {
                 .collect();
         }
         let told = state.missed.len();
-        way_back.answer(Reply::Room(Box::new(Standing { state, held })));
+        way_back.answer(Reply::Room(Box::new(RoomState { state, held })));
         told
     }
 
     /// Fills in whom an envelope is for; returns how many.
-    fn enclose(&self, user: UserId, room: RoomId, mut new: Box<NewEnvelope>, way_back: WayBack) -> usize {
+    fn enclose(&self, user: UserId, room: RoomId, mut new: Box<NewEnvelope>, way_back: RoomReplyPermit) -> usize {
         if let Err(code) = self.desk.look(user, room) {
             way_back.answer(Reply::Refused(code));
             return 0;
@@ -245,7 +247,14 @@ impl Service {
         count
     }
 
-    fn say(&mut self, from: UserId, room: RoomId, text: Box<str>, at: UnixMs, way_back: WayBack) -> Option<Fanout> {
+    fn say(
+        &mut self,
+        from: UserId,
+        room: RoomId,
+        text: Box<str>,
+        at: UnixMs,
+        way_back: RoomReplyPermit,
+    ) -> Option<Fanout> {
         // Without a permit the way back says `Overloaded`, and nothing was said.
         let permit = Arc::clone(&self.messages).try_acquire_owned().ok()?;
         match self.desk.say(room, Kept { from, at, text: text.clone() }) {
@@ -306,9 +315,9 @@ fn state(room: RoomId, Outline { epoch, offset, members }: Outline) -> v1::RoomS
     v1::RoomState { room_id: room.get(), epoch, offset, members, recovered: false, missed: Vec::new() }
 }
 
-fn tell(way_back: WayBack, room: RoomId, outline: Result<Outline, ErrorCode>) {
+fn tell(way_back: RoomReplyPermit, room: RoomId, outline: Result<Outline, ErrorCode>) {
     way_back.answer(match outline {
-        Ok(outline) => Reply::Room(Box::new(Standing { state: state(room, outline), held: None })),
+        Ok(outline) => Reply::Room(Box::new(RoomState { state: state(room, outline), held: None })),
         Err(code) => Reply::Refused(code),
     });
 }

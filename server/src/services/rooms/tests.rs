@@ -1,4 +1,4 @@
-//! Desks against a model that keeps everything naively, and their task against SETs that only
+//! RoomShards against a model that keeps everything naively, and their task against SETs that only
 //! collect what they are handed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -13,19 +13,19 @@ use proptest::prelude::*;
 use prost::Message as _;
 use tokio::sync::mpsc;
 
-use super::{DeskTally, RoomsBoard};
+use super::{RoomShardTally, RoomsBoard};
 use crate::admission::Rate;
 use crate::ledger::sqlite::SqliteLedger;
 use crate::ledger::writer;
 use crate::limits;
-use crate::services::rooms::desk::{Bounds, Desk, Places};
 use crate::services::rooms::room::{Kept, Room};
+use crate::services::rooms::room_shard::{Bounds, Places, RoomShard};
 use crate::services::rooms::service::Service;
 use crate::set::deliver::{Delivered, Delivery};
-use crate::set::directory::{Address, Directory, Seat};
+use crate::set::directory::{ConnectionAddress, ConnectionKey, Directory};
 use crate::set::message::{Control, Message};
 use crate::set::payments::Wallets;
-use crate::set::room_messages::{Desks, Reply, RoomRequest, Seen, Visit, WayBack, Wish};
+use crate::set::room_messages::{QueuedRoomRequest, Reply, RoomAction, RoomReplyPermit, RoomRequest, RoomShards, Seen};
 use crate::set::{SetHandle, Shared};
 
 fn user(id: u64) -> UserId {
@@ -91,7 +91,9 @@ impl ModelRoom {
 
 const SMALL: Bounds = Bounds { members: 4, rooms: 3, memberships: 8, history_bytes: 100 * 1024 };
 
-fn outcome(result: Result<crate::services::rooms::desk::Outline, ErrorCode>) -> Result<(u64, u64, u32), ErrorCode> {
+fn outcome(
+    result: Result<crate::services::rooms::room_shard::Outline, ErrorCode>,
+) -> Result<(u64, u64, u32), ErrorCode> {
     result.map(|outline| (outline.epoch, outline.offset, outline.members))
 }
 
@@ -99,7 +101,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
     fn a_desk_does_as_its_model(acts in prop::collection::vec(act(), 1..80)) {
-        let mut desk = Desk::new(Arc::default(), SMALL);
+        let mut desk = RoomShard::new(Arc::default(), SMALL);
         let mut model: BTreeMap<u64, ModelRoom> = BTreeMap::new();
         let mut epochs = 0;
         for act in acts {
@@ -202,7 +204,7 @@ proptest! {
 
 #[test]
 fn a_room_takes_as_many_members_as_may_be_and_the_next_when_one_has_left() {
-    let mut desk = Desk::new(Arc::default(), Bounds::default());
+    let mut desk = RoomShard::new(Arc::default(), Bounds::default());
     let members = limits::ROOM_MEMBERS_MAX as u64;
     for id in 1..=members {
         desk.join(user(id), room(1), || epoch(7)).unwrap();
@@ -219,7 +221,7 @@ fn a_room_takes_as_many_members_as_may_be_and_the_next_when_one_has_left() {
 #[test]
 fn a_user_may_be_in_so_many_rooms_of_all_desks_together() {
     let places = Arc::<Places>::default();
-    let mut desks = [(); 2].map(|()| Desk::new(Arc::clone(&places), Bounds::default()));
+    let mut desks = [(); 2].map(|()| RoomShard::new(Arc::clone(&places), Bounds::default()));
     for id in 1..=u64::from(limits::USER_ROOMS_MAX) {
         desks[(id % 2) as usize].join(user(1), room(id), || epoch(7)).unwrap();
     }
@@ -234,7 +236,7 @@ fn a_user_may_be_in_so_many_rooms_of_all_desks_together() {
 
 #[test]
 fn a_desk_has_so_many_rooms_and_forgets_those_of_nobody() {
-    let mut desk = Desk::new(Arc::default(), Bounds::default());
+    let mut desk = RoomShard::new(Arc::default(), Bounds::default());
     let rooms = limits::DESK_ROOMS_MAX as u64;
     for id in 1..=rooms {
         desk.join(user(id), room(id), || epoch(7)).unwrap();
@@ -252,7 +254,7 @@ fn a_desk_has_so_many_rooms_and_forgets_those_of_nobody() {
 #[test]
 fn a_desk_that_remembers_as_much_as_it_may_cuts_short_the_room_that_talks() {
     let bounds = Bounds { history_bytes: 10_000, ..Bounds::default() };
-    let mut desk = Desk::new(Arc::default(), bounds);
+    let mut desk = RoomShard::new(Arc::default(), bounds);
     let message = 1_000 - limits::HISTORY_OVERHEAD_BYTES;
     desk.join(user(1), room(1), || epoch(7)).unwrap();
     desk.join(user(1), room(2), || epoch(8)).unwrap();
@@ -263,7 +265,7 @@ fn a_desk_that_remembers_as_much_as_it_may_cuts_short_the_room_that_talks() {
         desk.say(room(2), kept(1, message)).unwrap();
     }
     assert_eq!(desk.history_bytes(), 10_000);
-    let kept = |desk: &Desk, id, epoch| {
+    let kept = |desk: &RoomShard, id, epoch| {
         let missed = desk.missed(room(id), Some(Seen { epoch, offset: 0 })).unwrap();
         (missed.recovered, missed.messages().map(|(offset, _)| offset).collect::<Vec<_>>())
     };
@@ -331,12 +333,12 @@ impl Rig {
             offerings,
             ledger,
             generator: mpsc::channel(1).0,
-            desks: Desks::open(0).0,
+            desks: RoomShards::open(0).0,
             sets: handles.into(),
             login_seconds: 10,
             idle_seconds: 600,
         });
-        let board = Arc::new(RoomsBoard { desks: Box::new([DeskTally::default()]) });
+        let board = Arc::new(RoomsBoard { desks: Box::new([RoomShardTally::default()]) });
         let service = Service::new(
             Arc::clone(&shared),
             Arc::default(),
@@ -350,21 +352,21 @@ impl Rig {
 
     /// The user is on-line in this SET, in the slot of its id.
     fn place(&self, id: u64, set: u32) {
-        let seat = Seat { slot: u32::try_from(id).unwrap(), generation: 0 };
-        self.shared.directory.enter(user(id), Address { set, seat });
+        let seat = ConnectionKey { slot: u32::try_from(id).unwrap(), generation: 0 };
+        self.shared.directory.enter(user(id), ConnectionAddress { set, seat });
     }
 
     /// A request of a user in SET 0, whose answer comes into that SET's queue.
-    fn request(&mut self, id: u64, at: u64, wish: Wish) -> RoomRequest {
+    fn request(&mut self, id: u64, at: u64, wish: RoomAction) -> QueuedRoomRequest {
         self.requests += 1;
         let permit = self.shared.sets[0].inbox.clone().try_reserve_owned().unwrap();
-        let seat = Seat { slot: u32::try_from(id).unwrap(), generation: 0 };
-        let way_back = WayBack::new(permit, seat, RequestId::new(self.requests).unwrap());
-        RoomRequest { user: user(id), visit: Visit { room: room(at), wish }, at: 5_000, way_back }
+        let seat = ConnectionKey { slot: u32::try_from(id).unwrap(), generation: 0 };
+        let way_back = RoomReplyPermit::new(permit, seat, RequestId::new(self.requests).unwrap());
+        QueuedRoomRequest { user: user(id), visit: RoomRequest { room: room(at), wish }, at: 5_000, way_back }
     }
 
     /// Takes a request, and nothing but it.
-    fn ask(&mut self, id: u64, at: u64, wish: Wish) {
+    fn ask(&mut self, id: u64, at: u64, wish: RoomAction) {
         let request = self.request(id, at, wish);
         self.service.step(Some(request));
     }
@@ -408,7 +410,7 @@ impl Rig {
 }
 
 /// Does as a SET where everybody is on-line and reads.
-fn write(mut delivery: Delivery, mut each: impl FnMut(Seat, &v1::ChatMessage)) {
+fn write(mut delivery: Delivery, mut each: impl FnMut(ConnectionKey, &v1::ChatMessage)) {
     let frame = v1::ServerFrame::decode_length_delimited(&delivery.frame()[..]).unwrap();
     let Some(Event::ChatMessage(message)) = frame.event else { panic!("{frame:?}") };
     while let Some(seat) = delivery.take() {
@@ -417,8 +419,8 @@ fn write(mut delivery: Delivery, mut each: impl FnMut(Seat, &v1::ChatMessage)) {
     }
 }
 
-fn say(text: &str) -> Wish {
-    Wish::Say(text.into())
+fn say(text: &str) -> RoomAction {
+    RoomAction::Say(text.into())
 }
 
 fn standing(reply: Reply) -> v1::RoomState {
@@ -441,7 +443,7 @@ fn receipt(reply: &Reply) -> (u32, u32, u32, u64) {
 fn a_message_reaches_every_member_but_its_sender_and_the_receipt_counts_them() {
     let mut rig = Rig::new(3);
     for id in 1..=7 {
-        rig.ask(id, 9, Wish::Join(None));
+        rig.ask(id, 9, RoomAction::Join(None));
     }
     let states: Vec<_> = rig.answers().into_iter().map(|(_, reply)| standing(reply)).collect();
     assert!(states.iter().all(|state| state.epoch == states[0].epoch && state.epoch != 0));
@@ -479,19 +481,19 @@ fn a_message_reaches_every_member_but_its_sender_and_the_receipt_counts_them() {
 #[test]
 fn only_members_may_say_something_or_look_or_leave() {
     let mut rig = Rig::new(1);
-    rig.ask(1, 9, Wish::Join(None));
+    rig.ask(1, 9, RoomAction::Join(None));
     standing(rig.answer());
-    for wish in [say("let me in"), Wish::Look, Wish::Leave] {
+    for wish in [say("let me in"), RoomAction::Look, RoomAction::Leave] {
         rig.ask(2, 9, wish);
         assert!(matches!(rig.answer(), Reply::Refused(ErrorCode::NoSuchRoom)));
     }
     // One's own word is nobody else's.
     rig.ask(1, 9, say("anybody?"));
     assert_eq!(receipt(&rig.answer()), (0, 0, 0, 1));
-    rig.ask(1, 9, Wish::Look);
+    rig.ask(1, 9, RoomAction::Look);
     let state = standing(rig.answer());
     assert_eq!((state.offset, state.members, state.recovered, state.missed.len()), (1, 1, false, 0));
-    rig.ask(1, 9, Wish::Leave);
+    rig.ask(1, 9, RoomAction::Leave);
     assert_eq!(standing(rig.answer()).members, 0);
     assert_eq!((rig.board.rooms(), rig.board.members()), (0, 0));
     rig.ask(1, 9, say("gone"));
@@ -501,14 +503,14 @@ fn only_members_may_say_something_or_look_or_leave() {
 #[test]
 fn a_member_that_comes_back_is_told_what_it_has_missed_or_that_something_is_lost() {
     let mut rig = Rig::new(1);
-    rig.ask(1, 9, Wish::Join(None));
+    rig.ask(1, 9, RoomAction::Join(None));
     let epoch = standing(rig.answer()).epoch;
     for number in 1..=5 {
         rig.ask(1, 9, say(&number.to_string()));
         rig.answers();
     }
     let mut join = |epoch, offset| {
-        rig.ask(1, 9, Wish::Join(Some(Seen { epoch, offset })));
+        rig.ask(1, 9, RoomAction::Join(Some(Seen { epoch, offset })));
         let state = standing(rig.answer());
         assert_eq!(state.offset, 5);
         (state.recovered, state.missed.iter().map(|message| message.offset).collect::<Vec<_>>())
@@ -525,7 +527,7 @@ fn a_member_that_comes_back_is_told_what_it_has_missed_or_that_something_is_lost
     }
     let last = 5 + limits::HISTORY_MESSAGES_MAX as u64;
     for (offset, recovered) in [(4, false), (5, true)] {
-        rig.ask(1, 9, Wish::Join(Some(Seen { epoch, offset })));
+        rig.ask(1, 9, RoomAction::Join(Some(Seen { epoch, offset })));
         let state = standing(rig.answer());
         assert_eq!((state.recovered, state.offset), (recovered, last));
         assert_eq!(state.missed.len(), limits::HISTORY_MESSAGES_MAX);
@@ -537,14 +539,14 @@ fn a_member_that_comes_back_is_told_what_it_has_missed_or_that_something_is_lost
 fn a_large_room_is_told_by_slices_between_which_other_rooms_are_served_and_its_own_requests_wait() {
     let mut rig = Rig::new(4);
     for id in 1..=10_000 {
-        rig.ask(id, 1, Wish::Join(None));
+        rig.ask(id, 1, RoomAction::Join(None));
         rig.answers();
         rig.place(id, (id % 4) as u32);
     }
-    rig.ask(1, 2, Wish::Join(None));
+    rig.ask(1, 2, RoomAction::Join(None));
     rig.answers();
     rig.ask(1, 1, say("to all"));
-    rig.ask(2, 1, Wish::Leave);
+    rig.ask(2, 1, RoomAction::Leave);
     rig.ask(3, 1, say("to one less"));
     let mut steps = 0;
     while rig.service.is_busy() {
@@ -569,7 +571,7 @@ fn a_large_room_is_told_by_slices_between_which_other_rooms_are_served_and_its_o
 fn a_full_or_stopped_set_drops_its_share_and_the_receipt_says_so() {
     let mut rig = Rig::new(4);
     for id in 1..=9 {
-        rig.ask(id, 1, Wish::Join(None));
+        rig.ask(id, 1, RoomAction::Join(None));
         rig.place(id, (id % 3) as u32);
     }
     rig.answers();
@@ -589,7 +591,7 @@ fn a_full_or_stopped_set_drops_its_share_and_the_receipt_says_so() {
 fn beyond_each_bound_of_a_desk_a_request_is_answered_overloaded_and_nothing_has_changed() {
     let mut rig = Rig::new(2);
     for id in 1..=2 {
-        rig.ask(id, 1, Wish::Join(None));
+        rig.ask(id, 1, RoomAction::Join(None));
         rig.place(id, 1);
     }
     let epoch = standing(rig.answers().remove(0).1).epoch;
@@ -611,12 +613,12 @@ fn beyond_each_bound_of_a_desk_a_request_is_answered_overloaded_and_nothing_has_
 
     // Requests that wait for a message to their room: it is in the first of its two slices.
     for id in 3..=2 + limits::FANOUT_STEP as u64 {
-        rig.ask(id, 1, Wish::Join(None));
+        rig.ask(id, 1, RoomAction::Join(None));
         rig.answers();
     }
     rig.ask(1, 1, say("x"));
     for _ in 0..limits::DESK_WAITING_MAX + 5 {
-        let request = rig.request(2, 1, Wish::Look);
+        let request = rig.request(2, 1, RoomAction::Look);
         // Without giving anybody a turn.
         rig.service.take(request);
     }
@@ -632,17 +634,17 @@ fn beyond_each_bound_of_a_desk_a_request_is_answered_overloaded_and_nothing_has_
         * (CHAT_BYTES_MAX + limits::HISTORY_OVERHEAD_BYTES);
     let fit = limits::DESK_RECOVERY_BYTES_MAX / each;
     for _ in 0..fit + 2 {
-        rig.ask(2, 1, Wish::Join(Some(Seen { epoch, offset: 0 })));
+        rig.ask(2, 1, RoomAction::Join(Some(Seen { epoch, offset: 0 })));
     }
     // A newcomer whom we cannot tell is no member, either.
-    rig.ask(9_999, 1, Wish::Join(Some(Seen { epoch, offset: 0 })));
+    rig.ask(9_999, 1, RoomAction::Join(Some(Seen { epoch, offset: 0 })));
     // Whoever asks for no history is served.
-    rig.ask(2, 1, Wish::Look);
+    rig.ask(2, 1, RoomAction::Look);
     let members = rig.board.members();
     let answers = rig.answers();
     assert_eq!((overloaded(&answers), answers.len(), members), (3, fit + 4, 2 + limits::FANOUT_STEP as u64));
     drop(answers);
-    rig.ask(9_999, 1, Wish::Join(Some(Seen { epoch, offset: 0 })));
+    rig.ask(9_999, 1, RoomAction::Join(Some(Seen { epoch, offset: 0 })));
     assert!(!standing(rig.answer()).missed.is_empty());
 }
 
@@ -650,12 +652,12 @@ fn beyond_each_bound_of_a_desk_a_request_is_answered_overloaded_and_nothing_has_
 fn what_a_desk_holds_when_it_ends_is_answered() {
     let mut rig = Rig::new(1);
     for id in 1..=1_000 {
-        rig.ask(id, 1, Wish::Join(None));
+        rig.ask(id, 1, RoomAction::Join(None));
         rig.place(id, 0);
     }
     rig.answers();
     rig.ask(1, 1, say("x"));
-    rig.ask(2, 1, Wish::Look);
+    rig.ask(2, 1, RoomAction::Look);
     let Rig { service, mut inboxes, .. } = rig;
     drop(service);
     let answers: Vec<_> = std::iter::from_fn(|| inboxes[0].try_recv().ok()).collect();
@@ -697,7 +699,7 @@ proptest! {
             rig.place(id, 0);
             for at in [1, 2] {
                 if id % 4 > 0 {
-                    rig.ask(id, at, Wish::Join(None));
+                    rig.ask(id, at, RoomAction::Join(None));
                     rig.work_off();
                 }
             }
@@ -706,10 +708,10 @@ proptest! {
         let mut leaves = BTreeSet::new();
         for step in steps {
             match step {
-                Step::Join(id, at) => rig.ask(id, at, Wish::Join(None)),
-                Step::Look(id, at) => rig.ask(id, at, Wish::Look),
+                Step::Join(id, at) => rig.ask(id, at, RoomAction::Join(None)),
+                Step::Look(id, at) => rig.ask(id, at, RoomAction::Look),
                 Step::Leave(id, at) => {
-                    rig.ask(id, at, Wish::Leave);
+                    rig.ask(id, at, RoomAction::Leave);
                     leaves.insert(rig.requests);
                 }
                 Step::Say(id, at) => rig.ask(id, at, say(&format!("{id}"))),

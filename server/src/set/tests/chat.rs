@@ -6,18 +6,21 @@ use hongbao_proto::RoomId;
 
 use super::*;
 use crate::set::deliver::{self, Count, Delivered, Delivery};
-use crate::set::room_messages::{Chat, Recipient, Reply, Standing, Visit, WayBack, Wish};
+use crate::set::room_messages::{Chat, Recipient, Reply, RoomAction, RoomReplyPermit, RoomRequest, RoomState};
 
 fn user(id: u64) -> UserId {
     UserId::new(id).unwrap()
 }
 
-fn to_user(id: u64, to: u64, text: &str) -> Said {
-    Said::Chat { request: request(id), chat: Box::new(Chat { to: Recipient::User(user(to)), text: text.into() }) }
+fn to_user(id: u64, to: u64, text: &str) -> ClientRequest {
+    ClientRequest::Chat {
+        request: request(id),
+        chat: Box::new(Chat { to: Recipient::User(user(to)), text: text.into() }),
+    }
 }
 
-fn visit(id: u64, wish: Wish) -> Said {
-    Said::Room { request: request(id), visit: Box::new(Visit { room: RoomId::new(7).unwrap(), wish }) }
+fn visit(id: u64, wish: RoomAction) -> ClientRequest {
+    ClientRequest::Room { request: request(id), visit: Box::new(RoomRequest { room: RoomId::new(7).unwrap(), wish }) }
 }
 
 fn push(text: &str) -> Bytes {
@@ -25,7 +28,7 @@ fn push(text: &str) -> Bytes {
 }
 
 /// A delivery to `seats`, and where its report will be.
-fn delivery(seats: &[Seat], text: &str) -> (Delivery, Arc<Mutex<Option<Delivered>>>) {
+fn delivery(seats: &[ConnectionKey], text: &str) -> (Delivery, Arc<Mutex<Option<Delivered>>>) {
     let report = Arc::<Mutex<Option<Delivered>>>::default();
     let count = Count::new({
         let report = Arc::clone(&report);
@@ -39,7 +42,7 @@ fn became(delivered: u32, offline: u32, dropped: u32) -> Delivered {
 }
 
 impl Rig {
-    fn deliver(&mut self, seats: &[Seat], text: &str) -> Arc<Mutex<Option<Delivered>>> {
+    fn deliver(&mut self, seats: &[ConnectionKey], text: &str) -> Arc<Mutex<Option<Delivered>>> {
         let (delivery, report) = delivery(seats, text);
         self.apply(0, Message::Control(Control::Deliver(delivery)));
         report
@@ -108,7 +111,7 @@ fn a_message_to_nobody_and_to_one_who_is_not_in_yet_is_told_as_offline() {
     assert_eq!(rig.receipt(&sender), (0, 1, 0), "at once");
     // It has entered the directory, and is not welcome yet.
     let (coming, receiver) = rig.connect(1);
-    rig.say(1, coming, Said::Login { request: request(5), user: user(2) });
+    rig.say(1, coming, ClientRequest::Login { request: request(5), user: user(2) });
     rig.say(0, from, to_user(12, 2, "hello?"));
     // The ledger's word on the login may have come first; the SET hears it last.
     let mut queued: Vec<_> = std::iter::from_fn(|| rig.inboxes[1].try_recv().ok()).collect();
@@ -122,7 +125,7 @@ fn a_message_to_nobody_and_to_one_who_is_not_in_yet_is_told_as_offline() {
     assert!(matches!(receiver.event(), Event::Welcome(_)));
     // It was there, and has gone.
     rig.say(0, from, to_user(13, 2, "hello?"));
-    rig.say(1, coming, Said::Gone(End::Closed));
+    rig.say(1, coming, ClientRequest::Gone(End::Closed));
     rig.settle();
     assert_eq!(rig.receipt(&sender), (0, 1, 0));
     assert_eq!(rig.chat_counts(0), (0, 3, 0));
@@ -179,7 +182,7 @@ fn a_message_whose_way_back_cannot_be_reserved_is_overloaded_and_goes_nowhere() 
     rig.welcomed(1, 2);
     while rig.shared.sets[0].inbox.try_send(Message::Control(Control::Tick)).is_ok() {}
     rig.say(0, from, to_user(11, 2, "x"));
-    rig.say(0, from, visit(12, Wish::Look));
+    rig.say(0, from, visit(12, RoomAction::Look));
     assert!(sender.take().iter().all(|frame| matches!(frame.event, Some(Event::Overloaded(_)))));
     assert!(rig.inboxes[1].try_recv().is_err() && rig.desk.try_recv().is_err());
 }
@@ -192,7 +195,7 @@ fn so_many_chats_of_a_set_may_be_under_way_and_the_rest_of_its_queue_stays_free(
     for id in 0..limits::CHATS_UNDER_WAY_MAX as u64 + 3 {
         let (seat, _) = users[(id % 50) as usize];
         rig.now.at += SECOND / 100;
-        rig.say(0, seat, visit(100 + id, Wish::Look));
+        rig.say(0, seat, visit(100 + id, RoomAction::Look));
         held.extend(rig.desk.try_recv().ok());
     }
     assert_eq!(held.len(), limits::CHATS_UNDER_WAY_MAX);
@@ -206,7 +209,7 @@ fn so_many_chats_of_a_set_may_be_under_way_and_the_rest_of_its_queue_stays_free(
     let frames: Vec<_> = users.iter().flat_map(|(_, peer)| peer.take()).collect();
     let overloaded = frames.iter().filter(|frame| matches!(frame.event, Some(Event::Overloaded(_)))).count();
     assert_eq!((overloaded, frames.len()), (limits::CHATS_UNDER_WAY_MAX + 3, limits::CHATS_UNDER_WAY_MAX + 4));
-    rig.say(0, users[0].0, visit(20_000, Wish::Look));
+    rig.say(0, users[0].0, visit(20_000, RoomAction::Look));
     assert!(rig.desk.try_recv().is_ok(), "there is room again");
 }
 
@@ -218,13 +221,13 @@ fn a_full_desk_answers_overloaded() {
     let mut asked = 0;
     while rig.inboxes[0].try_recv().is_err() {
         let permit = rig.shared.sets[0].inbox.clone().try_reserve_owned().unwrap();
-        let way_back = WayBack::new(permit, users[1].0, request(1));
-        let visit = Visit { room: RoomId::new(7).unwrap(), wish: Wish::Look };
-        rig.shared.desks.ask(RoomRequest { user: user(2), visit, at: 5_000, way_back });
+        let way_back = RoomReplyPermit::new(permit, users[1].0, request(1));
+        let visit = RoomRequest { room: RoomId::new(7).unwrap(), wish: RoomAction::Look };
+        rig.shared.desks.ask(QueuedRoomRequest { user: user(2), visit, at: 5_000, way_back });
         asked += 1;
     }
     assert_eq!(asked, limits::DESK_QUEUE_MAX + 1);
-    rig.say(0, users[0].0, visit(100, Wish::Look));
+    rig.say(0, users[0].0, visit(100, RoomAction::Look));
     rig.settle();
     assert!(matches!(users[0].1.event(), Event::Overloaded(_)));
 }
@@ -265,7 +268,7 @@ fn of_a_frames_seats_those_that_are_gone_or_in_strange_hands_are_offline_and_tho
     let (strange, stranger) = rig.connect(0);
     slow.reads.set(false);
     slow.backlog.set(limits::OUTBOX_BYTES_MAX);
-    rig.say(0, old, Said::Gone(End::Closed));
+    rig.say(0, old, ClientRequest::Gone(End::Closed));
     let (new, newcomer) = rig.welcomed(0, 6);
     assert_eq!(old.slot, new.slot);
     rig.apply(0, Message::Control(Control::Kick { seat: kicked, user: user(5) }));
@@ -273,7 +276,7 @@ fn of_a_frames_seats_those_that_are_gone_or_in_strange_hands_are_offline_and_tho
     let (delivery, report) = delivery(&[here, behind, gone, old, kicked, strange], "x");
     rig.sets[0].apply(Message::Control(Control::Deliver(delivery)), &rig.now);
     // It goes between the frame's coming and its writing.
-    rig.sets[0].apply(Message::Peer { seat: gone, said: Said::Gone(End::Reset) }, &rig.now);
+    rig.sets[0].apply(Message::Peer { seat: gone, said: ClientRequest::Gone(End::Reset) }, &rig.now);
     assert!(report.lock().unwrap().is_none());
     rig.sets[0].flush(&rig.now);
     assert_eq!(*report.lock().unwrap(), Some(became(1, 4, 1)));
@@ -322,12 +325,12 @@ fn a_rooms_state_does_not_overtake_what_was_handed_in_before_it() {
     let peers: Vec<_> = (1..=limits::DELIVER_STEP as u64 + 1).map(|user| rig.welcomed(0, user)).collect();
     let seats: Vec<_> = peers.iter().map(|(seat, _)| *seat).collect();
     let (last, peer) = peers.last().unwrap();
-    rig.say(0, *last, visit(100, Wish::Join(None)));
+    rig.say(0, *last, visit(100, RoomAction::Join(None)));
     let asked = rig.desk.try_recv().unwrap();
     assert_eq!((asked.user, asked.at), (user(peers.len() as u64), rig.now.wall));
     rig.deliver(&seats, "past");
     let state = v1::RoomState { room_id: 7, epoch: 1, offset: 1, members: 3, recovered: false, missed: Vec::new() };
-    asked.way_back.answer(Reply::Room(Box::new(Standing { state: state.clone(), held: None })));
+    asked.way_back.answer(Reply::Room(Box::new(RoomState { state: state.clone(), held: None })));
     let answer = rig.inboxes[0].try_recv().unwrap();
     rig.apply(0, answer);
     assert!(peer.take().is_empty());

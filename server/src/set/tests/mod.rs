@@ -18,7 +18,7 @@ use proptest::prelude::*;
 use prost::Message as _;
 use tokio::sync::mpsc;
 
-use crate::admission::{Gate, Line, Rate};
+use crate::admission::{Gate, LoginQueue, Rate};
 use crate::ends::End;
 use crate::ledger::sqlite::SqliteLedger;
 use crate::ledger::{Ledger, Seen, writer};
@@ -26,10 +26,10 @@ use crate::limits;
 use crate::market::campaign::CampaignTerms;
 use crate::market::stock::SalePhase;
 use crate::set::broadcast::{Broadcast, Broadcasts};
-use crate::set::directory::{Directory, Seat};
-use crate::set::message::{Control, Deed, Message, Now, Offering, Said, StockReport};
+use crate::set::directory::{ConnectionKey, Directory};
+use crate::set::message::{ClientRequest, Control, LedgerRequest, Message, Now, Offering, StockReport};
 use crate::set::payments::Wallets;
-use crate::set::room_messages::{Desks, RoomRequest};
+use crate::set::room_messages::{QueuedRoomRequest, RoomShards};
 use crate::set::tally::SetTally;
 use crate::set::{Set, SetHandle, Shared};
 use crate::transport::wire::{Wire, Written};
@@ -111,7 +111,7 @@ struct Rig {
     next_login: u64,
     broadcasts: Broadcasts,
     /// What a desk would be asked.
-    desk: mpsc::Receiver<RoomRequest>,
+    desk: mpsc::Receiver<QueuedRoomRequest>,
     _ledger: JoinHandle<()>,
 }
 
@@ -127,8 +127,8 @@ fn campaign() -> CampaignId {
     CampaignId::new(1).unwrap()
 }
 
-fn grab(id: u64) -> Said {
-    Said::Grab { request: request(id), campaign: None }
+fn grab(id: u64) -> ClientRequest {
+    ClientRequest::Grab { request: request(id), campaign: None }
 }
 
 impl Rig {
@@ -136,13 +136,13 @@ impl Rig {
         Self::with(sets, None, None)
     }
 
-    fn with(sets: u32, gate: Option<Gate>, logins: Option<Line>) -> Self {
+    fn with(sets: u32, gate: Option<Gate>, logins: Option<LoginQueue>) -> Self {
         let mut ledger = SqliteLedger::open_in_memory().unwrap();
         ledger.create_campaign(terms(), 1_000).unwrap();
         let (ledger, _, thread) = writer::spawn(Box::new(ledger), || 5_000);
         let (generator, stock_reports) = mpsc::channel(64);
         let (offerings, offered) = mpsc::channel(4);
-        let (desks, mut desk) = Desks::open(1);
+        let (desks, mut desk) = RoomShards::open(1);
         let (handles, inboxes): (Vec<_>, Vec<_>) = (0..sets)
             .map(|_| {
                 let (inbox, queue) = mpsc::channel(limits::SET_QUEUE_MAX);
@@ -199,7 +199,7 @@ impl Rig {
         Arc::clone(&self.shared.sets[set].tally)
     }
 
-    fn say(&mut self, set: usize, seat: Seat, said: Said) {
+    fn say(&mut self, set: usize, seat: ConnectionKey, said: ClientRequest) {
         self.apply(set, Message::Peer { seat, said });
     }
 
@@ -217,22 +217,22 @@ impl Rig {
         }
     }
 
-    fn connect(&mut self, set: usize) -> (Seat, Peer) {
+    fn connect(&mut self, set: usize) -> (ConnectionKey, Peer) {
         let peer = Peer::default();
         peer.reads.set(true);
         (self.sets[set].attach(peer.clone(), &self.now), peer)
     }
 
-    fn login(&mut self, set: usize, user: u64) -> (Seat, Peer) {
+    fn login(&mut self, set: usize, user: u64) -> (ConnectionKey, Peer) {
         let (seat, peer) = self.connect(set);
         let id = self.next_login;
         self.next_login += 1;
-        self.say(set, seat, Said::Login { request: request(id), user: UserId::new(user).unwrap() });
+        self.say(set, seat, ClientRequest::Login { request: request(id), user: UserId::new(user).unwrap() });
         self.settle();
         (seat, peer)
     }
 
-    fn welcomed(&mut self, set: usize, user: u64) -> (Seat, Peer) {
+    fn welcomed(&mut self, set: usize, user: u64) -> (ConnectionKey, Peer) {
         let (seat, peer) = self.login(set, user);
         assert!(matches!(peer.event(), Event::Welcome(_)));
         (seat, peer)
@@ -373,7 +373,7 @@ fn a_win_whose_connection_has_gone_is_told_at_the_next_login_until_it_is_acknowl
     let (seat, peer) = rig.welcomed(0, 1);
     rig.supply(0, 0..1);
     rig.say(0, seat, grab(1));
-    rig.say(0, seat, Said::Gone(End::Reset));
+    rig.say(0, seat, ClientRequest::Gone(End::Reset));
     rig.settle();
     assert!(peer.take().is_empty());
     assert_eq!(rig.tally(0).undelivered.get(), 1);
@@ -387,8 +387,8 @@ fn a_win_whose_connection_has_gone_is_told_at_the_next_login_until_it_is_acknowl
     let (seat, peer) = rig.login(0, 1);
     peer.take();
     let seen = Seen { prizes: Box::new([(campaign(), Serial(0))]), ..Seen::default() };
-    let deed = Deed::Acknowledge(Box::new(seen));
-    rig.say(0, seat, Said::Do { request: request(9), deed });
+    let deed = LedgerRequest::Acknowledge(Box::new(seen));
+    rig.say(0, seat, ClientRequest::Do { request: request(9), deed });
     rig.settle();
     assert!(matches!(peer.event(), Event::Acknowledged(v1::Acknowledged { count: 1 })));
     rig.welcomed(0, 1);
@@ -419,12 +419,12 @@ fn the_newest_of_three_logins_waits_for_the_oldest_connection_too() {
         rig.supply(0, 0..1);
         let login = |rig: &mut Rig, set: usize, id: u64| {
             let (seat, peer) = rig.connect(set);
-            rig.say(set, seat, Said::Login { request: request(id), user: UserId::new(1).unwrap() });
+            rig.say(set, seat, ClientRequest::Login { request: request(id), user: UserId::new(1).unwrap() });
             (seat, peer)
         };
         let (middle, _) = login(&mut rig, 1, 50);
         if middle_goes_first {
-            rig.say(1, middle, Said::Gone(End::Closed));
+            rig.say(1, middle, ClientRequest::Gone(End::Closed));
         }
         let (_, newest) = login(&mut rig, 2, 51);
         // The middle SET hears first. The oldest connection still lives, and wins.
@@ -460,7 +460,7 @@ fn a_late_reply_never_reaches_the_stranger_in_the_same_slot() {
     let (old, _) = rig.welcomed(0, 1);
     rig.supply(0, 0..1);
     rig.say(0, old, grab(1));
-    rig.say(0, old, Said::Gone(End::Closed));
+    rig.say(0, old, ClientRequest::Gone(End::Closed));
     let (stranger, peer) = rig.connect(0);
     assert_eq!(stranger.slot, old.slot);
     rig.settle();
@@ -470,7 +470,7 @@ fn a_late_reply_never_reaches_the_stranger_in_the_same_slot() {
 #[test]
 fn anything_before_login_is_an_error_and_ends_the_connection() {
     let mut rig = Rig::new(1);
-    for said in [grab(1), Said::Ping { request: request(2) }] {
+    for said in [grab(1), ClientRequest::Ping { request: request(2) }] {
         let (seat, peer) = rig.connect(0);
         rig.say(0, seat, said);
         let frames = peer.take();
@@ -485,9 +485,9 @@ fn anything_before_login_is_an_error_and_ends_the_connection() {
 fn a_second_login_is_an_error_and_the_connection_goes_on() {
     let mut rig = Rig::new(1);
     let (seat, peer) = rig.welcomed(0, 1);
-    rig.say(0, seat, Said::Login { request: request(8), user: UserId::new(2).unwrap() });
+    rig.say(0, seat, ClientRequest::Login { request: request(8), user: UserId::new(2).unwrap() });
     assert_eq!(error_code(&peer.event()), Some(ErrorCode::AlreadyLoggedIn));
-    rig.say(0, seat, Said::Ping { request: request(9) });
+    rig.say(0, seat, ClientRequest::Ping { request: request(9) });
     assert!(matches!(peer.event(), Event::Pong(_)));
 }
 
@@ -497,7 +497,7 @@ fn each_deadline_ends_its_connection_with_its_reason() {
     let (_, silent) = rig.connect(0);
     let (half, stalled) = rig.welcomed(0, 1);
     let (_, idle) = rig.welcomed(0, 2);
-    rig.say(0, half, Said::Partial);
+    rig.say(0, half, ClientRequest::Partial);
     rig.tick(9);
     assert!(silent.take().is_empty() && stalled.take().is_empty());
     rig.tick(2);
@@ -514,10 +514,10 @@ fn each_deadline_ends_its_connection_with_its_reason() {
 fn a_frame_finished_in_time_is_forgiven_its_slow_start() {
     let mut rig = Rig::new(1);
     let (seat, peer) = rig.welcomed(0, 1);
-    rig.say(0, seat, Said::Partial);
+    rig.say(0, seat, ClientRequest::Partial);
     rig.tick(9);
-    rig.say(0, seat, Said::Ping { request: request(1) });
-    rig.say(0, seat, Said::Partial);
+    rig.say(0, seat, ClientRequest::Ping { request: request(1) });
+    rig.say(0, seat, ClientRequest::Partial);
     rig.tick(5);
     assert!(matches!(peer.event(), Event::Pong(_)));
     rig.tick(6);
@@ -638,7 +638,7 @@ fn an_answer_and_an_announcement_of_one_batch_leave_in_one_write_the_answer_firs
     let (_, quiet) = rig.welcomed(0, 2);
     let sent = rig.announce(&announcement("news"));
     let before = (busy.writes.get(), quiet.writes.get());
-    rig.sets[0].apply(Message::Peer { seat: asking, said: Said::Ping { request: request(5) } }, &rig.now);
+    rig.sets[0].apply(Message::Peer { seat: asking, said: ClientRequest::Ping { request: request(5) } }, &rig.now);
     rig.sets[0].work_in_bulk(&rig.now);
     assert_eq!(sent.progress().took, None, "one write has yet to come");
     rig.sets[0].flush(&rig.now);
@@ -656,7 +656,7 @@ fn a_slow_peer_that_is_answered_gets_its_announcement_after_the_answer() {
     let (seat, slow) = rig.welcomed(0, 1);
     slow.backlog.set(1);
     let sent = rig.announce(&announcement("news"));
-    rig.sets[0].apply(Message::Peer { seat, said: Said::Ping { request: request(5) } }, &rig.now);
+    rig.sets[0].apply(Message::Peer { seat, said: ClientRequest::Ping { request: request(5) } }, &rig.now);
     rig.sweep();
     let frames = slow.take();
     assert!(matches!(frames[0].event, Some(Event::Pong(_))), "{frames:?}");
@@ -688,7 +688,7 @@ fn a_round_carries_what_waited_when_it_began_and_newcomers_hear_each_announcemen
     let third = rig.announce(&announcement("third"));
     // One newcomer sits where the round has been already, the other where it has yet to go.
     let (leaving, _) = peers.swap_remove(3);
-    rig.say(0, leaving, Said::Gone(End::Closed));
+    rig.say(0, leaving, ClientRequest::Gone(End::Closed));
     let (passed_seat, passed) = rig.welcomed(0, users + 1);
     let (ahead_seat, ahead) = rig.welcomed(0, users + 2);
     assert_eq!((passed_seat.slot as usize, ahead_seat.slot as u64), (3, users));
@@ -712,7 +712,7 @@ fn connections_that_end_together_are_closed_by_slices_and_count_until_then() {
     let peers: Vec<_> = (1..=users).map(|user| rig.welcomed(0, user)).collect();
     let (stays, peer) = rig.welcomed(0, users + 1);
     for (seat, _) in &peers {
-        rig.say(0, *seat, Said::Gone(End::Reset));
+        rig.say(0, *seat, ClientRequest::Gone(End::Reset));
     }
     assert_eq!((rig.tally(0).online.get(), rig.tally(0).connections.get()), (1, users + 1));
     let mut left = Vec::new();
@@ -750,7 +750,7 @@ fn requests_above_the_connections_rate_are_answered_overloaded() {
     let mut rig = Rig::new(1);
     let (seat, peer) = rig.welcomed(0, 1);
     for id in 1..=150 {
-        rig.say(0, seat, Said::Ping { request: request(id) });
+        rig.say(0, seat, ClientRequest::Ping { request: request(id) });
     }
     let frames = peer.take();
     assert_eq!(frames.len(), 150);
@@ -778,12 +778,12 @@ fn grabs_above_the_nodes_rate_are_answered_overloaded_and_may_be_sent_again() {
 
 /// A SET whose node takes `per_second` logins, one at a time.
 fn rig_with_a_line(per_second: u32) -> Rig {
-    Rig::with(1, None, Some(Line::new(Rate::new(per_second, 1), SECOND, 60 * SECOND)))
+    Rig::with(1, None, Some(LoginQueue::new(Rate::new(per_second, 1), SECOND, 60 * SECOND)))
 }
 
 /// Sends a Login as `user` and returns how long it is to wait, milliseconds; `None`: it was let in.
-fn asks(rig: &mut Rig, seat: Seat, peer: &Peer, user: u64) -> Option<u32> {
-    rig.say(0, seat, Said::Login { request: request(user), user: UserId::new(user).unwrap() });
+fn asks(rig: &mut Rig, seat: ConnectionKey, peer: &Peer, user: u64) -> Option<u32> {
+    rig.say(0, seat, ClientRequest::Login { request: request(user), user: UserId::new(user).unwrap() });
     rig.settle();
     match peer.event() {
         Event::Welcome(_) => None,
@@ -840,7 +840,7 @@ fn a_crowd_at_the_door_holds_up_nobody_who_is_in() {
     let crowd: Vec<_> = (0..200).map(|_| rig.connect(0)).collect();
     let logins = crowd.iter().zip(2..).map(|((seat, _), id)| Message::Peer {
         seat: *seat,
-        said: Said::Login { request: request(id), user: UserId::new(id).unwrap() },
+        said: ClientRequest::Login { request: request(id), user: UserId::new(id).unwrap() },
     });
     for message in logins.collect::<Vec<_>>() {
         rig.sets[0].apply(message, &rig.now);
@@ -898,7 +898,7 @@ fn stock_that_is_wanted_elsewhere_or_by_nobody_goes_back_to_the_generator() {
     let Ok(StockReport::Returned { set: 0, serials, .. }) = rig.stock_reports.try_recv() else { panic!() };
     assert_eq!(serials.len(), 3);
     rig.supply(0, 3..6);
-    rig.say(0, seat, Said::Gone(End::Closed));
+    rig.say(0, seat, ClientRequest::Gone(End::Closed));
     rig.tick(1);
     let Ok(StockReport::Returned { set: 0, serials, .. }) = rig.stock_reports.try_recv() else { panic!() };
     assert_eq!(serials.len(), 3);
@@ -919,7 +919,7 @@ fn frames_of_one_connection_in_one_batch_leave_in_one_write() {
     let before = peer.writes.get();
     for id in 1..=10 {
         for seat in [seat, other] {
-            let message = Message::Peer { seat, said: Said::Ping { request: request(id) } };
+            let message = Message::Peer { seat, said: ClientRequest::Ping { request: request(id) } };
             rig.sets[0].apply(message, &rig.now);
         }
     }
@@ -985,7 +985,7 @@ proptest! {
     #[test]
     fn every_request_is_answered_exactly_once_and_no_prize_is_won_twice(steps in prop::collection::vec(step(), 1..80)) {
         let mut rig = Rig::new(2);
-        let mut seats: Vec<(usize, Seat, Peer, HashMap<u64, i32>)> = Vec::new();
+        let mut seats: Vec<(usize, ConnectionKey, Peer, HashMap<u64, i32>)> = Vec::new();
         let (mut next_id, mut next_serial) = (1_000u64, 0u64);
         let mut winners: HashMap<u64, u64> = HashMap::new();
         for step in steps {
@@ -1000,7 +1000,7 @@ proptest! {
                     if !matches!(step, Step::Repeat(_)) {
                         next_id += 1;
                     }
-                    let said = if matches!(step, Step::Ping(_)) { Said::Ping { request: request(next_id) } } else { grab(next_id) };
+                    let said = if matches!(step, Step::Ping(_)) { ClientRequest::Ping { request: request(next_id) } } else { grab(next_id) };
                     let (set, seat, ..) = seats[at];
                     *seats[at].3.entry(next_id).or_default() += 1;
                     rig.say(set, seat, said);
@@ -1008,7 +1008,7 @@ proptest! {
                 Step::Gone(index) if !seats.is_empty() => {
                     let at = index % seats.len();
                     let (set, seat, ..) = seats.swap_remove(at);
-                    rig.say(set, seat, Said::Gone(End::Closed));
+                    rig.say(set, seat, ClientRequest::Gone(End::Closed));
                 }
                 Step::Supply(count) => {
                     for set in 0..2 {

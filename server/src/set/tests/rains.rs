@@ -25,13 +25,13 @@ fn supply(rig: &mut Rig, id: u64, serials: std::ops::Range<u64>) {
 }
 
 /// A user who has had as much of rains 1 to `rains` as one may; the next Grab has id 100.
-fn sated(rig: &mut Rig, rains: u64) -> (Seat, Peer) {
+fn sated(rig: &mut Rig, rains: u64) -> (ConnectionKey, Peer) {
     let (seat, peer) = rig.welcomed(0, 1);
     for id in 1..=rains {
         supply(rig, id, 0..2);
         for _ in 0..2 {
             let next = 2 * id + rig.tally(0).grabs.get();
-            rig.say(0, seat, Said::Grab { request: request(next), campaign: Some(rain(id)) });
+            rig.say(0, seat, ClientRequest::Grab { request: request(next), campaign: Some(rain(id)) });
             rig.settle();
             assert!(matches!(peer.event(), Event::Won(_)));
         }

@@ -6,7 +6,7 @@ use hongbao_proto::{Fen, OrderId};
 use super::*;
 use crate::market::campaign::{CampaignKind, Goods, Sale, Seed};
 use crate::market::envelope::{Mode, NewEnvelope};
-use crate::market::lot::Entrant;
+use crate::market::lottery::Entrant;
 
 fn sale(fair_window_ms: u32) -> Arc<CampaignTerms> {
     let goods = Goods::Sale(Sale {
@@ -41,11 +41,11 @@ fn the_sale() -> CampaignId {
     CampaignId::new(2).unwrap()
 }
 
-fn buy(id: u64) -> Said {
-    Said::Grab { request: request(id), campaign: Some(the_sale()) }
+fn buy(id: u64) -> ClientRequest {
+    ClientRequest::Grab { request: request(id), campaign: Some(the_sale()) }
 }
 
-fn send(id: u64) -> Said {
+fn send(id: u64) -> ClientRequest {
     let new = NewEnvelope {
         sender: None,
         request: request(id),
@@ -58,7 +58,7 @@ fn send(id: u64) -> Said {
         room: None,
         lifetime_ms: 60_000,
     };
-    Said::Do { request: request(id), deed: Deed::Send(Box::new(new)) }
+    ClientRequest::Do { request: request(id), deed: LedgerRequest::Send(Box::new(new)) }
 }
 
 fn deposit(rig: &Rig, user: u64, amount: u64) {
@@ -114,7 +114,11 @@ fn a_unit_that_is_given_back_reaches_the_generator_once_its_queue_has_room() {
     while rig.stock_reports.try_recv().is_ok() {}
     let blocker = rig.shared.generator.clone();
     while blocker.try_send(StockReport::Wanted { set: 9, campaign: the_sale() }).is_ok() {}
-    rig.say(0, seat, Said::Do { request: request(11), deed: Deed::Cancel(OrderId::new(order.order_id).unwrap()) });
+    rig.say(
+        0,
+        seat,
+        ClientRequest::Do { request: request(11), deed: LedgerRequest::Cancel(OrderId::new(order.order_id).unwrap()) },
+    );
     rig.settle();
     assert!(matches!(peer.event(), Event::Order(_)));
     while rig.stock_reports.try_recv().is_ok() {}
@@ -135,7 +139,7 @@ fn grabs_of_the_opening_window_are_answered_by_the_draw_and_by_nothing_else() {
     }
     assert_eq!(rig.tally(0).owed.get(), 3);
     // One leaves before the draw, and wins all the same.
-    rig.say(0, users[0].0, Said::Gone(End::Closed));
+    rig.say(0, users[0].0, ClientRequest::Gone(End::Closed));
     rig.apply(0, Message::Control(Control::Draw { campaign: the_sale() }));
     let reports = std::iter::from_fn(|| rig.stock_reports.try_recv().ok());
     let entrants = reports.into_iter().find_map(|report| match report {

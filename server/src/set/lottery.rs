@@ -4,10 +4,10 @@
 use hongbao_proto::{CampaignId, RequestId, Serial, UserId};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::market::lot::Entrant;
+use crate::market::lottery::Entrant;
 use crate::market::stock::Taken;
 use crate::set::Set;
-use crate::set::directory::Seat;
+use crate::set::directory::ConnectionKey;
 use crate::set::message::{Now, StockReport};
 use crate::transport::wire::Wire;
 
@@ -22,14 +22,14 @@ pub(super) struct Lot {
 
 #[derive(Debug)]
 struct Waiting {
-    seat: Seat,
+    seat: ConnectionKey,
     entrant: Entrant,
 }
 
 impl<W: Wire> Set<W> {
     /// Takes a Grab into the lot; its answer is owed until the draw. A second Grab of the same user
     /// finds nothing for now.
-    pub(super) fn enter_lot(&mut self, seat: Seat, user: UserId, request: RequestId, campaign: CampaignId) {
+    pub(super) fn enter_lot(&mut self, seat: ConnectionKey, user: UserId, request: RequestId, campaign: CampaignId) {
         let lot = self.lots.entry(campaign).or_default();
         if !lot.users.insert(user) {
             return self.not_taken(seat, request, Taken::NoneNow);
@@ -61,7 +61,7 @@ impl<W: Wire> Set<W> {
         let shelved = self.stock.supply(campaign, &serials);
         debug_assert!(shelved, "a draw of an unannounced campaign");
         let lot = self.lots.remove(&campaign).unwrap_or_default();
-        let mut seats: FxHashMap<Entrant, Seat> =
+        let mut seats: FxHashMap<Entrant, ConnectionKey> =
             lot.waiting.iter().map(|waiting| (waiting.entrant, waiting.seat)).collect();
         for (entrant, _) in winners {
             // Whoever is not here any more was answered when the lot was dissolved; the unit is for

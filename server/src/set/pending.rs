@@ -9,21 +9,21 @@ use crate::ledger::{Answer, Award, Outcome, Refusal};
 use crate::limits;
 use crate::market::stock::Taken;
 use crate::set::Set;
-use crate::set::directory::{Address, Seat};
+use crate::set::directory::{ConnectionAddress, ConnectionKey};
 use crate::set::events;
-use crate::set::message::{Errand, Now, Offering, StockReport};
+use crate::set::message::{Now, Offering, PendingRequest, StockReport};
 use crate::set::session::Phase;
 use crate::set::tally::Answer as Kind;
 use crate::transport::wire::Wire;
 
 impl<W: Wire> Set<W> {
-    pub(super) fn reply(&mut self, seat: Seat, errand: Errand, reply: Reply, now: &Now) {
+    pub(super) fn reply(&mut self, seat: ConnectionKey, errand: PendingRequest, reply: Reply, now: &Now) {
         self.owed -= 1;
         if let Some(user) = self.followed(seat) {
             self.watched.replied(self.index, seat, user, errand.request().get(), &reply);
         }
         match (errand, reply) {
-            (Errand::Claim { request, campaign, serial, passed }, Reply::Posted(result)) => {
+            (PendingRequest::Claim { request, campaign, serial, passed }, Reply::Posted(result)) => {
                 match &result {
                     Ok(Outcome::Won(_) | Outcome::Ordered(_)) => self.stock.claimed(campaign),
                     Ok(Outcome::Repeated(_) | Outcome::LimitReached { .. } | Outcome::Refused(Refusal::OutOfOrder))
@@ -37,40 +37,47 @@ impl<W: Wire> Set<W> {
                     (result, _) => self.claimed(seat, request, result),
                 }
             }
-            (Errand::FirstAnswer { request, .. }, Reply::Answered(Ok(Answer::FirstAnswer(Some(award))))) => {
+            (PendingRequest::FirstAnswer { request, .. }, Reply::Answered(Ok(Answer::FirstAnswer(Some(award))))) => {
                 self.awarded(seat, request, &award);
             }
-            (Errand::FirstAnswer { request, campaign }, Reply::Answered(Ok(Answer::FirstAnswer(None)))) => {
+            (PendingRequest::FirstAnswer { request, campaign }, Reply::Answered(Ok(Answer::FirstAnswer(None)))) => {
                 let taken = self.stock.closed(campaign, now.wall).unwrap_or(Taken::NoneNow);
                 self.not_taken(seat, request, taken);
             }
-            (Errand::Do { request }, Reply::Posted(Ok(outcome))) => self.done(seat, request, outcome),
-            (Errand::Do { request }, Reply::Answered(Ok(answer))) => {
+            (PendingRequest::Do { request }, Reply::Posted(Ok(outcome))) => self.done(seat, request, outcome),
+            (PendingRequest::Do { request }, Reply::Answered(Ok(answer))) => {
                 let told = events::answer(&answer, |order| self.stock.terms(order.campaign));
                 self.tell(seat, request, told);
             }
-            (Errand::Recall { request }, Reply::Answered(Ok(Answer::Recall(recall)))) => match self.live(seat) {
-                Some(_) => self.welcome(seat, request, &recall, now),
-                None => self.answer_gone_as(Kind::Welcome),
-            },
-            (Errand::Recall { request }, _) => {
+            (PendingRequest::Recall { request }, Reply::Answered(Ok(Answer::Recall(recall)))) => {
+                match self.live(seat) {
+                    Some(_) => self.welcome(seat, request, &recall, now),
+                    None => self.answer_gone_as(Kind::Welcome),
+                }
+            }
+            (PendingRequest::Recall { request }, _) => {
                 let user = self.live(seat).and_then(|session| {
                     session.phase = Phase::Fresh;
                     session.user.take()
                 });
                 if let Some(user) = user {
-                    self.shared.directory.leave(user, Address { set: self.index, seat });
+                    self.shared.directory.leave(user, ConnectionAddress { set: self.index, seat });
                     self.unwelcome.push(now.seconds() + self.shared.login_seconds, seat);
                 }
                 self.error(seat, request.get(), ErrorCode::LedgerUnavailable);
             }
-            (Errand::FirstAnswer { request, .. } | Errand::Do { request } | Errand::Claim { request, .. }, _) => {
+            (
+                PendingRequest::FirstAnswer { request, .. }
+                | PendingRequest::Do { request }
+                | PendingRequest::Claim { request, .. },
+                _,
+            ) => {
                 self.error(seat, request.get(), ErrorCode::LedgerUnavailable);
             }
         }
     }
 
-    fn claimed(&mut self, seat: Seat, request: RequestId, result: Result<Outcome, Unavailable>) {
+    fn claimed(&mut self, seat: ConnectionKey, request: RequestId, result: Result<Outcome, Unavailable>) {
         match result {
             Ok(Outcome::Won(win)) => self.awarded(seat, request, &Award::Win(win)),
             Ok(Outcome::Ordered(order)) => self.awarded(seat, request, &Award::Order(order)),
@@ -84,7 +91,7 @@ impl<W: Wire> Set<W> {
         }
     }
 
-    fn awarded(&mut self, seat: Seat, request: RequestId, award: &Award) {
+    fn awarded(&mut self, seat: ConnectionKey, request: RequestId, award: &Award) {
         let terms = match award {
             Award::Win(_) => None,
             Award::Order(order) => self.stock.terms(order.campaign),
@@ -94,7 +101,7 @@ impl<W: Wire> Set<W> {
     }
 
     /// Answers a deed that is durable, and passes on what follows from it.
-    fn done(&mut self, seat: Seat, request: RequestId, outcome: Outcome) {
+    fn done(&mut self, seat: ConnectionKey, request: RequestId, outcome: Outcome) {
         if matches!(outcome, Outcome::TooManyEnvelopes) {
             return self.overloaded(seat, request.get());
         }
@@ -118,7 +125,7 @@ impl<W: Wire> Set<W> {
         }
     }
 
-    fn tell(&mut self, seat: Seat, request: RequestId, told: Result<(Kind, Event), ErrorCode>) {
+    fn tell(&mut self, seat: ConnectionKey, request: RequestId, told: Result<(Kind, Event), ErrorCode>) {
         match told {
             Ok((kind, event)) => self.answer(seat, request.get(), kind, event),
             Err(code) => self.error(seat, request.get(), code),

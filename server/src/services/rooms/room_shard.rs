@@ -84,7 +84,7 @@ impl From<&Room> for Outline {
 
 /// See the module.
 #[derive(Debug)]
-pub struct Desk {
+pub struct RoomShard {
     /// Hashed with random keys: users choose these ids, and could choose such as collide.
     rooms: HashMap<RoomId, Room>,
     memberships: usize,
@@ -93,7 +93,7 @@ pub struct Desk {
     bounds: Bounds,
 }
 
-impl Desk {
+impl RoomShard {
     /// A desk without rooms.
     pub fn new(places: Arc<Places>, bounds: Bounds) -> Self {
         Self { rooms: HashMap::new(), memberships: 0, history_bytes: 0, places, bounds }
