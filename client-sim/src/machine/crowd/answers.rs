@@ -20,7 +20,6 @@ use hongbao_telemetry::journal::Row;
 /// Something that its user has been told, and says so.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Unacknowledged {
-    /// A prize.
     Prize(PrizeId),
     /// An envelope from which nothing is to be had.
     Envelope(u64),
