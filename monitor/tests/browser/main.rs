@@ -5,7 +5,11 @@
 //! looked at is not tested.
 
 mod chromium;
+#[allow(dead_code, reason = "the other tests of guests use the rest")]
+#[path = "../shake/monitor.rs"]
+mod monitor;
 mod programs;
+mod shake;
 
 use std::fs;
 use std::time::Duration;

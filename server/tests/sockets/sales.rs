@@ -12,8 +12,8 @@ use hongbao_server::market::lottery::{Entrant, draw};
 use hongbao_telemetry::credentials::unix_millis;
 use serde_json::{Value, json};
 
-use crate::support::client::{code, grab, next_id};
-use crate::support::{Client, Server, eventually, until};
+use hongbao_testing::client::{code, grab, next_id};
+use hongbao_testing::{Client, Server, eventually, until};
 
 fn pay(order_id: u64) -> Request {
     Request::Pay(v1::Pay { order_id })

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{PATIENCE, SECRET, eventually};
+use hongbao_testing::{PATIENCE, SECRET, eventually};
 
 pub struct Monitor {
     pub ingest: SocketAddr,
