@@ -9,11 +9,12 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use hongbao_proto::UserId;
 use hongbao_proto::v1::ServerFrame;
 use hongbao_proto::v1::server_frame::Event;
+use hongbao_telemetry::clock::unix_micros;
 use prost::Message as _;
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -325,8 +326,7 @@ impl Watched {
     }
 
     fn tell(&self, set: u32, seat: ConnectionKey, user: UserId, what: What) {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let at_us = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
+        let at_us = unix_micros();
         for tracer in self.tracers.iter().filter(|tracer| tracer.user == user) {
             tracer.tell(Step { at_us, set, slot: seat.slot, what: what.clone() });
         }

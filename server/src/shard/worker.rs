@@ -1,8 +1,9 @@
 //! The loop around a [`Set`]: one task that drains its queue and owns its sockets' write sides.
 
 use std::rc::Rc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
+pub use hongbao_telemetry::clock::unix_millis as wall;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
@@ -29,12 +30,6 @@ impl Clock {
     pub fn now(&self) -> Now {
         Now { at: self.start.elapsed().as_nanos() as u64, wall: wall() }
     }
-}
-
-/// Wall clock, Unix milliseconds; 0 where the host's clock is set before 1970.
-#[allow(clippy::cast_possible_truncation)]
-pub fn wall() -> crate::market::campaign::UnixMs {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 /// Serves a SET until it is told to stop.

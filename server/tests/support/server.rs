@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use hongbao_proto::token::{Audience, Secret, Signer};
-use hongbao_telemetry::credentials::unix_seconds;
+use hongbao_telemetry::clock::unix_seconds;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use reqwest::Method;
