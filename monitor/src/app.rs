@@ -41,7 +41,6 @@ pub enum RunError {
     Bind {
         /// The flag that names it.
         flag: &'static str,
-        /// The address.
         address: SocketAddr,
         /// What the system says.
         source: io::Error,
@@ -49,7 +48,6 @@ pub enum RunError {
     /// Anything else of the system.
     #[error("{what}: {source}")]
     System {
-        /// What was tried.
         what: String,
         /// What the system says.
         source: io::Error,
@@ -74,7 +72,6 @@ fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> RunError {
 /// What is bound, for whoever connects.
 #[derive(Debug)]
 pub struct Monitor {
-    /// Where reporters connect.
     pub ingest: SocketAddr,
     /// Where HTTP is served.
     pub http: SocketAddr,

@@ -50,15 +50,10 @@ const REPORT_TOKEN_SECONDS: u64 = 10 * 365 * 86_400;
 pub enum StartError {
     /// The ledger cannot be used.
     #[error("--ledger {path}: {source}")]
-    Ledger {
-        path: PathBuf,
-        /// What is wrong.
-        source: LedgerError,
-    },
+    Ledger { path: PathBuf, source: LedgerError },
     /// An address cannot be bound.
     #[error("cannot listen on {address} ({flag}): {source}; is another server running? choose another port")]
     Bind {
-        /// The address.
         address: SocketAddr,
         /// The flag that gave it.
         flag: &'static str,
@@ -90,9 +85,7 @@ pub enum Stopped {
 
 /// A server that serves.
 pub struct Node {
-    /// Where users connect.
     pub listen: SocketAddr,
-    /// Where operators do.
     pub admin: SocketAddr,
     stop: Arc<Notify>,
     accepting: watch::Sender<bool>,

@@ -53,23 +53,13 @@ pub const CAMPAIGNS_OPEN_MAX: usize = 64;
 #[derive(Debug)]
 pub enum Command {
     /// Open a campaign.
-    Create {
-        /// As checked.
-        terms: Box<CampaignTerms>,
-        /// Where to.
-        reply: Reply,
-    },
+    Create { terms: Box<CampaignTerms>, reply: Reply },
     /// End a campaign before its time.
-    Stop {
-        id: CampaignId,
-        /// Where to.
-        reply: Reply,
-    },
+    Stop { id: CampaignId, reply: Reply },
     /// Issue nothing more: the server is stopping.
     Halt,
     /// The ledger has done what a command needed.
     Done {
-        /// What.
         finished: Finished,
         /// Who is told once it has taken effect.
         reply: Option<Reply>,
@@ -82,11 +72,8 @@ pub type Reply = oneshot::Sender<Result<Campaign, LedgerError>>;
 /// An errand of the generator's to the ledger.
 #[derive(Debug)]
 pub enum Finished {
-    /// A new campaign.
     Created(Box<Campaign>),
-    /// A stopped one.
     Stopped(Box<Campaign>),
-    /// A settled one.
     Settled(Box<Campaign>),
     /// It could not be settled; tried again later.
     NotSettled(CampaignId),

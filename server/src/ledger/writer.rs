@@ -76,21 +76,9 @@ pub type LedgerCall = Box<dyn FnOnce(&mut dyn Ledger) + Send>;
 /// What the ledger's thread can be asked.
 pub enum Request<T: ReplyTo> {
     /// Write this.
-    Post {
-        /// What.
-        posting: Posting,
-        /// Who is told.
-        reply_to: T,
-    },
+    Post { posting: Posting, reply_to: T },
     /// Answer this.
-    Ask {
-        /// Whose affairs.
-        user: UserId,
-        /// What.
-        question: Question,
-        /// Who is told.
-        reply_to: T,
-    },
+    Ask { user: UserId, question: Question, reply_to: T },
     /// Run this on the ledger, all earlier postings being durable. For administration: it holds up
     /// everybody.
     Call(LedgerCall),

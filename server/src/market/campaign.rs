@@ -82,9 +82,7 @@ impl fmt::Debug for Seed {
 /// max`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Amounts {
-    /// The smallest prize.
     pub min: Fen,
-    /// The largest prize.
     pub max: Fen,
 }
 
@@ -275,7 +273,6 @@ const I64_MAX: u128 = (1 << 63) - 1;
 /// given back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settlement {
-    /// When.
     pub settled_at: UnixMs,
     /// What was left in its fund.
     pub refunded: Fen,

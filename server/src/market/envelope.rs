@@ -31,7 +31,6 @@ pub struct NewEnvelope {
     pub total: Fen,
     /// Into how many it falls.
     pub shares: u32,
-    /// How.
     pub mode: Mode,
     /// Drawn by the server. Secret while shares are left.
     pub seed: Seed,
@@ -55,7 +54,6 @@ pub struct Offer {
     pub room: Option<RoomId>,
     /// Into how many it falls.
     pub shares: u32,
-    /// How.
     pub mode: Mode,
     /// For people.
     pub greeting: Arc<str>,

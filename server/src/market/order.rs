@@ -31,14 +31,11 @@ pub enum OrderState {
 pub struct Order {
     pub id: OrderId,
     pub user: UserId,
-    /// Of which sale.
     pub campaign: CampaignId,
     pub serial: Serial,
     /// The Grab that got it.
     pub request: RequestId,
-    /// What it costs.
     pub price: Fen,
-    /// Where it is.
     pub state: OrderState,
     /// When it was grabbed.
     pub reserved_at: UnixMs,

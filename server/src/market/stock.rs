@@ -34,7 +34,6 @@ pub enum Taken {
     /// A prize, now in flight: it must be settled by [`Stock::claimed`], [`Stock::put_back`] or
     /// [`Stock::void`].
     Prize {
-        /// Of which campaign.
         campaign: CampaignId,
         serial: Serial,
         /// What it is worth.
@@ -45,10 +44,7 @@ pub enum Taken {
     /// Nothing any more.
     SoldOut,
     /// Not yet.
-    TooEarly {
-        /// When.
-        starts_at: UnixMs,
-    },
+    TooEarly { starts_at: UnixMs },
     /// Over.
     TooLate {
         /// Since when.

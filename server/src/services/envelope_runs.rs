@@ -43,7 +43,6 @@ pub const COUNT_MAX: u64 = 1_000_000;
 /// What an operator asks for, checked.
 #[derive(Debug, Clone)]
 pub struct Terms {
-    /// How many envelopes.
     pub count: u64,
     /// How many a second, evenly inside the second.
     pub rate_per_second: u32,
@@ -51,7 +50,6 @@ pub struct Terms {
     pub recipients: u32,
     /// Into how many shares each falls.
     pub shares: u32,
-    /// How.
     pub mode: Mode,
     /// The first of the users.
     pub first_user: UserId,

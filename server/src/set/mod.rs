@@ -82,9 +82,7 @@ pub struct Shared {
     pub logins: Option<LoginQueue>,
     /// Each connection's request rate.
     pub connection_rate: Rate,
-    /// The ledger's queue.
     pub ledger: LedgerHandle<ReplyPermit>,
-    /// The generator's queue.
     pub generator: mpsc::Sender<StockReport>,
     /// Where payments are collected.
     pub payments: Box<dyn PaymentProvider>,

@@ -36,7 +36,6 @@ pub struct TooManyTracers;
 pub struct Step {
     /// Unix microseconds.
     pub at_us: u64,
-    /// In which SET.
     pub set: u32,
     /// In which of its slots.
     pub slot: u32,

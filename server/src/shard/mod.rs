@@ -40,7 +40,6 @@ pub struct Shard {
     pub shared: Arc<Shared>,
     /// Checks login tokens.
     pub verifier: Arc<Verifier>,
-    /// The process's clock.
     pub clock: Clock,
     /// Grows once a second for as long as the shard turns.
     pub beat: Arc<Tally>,

@@ -21,7 +21,6 @@ use crate::support::{PATIENCE, SECRET, eventually};
 pub struct Monitor {
     pub ingest: SocketAddr,
     pub http: SocketAddr,
-    /// The test's own.
     pub runtime: Runtime,
     stop: CancellationToken,
     thread: JoinHandle<Outcome>,

@@ -99,7 +99,6 @@ impl Account {
 /// A campaign with its units.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CampaignState {
-    /// As it stands.
     pub campaign: Campaign,
     /// No entry of it has a lower number.
     pub first_entry: i64,
@@ -110,11 +109,9 @@ pub struct CampaignState {
 /// A share that somebody opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Opening {
-    /// Who.
     pub user: UserId,
     /// What it is worth.
     pub amount: Fen,
-    /// When.
     pub at: UnixMs,
 }
 
@@ -202,14 +199,12 @@ impl Envelope {
 pub struct Unacknowledged {
     /// The entry that it came with.
     pub entry: i64,
-    /// What.
     pub about: About,
 }
 
 /// What a [`Unacknowledged`] is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum About {
-    /// A prize.
     Win(Win),
     /// The state of an order.
     Order(OrderId),

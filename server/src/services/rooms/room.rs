@@ -26,11 +26,9 @@ pub struct Room {
 /// A message in the history. Its offset follows from its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
-    /// Who said it.
     pub from: UserId,
     /// When, wall clock.
     pub at: UnixMs,
-    /// What.
     pub text: Box<str>,
 }
 
