@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use hongbao_proto::UserId;
 use hongbao_proto::token::{Audience, Signer};
+use hongbao_server::clock::wall;
 use hongbao_server::config::Settings;
 use hongbao_server::ledger::archive;
 use hongbao_server::ledger::audit::{audit, audit_journals};
@@ -343,7 +344,7 @@ fn run_archive(
         Ok(u64::try_from(time.duration_since(SystemTime::UNIX_EPOCH)?.as_millis())?)
     };
     let wanted = archive::Wanted { before: unix_ms(before)?, unacknowledged_too, vacuum };
-    let archived = archive::archive(ledger, to, &wanted, unix_ms(SystemTime::now())?)?;
+    let archived = archive::archive(ledger, to, &wanted, wall())?;
     writeln!(std::io::stdout(), "{archived}")?;
     Ok(ExitCode::SUCCESS)
 }

@@ -19,6 +19,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use crate::admin::{self, Admin};
 use crate::admission::{Gate, LoginQueue, Rate};
+use crate::clock::{Clock, wall};
 use crate::config::Config;
 use crate::generator::{Command, Generator};
 use crate::ledger::audit::audit;
@@ -35,7 +36,6 @@ use crate::set::room_messages::RoomShards;
 use crate::set::tally::Tally;
 use crate::set::{SetHandle, Shared};
 use crate::shard::acceptor::{AcceptTally, Acceptor};
-use crate::shard::worker::{Clock, wall};
 use crate::shard::{Shard, ShardThread, ThreadOptions};
 use crate::telemetry::Telemetry;
 use crate::tools::host;

@@ -19,7 +19,8 @@ use std::sync::Arc;
 use hongbao_proto::{CampaignId, EnvelopeId, Fen, OrderId, RequestId, Serial, UserId};
 use serde::Serialize;
 
-use crate::market::campaign::{Campaign, CampaignTerms, UnixMs};
+use crate::clock::UnixMs;
+use crate::market::campaign::{Campaign, CampaignTerms};
 use crate::market::envelope::{NewEnvelope, Offer};
 use crate::market::order::Order;
 

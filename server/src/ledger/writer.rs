@@ -30,8 +30,8 @@ use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Answer, Ledger, LedgerError, Outcome, Posting, Question, Totals, facts};
+use crate::clock::UnixMs;
 use crate::limits::{LEDGER_BATCH_MAX, LEDGER_QUEUE_MAX};
-use crate::market::campaign::UnixMs;
 
 /// Between two attempts to find out whether a failing ledger works again.
 const PROBE_PERIOD: Duration = Duration::from_secs(1);

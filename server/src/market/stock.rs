@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use hongbao_proto::{CampaignId, Fen, Serial};
 
-use crate::market::campaign::{CampaignTerms, UnixMs};
+use crate::clock::UnixMs;
+use crate::market::campaign::CampaignTerms;
 
 /// What a campaign lets a SET do. The generator decides and tells every SET.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use crate::ends::End;
 use crate::ledger::writer::{self, ReplyTo};
 use crate::ledger::{Question, Seen};
-use crate::market::campaign::{CampaignTerms, UnixMs};
+use crate::market::campaign::CampaignTerms;
 use crate::market::envelope::{NewEnvelope, Offer};
 use crate::market::lottery::Entrant;
 use crate::market::stock::SalePhase;
@@ -309,21 +309,4 @@ pub enum StockReport {
 pub struct Offering {
     pub offer: Arc<Offer>,
     pub to: Arc<[UserId]>,
-}
-
-/// The instant that a batch is applied at: the clock is read once for all its messages.
-#[derive(Debug, Clone, Copy)]
-pub struct Now {
-    /// Monotonic, since the process started.
-    pub at: crate::admission::Nanos,
-    /// Wall clock.
-    pub wall: UnixMs,
-}
-
-impl Now {
-    /// Whole seconds since the process started.
-    #[allow(clippy::cast_possible_truncation)] // 136 years
-    pub fn seconds(&self) -> u32 {
-        (self.at / 1_000_000_000) as u32
-    }
 }

@@ -11,8 +11,8 @@ use hongbao_proto::{RequestId, RoomId, UserId};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{self, OwnedPermit};
 
+use crate::clock::UnixMs;
 use crate::limits;
-use crate::market::campaign::UnixMs;
 use crate::market::envelope::NewEnvelope;
 use crate::set::deliver::{self, Delivered};
 use crate::set::directory::ConnectionKey;

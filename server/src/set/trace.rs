@@ -14,11 +14,11 @@ use std::time::Instant;
 use hongbao_proto::UserId;
 use hongbao_proto::v1::ServerFrame;
 use hongbao_proto::v1::server_frame::Event;
-use hongbao_telemetry::clock::unix_micros;
 use prost::Message as _;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+use crate::clock::wall_us;
 use crate::ends::{End, Fault};
 use crate::ledger::writer::{Reply, Unavailable};
 use crate::ledger::{Answer, Award, Outcome};
@@ -325,7 +325,7 @@ impl Watched {
     }
 
     fn tell(&self, set: u32, seat: ConnectionKey, user: UserId, what: What) {
-        let at_us = unix_micros();
+        let at_us = wall_us();
         for tracer in self.tracers.iter().filter(|tracer| tracer.user == user) {
             tracer.tell(Step { at_us, set, slot: seat.slot, what: what.clone() });
         }

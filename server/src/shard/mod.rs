@@ -19,13 +19,13 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
+use crate::clock::Clock;
 use crate::limits;
 use crate::set::message::{Control, Message};
 use crate::set::tally::Tally;
 use crate::set::{Set, SetHandle, Shared};
 use crate::shard::acceptor::Acceptor;
 use crate::shard::reader::Link;
-use crate::shard::worker::Clock;
 use crate::transport::descriptors;
 
 /// Everything a shard serves with.
