@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use hongbao_proto::token::{Audience, Secret, Signer};
-use hongbao_telemetry::credentials::unix_seconds;
+use hongbao_telemetry::clock::unix_seconds;
 
 /// The secret that the programs of a test share.
 pub const SECRET: &str = "a secret of 32 bytes, for tests only";

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use chromium::{Browser, Key};
 use hongbao_proto::token::{Audience, Secret, Signer};
-use hongbao_telemetry::credentials::unix_seconds;
+use hongbao_telemetry::clock::unix_seconds;
 use nix::sys::signal::Signal;
 use programs::{Fleet, Monitor, Server};
 use serde_json::{Value, json};

@@ -9,7 +9,7 @@ use clap::Parser;
 use hongbao_monitor::app;
 use hongbao_monitor::config::{Arguments, Config};
 use hongbao_monitor::owner::Outcome;
-use hongbao_telemetry::credentials::unix_seconds;
+use hongbao_telemetry::clock::unix_seconds;
 use reqwest::blocking;
 use serde_json::Value;
 use tempfile::TempDir;

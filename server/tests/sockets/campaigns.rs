@@ -6,7 +6,7 @@ use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ErrorCode, campaign_notice};
 use hongbao_proto::{Fen, Serial};
 use hongbao_server::market::campaign::{Amounts, Seed, amount_of, hex};
-use hongbao_telemetry::credentials::unix_millis;
+use hongbao_telemetry::clock::unix_millis;
 use serde_json::{Value, json};
 
 use hongbao_testing::client::code;

@@ -9,7 +9,7 @@ use hongbao_proto::v1::{self, ErrorCode};
 use hongbao_proto::{RequestId, UserId};
 use hongbao_server::market::campaign::Seed;
 use hongbao_server::market::lottery::{Entrant, draw};
-use hongbao_telemetry::credentials::unix_millis;
+use hongbao_telemetry::clock::unix_millis;
 use serde_json::{Value, json};
 
 use hongbao_testing::client::{code, grab, next_id};
