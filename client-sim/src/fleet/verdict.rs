@@ -523,44 +523,55 @@ mod tests {
     const FROM: u64 = 1_800_000_000;
 
     fn plan() -> Plan {
-        Plan {
+        use crate::fleet::plan::FleetArgs;
+        let args = FleetArgs {
             machines: 2,
             users: 10,
             server: "127.0.0.1:1".parse().unwrap(),
             admin: None,
             monitor: None,
             phases: vec!["100x2s".parse().unwrap()],
-            warm_up: None,
+            warm_up: std::time::Duration::ZERO,
             rain: None,
-            storms: Vec::new(),
+            storm: Vec::new(),
             storm_deadline: std::time::Duration::from_secs(60),
             announce: None,
             mix: crate::schedule::mix::Mix::grabs(),
-            react: false,
+            react: None,
             rooms: 0,
             envelopes: None,
             envelope_lifetime: std::time::Duration::from_secs(20),
             tickets: None,
             hold: std::time::Duration::from_secs(10),
             deposit: None,
-            statements: 0,
+            statements: None,
             tolerance: "2%".parse().unwrap(),
             summary: None,
-            journal_dir: "/nonexistent".into(),
+            journal_dir: None,
             guest_journal: None,
             targets_file: None,
             connect_rate: 10,
             pace: std::time::Duration::from_millis(1),
             coalesce: std::time::Duration::ZERO,
             pin_machines: false,
-            connect_timeout: std::time::Duration::from_secs(1),
+            connect_timeout: None,
             settle: std::time::Duration::ZERO,
             ntp: None,
             clock_budget: std::time::Duration::from_millis(50),
             answer_timeout: std::time::Duration::from_secs(1),
             secret_file: None,
-            secret: hongbao_proto::token::Secret::from_text("0123456789abcdef0123456789abcdef").unwrap(),
             log: Default::default(),
+        };
+        Plan {
+            args,
+            warm_up: None,
+            storms: Vec::new(),
+            react: false,
+            deposit: None,
+            statements: 0,
+            journal_dir: "/nonexistent".into(),
+            connect_timeout: std::time::Duration::from_secs(1),
+            secret: hongbao_proto::token::Secret::from_text("0123456789abcdef0123456789abcdef").unwrap(),
         }
     }
 
@@ -674,7 +685,7 @@ mod tests {
         let spoil = |results: &mut Vec<Results>, _: &mut Campaign, _: &mut Union| results[0].seconds[0].sent = 47;
         let mut plan = plan();
         for (phase, passed, kept) in [("100x2s~1%", false, 1), ("100x2s~3%", true, 2), ("100x2s", false, 1)] {
-            plan.phases = vec![phase.parse().unwrap()];
+            plan.args.phases = vec![phase.parse().unwrap()];
             let summary = judge_plan(&plan, spoil);
             assert_eq!((summary.passed, summary.phases[0].seconds_within_tolerance), (passed, kept), "{phase}");
         }

@@ -12,7 +12,6 @@ use crate::results::{StormOrder, StormResult, StormSecond, StormView};
 /// Why a storm is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StormError {
-    /// It should have happened already.
     #[error("a storm at {at} s was announced at {now} s: too late")]
     Past {
         /// When it should begin, Unix seconds.
@@ -20,7 +19,6 @@ pub enum StormError {
         /// The machine's corrected clock, Unix seconds.
         now: u64,
     },
-    /// Another one is watched then.
     #[error("a storm at {at} s overlaps the one that is watched from {other} s until {until} s")]
     Overlap {
         /// When it should begin, Unix seconds.
@@ -30,7 +28,6 @@ pub enum StormError {
         /// When it ends, Unix seconds.
         until: u64,
     },
-    /// It would be watched for no time, or for too long.
     #[error("watch_seconds {0}: 1 to {STORM_WATCH_SECONDS_MAX}")]
     Watch(u32),
 }

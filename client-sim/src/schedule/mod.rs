@@ -156,7 +156,6 @@ impl Segment {
 /// Why a change of QPS is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeError {
-    /// It should have happened already.
     #[error("a change at {at} ns was announced at {now} ns: too late, some machine may have passed it")]
     Past {
         /// When it should take effect, Unix nanoseconds.
