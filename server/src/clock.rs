@@ -1,7 +1,9 @@
 //! What time is in this crate. Whatever is paced, due or timed out goes by monotonic time; wall
 //! time is read for stamps, and for terms that people set in it.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
+
+pub use hongbao_telemetry::clock::{unix_micros as wall_us, unix_millis as wall};
 
 /// Monotonic time since the process started.
 pub type Nanos = u64;
@@ -42,15 +44,4 @@ impl Clock {
     pub fn now(&self) -> Now {
         Now { at: self.start.elapsed().as_nanos() as u64, wall: wall() }
     }
-}
-
-/// 0 where the host's clock is set before 1970.
-pub fn wall() -> UnixMs {
-    wall_us() / 1_000
-}
-
-/// [`wall`] in microseconds, for what is ordered by eye.
-#[allow(clippy::cast_possible_truncation)] // 584,000 years
-pub fn wall_us() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use hongbao_proto::token::{Audience, Signer, Verifier};
 use hongbao_sysctl::cores;
 use hongbao_sysctl::{HostFacts, Shards, Verdict, Wanted};
-use hongbao_telemetry::credentials::unix_seconds;
+use hongbao_telemetry::clock::unix_seconds;
 use hongbao_telemetry::http;
 use hongbao_telemetry::program::service::Service;
 use hongbao_telemetry::report::names::{event, role};

@@ -31,9 +31,9 @@ use hongbao_server::shard::reader::Link;
 use hongbao_server::shard::worker;
 use tokio::sync::mpsc;
 
-use crate::rng::Rng;
-use crate::watched::{Watch, Watched};
-use crate::wire::SimWire;
+use super::rng::Rng;
+use super::watched::{Watch, Watched};
+use super::wire::SimWire;
 
 thread_local! {
     /// The wall clock of the run on this thread, Unix milliseconds.

@@ -15,7 +15,7 @@ use hongbao_server::ledger::{
 use hongbao_server::market::campaign::{Campaign, CampaignTerms};
 use hongbao_server::market::order::Order;
 
-use crate::model::Model;
+use super::model::Model;
 
 /// What happens to the next commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -24,13 +24,13 @@ use hongbao_server::set::message::{ClientRequest as Heard, Control, LedgerReques
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
-use crate::model::Model;
-use crate::node::{Focus, Lazy, Node, Setup, set_wall};
-use crate::rng::Rng;
-use crate::trace::Trace;
-use crate::user::{Ask, Asked, Conn, Phase, User};
-use crate::watched::{Crash, Disk, Watch, compare, files, lock, log_of};
-use crate::wire::{Pipe, SimWire};
+use super::model::Model;
+use super::node::{Focus, Lazy, Node, Setup, set_wall};
+use super::rng::Rng;
+use super::trace::Trace;
+use super::user::{Ask, Asked, Conn, Phase, User};
+use super::watched::{Crash, Disk, Watch, compare, files, lock, log_of};
+use super::wire::{Pipe, SimWire};
 
 const SECOND: u64 = 1_000_000_000;
 const MS: u64 = 1_000_000;
@@ -214,7 +214,7 @@ impl World {
         let Self { seed, steps, trace, .. } = self;
         let again = format!("HONGBAO_SIM_SEED={seed} HONGBAO_SIM_STEPS={steps} cargo nextest run");
         format!(
-            "{}\nseed {seed}, step {}: {failure}\nagain: {again} -p hongbao-server --test simulation nothing --no-capture",
+            "{}\nseed {seed}, step {}: {failure}\nagain: {again} -p hongbao-server --test server nothing_is_lost --no-capture",
             trace.last(),
             trace.step,
         )
