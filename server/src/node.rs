@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use hongbao_proto::token::{Audience, Signer, Verifier};
 use hongbao_sysctl::cores;
 use hongbao_sysctl::{HostFacts, Shards, Verdict, Wanted};
-use hongbao_telemetry::credentials::unix_seconds;
+use hongbao_telemetry::clock::unix_seconds;
 use hongbao_telemetry::http;
 use hongbao_telemetry::program::service::Service;
 use hongbao_telemetry::report::names::{event, role};
@@ -19,6 +19,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use crate::admin::{self, Admin};
 use crate::admission::{Gate, LoginQueue, Rate};
+use crate::clock::{Clock, wall};
 use crate::config::Config;
 use crate::generator::{Command, Generator};
 use crate::ledger::audit::audit;
@@ -35,7 +36,6 @@ use crate::set::room_messages::RoomShards;
 use crate::set::tally::Tally;
 use crate::set::{SetHandle, Shared};
 use crate::shard::acceptor::{AcceptTally, Acceptor};
-use crate::shard::worker::{Clock, wall};
 use crate::shard::{Shard, ShardThread, ThreadOptions};
 use crate::telemetry::Telemetry;
 use crate::tools::host;
@@ -50,15 +50,10 @@ const REPORT_TOKEN_SECONDS: u64 = 10 * 365 * 86_400;
 pub enum StartError {
     /// The ledger cannot be used.
     #[error("--ledger {path}: {source}")]
-    Ledger {
-        path: PathBuf,
-        /// What is wrong.
-        source: LedgerError,
-    },
+    Ledger { path: PathBuf, source: LedgerError },
     /// An address cannot be bound.
     #[error("cannot listen on {address} ({flag}): {source}; is another server running? choose another port")]
     Bind {
-        /// The address.
         address: SocketAddr,
         /// The flag that gave it.
         flag: &'static str,
@@ -90,9 +85,7 @@ pub enum Stopped {
 
 /// A server that serves.
 pub struct Node {
-    /// Where users connect.
     pub listen: SocketAddr,
-    /// Where operators do.
     pub admin: SocketAddr,
     stop: Arc<Notify>,
     accepting: watch::Sender<bool>,

@@ -7,5 +7,5 @@ mod faults;
 mod histories;
 mod posting;
 mod stopping;
-mod support;
+pub mod support;
 mod writer;
