@@ -102,11 +102,11 @@ impl Children {
         for machine in &mut self.machines {
             machine.wait_ready().await?;
         }
-        self.tell_targets(&self.machines).map_err(MachineTrouble::Targets)
+        self.write_targets(&self.machines).map_err(MachineTrouble::Targets)
     }
 
     /// Where they can be scraped, for who wants to know.
-    fn tell_targets(&self, machines: &[Machine]) -> io::Result<()> {
+    fn write_targets(&self, machines: &[Machine]) -> io::Result<()> {
         let Some(file) = &self.targets_file else { return Ok(()) };
         let targets = machines.iter().map(|machine| (machine.name.as_str(), machine.url.trim_start_matches("http://")));
         targets::write(file, targets)
@@ -115,7 +115,7 @@ impl Children {
 
     /// A machine that is about to end as it should is not missing.
     fn withdraw_targets(&self) {
-        if let Err(error) = self.tell_targets(&[]) {
+        if let Err(error) = self.write_targets(&[]) {
             tracing::warn!(event = "targets_stale", %error, "machines that end are still named as targets");
         }
     }
