@@ -292,7 +292,7 @@ impl Node {
 
     /// The last thing that the ledger's thread does.
     pub fn fold(&mut self) {
-        let fold = |ledger: &mut dyn hongbao_server::ledger::Ledger| drop(ledger.checkpoint());
+        let fold = |ledger: &mut dyn hongbao_server::ledger::Ledger| drop(ledger.checkpoint(None));
         self.ledger.apply(Request::Call(Box::new(fold)));
     }
 
