@@ -22,7 +22,7 @@ use crate::fleet::plan::{Phase, Plan, Tolerance};
 use crate::fleet::purchases::{self, EnvelopeSummary, Run, SaleSummary};
 use crate::fleet::storms::{self, StormSummary, Storms};
 use crate::histogram::{self, Micros};
-use crate::results::{ClockView, Counts, OperationResult, Results, Totals, add_counts};
+use crate::results::{ClockView, Counts, OperationResult, Results, Sum, Totals};
 
 /// Processor time and answers between two moments of a phase.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -305,7 +305,7 @@ fn operations(
             sum.planned += part.planned;
             sum.sent += part.sent;
             sum.answered += part.answered;
-            add_counts(&mut sum.outcomes, &part.outcomes);
+            sum.outcomes.add(&part.outcomes);
             if !part.latency.is_empty()
                 && let Err(error) = histogram::add_base64(latency, &part.latency)
             {
