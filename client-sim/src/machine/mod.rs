@@ -23,6 +23,7 @@ pub mod owed;
 pub mod partials;
 pub mod prizes;
 pub mod reactions;
+pub mod receiver;
 pub mod shared;
 pub mod sockets;
 pub mod statements;
@@ -154,7 +155,7 @@ async fn live(
     if let (Some(qps), Some(at)) = (shared.config.qps, shared.config.epoch) {
         control::announce(&shared, QpsChange { qps, at, mix: None, planned: true })?;
     }
-    let mut serving = tokio::task::spawn_local(sockets::serve(Rc::clone(&shared), poll));
+    let mut serving = tokio::task::spawn_local(receiver::serve(Rc::clone(&shared), poll));
     let workers = [
         tokio::task::spawn_local(connector::run(Rc::clone(&shared))),
         tokio::task::spawn_local(walker::walk(Rc::clone(&shared))),
