@@ -1,7 +1,8 @@
-//! The one task that serves the sockets of all users.
+//! The one task that reads what comes for all users of a machine.
 
+use std::convert::Infallible;
 use std::io::{self, ErrorKind, Read};
-use std::rc::Rc;
+use std::time::Duration;
 
 use mio::event::Event;
 use mio::{Events, Poll};
@@ -9,18 +10,11 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::limits::SOCKET_EVENTS_MAX;
-use crate::machine::labels::End;
+use crate::machine::labels::EndReason;
 use crate::machine::shared::Shared;
 
 /// Serves the sockets. Returns on failure only.
-pub async fn serve(shared: Rc<Shared>, poll: Poll) -> io::Error {
-    match serve_all(&shared, poll).await {
-        Ok(never) => match never {},
-        Err(error) => error,
-    }
-}
-
-async fn serve_all(shared: &Shared, poll: Poll) -> io::Result<std::convert::Infallible> {
+pub async fn run(shared: &Shared, poll: Poll) -> io::Result<Infallible> {
     #[allow(
         deprecated,
         reason = "what it asks of its argument holds: a Poll keeps one descriptor, and closes it when dropped"
@@ -29,7 +23,7 @@ async fn serve_all(shared: &Shared, poll: Poll) -> io::Result<std::convert::Infa
     let mut events = Events::with_capacity(SOCKET_EVENTS_MAX);
     loop {
         let mut ready = poll.readable_mut().await?;
-        match ready.get_inner_mut().poll(&mut events, Some(std::time::Duration::ZERO)) {
+        match ready.get_inner_mut().poll(&mut events, Some(Duration::ZERO)) {
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             polled => polled?,
         }
@@ -76,7 +70,7 @@ fn read(shared: &Shared, user: u32, to_the_end: bool) {
         // A user whose connection has ended meanwhile has none.
         let Some(mut socket) = crowd.socket(user) else { return };
         let end = match socket.read(&mut scratch[..]) {
-            Ok(0) => End::Closed,
+            Ok(0) => EndReason::Closed,
             Ok(count) => {
                 crowd.bytes(user, &scratch[..count], shared.clock.now());
                 if count < scratch.len() && !to_the_end {
@@ -86,7 +80,7 @@ fn read(shared: &Shared, user: u32, to_the_end: bool) {
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-            Err(_) => End::Reset,
+            Err(_) => EndReason::Reset,
         };
         return crowd.ended(user, end, shared.clock.now());
     }

@@ -1,6 +1,6 @@
-//! The sockets of all users behind one epoll instance of their own. The runtime watches that
-//! instance as a single descriptor: a task and a registration for each connection, as a runtime has
-//! them, would be most of what a simulated user takes, in memory and in processor time.
+//! The sockets of all users behind one epoll instance of their own, which the runtime watches as a
+//! single descriptor: a task and a registration for each connection, as a runtime has them, would
+//! be most of what a simulated user takes, in memory and in processor time.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -30,7 +30,7 @@ struct Opening {
 }
 
 impl Sockets {
-    /// No sockets yet, and what the receiver needs to serve them.
+    /// No sockets yet, and what the receiver polls.
     pub fn new() -> io::Result<(Self, Poll)> {
         let poll = Poll::new()?;
         Ok((Self { registry: poll.registry().try_clone()?, opening: RefCell::default() }, poll))

@@ -357,7 +357,7 @@ impl Bench {
         match batch.around {
             Around::Full if is_hindered => self.ledger().limit_pages(1_000_000).unwrap(),
             Around::Forbid(_) if is_hindered => self.allow(),
-            Around::Checkpoint => self.ledger().checkpoint().unwrap(),
+            Around::Checkpoint => self.ledger().checkpoint(None).map(drop).unwrap(),
             _ => {}
         }
         self.compare_now();
