@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use hongbao_telemetry::summary::Clock;
 use serde::{Deserialize, Serialize};
 
 use crate::schedule::mix::Mix;
@@ -239,15 +240,6 @@ pub fn add_counts(sum: &mut Counts, part: &Counts) {
     }
 }
 
-/// The machine's clock against its NTP server.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClockView {
-    /// Added to the local clock, microseconds.
-    pub offset_us: i64,
-    /// Bound on the error of the offset, microseconds.
-    pub error_us: u64,
-}
-
 /// What the process uses of its host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessView {
@@ -344,7 +336,7 @@ pub struct Status {
     pub storms: Vec<StormView>,
     /// Everything so far.
     pub totals: Totals,
-    pub clock: ClockView,
+    pub clock: Clock,
     pub process: ProcessView,
 }
 
@@ -450,6 +442,6 @@ pub struct Results {
     pub campaigns: Vec<CampaignResult>,
     /// By sale.
     pub sales: Vec<SaleResult>,
-    pub clock: ClockView,
+    pub clock: Clock,
     pub process: ProcessView,
 }

@@ -3,14 +3,13 @@
 
 use hongbao_telemetry::process;
 use hongbao_telemetry::report::{Key, Sample, names};
+use hongbao_telemetry::summary::Clock;
 
 use crate::histogram;
 use crate::machine::reactions::Act;
 use crate::machine::shared::Shared;
 use crate::machine::tally::counts;
-use crate::results::{
-    ChatTotals, ClockView, EnvelopeTotals, OrderTotals, ProcessView, QpsChange, Results, Status, Totals,
-};
+use crate::results::{ChatTotals, EnvelopeTotals, OrderTotals, ProcessView, QpsChange, Results, Status, Totals};
 use crate::schedule::SECOND;
 
 /// Everything counted so far.
@@ -72,9 +71,9 @@ fn totals(shared: &Shared) -> Totals {
     }
 }
 
-fn clock(shared: &Shared) -> ClockView {
+fn clock(shared: &Shared) -> Clock {
     let offset = shared.clock.offset();
-    ClockView { offset_us: offset.nanos / 1_000, error_us: offset.error.div_ceil(1_000) }
+    Clock { offset_us: offset.nanos / 1_000, error_us: offset.error.div_ceil(1_000) }
 }
 
 fn process(shared: &Shared) -> ProcessView {
