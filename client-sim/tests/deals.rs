@@ -1,25 +1,23 @@
 //! Everything that users do besides shaking, over real sockets: against a server that does well,
 //! and against one that lies.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use common::{Ask, FakeServer, Machine, PRICE, SALE, wall_ms};
+use crate::common::{Ask, FakeServer, Machine, PRICE, SALE, wall_ms};
 use hongbao_proto::v1::order::State;
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ServerFrame};
 use hongbao_sim::limits::REACTION_TRIES_MAX;
 use hongbao_sim::machine::chat::Circle;
-use hongbao_sim::machine::config::{MachineConfig, UserRange};
+use hongbao_sim::machine::config::{MachineArgs, UserRange};
 use hongbao_sim::machine::labels::Violation;
 use hongbao_sim::results::{Results, Status};
 use serde_json::json;
 
-fn mix(text: &'static str) -> impl FnOnce(&mut MachineConfig) {
+fn mix(text: &'static str) -> impl FnOnce(&mut MachineArgs) {
     move |config| {
         config.mix = text.parse().unwrap();
         config.sale = Some(SALE);

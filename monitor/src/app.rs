@@ -22,7 +22,8 @@ use crate::recording::write::{RecordError, Recording, replace};
 use crate::runs::Runs;
 use crate::terminal::lines::{View, ViewMode};
 use crate::{heartbeat, ingest, sampler};
-use hongbao_telemetry::credentials::{self, CredentialError, unix_millis};
+use hongbao_telemetry::clock::unix_millis;
+use hongbao_telemetry::credentials::{self, CredentialError};
 use hongbao_telemetry::http;
 use hongbao_telemetry::program::service::Service;
 

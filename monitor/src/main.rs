@@ -13,7 +13,7 @@ use hongbao_monitor::report::load::RecapError;
 use hongbao_monitor::report::{self, CompareArguments, ReportArguments};
 use hongbao_monitor::terminal::lines;
 use hongbao_monitor::terminal::{self, TopArguments};
-use hongbao_telemetry::credentials::unix_seconds;
+use hongbao_telemetry::clock::unix_seconds;
 use hongbao_telemetry::program::build;
 use hongbao_telemetry::program::manual::{self, CompletionsArguments, ManArguments};
 use tokio::signal::unix::{Signal, SignalKind, signal};

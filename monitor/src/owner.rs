@@ -26,7 +26,7 @@ use crate::run::second::{ClosedSecond, MergedSecond, Role};
 use crate::run::series::{History, Row};
 use crate::run::sets::{self, SetsBoard};
 use crate::terminal::lines::{Frame, View};
-use hongbao_telemetry::credentials::unix_millis;
+use hongbao_telemetry::clock::unix_millis;
 use hongbao_telemetry::disk;
 use hongbao_telemetry::report::{Key, Sample};
 

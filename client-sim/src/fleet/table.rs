@@ -5,7 +5,7 @@ use hongbao_telemetry::summary::{Change, Phase};
 use hongbao_telemetry::table::aligned;
 
 use crate::fleet::announcements::AnnouncementSummary;
-use crate::fleet::deals::{EnvelopeSummary, SaleSummary};
+use crate::fleet::purchases::{EnvelopeSummary, SaleSummary};
 use crate::fleet::storms::StormSummary;
 use crate::fleet::verdict::{OperationSummary, Summary};
 use crate::results::ChatTotals;

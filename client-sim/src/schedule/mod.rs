@@ -11,10 +11,8 @@
 
 pub mod mix;
 
+use crate::clock::SECOND;
 use crate::ids::REQUESTS_MAX;
-
-/// Nanoseconds of a second.
-pub const SECOND: u64 = 1_000_000_000;
 
 /// 2^64 / φ, rounded: the golden ratio as a 64-bit fraction.
 const GOLDEN_FRACTION: u128 = 11_400_714_819_323_198_485;
@@ -158,7 +156,6 @@ impl Segment {
 /// Why a change of QPS is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeError {
-    /// It should have happened already.
     #[error("a change at {at} ns was announced at {now} ns: too late, some machine may have passed it")]
     Past {
         /// When it should take effect, Unix nanoseconds.

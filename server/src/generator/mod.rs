@@ -24,11 +24,12 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
+use crate::clock::UnixMs;
 use crate::generator::sale::SaleAllocator;
 use crate::generator::source::{Pacer, Source};
 use crate::ledger::writer::{LedgerHandle, Request};
 use crate::ledger::{Ledger, LedgerError};
-use crate::market::campaign::{Campaign, CampaignTerms, Goods, Seed, UnixMs};
+use crate::market::campaign::{Campaign, CampaignTerms, Goods, Seed};
 use crate::market::lottery::{self, Entrant};
 use crate::market::stock::{SalePhase, ShelfBooks};
 use crate::set::SetHandle;
@@ -855,7 +856,7 @@ impl Generator {
                     running.source.put_back(serials);
                 }
             }
-            StockReport::Lot { set, campaign, entrants } => {
+            StockReport::Lottery { set, campaign, entrants } => {
                 let draw = self.campaigns.get_mut(&campaign).and_then(|running| running.draw.as_mut());
                 if let Some(round) = draw.and_then(|draw| draw.rounds.get_mut(set as usize)) {
                     *round = Round::Reported(entrants);

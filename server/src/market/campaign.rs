@@ -10,10 +10,8 @@ use hongbao_proto::{CampaignId, Fen, Serial};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::clock::UnixMs;
 use crate::limits::{CAMPAIGN_TITLE_CHARS_MAX, CAMPAIGN_TOTAL_MAX, FAIR_WINDOW_MS_MAX, HOLD_MS_MAX};
-
-/// Wall-clock time, Unix milliseconds.
-pub type UnixMs = u64;
 
 /// What the amounts of a campaign are drawn with. Secret until no more can be won.
 #[derive(Clone, Copy, PartialEq, Eq)]

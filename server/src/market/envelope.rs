@@ -8,7 +8,8 @@ use std::sync::Arc;
 use hongbao_proto::{EnvelopeId, Fen, RequestId, RoomId, UserId};
 use serde::{Deserialize, Serialize};
 
-use crate::market::campaign::{Amounts, Seed, UnixMs, amount_of};
+use crate::clock::UnixMs;
+use crate::market::campaign::{Amounts, Seed, amount_of};
 
 /// How a total falls into shares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,7 +10,8 @@
 use hongbao_proto::{CampaignId, Fen, OrderId, RequestId, Serial, UserId};
 use serde::{Deserialize, Serialize};
 
-use crate::market::campaign::{Sale, UnixMs};
+use crate::clock::UnixMs;
+use crate::market::campaign::Sale;
 
 /// Where an order is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

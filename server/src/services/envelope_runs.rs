@@ -15,10 +15,11 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
+use crate::clock::UnixMs;
 use crate::generator::source::Pacer;
 use crate::ledger::writer::LedgerHandle;
 use crate::ledger::{Ledger, LedgerError, Outcome, Posting, facts};
-use crate::market::campaign::{Amounts, Seed, UnixMs, amount_of};
+use crate::market::campaign::{Amounts, Seed, amount_of};
 use crate::market::envelope::{Mode, NewEnvelope};
 use crate::set::message::{Offering, ReplyPermit};
 

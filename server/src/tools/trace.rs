@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use hongbao_proto::UserId;
 use hongbao_proto::token::{Audience, Secret, Signer};
-use hongbao_telemetry::credentials::unix_seconds;
+use hongbao_telemetry::clock::unix_seconds;
 use hongbao_telemetry::sse::{Event, Stream, StreamError, client};
 use reqwest::StatusCode;
 use serde_json::Value;

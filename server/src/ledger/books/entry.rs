@@ -12,7 +12,7 @@
 
 use hongbao_proto::{CampaignId, EnvelopeId, RequestId, UserId};
 
-use crate::market::campaign::UnixMs;
+use crate::clock::UnixMs;
 
 /// The number of an account. Derived from its owner, so that no index has to find it: users are
 /// positive.

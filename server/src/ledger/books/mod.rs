@@ -26,11 +26,12 @@ use hongbao_proto::{CampaignId, EnvelopeId, Fen, OrderId, RequestId, UserId};
 use rustc_hash::FxHashMap;
 
 use super::{Award, EnvelopeView, LedgerError, Outcome, Page, Posting, Recall, Refusal, Totals, Win};
+use crate::clock::UnixMs;
 pub use crate::ledger::books::entry::{AccountId, Entry, Kind, Owner};
 use crate::ledger::books::undo::Undo;
 pub use crate::ledger::books::units::{CHUNK_SERIALS, Units};
 use crate::limits;
-use crate::market::campaign::{Campaign, Seed, UnixMs};
+use crate::market::campaign::{Campaign, Seed};
 use crate::market::envelope::Offer;
 use crate::market::order::Order;
 

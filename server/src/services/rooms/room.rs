@@ -6,8 +6,8 @@ use std::num::NonZeroU64;
 use hongbao_proto::UserId;
 use rustc_hash::FxHashMap;
 
+use crate::clock::UnixMs;
 use crate::limits::{HISTORY_BYTES_MAX, HISTORY_MESSAGES_MAX, HISTORY_OVERHEAD_BYTES};
-use crate::market::campaign::UnixMs;
 use crate::set::room_messages::Seen;
 
 /// A room that somebody is in.
