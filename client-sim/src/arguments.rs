@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_refusal_names_the_option_its_value_and_what_it_should_be() {
+    fn each_refusal_names_the_option_its_value_and_the_remedy() {
         let said = |checked: Result<(), ArgumentError>| checked.unwrap_err().to_string();
         let (second, none) = (Duration::from_secs(1), Duration::ZERO);
         assert_eq!(said(check_waits(2 * second, none, second)), "--pace 2s: at most 1s");

@@ -20,7 +20,7 @@ use crate::fleet::plan::{self, Plan};
 use crate::fleet::purchases::{self, EnvelopeSummary, Run, SaleSummary};
 use crate::fleet::storms::{self, StormSummary, Storms};
 use crate::histogram::{self, Micros};
-use crate::results::{Counts, OperationResult, Results, Totals, add_counts};
+use crate::results::{Counts, OperationResult, Results, Sum, Totals};
 
 /// Processor time and answers between two moments of a phase.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -192,7 +192,7 @@ fn operations(
             sum.planned += part.planned;
             sum.sent += part.sent;
             sum.answered += part.answered;
-            add_counts(&mut sum.outcomes, &part.outcomes);
+            sum.outcomes.add(&part.outcomes);
             if !part.latency.is_empty()
                 && let Err(error) = histogram::add_base64(latency, &part.latency)
             {
@@ -545,7 +545,7 @@ mod tests {
     }
 
     #[test]
-    fn a_phase_has_its_own_tolerance_and_tells_how_many_seconds_are_within_others() {
+    fn a_phase_has_its_own_tolerance_and_counts_the_seconds_within() {
         let spoil = |results: &mut Vec<Results>, _: &mut Campaign, _: &mut Union| results[0].seconds[0].sent = 47;
         let mut plan = plan();
         for (phase, passed, kept) in [("100x2s~1%", false, 1), ("100x2s~3%", true, 2), ("100x2s", false, 1)] {
@@ -597,7 +597,7 @@ mod tests {
     }
 
     #[test]
-    fn a_storm_fails_when_users_stay_away_or_come_late_or_others_suffer() {
+    fn a_storm_fails_if_users_stay_away_come_late_or_others_suffer() {
         let mut plan = plan();
         plan.storms = vec!["20%@1s".parse().unwrap()];
         let failures = |part: StormResult| {
@@ -618,7 +618,7 @@ mod tests {
     }
 
     #[test]
-    fn the_seconds_of_a_qps_that_somebody_else_ordered_are_not_judged_and_are_named() {
+    fn seconds_of_a_qps_ordered_by_others_are_named_and_not_judged() {
         let summary = judge_with(|results, _, _| {
             for result in results {
                 let ordered = SegmentResult { from: FROM + 1, qps: 300, planned: 150, ..result.segments[0].clone() };
@@ -636,7 +636,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_that_goes_wrong_before_somebody_else_orders_another_qps_is_judged() {
+    fn a_second_that_fails_before_another_qps_is_ordered_is_judged() {
         let summary = judge_with(|results, _, _| {
             let ordered = SegmentResult { from: FROM + 1, qps: 300, ..results[0].segments[0].clone() };
             results[0].segments.push(ordered);
@@ -647,7 +647,7 @@ mod tests {
     }
 
     #[test]
-    fn a_storm_that_somebody_else_ordered_is_not_judged_and_its_seconds_are_not_either() {
+    fn a_storm_ordered_by_others_is_not_judged_nor_are_its_seconds() {
         let summary = judge_with(|results, _, _| {
             for result in results {
                 result.seconds[1].answered = 40;

@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_storm_may_be_announced_before_one_that_was_announced_earlier() {
+    fn a_storm_may_be_announced_before_an_earlier_announced_one() {
         let mut storms = Storms::default();
         storms.announce(order(AT + 30), AT * SECOND).unwrap();
         storms.announce(order(AT + 5), AT * SECOND).unwrap();
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_of_the_cut_are_told_from_those_of_others_until_their_users_are_back() {
+    fn requests_of_the_cut_are_kept_apart_until_their_return() {
         let (mut storms, begin) = (Storms::default(), AT * SECOND);
         storms.announce(order(AT), 0).unwrap();
         assert!(!storms.answered(1, begin + 1, begin + MILLISECOND), "it has not begun");
