@@ -137,21 +137,9 @@ fn whole_seconds(text: &str) -> Result<u64, String> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EventError {
     #[error("--{option}: {at:?} is not inside the phases, which last {lasting:?}")]
-    Outside {
-        option: &'static str,
-        /// Since the first phase's beginning.
-        at: Duration,
-        /// All phases together.
-        lasting: Duration,
-    },
+    Outside { option: &'static str, at: Duration, lasting: Duration },
     #[error("--storm: the storms at {first} s and {second} s are nearer than --storm-deadline, which is {deadline} s")]
-    Overlap {
-        /// One storm.
-        first: u64,
-        second: u64,
-        /// For all to be back.
-        deadline: u64,
-    },
+    Overlap { first: u64, second: u64, deadline: u64 },
     #[error("--storm-deadline {0:?}: whole seconds, 1 to {STORM_WATCH_SECONDS_MAX}")]
     Deadline(Duration),
 }

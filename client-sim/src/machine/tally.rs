@@ -8,7 +8,7 @@ use crate::clock::SECOND;
 use crate::histogram::{self, Micros};
 use crate::machine::labels::{EndReason, Outcome, Violation};
 use crate::machine::reactions::Act;
-use crate::results::{Counts, OperationResult, SecondRow, SegmentResult};
+use crate::results::{Counts, OperationResult, SecondRow, SegmentResult, Totals};
 use crate::schedule::Schedule;
 use crate::schedule::mix::Operation;
 
@@ -71,25 +71,13 @@ impl Measured {
     }
 }
 
-/// Plain counters, since the machine started; [`crate::results::Totals`] says what each counts.
+/// Plain counters, since the machine started.
 #[derive(Debug, Default)]
 pub struct Counters {
-    pub planned: u64,
-    pub sent: u64,
-    pub answered: u64,
-    pub answered_late: u64,
-    pub resent: u64,
-    pub held_back: u64,
-    pub stand_ins: u64,
-    pub envelopes_empty: u64,
-    pub envelopes_expired: u64,
-    /// Receipts: delivered, offline, dropped.
-    pub receipts: [u64; 3],
+    /// Those that are plain sums. What the parts of a machine count themselves is added by the view.
+    pub totals: Totals,
     /// Logins that succeeded.
     pub logins: u64,
-    pub reconnects: u64,
-    pub connect_failures: u64,
-    pub acknowledges: u64,
     outcomes: [u64; Outcome::COUNT],
     errors: [u64; ERROR_CODES],
     violations: [u64; Violation::COUNT],
@@ -201,7 +189,8 @@ impl Tally {
         let mut operations: Box<[Measured; Operation::ALL.len()]> = Box::default();
         let counters = &self.counters;
         let grabs = &mut operations[Operation::Grab as usize];
-        (grabs.planned, grabs.sent, grabs.answered) = (counters.planned, counters.sent, counters.answered);
+        (grabs.planned, grabs.sent, grabs.answered) =
+            (counters.totals.planned, counters.totals.sent, counters.totals.answered);
         grabs.outcomes = counters.outcomes;
         self.operations = Some(operations);
     }
@@ -212,7 +201,7 @@ impl Tally {
 
     /// A request of segment `segment` was due at `due`.
     pub fn planned(&mut self, segment: usize, due: u64, operation: Operation) {
-        self.counters.planned += 1;
+        self.counters.totals.planned += 1;
         self.segments[segment].planned += 1;
         self.second(due).planned += 1;
         if let Some(measured) = self.operation(operation) {
@@ -225,7 +214,7 @@ impl Tally {
     pub fn sent(&mut self, segment: usize, due: u64, now: u64, operation: Operation, held_by_storm: bool) {
         let lag = now.saturating_sub(due) / 1_000;
         self.roll(now);
-        self.counters.sent += 1;
+        self.counters.totals.sent += 1;
         self.send_lag.saturating_record(lag);
         self.second(now).sent += 1;
         let segment = &mut self.segments[segment];
@@ -250,7 +239,7 @@ impl Tally {
     ) {
         let latency = now.saturating_sub(due) / 1_000;
         self.roll(now);
-        self.counters.answered += 1;
+        self.counters.totals.answered += 1;
         self.counters.outcomes[outcome as usize] += 1;
         self.latency.saturating_record(latency);
         let second = self.second(now);
@@ -292,7 +281,7 @@ impl Tally {
     /// Of the Grabs of rain and sale alike: due, written, answered.
     pub fn grabs(&self) -> (u64, u64, u64) {
         let counters = &self.counters;
-        let all = (counters.planned, counters.sent, counters.answered);
+        let all = (counters.totals.planned, counters.totals.sent, counters.totals.answered);
         self.operations.as_ref().map_or(all, |operations| {
             let grabs = [Operation::Grab, Operation::Ticket].map(|operation| &operations[operation as usize]);
             let sum = |of: fn(&Measured) -> u64| grabs.iter().map(|one| of(one)).sum();
@@ -453,7 +442,7 @@ mod tests {
         pass(&mut tally, Operation::Grab, Outcome::NoneNow, 20);
         pass(&mut tally, Operation::Open, Outcome::Opened, 30);
         pass(&mut tally, Operation::Ticket, Outcome::Order, 40);
-        assert_eq!((tally.grabs(), tally.counters.answered), ((3, 3, 3), 4));
+        assert_eq!((tally.grabs(), tally.counters.totals.answered), ((3, 3, 3), 4));
         let operations: Vec<_> = tally.operations().collect();
         let seen: Vec<_> = operations.iter().map(|(label, one)| (*label, one.answered, one.outcomes.len())).collect();
         assert_eq!(seen, [("grab", 2, 2), ("open", 1, 1), ("ticket", 1, 1)]);
