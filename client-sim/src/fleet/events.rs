@@ -7,12 +7,12 @@ use std::time::Duration;
 use hongbao_proto::limits::ENVELOPE_USERS_MAX;
 
 use crate::limits::{ANNOUNCEMENT_TEXTS_MAX, STORM_WATCH_SECONDS_MAX};
-use crate::storm::Share;
+use crate::storm::Fraction;
 
 /// Users who lose their connections at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlannedStorm {
-    pub share: Share,
+    pub share: Fraction,
     pub at_second: u64,
 }
 

@@ -20,7 +20,7 @@ const ACTS: usize = Act::LABELS.len();
 
 /// Counts in one wall-clock second.
 #[derive(Debug, Clone, Copy, Default)]
-struct Second {
+struct SecondTally {
     planned: u32,
     sent: u32,
     answered: u32,
@@ -32,7 +32,7 @@ struct Second {
 
 /// Measures of one segment.
 #[derive(Debug)]
-struct Segment {
+struct SegmentTally {
     planned: u64,
     sent: u64,
     answered: u64,
@@ -43,7 +43,7 @@ struct Segment {
 
 /// Measures of one operation of the schedule, or of one kind of what users do of their own accord.
 #[derive(Debug, Default)]
-struct Measured {
+struct OperationTally {
     planned: u64,
     sent: u64,
     answered: u64,
@@ -51,7 +51,7 @@ struct Measured {
     latency: Option<Box<Micros>>,
 }
 
-impl Measured {
+impl OperationTally {
     fn answered(&mut self, outcome: Outcome, latency: Option<u64>) {
         self.answered += 1;
         self.outcomes[outcome as usize] += 1;
@@ -134,12 +134,12 @@ pub struct Tally {
     pub counters: Counters,
     /// Unix second of the first row; 0 before the first segment.
     base: u64,
-    seconds: Vec<Second>,
-    segments: Vec<Segment>,
+    seconds: Vec<SecondTally>,
+    segments: Vec<SegmentTally>,
     /// Kept once there is more than grabs: until then what all requests add up to is what the grabs
     /// do.
-    operations: Option<Box<[Measured; Operation::ALL.len()]>>,
-    reactions: [Measured; ACTS],
+    operations: Option<Box<[OperationTally; Operation::ALL.len()]>>,
+    reactions: [OperationTally; ACTS],
     /// Of the second that runs.
     current: u64,
     latency: Micros,
@@ -177,7 +177,7 @@ impl Tally {
             self.current = self.base;
         }
         let (latency, send_lag) = (histogram::empty(), histogram::empty());
-        let segment = Segment { planned: 0, sent: 0, answered: 0, held_by_storm: 0, latency, send_lag };
+        let segment = SegmentTally { planned: 0, sent: 0, answered: 0, held_by_storm: 0, latency, send_lag };
         self.segments.insert(index, segment);
     }
 
@@ -186,7 +186,7 @@ impl Tally {
         if self.operations.is_some() {
             return;
         }
-        let mut operations: Box<[Measured; Operation::ALL.len()]> = Box::default();
+        let mut operations: Box<[OperationTally; Operation::ALL.len()]> = Box::default();
         let counters = &self.counters;
         let grabs = &mut operations[Operation::Grab as usize];
         (grabs.planned, grabs.sent, grabs.answered) =
@@ -195,7 +195,7 @@ impl Tally {
         self.operations = Some(operations);
     }
 
-    fn operation(&mut self, operation: Operation) -> Option<&mut Measured> {
+    fn operation(&mut self, operation: Operation) -> Option<&mut OperationTally> {
         self.operations.as_mut().map(|operations| &mut operations[operation as usize])
     }
 
@@ -284,7 +284,7 @@ impl Tally {
         let all = (counters.totals.planned, counters.totals.sent, counters.totals.answered);
         self.operations.as_ref().map_or(all, |operations| {
             let grabs = [Operation::Grab, Operation::Ticket].map(|operation| &operations[operation as usize]);
-            let sum = |of: fn(&Measured) -> u64| grabs.iter().map(|one| of(one)).sum();
+            let sum = |of: fn(&OperationTally) -> u64| grabs.iter().map(|one| of(one)).sum();
             (sum(|one| one.planned), sum(|one| one.sent), sum(|one| one.answered))
         })
     }
@@ -343,7 +343,7 @@ impl Tally {
 
     /// All segments so far.
     pub fn segments(&self, schedule: &Schedule) -> Vec<SegmentResult> {
-        let result = |(planned, measured): (&crate::schedule::Segment, &Segment)| SegmentResult {
+        let result = |(planned, measured): (&crate::schedule::Segment, &SegmentTally)| SegmentResult {
             from: planned.from / SECOND,
             qps: planned.qps,
             planned: measured.planned,
@@ -356,10 +356,10 @@ impl Tally {
         schedule.segments().iter().zip(&self.segments).map(result).collect()
     }
 
-    fn second(&mut self, at: u64) -> &mut Second {
+    fn second(&mut self, at: u64) -> &mut SecondTally {
         let index = usize::try_from((at / SECOND).saturating_sub(self.base)).unwrap_or(usize::MAX);
         if index >= self.seconds.len() {
-            self.seconds.resize(index + 1, Second::default());
+            self.seconds.resize(index + 1, SecondTally::default());
         }
         &mut self.seconds[index]
     }
@@ -376,7 +376,7 @@ pub fn counts<'a>(pairs: impl Iterator<Item = (&'a str, u64)>) -> Counts {
     pairs.filter(|(_, count)| *count > 0).map(|(label, count)| (label.to_owned(), count)).collect()
 }
 
-fn row(unix: u64, second: &Second) -> SecondRow {
+fn row(unix: u64, second: &SecondTally) -> SecondRow {
     let outcomes = Outcome::ALL.iter().map(|outcome| outcome.label()).zip(second.outcomes.map(u64::from));
     SecondRow {
         second: unix,
