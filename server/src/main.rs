@@ -22,6 +22,7 @@ use hongbao_server::tools::trace;
 use hongbao_sysctl::{Check, Verdict, Wanted};
 use hongbao_telemetry::clock::unix_seconds;
 use hongbao_telemetry::credentials::load_secret;
+use hongbao_telemetry::logs;
 use hongbao_telemetry::program::build;
 use hongbao_telemetry::program::manual::{self, CompletionsArguments, ManArguments};
 use tokio::signal::unix::{SignalKind, signal};
@@ -229,7 +230,7 @@ fn told(written: std::io::Result<()>) -> anyhow::Result<ExitCode> {
 
 fn serve(serve: Serve) -> anyhow::Result<ExitCode> {
     let settings = serve.settings.layered(serve.config.as_deref())?;
-    let _log = settings.log().checked("info")?.begin();
+    let _log = settings.log().checked("info")?.begin()?;
     let config = settings.check()?;
     // The main thread serves operators, reports and the generator; shards and the ledger have
     // threads of their own.
@@ -258,6 +259,7 @@ fn serve(serve: Serve) -> anyhow::Result<ExitCode> {
 /// A second signal: whoever sends it does not want to wait. The ledger is safe at every instant.
 fn at_once() -> ! {
     tracing::warn!(event = "stop_at_once", "second signal: ending at once");
+    logs::flush();
     std::process::exit(i32::from(EXIT_CUT_SHORT))
 }
 

@@ -55,7 +55,8 @@ macro_rules! kinds {
 kinds! {
     "foreign" INFO Any PerSecond ["target"] "a library says something; at any level, with fields of its own";
     "withheld" INFO Any Never ["of" "count"] "so many more events `of` this kind were not logged; at the level of that kind";
-    "log_impaired" ERROR Any PerSecond ["error"] "withheld events are counted at the end only";
+    "log_lines_lost" WARN Any Never ["count"] "nobody read the log fast enough: so many lines before this one were dropped";
+    "panicked" ERROR Any Never ["thread" "place"] "a programming mistake of ours, which may end the process; a backtrace follows where `RUST_BACKTRACE` asks for one";
     "secret_exposed" WARN Any PerSecond ["path" "mode"] "others can read the secret's file";
     "stdout_unread" WARN Any PerSecond ["error"] "nobody reads standard output";
     "report_link_up" INFO Any PerSecond ["monitor"] "reports reach the monitor";
@@ -184,7 +185,9 @@ pub fn page() -> String {
     write!(
         page,
         "{} lines a second are logged, and once a second `withheld` says how many were not; those marked *all* are never \
-         withheld.\nThis page is made of the table in `monitor/src/logs/events.rs`, and a test holds both against the sources.\n\n\
+         withheld.\n\n**Nobody waits for the log's reader.** Lines that find no room are dropped; `log_lines_lost` says how many once \
+         there is room,\nand so does the metric of that name. What is about money (*all*) has half of the queue to itself.\n\n\
+         This page is made of the table in `monitor/telemetry/src/logs/events.rs`, and a test holds both against the sources.\n\n\
          | event | by | level | | fields | what it says |\n|---|---|---|---|---|---|\n",
         crate::logs::limit::LINES_PER_SECOND
     )
