@@ -1,7 +1,5 @@
 //! The fleet as a process with machines as processes, against a small server and its admin API.
 
-mod common;
-
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Output, Stdio};
@@ -9,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::common::{DEADLINE, FakeServer, PRICE, Pushes};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use common::{DEADLINE, FakeServer, PRICE, Pushes};
 use hongbao_proto::v1::order::State as OrderState;
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ServerFrame};
@@ -26,7 +24,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::process::Command;
 use tokio::sync::broadcast;
 
-type Seen = Arc<std::sync::Mutex<common::Seen>>;
+type Seen = Arc<std::sync::Mutex<crate::common::Seen>>;
 type Books = (Seen, u64);
 
 /// Ten envelopes of two shares each, to two users each.
@@ -62,7 +60,9 @@ async fn sale(State((seen, skew)): State<Books>) -> Json<Value> {
     let seen = seen.lock().unwrap();
     let of = |wanted: OrderState| seen.orders.iter().filter(|(_, order)| order.state() == wanted).count() as u64;
     let (paid, reserved) = (of(OrderState::Paid), of(OrderState::Reserved));
-    Json(json!({"id": common::SALE, "issued": 9, "won": paid, "paid_fen": PRICE * paid + skew, "reserved": reserved}))
+    Json(
+        json!({"id": crate::common::SALE, "issued": 9, "won": paid, "paid_fen": PRICE * paid + skew, "reserved": reserved}),
+    )
 }
 
 /// Enough to build the fleet's rain, sale, envelopes and books on; what the server says of money is
@@ -78,7 +78,7 @@ async fn start_admin(server: &FakeServer, skew: u64) -> String {
         Json(json!({"id": 7, "sets_told": 1}))
     }
     async fn create(Json(new): Json<Value>) -> Json<Value> {
-        let id = if new["kind"] == "ticket" { common::SALE } else { 1 };
+        let id = if new["kind"] == "ticket" { crate::common::SALE } else { 1 };
         Json(json!({"id": id, "seed_sha256": "00"}))
     }
     async fn deposit(State((seen, _)): State<Books>, Json(new): Json<Value>) -> Json<Value> {
@@ -250,7 +250,7 @@ const DEALS: [&str; 12] = [
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_run_with_envelopes_a_sale_and_chat_balances_and_tells_of_each() {
+async fn a_run_of_envelopes_a_sale_and_chat_balances_and_shows_each() {
     let (server, directory) = (FakeServer::start().await, tempfile::tempdir().unwrap());
     server.mischief.hold_ms.store(1_000, Ordering::SeqCst);
     let admin = start_admin(&server, 0).await;
@@ -302,7 +302,7 @@ async fn a_fen_too_much_in_either_book_fails_the_run_with_a_line() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_machine_that_does_not_say_how_it_is_for_a_while_does_not_end_the_run() {
+async fn a_machine_silent_for_a_while_does_not_end_the_run() {
     let (server, directory) = (FakeServer::start().await, tempfile::tempdir().unwrap());
     let mut command = fleet(&server, directory.path(), &["--phases", "20x12s"]);
     command.args(["--answer-timeout", "20s"]);
@@ -321,7 +321,7 @@ async fn a_machine_that_does_not_say_how_it_is_for_a_while_does_not_end_the_run(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_duplicate_answer_and_a_missing_fen_fail_the_run_with_a_line_each() {
+async fn a_duplicate_answer_and_a_missing_fen_each_fail_the_run() {
     let (server, directory) = (FakeServer::start().await, tempfile::tempdir().unwrap());
     let admin = start_admin(&server, 1).await;
     server.mischief.answer_twice.store(true, Ordering::SeqCst);

@@ -4,8 +4,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use crate::family::{root, said};
-use crate::support::{BINARY, command, program};
+use super::family::{root, said};
+use crate::BINARY;
+use hongbao_testing::{command, program};
 
 fn files(directory: &Path) -> Vec<String> {
     let mut found = Vec::new();
@@ -25,7 +26,7 @@ fn files(directory: &Path) -> Vec<String> {
 }
 
 #[test]
-fn what_is_installed_is_whole_works_from_there_and_goes_away_again() {
+fn what_is_installed_works_from_there_and_goes_away_again() {
     let (script, root) = (root().join("scripts/install"), tempfile::tempdir().unwrap());
     program("hongbao-sim");
     let binaries = Path::new(BINARY).parent().unwrap();

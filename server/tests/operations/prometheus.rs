@@ -7,9 +7,9 @@ use std::time::Duration;
 use reqwest::{Url, blocking};
 use serde_json::Value;
 
-use crate::documented::panel_queries;
-use crate::family::{Family, Process, QPS, SECONDS, USERS, root, spawn, tool};
-use crate::support::{eventually, until};
+use super::documented::panel_queries;
+use super::family::{Family, Process, QPS, SECONDS, USERS, root, spawn, tool};
+use hongbao_testing::{eventually, until};
 
 struct Prometheus {
     _process: Process,
@@ -124,7 +124,7 @@ fn address_in(log: &Path) -> Option<String> {
 }
 
 #[test]
-fn a_real_prometheus_scrapes_a_real_run_and_finds_its_figures_and_who_goes_missing() {
+fn a_real_prometheus_scrapes_a_run_and_notices_who_is_missing() {
     let mut family = Family::start();
     let prometheus = Prometheus::start(&family);
 

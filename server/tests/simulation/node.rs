@@ -31,9 +31,9 @@ use hongbao_server::shard::reader::Link;
 use hongbao_server::shard::worker;
 use tokio::sync::mpsc;
 
-use crate::rng::Rng;
-use crate::watched::{Watch, Watched};
-use crate::wire::SimWire;
+use super::rng::Rng;
+use super::watched::{Watch, Watched};
+use super::wire::SimWire;
 
 thread_local! {
     /// The wall clock of the run on this thread, Unix milliseconds.
@@ -197,7 +197,7 @@ impl Node {
             generator: stock,
             payments: Box::new(Wallets(handle.clone())),
             offerings: offerings_in,
-            desks,
+            room_shards: desks,
             sets: handles.clone().into(),
             login_seconds: 10,
             idle_seconds: 60,
@@ -292,7 +292,7 @@ impl Node {
 
     /// The last thing that the ledger's thread does.
     pub fn fold(&mut self) {
-        let fold = |ledger: &mut dyn hongbao_server::ledger::Ledger| drop(ledger.checkpoint());
+        let fold = |ledger: &mut dyn hongbao_server::ledger::Ledger| drop(ledger.checkpoint(None));
         self.ledger.apply(Request::Call(Box::new(fold)));
     }
 

@@ -3,7 +3,7 @@
 use hongbao_proto::v1::server_frame::Event;
 use serde_json::{Value, json};
 
-use crate::support::{Client, Server, eventually};
+use hongbao_testing::{Client, Server, eventually};
 
 /// What became of an announcement, once every SET is done with it.
 fn finished(server: &Server, id: u64) -> Value {
@@ -21,7 +21,7 @@ fn heard(client: &mut Client) -> String {
 }
 
 #[test]
-fn everybody_who_is_logged_in_hears_each_announcement_once_and_in_order_and_the_receipt_says_so() {
+fn everybody_logged_in_hears_each_announcement_once_in_order() {
     const USERS: u64 = 60;
     const ANNOUNCEMENTS: u64 = 30;
     let server = Server::start();
@@ -52,7 +52,7 @@ fn everybody_who_is_logged_in_hears_each_announcement_once_and_in_order_and_the_
 }
 
 #[test]
-fn users_who_shake_during_announcements_get_every_answer_and_every_announcement() {
+fn users_who_shake_during_announcements_get_everything() {
     const ROUNDS: usize = 100;
     let server = Server::with(&["--max-connection-qps", "1000000"]);
     let mut users: Vec<_> = (1..=8).map(|user| server.login(user)).collect();

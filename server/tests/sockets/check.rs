@@ -3,7 +3,8 @@
 
 use serde_json::Value;
 
-use crate::support::{BINARY, command};
+use crate::BINARY;
+use hongbao_testing::command;
 
 /// Exit code and what is said, by a shell with 1,024 descriptors, so that no host however large
 /// carries 100 million connections.
@@ -66,7 +67,7 @@ fn with_the_fleet_here_its_ports_and_the_clock_are_judged_too() {
 }
 
 #[test]
-fn what_does_not_suffice_names_the_line_of_our_files_that_mends_it() {
+fn what_does_not_suffice_names_the_line_that_mends_it() {
     let (_, verdict) = check_json(900_000);
     let findings = verdict["findings"].as_array().unwrap();
     let nofile = findings.iter().find(|finding| finding["setting"] == "nofile hard").unwrap();

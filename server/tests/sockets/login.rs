@@ -7,8 +7,8 @@ use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ErrorCode};
 use hongbao_telemetry::clock::unix_seconds;
 
-use crate::support::client::{acknowledge, code, framed, grab, login, next_id};
-use crate::support::{Ending, SECRET, Server, sign, user_token};
+use hongbao_testing::client::{acknowledge, code, framed, grab, login, next_id};
+use hongbao_testing::{Ending, SECRET, Server, sign, user_token};
 
 /// A login with `token` is answered with `code` and a goodbye; another user, meanwhile, is served.
 fn is_refused(token: &str, code: ErrorCode, label: &str) {
@@ -128,7 +128,7 @@ fn the_largest_user_id_is_served() {
 }
 
 #[test]
-fn with_a_public_key_users_come_with_eddsa_tokens_and_operators_still_with_the_secret() {
+fn with_a_public_key_users_come_by_eddsa_operators_by_secret() {
     let keys = concat!(env!("CARGO_MANIFEST_DIR"), "/../proto/tests");
     let server = Server::with(&["--user-key", &format!("{keys}/ed25519-public.pem")]);
     let private = std::fs::read(format!("{keys}/ed25519-private.pem")).unwrap();

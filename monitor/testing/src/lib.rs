@@ -1,0 +1,48 @@
+//! A real server process, and plain blocking peers that say to it whatever a test wants said.
+//!
+//! Nothing here waits for a while and hopes: every wait is for an event, with a deadline
+//! ([`eventually`]).
+
+pub mod client;
+pub mod programs;
+pub mod server;
+
+use std::time::{Duration, Instant};
+
+pub use client::{Client, Ending, Heard};
+pub use programs::{SECRET, command, program, sign, user_token};
+pub use server::{Server, Setup};
+
+/// How long an event may take before its test fails: far longer than it ever takes, on however busy
+/// a machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Between two looks at something that cannot be waited on.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Looks until there is something to see, for at most [`PATIENCE`].
+pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        std::thread::park_timeout(LOOK_AGAIN);
+    }
+}
+
+/// [`eventually`] for a plain condition.
+pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    eventually(what, || condition().then_some(()));
+}
+
+/// Repeats `act` about ten times a second for `duration`: for what must hold during a stretch of
+/// time.
+pub fn throughout(duration: Duration, mut act: impl FnMut()) {
+    let end = Instant::now() + duration;
+    while Instant::now() < end {
+        act();
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+}

@@ -1,0 +1,11 @@
+//! The ledger, from outside: what it answers, what its writer promises, what the audit finds, and
+//! what survives faults.
+
+mod archive;
+mod audit;
+mod faults;
+mod histories;
+mod posting;
+mod stopping;
+pub mod support;
+mod writer;
