@@ -25,6 +25,7 @@ use hongbao_telemetry::credentials::load_secret;
 use hongbao_telemetry::logs;
 use hongbao_telemetry::program::build;
 use hongbao_telemetry::program::manual::{self, CompletionsArguments, ManArguments};
+use hongbao_telemetry::program::output;
 use tokio::signal::unix::{SignalKind, signal};
 
 #[global_allocator]
@@ -217,7 +218,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             // Every error of ours says its cause in its own line.
-            eprintln!("hongbao-server: {error}");
+            output::print_error("hongbao-server", error);
             ExitCode::from(EXIT_USAGE)
         }
     }
