@@ -9,6 +9,8 @@ use std::fmt::Write;
 
 use tracing::Level;
 
+use crate::logs::limit::LINES_PER_SECOND;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Program {
     /// hongbao-server
@@ -176,22 +178,30 @@ pub fn is_limited(kind: &str) -> bool {
 
 /// The table as a page.
 pub fn page() -> String {
-    let mut page = String::from(
-        "# What the programs log\n\nTo standard error, one line for each event: `--log-format json|pretty`, `--log FILTER` \
-         (a level, or directives such as `info,facts=debug`), or\n`HONGBAO_LOG_FORMAT` and `HONGBAO_LOG`. A line of JSON has \
-         `ts` (UTC, microseconds), `level`, `event`, `msg`, and then the fields of the\nevent. Of each event and level ",
+    let mut page = format!(
+        "\
+# What the programs log
+
+To standard error, one line for each event. `--log FILTER` says what: a level, or directives such as
+`info,facts=debug`. `--log-format json|pretty` says how. `HONGBAO_LOG` and `HONGBAO_LOG_FORMAT` say
+the same. A line of JSON has `ts` (UTC, microseconds), `level`, `event`, `msg`, and then the event's
+own fields.
+
+**A flood leaves few lines.** Of each event and level {LINES_PER_SECOND} lines a second are logged.
+Once a second `withheld` says how many were not. Those marked *all* are about money, or were asked
+for by name, and are never withheld.
+
+**Nobody waits for the log's reader.** Lines that find no room are dropped. `log_lines_lost` says
+how many once there is room, and so does the metric of that name. Half of the room is for those
+marked *all*.
+
+This page is made of the table in `monitor/telemetry/src/logs/events.rs`, and a test holds both
+against the sources.
+
+| event | by | level | | fields | what it says |
+|---|---|---|---|---|---|
+"
     );
-    // Writing to a String cannot fail.
-    write!(
-        page,
-        "{} lines a second are logged, and once a second `withheld` says how many were not; those marked *all* are never \
-         withheld.\n\n**Nobody waits for the log's reader.** Lines that find no room are dropped; `log_lines_lost` says how many once \
-         there is room,\nand so does the metric of that name. What is about money (*all*) has half of the queue to itself.\n\n\
-         This page is made of the table in `monitor/telemetry/src/logs/events.rs`, and a test holds both against the sources.\n\n\
-         | event | by | level | | fields | what it says |\n|---|---|---|---|---|---|\n",
-        crate::logs::limit::LINES_PER_SECOND
-    )
-    .ok();
     for kind in KINDS {
         let by = match kind.by {
             Program::Server => "server",
@@ -202,6 +212,7 @@ pub fn page() -> String {
         let limit = if kind.limit == Limit::Never { "*all*" } else { "" };
         let fields = kind.fields.iter().map(|field| format!("`{field}`")).collect::<Vec<_>>().join(" ");
         let level = crate::logs::level_name(kind.level);
+        // Writing to a String cannot fail.
         writeln!(page, "| `{}` | {by} | {level} | {limit} | {fields} | {} |", kind.name, kind.says).ok();
     }
     page
