@@ -4,8 +4,6 @@
 
 mod pages;
 
-use std::fs::File;
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -13,10 +11,10 @@ use hongbao_monitor::app::{Monitor, RunError, say};
 use hongbao_monitor::config::{Arguments, Config, LOG_DEFAULT};
 use hongbao_monitor::report::load::RecapError;
 use hongbao_monitor::report::{self, CompareArguments, ReportArguments};
-use hongbao_monitor::terminal::lines::{self, ViewMode};
+use hongbao_monitor::terminal::lines;
 use hongbao_monitor::terminal::{self, TopArguments};
 use hongbao_telemetry::clock::unix_seconds;
-use hongbao_telemetry::logs::{self, LogConfig, LogGuard};
+use hongbao_telemetry::logs;
 use hongbao_telemetry::program::build;
 use hongbao_telemetry::program::manual::{self, CompletionsArguments, ManArguments};
 use hongbao_telemetry::program::output;
@@ -132,22 +130,17 @@ fn failure(code: u8, problem: &str) -> ExitCode {
 async fn run(config: Config) -> Result<ExitCode, RunError> {
     let signals = |kind| signal(kind).map_err(|source| RunError::System { what: "cannot take signals".into(), source });
     let (terminate, interrupt) = (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
-    let table_owns_terminal = config.view == ViewMode::Table && std::io::stderr().is_terminal();
     let cannot_log = |source| RunError::System { what: "cannot log".into(), source };
-    let log = || config.log.checked(LOG_DEFAULT).map_err(|error| cannot_log(std::io::Error::other(error)));
-    let mut _log = if table_owns_terminal { None } else { Some(log()?.begin().map_err(cannot_log)?) };
+    let log = config.log.checked(LOG_DEFAULT).map_err(|error| cannot_log(std::io::Error::other(error)))?;
+    let _log = log.begin().map_err(cannot_log)?;
     let monitor = Monitor::bind(&config).await?;
-    if table_owns_terminal {
-        _log = Some(log_beside_recording(&config, log()?)?);
-    }
-    print(format!("{}\n", monitor.banner()));
-    restore_terminal_on_panic();
+    output::print(format!("{}\n", monitor.banner()));
 
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signal(terminate, interrupt, stop.clone()));
     let outcome = monitor.run(stop).await?;
     if outcome.stdout_is_read {
-        print(lines::summary(&outcome.run, outcome.sources.len()));
+        output::print(lines::summary(&outcome.run, outcome.sources.len()));
     } else {
         tracing::warn!(event = "books_unread", "nobody reads standard output: the final books are in run.json only");
     }
@@ -158,13 +151,6 @@ async fn run(config: Config) -> Result<ExitCode, RunError> {
     })
 }
 
-/// To a reader of standard output, who may have gone, or never have been there.
-fn print(text: String) {
-    if let Err(error) = output::print(std::io::stdout(), text) {
-        tracing::warn!(event = "stdout_unread", %error, "nobody reads standard output");
-    }
-}
-
 /// The first signal stops in order; the second ends at once.
 async fn stop_on_signal(mut terminate: Signal, mut interrupt: Signal, stop: CancellationToken) {
     for asked in 0.. {
@@ -173,26 +159,9 @@ async fn stop_on_signal(mut terminate: Signal, mut interrupt: Signal, stop: Canc
             _ = interrupt.recv() => {}
         }
         if asked > 0 {
-            lines::restore_terminal();
             logs::flush();
             std::process::exit(EXIT_INTERRUPTED);
         }
         stop.cancel();
     }
-}
-
-/// The table must not be written over; what is logged while it is shown can be read afterwards.
-fn log_beside_recording(config: &Config, log: LogConfig) -> Result<LogGuard, RunError> {
-    let path = config.record.join("monitor.log");
-    File::create(&path)
-        .and_then(|file| log.begin_in(file))
-        .map_err(|source| RunError::System { what: format!("cannot write {}", path.display()), source })
-}
-
-fn restore_terminal_on_panic() {
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        lines::restore_terminal();
-        report(panic);
-    }));
 }

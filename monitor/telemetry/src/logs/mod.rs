@@ -12,8 +12,7 @@ pub mod line;
 pub mod writer;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
-use std::fs::File;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::panic::{self, PanicHookInfo};
 use std::sync::OnceLock;
 use std::thread;
@@ -115,25 +114,13 @@ impl LogConfig {
     /// If no thread can be had, or the process logs already.
     pub fn begin(self) -> io::Result<LogGuard> {
         let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
-        self.begin_on(io::stderr(), colours)
-    }
-
-    /// The same into a file: for a program whose terminal shows something else.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn begin_in(self, file: File) -> io::Result<LogGuard> {
-        self.begin_on(file, false)
-    }
-
-    fn begin_on(self, to: impl Write + Send + 'static, colours: bool) -> io::Result<LogGuard> {
         let log = Log::new(Style { format: self.format, colours }, LINES_PER_SECOND);
         let writer = log.clone();
         // Begun here and not when it is needed: a thread inherits the descriptors and the core of
         // the one that starts it. And it takes no signal: those are handled where their descriptors
         // are, which may be in another table than this thread's.
         let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK);
-        let thread = thread::Builder::new().name("log".to_owned()).spawn(move || writer.write_to(to));
+        let thread = thread::Builder::new().name("log".to_owned()).spawn(move || writer.write_to(io::stderr()));
         if let Ok(mask) = mask {
             // It was the mask a moment ago.
             mask.thread_set_mask().ok();
