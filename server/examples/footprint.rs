@@ -40,6 +40,7 @@ use hongbao_server::set::{Set, SetHandle, Shared};
 use hongbao_server::shard::acceptor::listen;
 use hongbao_server::shard::reader::{self, Link};
 use hongbao_server::transport::descriptors;
+use hongbao_server::transport::stream::Stream;
 use hongbao_server::transport::wire::SocketWire;
 use hongbao_telemetry::clock::unix_seconds;
 use hongbao_telemetry::credentials::load_secret;
@@ -350,7 +351,7 @@ impl Shard {
             let now = clock.now();
             account.charge(&mut parts.registration, || {
                 fresh.drain(..).try_for_each(|stream| {
-                    streams.push(tokio::net::TcpStream::from_std(stream)?);
+                    streams.push(Stream::Tcp(tokio::net::TcpStream::from_std(stream)?));
                     io::Result::Ok(())
                 })
             })?;
