@@ -256,7 +256,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_that_meet_a_full_queue_are_refused_until_there_are_too_many_and_then_wait() {
+    fn requests_at_a_full_queue_are_refused_and_later_wait() {
         let (inbox, mut queue) = mpsc::channel(1);
         let secret = Secret::from_text("a secret of 32 bytes, for tests only").unwrap();
         let link = Link {

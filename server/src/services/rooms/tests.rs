@@ -204,7 +204,7 @@ proptest! {
 }
 
 #[test]
-fn a_room_takes_as_many_members_as_may_be_and_the_next_when_one_has_left() {
+fn a_full_room_takes_the_next_member_when_one_has_left() {
     let mut desk = RoomShard::new(Arc::default(), Bounds::default());
     let members = limits::ROOM_MEMBERS_MAX as u64;
     for id in 1..=members {
@@ -253,7 +253,7 @@ fn a_desk_has_so_many_rooms_and_forgets_those_of_nobody() {
 }
 
 #[test]
-fn a_desk_that_remembers_as_much_as_it_may_cuts_short_the_room_that_talks() {
+fn a_shard_of_full_memory_cuts_short_the_room_that_talks() {
     let bounds = Bounds { history_bytes: 10_000, ..Bounds::default() };
     let mut desk = RoomShard::new(Arc::default(), bounds);
     let message = 1_000 - limits::HISTORY_OVERHEAD_BYTES;
@@ -275,7 +275,7 @@ fn a_desk_that_remembers_as_much_as_it_may_cuts_short_the_room_that_talks() {
 }
 
 #[test]
-fn the_longest_history_fits_one_frame_whether_of_long_or_of_short_messages() {
+fn the_longest_history_fits_one_frame() {
     for bytes in [1, 128, CHAT_BYTES_MAX] {
         let mut full = Room::new(NonZeroU64::MAX);
         for _ in 0..2 * limits::HISTORY_MESSAGES_MAX {
@@ -442,7 +442,7 @@ fn receipt(reply: &Reply) -> (u32, u32, u32, u64) {
 }
 
 #[test]
-fn a_message_reaches_every_member_but_its_sender_and_the_receipt_counts_them() {
+fn a_message_reaches_every_other_member_and_is_counted() {
     let mut rig = Rig::new(3);
     for id in 1..=7 {
         rig.ask(id, 9, RoomAction::Join(None));
@@ -503,7 +503,7 @@ fn only_members_may_say_something_or_look_or_leave() {
 }
 
 #[test]
-fn a_member_that_comes_back_is_told_what_it_has_missed_or_that_something_is_lost() {
+fn a_returning_member_gets_what_it_missed_or_learns_of_the_loss() {
     let mut rig = Rig::new(1);
     rig.ask(1, 9, RoomAction::Join(None));
     let epoch = standing(rig.answer()).epoch;
@@ -538,7 +538,7 @@ fn a_member_that_comes_back_is_told_what_it_has_missed_or_that_something_is_lost
 }
 
 #[test]
-fn a_large_room_is_told_by_slices_between_which_other_rooms_are_served_and_its_own_requests_wait() {
+fn a_large_room_is_served_by_slices_between_other_rooms() {
     let mut rig = Rig::new(4);
     for id in 1..=10_000 {
         rig.ask(id, 1, RoomAction::Join(None));
@@ -570,7 +570,7 @@ fn a_large_room_is_told_by_slices_between_which_other_rooms_are_served_and_its_o
 }
 
 #[test]
-fn a_full_or_stopped_set_drops_its_share_and_the_receipt_says_so() {
+fn a_full_or_stopped_set_drops_its_share_and_it_is_receipted() {
     let mut rig = Rig::new(4);
     for id in 1..=9 {
         rig.ask(id, 1, RoomAction::Join(None));
@@ -590,7 +590,7 @@ fn a_full_or_stopped_set_drops_its_share_and_the_receipt_says_so() {
 }
 
 #[test]
-fn beyond_each_bound_of_a_desk_a_request_is_answered_overloaded_and_nothing_has_changed() {
+fn beyond_a_bound_a_request_is_overloaded_and_changes_nothing() {
     let mut rig = Rig::new(2);
     for id in 1..=2 {
         rig.ask(id, 1, RoomAction::Join(None));
@@ -692,7 +692,7 @@ proptest! {
     /// what a user is pushed after a RoomState are exactly the messages of others with higher
     /// offsets, each once and in order, as long as it stays where it is.
     #[test]
-    fn everything_up_to_a_states_offset_is_past_and_everything_after_it_is_pushed_once(
+    fn only_what_follows_a_states_offset_is_pushed_and_once(
         steps in prop::collection::vec(step(), 1..150),
     ) {
         let mut rig = Rig::new(1);

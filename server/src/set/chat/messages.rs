@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_for_one_user_or_one_room_and_neither_empty_nor_too_long() {
+    fn a_message_is_for_a_user_or_a_room_and_neither_empty_nor_long() {
         let longest = "x".repeat(CHAT_BYTES_MAX);
         let user = Recipient::User(UserId::new(3).unwrap());
         assert_eq!(chat(3, 0, &longest), Some(Chat { to: user, text: longest.clone().into() }));
