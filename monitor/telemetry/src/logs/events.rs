@@ -178,28 +178,19 @@ pub fn is_limited(kind: &str) -> bool {
 /// The table as a page.
 pub fn page() -> String {
     let mut page = format!(
-        "\
-# What the programs log
-
-To standard error, one line for each event. `--log FILTER` says what: a level, or directives such as
-`info,facts=debug`. `--log-format json|pretty` says how. `HONGBAO_LOG` and `HONGBAO_LOG_FORMAT` say
-the same. A line of JSON has `ts` (UTC, microseconds), `level`, `event`, `msg`, and then the event's
-own fields.
-
-**A flood leaves few lines.** Of each event and level {LINES_PER_SECOND} lines a second are logged.
-Once a second `withheld` says how many were not. Those marked *all* are about money, or were asked
-for by name, and are never withheld.
-
-**Nobody waits for the log's reader.** Lines that find no room are dropped. `log_lines_lost` says
-how many once there is room, and so does the metric of that name. Half of the room is for those
-marked *all*.
-
-This page is made of the table in `monitor/telemetry/src/logs/events.rs`, and a test holds both
-against the sources.
-
-| event | by | level | | fields | what it says |
-|---|---|---|---|---|---|
-"
+        "# What the programs log\n\n\
+         Each event is one line on standard error. `--log FILTER` (a level, or directives such as\n\
+         `info,facts=debug`) and `--log-format json|pretty` choose, or `HONGBAO_LOG` and\n\
+         `HONGBAO_LOG_FORMAT`. A line of JSON has `ts` (UTC, microseconds), `level`, `event`, `msg`, and\n\
+         then the fields of the event.\n\n\
+         Of each event and level {LINES_PER_SECOND} lines a second are logged. Once a second `withheld` says how many\n\
+         were not. Those marked *all* are never withheld.\n\n\
+         **Nobody waits for the log's reader.** Lines that find no room are dropped. `log_lines_lost` says\n\
+         how many once there is room, and so does the metric of that name. Half of the room is for those\n\
+         marked *all*.\n\n\
+         This page is made of the table in `monitor/telemetry/src/logs/events.rs`. A test holds both\n\
+         against the sources.\n\n\
+         | event | by | level | | fields | what it says |\n|---|---|---|---|---|---|\n",
     );
     for kind in KINDS {
         let by = match kind.by {
