@@ -27,7 +27,7 @@ pub const SEND_BATCH: usize = 64;
 pub const SENDS_PER_CLOCK_READ: usize = 8;
 
 /// Between two rounds of the keeper: the journal is flushed and wins are acknowledged so often.
-pub const KEEPER_PERIOD: Duration = Duration::from_millis(20);
+pub const HOUSEKEEPING_PERIOD: Duration = Duration::from_millis(20);
 
 /// Rounds of the keeper in which every user is looked at once.
 pub const SWEEP_ROUNDS: usize = 50;
@@ -87,6 +87,6 @@ pub const SPARE_DESCRIPTORS: u64 = 64;
 /// How far ahead a fleet announces its first QPS, seconds.
 pub const ANNOUNCE_SECONDS: u64 = 2;
 
-const _: () = assert!(KEEPER_PERIOD.as_millis() <= 100);
+const _: () = assert!(HOUSEKEEPING_PERIOD.as_millis() <= 100);
 const _: () = assert!(OUTBOX_BYTES_MAX <= SCRATCH_BYTES);
 const _: () = assert!(SENDS_PER_CLOCK_READ <= SEND_BATCH);

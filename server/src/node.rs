@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use hongbao_proto::token::{Audience, Signer, Verifier};
 use hongbao_sysctl::cores;
 use hongbao_sysctl::{HostFacts, Shards, Verdict, Wanted};
-use hongbao_telemetry::credentials::unix_seconds;
+use hongbao_telemetry::clock::unix_seconds;
 use hongbao_telemetry::http;
 use hongbao_telemetry::program::service::Service;
 use hongbao_telemetry::report::names::{event, role};
@@ -19,6 +19,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use crate::admin::{self, Admin};
 use crate::admission::{Gate, LoginQueue, Rate};
+use crate::clock::{Clock, wall};
 use crate::config::Config;
 use crate::generator::{Command, Generator};
 use crate::ledger::audit::audit;
@@ -35,7 +36,6 @@ use crate::set::room_messages::RoomShards;
 use crate::set::tally::Tally;
 use crate::set::{SetHandle, Shared};
 use crate::shard::acceptor::{AcceptTally, Acceptor};
-use crate::shard::worker::{Clock, wall};
 use crate::shard::{Shard, ShardThread, ThreadOptions};
 use crate::telemetry::Telemetry;
 use crate::tools::host;
@@ -50,15 +50,10 @@ const REPORT_TOKEN_SECONDS: u64 = 10 * 365 * 86_400;
 pub enum StartError {
     /// The ledger cannot be used.
     #[error("--ledger {path}: {source}")]
-    Ledger {
-        path: PathBuf,
-        /// What is wrong.
-        source: LedgerError,
-    },
+    Ledger { path: PathBuf, source: LedgerError },
     /// An address cannot be bound.
     #[error("cannot listen on {address} ({flag}): {source}; is another server running? choose another port")]
     Bind {
-        /// The address.
         address: SocketAddr,
         /// The flag that gave it.
         flag: &'static str,
@@ -90,9 +85,7 @@ pub enum Stopped {
 
 /// A server that serves.
 pub struct Node {
-    /// Where users connect.
     pub listen: SocketAddr,
-    /// Where operators do.
     pub admin: SocketAddr,
     stop: Arc<Notify>,
     accepting: watch::Sender<bool>,
@@ -162,7 +155,7 @@ impl Node {
             })
             .unzip();
         let sets: Box<[SetHandle]> = handles.into();
-        let (desks, desk_queues) = RoomShards::open(limits::DESKS);
+        let (room_shards, room_queues) = RoomShards::open(limits::ROOM_SHARDS);
         let shared = Arc::new(Shared {
             traces: Arc::default(),
             directory: Directory::default(),
@@ -174,7 +167,7 @@ impl Node {
             generator: stock_sender,
             payments: Box::new(Wallets(ledger.clone())),
             offerings,
-            desks,
+            room_shards,
             sets: sets.clone(),
             login_seconds: config.login_seconds,
             idle_seconds: config.idle_seconds,
@@ -190,7 +183,7 @@ impl Node {
         let pulse = Readiness { beats: &beats, serving };
         let shards = serve_shards(&config, limit, address, threads, inboxes, &shared, &accept, &accepting_watch, pulse);
 
-        let (desk_tasks, rooms) = rooms::spawn(&shared, desk_queues);
+        let (desk_tasks, rooms) = rooms::spawn(&shared, room_queues);
         let mut telemetry = Telemetry {
             sets,
             accept,
@@ -426,8 +419,8 @@ fn refuse_shared_port(config: &Config, address: SocketAddr, ours: usize) -> Resu
 /// What SETs have room for, or descriptors, where those are fewer.
 fn connections_max(config: &Config, limit: u64) -> u64 {
     let tables = if config.private_tables { u64::from(config.shards) } else { 1 };
-    let seats = u64::from(config.sets) * u64::from(config.set_capacity);
-    seats.min(tables * descriptors::room(limit, config.shards))
+    let keys = u64::from(config.sets) * u64::from(config.set_capacity);
+    keys.min(tables * descriptors::room(limit, config.shards))
 }
 
 /// By which shards say that they serve, and that they turn.

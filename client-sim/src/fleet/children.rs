@@ -41,25 +41,13 @@ pub enum MachineTrouble {
     },
     /// It did not say where its control surface is.
     #[error("{name} did not get ready: {reason}")]
-    NotReady {
-        name: String,
-        /// What happened instead.
-        reason: String,
-    },
+    NotReady { name: String, reason: String },
     /// It is no more.
     #[error("{name} ended too early: {status}")]
-    Ended {
-        name: String,
-        /// How.
-        status: ExitStatus,
-    },
+    Ended { name: String, status: ExitStatus },
     /// It is there, but does not do what it is told.
     #[error("{name}: {source}")]
-    Call {
-        name: String,
-        /// Why.
-        source: CallError,
-    },
+    Call { name: String, source: CallError },
     /// Some machine is there, and does not say how it is.
     #[error("some machine has not said how it is for {0:?}")]
     Silent(Duration),
@@ -114,11 +102,11 @@ impl Children {
         for machine in &mut self.machines {
             machine.wait_ready().await?;
         }
-        self.tell_targets(&self.machines).map_err(MachineTrouble::Targets)
+        self.write_targets(&self.machines).map_err(MachineTrouble::Targets)
     }
 
     /// Where they can be scraped, for who wants to know.
-    fn tell_targets(&self, machines: &[Machine]) -> io::Result<()> {
+    fn write_targets(&self, machines: &[Machine]) -> io::Result<()> {
         let Some(file) = &self.targets_file else { return Ok(()) };
         let targets = machines.iter().map(|machine| (machine.name.as_str(), machine.url.trim_start_matches("http://")));
         targets::write(file, targets)
@@ -127,7 +115,7 @@ impl Children {
 
     /// A machine that is about to end as it should is not missing.
     fn withdraw_targets(&self) {
-        if let Err(error) = self.tell_targets(&[]) {
+        if let Err(error) = self.write_targets(&[]) {
             tracing::warn!(event = "targets_stale", %error, "machines that end are still named as targets");
         }
     }

@@ -72,7 +72,7 @@ struct Reader {
 
 /// The words of two kinds of users, each with the contradictions that its own rows brought.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Words {
+pub struct JournalTotals {
     /// What users of the fleet were told.
     pub fleet: Union,
     /// What guests were told.
@@ -84,13 +84,13 @@ pub struct Words {
 pub fn read_all<P: AsRef<Path>>(
     machines: impl Iterator<Item = P>,
     guests: Option<&Path>,
-) -> Result<Words, JournalError> {
+) -> Result<JournalTotals, JournalError> {
     let mut reader = Reader::default();
     read_into(&mut reader, machines)?;
     let fleet = std::mem::take(&mut reader.union);
     // No guest has come as long as there is no journal.
     read_into(&mut reader, guests.filter(|path| path.exists()).into_iter())?;
-    Ok(Words { fleet, guests: reader.union })
+    Ok(JournalTotals { fleet, guests: reader.union })
 }
 
 /// Reads the journals and joins them.

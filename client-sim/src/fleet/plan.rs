@@ -406,7 +406,7 @@ impl TryFrom<FleetArgs> for Plan {
         if let Some(announce) = args.announce {
             events::check_announcements(announce, lasting)?;
         }
-        check_deals(&args, lasting)?;
+        check_purchases(&args, lasting)?;
         let deposit = args.deposit.or_else(|| {
             let tickets = args.tickets.filter(|tickets| tickets.price_fen > 0)?;
             Some(tickets.price_fen.saturating_mul(tickets.limit.map_or(TICKETS_AFFORDED, u64::from)))
@@ -460,7 +460,7 @@ impl TryFrom<FleetArgs> for Plan {
 }
 
 /// Refuses envelopes and sales that cannot be, or that nobody would buy from.
-fn check_deals(args: &FleetArgs, lasting: u64) -> Result<(), PlanError> {
+fn check_purchases(args: &FleetArgs, lasting: u64) -> Result<(), PlanError> {
     let mixes = || args.phases.iter().map(|phase| phase.mix.unwrap_or(args.mix));
     let sells = mixes().any(|mix| mix.weight(Operation::Ticket) > 0);
     match args.tickets {

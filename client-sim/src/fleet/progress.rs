@@ -74,7 +74,7 @@ impl Progress {
     }
 
     /// Something that a person should read.
-    pub fn say(&self, line: &str) {
+    pub fn print(&self, line: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| eprintln!("{line}")),
             None => eprintln!("{line}"),

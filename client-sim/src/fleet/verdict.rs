@@ -17,9 +17,9 @@ use serde::Serialize;
 use crate::fleet::admin::{Broadcast, Campaign};
 use crate::fleet::announcements::{self, AnnouncementSummary, Posted};
 use crate::fleet::changes::{ChangeSummary, Changes};
-use crate::fleet::deals::{self, EnvelopeSummary, Run, SaleSummary};
-use crate::fleet::journals::Words;
+use crate::fleet::journals::JournalTotals;
 use crate::fleet::plan::{Phase, Plan, Tolerance};
+use crate::fleet::purchases::{self, EnvelopeSummary, Run, SaleSummary};
 use crate::fleet::storms::{self, StormSummary, Storms};
 use crate::histogram::{self, Micros};
 use crate::results::{ClockView, Counts, OperationResult, Results, Totals, add_counts};
@@ -61,7 +61,7 @@ pub struct Evidence<'a> {
     /// The envelopes at their end, likewise.
     pub run: Option<&'a Run>,
     /// All journals.
-    pub words: &'a Words,
+    pub words: &'a JournalTotals,
     /// Announcements that the server took.
     pub posted: &'a [Posted],
     /// What the server says of each of them.
@@ -228,7 +228,7 @@ pub fn judge(mut evidence: Evidence<'_>) -> Summary {
     if evidence.connected != users {
         failures.push(format!("{} of {users} users were logged in", evidence.connected));
     }
-    let Words { fleet: journals, guests } = evidence.words;
+    let JournalTotals { fleet: journals, guests } = evidence.words;
     let (mut phases, mut storms, mut announcements) = (Vec::new(), Storms::default(), Vec::new());
     let mut changes = Changes::default();
     if !results.is_empty() {
@@ -255,9 +255,9 @@ pub fn judge(mut evidence: Evidence<'_>) -> Summary {
     }
     let operations = operations(results, |result| &result.operations, &mut failures);
     let reactions = self::operations(results, |result| &result.reactions, &mut failures);
-    let envelopes = deals::judge_envelopes(evidence.run, &totals, journals, &mut failures);
-    let sale = deals::judge_sale(plan.tickets, evidence.sale, results, (journals, guests), &mut failures);
-    deals::judge_chat(plan.rooms, &totals, &mut failures);
+    let envelopes = purchases::judge_envelopes(evidence.run, &totals, journals, &mut failures);
+    let sale = purchases::judge_sale(plan.tickets, evidence.sale, results, (journals, guests), &mut failures);
+    purchases::judge_chat(plan.rooms, &totals, &mut failures);
     for (kind, count) in &totals.violations {
         failures.push(format!("{count} violations of the protocol by the server: {kind}"));
     }
@@ -448,7 +448,7 @@ fn quantile_ms(histogram: &Micros, quantile: f64) -> f64 {
 
 /// Between the first and the last reading inside the phase.
 fn effort_per_request(from: u64, seconds: u64, efforts: &[Effort]) -> (Option<f64>, Option<f64>) {
-    let inside = |effort: &&Effort| (from..from + seconds).contains(&(effort.at / crate::schedule::SECOND));
+    let inside = |effort: &&Effort| (from..from + seconds).contains(&(effort.at / crate::clock::SECOND));
     let (Some(first), Some(last)) = (efforts.iter().find(inside), efforts.iter().rfind(inside)) else {
         return (None, None);
     };
@@ -464,7 +464,7 @@ fn effort_per_request(from: u64, seconds: u64, efforts: &[Effort]) -> (Option<f6
 }
 
 fn balance(evidence: &Evidence<'_>, totals: &Totals, failures: &mut Vec<String>) -> Books {
-    let Words { fleet: journals, guests } = evidence.words;
+    let JournalTotals { fleet: journals, guests } = evidence.words;
     let all_journals = journals.totals();
     if all_journals != (totals.prizes, totals.fen) {
         failures.push(format!(
@@ -606,7 +606,7 @@ mod tests {
         let mut journals = Union { campaigns: [(1, (4, 40))].into(), ..Union::default() };
         spoil(&mut results, &mut campaign, &mut journals);
         let effort = |second: u64, cpu: u64, answered| Effort {
-            at: (FROM + second) * crate::schedule::SECOND,
+            at: (FROM + second) * crate::clock::SECOND,
             server_cpu_us: Some(cpu),
             fleet_cpu_us: 2 * cpu,
             answered,
@@ -622,7 +622,7 @@ mod tests {
             campaign: Some(&campaign),
             sale: None,
             run: None,
-            words: &Words { fleet: journals, guests: Union::default() },
+            words: &JournalTotals { fleet: journals, guests: Union::default() },
             posted: &[],
             broadcasts: &[],
             troubles: Vec::new(),
@@ -785,13 +785,13 @@ mod tests {
 
     #[test]
     fn what_guests_were_told_counts_as_what_users_were_told() {
-        let words = |guests: Sum| Words {
+        let words = |guests: Sum| JournalTotals {
             fleet: Union { campaigns: [(1, (4, 40))].into(), ..Union::default() },
             guests: Union { campaigns: [(1, guests)].into(), ..Union::default() },
         };
         let results = [half("machine-01"), half("machine-02")];
         let campaign = Campaign { id: 1, issued: 9, won: 5, paid_fen: 47, reserved: 0 };
-        let judged = |words: &Words| {
+        let judged = |words: &JournalTotals| {
             judge(Evidence {
                 plan: &plan(),
                 first_second: FROM,

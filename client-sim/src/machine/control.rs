@@ -18,13 +18,13 @@ use hongbao_telemetry::report::names::event;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::clock::SECOND;
 use crate::limits::{CLOSE_STEP, COMMANDS_MAX, STORM_PAUSE};
 use crate::machine::crowd::QpsError;
 use crate::machine::shared::Shared;
 use crate::machine::storms::StormError;
 use crate::machine::view;
 use crate::results::{QpsChange, Results, SaleOrder, StatementsOrder, Status, StopAt, StormOrder};
-use crate::schedule::SECOND;
 
 /// What a handler wants; each carries where the answer goes.
 #[derive(Debug)]

@@ -107,7 +107,7 @@ labels! {
 
 labels! {
     /// Why a connection ended.
-    End {
+    EndReason {
         /// We stopped.
         Ours = "ours",
         /// The server closed without a word.
@@ -137,20 +137,20 @@ labels! {
     }
 }
 
-impl From<Reason> for End {
+impl From<Reason> for EndReason {
     fn from(reason: Reason) -> Self {
         match reason {
-            Reason::Replaced => End::Replaced,
-            Reason::Draining => End::Draining,
-            Reason::Authentication => End::Authentication,
-            Reason::Kicked => End::Kicked,
-            Reason::Full => End::Full,
+            Reason::Replaced => EndReason::Replaced,
+            Reason::Draining => EndReason::Draining,
+            Reason::Authentication => EndReason::Authentication,
+            Reason::Kicked => EndReason::Kicked,
+            Reason::Full => EndReason::Full,
             Reason::Unspecified
             | Reason::LoginTimeout
             | Reason::Idle
             | Reason::Slow
             | Reason::Protocol
-            | Reason::Stalled => End::Blamed,
+            | Reason::Stalled => EndReason::Blamed,
         }
     }
 }

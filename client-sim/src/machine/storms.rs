@@ -4,10 +4,10 @@
 
 use rustc_hash::FxHashMap;
 
+use crate::clock::SECOND;
 use crate::histogram::{self, Micros};
 use crate::limits::STORM_WATCH_SECONDS_MAX;
 use crate::results::{StormOrder, StormResult, StormSecond, StormView};
-use crate::schedule::SECOND;
 
 /// Why a storm is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     const AT: u64 = 1_800_000_000;
-    const MS: u64 = 1_000_000;
+    use crate::clock::MILLISECOND;
 
     fn order(at: u64) -> StormOrder {
         StormOrder { share: "30%".parse().unwrap(), at, watch_seconds: 10 }
@@ -226,20 +226,20 @@ mod tests {
     fn requests_of_the_cut_are_told_from_those_of_others_until_their_users_are_back() {
         let (mut storms, begin) = (Storms::default(), AT * SECOND);
         storms.announce(order(AT), 0).unwrap();
-        assert!(!storms.answered(1, begin + 1, begin + MS), "it has not begun");
+        assert!(!storms.answered(1, begin + 1, begin + MILLISECOND), "it has not begun");
         storms.begin();
         storms.cut(1);
         storms.cut(2);
         assert!(!storms.views()[0].over);
         storms.spend();
 
-        assert!(!storms.answered(7, begin + 2 * SECOND, begin + 2 * SECOND + 5 * MS));
+        assert!(!storms.answered(7, begin + 2 * SECOND, begin + 2 * SECOND + 5 * MILLISECOND));
         assert!(storms.came_back(1, begin + SECOND));
         assert!(!storms.came_back(1, begin + SECOND), "it is back already");
         assert!(!storms.came_back(7, begin + SECOND), "it was not cut");
-        assert!(storms.answered(1, begin - MS, begin + SECOND + MS), "under way when it was cut");
-        assert!(storms.answered(1, begin + SECOND - 1, begin + SECOND + MS));
-        assert!(!storms.answered(1, begin + SECOND, begin + SECOND + MS));
+        assert!(storms.answered(1, begin - MILLISECOND, begin + SECOND + MILLISECOND), "under way when it was cut");
+        assert!(storms.answered(1, begin + SECOND - 1, begin + SECOND + MILLISECOND));
+        assert!(!storms.answered(1, begin + SECOND, begin + SECOND + MILLISECOND));
         assert!(!storms.views()[0].over);
         assert!(storms.came_back(2, begin + 3 * SECOND));
         let view = storms.views()[0];

@@ -4,12 +4,13 @@
 
 use std::mem;
 
+use crate::clock::SECOND;
 use crate::histogram::{self, Micros};
-use crate::machine::labels::{End, Outcome, Violation};
+use crate::machine::labels::{EndReason, Outcome, Violation};
 use crate::machine::reactions::Act;
 use crate::results::{Counts, OperationResult, SecondRow, SegmentResult};
+use crate::schedule::Schedule;
 use crate::schedule::mix::Operation;
-use crate::schedule::{SECOND, Schedule};
 
 /// Error codes of the protocol; unknown ones count as the first, which is unspecified.
 const ERROR_CODES: usize = hongbao_proto::v1::ErrorCode::RoomFull as usize + 1;
@@ -104,7 +105,7 @@ pub struct Counters {
     outcomes: [u64; Outcome::COUNT],
     errors: [u64; ERROR_CODES],
     violations: [u64; Violation::COUNT],
-    ends: [u64; End::COUNT],
+    ends: [u64; EndReason::COUNT],
 }
 
 impl Counters {
@@ -114,7 +115,7 @@ impl Counters {
     }
 
     /// A connection ended.
-    pub fn end(&mut self, end: End) {
+    pub fn end(&mut self, end: EndReason) {
         self.ends[end as usize] += 1;
     }
 
@@ -146,7 +147,7 @@ impl Counters {
 
     /// Ends of connections by reason.
     pub fn ends(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        End::ALL.iter().map(|end| end.label()).zip(self.ends)
+        EndReason::ALL.iter().map(|end| end.label()).zip(self.ends)
     }
 }
 
@@ -205,7 +206,7 @@ impl Tally {
     }
 
     /// From now on operations are told apart.
-    pub fn tell_operations_apart(&mut self) {
+    pub fn separate_operations(&mut self) {
         if self.operations.is_some() {
             return;
         }
@@ -459,8 +460,8 @@ mod tests {
         };
         pass(&mut tally, Operation::Grab, Outcome::Won, 10);
         assert_eq!((tally.operations().count(), tally.grabs()), (0, (1, 1, 1)));
-        tally.tell_operations_apart();
-        tally.tell_operations_apart();
+        tally.separate_operations();
+        tally.separate_operations();
         pass(&mut tally, Operation::Grab, Outcome::NoneNow, 20);
         pass(&mut tally, Operation::Open, Outcome::Opened, 30);
         pass(&mut tally, Operation::Ticket, Outcome::Order, 40);

@@ -11,10 +11,8 @@
 
 pub mod mix;
 
+use crate::clock::SECOND;
 use crate::ids::REQUESTS_MAX;
-
-/// Nanoseconds of a second.
-pub const SECOND: u64 = 1_000_000_000;
 
 /// 2^64 / φ, rounded: the golden ratio as a 64-bit fraction.
 const GOLDEN_FRACTION: u128 = 11_400_714_819_323_198_485;

@@ -25,10 +25,10 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
 
 use super::{Ledger, LedgerError};
+use crate::clock::UnixMs;
 use crate::ledger::books::{AccountId, Kind, Owner};
 use crate::ledger::sqlite::{SqliteLedger, at};
 use crate::limits::ARCHIVE_AGE_MIN_MS;
-use crate::market::campaign::UnixMs;
 
 /// `PRAGMA application_id` of an archive: "HBar".
 pub const APPLICATION_ID: i64 = 0x4842_6172;
@@ -185,7 +185,7 @@ pub fn archive(ledger: &Path, to: &Path, wanted: &Wanted, now: UnixMs) -> Result
     // Takes the ledger's lock until the end. Nobody but us writes, and every account's row is
     // brought up to the last entry.
     let mut lock = SqliteLedger::open(ledger)?;
-    lock.checkpoint()?;
+    lock.checkpoint(None)?;
     let mut connection = Connection::open_with_flags(ledger, flags(false)).map_err(|error| at(ledger, error))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     let mut report = Archived::default();

@@ -62,7 +62,6 @@ pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 /// The acceptor of one shard.
 #[derive(Debug)]
 pub struct Acceptor {
-    /// Where to listen.
     pub address: SocketAddr,
     /// The shard's SETs, with how many connections each was ever given.
     pub sets: Vec<(SetHandle, u64)>,

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::{env, fs, io};
 
-use hongbao_server::ledger::audit::{audit, audit_journals};
+use hongbao_server::ledger::audit::{AuditOptions, audit, audit_with};
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::{Ledger, LedgerError, Outcome, Posting};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -72,7 +72,7 @@ fn every_win_told_before_a_kill_is_in_a_balanced_ledger() {
         drop(child);
         fs::write(&journal, told).unwrap();
         assert!(directory.path().join("ledger.db-wal").exists(), "it had no time to tidy up");
-        let report = audit_journals(&path, &[journal]).unwrap();
+        let report = audit_with(&path, &AuditOptions { journals: &[journal], until: None }).unwrap();
         assert!(report.is_balanced(), "{report}");
         assert_eq!(report.journals.as_ref().unwrap().wins, seen);
 
@@ -143,7 +143,7 @@ fn what_must_be_added_up_again_after_a_crash_is_bounded_however_long_the_server_
         worst = worst.max(progress());
     }
     assert!((500..=4_000).contains(&worst), "{worst} entries were not in all accounts' rows");
-    ledger.checkpoint().unwrap();
+    ledger.checkpoint(None).unwrap();
     assert_eq!(progress(), 0);
 }
 

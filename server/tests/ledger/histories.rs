@@ -10,13 +10,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use hongbao_proto::Serial;
+use hongbao_server::clock::UnixMs;
 use hongbao_server::ledger::archive::{Wanted, archive};
 use hongbao_server::ledger::audit::audit;
 use hongbao_server::ledger::books::{AccountId, Entry, Kind};
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::{Answer, Ledger, LedgerError, Means, Outcome, Posting, Question, Seen, Totals};
 use hongbao_server::limits::ARCHIVE_AGE_MIN_MS;
-use hongbao_server::market::campaign::UnixMs;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{TestCaseError, TestRunner};
@@ -357,7 +357,7 @@ impl Bench {
         match batch.around {
             Around::Full if is_hindered => self.ledger().limit_pages(1_000_000).unwrap(),
             Around::Forbid(_) if is_hindered => self.allow(),
-            Around::Checkpoint => self.ledger().checkpoint().unwrap(),
+            Around::Checkpoint => self.ledger().checkpoint(None).map(drop).unwrap(),
             _ => {}
         }
         self.compare_now();

@@ -12,17 +12,18 @@ use std::task::{Context, Poll, Waker};
 use hongbao_proto::UserId;
 use hongbao_proto::token::Verifier;
 use hongbao_server::admission::{Gate, LoginQueue, Rate};
+use hongbao_server::clock::{Now, UnixMs};
 use hongbao_server::generator::{Command, Generator, StockBoard};
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::writer::{LedgerHandle, Request, Writer};
-use hongbao_server::market::campaign::{Seed, UnixMs};
+use hongbao_server::market::campaign::Seed;
 use hongbao_server::node::unfinished;
 use hongbao_server::services::envelope_runs::{Next, Run, Runs, Terms};
 use hongbao_server::services::offers::Clerk;
 use hongbao_server::services::rooms::room_shard::Bounds;
 use hongbao_server::services::rooms::{self, Epochs, Service};
 use hongbao_server::set::directory::Directory;
-use hongbao_server::set::message::{Control, Message, Now, Offering, ReplyPermit, StockReport};
+use hongbao_server::set::message::{Control, Message, Offering, ReplyPermit, StockReport};
 use hongbao_server::set::payments::Wallets;
 use hongbao_server::set::room_messages::{QueuedRoomRequest, RoomShards};
 use hongbao_server::set::{Set, SetHandle, Shared};
@@ -30,9 +31,9 @@ use hongbao_server::shard::reader::Link;
 use hongbao_server::shard::worker;
 use tokio::sync::mpsc;
 
-use crate::rng::Rng;
-use crate::watched::{Watch, Watched};
-use crate::wire::SimWire;
+use super::rng::Rng;
+use super::watched::{Watch, Watched};
+use super::wire::SimWire;
 
 thread_local! {
     /// The wall clock of the run on this thread, Unix milliseconds.
@@ -196,7 +197,7 @@ impl Node {
             generator: stock,
             payments: Box::new(Wallets(handle.clone())),
             offerings: offerings_in,
-            desks,
+            room_shards: desks,
             sets: handles.clone().into(),
             login_seconds: 10,
             idle_seconds: 60,
@@ -291,7 +292,7 @@ impl Node {
 
     /// The last thing that the ledger's thread does.
     pub fn fold(&mut self) {
-        let fold = |ledger: &mut dyn hongbao_server::ledger::Ledger| drop(ledger.checkpoint());
+        let fold = |ledger: &mut dyn hongbao_server::ledger::Ledger| drop(ledger.checkpoint(None));
         self.ledger.apply(Request::Call(Box::new(fold)));
     }
 

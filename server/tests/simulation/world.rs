@@ -10,6 +10,7 @@ use bytes::BytesMut;
 use hongbao_proto::token::{Audience, Secret, Signer, Verifier};
 use hongbao_proto::v1::{self, client_frame::Request as ClientRequest, order::State};
 use hongbao_proto::{Fen, UserId, frame};
+use hongbao_server::clock::Now;
 use hongbao_server::ends::End;
 use hongbao_server::generator::Command;
 use hongbao_server::ledger::audit::audit;
@@ -19,17 +20,17 @@ use hongbao_server::ledger::{Answer, Award, Means, Posting, Question};
 use hongbao_server::market::campaign::{Amounts, CampaignKind, CampaignTerms, Goods, Sale, Seed};
 use hongbao_server::market::envelope::Mode;
 use hongbao_server::services::envelope_runs::Terms;
-use hongbao_server::set::message::{ClientRequest as Heard, Control, LedgerRequest, Message, Now, ReturnWindow};
+use hongbao_server::set::message::{ClientRequest as Heard, Control, LedgerRequest, Message, ReturnWindow};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
-use crate::model::Model;
-use crate::node::{Focus, Lazy, Node, Setup, set_wall};
-use crate::rng::Rng;
-use crate::trace::Trace;
-use crate::user::{Ask, Asked, Conn, Phase, User};
-use crate::watched::{Crash, Disk, Watch, compare, files, lock, log_of};
-use crate::wire::{Pipe, SimWire};
+use super::model::Model;
+use super::node::{Focus, Lazy, Node, Setup, set_wall};
+use super::rng::Rng;
+use super::trace::Trace;
+use super::user::{Ask, Asked, Conn, Phase, User};
+use super::watched::{Crash, Disk, Watch, compare, files, lock, log_of};
+use super::wire::{Pipe, SimWire};
 
 const SECOND: u64 = 1_000_000_000;
 const MS: u64 = 1_000_000;
@@ -136,7 +137,7 @@ impl World {
         let setup = Setup::draw(&mut rng);
         let secret = Secret::from_text("a secret of 32 bytes, for simulations only").expect("long enough");
         let signer = Signer::new(&secret);
-        let today = hongbao_server::shard::worker::wall() / 1_000;
+        let today = hongbao_server::clock::wall() / 1_000;
         let users = (1..=rng.within(2, 9))
             .map(|id| {
                 let id = UserId::new(id).expect("small");
@@ -213,7 +214,7 @@ impl World {
         let Self { seed, steps, trace, .. } = self;
         let again = format!("HONGBAO_SIM_SEED={seed} HONGBAO_SIM_STEPS={steps} cargo nextest run");
         format!(
-            "{}\nseed {seed}, step {}: {failure}\nagain: {again} -p hongbao-server --test simulation nothing --no-capture",
+            "{}\nseed {seed}, step {}: {failure}\nagain: {again} -p hongbao-server --test server nothing_is_lost --no-capture",
             trace.last(),
             trace.step,
         )
@@ -282,7 +283,8 @@ impl World {
         let seed = Seed(self.rng.bytes());
         // The seeds of envelopes come from the system: here from ours.
         let see = |message: &mut Message| {
-            if let Message::Peer { said: Heard::Do { deed: LedgerRequest::Send(new), request }, .. } = message {
+            if let Message::Peer { request: Heard::Ledger { wanted: LedgerRequest::Send(new), request }, .. } = message
+            {
                 new.seed = seed;
                 new.seed.0[0] ^= request.get().to_le_bytes()[0];
             }
@@ -439,7 +441,7 @@ impl World {
         self.with_conn(id, |world, conn| {
             let link = &world.node.as_ref().expect("a node").sets[conn.set].link;
             if conn.blocked {
-                conn.blocked = link.take(conn.seat, &mut conn.kept, &[]).is_err();
+                conn.blocked = link.take(conn.key, &mut conn.kept, &[]).is_err();
                 if conn.blocked {
                     return true;
                 }
@@ -447,7 +449,7 @@ impl World {
             }
             if !conn.up.is_empty() && !conn.pipe.is_cut() {
                 let bytes: Vec<u8> = conn.up.drain(..max.min(conn.up.len())).collect();
-                conn.blocked = link.take(conn.seat, &mut conn.kept, &bytes).is_err();
+                conn.blocked = link.take(conn.key, &mut conn.kept, &bytes).is_err();
                 did = true;
                 let what = format!("connection {id} ({} bytes) is read, blocked: {}", bytes.len(), conn.blocked);
                 world.trace.note(what);
@@ -455,7 +457,7 @@ impl World {
             }
             if conn.closed || conn.pipe.is_cut() {
                 let end = if conn.closed { End::Reset } else { End::Closed };
-                let gone = Message::Peer { seat: conn.seat, said: Heard::Gone(end) };
+                let gone = Message::Peer { key: conn.key, request: Heard::Gone(end) };
                 if link.inbox.try_send(gone).is_ok() {
                     world.trace.note(format!("connection {id} is gone"));
                     did = true;
@@ -547,12 +549,12 @@ impl World {
         let window = *self.rng.pick(&[600, 16 * 1_024, 64 * 1_024]).unwrap_or(&600);
         let pipe = Pipe::new(window);
         let now = self.now;
-        let seat = self.node().sets[set].set.attach(SimWire(std::rc::Rc::clone(&pipe)), &now);
+        let key = self.node().sets[set].set.attach(SimWire(std::rc::Rc::clone(&pipe)), &now);
         let id = self.next_conn;
         self.next_conn += 1;
         self.figures.connections += 1;
         self.trace.note(format!("user {} connects: connection {id} in SET {set}", self.users[user].id));
-        self.conns.insert(id, Conn::new(user, set, seat, pipe));
+        self.conns.insert(id, Conn::new(user, set, key, pipe));
         id
     }
 
@@ -850,9 +852,9 @@ impl World {
             _ => {
                 let Some(id) = self.some_conn() else { return };
                 let conn = &self.conns[&id];
-                let (set, seat, user) = (conn.set, conn.seat, self.users[conn.user].id);
+                let (set, key, user) = (conn.set, conn.key, self.users[conn.user].id);
                 self.trace.note(format!("user {user} is kicked off connection {id}"));
-                self.node().sets[set].link.inbox.try_send(Message::Control(Control::Kick { seat, user })).ok();
+                self.node().sets[set].link.inbox.try_send(Message::Control(Control::Kick { key, user })).ok();
             }
         }
     }

@@ -6,8 +6,9 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use crate::support::server::write_secret;
-use crate::support::{BINARY, SECRET, Server, command};
+use crate::BINARY;
+use hongbao_testing::server::write_secret;
+use hongbao_testing::{SECRET, Server, command};
 
 struct Home(TempDir);
 
@@ -297,6 +298,6 @@ fn a_made_secret_signs_tokens_that_open_the_door() {
     let token = command(BINARY).args(["token", "--secret-file", &home.path("made"), "42"]).output().unwrap();
     let token = String::from_utf8(token.stdout).unwrap();
     let mut peer = server.connect();
-    peer.send(1, crate::support::client::login(token.trim()));
+    peer.send(1, hongbao_testing::client::login(token.trim()));
     assert_eq!(peer.ending().errors, [(1, hongbao_proto::v1::ErrorCode::TokenInvalid)]);
 }

@@ -237,7 +237,7 @@ fn a_user_may_be_in_so_many_rooms_of_all_desks_together() {
 #[test]
 fn a_desk_has_so_many_rooms_and_forgets_those_of_nobody() {
     let mut desk = RoomShard::new(Arc::default(), Bounds::default());
-    let rooms = limits::DESK_ROOMS_MAX as u64;
+    let rooms = limits::ROOM_SHARD_ROOMS_MAX as u64;
     for id in 1..=rooms {
         desk.join(user(id), room(id), || epoch(7)).unwrap();
     }
@@ -333,7 +333,7 @@ impl Rig {
             offerings,
             ledger,
             generator: mpsc::channel(1).0,
-            desks: RoomShards::open(0).0,
+            room_shards: RoomShards::open(0).0,
             sets: handles.into(),
             login_seconds: 10,
             idle_seconds: 600,
@@ -352,22 +352,22 @@ impl Rig {
 
     /// The user is on-line in this SET, in the slot of its id.
     fn place(&self, id: u64, set: u32) {
-        let seat = ConnectionKey { slot: u32::try_from(id).unwrap(), generation: 0 };
-        self.shared.directory.enter(user(id), ConnectionAddress { set, seat });
+        let key = ConnectionKey { slot: u32::try_from(id).unwrap(), generation: 0 };
+        self.shared.directory.enter(user(id), ConnectionAddress { set, key });
     }
 
     /// A request of a user in SET 0, whose answer comes into that SET's queue.
-    fn request(&mut self, id: u64, at: u64, wish: RoomAction) -> QueuedRoomRequest {
+    fn request(&mut self, id: u64, at: u64, action: RoomAction) -> QueuedRoomRequest {
         self.requests += 1;
         let permit = self.shared.sets[0].inbox.clone().try_reserve_owned().unwrap();
-        let seat = ConnectionKey { slot: u32::try_from(id).unwrap(), generation: 0 };
-        let way_back = RoomReplyPermit::new(permit, seat, RequestId::new(self.requests).unwrap());
-        QueuedRoomRequest { user: user(id), visit: RoomRequest { room: room(at), wish }, at: 5_000, way_back }
+        let key = ConnectionKey { slot: u32::try_from(id).unwrap(), generation: 0 };
+        let permit = RoomReplyPermit::new(permit, key, RequestId::new(self.requests).unwrap());
+        QueuedRoomRequest { user: user(id), wanted: RoomRequest { room: room(at), action }, at: 5_000, permit }
     }
 
     /// Takes a request, and nothing but it.
-    fn ask(&mut self, id: u64, at: u64, wish: RoomAction) {
-        let request = self.request(id, at, wish);
+    fn ask(&mut self, id: u64, at: u64, action: RoomAction) {
+        let request = self.request(id, at, action);
         self.service.step(Some(request));
     }
 
@@ -394,7 +394,7 @@ impl Rig {
             }
             for message in batch {
                 match message {
-                    Message::Chat { seat, reply, .. } => answers.push((seat.slot.into(), reply)),
+                    Message::Chat { key, reply, .. } => answers.push((key.slot.into(), reply)),
                     Message::Control(Control::Deliver(delivery)) => write(delivery, |_, _| {}),
                     other => panic!("{other:?}"),
                 }
@@ -413,9 +413,9 @@ impl Rig {
 fn write(mut delivery: Delivery, mut each: impl FnMut(ConnectionKey, &v1::ChatMessage)) {
     let frame = v1::ServerFrame::decode_length_delimited(&delivery.frame()[..]).unwrap();
     let Some(Event::ChatMessage(message)) = frame.event else { panic!("{frame:?}") };
-    while let Some(seat) = delivery.take() {
+    while let Some(key) = delivery.take() {
         delivery.count().add(Delivered { delivered: 1, ..Delivered::default() });
-        each(seat, &message);
+        each(key, &message);
     }
 }
 
@@ -459,14 +459,14 @@ fn a_message_reaches_every_member_but_its_sender_and_the_receipt_counts_them() {
     for set in [1, 2, 0] {
         for message in rig.queued(set) {
             match message {
-                Message::Control(Control::Deliver(delivery)) => write(delivery, |seat, message| {
-                    assert_eq!(u64::from(seat.slot % 3), set as u64);
+                Message::Control(Control::Deliver(delivery)) => write(delivery, |key, message| {
+                    assert_eq!(u64::from(key.slot % 3), set as u64);
                     assert_eq!(
                         (message.from_user_id, message.room_id, message.offset, message.at_ms),
                         (2, 9, 1, 5_000)
                     );
                     assert_eq!(message.text, "hello");
-                    told.insert(seat.slot);
+                    told.insert(key.slot);
                 }),
                 Message::Chat { reply, .. } => answers.push(reply),
                 other => panic!("{other:?}"),
@@ -483,8 +483,8 @@ fn only_members_may_say_something_or_look_or_leave() {
     let mut rig = Rig::new(1);
     rig.ask(1, 9, RoomAction::Join(None));
     standing(rig.answer());
-    for wish in [say("let me in"), RoomAction::Look, RoomAction::Leave] {
-        rig.ask(2, 9, wish);
+    for action in [say("let me in"), RoomAction::Look, RoomAction::Leave] {
+        rig.ask(2, 9, action);
         assert!(matches!(rig.answer(), Reply::Refused(ErrorCode::NoSuchRoom)));
     }
     // One's own word is nobody else's.
@@ -598,7 +598,7 @@ fn beyond_each_bound_of_a_desk_a_request_is_answered_overloaded_and_nothing_has_
     let overloaded =
         |answers: &[(u64, Reply)]| answers.iter().filter(|(_, reply)| matches!(reply, Reply::Overloaded)).count();
     // Messages on their way: SET 1 holds them.
-    for _ in 0..limits::DESK_MESSAGES_MAX + 3 {
+    for _ in 0..limits::ROOM_SHARD_MESSAGES_MAX + 3 {
         rig.ask(1, 1, say("x"));
         rig.work_off();
     }
@@ -607,9 +607,9 @@ fn beyond_each_bound_of_a_desk_a_request_is_answered_overloaded_and_nothing_has_
         refused.len() == 3
             && refused.iter().all(|message| matches!(message, Message::Chat { reply: Reply::Overloaded, .. }))
     );
-    assert_eq!(rig.answers().len(), limits::DESK_MESSAGES_MAX);
+    assert_eq!(rig.answers().len(), limits::ROOM_SHARD_MESSAGES_MAX);
     rig.ask(1, 1, say("x"));
-    assert_eq!(receipt(&rig.answer()).3, limits::DESK_MESSAGES_MAX as u64 + 1);
+    assert_eq!(receipt(&rig.answer()).3, limits::ROOM_SHARD_MESSAGES_MAX as u64 + 1);
 
     // Requests that wait for a message to their room: it is in the first of its two slices.
     for id in 3..=2 + limits::FANOUT_STEP as u64 {
@@ -617,13 +617,13 @@ fn beyond_each_bound_of_a_desk_a_request_is_answered_overloaded_and_nothing_has_
         rig.answers();
     }
     rig.ask(1, 1, say("x"));
-    for _ in 0..limits::DESK_WAITING_MAX + 5 {
+    for _ in 0..limits::ROOM_SHARD_WAITING_MAX + 5 {
         let request = rig.request(2, 1, RoomAction::Look);
         // Without giving anybody a turn.
         rig.service.take(request);
     }
     let answers = rig.answers();
-    assert_eq!((overloaded(&answers), answers.len()), (5, limits::DESK_WAITING_MAX + 6));
+    assert_eq!((overloaded(&answers), answers.len()), (5, limits::ROOM_SHARD_WAITING_MAX + 6));
 
     // History on its way: as long as the answers lie in the SET's queue.
     for _ in 0..limits::HISTORY_MESSAGES_MAX {
@@ -632,7 +632,7 @@ fn beyond_each_bound_of_a_desk_a_request_is_answered_overloaded_and_nothing_has_
     }
     let each = limits::HISTORY_BYTES_MAX / (CHAT_BYTES_MAX + limits::HISTORY_OVERHEAD_BYTES)
         * (CHAT_BYTES_MAX + limits::HISTORY_OVERHEAD_BYTES);
-    let fit = limits::DESK_RECOVERY_BYTES_MAX / each;
+    let fit = limits::ROOM_SHARD_RECOVERY_BYTES_MAX / each;
     for _ in 0..fit + 2 {
         rig.ask(2, 1, RoomAction::Join(Some(Seen { epoch, offset: 0 })));
     }
@@ -731,30 +731,30 @@ proptest! {
             }
             for message in batch {
                 match message {
-                    Message::Chat { seat, request, reply: Reply::Room(standing) } => {
+                    Message::Chat { key, request, reply: Reply::Room(standing) } => {
                         let state = standing.state;
-                        let key = (u64::from(seat.slot), state.room_id);
+                        let place = (u64::from(key.slot), state.room_id);
                         if leaves.contains(&request.get()) {
-                            seen.remove(&key);
+                            seen.remove(&place);
                         } else {
-                            seen.insert(key, state.offset);
+                            seen.insert(place, state.offset);
                         }
                     }
                     Message::Chat { .. } => {}
-                    Message::Control(Control::Deliver(delivery)) => write(delivery, |seat, message| {
-                        let key = (u64::from(seat.slot), message.room_id);
+                    Message::Control(Control::Deliver(delivery)) => write(delivery, |key, message| {
+                        let place = (u64::from(key.slot), message.room_id);
                         let own = own_words.entry((message.from_user_id, message.room_id)).or_default();
                         own.insert(message.offset);
-                        let mine = own_words.get(&key);
-                        match seen.get_mut(&key) {
-                            None => wrong.push((key, 0, message.offset)),
+                        let mine = own_words.get(&place);
+                        match seen.get_mut(&place) {
+                            None => wrong.push((place, 0, message.offset)),
                             Some(last) => {
                                 let mut next = *last + 1;
                                 while mine.is_some_and(|mine| mine.contains(&next)) {
                                     next += 1;
                                 }
                                 if message.offset != next {
-                                    wrong.push((key, *last, message.offset));
+                                    wrong.push((place, *last, message.offset));
                                 }
                                 *last = message.offset;
                             }

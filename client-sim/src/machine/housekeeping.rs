@@ -6,12 +6,12 @@ use std::rc::Rc;
 use hongbao_telemetry::program::service::Service;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::limits::KEEPER_PERIOD;
+use crate::limits::HOUSEKEEPING_PERIOD;
 use crate::machine::shared::{Shared, Stage};
 
 /// Never returns.
 pub async fn run(shared: Rc<Shared>) {
-    let mut rounds = interval(KEEPER_PERIOD);
+    let mut rounds = interval(HOUSEKEEPING_PERIOD);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut journal_fails = false;
     loop {
@@ -39,7 +39,7 @@ pub async fn run(shared: Rc<Shared>) {
 
 /// Tells a service manager that the machine serves, then how it is. Everything of a machine is on
 /// this one thread, so that a word from here says that all of it turns. Never returns.
-pub async fn tell(service: Service, shared: Rc<Shared>) {
+pub async fn notify_service(service: Service, shared: Rc<Shared>) {
     service.ready("connecting");
     let mut pace = interval(service.pace());
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
