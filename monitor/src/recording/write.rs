@@ -34,7 +34,7 @@ use crate::run::second::{ClosedSecond, ValueKind};
 use crate::run::series::{Heat, Reasons};
 use crate::run::sets::SetsBoard;
 
-/// What comes without a second's end is written after so long.
+/// Marks and the host's rows wait so long for a second's end.
 const TRANSACTION_EVERY: Duration = Duration::from_secs(1);
 
 /// Why there is no recording. One line.
@@ -210,7 +210,7 @@ impl Writer {
         while let Ok(first) = inbox.recv() {
             batch.push(first);
             let due = Instant::now() + TRANSACTION_EVERY;
-            while !matches!(batch.last(), Some(Entry::Second(..)))
+            while !matches!(batch.last(), Some(Entry::Second(..) | Entry::Run(..)))
                 && let Ok(next) = inbox.recv_timeout(due.saturating_duration_since(Instant::now()))
             {
                 batch.push(next);
@@ -299,9 +299,11 @@ impl File {
         transaction.commit()
     }
 
-    /// Folds the log into the file, which then needs no other to be read.
+    /// Folds the log into the file, which then needs no other to be read; of one that is being read
+    /// right now, an empty log stays.
     fn close(&self) -> rusqlite::Result<()> {
-        self.connection.pragma_update(None, "journal_mode", "DELETE")
+        let ended = self.connection.pragma_update(None, "journal_mode", "DELETE");
+        ended.or_else(|_| self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())))
     }
 }
 
@@ -474,6 +476,7 @@ mod tests {
         }
         assert!(recording.failing() && recording.failures() > 0);
         other.execute_batch("ROLLBACK").unwrap();
+        drop(other);
         let (health, path) = (Arc::clone(&recording.health), recording.directory().join(FILE));
         recording.close();
         let written = column::<i64>(&Connection::open(path).unwrap(), "SELECT count(*) FROM seconds")[0];

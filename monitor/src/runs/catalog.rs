@@ -269,12 +269,24 @@ mod tests {
         }
     }
 
+    fn change(directory: &Path, sql: &str) {
+        rusqlite::Connection::open(directory.join(FILE)).unwrap().execute_batch(sql).unwrap();
+    }
+
+    /// One of two seconds.
     fn recording(parent: &Path, name: &str, started_at_ms: u64) -> PathBuf {
         let directory = parent.join(name);
         fs::create_dir_all(&directory).unwrap();
-        let run = serde_json::json!({ "run": { "started_at_ms": started_at_ms, "ended_at_ms": started_at_ms + 1 } });
-        fs::write(directory.join(RUN_FILE), run.to_string()).unwrap();
-        fs::write(directory.join(HEADLINE_FILE), "second,complete,answered\n1,true,7\n2,false,9\n").unwrap();
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/recording");
+        fs::copy(fixture.join(FILE), directory.join(FILE)).unwrap();
+        change(
+            &directory,
+            &format!(
+                "PRAGMA synchronous = OFF; BEGIN; DELETE FROM seconds WHERE second > (SELECT min(second) + 1 FROM seconds);
+                 UPDATE seconds SET answered = 7; UPDATE seconds SET answered = 9, complete = 0 WHERE second % 2;
+                 UPDATE run SET status = json_set(status, '$.started_at_ms', {started_at_ms}); COMMIT"
+            ),
+        );
         directory
     }
 
@@ -329,32 +341,37 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_is_kept_until_a_document_changes() {
+    fn what_was_read_is_kept_until_the_recording_changes() {
         let parent = tempfile::tempdir().unwrap();
         let directory = recording(parent.path(), "a", 1_000);
         let catalog = Catalog::beside(&directory).unwrap();
-        assert_eq!(catalog.list().unwrap()[0].qps_max, Some(7.0));
-        fs::write(directory.join(HEADLINE_FILE), "second,complete,answered\n1,true,8\n").unwrap();
-        assert_eq!(catalog.list().unwrap()[0].qps_max, Some(7.0), "nothing is read again");
-        fs::write(directory.join(RUN_FILE), r#"{"run":{"started_at_ms":5}}"#).unwrap();
+        let listed = catalog.list().unwrap();
+        let known = || catalog.known.lock().unwrap().values().next().unwrap().0.clone();
+        let before = known();
+        assert_eq!((catalog.list().unwrap(), known()), (listed, before.clone()), "nothing is read again");
+        change(
+            &directory,
+            "UPDATE seconds SET answered = 8; UPDATE run SET status = json_set(status, '$.started_at_ms', 5)",
+        );
         let listed = catalog.list().unwrap();
         assert_eq!((listed[0].qps_max, listed[0].started_at_ms), (Some(8.0), Some(5)));
+        assert_ne!(known(), before);
     }
 
     #[test]
     fn a_damaged_recording_is_listed_with_what_is_known_and_why() {
         let parent = tempfile::tempdir().unwrap();
         let current = recording(parent.path(), "a", 1_000);
-        let damaged = recording(parent.path(), "b", 2_000);
-        fs::write(damaged.join(RUN_FILE), "{").unwrap();
+        let silent = recording(parent.path(), "b", 2_000);
+        change(&silent, "DELETE FROM run");
         let torn = recording(parent.path(), "c", 3_000);
-        fs::write(torn.join(HEADLINE_FILE), "second,complete,answered\n1,true,7\n2,perhaps,9\n").unwrap();
+        change(&torn, "UPDATE seconds SET answered = 'some'");
         let entries = Catalog::beside(&current).unwrap().list().unwrap();
         let of = |id: &str| entries.iter().find(|entry| entry.id == id).unwrap();
         let problem = of("b").problem.clone().unwrap();
-        assert!(problem.starts_with("run.json is damaged") && of("b").qps_max == Some(7.0), "{problem}");
+        assert!(problem.starts_with("run.sqlite is damaged") && of("b").qps_max == Some(7.0), "{problem}");
         let problem = of("c").problem.clone().unwrap();
-        assert!(problem.contains("headline.csv") && problem.contains("line 3") && of("c").started_at_ms == Some(3_000));
+        assert!(problem.contains("run.sqlite") && of("c").started_at_ms == Some(3_000), "{problem}");
         assert!(!problem.contains(parent.path().to_str().unwrap()), "{problem}");
     }
 }
