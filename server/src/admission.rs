@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn an_appointment_is_kept_at_its_moment_repeated_to_the_early_and_lost_by_the_late() {
+    fn an_appointment_is_repeated_to_the_early_lost_by_the_late() {
         let queue = LoginQueue::new(Rate::new(10, 1), NANOS_PER_SECOND, 60 * NANOS_PER_SECOND);
         let now = 7 * NANOS_PER_SECOND;
         assert_eq!(queue.admit(None, now), Admission::Now);
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn beyond_the_horizon_nothing_is_promised_and_the_crowd_is_spread_over_its_second_half() {
+    fn beyond_the_horizon_the_crowd_is_spread_over_its_second_half() {
         let (horizon, now) = (10 * NANOS_PER_SECOND, 3 * NANOS_PER_SECOND);
         let queue = LoginQueue::new(Rate::new(10, 1), NANOS_PER_SECOND, horizon);
         let told: Vec<_> = (0..301)
@@ -261,7 +261,7 @@ mod tests {
     proptest! {
         /// Peers that come in a crowd, and come back when they are told to, or late.
         #[test]
-        fn whoever_comes_back_when_told_gets_in_and_no_window_lets_too_many_pass(
+        fn who_returns_on_time_gets_in_and_no_window_lets_in_too_many(
             per_second in 1u32..20_000, burst in 1u32..50, horizon_ms in 50u64..5_000, grace_ms in 0u64..200,
             crowd in prop::collection::vec((0u64..300_000_000, 0u64..300_000_000), 1..300),
         ) {

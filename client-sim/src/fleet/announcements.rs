@@ -119,7 +119,8 @@ pub fn judge(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::{ClockView, ProcessView, Totals};
+    use crate::results::{ProcessView, Totals};
+    use hongbao_telemetry::summary::Clock;
 
     fn results(users: u64, repeated: u64, reconnects: u64) -> Results {
         let announced = Announced { text: "a".into(), users, repeated, first_us: 2_000, last_us: 9_000 };
@@ -136,7 +137,7 @@ mod tests {
             storms: Vec::new(),
             announced: vec![announced],
             campaigns: Vec::new(),
-            clock: ClockView::default(),
+            clock: Clock::default(),
             process: ProcessView::default(),
         }
     }
@@ -156,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_was_missed_or_repeated_fails_unless_somebody_reconnected() {
+    fn a_missed_or_repeated_one_fails_unless_somebody_reconnected() {
         assert_eq!(judge_two(results(4, 0, 0), results(5, 0, 0)).1.len(), 1);
         assert_eq!(judge_two(results(4, 0, 0), results(6, 1, 0)).1.len(), 1);
         let (summary, failures) = judge_two(results(4, 0, 1), results(5, 0, 0));

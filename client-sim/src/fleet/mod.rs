@@ -22,6 +22,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use hongbao_telemetry::summary::Memory;
 use tokio::runtime::Builder;
 use tokio::time::{sleep, timeout};
 
@@ -34,7 +35,7 @@ use admin::{Admin, Campaign, Stats};
 use children::{Children, MachineTrouble};
 use plan::Plan;
 use progress::{Progress, Rate};
-use verdict::{Effort, Evidence, Memory, Summary};
+use verdict::{Effort, Evidence, Summary};
 
 /// Between two looks at machines that connect.
 const CONNECT_PAUSE: Duration = Duration::from_millis(200);
@@ -55,26 +56,16 @@ const STOP_PATIENCE: Duration = Duration::from_secs(20);
 /// What ends a run before its summary. One line each.
 #[derive(Debug, thiserror::Error)]
 pub enum FleetError {
-    /// Something of this process's own.
     #[error("{what}: {source}")]
-    Host {
-        what: String,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// No good clock.
+    Host { what: String, source: io::Error },
     #[error(transparent)]
     Clock(#[from] ClockError),
-    /// A machine.
     #[error(transparent)]
     Machine(#[from] MachineTrouble),
-    /// The server's admin API.
     #[error("admin: {0}")]
     Admin(#[from] http::CallError),
-    /// A token.
     #[error(transparent)]
     Token(#[from] hongbao_proto::token::TokenError),
-    /// SIGINT or SIGTERM.
     #[error("interrupted")]
     Interrupted,
 }

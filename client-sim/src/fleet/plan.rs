@@ -1,7 +1,7 @@
 //! What a fleet is asked to do: arguments, checked in whole before anything is started.
 
-use std::fmt;
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -9,13 +9,12 @@ use std::time::Duration;
 use clap::Args;
 use hongbao_proto::token::Secret;
 use hongbao_telemetry::logs::LogArgs;
+use hongbao_telemetry::summary::Tolerance;
 
 use crate::arguments::{self, ArgumentError};
 use crate::fleet::events::{self, EventError};
 use crate::limits::ANNOUNCE_SECONDS;
 use crate::machine::config::UserRange;
-use crate::percent;
-
 use crate::schedule::mix::{Mix, Operation};
 
 pub use crate::fleet::events::{PlannedAnnouncements, PlannedEnvelopes, PlannedStorm, PlannedTickets};
@@ -233,106 +232,41 @@ impl FromStr for Rain {
     }
 }
 
-/// An accepted deviation, in thousandths of a percent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tolerance(u64);
-
-impl Tolerance {
-    const WHOLE: u64 = 100_000;
-    /// Of a percentage.
-    const DECIMALS: usize = 3;
-
-    /// Of so many hundredths, below 100.
-    pub const fn percent(hundredths: u64) -> Self {
-        Self(hundredths * 1_000)
-    }
-
-    /// How far a count may be from `planned`: the part, rounded up, and 1 at least.
-    pub fn allowed(self, planned: u64) -> u64 {
-        (planned * self.0).div_ceil(Self::WHOLE).max(1)
-    }
-}
-
-impl FromStr for Tolerance {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is not a percentage below 100, as in 2% or 0.5%");
-        let parts = percent::parse(text.trim().trim_end_matches('%'), Self::DECIMALS);
-        parts.filter(|&parts| parts < Self::WHOLE).map(Self).ok_or_else(wrong)
-    }
-}
-
-impl fmt::Display for Tolerance {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        percent::write(f, self.0, Self::DECIMALS)
-    }
-}
-
 /// Why a fleet cannot do what it is asked to. One line each.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
-    /// A machine without users.
     #[error("--machines {machines} --users {users}: every machine needs a user, and there must be a machine")]
-    TooManyMachines {
-        /// Machines.
-        machines: u32,
-        /// Users.
-        users: u32,
-    },
-    /// What a machine refuses as well.
+    TooManyMachines { machines: u32, users: u32 },
     #[error(transparent)]
     Argument(#[from] ArgumentError),
-    /// Events outside the phases, or too near each other.
     #[error(transparent)]
     Event(#[from] EventError),
 }
 
-/// Everything a fleet needs, checked.
+/// Everything a fleet needs: its arguments, checked, and what follows from them.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    pub machines: u32,
-    pub users: u32,
-    pub server: SocketAddr,
-    pub admin: Option<String>,
-    pub monitor: Option<SocketAddr>,
-    pub phases: Vec<Phase>,
+    pub args: FleetArgs,
     /// A phase before the others that is not judged.
     pub warm_up: Option<Phase>,
-    pub rain: Option<Rain>,
     /// In the order of their moments.
     pub storms: Vec<PlannedStorm>,
-    pub storm_deadline: Duration,
-    pub announce: Option<PlannedAnnouncements>,
-    pub mix: Mix,
     pub react: bool,
-    pub rooms: u32,
-    pub envelopes: Option<PlannedEnvelopes>,
-    pub envelope_lifetime: Duration,
-    pub tickets: Option<PlannedTickets>,
-    pub hold: Duration,
     /// Fen for each user.
     pub deposit: Option<u64>,
     /// Users.
     pub statements: u32,
-    pub tolerance: Tolerance,
-    pub summary: Option<PathBuf>,
     pub journal_dir: PathBuf,
-    pub guest_journal: Option<PathBuf>,
-    pub connect_rate: u32,
-    pub pace: Duration,
-    pub coalesce: Duration,
-    pub pin_machines: bool,
     pub connect_timeout: Duration,
-    pub settle: Duration,
-    pub ntp: Option<String>,
-    pub clock_budget: Duration,
-    pub answer_timeout: Duration,
-    pub secret_file: Option<PathBuf>,
-    /// Where the machines can be scraped is written there.
-    pub targets_file: Option<PathBuf>,
     pub secret: Secret,
-    pub log: LogArgs,
+}
+
+impl Deref for Plan {
+    type Target = FleetArgs;
+
+    fn deref(&self) -> &FleetArgs {
+        &self.args
+    }
 }
 
 impl Plan {
@@ -371,7 +305,7 @@ impl Plan {
 impl TryFrom<FleetArgs> for Plan {
     type Error = PlanError;
 
-    fn try_from(args: FleetArgs) -> Result<Self, PlanError> {
+    fn try_from(mut args: FleetArgs) -> Result<Self, PlanError> {
         let FleetArgs { machines, users, .. } = args;
         if machines == 0 || machines > users {
             return Err(PlanError::TooManyMachines { machines, users });
@@ -413,46 +347,19 @@ impl TryFrom<FleetArgs> for Plan {
         });
         let connect_seconds = u64::from(users.div_ceil(args.connect_rate));
         let journal_dir = || std::env::temp_dir().join(format!("hongbao-journals-{}", std::process::id()));
+        args.admin = args.admin.map(|url| url.trim_end_matches('/').to_owned());
         let mut plan = Self {
-            machines,
-            users,
-            server: args.server,
-            admin: args.admin.map(|url| url.trim_end_matches('/').to_owned()),
-            monitor: args.monitor,
-            phases: args.phases,
             warm_up,
-            rain: args.rain,
             storms,
-            storm_deadline: args.storm_deadline,
-            announce: args.announce,
-            mix: args.mix,
             react: args.react.unwrap_or(args.envelopes.is_some()),
-            rooms: args.rooms,
-            envelopes: args.envelopes,
-            envelope_lifetime: args.envelope_lifetime,
-            tickets: args.tickets,
-            hold: args.hold,
             deposit,
             statements: args.statements.unwrap_or(0),
-            tolerance: args.tolerance,
-            summary: args.summary,
-            journal_dir: args.journal_dir.unwrap_or_else(journal_dir),
-            guest_journal: args.guest_journal,
-            connect_rate: args.connect_rate,
-            pace: args.pace,
-            coalesce: args.coalesce,
-            pin_machines: args.pin_machines,
+            journal_dir: args.journal_dir.clone().unwrap_or_else(journal_dir),
             connect_timeout: args.connect_timeout.unwrap_or(Duration::from_secs(30 + 3 * connect_seconds)),
-            settle: args.settle,
-            ntp: args.ntp,
-            clock_budget: args.clock_budget,
-            answer_timeout: args.answer_timeout,
             secret: arguments::secret(args.secret_file.as_deref())?,
-            log: args.log,
-            secret_file: args.secret_file,
-            targets_file: args.targets_file,
+            args,
         };
-        if args.statements.is_none() && (plan.is_mixed() || plan.envelopes.is_some() || plan.tickets.is_some()) {
+        if plan.args.statements.is_none() && (plan.is_mixed() || plan.envelopes.is_some() || plan.tickets.is_some()) {
             plan.statements = STATEMENTS;
         }
         Ok(plan)
@@ -535,17 +442,6 @@ mod tests {
         assert_eq!("200:5".parse(), Ok(Rain { rate: 200, min_fen: 5, max_fen: 5 }));
         for wrong in ["", "0", "200:", "200:9-5", "200:0-5", "200:-5"] {
             assert!(wrong.parse::<Rain>().is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn a_tolerance_is_a_part_rounded_up_and_one_at_least() {
-        let tolerance = |text: &str| text.parse::<Tolerance>().unwrap();
-        assert_eq!((tolerance("2%").allowed(5_000), tolerance("2%").allowed(5_001)), (100, 101));
-        assert_eq!((tolerance("0.5%").allowed(5_000), tolerance("0").allowed(5_000)), (25, 1));
-        assert_eq!((tolerance("2%").to_string(), tolerance("0.125%").to_string()), ("2%".into(), "0.125%".into()));
-        for wrong in ["", "%", "100%", "-1%", "2.x%", "0.1234%"] {
-            assert!(wrong.parse::<Tolerance>().is_err(), "{wrong}");
         }
     }
 }

@@ -18,8 +18,8 @@ use serde::Serialize;
 use crate::limits::{DIRECTORY_ENTRIES_MAX, RUN_ID_BYTES_MAX, RUNS_LISTED_MAX};
 use crate::recording::FILE;
 use crate::recording::read::{self, ReadError, Reader, Totals};
-use crate::report::load::{SUMMARY_FILE, Summary};
 use crate::report::words;
+use hongbao_telemetry::summary::{SUMMARY_FILE, Summary};
 
 /// A recording's name: that of its directory. Nothing in it leads anywhere else.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_of_other_things_is_looked_at_in_part_and_the_current_run_is_found() {
+    fn a_foreign_directory_is_read_in_part_and_the_run_is_found() {
         let parent = tempfile::tempdir().unwrap();
         for number in 0..=DIRECTORY_ENTRIES_MAX {
             fs::write(parent.path().join(format!("thing-{number}")), "").unwrap();

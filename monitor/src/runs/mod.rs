@@ -279,7 +279,7 @@ impl Runs {
         aside(move || {
             let export = Export {
                 run: found.read(Reader::document)?,
-                summary: read::json(&found.directory.join(crate::report::load::SUMMARY_FILE)).ok(),
+                summary: read::json(&found.directory.join(hongbao_telemetry::summary::SUMMARY_FILE)).ok(),
                 marks: found.read(Reader::marks)?,
                 series: series(&found.id, &rows, range),
             };

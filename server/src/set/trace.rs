@@ -516,7 +516,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_slow_follower_loses_what_finds_no_room_and_is_told_how_much_and_where() {
+    async fn a_slow_follower_loses_steps_and_learns_how_many_and_where() {
         let traces = Arc::new(Traces::default());
         let mut follower = traces.follow(user(7)).unwrap();
         let mut watched = Watched::default();
@@ -536,7 +536,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_do_is_not_told_and_a_list_that_has_not_changed_is_not_read_again() {
+    fn others_are_not_traced_and_an_unchanged_list_not_reread() {
         let traces = Arc::new(Traces::default());
         let mut watched = Watched::default();
         watched.refresh(&traces);

@@ -147,7 +147,6 @@ kinds! {
     "view_failed" WARN Monitor PerSecond ["error"] "nothing more is shown: standard output failed";
     "view_abandoned" DEBUG Monitor PerSecond [] "the view was given up before it ended";
     "frame_skipped" TRACE Monitor PerSecond [] "the terminal is slow or gone";
-    "terminal_stuck" WARN Monitor PerSecond ["error"] "the terminal cannot be given back";
     "books_unread" WARN Monitor PerSecond [] "nobody reads standard output: the final books are in run.json only";
     "service_failed" ERROR Monitor PerSecond ["error"] "the service manager was not told of the end";
     "operator_signed_in" INFO Monitor PerSecond ["operator"] "an operator has signed in on the page";
@@ -175,20 +174,19 @@ pub fn is_limited(kind: &str) -> bool {
 
 /// The table as a page.
 pub fn page() -> String {
-    let mut page = String::from(
-        "# What the programs log\n\nTo standard error, one line for each event: `--log-format json|pretty`, `--log FILTER` \
-         (a level, or directives such as `info,facts=debug`), or\n`HONGBAO_LOG_FORMAT` and `HONGBAO_LOG`. A line of JSON has \
-         `ts` (UTC, microseconds), `level`, `event`, `msg`, and then the fields of the\nevent. Of each event and level ",
-    );
-    // Writing to a String cannot fail.
-    write!(
-        page,
-        "{} lines a second are logged, and once a second `withheld` says how many were not; those marked *all* are never \
-         withheld.\nThis page is made of the table in `monitor/src/logs/events.rs`, and a test holds both against the sources.\n\n\
+    let mut page = format!(
+        "# What the programs log\n\n\
+         Each event is one line on standard error. `--log FILTER` (a level, or directives such as\n\
+         `info,facts=debug`) and `--log-format json|pretty` choose, or `HONGBAO_LOG` and\n\
+         `HONGBAO_LOG_FORMAT`. A line of JSON has `ts` (UTC, microseconds), `level`, `event`, `msg`, and\n\
+         then the fields of the event.\n\n\
+         Of each event and level {} lines a second are logged. Once a second `withheld` says how many\n\
+         were not. Those marked *all* are never withheld.\n\n\
+         This page is made of the table in `monitor/telemetry/src/logs/events.rs`. A test holds both\n\
+         against the sources.\n\n\
          | event | by | level | | fields | what it says |\n|---|---|---|---|---|---|\n",
         crate::logs::limit::LINES_PER_SECOND
-    )
-    .ok();
+    );
     for kind in KINDS {
         let by = match kind.by {
             Program::Server => "server",
@@ -199,6 +197,7 @@ pub fn page() -> String {
         let limit = if kind.limit == Limit::Never { "*all*" } else { "" };
         let fields = kind.fields.iter().map(|field| format!("`{field}`")).collect::<Vec<_>>().join(" ");
         let level = crate::logs::level_name(kind.level);
+        // Writing to a String cannot fail.
         writeln!(page, "| `{}` | {by} | {level} | {limit} | {fields} | {} |", kind.name, kind.says).ok();
     }
     page
@@ -209,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_distinct_words_in_snake_case_and_no_field_hides_a_stable_name() {
+    fn names_are_distinct_and_no_field_hides_a_stable_name() {
         for (index, kind) in KINDS.iter().enumerate() {
             assert!(KINDS[..index].iter().all(|other| other.name != kind.name), "{}", kind.name);
             for name in kind.fields.iter().chain([&kind.name]) {

@@ -21,11 +21,12 @@ use crate::limits;
 use crate::services::rooms::room::{Kept, Room};
 use crate::services::rooms::room_shard::{Bounds, Places, RoomShard};
 use crate::services::rooms::service::Service;
-use crate::set::deliver::{Delivered, Delivery};
+use crate::set::chat::delivery::{Delivered, Delivery};
+use crate::set::chat::messages::{RoomAction, RoomRequest, Seen};
+use crate::set::chat::room_requests::{QueuedRoomRequest, RoomShards};
 use crate::set::directory::{ConnectionAddress, ConnectionKey, Directory};
-use crate::set::message::{Control, Message};
+use crate::set::message::{Control, Message, PendingRequest, Reply, ReplyPermit};
 use crate::set::payments::Wallets;
-use crate::set::room_messages::{QueuedRoomRequest, Reply, RoomAction, RoomReplyPermit, RoomRequest, RoomShards, Seen};
 use crate::set::{SetHandle, Shared};
 
 fn user(id: u64) -> UserId {
@@ -203,7 +204,7 @@ proptest! {
 }
 
 #[test]
-fn a_room_takes_as_many_members_as_may_be_and_the_next_when_one_has_left() {
+fn a_full_room_takes_the_next_member_when_one_has_left() {
     let mut desk = RoomShard::new(Arc::default(), Bounds::default());
     let members = limits::ROOM_MEMBERS_MAX as u64;
     for id in 1..=members {
@@ -252,7 +253,7 @@ fn a_desk_has_so_many_rooms_and_forgets_those_of_nobody() {
 }
 
 #[test]
-fn a_desk_that_remembers_as_much_as_it_may_cuts_short_the_room_that_talks() {
+fn a_shard_of_full_memory_cuts_short_the_room_that_talks() {
     let bounds = Bounds { history_bytes: 10_000, ..Bounds::default() };
     let mut desk = RoomShard::new(Arc::default(), bounds);
     let message = 1_000 - limits::HISTORY_OVERHEAD_BYTES;
@@ -274,7 +275,7 @@ fn a_desk_that_remembers_as_much_as_it_may_cuts_short_the_room_that_talks() {
 }
 
 #[test]
-fn the_longest_history_fits_one_frame_whether_of_long_or_of_short_messages() {
+fn the_longest_history_fits_one_frame() {
     for bytes in [1, 128, CHAT_BYTES_MAX] {
         let mut full = Room::new(NonZeroU64::MAX);
         for _ in 0..2 * limits::HISTORY_MESSAGES_MAX {
@@ -361,7 +362,8 @@ impl Rig {
         self.requests += 1;
         let permit = self.shared.sets[0].inbox.clone().try_reserve_owned().unwrap();
         let key = ConnectionKey { slot: u32::try_from(id).unwrap(), generation: 0 };
-        let permit = RoomReplyPermit::new(permit, key, RequestId::new(self.requests).unwrap());
+        let request = RequestId::new(self.requests).unwrap();
+        let permit = ReplyPermit::new(permit, key, PendingRequest::Chat { request });
         QueuedRoomRequest { user: user(id), wanted: RoomRequest { room: room(at), action }, at: 5_000, permit }
     }
 
@@ -394,7 +396,7 @@ impl Rig {
             }
             for message in batch {
                 match message {
-                    Message::Chat { key, reply, .. } => answers.push((key.slot.into(), reply)),
+                    Message::Reply { key, reply, .. } => answers.push((key.slot.into(), reply)),
                     Message::Control(Control::Deliver(delivery)) => write(delivery, |_, _| {}),
                     other => panic!("{other:?}"),
                 }
@@ -440,7 +442,7 @@ fn receipt(reply: &Reply) -> (u32, u32, u32, u64) {
 }
 
 #[test]
-fn a_message_reaches_every_member_but_its_sender_and_the_receipt_counts_them() {
+fn a_message_reaches_every_other_member_and_is_counted() {
     let mut rig = Rig::new(3);
     for id in 1..=7 {
         rig.ask(id, 9, RoomAction::Join(None));
@@ -468,7 +470,7 @@ fn a_message_reaches_every_member_but_its_sender_and_the_receipt_counts_them() {
                     assert_eq!(message.text, "hello");
                     told.insert(key.slot);
                 }),
-                Message::Chat { reply, .. } => answers.push(reply),
+                Message::Reply { reply, .. } => answers.push(reply),
                 other => panic!("{other:?}"),
             }
         }
@@ -501,7 +503,7 @@ fn only_members_may_say_something_or_look_or_leave() {
 }
 
 #[test]
-fn a_member_that_comes_back_is_told_what_it_has_missed_or_that_something_is_lost() {
+fn a_returning_member_gets_what_it_missed_or_learns_of_the_loss() {
     let mut rig = Rig::new(1);
     rig.ask(1, 9, RoomAction::Join(None));
     let epoch = standing(rig.answer()).epoch;
@@ -536,7 +538,7 @@ fn a_member_that_comes_back_is_told_what_it_has_missed_or_that_something_is_lost
 }
 
 #[test]
-fn a_large_room_is_told_by_slices_between_which_other_rooms_are_served_and_its_own_requests_wait() {
+fn a_large_room_is_served_by_slices_between_other_rooms() {
     let mut rig = Rig::new(4);
     for id in 1..=10_000 {
         rig.ask(id, 1, RoomAction::Join(None));
@@ -568,7 +570,7 @@ fn a_large_room_is_told_by_slices_between_which_other_rooms_are_served_and_its_o
 }
 
 #[test]
-fn a_full_or_stopped_set_drops_its_share_and_the_receipt_says_so() {
+fn a_full_or_stopped_set_drops_its_share_and_it_is_receipted() {
     let mut rig = Rig::new(4);
     for id in 1..=9 {
         rig.ask(id, 1, RoomAction::Join(None));
@@ -588,7 +590,7 @@ fn a_full_or_stopped_set_drops_its_share_and_the_receipt_says_so() {
 }
 
 #[test]
-fn beyond_each_bound_of_a_desk_a_request_is_answered_overloaded_and_nothing_has_changed() {
+fn beyond_a_bound_a_request_is_overloaded_and_changes_nothing() {
     let mut rig = Rig::new(2);
     for id in 1..=2 {
         rig.ask(id, 1, RoomAction::Join(None));
@@ -605,7 +607,7 @@ fn beyond_each_bound_of_a_desk_a_request_is_answered_overloaded_and_nothing_has_
     let refused: Vec<_> = rig.queued(0);
     assert!(
         refused.len() == 3
-            && refused.iter().all(|message| matches!(message, Message::Chat { reply: Reply::Overloaded, .. }))
+            && refused.iter().all(|message| matches!(message, Message::Reply { reply: Reply::Overloaded, .. }))
     );
     assert_eq!(rig.answers().len(), limits::ROOM_SHARD_MESSAGES_MAX);
     rig.ask(1, 1, say("x"));
@@ -690,7 +692,7 @@ proptest! {
     /// what a user is pushed after a RoomState are exactly the messages of others with higher
     /// offsets, each once and in order, as long as it stays where it is.
     #[test]
-    fn everything_up_to_a_states_offset_is_past_and_everything_after_it_is_pushed_once(
+    fn only_what_follows_a_states_offset_is_pushed_and_once(
         steps in prop::collection::vec(step(), 1..150),
     ) {
         let mut rig = Rig::new(1);
@@ -731,16 +733,16 @@ proptest! {
             }
             for message in batch {
                 match message {
-                    Message::Chat { key, request, reply: Reply::Room(standing) } => {
+                    Message::Reply { key, pending, reply: Reply::Room(standing) } => {
                         let state = standing.state;
                         let place = (u64::from(key.slot), state.room_id);
-                        if leaves.contains(&request.get()) {
+                        if leaves.contains(&pending.request().get()) {
                             seen.remove(&place);
                         } else {
                             seen.insert(place, state.offset);
                         }
                     }
-                    Message::Chat { .. } => {}
+                    Message::Reply { .. } => {}
                     Message::Control(Control::Deliver(delivery)) => write(delivery, |key, message| {
                         let place = (u64::from(key.slot), message.room_id);
                         let own = own_words.entry((message.from_user_id, message.room_id)).or_default();

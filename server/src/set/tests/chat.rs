@@ -5,8 +5,9 @@ use std::sync::Mutex;
 use hongbao_proto::RoomId;
 
 use super::*;
-use crate::set::deliver::{self, Count, Delivered, Delivery};
-use crate::set::room_messages::{Chat, Recipient, Reply, RoomAction, RoomReplyPermit, RoomRequest, RoomState};
+use crate::set::chat::delivery::{self, Count, Delivered, Delivery};
+use crate::set::chat::messages::{Chat, Recipient, RoomAction, RoomRequest, RoomState};
+use crate::set::message::{PendingRequest, Reply, ReplyPermit};
 
 fn user(id: u64) -> UserId {
     UserId::new(id).unwrap()
@@ -27,7 +28,7 @@ fn wanted(id: u64, action: RoomAction) -> ClientRequest {
 }
 
 fn push(text: &str) -> Bytes {
-    deliver::encode(Event::Announcement(v1::Announcement { text: text.to_owned() }))
+    delivery::encode(Event::Announcement(v1::Announcement { text: text.to_owned() }))
 }
 
 /// A delivery to `keys`, and where its report will be.
@@ -71,7 +72,7 @@ fn message(peer: &Peer) -> v1::ChatMessage {
 }
 
 #[test]
-fn a_message_reaches_its_user_in_any_set_and_the_sender_hears_so() {
+fn a_message_reaches_its_user_in_any_set_and_its_sender_knows() {
     let mut rig = Rig::new(2);
     let (from, sender) = rig.welcomed(0, 1);
     let (_, neighbour) = rig.welcomed(0, 2);
@@ -107,7 +108,7 @@ fn a_message_to_oneself_is_delivered() {
 }
 
 #[test]
-fn a_message_to_nobody_and_to_one_who_is_not_in_yet_is_told_as_offline() {
+fn a_message_to_nobody_or_to_one_not_yet_in_is_offline() {
     let mut rig = Rig::new(2);
     let (from, sender) = rig.welcomed(0, 1);
     rig.send(0, from, to_user(11, 2, "hello?"));
@@ -135,7 +136,7 @@ fn a_message_to_nobody_and_to_one_who_is_not_in_yet_is_told_as_offline() {
 }
 
 #[test]
-fn a_receiver_that_is_far_behind_is_cut_and_told_as_dropped_and_nobody_else_notices() {
+fn a_receiver_far_behind_is_cut_as_dropped_and_nobody_notices() {
     let mut rig = Rig::new(1);
     let (from, sender) = rig.welcomed(0, 1);
     let (_, slow) = rig.welcomed(0, 2);
@@ -179,7 +180,7 @@ fn a_receiver_whose_set_has_no_room_is_told_as_dropped() {
 }
 
 #[test]
-fn a_message_whose_way_back_cannot_be_reserved_is_overloaded_and_goes_nowhere() {
+fn a_message_without_a_reply_permit_is_overloaded_and_not_sent() {
     let mut rig = Rig::new(2);
     let (from, sender) = rig.welcomed(0, 1);
     rig.welcomed(1, 2);
@@ -191,7 +192,7 @@ fn a_message_whose_way_back_cannot_be_reserved_is_overloaded_and_goes_nowhere() 
 }
 
 #[test]
-fn so_many_chats_of_a_set_may_be_under_way_and_the_rest_of_its_queue_stays_free() {
+fn chats_under_way_are_bounded_and_leave_the_queue_free() {
     let mut rig = Rig::new(1);
     let users: Vec<_> = (1..=50).map(|user| rig.welcomed(0, user)).collect();
     let mut held = Vec::new();
@@ -224,9 +225,9 @@ fn a_full_desk_answers_overloaded() {
     let mut asked = 0;
     while rig.inboxes[0].try_recv().is_err() {
         let permit = rig.shared.sets[0].inbox.clone().try_reserve_owned().unwrap();
-        let permit = RoomReplyPermit::new(permit, users[1].0, request(1));
+        let permit = ReplyPermit::new(permit, users[1].0, PendingRequest::Chat { request: request(1) });
         let wanted = RoomRequest { room: RoomId::new(7).unwrap(), action: RoomAction::Look };
-        rig.shared.room_shards.ask(QueuedRoomRequest { user: user(2), wanted, at: 5_000, permit });
+        rig.shared.room_shards.send(QueuedRoomRequest { user: user(2), wanted, at: 5_000, permit });
         asked += 1;
     }
     assert_eq!(asked, limits::ROOM_SHARD_QUEUE_MAX + 1);
@@ -236,7 +237,7 @@ fn a_full_desk_answers_overloaded() {
 }
 
 #[test]
-fn a_frame_for_ten_thousand_seats_is_written_by_slices_and_reported_when_the_last_is_written() {
+fn a_frame_for_ten_thousand_is_written_by_slices_reported_once() {
     const SEATS: u64 = 10_000;
     let mut rig = Rig::new(1);
     let peers: Vec<_> = (1..=SEATS).map(|user| rig.welcomed(0, user)).collect();
@@ -261,7 +262,7 @@ fn a_frame_for_ten_thousand_seats_is_written_by_slices_and_reported_when_the_las
 }
 
 #[test]
-fn of_a_frames_seats_those_that_are_gone_or_in_strange_hands_are_offline_and_those_far_behind_dropped() {
+fn receivers_gone_are_offline_and_those_far_behind_dropped() {
     let mut rig = Rig::new(1);
     let (here, reader) = rig.welcomed(0, 1);
     let (behind, slow) = rig.welcomed(0, 2);
@@ -333,7 +334,7 @@ fn a_rooms_state_does_not_overtake_what_was_handed_in_before_it() {
     assert_eq!((asked.user, asked.at), (user(peers.len() as u64), rig.now.wall));
     rig.deliver(&keys, "past");
     let state = v1::RoomState { room_id: 7, epoch: 1, offset: 1, members: 3, recovered: false, missed: Vec::new() };
-    asked.permit.answer(Reply::Room(Box::new(RoomState { state: state.clone(), held: None })));
+    asked.permit.send(Reply::Room(Box::new(RoomState { state: state.clone(), held: None })));
     let answer = rig.inboxes[0].try_recv().unwrap();
     rig.apply(0, answer);
     assert!(peer.take().is_empty());
@@ -362,7 +363,7 @@ fn a_set_that_stops_reports_what_it_has_not_written_as_dropped() {
 }
 
 #[test]
-fn chat_before_the_login_ends_the_connection_and_above_the_rate_is_overloaded() {
+fn chat_before_login_is_cut_and_above_the_rate_overloaded() {
     let mut rig = Rig::new(1);
     let (key, peer) = rig.connect(0);
     rig.send(0, key, to_user(1, 2, "x"));

@@ -27,10 +27,10 @@ use crate::limits;
 use crate::market::campaign::CampaignTerms;
 use crate::market::stock::SalePhase;
 use crate::set::broadcast::{Broadcast, Broadcasts};
+use crate::set::chat::room_requests::{QueuedRoomRequest, RoomShards};
 use crate::set::directory::{ConnectionKey, Directory};
 use crate::set::message::{ClientRequest, Control, LedgerRequest, Message, Offering, StockReport};
 use crate::set::payments::Wallets;
-use crate::set::room_messages::{QueuedRoomRequest, RoomShards};
 use crate::set::tally::SetTally;
 use crate::set::{Set, SetHandle, Shared};
 use crate::transport::wire::{Wire, Written};
@@ -288,7 +288,7 @@ fn error_code(event: &Event) -> Option<ErrorCode> {
 }
 
 #[test]
-fn a_grab_wins_what_lies_on_the_shelf_and_hears_none_now_when_it_is_empty() {
+fn a_grab_wins_what_the_shelf_has_and_gets_none_when_empty() {
     let mut rig = Rig::new(1);
     let (key, peer) = rig.welcomed(0, 1);
     rig.send(0, key, grab(1));
@@ -302,7 +302,7 @@ fn a_grab_wins_what_lies_on_the_shelf_and_hears_none_now_when_it_is_empty() {
 }
 
 #[test]
-fn a_repeated_request_gets_its_first_answer_on_the_same_and_on_a_new_connection() {
+fn a_repeat_gets_its_first_answer_on_an_old_or_new_connection() {
     let mut rig = Rig::new(2);
     let (key, peer) = rig.welcomed(0, 1);
     rig.supply(0, 0..3);
@@ -339,7 +339,7 @@ fn a_repeat_of_a_request_that_won_nothing_wins_nothing() {
 }
 
 #[test]
-fn a_repeat_whose_first_sending_is_still_with_the_ledger_wins_once() {
+fn a_repeat_whose_first_is_still_with_the_ledger_wins_once() {
     let mut rig = Rig::new(1);
     let (key, peer) = rig.welcomed(0, 1);
     rig.supply(0, 0..5);
@@ -352,7 +352,7 @@ fn a_repeat_whose_first_sending_is_still_with_the_ledger_wins_once() {
 }
 
 #[test]
-fn the_limit_per_user_holds_and_the_refused_prize_goes_to_the_next_user() {
+fn the_limit_per_user_holds_and_frees_the_prize_for_the_next() {
     let mut rig = Rig::new(1);
     let (key, peer) = rig.welcomed(0, 1);
     rig.supply(0, 0..3);
@@ -369,7 +369,7 @@ fn the_limit_per_user_holds_and_the_refused_prize_goes_to_the_next_user() {
 }
 
 #[test]
-fn a_win_whose_connection_has_gone_is_told_at_the_next_login_until_it_is_acknowledged() {
+fn an_unheard_win_is_repeated_at_login_until_acknowledged() {
     let mut rig = Rig::new(1);
     let (key, peer) = rig.welcomed(0, 1);
     rig.supply(0, 0..1);
@@ -396,7 +396,7 @@ fn a_win_whose_connection_has_gone_is_told_at_the_next_login_until_it_is_acknowl
 }
 
 #[test]
-fn a_newer_login_replaces_the_older_connection_which_is_told_why() {
+fn a_newer_login_replaces_the_older_connection_with_a_reason() {
     let mut rig = Rig::new(2);
     let (_, first) = rig.welcomed(0, 1);
     let (_, second) = rig.welcomed(0, 1);
@@ -413,7 +413,7 @@ fn a_newer_login_replaces_the_older_connection_which_is_told_why() {
 }
 
 #[test]
-fn the_newest_of_three_logins_waits_for_the_oldest_connection_too() {
+fn the_newest_of_three_logins_waits_for_the_oldest_too() {
     for middle_goes_first in [false, true] {
         let mut rig = Rig::new(3);
         let (old, _) = rig.welcomed(0, 1);
@@ -445,7 +445,7 @@ fn the_newest_of_three_logins_waits_for_the_oldest_connection_too() {
 }
 
 #[test]
-fn what_an_old_connection_had_queued_wins_nothing_once_it_is_replaced() {
+fn what_a_replaced_connection_had_queued_wins_nothing() {
     let mut rig = Rig::new(1);
     let (old, _) = rig.welcomed(0, 1);
     rig.supply(0, 0..1);
@@ -526,7 +526,7 @@ fn a_frame_finished_in_time_is_forgiven_its_slow_start() {
 }
 
 #[test]
-fn a_peer_that_does_not_read_is_cut_at_its_outbox_or_its_deadline_and_nobody_else_notices() {
+fn a_peer_that_does_not_read_is_cut_and_nobody_notices() {
     let mut rig = Rig::new(1);
     let (_, reader) = rig.welcomed(0, 1);
     let (_, slow) = rig.welcomed(0, 2);
@@ -564,7 +564,7 @@ fn announcements_beyond_the_bound_are_dropped_and_counted() {
 }
 
 #[test]
-fn announcements_beyond_the_bound_of_bytes_are_dropped_and_counted_by_connection() {
+fn announcements_beyond_the_bound_are_dropped_by_connection() {
     let mut rig = Rig::new(1);
     let (_, first) = rig.welcomed(0, 1);
     let (_, second) = rig.welcomed(0, 2);
@@ -623,7 +623,7 @@ fn announcements_that_wait_leave_in_one_write_in_their_order() {
 }
 
 #[test]
-fn an_announcement_is_written_from_the_bytes_that_all_sets_share() {
+fn an_announcement_is_written_from_bytes_that_all_sets_share() {
     let mut rig = Rig::new(1);
     let (_, peer) = rig.welcomed(0, 1);
     let frame = announcement("everybody");
@@ -633,7 +633,7 @@ fn an_announcement_is_written_from_the_bytes_that_all_sets_share() {
 }
 
 #[test]
-fn an_answer_and_an_announcement_of_one_batch_leave_in_one_write_the_answer_first() {
+fn an_answer_and_an_announcement_leave_in_that_order_at_once() {
     let mut rig = Rig::new(1);
     let (asking, busy) = rig.welcomed(0, 1);
     let (_, quiet) = rig.welcomed(0, 2);
@@ -652,7 +652,7 @@ fn an_answer_and_an_announcement_of_one_batch_leave_in_one_write_the_answer_firs
 }
 
 #[test]
-fn a_slow_peer_that_is_answered_gets_its_announcement_after_the_answer() {
+fn a_slow_peer_gets_its_announcement_after_the_answer() {
     let mut rig = Rig::new(1);
     let (key, slow) = rig.welcomed(0, 1);
     slow.backlog.set(1);
@@ -666,7 +666,7 @@ fn a_slow_peer_that_is_answered_gets_its_announcement_after_the_answer() {
 }
 
 #[test]
-fn a_connection_cut_at_its_announcement_is_not_counted_as_reached() {
+fn a_connection_cut_at_its_announcement_counts_as_not_reached() {
     let mut rig = Rig::new(1);
     let (_, reader) = rig.welcomed(0, 1);
     let (_, full) = rig.welcomed(0, 2);
@@ -679,7 +679,7 @@ fn a_connection_cut_at_its_announcement_is_not_counted_as_reached() {
 }
 
 #[test]
-fn a_round_carries_what_waited_when_it_began_and_newcomers_hear_each_announcement_at_most_once() {
+fn a_round_carries_what_waited_and_reaches_newcomers_once() {
     let mut rig = Rig::new(1);
     let users = limits::SWEEP_STEP as u64 + 44;
     let mut peers: Vec<_> = (1..=users).map(|user| rig.welcomed(0, user)).collect();
@@ -707,7 +707,7 @@ fn a_round_carries_what_waited_when_it_began_and_newcomers_hear_each_announcemen
 }
 
 #[test]
-fn connections_that_end_together_are_closed_by_slices_and_count_until_then() {
+fn connections_that_end_together_are_closed_by_slices() {
     let mut rig = Rig::new(1);
     let users = 2 * limits::CLOSE_STEP as u64 + 3;
     let peers: Vec<_> = (1..=users).map(|user| rig.welcomed(0, user)).collect();
@@ -761,7 +761,7 @@ fn requests_above_the_connections_rate_are_answered_overloaded() {
 }
 
 #[test]
-fn grabs_above_the_nodes_rate_are_answered_overloaded_and_may_be_sent_again() {
+fn grabs_above_the_nodes_rate_are_overloaded_and_repeatable() {
     let mut rig = Rig::with(1, Some(Gate::new(Rate::new(10, 1))), None);
     let (key, peer) = rig.welcomed(0, 1);
     rig.supply(0, 0..2);
@@ -794,7 +794,7 @@ fn asks(rig: &mut Rig, key: ConnectionKey, peer: &Peer, user: u64) -> Option<u32
 }
 
 #[test]
-fn a_login_above_the_nodes_rate_is_told_its_moment_and_let_in_then() {
+fn a_login_above_the_nodes_rate_is_let_in_at_its_moment() {
     let mut rig = rig_with_a_line(10);
     let peers: Vec<_> = (0..4).map(|_| rig.connect(0)).collect();
     let ask = |rig: &mut Rig, index: usize| asks(rig, peers[index].0, &peers[index].1, index as u64 + 1);
@@ -814,7 +814,7 @@ fn a_login_above_the_nodes_rate_is_told_its_moment_and_let_in_then() {
 }
 
 #[test]
-fn whoever_waits_for_its_appointment_is_not_cut_and_whoever_misses_it_is() {
+fn who_waits_for_its_appointment_is_kept_and_who_misses_cut() {
     let mut rig = rig_with_a_line(1);
     let peers: Vec<_> = (1..=32).map(|user| (user, rig.connect(0))).collect();
     for (user, (key, peer)) in &peers {
@@ -873,7 +873,7 @@ fn a_request_that_met_a_full_queue_is_answered_overloaded() {
 }
 
 #[test]
-fn a_grab_whose_way_back_cannot_be_reserved_is_overloaded_and_its_prize_stays() {
+fn a_grab_without_a_reply_permit_is_overloaded_its_prize_stays() {
     let mut rig = Rig::new(1);
     let (key, peer) = rig.welcomed(0, 1);
     rig.supply(0, 0..1);
@@ -888,7 +888,7 @@ fn a_grab_whose_way_back_cannot_be_reserved_is_overloaded_and_its_prize_stays() 
 }
 
 #[test]
-fn stock_that_is_wanted_elsewhere_or_by_nobody_goes_back_to_the_generator() {
+fn stock_wanted_elsewhere_or_by_nobody_returns_to_the_generator() {
     let mut rig = Rig::new(1);
     let (key, _) = rig.welcomed(0, 1);
     rig.send(0, key, grab(1));
@@ -930,7 +930,7 @@ fn frames_of_one_connection_in_one_batch_leave_in_one_write() {
 }
 
 #[test]
-fn a_farewell_reaches_everybody_with_moments_spread_over_the_window() {
+fn a_farewell_reaches_all_with_moments_spread_over_the_window() {
     let mut rig = Rig::new(1);
     let peers: Vec<_> = (1..=600).map(|user| rig.welcomed(0, user).1).collect();
     let window = crate::set::message::ReturnWindow { from_ms: 1_000, until_ms: 2_000 };
@@ -984,7 +984,7 @@ proptest! {
     /// prize is won twice, and the SETs' equations hold after every message (`Rig::apply` checks
     /// them).
     #[test]
-    fn every_request_is_answered_exactly_once_and_no_prize_is_won_twice(steps in prop::collection::vec(step(), 1..80)) {
+    fn every_request_is_answered_once_and_no_prize_is_won_twice(steps in prop::collection::vec(step(), 1..80)) {
         let mut rig = Rig::new(2);
         let mut keys: Vec<(usize, ConnectionKey, Peer, HashMap<u64, i32>)> = Vec::new();
         let (mut next_id, mut next_serial) = (1_000u64, 0u64);

@@ -73,7 +73,7 @@ fn deposit(rig: &Rig, user: u64, amount: u64) {
 }
 
 #[test]
-fn envelopes_wait_for_whoever_offers_them_and_are_given_up_only_beyond_their_bound() {
+fn envelopes_wait_to_be_offered_and_go_only_beyond_their_bound() {
     let mut rig = Rig::new(1);
     // One user may not have so many open.
     let senders: Vec<_> = (1..=3)
@@ -103,7 +103,7 @@ fn envelopes_wait_for_whoever_offers_them_and_are_given_up_only_beyond_their_bou
 }
 
 #[test]
-fn a_unit_that_is_given_back_reaches_the_generator_once_its_queue_has_room() {
+fn a_unit_given_back_reaches_the_generator_once_there_is_room() {
     let mut rig = rig_with_sale(0);
     let (key, peer) = rig.welcomed(0, 1);
     let supply = Control::Supply { campaign: the_sale(), serials: Box::new([Serial(7)]) };
@@ -133,7 +133,7 @@ fn a_unit_that_is_given_back_reaches_the_generator_once_its_queue_has_room() {
 }
 
 #[test]
-fn grabs_of_the_opening_window_are_answered_by_the_draw_and_by_nothing_else() {
+fn grabs_of_the_opening_window_are_answered_by_the_draw_alone() {
     let mut rig = rig_with_sale(1_000);
     let users: Vec<_> = (1..=3).map(|user| rig.welcomed(0, user)).collect();
     for ((key, peer), id) in users.iter().zip(10..) {

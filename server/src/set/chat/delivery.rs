@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn the_report_comes_once_when_the_last_delivery_is_gone_and_the_unserved_count_as_dropped() {
+    fn the_report_comes_once_and_counts_the_unserved_as_dropped() {
         let reports = Arc::new(Mutex::new(Vec::new()));
         let count = Count::new({
             let reports = Arc::clone(&reports);
