@@ -36,11 +36,7 @@ pub struct Offset {
 pub enum ClockError {
     /// Not one exchange succeeded.
     #[error("NTP server {server} cannot be used: {reason}")]
-    Unusable {
-        server: String,
-        /// The last failure.
-        reason: String,
-    },
+    Unusable { server: String, reason: String },
     /// The offset is known, but not well enough.
     #[error("clock offset is known to ±{error_us} µs only; the budget is ±{budget_us} µs (--clock-budget)")]
     OverBudget {

@@ -274,9 +274,7 @@ pub struct SecondRow {
     pub outcomes: Counts,
     /// Of those answers, from the planned send time, microseconds.
     pub p50_us: u64,
-    /// As above.
     pub p99_us: u64,
-    /// As above.
     pub max_us: u64,
 }
 
@@ -308,7 +306,6 @@ pub struct StormSecond {
 /// What a storm did to one machine.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StormResult {
-    /// How it went.
     pub view: StormView,
     /// Requests of users who were not cut, by second.
     pub others: Vec<StormSecond>,
@@ -319,7 +316,6 @@ pub struct StormResult {
 /// Body of `GET /v1/status`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Status {
-    /// The machine's name.
     pub name: String,
     /// `connecting`, `running` or `stopping`.
     pub state: String,
@@ -348,9 +344,7 @@ pub struct Status {
     pub storms: Vec<StormView>,
     /// Everything so far.
     pub totals: Totals,
-    /// The clock.
     pub clock: ClockView,
-    /// The process.
     pub process: ProcessView,
 }
 
@@ -433,7 +427,6 @@ pub struct Announced {
 /// Body of `GET /v1/results`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Results {
-    /// The machine's name.
     pub name: String,
     /// Everything counted.
     pub totals: Totals,
@@ -457,8 +450,6 @@ pub struct Results {
     pub campaigns: Vec<CampaignResult>,
     /// By sale.
     pub sales: Vec<SaleResult>,
-    /// The clock.
     pub clock: ClockView,
-    /// The process.
     pub process: ProcessView,
 }

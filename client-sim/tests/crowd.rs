@@ -1,11 +1,9 @@
 //! The users of a machine at the bounds of their sockets, with the time passed in.
 
-mod common;
-
 use std::io::{Read as _, Write as _};
 use std::time::Duration;
 
-use common::{Ask, config};
+use crate::common::{Ask, config};
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ServerFrame};
 use hongbao_sim::ids;
@@ -91,7 +89,8 @@ async fn bytes_that_a_socket_refused_go_out_when_it_takes_them_again() {
     let mut buffer = vec![0; 65_536];
     let mut received = 0;
     while crowd.has_refused() || received <= filled {
-        received += tokio::time::timeout(common::DEADLINE, peer.read(&mut buffer)).await.expect("bytes").unwrap();
+        received +=
+            tokio::time::timeout(crate::common::DEADLINE, peer.read(&mut buffer)).await.expect("bytes").unwrap();
         tokio::task::yield_now().await;
         crowd.write_refused();
     }

@@ -1,14 +1,12 @@
 //! Everything that users do besides shaking, over real sockets: against a server that does well,
 //! and against one that lies.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use common::{Ask, FakeServer, Machine, PRICE, SALE, wall_ms};
+use crate::common::{Ask, FakeServer, Machine, PRICE, SALE, wall_ms};
 use hongbao_proto::v1::order::State;
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ServerFrame};

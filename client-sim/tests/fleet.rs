@@ -1,7 +1,5 @@
 //! The fleet as a process with machines as processes, against a small server and its admin API.
 
-mod common;
-
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Output, Stdio};
@@ -9,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::common::{DEADLINE, FakeServer, PRICE, Pushes};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use common::{DEADLINE, FakeServer, PRICE, Pushes};
 use hongbao_proto::v1::order::State as OrderState;
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ServerFrame};
@@ -26,7 +24,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::process::Command;
 use tokio::sync::broadcast;
 
-type Seen = Arc<std::sync::Mutex<common::Seen>>;
+type Seen = Arc<std::sync::Mutex<crate::common::Seen>>;
 type Books = (Seen, u64);
 
 /// Ten envelopes of two shares each, to two users each.
@@ -62,7 +60,9 @@ async fn sale(State((seen, skew)): State<Books>) -> Json<Value> {
     let seen = seen.lock().unwrap();
     let of = |wanted: OrderState| seen.orders.iter().filter(|(_, order)| order.state() == wanted).count() as u64;
     let (paid, reserved) = (of(OrderState::Paid), of(OrderState::Reserved));
-    Json(json!({"id": common::SALE, "issued": 9, "won": paid, "paid_fen": PRICE * paid + skew, "reserved": reserved}))
+    Json(
+        json!({"id": crate::common::SALE, "issued": 9, "won": paid, "paid_fen": PRICE * paid + skew, "reserved": reserved}),
+    )
 }
 
 /// Enough to build the fleet's rain, sale, envelopes and books on; what the server says of money is
@@ -78,7 +78,7 @@ async fn start_admin(server: &FakeServer, skew: u64) -> String {
         Json(json!({"id": 7, "sets_told": 1}))
     }
     async fn create(Json(new): Json<Value>) -> Json<Value> {
-        let id = if new["kind"] == "ticket" { common::SALE } else { 1 };
+        let id = if new["kind"] == "ticket" { crate::common::SALE } else { 1 };
         Json(json!({"id": id, "seed_sha256": "00"}))
     }
     async fn deposit(State((seen, _)): State<Books>, Json(new): Json<Value>) -> Json<Value> {

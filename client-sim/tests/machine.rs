@@ -1,12 +1,10 @@
 //! A machine over real sockets, against a server that does well or ill.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use common::{Ask, DEADLINE, FakeServer, Machine};
+use crate::common::{Ask, DEADLINE, FakeServer, Machine};
 use hongbao_sim::histogram;
 use hongbao_sim::machine::config::UserRange;
 use hongbao_sim::results::Results;

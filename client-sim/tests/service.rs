@@ -1,12 +1,10 @@
 //! A machine towards a service manager, played by a socket.
 
-mod common;
-
 use std::fs;
 use std::process::Stdio;
 use std::time::Duration;
 
-use common::{DEADLINE, FakeServer};
+use crate::common::{DEADLINE, FakeServer};
 use hongbao_sim::ntp_responder::Responder;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

@@ -22,7 +22,8 @@ use crate::recording::write::{RecordError, Recording, replace};
 use crate::runs::Runs;
 use crate::terminal::lines::{View, ViewMode};
 use crate::{heartbeat, ingest, sampler};
-use hongbao_telemetry::credentials::{self, CredentialError, unix_millis};
+use hongbao_telemetry::clock::unix_millis;
+use hongbao_telemetry::credentials::{self, CredentialError};
 use hongbao_telemetry::http;
 use hongbao_telemetry::program::service::Service;
 
@@ -40,7 +41,6 @@ pub enum RunError {
     Bind {
         /// The flag that names it.
         flag: &'static str,
-        /// The address.
         address: SocketAddr,
         /// What the system says.
         source: io::Error,
@@ -48,7 +48,6 @@ pub enum RunError {
     /// Anything else of the system.
     #[error("{what}: {source}")]
     System {
-        /// What was tried.
         what: String,
         /// What the system says.
         source: io::Error,
@@ -73,7 +72,6 @@ fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> RunError {
 /// What is bound, for whoever connects.
 #[derive(Debug)]
 pub struct Monitor {
-    /// Where reporters connect.
     pub ingest: SocketAddr,
     /// Where HTTP is served.
     pub http: SocketAddr,

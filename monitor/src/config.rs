@@ -103,15 +103,12 @@ pub struct Doors {
 /// A checked configuration.
 #[derive(Debug)]
 pub struct Config {
-    /// Where reporters connect.
     pub listen: SocketAddr,
     /// Where HTTP is served.
     pub http: SocketAddr,
     /// Who may come in there, and whom we talk to.
     pub doors: Doors,
-    /// The recording's directory.
     pub record: PathBuf,
-    /// The straggler window.
     pub stragglers: Duration,
     /// What is shown; never `Auto`.
     pub view: ViewMode,

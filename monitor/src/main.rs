@@ -15,7 +15,7 @@ use hongbao_monitor::report::load::RecapError;
 use hongbao_monitor::report::{self, CompareArguments, ReportArguments};
 use hongbao_monitor::terminal::lines::{self, ViewMode};
 use hongbao_monitor::terminal::{self, TopArguments};
-use hongbao_telemetry::credentials::unix_seconds;
+use hongbao_telemetry::clock::unix_seconds;
 use hongbao_telemetry::logs::{LogConfig, LogGuard};
 use hongbao_telemetry::program::build;
 use hongbao_telemetry::program::manual::{self, CompletionsArguments, ManArguments};

@@ -26,7 +26,7 @@ use crate::run::second::{ClosedSecond, MergedSecond, Role};
 use crate::run::series::{History, Row};
 use crate::run::sets::{self, SetsBoard};
 use crate::terminal::lines::{Frame, View};
-use hongbao_telemetry::credentials::unix_millis;
+use hongbao_telemetry::clock::unix_millis;
 use hongbao_telemetry::disk;
 use hongbao_telemetry::report::{Key, Sample};
 
@@ -42,7 +42,6 @@ const STATE_EVERY_MS: u64 = 900;
 pub enum Message {
     /// A connection with a good token introduces its process.
     Hello {
-        /// The process.
         source: Source,
         /// Where its connection comes from.
         peer: IpAddr,
@@ -85,7 +84,6 @@ pub enum Question {
         from: Option<u64>,
         /// How many at most.
         limit: usize,
-        /// The answer.
         reply: oneshot::Sender<Vec<Arc<MergedSecond>>>,
     },
     /// Every source.
@@ -98,16 +96,13 @@ pub enum Question {
     History {
         /// The first second.
         from: u64,
-        /// The last.
         until: u64,
-        /// The answer.
         reply: oneshot::Sender<Stretch>,
     },
     /// Everything that happens from now on.
     Subscribe {
         /// The last second that the reader has seen; those after it come first.
         after: Option<u64>,
-        /// The answer.
         reply: oneshot::Sender<Subscription>,
     },
     /// Each server's SETs as last reported, by the server's name.
@@ -138,7 +133,6 @@ pub struct ControlPoint {
 /// Rows of a stretch of the run.
 #[derive(Debug)]
 pub struct Stretch {
-    /// The run's id.
     pub run: String,
     /// In order.
     pub rows: Vec<Arc<Row>>,

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::owner::Message;
 use crate::run::host::{Moment, Texts, Units};
-use hongbao_telemetry::credentials::unix_millis;
+use hongbao_telemetry::clock::unix_millis;
 
 /// Rows are taken this long after a second has ended, lest a coarse timer fires just before its
 /// end.

@@ -20,7 +20,7 @@ use hongbao_proto::report_v1::{
     Counter, Hello, MonitorFrame, Report, ReporterFrame, Source, monitor_frame, reporter_frame,
 };
 use hongbao_proto::token::{Audience, Secret, Signer};
-use hongbao_telemetry::credentials::{unix_millis, unix_seconds};
+use hongbao_telemetry::clock::{unix_millis, unix_seconds};
 use hongbao_telemetry::logs::LogArgs;
 use hongbao_telemetry::report::names::{self, role};
 use hongbao_telemetry::report::{Reporter, ReporterConfig, Sample};

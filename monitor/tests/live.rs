@@ -18,7 +18,7 @@ use hongbao_proto::report_v1::{
     Counter, Event, Gauge, Hello, MonitorFrame, Report, ReporterFrame, Sets, Source, reporter_frame,
 };
 use hongbao_proto::token::{Audience, Secret, Signer};
-use hongbao_telemetry::credentials::{unix_millis, unix_seconds};
+use hongbao_telemetry::clock::{unix_millis, unix_seconds};
 use hongbao_telemetry::report::names::{self, role};
 use hongbao_telemetry::report::{Events, Reporter, ReporterConfig, Sample};
 use serde_json::{Value, json};

@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use hongbao_proto::token::{Audience, Secret, Signer};
-use hongbao_telemetry::credentials::unix_seconds;
+use hongbao_telemetry::clock::unix_seconds;
 use hongbao_telemetry::report::names::{self, role};
 use hongbao_telemetry::report::{Reporter, ReporterConfig, Sample};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};

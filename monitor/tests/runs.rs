@@ -16,7 +16,7 @@ use hongbao_proto::frame::Codec;
 use hongbao_proto::limits::REPORT_FRAME_BYTES_MAX;
 use hongbao_proto::report_v1::{Counter, Hello, MonitorFrame, Report, ReporterFrame, Source, reporter_frame};
 use hongbao_proto::token::{Audience, Secret, Signer};
-use hongbao_telemetry::credentials::{unix_millis, unix_seconds};
+use hongbao_telemetry::clock::{unix_millis, unix_seconds};
 use hongbao_telemetry::report::names;
 use serde_json::Value;
 use tempfile::TempDir;

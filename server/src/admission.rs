@@ -6,12 +6,8 @@
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::clock::{NANOS_PER_SECOND, Nanos};
 use crate::limits;
-
-/// Nanoseconds since the process started.
-pub type Nanos = u64;
-
-const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 /// A rate with the burst that it forgives.
 #[derive(Debug, Clone, Copy)]

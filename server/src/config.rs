@@ -26,11 +26,7 @@ pub enum ConfigError {
     },
     /// It is not what it should be: bad TOML, an unknown key, a bad value.
     #[error("config file {path}: {message}")]
-    Invalid {
-        path: PathBuf,
-        /// Where and what.
-        message: String,
-    },
+    Invalid { path: PathBuf, message: String },
     /// What to log cannot be read.
     #[error(transparent)]
     Log(#[from] FilterError),
@@ -42,11 +38,7 @@ pub enum ConfigError {
     Secret(#[from] hongbao_telemetry::credentials::CredentialError),
     /// The public key for EdDSA tokens.
     #[error("--user-key {path}: {message}")]
-    UserKey {
-        path: PathBuf,
-        /// What is wrong.
-        message: String,
-    },
+    UserKey { path: PathBuf, message: String },
 }
 
 /// `auto` or a number.

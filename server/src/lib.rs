@@ -7,6 +7,7 @@
 
 pub mod admin;
 pub mod admission;
+pub mod clock;
 pub mod config;
 pub mod ends;
 pub mod generator;

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use hongbao_proto::UserId;
 use hongbao_proto::token::{Audience, Signer};
+use hongbao_server::clock::wall;
 use hongbao_server::config::{Config, Settings};
 use hongbao_server::ledger::archive;
 use hongbao_server::ledger::audit::{audit, audit_journals};
@@ -19,7 +20,8 @@ use hongbao_server::tools::find;
 use hongbao_server::tools::host;
 use hongbao_server::tools::trace;
 use hongbao_sysctl::{Check, Verdict, Wanted};
-use hongbao_telemetry::credentials::{load_secret, unix_seconds};
+use hongbao_telemetry::clock::unix_seconds;
+use hongbao_telemetry::credentials::load_secret;
 use hongbao_telemetry::program::build;
 use hongbao_telemetry::program::manual::{self, CompletionsArguments, ManArguments};
 use tokio::signal::unix::{SignalKind, signal};
@@ -356,7 +358,7 @@ fn run_archive(
         Ok(u64::try_from(time.duration_since(SystemTime::UNIX_EPOCH)?.as_millis())?)
     };
     let wanted = archive::Wanted { before: unix_ms(before)?, unacknowledged_too, vacuum };
-    let archived = archive::archive(ledger, to, &wanted, unix_ms(SystemTime::now())?)?;
+    let archived = archive::archive(ledger, to, &wanted, wall())?;
     writeln!(std::io::stdout(), "{archived}")?;
     Ok(ExitCode::SUCCESS)
 }

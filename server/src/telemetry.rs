@@ -26,17 +26,11 @@ use crate::shard::acceptor::AcceptTally;
 /// Everything that is counted, wherever it is counted.
 #[derive(Clone)]
 pub struct Telemetry {
-    /// The SETs' counters.
     pub sets: Box<[SetHandle]>,
-    /// The listeners'.
     pub accept: Arc<AcceptTally>,
-    /// The ledger's.
     pub ledger: LedgerStatus,
-    /// The generator's.
     pub stock: Arc<StockBoard>,
-    /// The announcements'.
     pub broadcasts: Arc<Broadcasts>,
-    /// The desks'.
     pub rooms: Arc<RoomsBoard>,
     /// What happens, on its way to the monitor's timeline.
     pub events: Events,
@@ -46,7 +40,6 @@ pub struct Telemetry {
     pub descriptors_limit: u64,
     /// SETs whose sockets lie in one private descriptor table; none where all share the process's.
     pub sets_per_table: Option<NonZeroUsize>,
-    /// The ledger's file.
     pub ledger_path: Arc<Path>,
     /// Connections that SETs and descriptors have room for.
     pub connections_max: u64,

@@ -15,7 +15,6 @@ use crate::sys::{self, Clock};
 /// A limit with what is taken of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quota {
-    /// The limit.
     pub max: u64,
     /// What is taken already.
     pub used: u64,

@@ -25,7 +25,6 @@ pub const UNIT: File = File { name: "hongbao-server.service", text: include_str!
 /// A line that sets something.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// The file's name.
     pub file: &'static str,
     /// From 1.
     pub number: usize,

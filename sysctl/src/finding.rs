@@ -100,7 +100,6 @@ impl To {
 pub struct Finding {
     /// Its name, as `sysctl` or the shell has it.
     pub setting: &'static str,
-    /// What it is.
     pub now: Value,
     /// What it should at least be.
     pub needed: Value,

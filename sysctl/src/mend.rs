@@ -11,7 +11,6 @@ use crate::finding::{Finding, Raise, To};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Change {
     pub setting: &'static str,
-    /// Its values before.
     pub old: String,
     /// Those asked for.
     pub new: String,

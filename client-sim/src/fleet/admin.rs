@@ -20,7 +20,6 @@ const SHARE_FEN_MAX: u64 = 500;
 /// Body of `GET /v1/stats`.
 #[derive(Debug, Clone, Copy, Deserialize)]
 pub struct Stats {
-    /// The process.
     pub process: Process,
 }
 

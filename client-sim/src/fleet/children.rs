@@ -41,25 +41,13 @@ pub enum MachineTrouble {
     },
     /// It did not say where its control surface is.
     #[error("{name} did not get ready: {reason}")]
-    NotReady {
-        name: String,
-        /// What happened instead.
-        reason: String,
-    },
+    NotReady { name: String, reason: String },
     /// It is no more.
     #[error("{name} ended too early: {status}")]
-    Ended {
-        name: String,
-        /// How.
-        status: ExitStatus,
-    },
+    Ended { name: String, status: ExitStatus },
     /// It is there, but does not do what it is told.
     #[error("{name}: {source}")]
-    Call {
-        name: String,
-        /// Why.
-        source: CallError,
-    },
+    Call { name: String, source: CallError },
     /// Some machine is there, and does not say how it is.
     #[error("some machine has not said how it is for {0:?}")]
     Silent(Duration),

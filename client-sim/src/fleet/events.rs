@@ -12,9 +12,7 @@ use crate::storm::Share;
 /// Users who lose their connections at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlannedStorm {
-    /// How many.
     pub share: Share,
-    /// When.
     pub at_second: u64,
 }
 
@@ -45,13 +43,11 @@ pub struct PlannedEnvelopes {
 /// A sale of tickets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlannedTickets {
-    /// How many.
     pub total: u64,
     /// What one costs, fen.
     pub price_fen: u64,
     /// How many one user may hold; none: no limit.
     pub limit: Option<u32>,
-    /// When it begins.
     pub at_second: u64,
 }
 
@@ -155,7 +151,6 @@ pub enum EventError {
     Overlap {
         /// One storm.
         first: u64,
-        /// The next.
         second: u64,
         /// For all to be back.
         deadline: u64,

@@ -16,26 +16,18 @@ const DEADLINE: Duration = Duration::from_secs(30);
 pub enum CallError {
     /// Nobody answers.
     #[error("{url} cannot be reached: {reason}")]
-    Unreachable {
-        /// What was called.
-        url: String,
-        /// Why not.
-        reason: String,
-    },
+    Unreachable { url: String, reason: String },
     /// An answer other than success.
     #[error("{url} answered {status}: {body}")]
     Refused {
-        /// What was called.
         url: String,
         /// HTTP status.
         status: u16,
-        /// What it said.
         body: String,
     },
     /// An answer that cannot be understood.
     #[error("{url} answered something unexpected: {reason}")]
     Unexpected {
-        /// What was called.
         url: String,
         /// Which field, usually.
         reason: String,

@@ -58,7 +58,6 @@ pub enum FleetError {
     /// Something of this process's own.
     #[error("{what}: {source}")]
     Host {
-        /// What was tried.
         what: String,
         /// What the system says.
         source: io::Error,

@@ -94,7 +94,6 @@ pub fn receipt_is_right(to: To, receipt: &Receipt) -> bool {
 pub struct Followed {
     /// Of the room's history; 0: not known yet.
     pub epoch: u64,
-    /// The last message.
     pub offset: u64,
 }
 
@@ -152,7 +151,6 @@ pub struct Heard {
 pub struct Chats {
     circle: Circle,
     followed: FxHashMap<u32, Following>,
-    /// What was heard.
     pub heard: Heard,
 }
 

@@ -18,7 +18,6 @@ use crate::results::SaleResult;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Known {
     pub user: u32,
-    /// Of which sale.
     pub campaign: u32,
     pub serial: u64,
     /// What it costs, fen.

@@ -55,7 +55,6 @@ impl Act {
 pub struct Reaction {
     /// Request id.
     pub id: u64,
-    /// What is wanted.
     pub act: Act,
     /// When it is to be written, Unix nanoseconds.
     pub at: u64,

@@ -42,9 +42,7 @@ impl Stage {
 pub struct Shared {
     /// What was asked of this machine.
     pub config: MachineConfig,
-    /// The time.
     pub clock: Clock,
-    /// The users.
     pub crowd: RefCell<Crowd>,
     /// What every connection reads into.
     pub scratch: RefCell<Box<[u8]>>,

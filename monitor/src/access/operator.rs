@@ -27,7 +27,7 @@ use crate::access::allowance::Allowance;
 use crate::limits::{
     FAILED_TOKENS_BURST, FAILED_TOKENS_INTERVAL_MS, OPERATOR_BYTES_MAX, PEERS_REMEMBERED_MAX, SESSIONS_MAX,
 };
-use hongbao_telemetry::credentials::{unix_millis, unix_seconds};
+use hongbao_telemetry::clock::{unix_millis, unix_seconds};
 use hongbao_telemetry::http::{ApiError, JsonBody, bearer};
 use hongbao_telemetry::report::Key;
 

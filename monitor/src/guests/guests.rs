@@ -29,7 +29,7 @@ use crate::limits::{
 use crate::owner::{Message, Question};
 use crate::run::merge::Presence;
 use crate::run::second::Role;
-use hongbao_telemetry::credentials::{unix_millis, unix_seconds};
+use hongbao_telemetry::clock::{unix_millis, unix_seconds};
 use hongbao_telemetry::http::{ApiError, JsonBody};
 use hongbao_telemetry::report::names::role;
 use hongbao_telemetry::report::{Key, Reporter, ReporterConfig, Sample};

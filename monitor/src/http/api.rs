@@ -39,7 +39,6 @@ type Own = (Arc<Access>, Arc<Guests>);
 /// What the routes are about, besides the owner.
 #[derive(Debug)]
 pub struct Surface {
-    /// Who may.
     pub access: Arc<Access>,
     /// Orders of operators.
     pub control: Control,

@@ -31,7 +31,7 @@ use crate::owner::{ControlPoint, Message, Question};
 use crate::run::mark::Mark;
 use crate::run::merge::Presence;
 use crate::run::second::Role;
-use hongbao_telemetry::credentials::{unix_millis, unix_seconds};
+use hongbao_telemetry::clock::{unix_millis, unix_seconds};
 use hongbao_telemetry::http::{ApiError, JsonBody, QueryParams};
 use hongbao_telemetry::report::names::event;
 

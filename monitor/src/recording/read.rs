@@ -34,7 +34,6 @@ pub enum FileError {
     /// A file cannot be read.
     #[error("cannot read {path}: {source}")]
     Unreadable {
-        /// The file.
         path: PathBuf,
         /// What the system says.
         source: io::Error,
@@ -42,7 +41,6 @@ pub enum FileError {
     /// A file is not what a monitor writes.
     #[error("{path} is damaged, or of another version: {problem}; record the run again, or repair the file")]
     Damaged {
-        /// The file.
         path: PathBuf,
         /// What is wrong, and where in the file.
         problem: String,
@@ -286,7 +284,6 @@ pub struct Value<'a> {
     pub role: Option<Role>,
     /// A counter's part of this second; else a gauge.
     pub counter: bool,
-    /// As reported.
     pub name: &'a [u8],
     /// Likewise.
     pub value: i64,

@@ -51,10 +51,7 @@ pub enum RecordError {
     },
     /// There is a recording already.
     #[error("{path} already holds a recording; choose another directory with --record")]
-    Occupied {
-        /// The directory.
-        path: PathBuf,
-    },
+    Occupied { path: PathBuf },
 }
 
 /// What `run.json` and `/api/v1/run` tell.
@@ -64,7 +61,6 @@ pub struct RunStatus {
     pub version: &'static str,
     /// When the run began, Unix milliseconds.
     pub started_at_ms: u64,
-    /// When it ended.
     pub ended_at_ms: Option<u64>,
     /// How long a second waits for its reports, milliseconds.
     pub straggler_ms: u64,
@@ -74,7 +70,6 @@ pub struct RunStatus {
     pub seconds_complete: u64,
     /// Where the recording lies.
     pub record: PathBuf,
-    /// The monitor's host.
     pub host: HostFacts,
     /// Seconds that could not be recorded.
     pub record_failures: u64,

@@ -14,13 +14,9 @@ use crate::run::second::{Headline, Role};
 /// Colours by what they stand for, the same in every chart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tone {
-    /// What was planned.
     Plan,
-    /// The server.
     Server,
-    /// The fleet.
     Fleet,
-    /// The kernel.
     Kernel,
     /// Envelopes, and whatever is worst.
     Red,
@@ -45,7 +41,6 @@ pub struct Series {
 /// How a panel's series are drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style {
-    /// A line each.
     Lines,
     /// A line each, on a logarithmic axis.
     Logarithmic,
@@ -60,7 +55,6 @@ pub enum Style {
 /// What happened of one kind.
 #[derive(Debug, Clone)]
 pub struct Lane {
-    /// The kind.
     pub name: String,
     pub tone: Tone,
     /// Seconds since the run's start, and what it was, in the order of time.
@@ -111,7 +105,6 @@ impl Panel {
 pub struct Mark {
     /// Since the run's start.
     pub second: u64,
-    /// What it is.
     pub kind: MarkKind,
 }
 

@@ -36,7 +36,6 @@ pub struct Row {
     /// For people: the group and what it is.
     pub title: String,
     pub unit: Unit,
-    /// The first run's.
     pub a: Option<f64>,
     /// The second's.
     pub b: Option<f64>,
@@ -60,7 +59,6 @@ pub struct Side {
 /// Two runs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Comparison {
-    /// The first.
     pub a: Side,
     /// The second.
     pub b: Side,

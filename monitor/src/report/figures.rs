@@ -27,7 +27,6 @@ pub struct Figures {
     pub verdict: Verdict,
     /// The run as such.
     pub run: RunFigures,
-    /// The monitor's host.
     pub host: HostFacts,
     /// How users connected; absent without the fleet's summary.
     pub connect: Option<Connect>,
@@ -37,11 +36,9 @@ pub struct Figures {
     pub memory: Memory,
     /// Who used the processors, by stretch of the run; empty where neither host nor processes told.
     pub processor: Vec<Processor>,
-    /// The two books.
     pub books: BothBooks,
     /// The same by what is traded, as far as it was recorded.
     pub trades: Vec<Trade>,
-    /// What happened when.
     pub timeline: Vec<Moment>,
     /// What servers turned away and who left them, by reason.
     pub turned_away: BTreeMap<String, i64>,
@@ -218,7 +215,6 @@ pub struct Moment {
     pub at_ms: i64,
     /// A word for what kind of thing it is.
     pub kind: String,
-    /// Who told.
     pub source: String,
     /// One line.
     pub text: String,

@@ -44,11 +44,7 @@ pub enum RecapError {
     File(#[from] FileError),
     /// A run of no second, or of too many.
     #[error("{directory}: {problem}")]
-    Extent {
-        directory: PathBuf,
-        /// How so.
-        problem: String,
-    },
+    Extent { directory: PathBuf, problem: String },
     /// A part of the report cannot be drawn.
     #[error("cannot draw {what}: {problem}")]
     Undrawn {
@@ -182,7 +178,6 @@ pub struct Summary {
 pub struct Recording {
     /// What was asked for.
     pub directory: PathBuf,
-    /// The run.
     pub run: Run,
     /// Of each second that was closed.
     pub headline: BTreeMap<u64, Headline>,

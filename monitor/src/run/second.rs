@@ -15,7 +15,6 @@ use hongbao_telemetry::report::names::{self, role};
 /// What a reporting process is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
-    /// A push server.
     Server,
     /// One machine of the simulated fleet.
     Machine,
@@ -62,9 +61,7 @@ pub struct CounterSecond {
 pub struct GaugeSecond {
     /// Their sum.
     pub sum: i64,
-    /// The least.
     pub min: i64,
-    /// The greatest.
     pub max: i64,
 }
 
@@ -332,9 +329,7 @@ pub struct SourceValue {
     pub source: String,
     /// Counter: what the second added. Gauge: as reported.
     pub kind: ValueKind,
-    /// The reported name.
     pub name: String,
-    /// The value.
     pub value: i64,
 }
 

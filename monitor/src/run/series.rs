@@ -316,7 +316,6 @@ pub struct HeatColumns {
 /// A run, or a stretch of it, column by column; all columns are equally long.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Series {
-    /// The run's id.
     pub run: String,
     /// Seconds that one value stands for at least.
     pub every: u64,
@@ -325,7 +324,6 @@ pub struct Series {
     pub columns: BTreeMap<String, Values>,
     /// Counts by kind.
     pub reasons: ReasonColumns,
-    /// The heat maps.
     pub heat: HeatColumns,
 }
 

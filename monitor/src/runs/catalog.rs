@@ -57,7 +57,6 @@ impl fmt::Display for RunId {
 /// What a list shows of a run. What is not known is absent.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Entry {
-    /// The recording's name.
     pub id: String,
     /// Who took part and what was asked of them, if the fleet's summary says so; else the name.
     pub title: String,
@@ -80,7 +79,6 @@ pub struct Entry {
     pub won: Option<i64>,
     /// Whether both books agree at the end.
     pub balanced: Option<bool>,
-    /// The fleet's judgement.
     pub passed: Option<bool>,
     /// This monitor is recording it.
     pub live: bool,

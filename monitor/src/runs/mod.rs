@@ -33,7 +33,7 @@ use crate::run::mark::Mark;
 use crate::run::series::{Row, Series};
 use crate::runs::catalog::{BadRunId, Catalog, Entry, RunId, Stamp, without_directory};
 use crate::runs::jobs::{Shelf, aside};
-use hongbao_telemetry::credentials::unix_seconds;
+use hongbao_telemetry::clock::unix_seconds;
 
 /// What was made of a recording that is still being written is made anew after so long.
 const UNENDED_SECONDS: u64 = 10;

@@ -26,7 +26,8 @@ use crate::terminal::feed::Monitor;
 use crate::terminal::screen::{Choice, View, draw};
 use crate::terminal::state::State;
 use crate::terminal::terminal::Screen;
-use hongbao_telemetry::credentials::{self, unix_seconds};
+use hongbao_telemetry::clock::unix_seconds;
+use hongbao_telemetry::credentials;
 
 /// Between two pictures, unless a key asks for one.
 const FRAME_PERIOD: Duration = Duration::from_secs(1);

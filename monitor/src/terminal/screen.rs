@@ -57,7 +57,6 @@ impl View {
 /// What the keys have chosen.
 #[derive(Debug, Clone, Copy)]
 pub struct Choice {
-    /// What is shown.
     pub view: View,
     /// Rows of its list that are above the screen.
     pub scroll: usize,

@@ -166,7 +166,6 @@ pub struct State {
     pub link: Link,
     /// Names the run.
     pub run: String,
-    /// The monitor's version.
     pub version: String,
     /// When the run began, Unix milliseconds.
     pub started_at_ms: u64,
@@ -180,7 +179,6 @@ pub struct State {
     pub sets: Vec<SetFigures>,
     /// The latest marks, oldest first.
     pub marks: Vec<Mark>,
-    /// The books.
     pub books: Vec<Book>,
 }
 

@@ -6,7 +6,6 @@
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use hongbao_proto::token::{Secret, TokenError};
 
@@ -85,18 +84,6 @@ fn from_file(path: &Path) -> Result<Secret, CredentialError> {
     }
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
     Secret::from_text(&text).map_err(|source| CredentialError::Unusable { origin: path.display().to_string(), source })
-}
-
-/// Unix time, whole seconds; 0 on a clock before 1970.
-pub fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-/// Unix time, milliseconds; 0 on a clock before 1970.
-pub fn unix_millis() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs() * 1000 + u64::from(since.subsec_millis()))
 }
 
 #[cfg(test)]

@@ -57,7 +57,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ApiError {
-    /// The HTTP status.
     pub status: StatusCode,
     /// Snake case, stable, for programs.
     pub code: &'static str,

@@ -21,7 +21,6 @@ pub struct Prize {
 /// A share as a user is told of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
-    /// Of which envelope.
     pub envelope: u64,
     /// Its number in the envelope.
     pub number: u32,
@@ -42,7 +41,6 @@ pub enum Row {
     /// A unit of a sale, reserved or free.
     Order {
         order: u64,
-        /// Of which sale.
         campaign: u32,
         serial: u64,
         /// Fen.

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod clock;
 pub mod credentials;
 pub mod disk;
 pub mod http;

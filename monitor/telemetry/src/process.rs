@@ -70,7 +70,7 @@ mod tests {
     fn a_running_process_has_memory_descriptors_and_used_time() {
         assert!(resident_bytes() > 100_000);
         assert!(open_descriptors() >= 3 && open_descriptors() < descriptors_limit());
-        let now = crate::credentials::unix_millis();
+        let now = crate::clock::unix_millis();
         // Tests run within an hour of their start; the host's start is known to the second only.
         assert!((now - 3_600_000..now + 2_000).contains(&started_at_ms()));
         let before = cpu_micros();

@@ -36,7 +36,6 @@ pub enum StreamError {
     /// It was refused; trying again changes nothing, unless it is a 429 or 5xx.
     #[error("{status}: {message}")]
     Refused {
-        /// The HTTP status.
         status: StatusCode,
         /// What was said, one line.
         message: String,

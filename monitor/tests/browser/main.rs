@@ -5,14 +5,18 @@
 //! looked at is not tested.
 
 mod chromium;
+#[allow(dead_code, reason = "the other tests of guests use the rest")]
+#[path = "../shake/monitor.rs"]
+mod monitor;
 mod programs;
+mod shake;
 
 use std::fs;
 use std::time::Duration;
 
 use chromium::{Browser, Key};
 use hongbao_proto::token::{Audience, Secret, Signer};
-use hongbao_telemetry::credentials::unix_seconds;
+use hongbao_telemetry::clock::unix_seconds;
 use nix::sys::signal::Signal;
 use programs::{Fleet, Monitor, Server};
 use serde_json::{Value, json};

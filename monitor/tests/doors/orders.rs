@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use hongbao_monitor::limits::ACTIONS_MAX;
 use hongbao_proto::token::{Audience, TokenError, Verifier};
-use hongbao_telemetry::credentials::unix_seconds;
+use hongbao_telemetry::clock::unix_seconds;
 use hongbao_telemetry::report::names::role;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;

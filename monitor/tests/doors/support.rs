@@ -21,7 +21,7 @@ use hongbao_proto::token::{Audience, Secret, Signer, Verifier};
 use hongbao_proto::v1::client_frame::Request as Ask;
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{ClientFrame, ServerFrame, Welcome};
-use hongbao_telemetry::credentials::unix_seconds;
+use hongbao_telemetry::clock::unix_seconds;
 use hongbao_telemetry::report::{Reporter, ReporterConfig, Sample, names};
 use serde_json::{Value, json};
 use tempfile::TempDir;

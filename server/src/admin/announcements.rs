@@ -16,11 +16,11 @@ use tokio::time::{Instant, timeout_at};
 use utoipa::ToSchema;
 
 use super::{Admin, stopping};
+use crate::clock::wall;
 use crate::limits;
 use crate::set::SetHandle;
 use crate::set::broadcast::Broadcasts;
 use crate::set::message::{Control, Message};
-use crate::shard::worker::wall;
 
 /// How long all SETs together may take to find room for an announcement.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(1);

@@ -12,11 +12,11 @@ use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
 use super::{Admin, refused, stopping};
+use crate::clock::wall;
 use crate::generator::{CampaignStatus, Command};
 use crate::ledger::LedgerError;
 use crate::limits::HOLD_MS;
 use crate::market::campaign::{Amounts, Campaign, CampaignKind, CampaignTerms, Goods, Sale, Seed, hex};
-use crate::shard::worker::wall;
 
 /// A new campaign.
 #[derive(Debug, Deserialize, ToSchema)]

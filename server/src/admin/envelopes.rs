@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{Admin, refused, stopping};
+use crate::clock::wall;
 use crate::limits::ENVELOPE_FEN_MAX;
 use crate::market::campaign::{Amounts, Seed};
 use crate::market::envelope::Mode;
 use crate::services::envelope_runs::{self, COUNT_MAX, Progress, Terms};
-use crate::shard::worker::wall;
 
 /// Envelopes from the house.
 #[derive(Debug, Deserialize, ToSchema)]

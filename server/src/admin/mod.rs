@@ -37,11 +37,9 @@ use crate::telemetry::Telemetry;
 pub struct Admin {
     /// The SETs, and where each user is.
     pub shared: Arc<Shared>,
-    /// The generator's queue.
     pub generator: mpsc::Sender<Command>,
     /// The generator's word on each campaign.
     pub stock: Arc<StockBoard>,
-    /// The ledger's queue.
     pub ledger: LedgerHandle<ReplyPermit>,
     /// The opening window of sales that begin later and do not say otherwise, milliseconds.
     pub fair_window_ms: u32,

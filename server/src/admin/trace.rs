@@ -9,12 +9,12 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::Stream;
 use futures_util::stream::unfold;
 use hongbao_proto::UserId;
-use hongbao_telemetry::credentials::unix_millis;
 use hongbao_telemetry::http::{ApiError, PathParam};
 use serde_json::json;
 use tokio::sync::watch;
 
 use crate::admin::Admin;
+use crate::clock::wall_us;
 use crate::set::directory::Directory;
 use crate::set::trace::{Follower, Heard};
 
@@ -76,7 +76,7 @@ fn following(directory: &Directory, user: UserId) -> Event {
     let address = directory.find(user);
     let told = json!({
         "user": user.get(),
-        "at_us": unix_millis() * 1_000,
+        "at_us": wall_us(),
         "online": address.is_some(),
         "set": address.map(|address| address.set),
         "slot": address.map(|address| address.seat.slot),

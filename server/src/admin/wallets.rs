@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{Admin, refused, stopping};
+use crate::clock::wall;
 use crate::ledger::{Answer, Movement, Outcome, Page, Posting, Purpose, Question, facts};
 use crate::limits::DEPOSIT_USERS_MAX;
 use crate::market::order::{Order, OrderState};
-use crate::shard::worker::wall;
 
 /// Rows of one page at most.
 const PAGE_MAX: u32 = 1_000;

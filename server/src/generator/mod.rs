@@ -24,11 +24,12 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
+use crate::clock::UnixMs;
 use crate::generator::sale::SaleAllocator;
 use crate::generator::source::{Pacer, Source};
 use crate::ledger::writer::{LedgerHandle, Request};
 use crate::ledger::{Ledger, LedgerError};
-use crate::market::campaign::{Campaign, CampaignTerms, Goods, Seed, UnixMs};
+use crate::market::campaign::{Campaign, CampaignTerms, Goods, Seed};
 use crate::market::lottery::{self, Entrant};
 use crate::market::stock::{SalePhase, ShelfBooks};
 use crate::set::SetHandle;
@@ -53,23 +54,13 @@ pub const CAMPAIGNS_OPEN_MAX: usize = 64;
 #[derive(Debug)]
 pub enum Command {
     /// Open a campaign.
-    Create {
-        /// As checked.
-        terms: Box<CampaignTerms>,
-        /// Where to.
-        reply: Reply,
-    },
+    Create { terms: Box<CampaignTerms>, reply: Reply },
     /// End a campaign before its time.
-    Stop {
-        id: CampaignId,
-        /// Where to.
-        reply: Reply,
-    },
+    Stop { id: CampaignId, reply: Reply },
     /// Issue nothing more: the server is stopping.
     Halt,
     /// The ledger has done what a command needed.
     Done {
-        /// What.
         finished: Finished,
         /// Who is told once it has taken effect.
         reply: Option<Reply>,
@@ -82,11 +73,8 @@ pub type Reply = oneshot::Sender<Result<Campaign, LedgerError>>;
 /// An errand of the generator's to the ledger.
 #[derive(Debug)]
 pub enum Finished {
-    /// A new campaign.
     Created(Box<Campaign>),
-    /// A stopped one.
     Stopped(Box<Campaign>),
-    /// A settled one.
     Settled(Box<Campaign>),
     /// It could not be settled; tried again later.
     NotSettled(CampaignId),

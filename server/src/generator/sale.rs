@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::market::campaign::UnixMs;
+use crate::clock::UnixMs;
 
 /// Units handed to a SET at once at most.
 const PARCEL_MAX: u64 = 256;

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use hongbao_proto::Serial;
 
-use crate::market::campaign::UnixMs;
+use crate::clock::UnixMs;
 
 /// The serials of one campaign that are with the generator.
 #[derive(Debug, Clone, PartialEq, Eq)]

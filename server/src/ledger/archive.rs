@@ -25,10 +25,10 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
 
 use super::{Ledger, LedgerError};
+use crate::clock::UnixMs;
 use crate::ledger::books::{AccountId, Kind, Owner};
 use crate::ledger::sqlite::{SqliteLedger, at};
 use crate::limits::ARCHIVE_AGE_MIN_MS;
-use crate::market::campaign::UnixMs;
 
 /// `PRAGMA application_id` of an archive: "HBar".
 pub const APPLICATION_ID: i64 = 0x4842_6172;

@@ -5,7 +5,7 @@
 use hongbao_proto::{RequestId, UserId};
 
 use super::{Ledger, LedgerError, Outcome, Posting};
-use crate::market::campaign::UnixMs;
+use crate::clock::UnixMs;
 use crate::market::order::{Order, OrderState};
 
 /// The target of these events.

@@ -21,16 +21,12 @@ use crate::limits::FIND_WALK_MAX;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum About {
-    /// A prize.
     Prize {
-        /// Of which campaign.
         campaign: u64,
         serial: i64,
     },
-    /// An order.
     Order {
         order: i64,
-        /// Of which sale.
         campaign: Option<i64>,
         serial: Option<i64>,
         /// Where it is now: reserved, paid, cancelled or expired.
@@ -43,7 +39,9 @@ pub enum About {
         share: i64,
     },
     /// An envelope as a whole.
-    Envelope { envelope: u64 },
+    Envelope {
+        envelope: u64,
+    },
     /// Nothing else.
     Nothing {},
 }
@@ -55,7 +53,6 @@ pub struct Row {
     pub entry: i64,
     /// When it was decided, Unix milliseconds by the server's clock.
     pub at_ms: u64,
-    /// What for.
     pub kind: &'static str,
     /// The request that caused it, where the ledger knows.
     pub request: Option<u64>,

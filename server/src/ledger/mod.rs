@@ -19,7 +19,8 @@ use std::sync::Arc;
 use hongbao_proto::{CampaignId, EnvelopeId, Fen, OrderId, RequestId, Serial, UserId};
 use serde::Serialize;
 
-use crate::market::campaign::{Campaign, CampaignTerms, UnixMs};
+use crate::clock::UnixMs;
+use crate::market::campaign::{Campaign, CampaignTerms};
 use crate::market::envelope::{NewEnvelope, Offer};
 use crate::market::order::Order;
 
@@ -27,11 +28,9 @@ use crate::market::order::Order;
 /// known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
-    /// Who.
     pub user: UserId,
     /// The Grab that caused it; unique per user, and above those of the user's earlier claims.
     pub request: RequestId,
-    /// Of which campaign.
     pub campaign: CampaignId,
     pub serial: Serial,
     /// What it is worth: `CampaignTerms::amount(serial)`.
@@ -41,7 +40,6 @@ pub struct Claim {
 /// A prize that is durably somebody's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Win {
-    /// Of which campaign.
     pub campaign: CampaignId,
     pub serial: Serial,
     /// What it is worth.
@@ -73,7 +71,6 @@ pub struct Seen {
 /// Where the price of an order comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Means {
-    /// The buyer's wallet.
     Wallet,
     /// A payment provider has collected it outside of these books.
     Outside,
@@ -85,34 +82,20 @@ pub enum Posting {
     /// A user takes a unit.
     Claim(Claim),
     /// A user has seen these; those of others are passed over.
-    Acknowledge {
-        /// Who.
-        user: UserId,
-        /// What.
-        seen: Box<Seen>,
-    },
+    Acknowledge { user: UserId, seen: Box<Seen> },
     /// A user pays an order.
     Pay {
-        /// Who.
         user: UserId,
         order: OrderId,
         /// From where.
         means: Means,
     },
     /// A user gives a reserved unit back.
-    Cancel {
-        /// Who.
-        user: UserId,
-        order: OrderId,
-    },
+    Cancel { user: UserId, order: OrderId },
     /// Money goes into an envelope.
     Send(Box<NewEnvelope>),
     /// A user opens an envelope.
-    Open {
-        /// Who.
-        user: UserId,
-        envelope: EnvelopeId,
-    },
+    Open { user: UserId, envelope: EnvelopeId },
     /// What is overdue expires, the oldest first, at most [`crate::limits::EXPIRE_STEP`].
     Expire,
     /// The operator puts money into the wallets of consecutive users.
@@ -183,10 +166,7 @@ pub enum Outcome {
     Repeated(Award),
     /// To a claim: the user holds as many units of the campaign as one may; the serial stays
     /// unclaimed.
-    LimitReached {
-        /// The campaign's limit.
-        limit: u32,
-    },
+    LimitReached { limit: u32 },
     /// To a claim: the serial already is somebody's. Never seen unless stock was issued twice; the
     /// caller must drop the serial.
     Taken,
@@ -194,10 +174,7 @@ pub enum Outcome {
     /// the refusal is [`Refusal::OutOfOrder`].
     Refused(Refusal),
     /// So many of the named things (each counted once) are the user's and acknowledged now.
-    Acknowledged {
-        /// How many.
-        count: u32,
-    },
+    Acknowledged { count: u32 },
     /// To a payment or cancellation: the order as it stands.
     Order(Order),
     /// To a cancellation: the order as it stands, and its unit is for sale again. Said once for
@@ -216,7 +193,6 @@ pub enum Outcome {
     NoSuchOrder,
     /// The envelope is on its way. The same for a repeat, which is not offered again.
     Sent {
-        /// What is offered.
         offer: Arc<Offer>,
         /// To whom; nobody where the posting repeats an earlier one.
         to: Arc<[UserId]>,
@@ -229,7 +205,6 @@ pub enum Outcome {
     TooManyEnvelopes,
     /// A share is the user's, or was before.
     Opened {
-        /// Of which envelope.
         envelope: EnvelopeId,
         /// From 0, in the order of opening.
         share: u32,
@@ -237,10 +212,7 @@ pub enum Outcome {
         amount: Fen,
     },
     /// Every share is somebody else's.
-    Empty {
-        /// Of which envelope.
-        envelope: EnvelopeId,
-    },
+    Empty { envelope: EnvelopeId },
     /// No such envelope, or not for this user.
     NoSuchEnvelope,
     /// To [`Posting::Expire`].
@@ -320,7 +292,6 @@ pub enum Answer {
 /// Part of a list, newest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page<T> {
-    /// The items.
     pub items: Vec<T>,
     /// Whether there are older ones.
     pub more: bool,
@@ -355,9 +326,7 @@ pub enum Purpose {
 pub struct Movement {
     /// Its number in the books.
     pub entry: i64,
-    /// When.
     pub at: UnixMs,
-    /// What for.
     pub purpose: Purpose,
     /// Fen; above 0: came in.
     pub amount: i64,
@@ -415,29 +384,19 @@ pub enum LedgerError {
     )]
     TooNew {
         path: String,
-        /// Its schema version.
         found: i64,
         /// Ours.
         known: i64,
     },
     /// Made by a version of this program that was never released.
     #[error("ledger {path} has schema {found}, of a version before the first release: start with a new file")]
-    TooOld {
-        path: String,
-        /// Its schema version.
-        found: i64,
-    },
+    TooOld { path: String, found: i64 },
     /// Another process has it open. Two writers would each believe their own idea of the books.
     #[error("ledger {path} is in use by another process")]
     InUse { path: String },
     /// The file is something else.
     #[error("{path} is not a ledger of this program: {why}")]
-    Foreign {
-        /// The file.
-        path: String,
-        /// How that shows.
-        why: String,
-    },
+    Foreign { path: String, why: String },
     /// No such campaign.
     #[error("campaign {0} does not exist")]
     NoSuchCampaign(CampaignId),

@@ -30,8 +30,8 @@ use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Answer, Ledger, LedgerError, Outcome, Posting, Question, Totals, facts};
+use crate::clock::UnixMs;
 use crate::limits::{LEDGER_BATCH_MAX, LEDGER_QUEUE_MAX};
-use crate::market::campaign::UnixMs;
 
 /// Between two attempts to find out whether a failing ledger works again.
 const PROBE_PERIOD: Duration = Duration::from_secs(1);
@@ -76,21 +76,9 @@ pub type LedgerCall = Box<dyn FnOnce(&mut dyn Ledger) + Send>;
 /// What the ledger's thread can be asked.
 pub enum Request<T: ReplyTo> {
     /// Write this.
-    Post {
-        /// What.
-        posting: Posting,
-        /// Who is told.
-        reply_to: T,
-    },
+    Post { posting: Posting, reply_to: T },
     /// Answer this.
-    Ask {
-        /// Whose affairs.
-        user: UserId,
-        /// What.
-        question: Question,
-        /// Who is told.
-        reply_to: T,
-    },
+    Ask { user: UserId, question: Question, reply_to: T },
     /// Run this on the ledger, all earlier postings being durable. For administration: it holds up
     /// everybody.
     Call(LedgerCall),

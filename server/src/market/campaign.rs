@@ -10,10 +10,8 @@ use hongbao_proto::{CampaignId, Fen, Serial};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::clock::UnixMs;
 use crate::limits::{CAMPAIGN_TITLE_CHARS_MAX, CAMPAIGN_TOTAL_MAX, FAIR_WINDOW_MS_MAX, HOLD_MS_MAX};
-
-/// Wall-clock time, Unix milliseconds.
-pub type UnixMs = u64;
 
 /// What the amounts of a campaign are drawn with. Secret until no more can be won.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -82,9 +80,7 @@ impl fmt::Debug for Seed {
 /// max`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Amounts {
-    /// The smallest prize.
     pub min: Fen,
-    /// The largest prize.
     pub max: Fen,
 }
 
@@ -275,7 +271,6 @@ const I64_MAX: u128 = (1 << 63) - 1;
 /// given back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settlement {
-    /// When.
     pub settled_at: UnixMs,
     /// What was left in its fund.
     pub refunded: Fen,

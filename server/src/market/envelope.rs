@@ -8,7 +8,8 @@ use std::sync::Arc;
 use hongbao_proto::{EnvelopeId, Fen, RequestId, RoomId, UserId};
 use serde::{Deserialize, Serialize};
 
-use crate::market::campaign::{Amounts, Seed, UnixMs, amount_of};
+use crate::clock::UnixMs;
+use crate::market::campaign::{Amounts, Seed, amount_of};
 
 /// How a total falls into shares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,7 +32,6 @@ pub struct NewEnvelope {
     pub total: Fen,
     /// Into how many it falls.
     pub shares: u32,
-    /// How.
     pub mode: Mode,
     /// Drawn by the server. Secret while shares are left.
     pub seed: Seed,
@@ -55,7 +55,6 @@ pub struct Offer {
     pub room: Option<RoomId>,
     /// Into how many it falls.
     pub shares: u32,
-    /// How.
     pub mode: Mode,
     /// For people.
     pub greeting: Arc<str>,

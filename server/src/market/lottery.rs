@@ -12,9 +12,7 @@ use crate::market::campaign::Seed;
 /// One who takes part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Entrant {
-    /// Who.
     pub user: UserId,
-    /// The Grab.
     pub request: RequestId,
 }
 

@@ -10,7 +10,8 @@
 use hongbao_proto::{CampaignId, Fen, OrderId, RequestId, Serial, UserId};
 use serde::{Deserialize, Serialize};
 
-use crate::market::campaign::{Sale, UnixMs};
+use crate::clock::UnixMs;
+use crate::market::campaign::Sale;
 
 /// Where an order is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -31,14 +32,11 @@ pub enum OrderState {
 pub struct Order {
     pub id: OrderId,
     pub user: UserId,
-    /// Of which sale.
     pub campaign: CampaignId,
     pub serial: Serial,
     /// The Grab that got it.
     pub request: RequestId,
-    /// What it costs.
     pub price: Fen,
-    /// Where it is.
     pub state: OrderState,
     /// When it was grabbed.
     pub reserved_at: UnixMs,

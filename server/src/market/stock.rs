@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use hongbao_proto::{CampaignId, Fen, Serial};
 
-use crate::market::campaign::{CampaignTerms, UnixMs};
+use crate::clock::UnixMs;
+use crate::market::campaign::CampaignTerms;
 
 /// What a campaign lets a SET do. The generator decides and tells every SET.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +35,6 @@ pub enum Taken {
     /// A prize, now in flight: it must be settled by [`Stock::claimed`], [`Stock::put_back`] or
     /// [`Stock::void`].
     Prize {
-        /// Of which campaign.
         campaign: CampaignId,
         serial: Serial,
         /// What it is worth.
@@ -45,10 +45,7 @@ pub enum Taken {
     /// Nothing any more.
     SoldOut,
     /// Not yet.
-    TooEarly {
-        /// When.
-        starts_at: UnixMs,
-    },
+    TooEarly { starts_at: UnixMs },
     /// Over.
     TooLate {
         /// Since when.

@@ -12,7 +12,7 @@ use hongbao_proto::Serial;
 use hongbao_proto::token::{Audience, Signer, Verifier};
 use hongbao_sysctl::cores;
 use hongbao_sysctl::{HostFacts, Verdict, Wanted};
-use hongbao_telemetry::credentials::unix_seconds;
+use hongbao_telemetry::clock::unix_seconds;
 use hongbao_telemetry::http;
 use hongbao_telemetry::program::service::Service;
 use hongbao_telemetry::report::names::role;
@@ -24,6 +24,7 @@ use tokio::time::timeout;
 
 use crate::admin::{self, Admin};
 use crate::admission::{Gate, LoginQueue, Rate};
+use crate::clock::{Clock, wall};
 use crate::config::Config;
 use crate::generator::{Generator, unfinished};
 use crate::ledger::sqlite::SqliteLedger;
@@ -41,7 +42,6 @@ use crate::set::room_messages::RoomShards;
 use crate::set::tally::Tally;
 use crate::set::{SetHandle, Shared};
 use crate::shard::acceptor::{AcceptTally, Acceptor};
-use crate::shard::worker::{Clock, wall};
 use crate::shard::{Shard, ShardThread, ThreadOptions};
 use crate::telemetry::{Step, Steps, Telemetry};
 use crate::tools::host;
@@ -62,28 +62,13 @@ const REPORT_TOKEN_SECONDS: u64 = 10 * 365 * 86_400;
 pub enum StartError {
     /// The ledger cannot be used.
     #[error("--ledger {path}: {source}")]
-    Ledger {
-        path: PathBuf,
-        /// What is wrong.
-        source: LedgerError,
-    },
+    Ledger { path: PathBuf, source: LedgerError },
     /// An address cannot be bound.
     #[error("cannot listen on {address} ({flag}): {source}; is another server running? choose another port")]
-    Bind {
-        /// The address.
-        address: SocketAddr,
-        /// The flag that gave it.
-        flag: &'static str,
-        /// What the system said.
-        source: io::Error,
-    },
+    Bind { address: SocketAddr, flag: &'static str, source: io::Error },
     /// A file that announces the addresses.
     #[error("cannot write --ready-file {path}: {source}")]
-    ReadyFile {
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    ReadyFile { path: PathBuf, source: io::Error },
     /// A thread or a runtime.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
@@ -118,6 +103,16 @@ impl Bound {
             try_ready_file(path)?;
         }
         Ok(Self { config, limit, threads, listen, admin, steps })
+    }
+
+    /// Where users will be let in.
+    pub fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// Where operators will.
+    pub fn admin(&self) -> io::Result<SocketAddr> {
+        self.admin.local_addr()
     }
 
     /// Opens the ledger, which is created only now: nothing else is refused any more. It may take

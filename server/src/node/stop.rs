@@ -14,11 +14,11 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::clock::wall;
 use crate::generator::Command;
 use crate::ledger::audit::audit;
 use crate::services::envelope_runs::Runs;
 use crate::set::message::{Control, Message, ReturnWindow};
-use crate::shard::worker::wall;
 use crate::telemetry::{Step, Telemetry};
 
 /// From one look at what is still owed to the next.

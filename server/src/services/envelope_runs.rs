@@ -16,10 +16,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
+use crate::clock::UnixMs;
 use crate::generator::source::Pacer;
 use crate::ledger::writer::LedgerHandle;
 use crate::ledger::{Ledger, LedgerError, Outcome, Posting, facts};
-use crate::market::campaign::{Amounts, Seed, UnixMs, amount_of};
+use crate::market::campaign::{Amounts, Seed, amount_of};
 use crate::market::envelope::{Mode, NewEnvelope};
 use crate::set::message::{Offering, ReplyPermit};
 
@@ -44,7 +45,6 @@ pub const COUNT_MAX: u64 = 1_000_000;
 /// What an operator asks for, checked.
 #[derive(Debug, Clone)]
 pub struct Terms {
-    /// How many envelopes.
     pub count: u64,
     /// How many a second, evenly inside the second.
     pub rate_per_second: u32,
@@ -52,7 +52,6 @@ pub struct Terms {
     pub recipients: u32,
     /// Into how many shares each falls.
     pub shares: u32,
-    /// How.
     pub mode: Mode,
     /// The first of the users.
     pub first_user: UserId,

@@ -11,9 +11,9 @@ use hongbao_proto::v1::{self, server_frame::Event};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
+use crate::clock::UnixMs;
 use crate::ledger::{Expired, Ledger, LedgerError, Outcome, Posting, facts};
 use crate::limits;
-use crate::market::campaign::UnixMs;
 use crate::market::order::Order;
 use crate::set::Shared;
 use crate::set::deliver::{self, Count, Delivery};

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::clock::UnixMs;
 use crate::limits;
-use crate::market::campaign::UnixMs;
 
 /// The broadcasts of this node: the last [`limits::BROADCASTS_KEPT`], by id. Locked by operators
 /// only.

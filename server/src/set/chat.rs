@@ -4,12 +4,13 @@ use hongbao_proto::v1;
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::{RequestId, UserId};
 
+use crate::clock::Now;
 use crate::ledger::Posting;
 use crate::limits;
 use crate::set::Set;
 use crate::set::deliver::{Count, Delivered, Delivery};
 use crate::set::directory::ConnectionKey;
-use crate::set::message::{Control, Message, Now};
+use crate::set::message::{Control, Message};
 use crate::set::room_messages::{
     self, Chat, QueuedRoomRequest, Recipient, Reply, RoomAction, RoomReplyPermit, RoomRequest,
 };

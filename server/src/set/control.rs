@@ -2,11 +2,12 @@
 
 use hongbao_proto::{CampaignId, UserId};
 
+use crate::clock::Now;
 use crate::ends::End;
 use crate::limits;
 use crate::set::Set;
 use crate::set::directory::ConnectionKey;
-use crate::set::message::{Control, Now, SessionInfo, StockReport};
+use crate::set::message::{Control, SessionInfo, StockReport};
 use crate::set::session::Phase;
 use crate::transport::wire::Wire;
 

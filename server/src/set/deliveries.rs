@@ -11,11 +11,11 @@ use std::sync::Arc;
 
 use hongbao_proto::RequestId;
 
+use crate::clock::Now;
 use crate::limits;
 use crate::set::Set;
 use crate::set::deliver::{Count, Delivered, Delivery};
 use crate::set::directory::ConnectionKey;
-use crate::set::message::Now;
 use crate::set::room_messages::{Reply, RoomState};
 use crate::set::session::Phase;
 use crate::transport::wire::Wire;

@@ -4,11 +4,11 @@ use hongbao_proto::UserId;
 use hongbao_proto::v1;
 use hongbao_proto::v1::server_frame::Event;
 
+use crate::clock::Now;
 use crate::ends::{End, Fault};
 use crate::limits;
 use crate::set::Set;
 use crate::set::directory::{ConnectionAddress, ConnectionKey};
-use crate::set::message::Now;
 use crate::set::session::Phase;
 use crate::transport::wire::Wire;
 

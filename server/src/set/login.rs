@@ -7,12 +7,13 @@ use hongbao_proto::{RequestId, UserId};
 
 use super::{Set, Waiting};
 use crate::admission::Admission;
+use crate::clock::Now;
 use crate::ends::End;
 use crate::ledger::writer::Request;
 use crate::ledger::{Award, Question, Recall};
 use crate::set::directory::{ConnectionAddress, ConnectionKey};
 use crate::set::events as wire;
-use crate::set::message::{Control, DisplacedBy, Message, Now, PendingRequest};
+use crate::set::message::{Control, DisplacedBy, Message, PendingRequest};
 use crate::set::session::Phase;
 use crate::set::tally::Answer;
 use crate::transport::wire::Wire;

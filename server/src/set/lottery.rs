@@ -4,11 +4,12 @@
 use hongbao_proto::{CampaignId, RequestId, Serial, UserId};
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use crate::clock::Now;
 use crate::market::lottery::Entrant;
 use crate::market::stock::Taken;
 use crate::set::Set;
 use crate::set::directory::ConnectionKey;
-use crate::set::message::{Now, StockReport};
+use crate::set::message::StockReport;
 use crate::transport::wire::Wire;
 
 /// Those who wait for a draw here: at most one Grab of each connection's user.

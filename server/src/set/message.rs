@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use crate::ends::End;
 use crate::ledger::writer::{self, ReplyTo};
 use crate::ledger::{Question, Seen};
-use crate::market::campaign::{CampaignTerms, UnixMs};
+use crate::market::campaign::CampaignTerms;
 use crate::market::envelope::{NewEnvelope, Offer};
 use crate::market::lottery::Entrant;
 use crate::market::stock::SalePhase;
@@ -27,35 +27,18 @@ pub enum Message {
     /// The acceptor has a new connection for this SET.
     Connected(TcpStream),
     /// A connection's reader has read something, or ended.
-    Peer {
-        seat: ConnectionKey,
-        /// What.
-        said: ClientRequest,
-    },
+    Peer { seat: ConnectionKey, said: ClientRequest },
     /// A service has done what it was asked.
     Reply {
-        /// For whom.
         seat: ConnectionKey,
-        /// What was asked.
         errand: PendingRequest,
         /// What came of it.
         reply: Box<writer::Reply>,
     },
     /// The older connection of a user is gone; the newer login may go on.
-    Displaced {
-        /// The newer connection.
-        seat: ConnectionKey,
-        request: RequestId,
-    },
+    Displaced { seat: ConnectionKey, request: RequestId },
     /// What came of a Chat or Room request.
-    Chat {
-        /// For whom.
-        seat: ConnectionKey,
-        /// The request.
-        request: RequestId,
-        /// What.
-        reply: room_messages::Reply,
-    },
+    Chat { seat: ConnectionKey, request: RequestId, reply: room_messages::Reply },
     /// The generator and operators.
     Control(Control),
 }
@@ -74,7 +57,6 @@ pub enum ClientRequest {
         /// `None`: any rain.
         campaign: Option<CampaignId>,
     },
-    /// A good token.
     Login {
         /// Echoed by the answer.
         request: RequestId,
@@ -84,7 +66,6 @@ pub enum ClientRequest {
     Do {
         /// Echoed by the answer.
         request: RequestId,
-        /// What.
         deed: LedgerRequest,
     },
     /// Tell somebody.
@@ -110,14 +91,12 @@ pub enum ClientRequest {
     Mistake {
         /// As received, valid or not.
         request: u64,
-        /// What is wrong.
         code: ErrorCode,
     },
     /// Something after which the connection must end.
     Violation {
         /// As received, 0 where it could not be read.
         request: u64,
-        /// What is wrong.
         code: ErrorCode,
         /// The reason for ending.
         end: End,
@@ -149,15 +128,10 @@ pub enum LedgerRequest {
 #[derive(Debug, Clone, Copy)]
 pub enum PendingRequest {
     /// What a user must be told at login.
-    Recall {
-        /// The Login.
-        request: RequestId,
-    },
+    Recall { request: RequestId },
     /// A prize for the user.
     Claim {
-        /// The Grab.
         request: RequestId,
-        /// The offered prize.
         campaign: CampaignId,
         serial: Serial,
         /// Of a Grab for any rain: how many of them may give this user no more. `None`: it was for
@@ -165,17 +139,9 @@ pub enum PendingRequest {
         passed: Option<u16>,
     },
     /// What an earlier sending of this Grab won.
-    FirstAnswer {
-        /// The Grab.
-        request: RequestId,
-        /// What it wants.
-        campaign: Option<CampaignId>,
-    },
+    FirstAnswer { request: RequestId, campaign: Option<CampaignId> },
     /// Anything else: the answer follows from the reply alone.
-    Do {
-        /// The request.
-        request: RequestId,
-    },
+    Do { request: RequestId },
 }
 
 impl PendingRequest {
@@ -194,11 +160,8 @@ impl PendingRequest {
 /// that the reply is certain to fit.
 #[derive(Debug)]
 pub struct ReplyPermit {
-    /// The reserved place.
     pub permit: OwnedPermit<Message>,
-    /// Who waits.
     pub seat: ConnectionKey,
-    /// For what.
     pub errand: PendingRequest,
 }
 
@@ -229,23 +192,16 @@ pub enum Control {
         phase: SalePhase,
     },
     /// The opening window of a sale is over: say who came in it.
-    Draw {
-        /// Of which sale.
-        campaign: CampaignId,
-    },
+    Draw { campaign: CampaignId },
     /// The draw of a sale's opening window. Its units count as supplied.
     Drawn {
-        /// Of which sale.
         campaign: CampaignId,
         /// Those of this SET who are served, in the order of their lots; whoever waits and is not
         /// among them is not.
         winners: Box<[(Entrant, Serial)]>,
     },
     /// Return what lies on this shelf: users elsewhere shake for it, and nobody here does.
-    GiveBack {
-        /// Of which campaign.
-        campaign: CampaignId,
-    },
+    GiveBack { campaign: CampaignId },
     /// Tell the generator the shelves' books.
     Report {
         /// Echoed, so that it matches what the generator had issued when it asked.
@@ -253,7 +209,6 @@ pub enum Control {
     },
     /// The user of this seat has logged in elsewhere: end it, then let the newer login go on.
     Displace {
-        /// The older connection.
         seat: ConnectionKey,
         /// Where the newer one waits.
         newer: DisplacedBy,
@@ -263,12 +218,7 @@ pub enum Control {
     /// Write this frame to every logged-in connection.
     Announce(Bytes),
     /// The same, for one who wants to know what became of it.
-    Broadcast {
-        /// What.
-        frame: Bytes,
-        /// Where to count.
-        receipt: Receipt,
-    },
+    Broadcast { frame: Bytes, receipt: Receipt },
     /// Write a frame to these connections, where they are logged in.
     Deliver(Delivery),
     /// Say goodbye to everybody.
@@ -279,7 +229,6 @@ pub enum Control {
         from_slot: u32,
         /// At most so many.
         limit: usize,
-        /// Where to.
         reply: oneshot::Sender<Vec<SessionInfo>>,
     },
     /// About a second has passed.
@@ -293,7 +242,6 @@ pub enum Control {
 pub struct DisplacedBy {
     /// A place in the newer SET's queue.
     pub permit: OwnedPermit<Message>,
-    /// Its seat there.
     pub seat: ConnectionKey,
     pub request: RequestId,
 }
@@ -309,9 +257,7 @@ impl DisplacedBy {
 /// at once.
 #[derive(Debug, Clone, Copy)]
 pub struct ReturnWindow {
-    /// The earliest.
     pub from_ms: u32,
-    /// The latest.
     pub until_ms: u32,
 }
 
@@ -320,13 +266,11 @@ pub struct ReturnWindow {
 pub struct SessionInfo {
     /// Index of its SET.
     pub set: u32,
-    /// Its slot there.
     pub slot: u32,
     /// The user, once logged in.
     pub user: Option<u64>,
     /// `fresh`, `logging_in`, `online` or `leaving`.
     pub state: &'static str,
-    /// The peer's address.
     pub peer: Option<String>,
     /// Seconds since a whole frame came.
     pub silent_seconds: u32,
@@ -338,32 +282,18 @@ pub struct SessionInfo {
 #[derive(Debug)]
 pub enum StockReport {
     /// Serials that cannot be used here.
-    Returned {
-        set: u32,
-        /// Of which campaign.
-        campaign: CampaignId,
-        serials: Vec<Serial>,
-    },
+    Returned { set: u32, campaign: CampaignId, serials: Vec<Serial> },
     /// A unit that had been somebody's is for sale again.
-    Released {
-        /// Of which campaign.
-        campaign: CampaignId,
-        serials: Vec<Serial>,
-    },
+    Released { campaign: CampaignId, serials: Vec<Serial> },
     /// Who came in a sale's opening window.
     Lot {
         set: u32,
-        /// Of which sale.
         campaign: CampaignId,
         /// Each user at most once.
         entrants: Vec<Entrant>,
     },
     /// A Grab found the shelf of an open sale nearly or wholly empty.
-    Wanted {
-        set: u32,
-        /// Of which campaign.
-        campaign: CampaignId,
-    },
+    Wanted { set: u32, campaign: CampaignId },
     /// The shelves' books at the moment that `round` was reached in the queue.
     Books {
         set: u32,
@@ -377,25 +307,6 @@ pub enum StockReport {
 /// An envelope to be offered to those on-line of its recipients.
 #[derive(Debug)]
 pub struct Offering {
-    /// What is offered.
     pub offer: Arc<Offer>,
-    /// To whom.
     pub to: Arc<[UserId]>,
-}
-
-/// The instant that a batch is applied at: the clock is read once for all its messages.
-#[derive(Debug, Clone, Copy)]
-pub struct Now {
-    /// Monotonic, since the process started.
-    pub at: crate::admission::Nanos,
-    /// Wall clock.
-    pub wall: UnixMs,
-}
-
-impl Now {
-    /// Whole seconds since the process started.
-    #[allow(clippy::cast_possible_truncation)] // 136 years
-    pub fn seconds(&self) -> u32 {
-        (self.at / 1_000_000_000) as u32
-    }
 }

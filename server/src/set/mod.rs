@@ -43,6 +43,7 @@ use slab::Slab;
 use tokio::sync::mpsc;
 
 use crate::admission::{Gate, LoginQueue, Meter, Rate};
+use crate::clock::Now;
 use crate::ends::End;
 use crate::ledger::writer::{LedgerHandle, Request};
 use crate::limits;
@@ -51,9 +52,7 @@ use crate::set::broadcast::Receipt;
 use crate::set::deliveries::Deliveries;
 use crate::set::directory::{ConnectionKey, Directory};
 use crate::set::lottery::Lot;
-use crate::set::message::{
-    ClientRequest, DisplacedBy, Message, Now, Offering, PendingRequest, ReplyPermit, StockReport,
-};
+use crate::set::message::{ClientRequest, DisplacedBy, Message, Offering, PendingRequest, ReplyPermit, StockReport};
 use crate::set::output::Output;
 use crate::set::payments::PaymentProvider;
 use crate::set::room_messages::RoomShards;
@@ -82,9 +81,7 @@ pub struct Shared {
     pub logins: Option<LoginQueue>,
     /// Each connection's request rate.
     pub connection_rate: Rate,
-    /// The ledger's queue.
     pub ledger: LedgerHandle<ReplyPermit>,
-    /// The generator's queue.
     pub generator: mpsc::Sender<StockReport>,
     /// Where payments are collected.
     pub payments: Box<dyn PaymentProvider>,

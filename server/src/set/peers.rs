@@ -4,6 +4,7 @@ use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ErrorCode};
 use hongbao_proto::{CampaignId, OrderId, RequestId, UserId};
 
+use crate::clock::Now;
 use crate::ends::End;
 use crate::ledger::writer::Request;
 use crate::ledger::{Claim, Posting, Question};
@@ -11,7 +12,7 @@ use crate::limits;
 use crate::market::stock::Taken;
 use crate::set::Set;
 use crate::set::directory::ConnectionKey;
-use crate::set::message::{ClientRequest, LedgerRequest, Now, PendingRequest, ReplyPermit, StockReport};
+use crate::set::message::{ClientRequest, LedgerRequest, PendingRequest, ReplyPermit, StockReport};
 use crate::set::room_messages::{RoomAction, RoomRequest};
 use crate::set::session::Phase;
 use crate::set::tally::Answer;

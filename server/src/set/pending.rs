@@ -4,6 +4,7 @@ use hongbao_proto::v1::ErrorCode;
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::{CampaignId, RequestId, Serial};
 
+use crate::clock::Now;
 use crate::ledger::writer::{Reply, Unavailable};
 use crate::ledger::{Answer, Award, Outcome, Refusal};
 use crate::limits;
@@ -11,7 +12,7 @@ use crate::market::stock::Taken;
 use crate::set::Set;
 use crate::set::directory::{ConnectionAddress, ConnectionKey};
 use crate::set::events;
-use crate::set::message::{Now, Offering, PendingRequest, StockReport};
+use crate::set::message::{Offering, PendingRequest, StockReport};
 use crate::set::session::Phase;
 use crate::set::tally::Answer as Kind;
 use crate::transport::wire::Wire;

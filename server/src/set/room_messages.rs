@@ -11,8 +11,8 @@ use hongbao_proto::{RequestId, RoomId, UserId};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{self, OwnedPermit};
 
+use crate::clock::UnixMs;
 use crate::limits;
-use crate::market::campaign::UnixMs;
 use crate::market::envelope::NewEnvelope;
 use crate::set::deliver::{self, Delivered};
 use crate::set::directory::ConnectionKey;
@@ -21,7 +21,6 @@ use crate::set::message::Message;
 /// A checked message of a user.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Chat {
-    /// To whom.
     pub to: Recipient,
     /// 1 ..= [`CHAT_BYTES_MAX`] bytes.
     pub text: Box<str>,
@@ -52,7 +51,6 @@ impl Chat {
 #[derive(Debug, PartialEq, Eq)]
 pub struct RoomRequest {
     pub room: RoomId,
-    /// What.
     pub wish: RoomAction,
 }
 
@@ -120,7 +118,6 @@ pub enum Reply {
     /// An envelope whose recipients are filled in: the room's members at that moment. Now it is the
     /// ledger's.
     Enclosed(Box<NewEnvelope>),
-    /// Why not.
     Refused(ErrorCode),
     /// No room for it.
     Overloaded,
@@ -129,7 +126,6 @@ pub enum Reply {
 /// A room's state on its way to a user.
 #[derive(Debug)]
 pub struct RoomState {
-    /// Its wire form.
     pub state: v1::RoomState,
     /// Holds the bytes of `state.missed` against the desk's bound until the answer is encoded.
     pub held: Option<OwnedSemaphorePermit>,
@@ -171,13 +167,11 @@ impl Drop for RoomReplyPermit {
 /// A user's wish, on its way to the room's desk.
 #[derive(Debug)]
 pub struct QueuedRoomRequest {
-    /// Who.
     pub user: UserId,
     /// Of which room what.
     pub visit: RoomRequest,
     /// When the SET read it, wall clock.
     pub at: UnixMs,
-    /// Who is answered.
     pub way_back: RoomReplyPermit,
 }
 

@@ -35,7 +35,6 @@ impl Phase {
 /// One connection of a SET.
 #[derive(Debug)]
 pub struct Session<W> {
-    /// Where answers go.
     pub wire: W,
     /// Tells it from earlier connections in the same slot.
     pub generation: u32,

@@ -5,12 +5,13 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use crate::clock::Now;
 use crate::ends::End;
 use crate::limits;
 use crate::set::Set;
 use crate::set::broadcast::Receipt;
 use crate::set::directory::ConnectionKey;
-use crate::set::message::{Now, ReturnWindow};
+use crate::set::message::ReturnWindow;
 use crate::set::session::Phase;
 use crate::transport::wire::{Wire, Written};
 

@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use hongbao_proto::UserId;
 use hongbao_proto::v1::ServerFrame;
@@ -18,6 +18,7 @@ use prost::Message as _;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+use crate::clock::wall_us;
 use crate::ends::{End, Fault};
 use crate::ledger::writer::{Reply, Unavailable};
 use crate::ledger::{Answer, Award, Outcome};
@@ -35,7 +36,6 @@ pub struct TooManyTracers;
 pub struct Step {
     /// Unix microseconds.
     pub at_us: u64,
-    /// In which SET.
     pub set: u32,
     /// In which of its slots.
     pub slot: u32,
@@ -325,8 +325,7 @@ impl Watched {
     }
 
     fn tell(&self, set: u32, seat: ConnectionKey, user: UserId, what: What) {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let at_us = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
+        let at_us = wall_us();
         for tracer in self.tracers.iter().filter(|tracer| tracer.user == user) {
             tracer.tell(Step { at_us, set, slot: seat.slot, what: what.clone() });
         }

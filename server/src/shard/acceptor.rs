@@ -68,7 +68,6 @@ pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 /// The acceptor of one shard.
 #[derive(Debug)]
 pub struct Acceptor {
-    /// Where to listen.
     pub address: SocketAddr,
     /// The shard's SETs, with how many connections each was ever given.
     pub sets: Vec<(SetHandle, u64)>,
@@ -98,11 +97,7 @@ impl Acceptor {
         let mut bound = Some(first);
         let mut accepted = 0u32;
         loop {
-            let listener = match bound
-                .take()
-                .map_or_else(|| listen(self.address), Ok)
-                .and_then(TcpListener::from_std)
-            {
+            let listener = match bound.take().map_or_else(|| listen(self.address), Ok).and_then(TcpListener::from_std) {
                 Ok(listener) => listener,
                 Err(error) => {
                     tracing::error!(event = "listen_failed", %error, address = %self.address, "cannot listen; trying again");

@@ -20,13 +20,13 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
+use crate::clock::Clock;
 use crate::limits;
 use crate::set::message::{Control, Message};
 use crate::set::tally::Tally;
 use crate::set::{Set, SetHandle, Shared};
 use crate::shard::acceptor::Acceptor;
 use crate::shard::reader::Link;
-use crate::shard::worker::Clock;
 use crate::transport::descriptors;
 
 /// Everything a shard serves with.
@@ -41,7 +41,6 @@ pub struct Shard {
     pub shared: Arc<Shared>,
     /// Checks login tokens.
     pub verifier: Arc<Verifier>,
-    /// The process's clock.
     pub clock: Clock,
     /// Grows once a second for as long as the shard turns.
     pub beat: Arc<Tally>,

@@ -33,7 +33,6 @@ use crate::set::tally::SetTally;
 /// What the readers of one SET share with its worker, on one thread.
 #[derive(Debug)]
 pub struct Link {
-    /// The SET's queue.
     pub inbox: mpsc::Sender<Message>,
     /// Requests that met a full queue, to be answered `Overloaded` by the worker.
     pub refusals: RefCell<Vec<(ConnectionKey, u64)>>,

@@ -1,41 +1,16 @@
 //! The loop around a [`Set`]: one task that drains its queue and owns its sockets' write sides.
 
 use std::rc::Rc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
+use crate::clock::{Clock, Now};
 use crate::limits::SET_BATCH_MAX;
 use crate::set::Set;
-use crate::set::message::{Message, Now};
+use crate::set::message::Message;
 use crate::shard::reader::{self, Link};
 use crate::transport::wire::{SocketWire, Wire};
-
-/// The process's clocks.
-#[derive(Debug, Clone, Copy)]
-pub struct Clock {
-    start: Instant,
-}
-
-impl Clock {
-    /// A clock that starts now.
-    pub fn start() -> Self {
-        Self { start: Instant::now() }
-    }
-
-    /// Both clocks, read once.
-    #[allow(clippy::cast_possible_truncation)] // 584 years
-    pub fn now(&self) -> Now {
-        Now { at: self.start.elapsed().as_nanos() as u64, wall: wall() }
-    }
-}
-
-/// Wall clock, Unix milliseconds; 0 where the host's clock is set before 1970.
-#[allow(clippy::cast_possible_truncation)]
-pub fn wall() -> crate::market::campaign::UnixMs {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
-}
 
 /// Serves a SET until it is told to stop.
 pub async fn run(mut set: Set<SocketWire>, mut inbox: mpsc::Receiver<Message>, link: Rc<Link>, clock: Clock) {

@@ -26,7 +26,6 @@ pub struct Wanted {
     pub user: UserId,
     /// One request; `None`: all.
     pub request: Option<u64>,
-    /// The ledger.
     pub ledger: PathBuf,
     /// Journals of machines.
     pub journals: Vec<PathBuf>,
@@ -62,7 +61,6 @@ pub enum Item {
         file: String,
         /// Which line, from 1.
         line: u64,
-        /// What it says.
         text: String,
     },
     /// An entry of the ledger.
@@ -80,7 +78,6 @@ pub enum Item {
         file: String,
         /// Which line, from 1.
         line: u64,
-        /// What it says.
         text: String,
     },
 }
@@ -102,7 +99,6 @@ impl Item {
 #[derive(Debug, Clone, Serialize)]
 pub struct Found {
     pub user: u64,
-    /// Of which request.
     pub request: Option<u64>,
     /// In the order of time.
     pub items: Vec<Item>,

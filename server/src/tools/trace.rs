@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use hongbao_proto::UserId;
 use hongbao_proto::token::{Audience, Secret, Signer};
-use hongbao_telemetry::credentials::unix_seconds;
+use hongbao_telemetry::clock::unix_seconds;
 use hongbao_telemetry::sse::{Event, Stream, StreamError, client};
 use reqwest::StatusCode;
 use serde_json::Value;
@@ -19,7 +19,6 @@ const TOKEN_SECONDS: u64 = 60;
 
 /// What is followed, and how it is told.
 pub struct Wanted {
-    /// Whom.
     pub user: UserId,
     /// The server's operators' surface, `http://HOST:PORT`.
     pub admin: String,
@@ -34,11 +33,7 @@ pub struct Wanted {
 pub enum TraceError {
     /// The server is not there, or does not want it.
     #[error("--admin {admin}: {source}")]
-    Refused {
-        admin: String,
-        /// Why.
-        source: StreamError,
-    },
+    Refused { admin: String, source: StreamError },
     /// No token.
     #[error(transparent)]
     Token(#[from] hongbao_proto::token::TokenError),

@@ -5,11 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use hongbao_proto::Fen;
+use hongbao_server::clock::UnixMs;
 use hongbao_server::ledger::archive::{ArchiveError, Archived, Wanted, archive};
 use hongbao_server::ledger::audit::audit;
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::{Answer, Ledger, LedgerError, Means, Outcome, Posting, Question, Refusal, Seen};
-use hongbao_server::market::campaign::{Campaign, UnixMs};
+use hongbao_server::market::campaign::Campaign;
 use rusqlite::Connection;
 
 use super::support::{

@@ -10,13 +10,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use hongbao_proto::Serial;
+use hongbao_server::clock::UnixMs;
 use hongbao_server::ledger::archive::{Wanted, archive};
 use hongbao_server::ledger::audit::audit;
 use hongbao_server::ledger::books::{AccountId, Entry, Kind};
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::{Answer, Ledger, LedgerError, Means, Outcome, Posting, Question, Seen, Totals};
 use hongbao_server::limits::ARCHIVE_AGE_MIN_MS;
-use hongbao_server::market::campaign::UnixMs;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{TestCaseError, TestRunner};

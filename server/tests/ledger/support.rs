@@ -5,15 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hongbao_proto::{CampaignId, EnvelopeId, Fen, OrderId, RequestId, RoomId, Serial, UserId};
+use hongbao_server::clock::UnixMs;
 use hongbao_server::ledger::books::{AccountId, Entry, Kind};
 use hongbao_server::ledger::{
     Answer, Award, Claim, EnvelopeView, Expired, Ledger, Means, Movement, Outcome, Page, Posting, Purpose, Question,
     Recall, Refusal, Seen, Totals, Win,
 };
 use hongbao_server::limits::{EXPIRE_STEP, RECALLED_WINS_MAX};
-use hongbao_server::market::campaign::{
-    Amounts, Campaign, CampaignKind, CampaignTerms, Goods, Sale, Seed, Settlement, UnixMs,
-};
+use hongbao_server::market::campaign::{Amounts, Campaign, CampaignKind, CampaignTerms, Goods, Sale, Seed, Settlement};
 use hongbao_server::market::envelope::{Mode, NewEnvelope, Offer, split};
 use hongbao_server::market::order::{Order, OrderState};
 

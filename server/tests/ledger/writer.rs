@@ -6,6 +6,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use hongbao_proto::{CampaignId, EnvelopeId, OrderId, Serial, UserId};
+use hongbao_server::clock::UnixMs;
 use hongbao_server::ledger::audit::audit;
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::writer::{LedgerHandle, LedgerStatus, Reply, ReplyTo, Request, Unavailable, spawn};
@@ -13,7 +14,7 @@ use hongbao_server::ledger::{
     Answer, EnvelopeView, Ledger, LedgerError, Means, Outcome, Page, Posting, Question, Totals,
 };
 use hongbao_server::limits::{LEDGER_BATCH_MAX, LEDGER_QUEUE_MAX};
-use hongbao_server::market::campaign::{Campaign, CampaignTerms, UnixMs};
+use hongbao_server::market::campaign::{Campaign, CampaignTerms};
 use hongbao_server::market::order::Order;
 use proptest::prelude::*;
 

@@ -8,8 +8,8 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::family::{Family, root, said, tool};
-use crate::support::eventually;
+use super::family::{Family, root, said, tool};
+use hongbao_testing::eventually;
 
 const BEGIN: &str = "<!-- The table between these marks is checked by a test against a running family. -->\n";
 const END: &str = "<!-- End of the table. -->\n";

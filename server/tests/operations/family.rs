@@ -8,7 +8,7 @@ use reqwest::blocking;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{SECRET, Server, command, eventually, program};
+use hongbao_testing::{SECRET, Server, command, eventually, program};
 
 /// Grabs a second, and for so many seconds: enough for rates, no load for a host that is busy.
 pub const QPS: u64 = 100;

@@ -4,8 +4,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use crate::family::{root, said};
-use crate::support::{BINARY, command, program};
+use super::family::{root, said};
+use crate::BINARY;
+use hongbao_testing::{command, program};
 
 fn files(directory: &Path) -> Vec<String> {
     let mut found = Vec::new();

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use hongbao_telemetry::program::build;
 
-use crate::family::{said, tool};
-use crate::support::{BINARY, command, program};
+use super::family::{said, tool};
+use crate::BINARY;
+use hongbao_testing::{command, program};
 
 const NAMES: [&str; 3] = ["hongbao-server", "hongbao-monitor", "hongbao-sim"];
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 use reqwest::{Url, blocking};
 use serde_json::Value;
 
-use crate::documented::panel_queries;
-use crate::family::{Family, Process, QPS, SECONDS, USERS, root, spawn, tool};
-use crate::support::{eventually, until};
+use super::documented::panel_queries;
+use super::family::{Family, Process, QPS, SECONDS, USERS, root, spawn, tool};
+use hongbao_testing::{eventually, until};
 
 struct Prometheus {
     _process: Process,

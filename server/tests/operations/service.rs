@@ -15,8 +15,9 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::family::{Process, spawn};
-use crate::support::{BINARY, PATIENCE, SECRET, command, eventually, program};
+use super::family::{Process, spawn};
+use crate::BINARY;
+use hongbao_testing::{PATIENCE, SECRET, command, eventually, program};
 
 /// What the manager says it bears. The server pings at a quarter of it, and takes a part for stuck
 /// after as long, at least two seconds.

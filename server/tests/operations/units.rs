@@ -4,8 +4,9 @@
 use std::fs;
 use std::path::Path;
 
-use crate::family::{root, said, tool};
-use crate::support::{BINARY, command, program};
+use super::family::{root, said, tool};
+use crate::BINARY;
+use hongbao_testing::{command, program};
 
 const UNITS: [(&str, f64); 3] =
     [("hongbao-server.service", 1.2), ("hongbao-monitor.service", 1.1), ("hongbao-sim@.service", 1.2)];

@@ -7,9 +7,9 @@ use hongbao_server::ledger::{Answer, Award, Question, Recall};
 use hongbao_server::market::order::{Order, OrderState};
 use prost::Message as _;
 
-use crate::user::{Ask, Asked, Conn, Item, Phase, Told};
-use crate::watched::lock;
-use crate::world::World;
+use super::user::{Ask, Asked, Conn, Item, Phase, Told};
+use super::watched::lock;
+use super::world::World;
 
 impl World {
     /// Takes in what a connection has read.

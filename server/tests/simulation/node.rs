@@ -12,16 +12,17 @@ use std::task::{Context, Poll, Waker};
 use hongbao_proto::UserId;
 use hongbao_proto::token::Verifier;
 use hongbao_server::admission::{Gate, LoginQueue, Rate};
+use hongbao_server::clock::{Now, UnixMs};
 use hongbao_server::generator::{Command, Generator, StockBoard, unfinished};
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::writer::{LedgerHandle, Request, Writer};
-use hongbao_server::market::campaign::{Seed, UnixMs};
+use hongbao_server::market::campaign::Seed;
 use hongbao_server::services::envelope_runs::{Next, Run, Runs, Terms};
 use hongbao_server::services::offers::Clerk;
 use hongbao_server::services::rooms::room_shard::Bounds;
 use hongbao_server::services::rooms::{self, Epochs, Service};
 use hongbao_server::set::directory::Directory;
-use hongbao_server::set::message::{Control, Message, Now, Offering, ReplyPermit, StockReport};
+use hongbao_server::set::message::{Control, Message, Offering, ReplyPermit, StockReport};
 use hongbao_server::set::payments::Wallets;
 use hongbao_server::set::room_messages::{QueuedRoomRequest, RoomShards};
 use hongbao_server::set::{Set, SetHandle, Shared};
@@ -29,9 +30,9 @@ use hongbao_server::shard::reader::Link;
 use hongbao_server::shard::worker;
 use tokio::sync::mpsc;
 
-use crate::rng::Rng;
-use crate::watched::{Watch, Watched};
-use crate::wire::SimWire;
+use super::rng::Rng;
+use super::watched::{Watch, Watched};
+use super::wire::SimWire;
 
 thread_local! {
     /// The wall clock of the run on this thread, Unix milliseconds.

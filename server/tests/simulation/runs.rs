@@ -4,7 +4,7 @@ use std::env;
 use std::panic::{self, AssertUnwindSafe};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::world::{Figures, World};
+use super::world::{Figures, World};
 
 /// Steps of a run before its quiet end.
 pub const STEPS: u64 = 6_000;

@@ -7,7 +7,7 @@ use hongbao_proto::UserId;
 use hongbao_server::set::directory::ConnectionKey;
 use hongbao_server::shard::reader::Kept;
 
-use crate::wire::Pipe;
+use super::wire::Pipe;
 
 /// What a Grab got, in the parts that never change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,14 +7,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hongbao_proto::{CampaignId, EnvelopeId, OrderId, RequestId, Serial, UserId};
+use hongbao_server::clock::UnixMs;
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::{
     Answer, EnvelopeView, Ledger, LedgerError, Outcome, Page, Posting, Question, Recall, Totals,
 };
-use hongbao_server::market::campaign::{Campaign, CampaignTerms, UnixMs};
+use hongbao_server::market::campaign::{Campaign, CampaignTerms};
 use hongbao_server::market::order::Order;
 
-use crate::model::Model;
+use super::model::Model;
 
 /// What happens to the next commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,6 +10,7 @@ use bytes::BytesMut;
 use hongbao_proto::token::{Audience, Secret, Signer, Verifier};
 use hongbao_proto::v1::{self, client_frame::Request as ClientRequest, order::State};
 use hongbao_proto::{Fen, UserId, frame};
+use hongbao_server::clock::Now;
 use hongbao_server::ends::End;
 use hongbao_server::generator::Command;
 use hongbao_server::ledger::audit::audit;
@@ -19,17 +20,17 @@ use hongbao_server::ledger::{Answer, Award, Means, Posting, Question};
 use hongbao_server::market::campaign::{Amounts, CampaignKind, CampaignTerms, Goods, Sale, Seed};
 use hongbao_server::market::envelope::Mode;
 use hongbao_server::services::envelope_runs::Terms;
-use hongbao_server::set::message::{ClientRequest as Heard, Control, LedgerRequest, Message, Now, ReturnWindow};
+use hongbao_server::set::message::{ClientRequest as Heard, Control, LedgerRequest, Message, ReturnWindow};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
-use crate::model::Model;
-use crate::node::{Focus, Lazy, Node, Setup, set_wall};
-use crate::rng::Rng;
-use crate::trace::Trace;
-use crate::user::{Ask, Asked, Conn, Phase, User};
-use crate::watched::{Crash, Disk, Watch, compare, files, lock, log_of};
-use crate::wire::{Pipe, SimWire};
+use super::model::Model;
+use super::node::{Focus, Lazy, Node, Setup, set_wall};
+use super::rng::Rng;
+use super::trace::Trace;
+use super::user::{Ask, Asked, Conn, Phase, User};
+use super::watched::{Crash, Disk, Watch, compare, files, lock, log_of};
+use super::wire::{Pipe, SimWire};
 
 const SECOND: u64 = 1_000_000_000;
 const MS: u64 = 1_000_000;
@@ -136,7 +137,7 @@ impl World {
         let setup = Setup::draw(&mut rng);
         let secret = Secret::from_text("a secret of 32 bytes, for simulations only").expect("long enough");
         let signer = Signer::new(&secret);
-        let today = hongbao_server::shard::worker::wall() / 1_000;
+        let today = hongbao_server::clock::wall() / 1_000;
         let users = (1..=rng.within(2, 9))
             .map(|id| {
                 let id = UserId::new(id).expect("small");
@@ -213,7 +214,7 @@ impl World {
         let Self { seed, steps, trace, .. } = self;
         let again = format!("HONGBAO_SIM_SEED={seed} HONGBAO_SIM_STEPS={steps} cargo nextest run");
         format!(
-            "{}\nseed {seed}, step {}: {failure}\nagain: {again} -p hongbao-server --test simulation nothing --no-capture",
+            "{}\nseed {seed}, step {}: {failure}\nagain: {again} -p hongbao-server --test server nothing_is_lost --no-capture",
             trace.last(),
             trace.step,
         )

@@ -7,8 +7,8 @@ use hongbao_proto::v1::goodbye::Reason;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::client::{grab, login, next_id};
-use crate::support::{Ending, Server, sign, until, user_token};
+use hongbao_testing::client::{grab, login, next_id};
+use hongbao_testing::{Ending, Server, sign, until, user_token};
 
 /// Every route that asks for a token.
 const GUARDED: [(&str, &str); 20] = [

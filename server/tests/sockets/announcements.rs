@@ -3,7 +3,7 @@
 use hongbao_proto::v1::server_frame::Event;
 use serde_json::{Value, json};
 
-use crate::support::{Client, Server, eventually};
+use hongbao_testing::{Client, Server, eventually};
 
 /// What became of an announcement, once every SET is done with it.
 fn finished(server: &Server, id: u64) -> Value {

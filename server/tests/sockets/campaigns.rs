@@ -6,11 +6,11 @@ use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ErrorCode, campaign_notice};
 use hongbao_proto::{Fen, Serial};
 use hongbao_server::market::campaign::{Amounts, Seed, amount_of, hex};
-use hongbao_telemetry::credentials::unix_millis;
+use hongbao_telemetry::clock::unix_millis;
 use serde_json::{Value, json};
 
-use crate::support::client::code;
-use crate::support::{Client, Server, eventually, until};
+use hongbao_testing::client::code;
+use hongbao_testing::{Client, Server, eventually, until};
 
 /// Shakes until the answer is something else than "not known here yet" or "none now".
 fn settled_answer(client: &mut Client, campaign: u32) -> Event {

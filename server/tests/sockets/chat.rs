@@ -9,8 +9,8 @@ use hongbao_proto::v1::room::Action;
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ErrorCode};
 
-use crate::support::client::{code, framed, next_id};
-use crate::support::{Client, Heard, Server, Setup, eventually, until, user_token};
+use hongbao_testing::client::{code, framed, next_id};
+use hongbao_testing::{Client, Heard, Server, Setup, eventually, until, user_token};
 
 /// Members of the large room, each with a connection.
 const CROWD: u64 = 10_000;

@@ -3,7 +3,8 @@
 
 use serde_json::Value;
 
-use crate::support::{BINARY, command};
+use crate::BINARY;
+use hongbao_testing::command;
 
 /// Exit code and what is said, by a shell with 1,024 descriptors, so that no host however large
 /// carries 100 million connections.

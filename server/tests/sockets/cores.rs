@@ -2,7 +2,7 @@
 
 use hongbao_sysctl::cores;
 
-use crate::support::Server;
+use hongbao_testing::Server;
 
 #[test]
 fn a_pinned_shard_serves_the_peers_of_its_core() {
@@ -26,6 +26,6 @@ fn a_pinned_shard_serves_the_peers_of_its_core() {
             assert!(sets.iter().all(|set| set % 2 == u64::from(core) % cores), "from core {core}: {sets:?}");
         }
         drop(users);
-        crate::support::until("all to have left", || server.stats()["connections"] == 0);
+        hongbao_testing::until("all to have left", || server.stats()["connections"] == 0);
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use hongbao_proto::v1::goodbye::Reason;
 use serde_json::Value;
 
-use crate::support::{Client, Ending, Heard, Server, Setup, eventually, throughout, until, user_token};
+use hongbao_testing::{Client, Ending, Heard, Server, Setup, eventually, throughout, until, user_token};
 
 #[test]
 fn two_thousand_connections_that_never_log_in_are_ended_and_their_descriptors_come_back() {
@@ -86,7 +86,7 @@ fn without_descriptors_new_peers_are_told_to_come_back_and_users_are_served() {
     drop(peers);
     until("room to be found again", || {
         let mut peer = server.connect();
-        peer.send(1, crate::support::client::login(&user_token(2)));
+        peer.send(1, hongbao_testing::client::login(&user_token(2)));
         matches!(peer.hear(Duration::from_secs(1)), Heard::Frame(frame) if frame.request_id == 1)
     });
     assert!(server.metric("accepts_without_descriptor_total") > 0);

@@ -9,9 +9,9 @@ use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ErrorCode};
 use serde_json::json;
 
-use crate::support::client::{code, next_id};
-use crate::support::server::json_of;
-use crate::support::{Client, Server, until};
+use hongbao_testing::client::{code, next_id};
+use hongbao_testing::server::json_of;
+use hongbao_testing::{Client, Server, until};
 
 fn envelope(total_fen: u64, shares: u32, mode: Mode, user_ids: Vec<u64>) -> v1::SendEnvelope {
     v1::SendEnvelope {

@@ -9,7 +9,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{BINARY, Server, command, eventually, program, until};
+use crate::BINARY;
+use hongbao_testing::{Server, command, eventually, program, until};
 
 const KILLS: u64 = 10;
 /// Long enough for ten kills, ten starts, and some load between them.

@@ -10,8 +10,8 @@ use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ErrorCode};
 use prost::encoding::encode_varint;
 
-use crate::support::client::{acknowledge, code, framed, grab, next_id};
-use crate::support::{Ending, Heard, Server, until};
+use hongbao_testing::client::{acknowledge, code, framed, grab, next_id};
+use hongbao_testing::{Ending, Heard, Server, until};
 
 /// Says `bytes` once as a stranger and once as a user: both are told why they are dismissed, and
 /// nobody else notices.

@@ -9,8 +9,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use hongbao_proto::v1::server_frame::Event;
 use serde_json::json;
 
-use crate::support::client::{grab, login};
-use crate::support::{BINARY, Client, Heard, PATIENCE, Server, command, eventually, until, user_token};
+use crate::BINARY;
+use hongbao_testing::client::{grab, login};
+use hongbao_testing::{Client, Heard, PATIENCE, Server, command, eventually, until, user_token};
 
 const KILLS: u64 = 10;
 const TOTAL: u64 = 5_000;

@@ -10,8 +10,9 @@ use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ErrorCode};
 use serde_json::{Value, json};
 
-use crate::support::client::{code, grab, next_id};
-use crate::support::{BINARY, Server, Setup, command, until, user_token};
+use crate::BINARY;
+use hongbao_testing::client::{code, grab, next_id};
+use hongbao_testing::{Server, Setup, command, until, user_token};
 
 /// A small file system of its own. Only root can make one: others see the test pass over it, with a
 /// line that says so.

@@ -5,10 +5,10 @@ use hongbao_proto::v1::client_frame::Request;
 use hongbao_proto::v1::goodbye::Reason;
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ErrorCode};
-use hongbao_telemetry::credentials::unix_seconds;
+use hongbao_telemetry::clock::unix_seconds;
 
-use crate::support::client::{acknowledge, code, framed, grab, login, next_id};
-use crate::support::{Ending, SECRET, Server, sign, user_token};
+use hongbao_testing::client::{acknowledge, code, framed, grab, login, next_id};
+use hongbao_testing::{Ending, SECRET, Server, sign, user_token};
 
 /// A login with `token` is answered with `code` and a goodbye; another user, meanwhile, is served.
 fn is_refused(token: &str, code: ErrorCode, label: &str) {

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use hongbao_proto::v1::server_frame::Event;
 
-use crate::support::client::{grab, login, next_id};
-use crate::support::{Client, Server, user_token};
+use hongbao_testing::client::{grab, login, next_id};
+use hongbao_testing::{Client, Server, user_token};
 
 #[test]
 fn a_crowd_comes_in_one_by_one_at_the_moments_that_it_was_told() {

@@ -10,9 +10,10 @@ use nix::unistd::Pid;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::client::{login, next_id};
-use crate::support::server::{json_of, write_secret};
-use crate::support::{BINARY, SECRET, Server, command, program, until, user_token};
+use crate::BINARY;
+use hongbao_testing::client::{login, next_id};
+use hongbao_testing::server::{json_of, write_secret};
+use hongbao_testing::{SECRET, Server, command, program, until, user_token};
 
 /// Every line as JSON; each must have the stable names.
 fn lines(log: &str) -> Vec<Value> {

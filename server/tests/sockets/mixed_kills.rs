@@ -13,8 +13,8 @@ use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ErrorCode, send_envelope};
 use serde_json::json;
 
-use crate::support::client::{grab, login};
-use crate::support::{Client, Heard, PATIENCE, Server, eventually, until, user_token};
+use hongbao_testing::client::{grab, login};
+use hongbao_testing::{Client, Heard, PATIENCE, Server, eventually, until, user_token};
 
 const USERS: u64 = 12;
 const KILLS: u64 = 8;

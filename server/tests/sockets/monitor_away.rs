@@ -10,7 +10,7 @@ use hongbao_proto::report_v1::{Accepted, Hello, MonitorFrame, Report, ReporterFr
 use hongbao_proto::token::{Audience, Secret, Verifier};
 use prost::Message;
 
-use crate::support::{PATIENCE, SECRET, Server, eventually, until};
+use hongbao_testing::{PATIENCE, SECRET, Server, eventually, until};
 
 /// One reporter's connection to a monitor that this test plays.
 struct Ingest {

@@ -7,8 +7,8 @@ use hongbao_proto::v1::client_frame::Request;
 use hongbao_proto::v1::server_frame::Event;
 use serde_json::Value;
 
-use crate::support::client::{framed, grab, next_id};
-use crate::support::{Server, eventually, until};
+use hongbao_testing::client::{framed, grab, next_id};
+use hongbao_testing::{Server, eventually, until};
 
 #[test]
 fn grabs_above_the_limit_are_answered_overloaded_and_served_when_sent_again() {

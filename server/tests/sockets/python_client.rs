@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use prost::Message;
 use serde_json::{Value, json};
 
-use crate::support::{Server, user_token};
+use hongbao_testing::{Server, user_token};
 
 const NEEDS: &str = "this test needs python3 with venv and access to PyPI (Debian: apt-get install python3-venv); scripts/test installs them";
 

@@ -3,8 +3,8 @@
 use hongbao_proto::v1::server_frame::Event;
 use serde_json::Value;
 
-use crate::support::client::{grab, next_id};
-use crate::support::{Server, user_token};
+use hongbao_testing::client::{grab, next_id};
+use hongbao_testing::{Server, user_token};
 
 fn paid_once(server: &Server, won: &hongbao_proto::v1::Won) {
     let ledger = server.stats()["ledger"].clone();
@@ -33,9 +33,9 @@ fn a_hundred_copies_of_one_grab_in_one_packet_win_one_prize() {
     let mut user = server.login(1);
     let campaign = server.rain(1_000, 1_000, &Value::Null);
     // The shelf is full: each copy could win a prize of its own.
-    crate::support::until("the shelves to be full", || server.stats()["prizes"]["in_sets"] == 1_000);
+    hongbao_testing::until("the shelves to be full", || server.stats()["prizes"]["in_sets"] == 1_000);
     let id = next_id();
-    let one = crate::support::client::framed(id, grab(campaign));
+    let one = hongbao_testing::client::framed(id, grab(campaign));
     user.send_raw(&one.repeat(100));
     let answers: Vec<_> = (0..100).map(|_| user.answer(id)).collect();
     let Event::Won(won) = answers[0] else { panic!("{:?}", answers[0]) };
@@ -82,7 +82,7 @@ fn somebody_elses_request_id_is_not_a_repeat() {
     let (mut first, mut second) = (server.login(1), server.login(2));
     let campaign = server.rain(100, 1_000, &Value::Null);
     let (id, won) = first.win(campaign);
-    crate::support::until("the second user to win under the same id", || match second.ask_as(id, grab(campaign)) {
+    hongbao_testing::until("the second user to win under the same id", || match second.ask_as(id, grab(campaign)) {
         Event::Won(other) => {
             assert_ne!(other.serial, won.serial);
             true

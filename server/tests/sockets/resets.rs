@@ -4,8 +4,8 @@ use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, client_frame::Request};
 use serde_json::Value;
 
-use crate::support::client::{framed, grab, next_id};
-use crate::support::{Server, until, user_token};
+use hongbao_testing::client::{framed, grab, next_id};
+use hongbao_testing::{Server, until, user_token};
 
 #[test]
 fn a_reset_in_the_middle_of_a_frame_is_counted_and_harms_nobody() {

@@ -9,11 +9,11 @@ use hongbao_proto::v1::{self, ErrorCode};
 use hongbao_proto::{RequestId, UserId};
 use hongbao_server::market::campaign::Seed;
 use hongbao_server::market::lottery::{Entrant, draw};
-use hongbao_telemetry::credentials::unix_millis;
+use hongbao_telemetry::clock::unix_millis;
 use serde_json::{Value, json};
 
-use crate::support::client::{code, grab, next_id};
-use crate::support::{Client, Server, eventually, until};
+use hongbao_testing::client::{code, grab, next_id};
+use hongbao_testing::{Client, Server, eventually, until};
 
 fn pay(order_id: u64) -> Request {
     Request::Pay(v1::Pay { order_id })

@@ -4,8 +4,8 @@ use hongbao_proto::v1;
 use hongbao_proto::v1::client_frame::Request;
 use hongbao_proto::v1::server_frame::Event;
 
-use crate::support::client::{framed, next_id};
-use crate::support::{Client, Server, until, user_token};
+use hongbao_testing::client::{framed, next_id};
+use hongbao_testing::{Client, Server, until, user_token};
 
 const BYTES: usize = 1_000;
 

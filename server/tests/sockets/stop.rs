@@ -8,8 +8,9 @@ use hongbao_proto::v1::server_frame::Event;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::support::client::{framed, grab, next_id};
-use crate::support::{BINARY, Client, Server, command, until, user_token};
+use crate::BINARY;
+use hongbao_testing::client::{framed, grab, next_id};
+use hongbao_testing::{Client, Server, command, until, user_token};
 
 /// Shakes until dismissed; returns the prizes it was told of, and when to come back.
 fn shake_until_dismissed(client: &mut Client, campaign: u32) -> (BTreeMap<u64, u64>, Option<u32>) {

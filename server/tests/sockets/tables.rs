@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use hongbao_proto::v1::server_frame::Event;
 use nix::sys::signal::Signal;
 
-use crate::support::client::login;
-use crate::support::{Client, Heard, PATIENCE, Server, Setup, until, user_token};
+use hongbao_testing::client::login;
+use hongbao_testing::{Client, Heard, PATIENCE, Server, Setup, until, user_token};
 
 /// `ulimit -n`, for each of four shards.
 const DESCRIPTORS: u32 = 200;

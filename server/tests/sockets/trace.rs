@@ -14,8 +14,9 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
-use crate::support::client::{framed, next_id};
-use crate::support::{BINARY, PATIENCE, Server, command, eventually, sign};
+use crate::BINARY;
+use hongbao_testing::client::{framed, next_id};
+use hongbao_testing::{PATIENCE, Server, command, eventually, sign};
 
 /// `hongbao-server trace --json`, and the lines that it prints.
 struct Tracing {

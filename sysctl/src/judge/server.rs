@@ -40,9 +40,7 @@ impl Wanted {
 pub enum Shards {
     /// As `--connections` has it chosen: one table, or as many private ones as it takes.
     Chosen,
-    /// As configured.
     Fixed {
-        /// How many.
         count: u32,
         /// Whether each has a descriptor table of its own.
         private: bool,

@@ -19,7 +19,6 @@ use hongbao_telemetry::journal::Row;
 /// Something that its user has been told, and says so.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Seen {
-    /// A prize.
     Prize(PrizeId),
     /// An envelope from which nothing is to be had.
     Envelope(u64),

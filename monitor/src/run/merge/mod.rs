@@ -43,18 +43,13 @@ pub enum Rejection {
     Metric,
     /// A total beyond what sums can hold.
     #[error("total of {name} is out of range")]
-    Total {
-        /// The counter.
-        name: String,
-    },
+    Total { name: String },
     /// Too many of something in one report.
     #[error("report has {count} {what}; at most {max} are allowed")]
     TooMany {
         /// Of what.
         what: &'static str,
-        /// How many.
         count: usize,
-        /// The bound.
         max: usize,
     },
     /// A histogram that is none.
@@ -99,7 +94,6 @@ pub struct SourceId(usize);
 /// One instance of one source, as the connection that reports for it names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Joined {
-    /// The source.
     pub source: SourceId,
     /// Counts the instances of the source.
     epoch: u32,
@@ -184,7 +178,6 @@ pub struct SourceStatus {
     pub role: Role,
     /// Its name, unique in the role.
     pub name: String,
-    /// The latest instance.
     pub instance: String,
     /// When that instance says it started, Unix milliseconds.
     pub started_at_ms: u64,

@@ -35,15 +35,11 @@ pub enum Limit {
 pub struct Kind {
     /// The value of `event`.
     pub name: &'static str,
-    /// How loud.
     pub level: Level,
-    /// Who says it.
     pub by: Program,
-    /// How often.
     pub limit: Limit,
     /// Fields that it may have besides `ts`, `level`, `event` and `msg`.
     pub fields: &'static [&'static str],
-    /// What it says.
     pub says: &'static str,
 }
 

@@ -21,7 +21,6 @@ const FOREIGN: &str = "foreign";
 /// How lines look.
 #[derive(Debug, Clone, Copy)]
 pub struct Style {
-    /// For whom.
     pub format: Format,
     /// Whether a terminal shows them.
     pub colours: bool,

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use futures_util::{SinkExt, StreamExt};
@@ -26,6 +26,7 @@ use tokio::time::timeout;
 use tokio_util::codec::Framed;
 
 use super::{Events, Key, Sample, names};
+use crate::clock::unix_time;
 use crate::report::events::{EVENT_KIND_BYTES_MAX, EVENT_TEXT_BYTES_MAX, EVENTS_PER_REPORT_MAX};
 
 /// Reports that may wait for a slow or lost connection, in the queue and again in the sender.
@@ -223,7 +224,7 @@ impl Reporter {
 
     fn now(&self) -> Duration {
         let offset = self.clock_offset_us.as_ref().map_or(0, |offset| offset.load(Ordering::Relaxed));
-        let local = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let local = unix_time();
         let magnitude = Duration::from_micros(offset.unsigned_abs());
         if offset < 0 { local.saturating_sub(magnitude) } else { local + magnitude }
     }

@@ -50,7 +50,6 @@ pub struct Finding {
 /// What an audit saw. Money in fen.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct AuditReport {
-    /// The ledger's file.
     pub ledger: String,
     /// The first findings, at most [`AUDIT_FINDINGS_MAX`].
     pub findings: Vec<Finding>,

@@ -3,8 +3,9 @@
 use hongbao_proto::{CampaignId, Fen, OrderId, UserId};
 
 use super::{About, AccountId, Books, CampaignState, Due, Kind, Store, Unacknowledged, Undo, Units};
+use crate::clock::UnixMs;
 use crate::ledger::{Claim, LedgerError, Outcome, Refusal, Seen, Win};
-use crate::market::campaign::{Campaign, CampaignTerms, Settlement, UnixMs};
+use crate::market::campaign::{Campaign, CampaignTerms, Settlement};
 use crate::market::order::{Order, OrderState};
 
 impl Books {

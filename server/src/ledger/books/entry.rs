@@ -12,7 +12,7 @@
 
 use hongbao_proto::{CampaignId, EnvelopeId, RequestId, UserId};
 
-use crate::market::campaign::UnixMs;
+use crate::clock::UnixMs;
 
 /// The number of an account. Derived from its owner, so that no index has to find it: users are
 /// positive.
@@ -74,17 +74,14 @@ impl AccountId {
 /// Whose an account is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
-    /// The world outside.
     Treasury,
     /// What was given back to the house.
     Refunds,
     /// What sales have taken in.
     Proceeds,
-    /// A user's wallet.
     User(UserId),
     /// A campaign's fund or till.
     Campaign(CampaignId),
-    /// An envelope's content.
     Envelope(EnvelopeId),
     /// No account has this number.
     Nobody,
@@ -154,9 +151,7 @@ impl Kind {
 pub struct Entry {
     /// Counted from 1, without gaps.
     pub id: i64,
-    /// When.
     pub at: UnixMs,
-    /// What for.
     pub kind: Kind,
     /// The account that gives.
     pub debit: AccountId,

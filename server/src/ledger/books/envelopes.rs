@@ -5,9 +5,9 @@ use std::sync::Arc;
 use hongbao_proto::{EnvelopeId, Fen, UserId};
 
 use super::{AccountId, Books, Due, Envelope, Kind, Opening, Store, Undo};
+use crate::clock::UnixMs;
 use crate::ledger::{LedgerError, Outcome, Refusal};
 use crate::limits;
-use crate::market::campaign::UnixMs;
 use crate::market::envelope::{NewEnvelope, Offer, share};
 
 impl Books {

@@ -26,11 +26,12 @@ use hongbao_proto::{CampaignId, EnvelopeId, Fen, OrderId, RequestId, UserId};
 use rustc_hash::FxHashMap;
 
 use super::{Award, EnvelopeView, LedgerError, Outcome, Page, Posting, Recall, Refusal, Totals, Win};
+use crate::clock::UnixMs;
 pub use crate::ledger::books::entry::{AccountId, Entry, Kind, Owner};
 use crate::ledger::books::undo::Undo;
 pub use crate::ledger::books::units::{CHUNK_SERIALS, Units};
 use crate::limits;
-use crate::market::campaign::{Campaign, Seed, UnixMs};
+use crate::market::campaign::{Campaign, Seed};
 use crate::market::envelope::Offer;
 use crate::market::order::Order;
 
@@ -99,7 +100,6 @@ impl Account {
 /// A campaign with its units.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CampaignState {
-    /// As it stands.
     pub campaign: Campaign,
     /// No entry of it has a lower number.
     pub first_entry: i64,
@@ -110,11 +110,9 @@ pub struct CampaignState {
 /// A share that somebody opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Opening {
-    /// Who.
     pub user: UserId,
     /// What it is worth.
     pub amount: Fen,
-    /// When.
     pub at: UnixMs,
 }
 
@@ -202,14 +200,12 @@ impl Envelope {
 pub struct Unacknowledged {
     /// The entry that it came with.
     pub entry: i64,
-    /// What.
     pub about: About,
 }
 
 /// What a [`Unacknowledged`] is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum About {
-    /// A prize.
     Win(Win),
     /// The state of an order.
     Order(OrderId),

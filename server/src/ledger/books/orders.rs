@@ -3,9 +3,9 @@
 use hongbao_proto::{Fen, OrderId, UserId};
 
 use super::{About, AccountId, Books, Due, Kind, Store, Unacknowledged};
+use crate::clock::UnixMs;
 use crate::ledger::{Expired, LedgerError, Means, Outcome, Refusal};
 use crate::limits;
-use crate::market::campaign::UnixMs;
 use crate::market::order::{Order, Step, Stuck};
 
 impl Books {

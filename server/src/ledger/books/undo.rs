@@ -3,7 +3,7 @@
 use hongbao_proto::{CampaignId, EnvelopeId, Fen, OrderId, Serial, UserId};
 
 use super::{Account, AccountId, Books, Due, Unacknowledged};
-use crate::market::campaign::UnixMs;
+use crate::clock::UnixMs;
 use crate::market::order::Order;
 
 /// The opposite of one change.

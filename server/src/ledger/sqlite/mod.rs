@@ -17,6 +17,7 @@ use rustc_hash::FxHashMap;
 pub(super) use self::file::{at, examine};
 pub(super) use self::rows::{Rows, account as read_account, entry as read_entry};
 use super::{Answer, EnvelopeView, Ledger, LedgerError, Outcome, Page, Posting, Question, Totals, schema};
+use crate::clock::UnixMs;
 use crate::ledger::books::{
     About, AccountId, Books, CampaignState, CheckpointRange, Kind, Restored, Store, Unacknowledged, order_id, win_of,
 };
@@ -24,7 +25,7 @@ use crate::ledger::sqlite::file::{FileLock, create};
 use crate::ledger::sqlite::rows::{
     campaign_id, corrupt, one_row, order, order_columns, put_campaign, sql, unsigned, user_id, words_to_bytes,
 };
-use crate::market::campaign::{Campaign, CampaignTerms, UnixMs};
+use crate::market::campaign::{Campaign, CampaignTerms};
 use crate::market::order::Order;
 
 /// Pages kept in memory, KiB.

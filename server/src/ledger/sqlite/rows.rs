@@ -7,10 +7,11 @@ use hongbao_proto::{CampaignId, EnvelopeId, Fen, OrderId, RequestId, RoomId, Ser
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use crate::clock::UnixMs;
 use crate::ledger::LedgerError;
 use crate::ledger::books::{Account, AccountId, CampaignState, Entry, Envelope, Kind, Opening, Store, Units};
 use crate::ledger::schema::code;
-use crate::market::campaign::{Amounts, Campaign, CampaignKind, CampaignTerms, Goods, Sale, Seed, Settlement, UnixMs};
+use crate::market::campaign::{Amounts, Campaign, CampaignKind, CampaignTerms, Goods, Sale, Seed, Settlement};
 use crate::market::envelope::{Mode, Offer};
 use crate::market::order::{Order, OrderState};
 

@@ -6,8 +6,8 @@ use std::num::NonZeroU64;
 use hongbao_proto::UserId;
 use rustc_hash::FxHashMap;
 
+use crate::clock::UnixMs;
 use crate::limits::{HISTORY_BYTES_MAX, HISTORY_MESSAGES_MAX, HISTORY_OVERHEAD_BYTES};
-use crate::market::campaign::UnixMs;
 use crate::set::room_messages::Seen;
 
 /// A room that somebody is in.
@@ -26,11 +26,9 @@ pub struct Room {
 /// A message in the history. Its offset follows from its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
-    /// Who said it.
     pub from: UserId,
     /// When, wall clock.
     pub at: UnixMs,
-    /// What.
     pub text: Box<str>,
 }
 

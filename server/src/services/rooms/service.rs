@@ -16,8 +16,8 @@ use hongbao_proto::v1::{self, ErrorCode};
 use hongbao_proto::{RoomId, UserId};
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::clock::UnixMs;
 use crate::limits;
-use crate::market::campaign::UnixMs;
 use crate::market::envelope::NewEnvelope;
 use crate::services::rooms::RoomsBoard;
 use crate::services::rooms::room::Kept;

@@ -19,6 +19,7 @@ use prost::Message as _;
 use tokio::sync::mpsc;
 
 use crate::admission::{Gate, LoginQueue, Rate};
+use crate::clock::Now;
 use crate::ends::End;
 use crate::ledger::sqlite::SqliteLedger;
 use crate::ledger::{Ledger, Seen, writer};
@@ -27,7 +28,7 @@ use crate::market::campaign::CampaignTerms;
 use crate::market::stock::SalePhase;
 use crate::set::broadcast::{Broadcast, Broadcasts};
 use crate::set::directory::{ConnectionKey, Directory};
-use crate::set::message::{ClientRequest, Control, LedgerRequest, Message, Now, Offering, StockReport};
+use crate::set::message::{ClientRequest, Control, LedgerRequest, Message, Offering, StockReport};
 use crate::set::payments::Wallets;
 use crate::set::room_messages::{QueuedRoomRequest, RoomShards};
 use crate::set::tally::SetTally;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::{get, post};
 use hongbao_proto::token::{Audience, Secret, Signer, Verifier};
-use hongbao_telemetry::credentials::unix_seconds;
+use hongbao_telemetry::clock::unix_seconds;
 use hongbao_telemetry::http::{self, BODY_BYTES_MAX, JsonBody};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;

@@ -15,7 +15,7 @@ use hongbao_proto::v1::{self, ClientFrame, ErrorCode, ServerFrame};
 use prost::Message;
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::{PATIENCE, eventually};
+use crate::{PATIENCE, eventually};
 
 /// One for all: ids of a user increase over its connections, too.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);

@@ -6,5 +6,5 @@ mod audit;
 mod faults;
 mod histories;
 mod posting;
-mod support;
+pub mod support;
 mod writer;

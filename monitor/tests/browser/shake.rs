@@ -10,7 +10,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
 
 use crate::monitor::Monitor;
-use crate::support::{PATIENCE, Server};
+use hongbao_testing::{PATIENCE, Server};
 
 /// chromedriver, which ends with the test, and its browser with it.
 struct Driver {

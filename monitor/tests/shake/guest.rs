@@ -14,8 +14,8 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-use crate::monitor::Monitor;
-use crate::support::{BINARY, PATIENCE, Server, command, eventually};
+use super::monitor::Monitor;
+use hongbao_testing::{PATIENCE, Server, command, eventually, program};
 
 pub struct Guest<'a> {
     monitor: &'a Monitor,
@@ -66,7 +66,7 @@ impl<'a> Guest<'a> {
 
 /// `hongbao-server audit` over a ledger and journals; what it says.
 pub fn audit(ledger: &Path, journals: &[&Path]) -> String {
-    let mut audit = command(BINARY);
+    let mut audit = command(program("hongbao-server"));
     audit.arg("audit").arg("--ledger").arg(ledger);
     for journal in journals {
         audit.arg("--journal").arg(journal);

@@ -9,19 +9,18 @@ use clap::Parser;
 use hongbao_monitor::app;
 use hongbao_monitor::config::{Arguments, Config};
 use hongbao_monitor::owner::Outcome;
-use hongbao_telemetry::credentials::unix_seconds;
+use hongbao_telemetry::clock::unix_seconds;
 use reqwest::blocking;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{PATIENCE, SECRET, eventually};
+use hongbao_testing::{PATIENCE, SECRET, eventually};
 
 pub struct Monitor {
     pub ingest: SocketAddr,
     pub http: SocketAddr,
-    /// The test's own.
     pub runtime: Runtime,
     stop: CancellationToken,
     thread: JoinHandle<Outcome>,

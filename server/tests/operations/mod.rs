@@ -8,7 +8,4 @@ mod installed;
 mod manual;
 mod prometheus;
 mod service;
-#[allow(dead_code, unused_imports, reason = "the tests of the sockets use the rest")]
-#[path = "../support/mod.rs"]
-mod support;
 mod units;

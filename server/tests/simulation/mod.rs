@@ -18,9 +18,6 @@
 //! of a run buys everything that is left.
 
 mod hearing;
-#[path = "../ledger/support.rs"]
-#[allow(dead_code)]
-mod model;
 mod node;
 mod rng;
 mod runs;
@@ -32,8 +29,9 @@ mod world;
 
 use std::time::{Duration, Instant};
 
-use crate::runs::{STEPS, clock, number, run};
-use crate::world::Figures;
+use self::runs::{STEPS, clock, number, run};
+use self::world::Figures;
+use crate::ledger::support as model;
 
 fn must_hold(seed: u64, steps: u64) -> (Figures, u64) {
     match run(seed, steps) {
@@ -56,8 +54,8 @@ fn a_seed_is_a_run_and_the_same_seed_the_same_run() {
 }
 
 /// One seed more than the fixed ones: from the clock, or the one to be seen again, by
-/// `HONGBAO_SIM_SEED=… [HONGBAO_SIM_STEPS=…] cargo nextest run -p hongbao-server --test simulation
-/// nothing --no-capture`.
+/// `HONGBAO_SIM_SEED=… [HONGBAO_SIM_STEPS=…] cargo nextest run -p hongbao-server --test server
+/// nothing_is_lost --no-capture`.
 #[test]
 fn nothing_is_lost_or_paid_twice_whatever_is_reordered_dropped_full_or_killed() {
     let began = Instant::now();

@@ -5,12 +5,10 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
+use std::process::{Child, ExitStatus, Stdio};
 use std::time::Duration;
 
-use hongbao_proto::token::{Audience, Secret, Signer};
-use hongbao_telemetry::credentials::unix_seconds;
+use hongbao_proto::token::Audience;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use reqwest::Method;
@@ -18,46 +16,9 @@ use reqwest::blocking::{self, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{Client, eventually, until};
+use crate::{Client, SECRET, command, eventually, program, sign, until, user_token};
 
-/// The program under test.
-pub const BINARY: &str = env!("CARGO_BIN_EXE_hongbao-server");
-
-/// The secret that test servers share.
-pub const SECRET: &str = "a secret of 32 bytes, for tests only";
-
-/// A token of any audience and subject, signed by the test servers' secret, good for an hour.
-pub fn sign(subject: &str, audience: Audience) -> String {
-    Signer::new(&Secret::from_text(SECRET).unwrap()).sign(subject, audience, unix_seconds(), 3_600).unwrap()
-}
-
-pub fn user_token(user: u64) -> String {
-    sign(&user.to_string(), Audience::User)
-}
-
-/// The program, with no setting inherited from whoever runs the tests.
-pub fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
-    let mut command = Command::new(program);
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("HONGBAO_") || name == "RUST_LOG" {
-            command.env_remove(name);
-        }
-    }
-    command.stdin(Stdio::null());
-    command
-}
-
-/// Another program of the workspace, built where these tests were. All programs are built in one go
-/// and as for the tests themselves: where all tests are run there is nothing left to build, and no
-/// program is replaced under one that starts it.
-pub fn program(name: &str) -> PathBuf {
-    static BUILT: OnceLock<()> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let built = command(env!("CARGO")).args(["test", "--quiet", "--workspace", "--no-run"]).status().unwrap();
-        assert!(built.success(), "the workspace does not build");
-    });
-    Path::new(BINARY).with_file_name(name)
-}
+const SERVER: &str = "hongbao-server";
 
 /// What differs from an ordinary start.
 #[derive(Default)]
@@ -263,7 +224,7 @@ impl Server {
     pub fn stop_and_audit(&mut self) {
         self.signal(Signal::SIGTERM);
         assert_eq!(self.exit_code(), Some(0), "{}", self.log());
-        let audit = command(BINARY).arg("audit").arg("--ledger").arg(self.ledger()).output().unwrap();
+        let audit = command(program(SERVER)).arg("audit").arg("--ledger").arg(self.ledger()).output().unwrap();
         assert!(audit.status.success(), "{}", String::from_utf8_lossy(&audit.stdout));
     }
 
@@ -306,10 +267,10 @@ impl Drop for Server {
 
 fn spawn(home: &Path, setup: &Setup) -> Child {
     let mut command = match setup.descriptors {
-        None => command(BINARY),
+        None => command(program(SERVER)),
         Some(descriptors) => {
             let mut shell = command("sh");
-            shell.args(["-c", &format!("ulimit -n {descriptors} && exec \"$0\" \"$@\""), BINARY]);
+            shell.args(["-c", &format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"")]).arg(program(SERVER));
             shell
         }
     };

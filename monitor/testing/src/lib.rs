@@ -4,12 +4,14 @@
 //! ([`eventually`]).
 
 pub mod client;
+pub mod programs;
 pub mod server;
 
 use std::time::{Duration, Instant};
 
 pub use client::{Client, Ending, Heard};
-pub use server::{BINARY, SECRET, Server, Setup, command, program, sign, user_token};
+pub use programs::{SECRET, command, program, sign, user_token};
+pub use server::{Server, Setup};
 
 /// How long an event may take before its test fails: far longer than it ever takes, on however busy
 /// a machine.

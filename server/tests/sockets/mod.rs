@@ -27,7 +27,5 @@ mod sales;
 mod slow;
 mod start;
 mod stop;
-#[path = "../support/mod.rs"]
-mod support;
 mod tables;
 mod trace;

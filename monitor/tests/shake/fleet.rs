@@ -10,9 +10,9 @@ use hongbao_proto::v1::server_frame::Event;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::guest::{Guest, audit};
-use crate::monitor::Monitor;
-use crate::support::{Server, command, eventually, program, sign};
+use super::guest::{Guest, audit};
+use super::monitor::Monitor;
+use hongbao_testing::{Server, command, eventually, program, sign};
 
 #[test]
 fn a_run_with_a_guest_who_wins_and_an_operator_who_orders_another_qps_passes_and_says_so() {
