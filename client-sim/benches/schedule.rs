@@ -3,8 +3,9 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use hongbao_sim::clock::SECOND;
 use hongbao_sim::machine::wire::GrabTemplate;
-use hongbao_sim::schedule::{SECOND, Schedule, Spread, Turns};
+use hongbao_sim::schedule::{Schedule, Spread, Turns};
 
 const EPOCH: u64 = 1_800_000_000 * SECOND;
 

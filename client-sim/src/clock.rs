@@ -7,6 +7,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rsntp::{AsyncSntpClient, Config};
 
+/// A second in nanoseconds, the unit of every moment of a schedule.
+pub const SECOND: u64 = 1_000_000_000;
+
+/// A millisecond in nanoseconds.
+pub const MILLISECOND: u64 = 1_000_000;
+
 /// Exchanges of one measurement; the one with the shortest round trip decides.
 const EXCHANGES: usize = 8;
 
@@ -34,10 +40,8 @@ pub struct Offset {
 /// Why there is no offset.
 #[derive(Debug, thiserror::Error)]
 pub enum ClockError {
-    /// Not one exchange succeeded.
     #[error("NTP server {server} cannot be used: {reason}")]
     Unusable { server: String, reason: String },
-    /// The offset is known, but not well enough.
     #[error("clock offset is known to ±{error_us} µs only; the budget is ±{budget_us} µs (--clock-budget)")]
     OverBudget {
         /// Bound on the error, microseconds.
@@ -102,8 +106,7 @@ pub struct Clock {
 impl Clock {
     /// A clock that runs from now on with a measured offset.
     pub fn new(offset: Offset) -> Self {
-        let (anchor, wall) = (Instant::now(), SystemTime::now());
-        let unix = wall.duration_since(UNIX_EPOCH).map_or(0, |since| saturate(since.as_nanos()));
+        let (anchor, unix) = (Instant::now(), saturate(wall().as_nanos()));
         Self { anchor, anchor_unix: unix.saturating_add_signed(offset.nanos), offset }
     }
 
@@ -137,6 +140,11 @@ impl Clock {
         }
         Ok(())
     }
+}
+
+/// The wall clock since 1970, uncorrected.
+pub fn wall() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 fn saturate(nanos: u128) -> u64 {

@@ -72,12 +72,12 @@ fn main() -> ExitCode {
             Ok(false) => ExitCode::FAILURE,
             Err(error) => fail("check", error),
         },
-        Command::Man(args) => told("man", pages::MANUAL.write(Cli::command(), &args)),
-        Command::Completions(args) => told("completions", manual::complete(Cli::command(), &args)),
+        Command::Man(args) => finished("man", pages::MANUAL.write(Cli::command(), &args)),
+        Command::Completions(args) => finished("completions", manual::complete(Cli::command(), &args)),
     }
 }
 
-fn told(what: &str, written: std::io::Result<()>) -> ExitCode {
+fn finished(what: &str, written: std::io::Result<()>) -> ExitCode {
     written.map_or_else(|error| fail(what, error), |()| ExitCode::SUCCESS)
 }
 
@@ -93,7 +93,7 @@ fn run_machine(args: MachineArgs) -> ExitCode {
     };
     let name = config.name.clone();
     let ready = |address: std::net::SocketAddr| print_line(&Ready { http: address.to_string() });
-    match descriptors::on_a_private_table("machine", || machine::run(config, ready, told_to_end())) {
+    match descriptors::on_a_private_table("machine", || machine::run(config, ready, termination())) {
         Ok(Ok(results)) => {
             print_line(&results.totals);
             ExitCode::SUCCESS
@@ -116,7 +116,7 @@ fn run_fleet(args: FleetArgs) -> ExitCode {
         Ok(plan) => plan,
         Err(error) => return refuse(error),
     };
-    match fleet::run(&plan, told_to_end()) {
+    match fleet::run(&plan, termination()) {
         Ok(summary) if summary.passed => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => fail("fleet", error),
@@ -134,7 +134,7 @@ fn fail(what: &str, error: impl std::fmt::Display) -> ExitCode {
 }
 
 /// Completes at SIGINT or SIGTERM.
-async fn told_to_end() {
+async fn termination() {
     match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
         (Ok(mut interrupt), Ok(mut terminate)) => {
             tokio::select! {

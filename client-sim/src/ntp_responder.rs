@@ -4,9 +4,11 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::net::UdpSocket;
+
+use crate::clock;
 
 /// Seconds from 1900, where NTP's time begins, to 1970.
 const NTP_TO_UNIX_SECONDS: u64 = 2_208_988_800;
@@ -37,9 +39,9 @@ impl Responder {
         let mut packet = [0; PACKET_BYTES];
         loop {
             let Ok((length, client)) = self.socket.recv_from(&mut packet).await else { continue };
-            let received = ntp_time(SystemTime::now());
+            let received = ntp_time(clock::wall());
             if let Some(mut reply) = reply(&packet[..length], received) {
-                reply[40..48].copy_from_slice(&ntp_time(SystemTime::now()));
+                reply[40..48].copy_from_slice(&ntp_time(clock::wall()));
                 self.socket.send_to(&reply, client).await.ok();
             }
         }
@@ -66,10 +68,9 @@ fn reply(request: &[u8], received: [u8; 8]) -> Option<[u8; PACKET_BYTES]> {
 }
 
 /// 32 bits of seconds, which wrap in 2036 as NTP's do, and 32 bits of fraction.
-fn ntp_time(time: SystemTime) -> [u8; 8] {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+fn ntp_time(since: Duration) -> [u8; 8] {
     let seconds = (since.as_secs() + NTP_TO_UNIX_SECONDS) & u64::from(u32::MAX);
-    let fraction = (u64::from(since.subsec_nanos()) << 32) / 1_000_000_000;
+    let fraction = (u64::from(since.subsec_nanos()) << 32) / clock::SECOND;
     (seconds << 32 | fraction).to_be_bytes()
 }
 

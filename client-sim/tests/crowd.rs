@@ -6,14 +6,14 @@ use std::time::Duration;
 use crate::common::{Ask, config};
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ServerFrame};
+use hongbao_sim::clock::SECOND;
 use hongbao_sim::ids;
 use hongbao_sim::limits::{LOGIN_DEADLINE_MS, OUTBOX_BYTES_MAX};
 use hongbao_sim::machine::config::UserRange;
 use hongbao_sim::machine::crowd::Crowd;
-use hongbao_sim::machine::labels::End;
+use hongbao_sim::machine::labels::EndReason;
 use hongbao_sim::machine::tally::counts;
 use hongbao_sim::results::StormOrder;
-use hongbao_sim::schedule::SECOND;
 use hongbao_telemetry::journal::Journal;
 use prost::Message;
 use tokio::io::AsyncReadExt;
@@ -47,7 +47,7 @@ fn welcome(crowd: &mut Crowd, now: u64) {
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_read_is_cut_at_the_outboxs_bound_and_its_grabs_are_kept() {
+async fn a_server_that_does_not_read_is_cut_and_its_grabs_are_kept() {
     let (mut crowd, Pair { mut ours, peer }) = (crowd(), pair().await);
     // Fill what the kernel buffers, before the user writes anything.
     while ours.write(&[0; 65_536]).is_ok() {}
@@ -61,20 +61,20 @@ async fn a_server_that_does_not_read_is_cut_at_the_outboxs_bound_and_its_grabs_a
         assert!(crowd.send_due(now));
         now += SECOND / 1_000;
     }
-    let kept = crowd.owed.count();
+    let kept = crowd.outstanding.count();
     assert!(kept > 1 && kept < OUTBOX_BYTES_MAX as u64 / 12, "{kept}");
 
     // The end is found; the user comes back and asks again for everything.
     drop(peer);
     assert!(!matches!(crowd.socket(0).unwrap().read(&mut [0; 16]), Ok(1..)));
-    crowd.ended(0, End::Closed, now);
+    crowd.ended(0, EndReason::Closed, now);
     assert_eq!(counts(crowd.tally.counters.ends()).get("stuck"), Some(&1));
     assert!(!crowd.has_refused());
     assert_eq!(crowd.next_to_connect(now + SECOND), Some(0));
     let Pair { ours, peer: _peer } = pair().await;
     crowd.connected(0, ours, now + SECOND);
     welcome(&mut crowd, now + SECOND);
-    assert_eq!((crowd.tally.counters.resent, crowd.owed.count()), (kept, kept));
+    assert_eq!((crowd.tally.counters.resent, crowd.outstanding.count()), (kept, kept));
 }
 
 #[tokio::test]
@@ -97,7 +97,7 @@ async fn bytes_that_a_socket_refused_go_out_when_it_takes_them_again() {
 }
 
 #[tokio::test]
-async fn a_user_whose_login_was_put_off_comes_at_its_appointment_and_not_before() {
+async fn a_user_put_off_comes_at_its_appointment_and_not_before() {
     let (mut crowd, Pair { ours, peer }) = (crowd(), pair().await);
     let ms = |after: u64| START + after * 1_000_000;
     let mut buffer = [0; 4_096];
@@ -131,7 +131,7 @@ async fn an_appointment_ends_with_its_connection() {
     crowd.connected(0, ours, START);
     put_off(&mut crowd, 5_000, START);
     drop(peer);
-    crowd.ended(0, End::Closed, START + SECOND);
+    crowd.ended(0, EndReason::Closed, START + SECOND);
     assert_eq!(crowd.next_to_connect(START + 2 * SECOND), Some(0));
     let Pair { ours, peer } = pair().await;
     crowd.connected(0, ours, START + 2 * SECOND);
@@ -176,7 +176,7 @@ async fn a_login_without_an_answer_is_given_up_and_tried_again() {
     crowd.keep(late).unwrap();
     let mut login = Vec::new();
     peer.read_to_end(&mut login).await.unwrap();
-    crowd.ended(0, End::Closed, late);
+    crowd.ended(0, EndReason::Closed, late);
     assert_eq!(counts(crowd.tally.counters.ends()).get("login_timeout"), Some(&1));
     assert_eq!(crowd.next_to_connect(late + 11 * SECOND), Some(0));
 }

@@ -113,7 +113,7 @@ fn main() -> Result<(), LedgerError> {
     open("open after a copy without closing", &copy)?;
 
     let started = Instant::now();
-    ledger.checkpoint()?;
+    ledger.checkpoint(None)?;
     drop(ledger);
     println!("checkpoint and close: {:.0} ms", started.elapsed().as_secs_f64() * 1e3);
     let size = std::fs::metadata(&path).map_err(io)?.len();

@@ -13,7 +13,7 @@ use hongbao_proto::token::{Audience, Signer};
 use hongbao_server::clock::wall;
 use hongbao_server::config::{Config, Settings};
 use hongbao_server::ledger::archive;
-use hongbao_server::ledger::audit::{audit, audit_journals};
+use hongbao_server::ledger::audit::{AuditOptions, audit_with};
 use hongbao_server::limits::FIND_ITEMS_MAX;
 use hongbao_server::node::{Bound, Running, StartError, Stopped};
 use hongbao_server::tools::find;
@@ -298,7 +298,7 @@ fn token(secret_file: Option<PathBuf>, purpose: Purpose, subject: &str, ttl: Dur
 }
 
 fn run_audit(ledger: &Path, journals: &[PathBuf], json: bool) -> anyhow::Result<ExitCode> {
-    let report = if journals.is_empty() { audit(ledger)? } else { audit_journals(ledger, journals)? };
+    let report = audit_with(ledger, &AuditOptions { journals, until: None })?;
     let mut out = std::io::stdout();
     if json {
         writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;

@@ -110,6 +110,13 @@ impl Steps {
         }
     }
 
+    /// How long each step since `first` took, for people.
+    pub fn since(&self, first: Step) -> String {
+        let steps = Step::ALL.into_iter().filter(|step| *step >= first && self.millis(*step) > 0);
+        let took: Vec<_> = steps.map(|step| format!("{} {} ms", step.label(), self.millis(step))).collect();
+        took.join(", ")
+    }
+
     /// 0 where it was not begun.
     pub fn millis(&self, step: Step) -> u64 {
         let took = self.lock().get(&step).map(|(began, took)| took.unwrap_or_else(|| began.elapsed()));

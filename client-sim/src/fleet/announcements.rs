@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::clock::Clock;
+use crate::clock::{MILLISECOND, SECOND};
 use crate::fleet::admin::{Admin, Broadcast};
 use crate::fleet::plan::Plan;
 use crate::results::{Announced, Results};
-use crate::schedule::SECOND;
 
 /// One announcement that the server has taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,7 +94,7 @@ pub fn judge(
         AnnouncementSummary {
             text: one.text.clone(),
             id: one.id,
-            posted_at_ms: one.at / 1_000_000,
+            posted_at_ms: one.at / MILLISECOND,
             delivered,
             shortfall: users.saturating_sub(delivered),
             repeated: sum(|part| part.repeated),
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_was_missed_or_repeated_fails_unless_somebody_reconnected() {
+    fn a_missed_or_repeated_one_fails_unless_somebody_reconnected() {
         assert_eq!(judge_two(results(4, 0, 0), results(5, 0, 0)).1.len(), 1);
         assert_eq!(judge_two(results(4, 0, 0), results(6, 1, 0)).1.len(), 1);
         let (summary, failures) = judge_two(results(4, 0, 1), results(5, 0, 0));

@@ -32,29 +32,18 @@ const END_DEADLINE: Duration = Duration::from_secs(5);
 /// What is wrong with a machine. One line each.
 #[derive(Debug, thiserror::Error)]
 pub enum MachineTrouble {
-    /// It cannot be started.
     #[error("{name} cannot be started: {source}")]
-    Start {
-        name: String,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// It did not say where its control surface is.
+    Start { name: String, source: io::Error },
     #[error("{name} did not get ready: {reason}")]
     NotReady { name: String, reason: String },
-    /// It is no more.
     #[error("{name} ended too early: {status}")]
     Ended { name: String, status: ExitStatus },
-    /// It is there, but does not do what it is told.
     #[error("{name}: {source}")]
     Call { name: String, source: CallError },
-    /// Some machine is there, and does not say how it is.
     #[error("some machine has not said how it is for {0:?}")]
     Silent(Duration),
-    /// Where they can be scraped cannot be written.
     #[error("{0}")]
     Targets(io::Error),
-    /// No token can be made.
     #[error(transparent)]
     Token(#[from] TokenError),
 }
@@ -102,11 +91,11 @@ impl Children {
         for machine in &mut self.machines {
             machine.wait_ready().await?;
         }
-        self.tell_targets(&self.machines).map_err(MachineTrouble::Targets)
+        self.write_targets(&self.machines).map_err(MachineTrouble::Targets)
     }
 
     /// Where they can be scraped, for who wants to know.
-    fn tell_targets(&self, machines: &[Machine]) -> io::Result<()> {
+    fn write_targets(&self, machines: &[Machine]) -> io::Result<()> {
         let Some(file) = &self.targets_file else { return Ok(()) };
         let targets = machines.iter().map(|machine| (machine.name.as_str(), machine.url.trim_start_matches("http://")));
         targets::write(file, targets)
@@ -115,7 +104,7 @@ impl Children {
 
     /// A machine that is about to end as it should is not missing.
     fn withdraw_targets(&self) {
-        if let Err(error) = self.tell_targets(&[]) {
+        if let Err(error) = self.write_targets(&[]) {
             tracing::warn!(event = "targets_stale", %error, "machines that end are still named as targets");
         }
     }

@@ -7,12 +7,12 @@ pub mod admin;
 pub mod announcements;
 pub mod changes;
 pub mod children;
-pub mod deals;
 pub mod events;
 pub mod http;
 pub mod journals;
 pub mod plan;
 pub mod progress;
+pub mod purchases;
 pub mod storms;
 pub mod table;
 pub mod targets;
@@ -25,11 +25,11 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Builder;
 use tokio::time::{sleep, timeout};
 
+use crate::clock::SECOND;
 use crate::clock::{self, Clock, ClockError};
 use crate::limits::ANNOUNCE_SECONDS;
 use crate::ntp_responder::Responder;
 use crate::results::{QpsChange, SaleOrder, Status, StormOrder};
-use crate::schedule::SECOND;
 use admin::{Admin, Campaign, Stats};
 use children::{Children, MachineTrouble};
 use plan::Plan;
@@ -55,26 +55,16 @@ const STOP_PATIENCE: Duration = Duration::from_secs(20);
 /// What ends a run before its summary. One line each.
 #[derive(Debug, thiserror::Error)]
 pub enum FleetError {
-    /// Something of this process's own.
     #[error("{what}: {source}")]
-    Host {
-        what: String,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// No good clock.
+    Host { what: String, source: io::Error },
     #[error(transparent)]
     Clock(#[from] ClockError),
-    /// A machine.
     #[error(transparent)]
     Machine(#[from] MachineTrouble),
-    /// The server's admin API.
     #[error("admin: {0}")]
     Admin(#[from] http::CallError),
-    /// A token.
     #[error(transparent)]
     Token(#[from] hongbao_proto::token::TokenError),
-    /// SIGINT or SIGTERM.
     #[error("interrupted")]
     Interrupted,
 }
@@ -121,9 +111,9 @@ async fn time_source(plan: &Plan) -> Result<(String, Clock), FleetError> {
 async fn conduct(plan: &Plan, clock: &Clock, ntp: &str, children: &mut Children) -> Result<Summary, FleetError> {
     let mut progress = Progress::new();
     if plan.ntp.is_none() {
-        progress.say("no --ntp: machines share this host's clock, by the fleet's own SNTP responder");
+        progress.print("no --ntp: machines share this host's clock, by the fleet's own SNTP responder");
     }
-    progress.say(&format!("journals: {}", plan.journal_dir.display()));
+    progress.print(&format!("journals: {}", plan.journal_dir.display()));
     let admin = match &plan.admin {
         Some(url) => Some(Admin::new(url, &plan.secret, clock.now() / SECOND)?),
         None => None,
@@ -143,7 +133,7 @@ async fn conduct(plan: &Plan, clock: &Clock, ntp: &str, children: &mut Children)
         campaign: None,
         sale: None,
         run: None,
-        words: &journals::Words::default(),
+        words: &journals::JournalTotals::default(),
         posted: &[],
         broadcasts: &[],
         troubles: Vec::new(),
@@ -171,7 +161,7 @@ async fn conduct(plan: &Plan, clock: &Clock, ntp: &str, children: &mut Children)
     let (efforts, (posted, refused), (run, trouble)) = tokio::try_join!(
         watch(plan, clock, first, admin.as_ref(), children, &mut progress),
         async { Ok(announcements::post(plan, clock, first, admin.as_ref()).await) },
-        async { Ok(deals::run_envelopes(plan, clock, first, admin.as_ref()).await) },
+        async { Ok(purchases::run_envelopes(plan, clock, first, admin.as_ref()).await) },
     )?;
     evidence.efforts = &efforts;
     evidence.troubles.extend(refused.into_iter().chain(trouble));
@@ -200,7 +190,7 @@ async fn conduct(plan: &Plan, clock: &Clock, ntp: &str, children: &mut Children)
         Ok(words) => words,
         Err(error) => {
             evidence.troubles.push(error.to_string());
-            journals::Words::default()
+            journals::JournalTotals::default()
         }
     };
     evidence.results = &results;
@@ -354,7 +344,7 @@ async fn watch(
                 // The books are what counts, and they are read at the end; this costs the processor
                 // time only.
                 if std::mem::replace(&mut admin_answers, false) {
-                    progress.say(&format!("admin: {error}"));
+                    progress.print(&format!("admin: {error}"));
                 }
                 None
             });

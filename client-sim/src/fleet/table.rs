@@ -6,7 +6,7 @@ use hongbao_proto::Fen;
 
 use crate::fleet::announcements::AnnouncementSummary;
 use crate::fleet::changes::ChangeSummary;
-use crate::fleet::deals::{EnvelopeSummary, SaleSummary};
+use crate::fleet::purchases::{EnvelopeSummary, SaleSummary};
 use crate::fleet::storms::StormSummary;
 use crate::fleet::verdict::{OperationSummary, PhaseSummary, Summary};
 use crate::results::ChatTotals;

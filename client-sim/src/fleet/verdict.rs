@@ -17,12 +17,12 @@ use serde::Serialize;
 use crate::fleet::admin::{Broadcast, Campaign};
 use crate::fleet::announcements::{self, AnnouncementSummary, Posted};
 use crate::fleet::changes::{ChangeSummary, Changes};
-use crate::fleet::deals::{self, EnvelopeSummary, Run, SaleSummary};
-use crate::fleet::journals::Words;
+use crate::fleet::journals::JournalTotals;
 use crate::fleet::plan::{Phase, Plan, Tolerance};
+use crate::fleet::purchases::{self, EnvelopeSummary, Run, SaleSummary};
 use crate::fleet::storms::{self, StormSummary, Storms};
 use crate::histogram::{self, Micros};
-use crate::results::{ClockView, Counts, OperationResult, Results, Totals, add_counts};
+use crate::results::{ClockView, Counts, OperationResult, Results, Sum, Totals};
 
 /// Processor time and answers between two moments of a phase.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -61,7 +61,7 @@ pub struct Evidence<'a> {
     /// The envelopes at their end, likewise.
     pub run: Option<&'a Run>,
     /// All journals.
-    pub words: &'a Words,
+    pub words: &'a JournalTotals,
     /// Announcements that the server took.
     pub posted: &'a [Posted],
     /// What the server says of each of them.
@@ -228,7 +228,7 @@ pub fn judge(mut evidence: Evidence<'_>) -> Summary {
     if evidence.connected != users {
         failures.push(format!("{} of {users} users were logged in", evidence.connected));
     }
-    let Words { fleet: journals, guests } = evidence.words;
+    let JournalTotals { fleet: journals, guests } = evidence.words;
     let (mut phases, mut storms, mut announcements) = (Vec::new(), Storms::default(), Vec::new());
     let mut changes = Changes::default();
     if !results.is_empty() {
@@ -255,9 +255,9 @@ pub fn judge(mut evidence: Evidence<'_>) -> Summary {
     }
     let operations = operations(results, |result| &result.operations, &mut failures);
     let reactions = self::operations(results, |result| &result.reactions, &mut failures);
-    let envelopes = deals::judge_envelopes(evidence.run, &totals, journals, &mut failures);
-    let sale = deals::judge_sale(plan.tickets, evidence.sale, results, (journals, guests), &mut failures);
-    deals::judge_chat(plan.rooms, &totals, &mut failures);
+    let envelopes = purchases::judge_envelopes(evidence.run, &totals, journals, &mut failures);
+    let sale = purchases::judge_sale(plan.tickets, evidence.sale, results, (journals, guests), &mut failures);
+    purchases::judge_chat(plan.rooms, &totals, &mut failures);
     for (kind, count) in &totals.violations {
         failures.push(format!("{count} violations of the protocol by the server: {kind}"));
     }
@@ -305,7 +305,7 @@ fn operations(
             sum.planned += part.planned;
             sum.sent += part.sent;
             sum.answered += part.answered;
-            add_counts(&mut sum.outcomes, &part.outcomes);
+            sum.outcomes.add(&part.outcomes);
             if !part.latency.is_empty()
                 && let Err(error) = histogram::add_base64(latency, &part.latency)
             {
@@ -448,7 +448,7 @@ fn quantile_ms(histogram: &Micros, quantile: f64) -> f64 {
 
 /// Between the first and the last reading inside the phase.
 fn effort_per_request(from: u64, seconds: u64, efforts: &[Effort]) -> (Option<f64>, Option<f64>) {
-    let inside = |effort: &&Effort| (from..from + seconds).contains(&(effort.at / crate::schedule::SECOND));
+    let inside = |effort: &&Effort| (from..from + seconds).contains(&(effort.at / crate::clock::SECOND));
     let (Some(first), Some(last)) = (efforts.iter().find(inside), efforts.iter().rfind(inside)) else {
         return (None, None);
     };
@@ -464,7 +464,7 @@ fn effort_per_request(from: u64, seconds: u64, efforts: &[Effort]) -> (Option<f6
 }
 
 fn balance(evidence: &Evidence<'_>, totals: &Totals, failures: &mut Vec<String>) -> Books {
-    let Words { fleet: journals, guests } = evidence.words;
+    let JournalTotals { fleet: journals, guests } = evidence.words;
     let all_journals = journals.totals();
     if all_journals != (totals.prizes, totals.fen) {
         failures.push(format!(
@@ -523,44 +523,55 @@ mod tests {
     const FROM: u64 = 1_800_000_000;
 
     fn plan() -> Plan {
-        Plan {
+        use crate::fleet::plan::FleetArgs;
+        let args = FleetArgs {
             machines: 2,
             users: 10,
             server: "127.0.0.1:1".parse().unwrap(),
             admin: None,
             monitor: None,
             phases: vec!["100x2s".parse().unwrap()],
-            warm_up: None,
+            warm_up: std::time::Duration::ZERO,
             rain: None,
-            storms: Vec::new(),
+            storm: Vec::new(),
             storm_deadline: std::time::Duration::from_secs(60),
             announce: None,
             mix: crate::schedule::mix::Mix::grabs(),
-            react: false,
+            react: None,
             rooms: 0,
             envelopes: None,
             envelope_lifetime: std::time::Duration::from_secs(20),
             tickets: None,
             hold: std::time::Duration::from_secs(10),
             deposit: None,
-            statements: 0,
+            statements: None,
             tolerance: "2%".parse().unwrap(),
             summary: None,
-            journal_dir: "/nonexistent".into(),
+            journal_dir: None,
             guest_journal: None,
             targets_file: None,
             connect_rate: 10,
             pace: std::time::Duration::from_millis(1),
             coalesce: std::time::Duration::ZERO,
             pin_machines: false,
-            connect_timeout: std::time::Duration::from_secs(1),
+            connect_timeout: None,
             settle: std::time::Duration::ZERO,
             ntp: None,
             clock_budget: std::time::Duration::from_millis(50),
             answer_timeout: std::time::Duration::from_secs(1),
             secret_file: None,
-            secret: hongbao_proto::token::Secret::from_text("0123456789abcdef0123456789abcdef").unwrap(),
             log: Default::default(),
+        };
+        Plan {
+            args,
+            warm_up: None,
+            storms: Vec::new(),
+            react: false,
+            deposit: None,
+            statements: 0,
+            journal_dir: "/nonexistent".into(),
+            connect_timeout: std::time::Duration::from_secs(1),
+            secret: hongbao_proto::token::Secret::from_text("0123456789abcdef0123456789abcdef").unwrap(),
         }
     }
 
@@ -606,7 +617,7 @@ mod tests {
         let mut journals = Union { campaigns: [(1, (4, 40))].into(), ..Union::default() };
         spoil(&mut results, &mut campaign, &mut journals);
         let effort = |second: u64, cpu: u64, answered| Effort {
-            at: (FROM + second) * crate::schedule::SECOND,
+            at: (FROM + second) * crate::clock::SECOND,
             server_cpu_us: Some(cpu),
             fleet_cpu_us: 2 * cpu,
             answered,
@@ -622,7 +633,7 @@ mod tests {
             campaign: Some(&campaign),
             sale: None,
             run: None,
-            words: &Words { fleet: journals, guests: Union::default() },
+            words: &JournalTotals { fleet: journals, guests: Union::default() },
             posted: &[],
             broadcasts: &[],
             troubles: Vec::new(),
@@ -670,11 +681,11 @@ mod tests {
     }
 
     #[test]
-    fn a_phase_has_its_own_tolerance_and_tells_how_many_seconds_are_within_others() {
+    fn a_phase_has_its_own_tolerance_and_counts_the_seconds_within() {
         let spoil = |results: &mut Vec<Results>, _: &mut Campaign, _: &mut Union| results[0].seconds[0].sent = 47;
         let mut plan = plan();
         for (phase, passed, kept) in [("100x2s~1%", false, 1), ("100x2s~3%", true, 2), ("100x2s", false, 1)] {
-            plan.phases = vec![phase.parse().unwrap()];
+            plan.args.phases = vec![phase.parse().unwrap()];
             let summary = judge_plan(&plan, spoil);
             assert_eq!((summary.passed, summary.phases[0].seconds_within_tolerance), (passed, kept), "{phase}");
         }
@@ -722,7 +733,7 @@ mod tests {
     }
 
     #[test]
-    fn a_storm_fails_when_users_stay_away_or_come_late_or_others_suffer() {
+    fn a_storm_fails_if_users_stay_away_come_late_or_others_suffer() {
         let mut plan = plan();
         plan.storms = vec!["20%@1s".parse().unwrap()];
         let failures = |part: StormResult| {
@@ -743,7 +754,7 @@ mod tests {
     }
 
     #[test]
-    fn the_seconds_of_a_qps_that_somebody_else_ordered_are_not_judged_and_are_named() {
+    fn seconds_of_a_qps_ordered_by_others_are_named_and_not_judged() {
         let summary = judge_with(|results, _, _| {
             for result in results {
                 let ordered = SegmentResult { from: FROM + 1, qps: 300, planned: 150, ..result.segments[0].clone() };
@@ -761,7 +772,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_that_goes_wrong_before_somebody_else_orders_another_qps_is_judged() {
+    fn a_second_that_fails_before_another_qps_is_ordered_is_judged() {
         let summary = judge_with(|results, _, _| {
             let ordered = SegmentResult { from: FROM + 1, qps: 300, ..results[0].segments[0].clone() };
             results[0].segments.push(ordered);
@@ -772,7 +783,7 @@ mod tests {
     }
 
     #[test]
-    fn a_storm_that_somebody_else_ordered_is_not_judged_and_its_seconds_are_not_either() {
+    fn a_storm_ordered_by_others_is_not_judged_nor_are_its_seconds() {
         let summary = judge_with(|results, _, _| {
             for result in results {
                 result.seconds[1].answered = 40;
@@ -785,13 +796,13 @@ mod tests {
 
     #[test]
     fn what_guests_were_told_counts_as_what_users_were_told() {
-        let words = |guests: Sum| Words {
+        let words = |guests: Sum| JournalTotals {
             fleet: Union { campaigns: [(1, (4, 40))].into(), ..Union::default() },
             guests: Union { campaigns: [(1, guests)].into(), ..Union::default() },
         };
         let results = [half("machine-01"), half("machine-02")];
         let campaign = Campaign { id: 1, issued: 9, won: 5, paid_fen: 47, reserved: 0 };
-        let judged = |words: &Words| {
+        let judged = |words: &JournalTotals| {
             judge(Evidence {
                 plan: &plan(),
                 first_second: FROM,

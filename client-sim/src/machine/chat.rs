@@ -82,16 +82,16 @@ impl Circle {
 
 /// Whether a receipt can be true.
 pub fn receipt_is_right(to: To, receipt: &Receipt) -> bool {
-    let heard_by = u64::from(receipt.delivered) + u64::from(receipt.offline) + u64::from(receipt.dropped);
+    let recipients = u64::from(receipt.delivered) + u64::from(receipt.offline) + u64::from(receipt.dropped);
     match to {
-        To::User(_) => heard_by == 1 && receipt.offset == 0,
+        To::User(_) => recipients == 1 && receipt.offset == 0,
         To::Room(_) => receipt.offset > 0,
     }
 }
 
 /// How far a user has followed its room.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Followed {
+pub struct RoomPosition {
     /// Of the room's history; 0: not known yet.
     pub epoch: u64,
     pub offset: u64,
@@ -99,16 +99,16 @@ pub struct Followed {
 
 /// How far a user has followed its room, and what of that it did not hear.
 #[derive(Debug, Default)]
-struct Following {
-    to: Followed,
+struct RoomProgress {
+    to: RoomPosition,
     /// Places of messages that were skipped: of others, or its own, whose receipt is still to come.
     /// The oldest give way.
     skipped: VecDeque<u64>,
 }
 
-impl Following {
+impl RoomProgress {
     /// Goes on to message `offset`, of which the user now knows. Returns whether it did not before.
-    fn hear(&mut self, offset: u64, missed: &mut u64) -> bool {
+    fn advance(&mut self, offset: u64, missed: &mut u64) -> bool {
         if offset > self.to.offset {
             // Before the first answer to a Join one does not know where the room stands.
             if self.to.epoch != 0 {
@@ -134,7 +134,7 @@ impl Following {
 
 /// What was heard, over all users of a machine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Heard {
+pub struct MessageCounts {
     /// Messages to one user.
     pub direct: u64,
     /// Messages to a room, once for each member that heard them.
@@ -150,14 +150,14 @@ pub struct Heard {
 #[derive(Debug)]
 pub struct Chats {
     circle: Circle,
-    followed: FxHashMap<u32, Following>,
-    pub heard: Heard,
+    followed: FxHashMap<u32, RoomProgress>,
+    pub counts: MessageCounts,
 }
 
 impl Chats {
     /// Nothing was said yet.
     pub fn new(circle: Circle) -> Self {
-        Self { circle, followed: FxHashMap::default(), heard: Heard::default() }
+        Self { circle, followed: FxHashMap::default(), counts: MessageCounts::default() }
     }
 
     /// Where messages go.
@@ -166,40 +166,40 @@ impl Chats {
     }
 
     /// How far `user` has followed its room.
-    pub fn followed(&self, user: u32) -> Followed {
+    pub fn followed(&self, user: u32) -> RoomPosition {
         self.followed.get(&user).map(|following| following.to).unwrap_or_default()
     }
 
     /// From where on `user` is to be caught up: as far as it has followed its room without a gap.
-    pub fn resume(&self, user: u32) -> Followed {
-        let Some(following) = self.followed.get(&user) else { return Followed::default() };
+    pub fn resume(&self, user: u32) -> RoomPosition {
+        let Some(following) = self.followed.get(&user) else { return RoomPosition::default() };
         let before_gap = following.skipped.front().map_or(following.to.offset, |skipped| skipped - 1);
-        Followed { offset: before_gap, ..following.to }
+        RoomPosition { offset: before_gap, ..following.to }
     }
 
     /// `user`, whose id is `id`, was told a message.
-    pub fn tell(&mut self, user: u32, id: u64, message: &v1::ChatMessage) -> Result<(), Violation> {
+    pub fn receive(&mut self, user: u32, id: u64, message: &v1::ChatMessage) -> Result<(), Violation> {
         if !self.circle.is_right(id, message) {
             return Err(Violation::ChatUntrue);
         }
         if message.room_id == 0 {
-            self.heard.direct += 1;
+            self.counts.direct += 1;
             return Ok(());
         }
         let following = self.followed.entry(user).or_default();
-        if !following.hear(message.offset, &mut self.heard.missed) {
+        if !following.advance(message.offset, &mut self.counts.missed) {
             return Err(Violation::ChatRepeated);
         }
-        self.heard.room += 1;
+        self.counts.room += 1;
         Ok(())
     }
 
     /// A message of `user` itself has this place in its room's history; it is not told its own
     /// messages.
-    pub fn said(&mut self, user: u32, offset: u64) {
+    pub fn record_own(&mut self, user: u32, offset: u64) {
         let following = self.followed.entry(user).or_default();
         // One that was sent twice has two places; only one receipt came for both.
-        following.hear(offset, &mut self.heard.missed);
+        following.advance(offset, &mut self.counts.missed);
     }
 
     /// `user`, whose id is `id`, was told the state of its room, which it had asked to join.
@@ -216,20 +216,20 @@ impl Chats {
             // Some of it may have been pushed before this answer, and one's own words are there,
             // too.
             let following = self.followed.entry(user).or_default();
-            if following.hear(message.offset, &mut self.heard.missed) && message.from_user_id != id {
-                self.heard.room += 1;
-                self.heard.recovered += 1;
+            if following.advance(message.offset, &mut self.counts.missed) && message.from_user_id != id {
+                self.counts.room += 1;
+                self.counts.recovered += 1;
             }
         }
         let following = self.followed.entry(user).or_default();
         if same && !state.recovered && before.offset > 0 {
-            self.heard.missed += state.offset.saturating_sub(following.to.offset);
+            self.counts.missed += state.offset.saturating_sub(following.to.offset);
         }
         if !same {
             following.skipped.clear();
         }
         let offset = if same { following.to.offset.max(state.offset) } else { state.offset };
-        following.to = Followed { epoch: state.epoch, offset };
+        following.to = RoomPosition { epoch: state.epoch, offset };
         Ok(())
     }
 }
@@ -242,7 +242,7 @@ mod tests {
 
     const ROOMS: Circle = Circle { total: 10, rooms: 4 };
 
-    fn said(circle: Circle, from: u64, request: u64, offset: u64) -> v1::ChatMessage {
+    fn message_of(circle: Circle, from: u64, request: u64, offset: u64) -> v1::ChatMessage {
         let v1::Chat { room_id, text, .. } = circle.chat(from, request);
         v1::ChatMessage { from_user_id: from, room_id, offset, at_ms: 0, text }
     }
@@ -253,24 +253,24 @@ mod tests {
         // User 2 and user 6 are in room 3.
         let state = v1::RoomState { room_id: 3, epoch: 9, offset: 5, ..Default::default() };
         assert_eq!(chats.joined(0, 2, &state), Ok(()));
-        assert_eq!(chats.tell(0, 2, &said(ROOMS, 6, 50, 6)), Ok(()));
-        assert_eq!(chats.tell(0, 2, &said(ROOMS, 6, 50, 6)), Err(Violation::ChatRepeated));
-        assert_eq!(chats.tell(0, 2, &said(ROOMS, 6, 51, 9)), Ok(()));
-        assert_eq!(chats.heard, Heard { room: 2, missed: 2, ..Heard::default() });
-        assert_eq!(chats.resume(0), Followed { epoch: 9, offset: 6 });
+        assert_eq!(chats.receive(0, 2, &message_of(ROOMS, 6, 50, 6)), Ok(()));
+        assert_eq!(chats.receive(0, 2, &message_of(ROOMS, 6, 50, 6)), Err(Violation::ChatRepeated));
+        assert_eq!(chats.receive(0, 2, &message_of(ROOMS, 6, 51, 9)), Ok(()));
+        assert_eq!(chats.counts, MessageCounts { room: 2, missed: 2, ..MessageCounts::default() });
+        assert_eq!(chats.resume(0), RoomPosition { epoch: 9, offset: 6 });
         // Back again: one that was skipped, one that is known, a new one, its own, and one that was
         // pushed before this answer.
-        assert_eq!(chats.tell(0, 2, &said(ROOMS, 6, 54, 12)), Ok(()));
-        assert_eq!(chats.heard.missed, 4);
+        assert_eq!(chats.receive(0, 2, &message_of(ROOMS, 6, 54, 12)), Ok(()));
+        assert_eq!(chats.counts.missed, 4);
         let missed = [(6, 49, 8), (6, 51, 9), (6, 52, 10), (2, 53, 11), (6, 54, 12)];
-        let missed = missed.map(|(from, request, offset)| said(ROOMS, from, request, offset)).to_vec();
+        let missed = missed.map(|(from, request, offset)| message_of(ROOMS, from, request, offset)).to_vec();
         let back = v1::RoomState { offset: 12, recovered: true, missed, ..state };
         assert_eq!(chats.joined(0, 2, &back), Ok(()));
-        assert_eq!(chats.heard, Heard { room: 5, missed: 1, recovered: 2, ..Heard::default() });
+        assert_eq!(chats.counts, MessageCounts { room: 5, missed: 1, recovered: 2, ..MessageCounts::default() });
         let lost = v1::RoomState { offset: 20, recovered: false, missed: Vec::new(), ..back.clone() };
-        assert_eq!((chats.joined(0, 2, &lost), chats.heard.missed), (Ok(()), 9));
+        assert_eq!((chats.joined(0, 2, &lost), chats.counts.missed), (Ok(()), 9));
         let anew = v1::RoomState { epoch: 10, offset: 1, ..lost };
-        assert_eq!((chats.joined(0, 2, &anew), chats.followed(0)), (Ok(()), Followed { epoch: 10, offset: 1 }));
+        assert_eq!((chats.joined(0, 2, &anew), chats.followed(0)), (Ok(()), RoomPosition { epoch: 10, offset: 1 }));
         assert_eq!(chats.joined(0, 3, &back), Err(Violation::ChatUntrue), "not the room of user 3");
     }
 
@@ -279,17 +279,17 @@ mod tests {
         let mut chats = Chats::new(ROOMS);
         let state = v1::RoomState { room_id: 3, epoch: 9, offset: 0, ..Default::default() };
         assert_eq!(chats.joined(0, 2, &state), Ok(()));
-        chats.said(0, 1);
-        assert_eq!(chats.tell(0, 2, &said(ROOMS, 6, 50, 2)), Ok(()));
+        chats.record_own(0, 1);
+        assert_eq!(chats.receive(0, 2, &message_of(ROOMS, 6, 50, 2)), Ok(()));
         // The receipt of the third comes behind the fourth.
-        assert_eq!(chats.tell(0, 2, &said(ROOMS, 6, 51, 4)), Ok(()));
-        assert_eq!(chats.heard.missed, 1);
-        chats.said(0, 3);
-        assert_eq!(chats.heard, Heard { room: 2, ..Heard::default() });
-        assert_eq!(chats.tell(0, 2, &said(ROOMS, 6, 51, 4)), Err(Violation::ChatRepeated));
+        assert_eq!(chats.receive(0, 2, &message_of(ROOMS, 6, 51, 4)), Ok(()));
+        assert_eq!(chats.counts.missed, 1);
+        chats.record_own(0, 3);
+        assert_eq!(chats.counts, MessageCounts { room: 2, ..MessageCounts::default() });
+        assert_eq!(chats.receive(0, 2, &message_of(ROOMS, 6, 51, 4)), Err(Violation::ChatRepeated));
         // A gap of any size takes a bounded room.
-        assert_eq!(chats.tell(0, 2, &said(ROOMS, 6, 52, 1_000_000)), Ok(()));
-        assert_eq!((chats.followed[&0].skipped.len(), chats.heard.missed), (SKIPPED_MAX, 999_995));
+        assert_eq!(chats.receive(0, 2, &message_of(ROOMS, 6, 52, 1_000_000)), Ok(()));
+        assert_eq!((chats.followed[&0].skipped.len(), chats.counts.missed), (SKIPPED_MAX, 999_995));
     }
 
     #[test]
@@ -308,7 +308,7 @@ mod tests {
         ) {
             let circle = Circle { total, rooms };
             let (from, other) = (from % total + 1, other % total + 1);
-            let message = said(circle, from, request.into(), u64::from(rooms > 0));
+            let message = message_of(circle, from, request.into(), u64::from(rooms > 0));
             let meant = match circle.to(from, request.into()) {
                 To::User(user) => {
                     prop_assert!((1..=total).contains(&user) && (user != from || total == 1));

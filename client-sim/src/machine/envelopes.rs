@@ -7,6 +7,7 @@ use std::collections::hash_map::Entry;
 use rustc_hash::FxHashMap;
 
 use crate::limits::OFFERS_PER_USER_MAX;
+use crate::machine::prizes::Recorded;
 
 pub use hongbao_telemetry::journal::Share;
 
@@ -21,19 +22,6 @@ enum Offered {
     Opened(u32, u64),
     /// Nothing is to be had.
     Over,
-}
-
-/// What telling a share adds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Told {
-    /// A share not known so far.
-    New,
-    /// The same user, the same share.
-    Again,
-    /// Another share or amount than before.
-    Changed,
-    /// A share that another user was told of.
-    ToAnother,
 }
 
 /// Offers and shares of all users of a machine.
@@ -100,27 +88,27 @@ impl Envelopes {
     }
 
     /// `user` was told of a share.
-    pub fn tell(&mut self, user: u32, share: Share) -> Told {
+    pub fn record(&mut self, user: u32, share: Share) -> Recorded {
         let Share { envelope, number, amount } = share;
         match self.offered.get(&(user, envelope)) {
-            Some(&Offered::Opened(known, before)) if (known, before) == (number, amount) => return Told::Again,
-            Some(Offered::Opened(..) | Offered::Over) => return Told::Changed,
-            _ => {}
+            Some(&Offered::Opened(known, before)) if (known, before) == (number, amount) => return Recorded::Again,
+            Some(Offered::Opened(..) | Offered::Over) => return Recorded::Changed,
+            Some(Offered::Waiting | Offered::Asked) | None => {}
         }
         if *self.shares.entry((envelope, number)).or_insert(user) != user {
-            return Told::ToAnother;
+            return Recorded::ToAnother;
         }
         self.offered.insert((user, envelope), Offered::Opened(number, amount));
         self.opened_fen += amount;
-        Told::New
+        Recorded::New
     }
 
     /// `user` was told that nothing is to be had from an envelope. Returns whether that can be: it
     /// had no share.
-    pub fn tell_over(&mut self, user: u32, envelope: u64) -> bool {
+    pub fn record_empty(&mut self, user: u32, envelope: u64) -> bool {
         match self.offered.get_mut(&(user, envelope)) {
             Some(Offered::Opened(..)) => false,
-            Some(known) => {
+            Some(known @ (Offered::Waiting | Offered::Asked | Offered::Over)) => {
                 *known = Offered::Over;
                 true
             }
@@ -132,7 +120,7 @@ impl Envelopes {
     pub fn amount(&self, user: u32, envelope: u64) -> Option<u64> {
         match self.offered.get(&(user, envelope)) {
             Some(Offered::Opened(_, amount)) => Some(*amount),
-            _ => None,
+            Some(Offered::Waiting | Offered::Asked | Offered::Over) | None => None,
         }
     }
 
@@ -140,7 +128,7 @@ impl Envelopes {
     pub fn shares(&self) -> impl Iterator<Item = (u32, u64, u64)> {
         self.offered.iter().filter_map(|(&(user, envelope), known)| match known {
             Offered::Opened(_, amount) => Some((user, envelope, *amount)),
-            _ => None,
+            Offered::Waiting | Offered::Asked | Offered::Over => None,
         })
     }
 
@@ -185,14 +173,14 @@ mod tests {
     fn a_share_counts_once_and_no_contradiction_passes() {
         let mut book = Envelopes::default();
         [1, 2].iter().for_each(|&user| assert!(book.offer(user, 7)));
-        assert_eq!((book.tell(1, SHARE), book.tell(1, SHARE)), (Told::New, Told::Again));
-        assert_eq!(book.tell(1, Share { amount: 51, ..SHARE }), Told::Changed);
-        assert_eq!(book.tell(1, Share { number: 1, ..SHARE }), Told::Changed);
-        assert_eq!(book.tell(2, SHARE), Told::ToAnother);
-        assert_eq!(book.tell(2, Share { number: 1, amount: 3, ..SHARE }), Told::New);
+        assert_eq!((book.record(1, SHARE), book.record(1, SHARE)), (Recorded::New, Recorded::Again));
+        assert_eq!(book.record(1, Share { amount: 51, ..SHARE }), Recorded::Changed);
+        assert_eq!(book.record(1, Share { number: 1, ..SHARE }), Recorded::Changed);
+        assert_eq!(book.record(2, SHARE), Recorded::ToAnother);
+        assert_eq!(book.record(2, Share { number: 1, amount: 3, ..SHARE }), Recorded::New);
         assert_eq!((book.opened(), book.amount(1, 7), book.amount(1, 8)), ((2, 53), Some(50), None));
-        assert!(!book.tell_over(1, 7), "it has a share");
-        assert!(book.tell_over(3, 7));
+        assert!(!book.record_empty(1, 7), "it has a share");
+        assert!(book.record_empty(3, 7));
     }
 
     #[test]
@@ -206,13 +194,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_told_each_share_has_one_owner_and_each_user_one_share(
+        fn each_share_has_one_owner_and_each_user_one_share(
             steps in prop::collection::vec((0u32..4, 0u64..3, 0u32..3, 1u64..4), 0..100),
         ) {
             let (mut book, mut fen, mut shares) = (Envelopes::default(), 0, Vec::new());
             for (user, envelope, number, amount) in steps {
                 book.offer(user, envelope);
-                if book.tell(user, Share { envelope, number, amount }) == Told::New {
+                if book.record(user, Share { envelope, number, amount }) == Recorded::New {
                     prop_assert!(!shares.iter().any(|&(_, e, n)| (e, n) == (envelope, number)));
                     prop_assert!(!shares.iter().any(|&(u, e, _)| (u, e) == (user, envelope)));
                     shares.push((user, envelope, number));

@@ -1,28 +1,30 @@
 //! One machine of the fleet: one process, one thread, its users, one schedule.
 //!
 //! ```text
-//! walker ── a turn is due ──┐                 ┌── bytes ── sockets
-//! connector ── connected ───┼──→  Crowd  ←────┼── every 20 ms ── keeper
+//! sender ── a turn is due ──┐                 ┌── bytes, connected ── receiver
+//! connector ── connect ─────┼──→  Crowd  ←────┼── every 20 ms ── housekeeping
 //! control ── commands ──────┘   (one owner)   └── samples ── reporter
 //! ```
 //!
 //! [`run`] is the whole life of a machine, from its clock to its last journal row; the modules
 //! below are its parts, the [`crowd`] being the one that holds and changes all state.
 
+pub mod announcements;
 pub mod chat;
 pub mod config;
 pub mod connector;
 pub mod control;
 pub mod crowd;
 pub mod envelopes;
-pub mod heard;
-pub mod keeper;
+pub mod housekeeping;
 pub mod labels;
 pub mod orders;
-pub mod owed;
-pub mod partials;
+pub mod outstanding;
+pub mod partial_frames;
 pub mod prizes;
 pub mod reactions;
+pub mod receiver;
+pub mod sender;
 pub mod shared;
 pub mod sockets;
 pub mod statements;
@@ -30,9 +32,9 @@ pub mod storms;
 pub mod tally;
 pub mod user;
 pub mod view;
-pub mod walker;
 pub mod wire;
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -50,13 +52,13 @@ use hongbao_telemetry::report::{Reporter, ReporterConfig, names};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::sleep;
 
+use crate::clock::SECOND;
 use crate::clock::{self, Clock, ClockError};
 use crate::limits::{ANNOUNCE_SECONDS, CLOSE_DEADLINE, CLOSE_STEP};
 use crate::results::{QpsChange, Results};
-use crate::schedule::SECOND;
 use config::MachineConfig;
 use crowd::{Crowd, QpsError};
 use shared::{Shared, Stage};
@@ -71,36 +73,20 @@ const REPORT_TOKEN_SECONDS: u64 = 30 * 24 * 3600;
 /// What ends a machine before its time.
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
-    /// The runtime cannot be built.
     #[error("runtime: {0}")]
     Runtime(io::Error),
-    /// It cannot stay on its core.
     #[error("core: {0}")]
     Core(io::Error),
-    /// The users' sockets cannot be watched.
     #[error("epoll: {0}")]
     Sockets(io::Error),
-    /// No good clock.
     #[error(transparent)]
     Clock(#[from] ClockError),
-    /// The control surface cannot be bound.
     #[error("control surface {address}: {source}")]
-    Http {
-        address: SocketAddr,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The journal cannot be written.
+    Http { address: SocketAddr, source: io::Error },
     #[error("journal {path}: {source}")]
-    Journal {
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The schedule that was asked for cannot be had.
+    Journal { path: PathBuf, source: io::Error },
     #[error("schedule: {0}")]
     Schedule(#[from] QpsError),
-    /// No token for the monitor.
     #[error(transparent)]
     Token(#[from] TokenError),
 }
@@ -149,21 +135,24 @@ async fn live(
     let reporting = report(&shared, control_address)?;
     ready(control_address);
     let service = Service::from_environment();
-    let heartbeat = tokio::task::spawn_local(keeper::tell(service, Rc::clone(&shared)));
+    let heartbeat = tokio::task::spawn_local(housekeeping::notify_service(service, Rc::clone(&shared)));
 
     if let (Some(qps), Some(at)) = (shared.config.qps, shared.config.epoch) {
         control::announce(&shared, QpsChange { qps, at, mix: None, planned: true })?;
     }
-    let mut serving = tokio::task::spawn_local(sockets::serve(Rc::clone(&shared), poll));
+    let mut receiving = tokio::task::spawn_local({
+        let shared = Rc::clone(&shared);
+        async move { receiver::run(&shared, poll).await }
+    });
     let workers = [
         tokio::task::spawn_local(connector::run(Rc::clone(&shared))),
-        tokio::task::spawn_local(walker::walk(Rc::clone(&shared))),
-        tokio::task::spawn_local(keeper::run(Rc::clone(&shared))),
+        tokio::task::spawn_local(sender::run(Rc::clone(&shared))),
+        tokio::task::spawn_local(housekeeping::run(Rc::clone(&shared))),
     ];
     tokio::select! {
         () = stop => shared.ask_to_stop(0),
         error = start_schedule(&shared) => return Err(error),
-        error = &mut serving => return Err(MachineError::Sockets(served(error))),
+        ended = &mut receiving => return Err(MachineError::Sockets(receive_error(ended))),
         () = shared.stop_asked.notified() => {}
     }
 
@@ -173,7 +162,7 @@ async fn live(
     close_all(&shared).await;
     shared.crowd.borrow_mut().flush_journal().map_err(|source| journal_error(&shared.config, source))?;
     let results = view::results(&shared);
-    serving.abort();
+    receiving.abort();
     workers.iter().for_each(JoinHandle::abort);
     if let Some((leave, reporter)) = reporting {
         drop(leave);
@@ -184,16 +173,18 @@ async fn live(
     Ok(results)
 }
 
-/// Why the sockets are not served any more.
-fn served(ended: Result<io::Error, tokio::task::JoinError>) -> io::Error {
-    ended.unwrap_or_else(io::Error::other)
+fn receive_error(ended: Result<io::Result<Infallible>, JoinError>) -> io::Error {
+    match ended {
+        Ok(Err(error)) => error,
+        Err(error) => io::Error::other(error),
+    }
 }
 
 fn journal_error(config: &MachineConfig, source: io::Error) -> MachineError {
     MachineError::Journal { path: config.journal.clone().unwrap_or_default(), source }
 }
 
-fn log_failure<T>(what: &str, ended: Result<T, tokio::task::JoinError>) {
+fn log_failure<T>(what: &str, ended: Result<T, JoinError>) {
     if let Err(error) = ended {
         tracing::error!(event = "task_failed", what, %error, "task failed");
     }
@@ -249,7 +240,7 @@ async fn settle(shared: &Shared) {
         let open = {
             let crowd = shared.crowd.borrow();
             crowd.next_due().is_some()
-                || crowd.owed.count() > 0
+                || crowd.outstanding.count() > 0
                 || crowd.acknowledges_under_way > 0
                 || crowd.reactions.under_way() > 0
         };

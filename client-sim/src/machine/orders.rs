@@ -12,7 +12,7 @@ use rustc_hash::FxHashMap;
 
 use crate::backoff::scramble;
 use crate::machine::labels::Violation;
-use crate::results::SaleResult;
+use crate::results::{OrderTotals, SaleResult};
 
 /// What is known of one order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,13 +26,13 @@ pub struct Known {
     pub pay_by_ms: u64,
     /// The Grab that got it.
     pub request: u64,
-    /// Where it is, as far as its user was told.
+    /// Where it is, as far as its user was order.
     pub state: State,
 }
 
 /// What telling an order adds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Told {
+pub struct OrderUpdate {
     /// The order was not known.
     pub is_new: bool,
     /// Its state was not known.
@@ -64,25 +64,6 @@ impl Intent {
     }
 }
 
-/// Orders by state, and what was paid for them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct OrderCounts {
-    /// Orders that were told as waiting for their payment, ever.
-    pub reserved: u64,
-    /// Orders that cost nothing.
-    pub free: u64,
-    /// Orders that were paid.
-    pub paid: u64,
-    /// Their price, fen.
-    pub paid_fen: u64,
-    /// Orders given back.
-    pub cancelled: u64,
-    /// Orders not paid in time.
-    pub expired: u64,
-    /// Orders that wait for their payment still, as far as their users were told.
-    pub waiting: u64,
-}
-
 /// All orders that users of a machine were told of.
 #[derive(Debug, Default)]
 pub struct OrderBook {
@@ -90,30 +71,30 @@ pub struct OrderBook {
     /// By (campaign, serial): the order under which it is somebody's for good.
     sold: FxHashMap<(u32, u64), u64>,
     /// By (user, campaign): orders that are neither cancelled nor expired, as far as the user was
-    /// told.
+    /// order.
     held: FxHashMap<(u32, u32), u32>,
     /// By (user, campaign): those that are paid.
     kept: FxHashMap<(u32, u32), u32>,
-    counts: OrderCounts,
+    counts: OrderTotals,
 }
 
 impl OrderBook {
     /// `user` was told of an order. What contradicts what is known changes nothing.
-    pub fn tell(&mut self, user: u32, told: &v1::Order) -> Result<Told, Violation> {
-        let state = told.state();
-        if state == State::Unspecified || (told.price_fen == 0) && state == State::Reserved {
+    pub fn record(&mut self, user: u32, order: &v1::Order) -> Result<OrderUpdate, Violation> {
+        let state = order.state();
+        if state == State::Unspecified || (order.price_fen == 0) && state == State::Reserved {
             return Err(Violation::OrderBackwards);
         }
         let new = Known {
             user,
-            campaign: told.campaign_id,
-            serial: told.serial,
-            price: told.price_fen,
-            pay_by_ms: told.pay_by_ms,
-            request: told.grabbed_by_request_id,
+            campaign: order.campaign_id,
+            serial: order.serial,
+            price: order.price_fen,
+            pay_by_ms: order.pay_by_ms,
+            request: order.grabbed_by_request_id,
             state,
         };
-        let before = match self.orders.get(&told.order_id) {
+        let before = match self.orders.get(&order.order_id) {
             None => None,
             Some(known) if known.user != user => return Err(Violation::OrderToldToTwo),
             Some(known) if (Known { state, ..*known }) != new => return Err(Violation::OrderChanged),
@@ -122,27 +103,27 @@ impl OrderBook {
             }
             Some(known) => Some(known.state),
         };
-        if state == State::Expired && told.decided_at_ms < told.pay_by_ms {
+        if state == State::Expired && order.decided_at_ms < order.pay_by_ms {
             return Err(Violation::OrderExpiredEarly);
         }
         if state == State::Paid && before != Some(State::Paid) {
             match self.sold.entry((new.campaign, new.serial)) {
                 Entry::Occupied(_) => return Err(Violation::SerialPaidTwice),
                 Entry::Vacant(free) => {
-                    free.insert(told.order_id);
+                    free.insert(order.order_id);
                 }
             }
         }
-        self.orders.insert(told.order_id, new);
+        self.orders.insert(order.order_id, new);
         if before != Some(state) {
             self.count(before, &new);
         }
-        Ok(Told { is_new: before.is_none(), has_moved: before != Some(state), known: new })
+        Ok(OrderUpdate { is_new: before.is_none(), has_moved: before != Some(state), known: new })
     }
 
     /// An order of `user` could not be paid because it was given back, or its hold was over, at
     /// this time. Unix milliseconds.
-    pub fn tell_too_late(&mut self, user: u32, order: u64, ended_at_ms: u64) -> Result<(), Violation> {
+    pub fn record_too_late(&mut self, user: u32, order: u64, ended_at_ms: u64) -> Result<(), Violation> {
         let Some(known) = self.orders.get(&order).copied().filter(|known| known.user == user) else { return Ok(()) };
         match known.state {
             State::Reserved if ended_at_ms < known.pay_by_ms => Err(Violation::OrderExpiredEarly),
@@ -219,14 +200,14 @@ impl OrderBook {
                     sale.paid_fen += known.price;
                 }
                 State::Reserved => sale.waiting += 1,
-                _ => {}
+                State::Cancelled | State::Expired | State::Unspecified => {}
             }
         }
         sales.into_values().collect()
     }
 
     /// Orders by state.
-    pub fn counts(&self) -> OrderCounts {
+    pub fn counts(&self) -> OrderTotals {
         self.counts
     }
 }
@@ -255,16 +236,16 @@ mod tests {
     #[test]
     fn an_order_is_reserved_and_then_decided_once() {
         let mut book = OrderBook::default();
-        let told = book.tell(1, &order(7, 0, State::Reserved)).unwrap();
-        assert!(told.is_new && told.has_moved);
-        let again = book.tell(1, &order(7, 0, State::Reserved)).unwrap();
+        let update = book.record(1, &order(7, 0, State::Reserved)).unwrap();
+        assert!(update.is_new && update.has_moved);
+        let again = book.record(1, &order(7, 0, State::Reserved)).unwrap();
         assert!(!again.is_new && !again.has_moved);
-        assert!(book.tell(1, &order(7, 0, State::Paid)).unwrap().has_moved);
+        assert!(book.record(1, &order(7, 0, State::Paid)).unwrap().has_moved);
         for state in [State::Reserved, State::Cancelled, State::Expired] {
-            assert_eq!(book.tell(1, &order(7, 0, state)), Err(Violation::OrderBackwards));
+            assert_eq!(book.record(1, &order(7, 0, state)), Err(Violation::OrderBackwards));
         }
         assert_eq!((book.held(1, 3), book.kept(1, 3)), (1, 1));
-        let counts = OrderCounts { reserved: 1, paid: 1, paid_fen: 500, ..OrderCounts::default() };
+        let counts = OrderTotals { reserved: 1, paid: 1, paid_fen: 500, ..OrderTotals::default() };
         assert_eq!((book.counts(), book.paid().collect::<Vec<_>>()), (counts, vec![(1, 7, 500)]));
         assert_eq!(book.sales(), [SaleResult { campaign: 3, paid: 1, paid_fen: 500, waiting: 0 }]);
     }
@@ -272,34 +253,34 @@ mod tests {
     #[test]
     fn no_contradiction_passes() {
         let mut book = OrderBook::default();
-        book.tell(1, &order(7, 0, State::Reserved)).unwrap();
+        book.record(1, &order(7, 0, State::Reserved)).unwrap();
         let with = |change: fn(&mut v1::Order)| {
             let mut one = order(7, 0, State::Paid);
             change(&mut one);
             one
         };
-        assert_eq!(book.tell(2, &order(7, 0, State::Paid)), Err(Violation::OrderToldToTwo));
+        assert_eq!(book.record(2, &order(7, 0, State::Paid)), Err(Violation::OrderToldToTwo));
         for change in [|one: &mut v1::Order| one.price_fen = 501, |one: &mut v1::Order| one.serial = 1] {
-            assert_eq!(book.tell(1, &with(change)), Err(Violation::OrderChanged));
+            assert_eq!(book.record(1, &with(change)), Err(Violation::OrderChanged));
         }
-        assert_eq!(book.tell(1, &with(|one| one.state = 0)), Err(Violation::OrderBackwards));
+        assert_eq!(book.record(1, &with(|one| one.state = 0)), Err(Violation::OrderBackwards));
         let mut early = order(7, 0, State::Expired);
         early.decided_at_ms = 5_999;
-        assert_eq!(book.tell(1, &early), Err(Violation::OrderExpiredEarly));
-        book.tell(1, &order(7, 0, State::Paid)).unwrap();
-        assert_eq!(book.tell(2, &order(8, 0, State::Paid)), Err(Violation::SerialPaidTwice));
-        assert_eq!(book.tell_too_late(1, 7, 9_000), Err(Violation::OrderBackwards));
+        assert_eq!(book.record(1, &early), Err(Violation::OrderExpiredEarly));
+        book.record(1, &order(7, 0, State::Paid)).unwrap();
+        assert_eq!(book.record(2, &order(8, 0, State::Paid)), Err(Violation::SerialPaidTwice));
+        assert_eq!(book.record_too_late(1, 7, 9_000), Err(Violation::OrderBackwards));
     }
 
     #[test]
     fn a_unit_that_was_given_back_may_be_anothers() {
         let mut book = OrderBook::default();
-        book.tell(1, &order(7, 0, State::Reserved)).unwrap();
-        book.tell(1, &order(7, 0, State::Cancelled)).unwrap();
-        assert!(book.tell(2, &order(8, 0, State::Paid)).unwrap().is_new);
-        book.tell(1, &order(9, 1, State::Reserved)).unwrap();
-        assert_eq!(book.tell_too_late(1, 9, 5_999), Err(Violation::OrderExpiredEarly));
-        assert_eq!((book.tell_too_late(1, 9, 6_000), book.held(1, 3)), (Ok(()), 0));
+        book.record(1, &order(7, 0, State::Reserved)).unwrap();
+        book.record(1, &order(7, 0, State::Cancelled)).unwrap();
+        assert!(book.record(2, &order(8, 0, State::Paid)).unwrap().is_new);
+        book.record(1, &order(9, 1, State::Reserved)).unwrap();
+        assert_eq!(book.record_too_late(1, 9, 5_999), Err(Violation::OrderExpiredEarly));
+        assert_eq!((book.record_too_late(1, 9, 6_000), book.held(1, 3)), (Ok(()), 0));
         assert_eq!((book.counts().expired, book.counts().waiting), (1, 0));
     }
 
@@ -318,8 +299,8 @@ mod tests {
             let (mut book, mut decided) = (OrderBook::default(), std::collections::BTreeMap::new());
             for (user, id, state) in steps {
                 let state = State::try_from(state).unwrap();
-                if let Ok(told) = book.tell(user, &order(id, id % 3, state)) {
-                    prop_assert_eq!(told.known.state, state);
+                if let Ok(update) = book.record(user, &order(id, id % 3, state)) {
+                    prop_assert_eq!(update.known.state, state);
                     let before = decided.insert(id, (user, state));
                     prop_assert!(before.is_none_or(|(owner, was)| owner == user && (was == state || was == State::Reserved)));
                 }

@@ -10,48 +10,47 @@ use crate::results::CampaignResult;
 
 pub use hongbao_telemetry::journal::Prize;
 
-/// What telling a prize adds.
+/// What one more telling adds to a book of prizes or shares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Told {
-    /// A prize not known so far.
+pub enum Recorded {
     New,
-    /// The same user, the same prize.
+    /// The same user, the same amount.
     Again,
-    /// A prize that another user was told of.
+    /// Another user has it.
     ToAnother,
-    /// A prize that had another amount.
+    /// Its amount, or the share's number, was another.
     Changed,
 }
 
 /// Prizes by (campaign, serial).
 #[derive(Debug, Default)]
 pub struct PrizeBook {
-    told: FxHashMap<(u32, u64), (u32, u64)>,
+    prizes: FxHashMap<(u32, u64), (u32, u64)>,
     campaigns: BTreeMap<u32, (u64, u64)>,
 }
 
 impl PrizeBook {
     /// `user` was told of a prize.
-    pub fn tell(&mut self, user: u32, prize: Prize) -> Told {
-        match self.told.entry((prize.campaign, prize.serial)) {
+    pub fn record(&mut self, user: u32, prize: Prize) -> Recorded {
+        match self.prizes.entry((prize.campaign, prize.serial)) {
             Entry::Vacant(vacant) => {
                 vacant.insert((user, prize.amount));
                 let (prizes, fen) = self.campaigns.entry(prize.campaign).or_default();
                 *prizes += 1;
                 *fen += prize.amount;
-                Told::New
+                Recorded::New
             }
             Entry::Occupied(known) => match *known.get() {
-                (owner, _) if owner != user => Told::ToAnother,
-                (_, amount) if amount != prize.amount => Told::Changed,
-                _ => Told::Again,
+                (owner, _) if owner != user => Recorded::ToAnother,
+                (_, amount) if amount != prize.amount => Recorded::Changed,
+                _ => Recorded::Again,
             },
         }
     }
 
     /// Every prize, and whose it is.
     pub fn prizes(&self) -> impl Iterator<Item = (u32, Prize)> {
-        self.told.iter().map(|(&(campaign, serial), &(user, amount))| (user, Prize { campaign, serial, amount }))
+        self.prizes.iter().map(|(&(campaign, serial), &(user, amount))| (user, Prize { campaign, serial, amount }))
     }
 
     /// Distinct prizes, and their fen.
@@ -74,11 +73,11 @@ mod tests {
     fn a_prize_counts_once_and_no_contradiction_passes() {
         let mut book = PrizeBook::default();
         let prize = Prize { campaign: 1, serial: 0, amount: 50 };
-        assert_eq!(book.tell(3, prize), Told::New);
-        assert_eq!(book.tell(3, prize), Told::Again);
-        assert_eq!(book.tell(4, prize), Told::ToAnother);
-        assert_eq!(book.tell(3, Prize { amount: 51, ..prize }), Told::Changed);
-        assert_eq!(book.tell(4, Prize { campaign: 2, ..prize }), Told::New);
+        assert_eq!(book.record(3, prize), Recorded::New);
+        assert_eq!(book.record(3, prize), Recorded::Again);
+        assert_eq!(book.record(4, prize), Recorded::ToAnother);
+        assert_eq!(book.record(3, Prize { amount: 51, ..prize }), Recorded::Changed);
+        assert_eq!(book.record(4, Prize { campaign: 2, ..prize }), Recorded::New);
         assert_eq!(book.totals(), (2, 100));
         assert_eq!(book.campaigns()[1], CampaignResult { campaign: 2, prizes: 1, fen: 50 });
     }

@@ -1,25 +1,18 @@
-//! The sockets of all users behind one epoll instance of their own, and the one task that serves
-//! it. The runtime watches that instance as a single descriptor: a task and a registration for each
-//! connection, as a runtime has them, would be most of what a simulated user takes, in memory and
-//! in processor time.
+//! The sockets of all users behind one epoll instance of their own, which the runtime watches as a
+//! single descriptor: a task and a registration for each connection, as a runtime has them, would
+//! be most of what a simulated user takes, in memory and in processor time.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
-use std::rc::Rc;
 
-use mio::event::Event;
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Registry, Token};
+use mio::{Interest, Poll, Registry, Token};
 use rustc_hash::FxHashMap;
-use tokio::io::Interest as Watch;
-use tokio::io::unix::AsyncFd;
 
-use crate::limits::{CONNECT_DEADLINE, SOCKET_EVENTS_MAX};
-use crate::machine::labels::End;
-use crate::machine::shared::Shared;
+use crate::limits::CONNECT_DEADLINE;
 
 /// Where sockets are registered, and those that are being opened.
 #[derive(Debug)]
@@ -37,7 +30,7 @@ struct Opening {
 }
 
 impl Sockets {
-    /// No sockets yet, and what [`serve`] needs to serve them.
+    /// No sockets yet, and what the receiver polls.
     pub fn new() -> io::Result<(Self, Poll)> {
         let poll = Poll::new()?;
         Ok((Self { registry: poll.registry().try_clone()?, opening: RefCell::default() }, poll))
@@ -74,7 +67,7 @@ impl Sockets {
 
     /// What has become of a connection that was being opened: open, or failed. `None`: it is not
     /// being opened, or still is.
-    fn opened(&self, user: u32) -> Option<io::Result<TcpStream>> {
+    pub fn opened(&self, user: u32) -> Option<io::Result<TcpStream>> {
         let mut opening = self.opening.borrow_mut();
         let (_, socket) = opening.sockets.get(&user)?;
         let outcome = match socket.take_error() {
@@ -90,86 +83,6 @@ impl Sockets {
     }
 }
 
-/// Serves the sockets. Returns on failure only.
-pub async fn serve(shared: Rc<Shared>, poll: Poll) -> io::Error {
-    match serve_all(&shared, poll).await {
-        Ok(never) => match never {},
-        Err(error) => error,
-    }
-}
-
-async fn serve_all(shared: &Shared, poll: Poll) -> io::Result<std::convert::Infallible> {
-    #[allow(
-        deprecated,
-        reason = "what it asks of its argument holds: a Poll keeps one descriptor, and closes it when dropped"
-    )]
-    let mut poll = AsyncFd::with_interest(poll, Watch::READABLE)?;
-    let mut events = Events::with_capacity(SOCKET_EVENTS_MAX);
-    loop {
-        let mut ready = poll.readable_mut().await?;
-        match ready.get_inner_mut().poll(&mut events, Some(std::time::Duration::ZERO)) {
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            polled => polled?,
-        }
-        let mut count = 0;
-        for event in &events {
-            serve_one(shared, event);
-            count += 1;
-        }
-        if count < SOCKET_EVENTS_MAX {
-            ready.clear_ready();
-        } else {
-            // There may be more; what is due is sent first.
-            tokio::task::yield_now().await;
-        }
-    }
-}
-
-fn serve_one(shared: &Shared, event: &Event) {
-    let Ok(user) = u32::try_from(event.token().0) else { return };
-    if shared.sockets.opening() > 0
-        && let Some(opened) = shared.sockets.opened(user)
-    {
-        let now = shared.clock.now();
-        let mut crowd = shared.crowd.borrow_mut();
-        match opened {
-            Ok(socket) => crowd.connected(user, socket, now),
-            Err(error) => {
-                drop(crowd);
-                return shared.connect_failed(user, &error);
-            }
-        }
-    }
-    if event.is_readable() || event.is_read_closed() || event.is_error() {
-        read(shared, user, event.is_read_closed() || event.is_error());
-    }
-}
-
-/// Reads what has come for `user`; `to_the_end`: there will be no further event for the end of the
-/// stream.
-fn read(shared: &Shared, user: u32, to_the_end: bool) {
-    let mut scratch = shared.scratch.borrow_mut();
-    let mut crowd = shared.crowd.borrow_mut();
-    loop {
-        // A user whose connection has ended meanwhile has none.
-        let Some(mut socket) = crowd.socket(user) else { return };
-        let end = match socket.read(&mut scratch[..]) {
-            Ok(0) => End::Closed,
-            Ok(count) => {
-                crowd.bytes(user, &scratch[..count], shared.clock.now());
-                if count < scratch.len() && !to_the_end {
-                    return;
-                }
-                continue;
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-            Err(_) => End::Reset,
-        };
-        return crowd.ended(user, end, shared.clock.now());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
@@ -177,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_opening_of_that_age_is_given_up_and_not_its_users_next_one() {
+    fn only_an_opening_of_that_age_is_given_up_not_the_next_one() {
         let (sockets, _poll) = Sockets::new().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let socket = || TcpStream::connect(listener.local_addr().unwrap()).unwrap();

@@ -4,15 +4,14 @@
 
 use rustc_hash::FxHashMap;
 
+use crate::clock::SECOND;
 use crate::histogram::{self, Micros};
 use crate::limits::STORM_WATCH_SECONDS_MAX;
 use crate::results::{StormOrder, StormResult, StormSecond, StormView};
-use crate::schedule::SECOND;
 
 /// Why a storm is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StormError {
-    /// It should have happened already.
     #[error("a storm at {at} s was announced at {now} s: too late")]
     Past {
         /// When it should begin, Unix seconds.
@@ -20,7 +19,6 @@ pub enum StormError {
         /// The machine's corrected clock, Unix seconds.
         now: u64,
     },
-    /// Another one is watched then.
     #[error("a storm at {at} s overlaps the one that is watched from {other} s until {until} s")]
     Overlap {
         /// When it should begin, Unix seconds.
@@ -30,7 +28,6 @@ pub enum StormError {
         /// When it ends, Unix seconds.
         until: u64,
     },
-    /// It would be watched for no time, or for too long.
     #[error("watch_seconds {0}: 1 to {STORM_WATCH_SECONDS_MAX}")]
     Watch(u32),
 }
@@ -190,7 +187,7 @@ mod tests {
     use super::*;
 
     const AT: u64 = 1_800_000_000;
-    const MS: u64 = 1_000_000;
+    use crate::clock::MILLISECOND;
 
     fn order(at: u64) -> StormOrder {
         StormOrder { share: "30%".parse().unwrap(), at, watch_seconds: 10 }
@@ -212,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_storm_may_be_announced_before_one_that_was_announced_earlier() {
+    fn a_storm_may_be_announced_before_an_earlier_announced_one() {
         let mut storms = Storms::default();
         storms.announce(order(AT + 30), AT * SECOND).unwrap();
         storms.announce(order(AT + 5), AT * SECOND).unwrap();
@@ -223,23 +220,23 @@ mod tests {
     }
 
     #[test]
-    fn requests_of_the_cut_are_told_from_those_of_others_until_their_users_are_back() {
+    fn requests_of_the_cut_are_kept_apart_until_their_return() {
         let (mut storms, begin) = (Storms::default(), AT * SECOND);
         storms.announce(order(AT), 0).unwrap();
-        assert!(!storms.answered(1, begin + 1, begin + MS), "it has not begun");
+        assert!(!storms.answered(1, begin + 1, begin + MILLISECOND), "it has not begun");
         storms.begin();
         storms.cut(1);
         storms.cut(2);
         assert!(!storms.views()[0].over);
         storms.spend();
 
-        assert!(!storms.answered(7, begin + 2 * SECOND, begin + 2 * SECOND + 5 * MS));
+        assert!(!storms.answered(7, begin + 2 * SECOND, begin + 2 * SECOND + 5 * MILLISECOND));
         assert!(storms.came_back(1, begin + SECOND));
         assert!(!storms.came_back(1, begin + SECOND), "it is back already");
         assert!(!storms.came_back(7, begin + SECOND), "it was not cut");
-        assert!(storms.answered(1, begin - MS, begin + SECOND + MS), "under way when it was cut");
-        assert!(storms.answered(1, begin + SECOND - 1, begin + SECOND + MS));
-        assert!(!storms.answered(1, begin + SECOND, begin + SECOND + MS));
+        assert!(storms.answered(1, begin - MILLISECOND, begin + SECOND + MILLISECOND), "under way when it was cut");
+        assert!(storms.answered(1, begin + SECOND - 1, begin + SECOND + MILLISECOND));
+        assert!(!storms.answered(1, begin + SECOND, begin + SECOND + MILLISECOND));
         assert!(!storms.views()[0].over);
         assert!(storms.came_back(2, begin + 3 * SECOND));
         let view = storms.views()[0];

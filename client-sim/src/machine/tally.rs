@@ -4,12 +4,13 @@
 
 use std::mem;
 
+use crate::clock::SECOND;
 use crate::histogram::{self, Micros};
-use crate::machine::labels::{End, Outcome, Violation};
+use crate::machine::labels::{EndReason, Outcome, Violation};
 use crate::machine::reactions::Act;
 use crate::results::{Counts, OperationResult, SecondRow, SegmentResult};
+use crate::schedule::Schedule;
 use crate::schedule::mix::Operation;
-use crate::schedule::{SECOND, Schedule};
 
 /// Error codes of the protocol; unknown ones count as the first, which is unspecified.
 const ERROR_CODES: usize = hongbao_proto::v1::ErrorCode::RoomFull as usize + 1;
@@ -70,41 +71,29 @@ impl Measured {
     }
 }
 
-/// Plain counters, since the machine started.
+/// Plain counters, since the machine started; [`crate::results::Totals`] says what each counts.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Requests due.
     pub planned: u64,
-    /// Requests written, once each.
     pub sent: u64,
-    /// Requests answered, in time or late.
     pub answered: u64,
-    /// Of these, late.
     pub answered_late: u64,
-    /// Requests written again.
     pub resent: u64,
-    /// Requests that could not be written when due.
     pub held_back: u64,
-    /// Turns that shook for lack of an envelope or a sale.
     pub stand_ins: u64,
-    /// Envelopes that were empty.
     pub envelopes_empty: u64,
-    /// Envelopes that had expired.
     pub envelopes_expired: u64,
     /// Receipts: delivered, offline, dropped.
     pub receipts: [u64; 3],
     /// Logins that succeeded.
     pub logins: u64,
-    /// Logins of users who had been logged in before.
     pub reconnects: u64,
-    /// Connections that could not be opened.
     pub connect_failures: u64,
-    /// Acknowledges written.
     pub acknowledges: u64,
     outcomes: [u64; Outcome::COUNT],
     errors: [u64; ERROR_CODES],
     violations: [u64; Violation::COUNT],
-    ends: [u64; End::COUNT],
+    ends: [u64; EndReason::COUNT],
 }
 
 impl Counters {
@@ -114,7 +103,7 @@ impl Counters {
     }
 
     /// A connection ended.
-    pub fn end(&mut self, end: End) {
+    pub fn end(&mut self, end: EndReason) {
         self.ends[end as usize] += 1;
     }
 
@@ -146,7 +135,7 @@ impl Counters {
 
     /// Ends of connections by reason.
     pub fn ends(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        End::ALL.iter().map(|end| end.label()).zip(self.ends)
+        EndReason::ALL.iter().map(|end| end.label()).zip(self.ends)
     }
 }
 
@@ -205,7 +194,7 @@ impl Tally {
     }
 
     /// From now on operations are told apart.
-    pub fn tell_operations_apart(&mut self) {
+    pub fn separate_operations(&mut self) {
         if self.operations.is_some() {
             return;
         }
@@ -419,7 +408,7 @@ mod tests {
     const EPOCH: u64 = 1_800_000_000 * SECOND;
 
     #[test]
-    fn an_answer_counts_in_its_own_second_and_in_the_segment_of_its_plan() {
+    fn an_answer_counts_in_its_second_and_its_plans_segment() {
         let mut tally = Tally::new();
         tally.add_segment(0, EPOCH);
         tally.add_segment(1, EPOCH + SECOND);
@@ -449,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn operations_are_told_apart_from_the_moment_when_there_are_several() {
+    fn operations_are_kept_apart_once_there_are_several() {
         let mut tally = Tally::new();
         tally.add_segment(0, EPOCH);
         let pass = |tally: &mut Tally, operation, outcome, micros: u64| {
@@ -459,8 +448,8 @@ mod tests {
         };
         pass(&mut tally, Operation::Grab, Outcome::Won, 10);
         assert_eq!((tally.operations().count(), tally.grabs()), (0, (1, 1, 1)));
-        tally.tell_operations_apart();
-        tally.tell_operations_apart();
+        tally.separate_operations();
+        tally.separate_operations();
         pass(&mut tally, Operation::Grab, Outcome::NoneNow, 20);
         pass(&mut tally, Operation::Open, Outcome::Opened, 30);
         pass(&mut tally, Operation::Ticket, Outcome::Order, 40);

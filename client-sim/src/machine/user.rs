@@ -3,7 +3,7 @@
 
 use std::net::TcpStream;
 
-use crate::machine::partials::Place;
+use crate::machine::partial_frames::Place;
 
 /// How far a user has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,14 +4,12 @@
 use hongbao_telemetry::process;
 use hongbao_telemetry::report::{Key, Sample, names};
 
+use crate::clock::SECOND;
 use crate::histogram;
 use crate::machine::reactions::Act;
 use crate::machine::shared::Shared;
 use crate::machine::tally::counts;
-use crate::results::{
-    ChatTotals, ClockView, EnvelopeTotals, OrderTotals, ProcessView, QpsChange, Results, Status, Totals,
-};
-use crate::schedule::SECOND;
+use crate::results::{ChatTotals, ClockView, EnvelopeTotals, ProcessView, QpsChange, Results, Status, Totals};
 
 /// Everything counted so far.
 fn totals(shared: &Shared) -> Totals {
@@ -19,15 +17,14 @@ fn totals(shared: &Shared) -> Totals {
     let counters = &crowd.tally.counters;
     let (prizes, fen) = crowd.prizes.totals();
     let (opened, opened_fen) = crowd.envelopes.opened();
-    let orders = crowd.orders.counts();
     let [delivered, offline, dropped] = counters.receipts;
-    let heard = crowd.chats.heard;
+    let messages = crowd.chats.counts;
     Totals {
         planned: counters.planned,
         sent: counters.sent,
         answered: counters.answered,
         answered_late: counters.answered_late,
-        unanswered: crowd.owed.expired_count(),
+        unanswered: crowd.outstanding.expired_count(),
         resent: counters.resent,
         held_back: counters.held_back,
         outcomes: counts(counters.outcomes()),
@@ -39,7 +36,7 @@ fn totals(shared: &Shared) -> Totals {
         connect_failures: counters.connect_failures,
         ends: counts(counters.ends()),
         acknowledges: counters.acknowledges,
-        announcements: crowd.heard.total(),
+        announcements: crowd.announcements.total(),
         stand_ins: counters.stand_ins,
         reactions: crowd.tally.reaction_counts(),
         reactions_unanswered: crowd.reactions.given_up_count(),
@@ -51,22 +48,14 @@ fn totals(shared: &Shared) -> Totals {
             empty: counters.envelopes_empty,
             expired: counters.envelopes_expired,
         },
-        orders: OrderTotals {
-            reserved: orders.reserved,
-            free: orders.free,
-            paid: orders.paid,
-            paid_fen: orders.paid_fen,
-            cancelled: orders.cancelled,
-            expired: orders.expired,
-            waiting: orders.waiting,
-        },
+        orders: crowd.orders.counts(),
         chat: ChatTotals {
             delivered,
             offline,
             dropped,
-            received: heard.direct + heard.room,
-            missed: heard.missed,
-            recovered: heard.recovered,
+            received: messages.direct + messages.room,
+            missed: messages.missed,
+            recovered: messages.recovered,
         },
         statements: crowd.statements.right,
     }
@@ -95,11 +84,11 @@ pub fn status(shared: &Shared) -> Status {
     Status {
         name: shared.config.name.clone(),
         state: shared.stage.get().label().to_owned(),
-        users: crowd.len().into(),
+        users: crowd.user_count().into(),
         connected: crowd.census.connected.into(),
         online: crowd.census.online.into(),
         retired: crowd.census.retired.into(),
-        outstanding: crowd.owed.count(),
+        outstanding: crowd.outstanding.count(),
         acknowledges_outstanding: crowd.acknowledges_under_way,
         reactions_outstanding: crowd.reactions.count(),
         phase: begun.map(|segment| QpsChange {
@@ -125,14 +114,14 @@ pub fn results(shared: &Shared) -> Results {
     Results {
         name: shared.config.name.clone(),
         totals: totals(shared),
-        outstanding: crowd.owed.count(),
+        outstanding: crowd.outstanding.count(),
         reactions_outstanding: crowd.reactions.count(),
         segments: crowd.tally.segments(&crowd.schedule),
         operations: crowd.tally.operations().map(|(label, one)| (label.to_owned(), one)).collect(),
         reactions: crowd.tally.reactions().map(|(label, one)| (label.to_owned(), one)).collect(),
         seconds: crowd.tally.seconds(),
         storms: crowd.storms.results(),
-        announced: crowd.heard.texts(),
+        announced: crowd.announcements.texts(),
         campaigns: crowd.prizes.campaigns(),
         sales: crowd.orders.sales(),
         clock: clock(shared),
@@ -165,10 +154,11 @@ pub fn sample(shared: &Shared) -> Sample {
     let crowd = shared.crowd.borrow();
     let counters = &crowd.tally.counters;
     let (prizes, fen) = crowd.prizes.totals();
-    let (walked, sent, answered) = crowd.tally.grabs();
+    let (sent_by_plan, sent, answered) = crowd.tally.grabs();
     // A machine that falls behind does not plan less for it.
-    let planned = walked + crowd.overdue_grabs(shared.clock.now());
-    let ((opened, opened_fen), orders, heard) = (crowd.envelopes.opened(), crowd.orders.counts(), crowd.chats.heard);
+    let planned = sent_by_plan + crowd.overdue_grabs(shared.clock.now());
+    let ((opened, opened_fen), orders, messages) =
+        (crowd.envelopes.opened(), crowd.orders.counts(), crowd.chats.counts);
     let mut totals = vec![
         (names::GRABS_PLANNED, planned),
         (names::GRABS_SENT, sent),
@@ -177,12 +167,12 @@ pub fn sample(shared: &Shared) -> Sample {
         (names::RECEIVED_FEN, fen),
         (RECONNECTS, counters.reconnects),
         (CONNECT_FAILURES, counters.connect_failures),
-        (ANNOUNCEMENTS, crowd.heard.total()),
+        (ANNOUNCEMENTS, crowd.announcements.total()),
         (names::SHARES_TOLD, opened),
         (names::SHARES_TOLD_FEN, opened_fen),
         (names::ORDERS_PAID, orders.paid),
         (names::SPENT_FEN, orders.paid_fen),
-        (MESSAGES_HEARD, heard.direct + heard.room),
+        (MESSAGES_HEARD, messages.direct + messages.room),
         (names::EVENTS_FORGOTTEN, shared.events.forgotten()),
         (names::CPU, process::cpu_micros()),
     ];
@@ -202,15 +192,15 @@ pub fn sample(shared: &Shared) -> Sample {
     let clock = clock(shared);
     let gauges = vec![
         (names::USERS_ONLINE, i64::from(crowd.census.online)),
-        (names::USERS, i64::from(crowd.len())),
+        (names::USERS, i64::from(crowd.user_count())),
         (names::OPEN_DESCRIPTORS, signed(open_descriptors(shared, crowd.census.connected.into()))),
         (names::DESCRIPTORS_LIMIT, signed(shared.descriptors_limit)),
         (names::CLOCK_OFFSET, clock.offset_us),
         (names::CLOCK_ERROR, signed(clock.error_us)),
         (CLOCK_BUDGET, signed(u64::try_from(shared.config.clock_budget.as_micros()).unwrap_or(u64::MAX))),
         // It falls again when an answer comes after all.
-        (UNANSWERED, signed(crowd.owed.expired_count())),
-        (OUTSTANDING, signed(crowd.owed.count())),
+        (UNANSWERED, signed(crowd.outstanding.expired_count())),
+        (OUTSTANDING, signed(crowd.outstanding.count())),
         (names::RESIDENT_BYTES, signed(process::resident_bytes())),
     ];
     Sample { counters: totals, gauges, ..Sample::default() }

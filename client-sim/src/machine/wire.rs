@@ -6,7 +6,7 @@ use hongbao_proto::frame::{self, FrameError, Split};
 use hongbao_proto::limits::SERVER_FRAME_BYTES_MAX;
 use hongbao_proto::v1::{ClientFrame, client_frame::Request};
 
-use crate::machine::partials::Partial;
+use crate::machine::partial_frames::PartialFrame;
 
 /// The longest Grab: length, tag and 9 bytes of request id, tag and length of the Grab, tag and 5
 /// bytes of campaign.
@@ -77,7 +77,7 @@ pub fn frame(request_id: u64, request: Request) -> BytesMut {
 }
 
 /// Cuts `bytes`, which follow what is in `partial`, into frames and hands each payload to `take`.
-pub fn cut(partial: &mut Partial, bytes: &[u8], mut take: impl FnMut(&[u8])) -> Result<(), FrameError> {
+pub fn cut(partial: &mut PartialFrame, bytes: &[u8], mut take: impl FnMut(&[u8])) -> Result<(), FrameError> {
     let mut joined;
     let mut rest = bytes;
     if let Some(beginning) = partial.take() {
@@ -89,7 +89,7 @@ pub fn cut(partial: &mut Partial, bytes: &[u8], mut take: impl FnMut(&[u8])) -> 
     cut_whole(partial, &mut rest, &mut take)
 }
 
-fn cut_whole(partial: &mut Partial, rest: &mut &[u8], take: &mut impl FnMut(&[u8])) -> Result<(), FrameError> {
+fn cut_whole(partial: &mut PartialFrame, rest: &mut &[u8], take: &mut impl FnMut(&[u8])) -> Result<(), FrameError> {
     while !rest.is_empty() {
         match frame::split(rest, SERVER_FRAME_BYTES_MAX)? {
             Split::Frame { payload, consumed } => {

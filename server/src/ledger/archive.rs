@@ -185,7 +185,7 @@ pub fn archive(ledger: &Path, to: &Path, wanted: &Wanted, now: UnixMs) -> Result
     // Takes the ledger's lock until the end. Nobody but us writes, and every account's row is
     // brought up to the last entry.
     let mut lock = SqliteLedger::open(ledger)?;
-    lock.checkpoint()?;
+    lock.checkpoint(None)?;
     let mut connection = Connection::open_with_flags(ledger, flags(false)).map_err(|error| at(ledger, error))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     let mut report = Archived::default();

@@ -19,7 +19,7 @@
 
 use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
@@ -154,6 +154,7 @@ struct Status {
     failed_batches: AtomicU64,
     last_error: Mutex<Option<String>>,
     commits: Mutex<Commits>,
+    close_by: OnceLock<Instant>,
 }
 
 struct Commits {
@@ -177,12 +178,29 @@ impl LedgerStatus {
                 micros_ever: micros_histogram(),
                 postings: postings_histogram(),
             }),
+            close_by: OnceLock::new(),
         }))
     }
 
     /// Whether the last thing tried on the ledger worked.
     pub fn healthy(&self) -> bool {
         self.0.healthy.load(Relaxed)
+    }
+
+    /// The thread is to end by then, once every handle is gone: from then on it answers no question
+    /// any more, and what it has not checkpointed is left to the next start. What is posted is
+    /// still committed. The first call counts.
+    pub fn end_by(&self, until: Instant) {
+        // A later call is the same stop.
+        self.0.close_by.set(until).ok();
+    }
+
+    fn close_by(&self) -> Option<Instant> {
+        self.0.close_by.get().copied()
+    }
+
+    fn is_late(&self) -> bool {
+        self.close_by().is_some_and(|until| Instant::now() >= until)
     }
 
     /// Sums over all that is committed.
@@ -353,9 +371,19 @@ impl<T: ReplyTo> Writer<T> {
             self.flush();
             self.probe_if_due();
         }
-        if let Err(error) = self.ledger.checkpoint() {
-            self.status.failed(&error);
-            tracing::error!(event = "ledger_not_folded", %error, "the ledger's log could not be folded into its file; nothing is lost, the next start reads both");
+        match self.ledger.checkpoint(self.status.close_by()) {
+            Ok(true) => {}
+            Ok(false) => {
+                tracing::error!(
+                    event = "ledger_not_folded",
+                    error = "there was no time",
+                    "the ledger's log was not folded into its file; nothing is lost, the next start reads both"
+                );
+            }
+            Err(error) => {
+                self.status.failed(&error);
+                tracing::error!(event = "ledger_not_folded", %error, "the ledger's log could not be folded into its file; nothing is lost, the next start reads both");
+            }
         }
     }
 
@@ -392,10 +420,14 @@ impl<T: ReplyTo> Writer<T> {
     }
 
     fn answer(&mut self, user: UserId, question: &Question, reply_to: T) {
-        let answer = self.ledger.ask(user, question).map_err(|error| {
-            self.fail(&error);
-            Unavailable
-        });
+        let answer = if self.status.is_late() {
+            Err(Unavailable)
+        } else {
+            self.ledger.ask(user, question).map_err(|error| {
+                self.fail(&error);
+                Unavailable
+            })
+        };
         reply_to.deliver(Reply::Answered(answer));
     }
 

@@ -136,14 +136,8 @@ impl Bound {
         let ledger_error = |source| StartError::Ledger { path: self.config.ledger.clone(), source };
         let (ledger, campaigns) =
             opened.map_err(|error| StartError::Thread(io::Error::other(error)))?.map_err(ledger_error)?;
-        let millis = [Step::Bind, Step::OpenLedger].map(|step| self.steps.millis(step));
-        tracing::info!(
-            event = "start_step",
-            step = Step::Serve.label(),
-            "bound in {} ms, ledger opened in {} ms",
-            millis[0],
-            millis[1]
-        );
+        self.steps.begin(Step::Serve);
+        tracing::info!(event = "start_step", step = Step::Serve.label(), "so far: {}", self.steps.since(Step::Bind));
         Ok(Opened { bound: self, ledger, campaigns })
     }
 }
@@ -160,7 +154,6 @@ impl Opened {
     /// the caller's runtime.
     pub async fn serve(self) -> Result<Running, StartError> {
         let Self { bound: Bound { config, limit, threads, listen, admin, steps }, ledger, campaigns } = self;
-        steps.begin(Step::Serve);
         let now = wall();
         report_host(&config, listen.port());
         // On a busy host dozens of shards wait in line for a core. The ledger, the generator and
@@ -180,7 +173,7 @@ impl Opened {
             })
             .unzip();
         let sets: Box<[SetHandle]> = handles.into();
-        let (room_shards, room_queues) = RoomShards::open(limits::DESKS);
+        let (room_shards, room_queues) = RoomShards::open(limits::ROOM_SHARDS);
         let shared = Arc::new(Shared {
             traces: Arc::default(),
             directory: Directory::default(),
@@ -192,7 +185,7 @@ impl Opened {
             generator: stock_sender,
             payments: Box::new(Wallets(ledger.clone())),
             offerings,
-            desks: room_shards,
+            room_shards,
             sets: sets.clone(),
             login_seconds: config.login_seconds,
             idle_seconds: config.idle_seconds,
@@ -331,8 +324,8 @@ fn refuse_shared_port(config: &Config, address: SocketAddr, ours: usize) -> Resu
 /// What SETs have room for, or descriptors, where those are fewer.
 fn connections_max(config: &Config, limit: u64) -> u64 {
     let tables = if config.private_tables { u64::from(config.shards) } else { 1 };
-    let seats = u64::from(config.sets) * u64::from(config.set_capacity);
-    seats.min(tables * descriptors::room(limit, config.shards))
+    let room = u64::from(config.sets) * u64::from(config.set_capacity);
+    room.min(tables * descriptors::room(limit, config.shards))
 }
 
 /// With what shards begin to serve.

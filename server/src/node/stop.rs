@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::clock::wall;
 use crate::generator::Command;
-use crate::ledger::audit::audit;
+use crate::ledger::audit::{AuditOptions, Unread, audit_with};
 use crate::services::envelope_runs::Runs;
 use crate::set::message::{Control, Message, ReturnWindow};
 use crate::telemetry::{Step, Telemetry};
@@ -74,6 +74,7 @@ impl Running {
     /// Begins to stop: no peer is let in any more.
     pub fn stop(self) -> Stopping {
         let deadline = Deadline::begin(self.stop_deadline);
+        self.telemetry.ledger.end_by(deadline.closed.into_std());
         let online = self.telemetry.sum(|set| &set.online);
         // It would find parts silent that have ended.
         self.watchdog.abort();
@@ -113,7 +114,7 @@ impl Stopping {
         begin(&node.telemetry, Step::CloseLedger, None);
         node.closing.send_replace(true);
         let now = Instant::now();
-        if timeout_at(now + deadline.audited.saturating_duration_since(now) / 2, &mut node.surface).await.is_err() {
+        if timeout_at(now + deadline.closed.saturating_duration_since(now) / 2, &mut node.surface).await.is_err() {
             node.surface.abort();
         }
         node.runs.end_all();
@@ -126,7 +127,7 @@ impl Stopping {
         let balanced = match closed {
             true => {
                 begin(&telemetry, Step::Audit, None);
-                audited(&ledger_path, deadline.audited).await
+                audited(&ledger_path, &deadline).await
             }
             // It would read what is still being written.
             false => true,
@@ -137,8 +138,17 @@ impl Stopping {
             leave.send(()).ok();
             timeout_at(deadline.whole, reporter).await.ok();
         }
+        let took = telemetry.steps.since(Step::CloseListeners);
         if !in_order {
-            tracing::warn!(event = "stop_cut_short", dry, ended, closed, "the stop was cut short by its deadline");
+            tracing::warn!(
+                event = "stop_cut_short",
+                dry,
+                ended,
+                closed,
+                "the stop was cut short by its deadline: {took}"
+            );
+        } else {
+            tracing::info!(event = "stopped", "stopped in order: {took}");
         }
         match balanced {
             false => Stopped::Unbalanced,
@@ -195,7 +205,9 @@ async fn joined(deadline: Instant, threads: Vec<thread::JoinHandle<()>>) -> bool
 struct Deadline {
     /// Users have left, and every request was answered.
     dry: Instant,
-    /// The ledger is closed and the audit has read what it could.
+    /// The ledger is closed. What it was not told to write by then nobody waits for any more.
+    closed: Instant,
+    /// The audit has read what it could.
     audited: Instant,
     /// The whole: the monitor has the last report.
     whole: Instant,
@@ -204,36 +216,36 @@ struct Deadline {
 impl Deadline {
     fn begin(patience: Duration) -> Self {
         let began = Instant::now();
-        Self { dry: began + patience * 3 / 4, audited: began + patience * 19 / 20, whole: began + patience }
+        let after = |percent| began + patience * percent / 100;
+        Self { dry: after(75), closed: after(85), audited: after(95), whole: after(100) }
     }
 }
 
 /// Whether nothing that the audit has read by the deadline is wrong.
-async fn audited(ledger: &Path, deadline: Instant) -> bool {
-    let path = ledger.to_path_buf();
-    match timeout_at(deadline, spawn_blocking(move || audit(&path))).await {
-        Ok(Ok(Ok(report))) if report.is_balanced() => {
-            tracing::info!(event = "stop_audited", step = 6, "stop 6/6: audit: {report}");
-            true
+async fn audited(ledger: &Path, deadline: &Deadline) -> bool {
+    let (path, until) = (ledger.to_path_buf(), Some(deadline.audited.into_std()));
+    let auditing = spawn_blocking(move || audit_with(&path, &AuditOptions { until, ..AuditOptions::default() }));
+    let Ok(audited) = timeout_at(deadline.whole, auditing).await else {
+        tracing::warn!(event = "stop_audit_unfinished", step = 6, "stop 6/6: the disk hangs, and the audit with it");
+        return true;
+    };
+    match audited {
+        Ok(Ok(report)) => {
+            let balanced = report.is_balanced();
+            match &report.unread {
+                _ if !balanced => tracing::error!(event = "stop_unbalanced", step = 6, "stop 6/6: audit: {report}"),
+                None => tracing::info!(event = "stop_audited", step = 6, "stop 6/6: audit: {report}"),
+                Some(Unread { entries, .. }) => {
+                    tracing::warn!(event = "stop_audit_unfinished", step = 6, entries, "stop 6/6: audit: {report}");
+                }
+            }
+            balanced
         }
-        Ok(Ok(Ok(report))) => {
-            tracing::error!(event = "stop_unbalanced", step = 6, "stop 6/6: audit: {report}");
-            false
-        }
-        Ok(Ok(Err(error))) => {
+        Ok(Err(error)) => {
             tracing::error!(event = "stop_unaudited", step = 6, %error, "stop 6/6: the ledger cannot be audited");
             false
         }
-        // A panic has been reported.
-        Ok(Err(_)) => false,
-        Err(_) => {
-            tracing::warn!(
-                event = "stop_audit_unfinished",
-                step = 6,
-                "stop 6/6: the audit was not done by the deadline; `hongbao-server audit --ledger {}` reads the ledger",
-                ledger.display()
-            );
-            true
-        }
+        // A panic, which has been reported.
+        Err(_) => false,
     }
 }

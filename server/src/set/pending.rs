@@ -13,17 +13,17 @@ use crate::set::Set;
 use crate::set::directory::{ConnectionAddress, ConnectionKey};
 use crate::set::events;
 use crate::set::message::{Offering, PendingRequest, StockReport};
-use crate::set::session::Phase;
+use crate::set::session::SessionState;
 use crate::set::tally::Answer as Kind;
 use crate::transport::wire::Wire;
 
 impl<W: Wire> Set<W> {
-    pub(super) fn reply(&mut self, seat: ConnectionKey, errand: PendingRequest, reply: Reply, now: &Now) {
+    pub(super) fn reply(&mut self, key: ConnectionKey, pending: PendingRequest, reply: Reply, now: &Now) {
         self.owed -= 1;
-        if let Some(user) = self.followed(seat) {
-            self.watched.replied(self.index, seat, user, errand.request().get(), &reply);
+        if let Some(user) = self.followed(key) {
+            self.watched.replied(self.index, key, user, pending.request().get(), &reply);
         }
-        match (errand, reply) {
+        match (pending, reply) {
             (PendingRequest::Claim { request, campaign, serial, passed }, Reply::Posted(result)) => {
                 match &result {
                     Ok(Outcome::Won(_) | Outcome::Ordered(_)) => self.stock.claimed(campaign),
@@ -33,89 +33,87 @@ impl<W: Wire> Set<W> {
                 }
                 match (result, passed) {
                     (Ok(Outcome::LimitReached { limit }), Some(passed)) => {
-                        self.try_another_rain(seat, request, campaign, passed, limit, now);
+                        self.try_another_rain(key, request, campaign, passed, limit, now);
                     }
-                    (result, _) => self.claimed(seat, request, result),
+                    (result, _) => self.claimed(key, request, result),
                 }
             }
             (PendingRequest::FirstAnswer { request, .. }, Reply::Answered(Ok(Answer::FirstAnswer(Some(award))))) => {
-                self.awarded(seat, request, &award);
+                self.awarded(key, request, &award);
             }
             (PendingRequest::FirstAnswer { request, campaign }, Reply::Answered(Ok(Answer::FirstAnswer(None)))) => {
                 let taken = self.stock.closed(campaign, now.wall).unwrap_or(Taken::NoneNow);
-                self.not_taken(seat, request, taken);
+                self.not_taken(key, request, taken);
             }
-            (PendingRequest::Do { request }, Reply::Posted(Ok(outcome))) => self.done(seat, request, outcome),
-            (PendingRequest::Do { request }, Reply::Answered(Ok(answer))) => {
+            (PendingRequest::Simple { request }, Reply::Posted(Ok(outcome))) => self.done(key, request, outcome),
+            (PendingRequest::Simple { request }, Reply::Answered(Ok(answer))) => {
                 let told = events::answer(&answer, |order| self.stock.terms(order.campaign));
-                self.tell(seat, request, told);
+                self.tell(key, request, told);
             }
-            (PendingRequest::Recall { request }, Reply::Answered(Ok(Answer::Recall(recall)))) => {
-                match self.live(seat) {
-                    Some(_) => self.welcome(seat, request, &recall, now),
-                    None => self.answer_gone_as(Kind::Welcome),
-                }
-            }
+            (PendingRequest::Recall { request }, Reply::Answered(Ok(Answer::Recall(recall)))) => match self.live(key) {
+                Some(_) => self.welcome(key, request, &recall, now),
+                None => self.answer_gone_as(Kind::Welcome),
+            },
             (PendingRequest::Recall { request }, _) => {
-                let user = self.live(seat).and_then(|session| {
-                    session.phase = Phase::Fresh;
+                let user = self.live(key).and_then(|session| {
+                    session.state = SessionState::Fresh;
                     session.user.take()
                 });
                 if let Some(user) = user {
-                    self.shared.directory.leave(user, ConnectionAddress { set: self.index, seat });
-                    self.unwelcome.push(now.seconds() + self.shared.login_seconds, seat);
+                    self.shared.directory.leave(user, ConnectionAddress { set: self.index, key });
+                    self.unwelcome.push(now.seconds() + self.shared.login_seconds, key);
                 }
-                self.error(seat, request.get(), ErrorCode::LedgerUnavailable);
+                self.error(key, request.get(), ErrorCode::LedgerUnavailable);
             }
             (
                 PendingRequest::FirstAnswer { request, .. }
-                | PendingRequest::Do { request }
+                | PendingRequest::Simple { request }
                 | PendingRequest::Claim { request, .. },
                 _,
             ) => {
-                self.error(seat, request.get(), ErrorCode::LedgerUnavailable);
+                self.error(key, request.get(), ErrorCode::LedgerUnavailable);
             }
         }
     }
 
-    fn claimed(&mut self, seat: ConnectionKey, request: RequestId, result: Result<Outcome, Unavailable>) {
+    fn claimed(&mut self, key: ConnectionKey, request: RequestId, result: Result<Outcome, Unavailable>) {
         match result {
-            Ok(Outcome::Won(win)) => self.awarded(seat, request, &Award::Win(win)),
-            Ok(Outcome::Ordered(order)) => self.awarded(seat, request, &Award::Order(order)),
-            Ok(Outcome::Repeated(award)) => self.awarded(seat, request, &award),
-            Ok(Outcome::LimitReached { limit }) => self.limit_reached(seat, request, limit),
-            Ok(_) => self.not_taken(seat, request, Taken::NoneNow),
+            Ok(Outcome::Won(win)) => self.awarded(key, request, &Award::Win(win)),
+            Ok(Outcome::Ordered(order)) => self.awarded(key, request, &Award::Order(order)),
+            Ok(Outcome::Repeated(award)) => self.awarded(key, request, &award),
+            Ok(Outcome::LimitReached { limit }) => self.limit_reached(key, request, limit),
+            Ok(_) => self.not_taken(key, request, Taken::NoneNow),
             Err(Unavailable) => {
-                self.undecided(seat, request);
-                self.error(seat, request.get(), ErrorCode::LedgerUnavailable);
+                self.undecided(key, request);
+                self.error(key, request.get(), ErrorCode::LedgerUnavailable);
             }
         }
     }
 
-    fn awarded(&mut self, seat: ConnectionKey, request: RequestId, award: &Award) {
+    fn awarded(&mut self, key: ConnectionKey, request: RequestId, award: &Award) {
         let terms = match award {
             Award::Win(_) => None,
             Award::Order(order) => self.stock.terms(order.campaign),
         };
         let (kind, event) = events::award(award, terms);
-        self.answer(seat, request.get(), kind, event);
+        self.answer(key, request.get(), kind, event);
     }
 
     /// Answers a deed that is durable, and passes on what follows from it.
-    fn done(&mut self, seat: ConnectionKey, request: RequestId, outcome: Outcome) {
+    fn done(&mut self, key: ConnectionKey, request: RequestId, outcome: Outcome) {
         if matches!(outcome, Outcome::TooManyEnvelopes) {
-            return self.overloaded(seat, request.get());
+            return self.overloaded(key, request.get());
         }
         let terms = events::order_in(&outcome).and_then(|order| self.stock.terms(order.campaign));
         let told = events::outcome(&outcome, terms);
-        self.tell(seat, request, told);
+        self.tell(key, request, told);
         match outcome {
             Outcome::Released(order) => {
                 self.released.push((order.campaign, order.serial));
                 self.pass_on();
             }
             Outcome::Sent { offer, to, .. } if !to.is_empty() => {
-                if self.unoffered.len() < limits::SET_ERRANDS_MAX {
+                if self.unoffered.len() < limits::SET_UNSENT_MAX {
                     self.unoffered.push_back(Offering { offer, to });
                 } else {
                     self.tally.offers_dropped.add(1);
@@ -126,10 +124,10 @@ impl<W: Wire> Set<W> {
         }
     }
 
-    fn tell(&mut self, seat: ConnectionKey, request: RequestId, told: Result<(Kind, Event), ErrorCode>) {
+    fn tell(&mut self, key: ConnectionKey, request: RequestId, told: Result<(Kind, Event), ErrorCode>) {
         match told {
-            Ok((kind, event)) => self.answer(seat, request.get(), kind, event),
-            Err(code) => self.error(seat, request.get(), code),
+            Ok((kind, event)) => self.answer(key, request.get(), kind, event),
+            Err(code) => self.error(key, request.get(), code),
         }
     }
 

@@ -6,5 +6,6 @@ mod audit;
 mod faults;
 mod histories;
 mod posting;
+mod stopping;
 pub mod support;
 mod writer;

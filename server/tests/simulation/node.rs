@@ -196,7 +196,7 @@ impl Node {
             generator: stock,
             payments: Box::new(Wallets(handle.clone())),
             offerings: offerings_in,
-            desks,
+            room_shards: desks,
             sets: handles.clone().into(),
             login_seconds: 10,
             idle_seconds: 60,
@@ -291,7 +291,7 @@ impl Node {
 
     /// The last thing that the ledger's thread does.
     pub fn fold(&mut self) {
-        let fold = |ledger: &mut dyn hongbao_server::ledger::Ledger| drop(ledger.checkpoint());
+        let fold = |ledger: &mut dyn hongbao_server::ledger::Ledger| drop(ledger.checkpoint(None));
         self.ledger.apply(Request::Call(Box::new(fold)));
     }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use hongbao_proto::{CampaignId, EnvelopeId, OrderId, RequestId, Serial, UserId};
 use hongbao_server::clock::UnixMs;
@@ -295,8 +296,8 @@ impl Ledger for Watched {
         self.inner.probe(now)
     }
 
-    fn checkpoint(&mut self) -> Result<(), LedgerError> {
-        self.inner.checkpoint()
+    fn checkpoint(&mut self, until: Option<Instant>) -> Result<bool, LedgerError> {
+        self.inner.checkpoint(until)
     }
 }
 

@@ -8,17 +8,18 @@ use prost::Message;
 
 use super::Crowd;
 use crate::backoff;
+use crate::clock::MILLISECOND;
 use crate::ids;
 use crate::limits::ACKNOWLEDGED_TOGETHER_MAX;
-use crate::machine::labels::{End, Violation};
-use crate::machine::prizes::{Prize, Told};
+use crate::machine::labels::{EndReason, Violation};
+use crate::machine::prizes::{Prize, Recorded};
 use crate::machine::user::State;
 use crate::machine::wire;
 use hongbao_telemetry::journal::Row;
 
 /// Something that its user has been told, and says so.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Seen {
+pub enum Unacknowledged {
     Prize(PrizeId),
     /// An envelope from which nothing is to be had.
     Envelope(u64),
@@ -29,9 +30,9 @@ pub enum Seen {
 impl Crowd {
     /// Bytes came for `user`: the rest of a frame, whole ones, the beginning of another.
     pub fn bytes(&mut self, user: u32, bytes: &[u8], now: u64) {
-        let mut partial = self.partials.take(&mut self.users[user as usize].partial);
+        let mut partial = self.partial_frames.take(&mut self.users[user as usize].partial);
         match wire::cut(&mut partial, bytes, |payload| self.frame(user, payload, now)) {
-            Ok(()) => self.users[user as usize].partial = self.partials.keep(partial),
+            Ok(()) => self.users[user as usize].partial = self.partial_frames.keep(partial),
             Err(_) => self.broken_stream(user, now),
         }
     }
@@ -50,7 +51,7 @@ impl Crowd {
             ids::PING => self.ping_answered(user, &event),
             ids::ACKNOWLEDGE => self.acknowledge_answered(user, &event),
             _ if ids::is_reaction(request_id) => self.act_answered(user, request_id, event, now),
-            _ => self.turn_answered(user, request_id, event, now),
+            _ => self.request_answered(user, request_id, event, now),
         }
     }
 
@@ -58,7 +59,7 @@ impl Crowd {
     pub fn broken_stream(&mut self, user: u32, now: u64) {
         self.tally.counters.violation(Violation::Malformed);
         let pause = backoff::delay_ms(self.first + user, self.users[user as usize].attempts);
-        self.leave(user, End::Protocol, Some(pause), now);
+        self.leave(user, EndReason::Protocol, Some(pause), now);
     }
 
     pub(super) fn push(&mut self, user: u32, event: Event, now: u64) {
@@ -66,28 +67,28 @@ impl Crowd {
             Event::Goodbye(goodbye) => self.goodbye(user, &goodbye, now),
             Event::Reminder(Reminder { wins, orders }) => {
                 for won in wins {
-                    self.told(user, won.won_by_request_id, &won, now);
+                    self.record_win(user, won.won_by_request_id, &won, now);
                 }
                 for order in orders {
-                    self.order_told(user, 0, &order, now);
+                    self.record_order(user, 0, &order, now);
                 }
             }
             Event::Offers(Offers { offers }) => self.offered(user, &offers, now),
             Event::ChatMessage(message) => {
-                if let Err(violation) = self.chats.tell(user, self.user_id(user), &message) {
+                if let Err(violation) = self.chats.receive(user, self.user_id(user), &message) {
                     self.tally.counters.violation(violation);
                 }
             }
             // What we did wrong in the server's eyes; a Goodbye follows.
             Event::Error(error) => self.tally.counters.error(error.code),
-            Event::Announcement(announcement) => self.heard.tell(user, &announcement.text, now),
+            Event::Announcement(announcement) => self.announcements.receive(user, &announcement.text, now),
             Event::CampaignNotice(_) => {}
             _ => self.tally.counters.violation(Violation::WrongKind),
         }
     }
 
     pub(super) fn goodbye(&mut self, user: u32, goodbye: &Goodbye, now: u64) {
-        let end = End::from(goodbye.reason());
+        let end = EndReason::from(goodbye.reason());
         self.leave(user, end, goodbye.return_after_ms.map(u64::from), now);
     }
 
@@ -121,7 +122,7 @@ impl Crowd {
             self.tally.counters.reconnects += 1;
         }
         let held = self.storms.came_back(user, now);
-        for unsettled in self.owed.write_again(user) {
+        for unsettled in self.outstanding.write_again(user) {
             self.ask(user, unsettled.request, now);
             if unsettled.written {
                 self.tally.counters.resent += 1;
@@ -158,24 +159,27 @@ impl Crowd {
         }
     }
 
-    pub(super) fn told(&mut self, user: u32, request_id: u64, won: &Won, now: u64) {
+    pub(super) fn record_win(&mut self, user: u32, request_id: u64, won: &Won, now: u64) {
         let prize = Prize { campaign: won.campaign_id, serial: won.serial, amount: won.amount_fen };
         if prize.amount == 0 {
             self.tally.counters.violation(Violation::AmountZero);
         }
-        match self.prizes.tell(user, prize) {
-            Told::New => self.journal.append(self.user_id(user), request_id, Row::Win(prize), now / 1_000_000),
-            Told::Again => {}
-            Told::ToAnother => return self.tally.counters.violation(Violation::PrizeToldToTwo),
-            Told::Changed => return self.tally.counters.violation(Violation::PrizeChanged),
+        match self.prizes.record(user, prize) {
+            Recorded::New => self.journal.append(self.user_id(user), request_id, Row::Win(prize), now / MILLISECOND),
+            Recorded::Again => {}
+            Recorded::ToAnother => return self.tally.counters.violation(Violation::PrizeToldToTwo),
+            Recorded::Changed => return self.tally.counters.violation(Violation::PrizeChanged),
         }
-        self.saw(user, Seen::Prize(PrizeId { campaign_id: won.campaign_id, serial: won.serial }));
+        self.acknowledge_later(
+            user,
+            Unacknowledged::Prize(PrizeId { campaign_id: won.campaign_id, serial: won.serial }),
+        );
     }
 
     /// `user` is to acknowledge this, once the journal is written out.
-    pub(super) fn saw(&mut self, user: u32, seen: Seen) {
+    pub(super) fn acknowledge_later(&mut self, user: u32, item: Unacknowledged) {
         self.acknowledges_under_way += 1;
-        self.unacknowledged.push((user, seen));
+        self.unacknowledged.push((user, item));
     }
 
     /// Writes the journal out, and only then acknowledges what it holds.
@@ -192,7 +196,7 @@ impl Crowd {
         Ok(())
     }
 
-    fn acknowledge_together(&mut self, user: u32, seen: &[(u32, Seen)], now: u64) {
+    fn acknowledge_together(&mut self, user: u32, seen: &[(u32, Unacknowledged)], now: u64) {
         let one = &mut self.users[user as usize];
         if one.acknowledges == u16::MAX || one.state != State::Online {
             // It will be told again at the next login.
@@ -204,9 +208,9 @@ impl Crowd {
         let mut acknowledge = Acknowledge::default();
         for (_, seen) in seen {
             match seen {
-                Seen::Prize(prize) => acknowledge.prizes.push(*prize),
-                Seen::Envelope(envelope) => acknowledge.envelope_ids.push(*envelope),
-                Seen::Order(order) => acknowledge.order_ids.push(*order),
+                Unacknowledged::Prize(prize) => acknowledge.prizes.push(*prize),
+                Unacknowledged::Envelope(envelope) => acknowledge.envelope_ids.push(*envelope),
+                Unacknowledged::Order(order) => acknowledge.order_ids.push(*order),
             }
         }
         self.write(user, &wire::frame(ids::ACKNOWLEDGE, Request::Acknowledge(acknowledge)), now);

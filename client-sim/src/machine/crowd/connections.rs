@@ -10,11 +10,11 @@ use hongbao_proto::v1::client_frame::Request;
 
 use super::Crowd;
 use crate::backoff;
+use crate::clock::{MILLISECOND, SECOND};
 use crate::ids;
-use crate::machine::labels::End;
+use crate::machine::labels::EndReason;
 use crate::machine::user::State;
 use crate::machine::wire;
-use crate::schedule::SECOND;
 
 impl Crowd {
     /// The next user who should open a connection now.
@@ -30,7 +30,7 @@ impl Crowd {
             }
             tracing::trace!(event = "comeback_dropped", user, at, "comeback dropped: something else has overtaken it");
         }
-        let user = (self.newcomers < self.len()).then_some(self.newcomers)?;
+        let user = (self.newcomers < self.user_count()).then_some(self.newcomers)?;
         self.newcomers += 1;
         Some(self.connecting(user, now_ms))
     }
@@ -42,13 +42,13 @@ impl Crowd {
 
     /// When the next user is to connect or to log in, Unix nanoseconds; absent: none is.
     pub fn next_arrival(&self) -> Option<u64> {
-        if !self.closing && self.newcomers < self.len() {
+        if !self.closing && self.newcomers < self.user_count() {
             return Some(self.started);
         }
         let comeback = self.comebacks.peek().map(|Reverse((at, _))| *at);
         let appointment = self.appointments.peek().map(|Reverse((at, _, _))| *at);
         let at_ms = comeback.into_iter().chain(appointment).min()?;
-        Some(self.started + u64::from(at_ms) * 1_000_000)
+        Some(self.started + u64::from(at_ms) * MILLISECOND)
     }
 
     /// The server had no capacity for a user's Login and has told when it will have: the user waits
@@ -89,7 +89,7 @@ impl Crowd {
         self.users[user as usize].socket = Some(socket);
         self.census.connected += 1;
         if self.closing {
-            self.leave(user, End::Ours, None, now);
+            self.leave(user, EndReason::Ours, None, now);
         } else {
             self.log_in(user, now);
         }
@@ -113,7 +113,7 @@ impl Crowd {
     }
 
     /// The connection has met its end; `found`: what its socket says. It is closed here.
-    pub fn ended(&mut self, user: u32, found: End, now: u64) {
+    pub fn ended(&mut self, user: u32, found: EndReason, now: u64) {
         let (end, back_after_ms) = match self.farewells.remove(&user) {
             Some((end, back)) => (end, Some(back)),
             None => (found, None),
@@ -124,7 +124,7 @@ impl Crowd {
         self.census.connected -= 1;
         let one = &mut self.users[user as usize];
         one.socket = None;
-        drop(self.partials.take(&mut one.partial));
+        drop(self.partial_frames.take(&mut one.partial));
         one.pinged = false;
         self.acknowledges_under_way -= u64::from(std::mem::take(&mut one.acknowledges));
         if state == State::Online {
@@ -156,7 +156,7 @@ impl Crowd {
     }
 
     /// Ends a connection from our side. An event will tell of the end.
-    pub(super) fn leave(&mut self, user: u32, end: End, back_after_ms: Option<u64>, now: u64) {
+    pub(super) fn leave(&mut self, user: u32, end: EndReason, back_after_ms: Option<u64>, now: u64) {
         self.farewells.entry(user).or_insert((end, back_after_ms));
         self.set_leaving(user, now);
         self.shut(user, Shutdown::Both);
@@ -185,11 +185,11 @@ impl Crowd {
 
     /// Closes our side of the connections of users `from..to`; with `force`, both sides.
     pub fn close(&mut self, from: u32, to: u32, force: bool, now: u64) {
-        for user in from..to.min(self.len()) {
+        for user in from..to.min(self.user_count()) {
             if self.users[user as usize].socket.is_none() {
                 continue;
             }
-            self.farewells.entry(user).or_insert((End::Ours, None));
+            self.farewells.entry(user).or_insert((EndReason::Ours, None));
             if self.users[user as usize].state != State::Leaving {
                 self.set_leaving(user, now);
             }

@@ -2,17 +2,17 @@
 //! in. Tasks around it only wait (for bytes, for the next turn, for commands) and then call in;
 //! none holds a borrow across an await.
 //!
-//! Here: the schedule, the keeper's rounds, writing. In `turns`: what a turn is, and the answers to
+//! Here: the schedule, the housekeeping, writing. In `turns`: what a turn is, and the answers to
 //! turns. In `connections`: how users come and go. In `answers`: what else comes from the server,
 //! wins and acknowledges. In `own`: what users do of their own accord. In `deals`: envelopes,
 //! orders, statements. In `storm`: connections cut on command.
 
 mod answers;
 mod connections;
-mod deals;
-mod own;
+mod purchases;
 mod storm;
 mod turns;
+mod unscheduled;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -25,16 +25,17 @@ use hongbao_proto::v1::client_frame::Request;
 use rustc_hash::FxHashMap;
 
 use crate::backoff;
+use crate::clock::{MILLISECOND, SECOND};
 use crate::ids::{self, RunTag};
 use crate::limits::{LOGIN_DEADLINE_MS, OUTBOX_BYTES_MAX, SWEEP_ROUNDS};
+use crate::machine::announcements::Announcements;
 use crate::machine::chat::{Chats, Circle};
 use crate::machine::config::MachineConfig;
 use crate::machine::envelopes::Envelopes;
-use crate::machine::heard::Heard;
-use crate::machine::labels::End;
+use crate::machine::labels::EndReason;
 use crate::machine::orders::OrderBook;
-use crate::machine::owed::Owed;
-use crate::machine::partials::Partials;
+use crate::machine::outstanding::Outstanding;
+use crate::machine::partial_frames::PartialFrames;
 use crate::machine::prizes::PrizeBook;
 use crate::machine::reactions::Reactions;
 use crate::machine::statements::Statements;
@@ -44,18 +45,16 @@ use crate::machine::user::{State, User};
 use crate::machine::wire::{self, GrabTemplate};
 use crate::results::SaleOrder;
 use crate::schedule::mix::{Mix, Operation};
-use crate::schedule::{Change, SECOND, Schedule, Spread, Turn, Turns};
-use answers::Seen;
+use crate::schedule::{Change, Schedule, Spread, Turn, Turns};
+use answers::Unacknowledged;
 use hongbao_telemetry::journal::Journal;
 use turns::Asked;
 
 /// Why a change of QPS is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum QpsError {
-    /// The schedule cannot take it.
     #[error(transparent)]
     Change(#[from] crate::schedule::ChangeError),
-    /// The first second of the run cannot be part of a request id.
     #[error(transparent)]
     Epoch(#[from] ids::EpochError),
 }
@@ -79,9 +78,9 @@ pub struct Crowd {
     /// Prizes that users were told of.
     pub prizes: PrizeBook,
     /// Announcements that users were told.
-    pub heard: Heard,
+    pub announcements: Announcements,
     /// Answers owed.
-    pub owed: Owed,
+    pub outstanding: Outstanding,
     /// Storms, past and to come.
     pub storms: Storms,
     /// What is due when.
@@ -130,14 +129,14 @@ pub struct Crowd {
     /// (milliseconds since start, user, since when it waits), of users who log in again then on the
     /// connection that they have.
     appointments: BinaryHeap<Reverse<(u32, u32, u32)>>,
-    partials: Partials,
+    partial_frames: PartialFrames,
     /// Bytes that sockets refused.
     refused: FxHashMap<u32, Vec<u8>>,
     /// Why connections that are ending end, and when their users come back, in milliseconds from
     /// the end.
-    farewells: FxHashMap<u32, (End, Option<u64>)>,
+    farewells: FxHashMap<u32, (EndReason, Option<u64>)>,
     /// In the journal, to be acknowledged.
-    unacknowledged: Vec<(u32, Seen)>,
+    unacknowledged: Vec<(u32, Unacknowledged)>,
     swept: u32,
     halted: bool,
     closing: bool,
@@ -151,8 +150,8 @@ impl Crowd {
         Self {
             tally: Tally::new(),
             prizes: PrizeBook::default(),
-            heard: Heard::new(count),
-            owed: Owed::new(count),
+            announcements: Announcements::new(count),
+            outstanding: Outstanding::new(count),
             storms: Storms::default(),
             schedule: Schedule::new(),
             census: Census::default(),
@@ -181,7 +180,7 @@ impl Crowd {
             newcomers: 0,
             comebacks: BinaryHeap::new(),
             appointments: BinaryHeap::new(),
-            partials: Partials::default(),
+            partial_frames: PartialFrames::default(),
             refused: FxHashMap::default(),
             farewells: FxHashMap::default(),
             unacknowledged: Vec::new(),
@@ -191,14 +190,8 @@ impl Crowd {
         }
     }
 
-    /// Users of this machine.
-    pub fn len(&self) -> u32 {
+    pub fn user_count(&self) -> u32 {
         u32::try_from(self.users.len()).unwrap_or(u32::MAX)
-    }
-
-    /// A machine has users; this is never true.
-    pub fn is_empty(&self) -> bool {
-        self.users.is_empty()
     }
 
     // ---- The schedule
@@ -224,7 +217,7 @@ impl Crowd {
             Change::Added(_) => self.mix,
         });
         if !mix.is_grabs() {
-            self.tally.tell_operations_apart();
+            self.tally.separate_operations();
         }
         match change {
             Change::Added(index) => {
@@ -273,10 +266,10 @@ impl Crowd {
         self.turns.take(&self.schedule);
         let user = user - self.first;
         let Some(segment) = self.schedule.segment_of(request) else { return false };
-        let operation = self.begin_turn(segment, user, request);
+        let operation = self.begin_request(segment, user, request);
         self.tally.planned(segment, due, operation);
         let online = self.users[user as usize].state == State::Online;
-        self.owed.enter(user, request, online);
+        self.outstanding.enter(user, request, online);
         if online {
             self.ask(user, request, now);
             self.tally.sent(segment, due, now, operation, false);
@@ -286,7 +279,7 @@ impl Crowd {
         true
     }
 
-    // ---- The keeper's rounds
+    // ---- The housekeeping
 
     /// Journal, acknowledges, what users do of their own accord, and a slice of the users: pings,
     /// logins and answers that do not come.
@@ -297,7 +290,7 @@ impl Crowd {
         let step = self.users.len().div_ceil(SWEEP_ROUNDS);
         for _ in 0..step {
             self.look_after(self.swept, now);
-            self.swept = (self.swept + 1) % self.len();
+            self.swept = (self.swept + 1) % self.user_count();
         }
         kept
     }
@@ -309,7 +302,7 @@ impl Crowd {
         match one.state {
             State::LoggingIn if since > LOGIN_DEADLINE_MS => {
                 let pause = backoff::delay_ms(self.first + user, one.attempts);
-                self.leave(user, End::LoginTimeout, Some(pause), now);
+                self.leave(user, EndReason::LoginTimeout, Some(pause), now);
             }
             State::Leaving if since > LOGIN_DEADLINE_MS => self.shut(user, Shutdown::Both),
             State::Online => {
@@ -320,8 +313,8 @@ impl Crowd {
                 // A user who has just come back has just asked again.
                 let (timeout, schedule) = (u64::from(self.answer_timeout_ms), &self.schedule);
                 if u64::from(since) > timeout {
-                    let overdue = now.saturating_sub(timeout * 1_000_000);
-                    self.owed.expire(user, |request| schedule.due(request).is_some_and(|due| due < overdue));
+                    let overdue = now.saturating_sub(timeout * MILLISECOND);
+                    self.outstanding.expire(user, |request| schedule.due(request).is_some_and(|due| due < overdue));
                     if self.reactions.count() > 0 {
                         self.reactions.expire(user, overdue);
                     }
@@ -329,10 +322,10 @@ impl Crowd {
             }
             // A retired user asks nobody any more.
             State::Retired => {
-                self.owed.expire(user, |_| true);
+                self.outstanding.expire(user, |_| true);
                 self.reactions.expire(user, u64::MAX);
             }
-            _ => {}
+            State::Away | State::Connecting | State::LoggingIn | State::Waiting | State::Leaving => {}
         }
     }
 
@@ -369,7 +362,7 @@ impl Crowd {
         {
             if refused.len() + bytes.len() > OUTBOX_BYTES_MAX {
                 let pause = backoff::delay_ms(self.first + user, 0);
-                return self.leave(user, End::Stuck, Some(pause), now);
+                return self.leave(user, EndReason::Stuck, Some(pause), now);
             }
             refused.extend_from_slice(bytes);
             self.tally.counters.held_back += 1;
@@ -396,7 +389,7 @@ impl Crowd {
     }
 
     fn millis(&self, now: u64) -> u32 {
-        u32::try_from(now.saturating_sub(self.started) / 1_000_000).unwrap_or(u32::MAX)
+        u32::try_from(now.saturating_sub(self.started) / MILLISECOND).unwrap_or(u32::MAX)
     }
 
     /// Milliseconds since the start of a moment `after_ms` from now, rounded up: nobody comes

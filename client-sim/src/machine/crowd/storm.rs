@@ -6,7 +6,7 @@ use socket2::SockRef;
 
 use super::Crowd;
 use crate::backoff;
-use crate::machine::labels::End;
+use crate::machine::labels::EndReason;
 use crate::machine::user::State;
 use crate::results::StormOrder;
 use crate::storm;
@@ -15,7 +15,7 @@ impl Crowd {
     /// The storm that was announced next begins. Returns whom it hits; they are then to be cut.
     pub fn storm_begins(&mut self, order: StormOrder) -> Vec<u32> {
         self.storms.begin();
-        let mut hit = storm::hit(order.share, order.at, self.first, self.first + self.len() - 1);
+        let mut hit = storm::hit(order.share, order.at, self.first, self.first + self.user_count() - 1);
         hit.iter_mut().for_each(|user| *user -= self.first);
         hit
     }
@@ -28,7 +28,7 @@ impl Crowd {
             }
             self.storms.cut(user);
             let pause = backoff::delay_ms(self.first + user, 0);
-            self.farewells.insert(user, (End::Storm, Some(pause)));
+            self.farewells.insert(user, (EndReason::Storm, Some(pause)));
             self.reset(user, now);
         }
     }
@@ -40,6 +40,6 @@ impl Crowd {
             // On a socket that the server has reset first this fails, and need not succeed.
             SockRef::from(socket).set_linger(Some(Duration::ZERO)).ok();
         }
-        self.ended(user, End::Storm, now);
+        self.ended(user, EndReason::Storm, now);
     }
 }

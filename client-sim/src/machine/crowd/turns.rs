@@ -9,7 +9,7 @@ use super::Crowd;
 use crate::limits::EXPIRED_MAX;
 use crate::machine::chat::{self, To};
 use crate::machine::labels::{Outcome, Violation};
-use crate::machine::owed::Settled;
+use crate::machine::outstanding::Settled;
 use crate::machine::wire::{self, GrabTemplate};
 use crate::schedule::mix::Operation;
 
@@ -57,7 +57,7 @@ fn outcome(operation: Operation, event: &Event) -> Option<Outcome> {
 impl Crowd {
     /// Decides what a request is whose turn has come. A user who cannot do what the mix says shakes
     /// instead, so that the schedule keeps its QPS.
-    pub(super) fn begin_turn(&mut self, segment: usize, user: u32, request: u64) -> Operation {
+    pub(super) fn begin_request(&mut self, segment: usize, user: u32, request: u64) -> Operation {
         let wanted = self.mixes[segment].of(request);
         let asked = match wanted {
             Operation::Grab => return wanted,
@@ -103,7 +103,7 @@ impl Crowd {
         }
     }
 
-    pub(super) fn turn_answered(&mut self, user: u32, request_id: u64, event: Event, now: u64) {
+    pub(super) fn request_answered(&mut self, user: u32, request_id: u64, event: Event, now: u64) {
         let Some((request, due)) = self
             .tag
             .and_then(|tag| tag.request_of(request_id))
@@ -116,10 +116,10 @@ impl Crowd {
         let Some(outcome) = outcome(operation, &event) else {
             return self.misfit(user, request, due, &event, now);
         };
-        match self.owed.settle(user, request) {
+        match self.outstanding.settle(user, request) {
             Settled::InTime => {}
             Settled::Late => self.tally.counters.answered_late += 1,
-            Settled::Nothing => return self.not_owed(user, request, due, now),
+            Settled::Nothing => return self.unexpected_answer(user, request, due, now),
         }
         if asked.is_some() {
             self.asked.remove(&request);
@@ -131,7 +131,7 @@ impl Crowd {
         let held = self.storms.answered(user, due, now);
         self.tally.answered(segment, (due, now), operation, outcome, held);
         match (asked, event) {
-            (None, Event::Won(won)) => self.told(user, request_id, &won, now),
+            (None, Event::Won(won)) => self.record_win(user, request_id, &won, now),
             (None, _) => {}
             (Some(Asked::Ticket(campaign)), event) => self.ticket_answered(user, request_id, campaign, &event, now),
             (Some(Asked::Open(envelope)), event) => self.open_answered(user, request_id, envelope, &event, now),
@@ -139,7 +139,7 @@ impl Crowd {
                 if !chat::receipt_is_right(to, &receipt) {
                     self.tally.counters.violation(Violation::ReceiptUntrue);
                 } else if receipt.offset > 0 {
-                    self.chats.said(user, receipt.offset);
+                    self.chats.record_own(user, receipt.offset);
                 }
                 let parts = [receipt.delivered, receipt.offline, receipt.dropped].map(u64::from);
                 self.tally.counters.receipts.iter_mut().zip(parts).for_each(|(sum, part)| *sum += part);
@@ -153,14 +153,14 @@ impl Crowd {
     fn misfit(&mut self, user: u32, request: u64, due: u64, event: &Event, now: u64) {
         let planned =
             self.schedule.segment_of(request).map_or(Operation::Grab, |segment| self.mixes[segment].of(request));
-        if planned != Operation::Grab && outcome(planned, event).is_some() && !self.owed.owes(user, request) {
-            return self.not_owed(user, request, due, now);
+        if planned != Operation::Grab && outcome(planned, event).is_some() && !self.outstanding.awaits(user, request) {
+            return self.unexpected_answer(user, request, due, now);
         }
         self.tally.counters.violation(Violation::WrongKind);
     }
 
     /// An answer that nobody waits for.
-    fn not_owed(&mut self, user: u32, request: u64, due: u64, now: u64) {
+    fn unexpected_answer(&mut self, user: u32, request: u64, due: u64, now: u64) {
         // Ours, and sent by now: then it was answered before.
         let asked = due <= now && self.turns.spread().user_of(request).checked_sub(self.first) == Some(user);
         let violation = if asked { Violation::DuplicateAnswer } else { Violation::UnknownRequest };

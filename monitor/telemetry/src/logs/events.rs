@@ -103,7 +103,8 @@ kinds! {
     "stop_audited" INFO Server Never ["step"] "the ledger was audited and balances";
     "stop_unbalanced" ERROR Server Never ["step"] "the ledger was audited and does not balance";
     "stop_unaudited" ERROR Server Never ["step" "error"] "the ledger cannot be audited";
-    "stop_audit_unfinished" WARN Server Never ["step"] "the audit had not read everything when the stop's deadline came";
+    "stop_audit_unfinished" WARN Server Never ["step" "entries"] "the audit had not read everything when the stop's deadline came";
+    "stopped" INFO Server Never [] "the server has stopped in order";
     "stop_cut_short" WARN Server Never ["dry" "ended" "closed"] "the stop's deadline passed before all was done";
     "stop_at_once" WARN Server Never [] "a second signal ended the server without an orderly stop";
 
@@ -211,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_distinct_words_in_snake_case_and_no_field_hides_a_stable_name() {
+    fn names_are_distinct_and_no_field_hides_a_stable_name() {
         for (index, kind) in KINDS.iter().enumerate() {
             assert!(KINDS[..index].iter().all(|other| other.name != kind.name), "{}", kind.name);
             for name in kind.fields.iter().chain([&kind.name]) {

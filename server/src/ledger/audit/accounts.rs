@@ -75,7 +75,10 @@ impl Audit<'_> {
         ids.sort_unstable();
         self.report.accounts = ids.len() as u64;
         let mut archived = 0i128;
-        for id in ids {
+        for (n, id) in ids.into_iter().enumerate() {
+            if n % 16_384 == 0 {
+                self.on_time()?;
+            }
             let account = self.accounts[&id];
             let place = format_args!("account {id}");
             self.check_owner(id);

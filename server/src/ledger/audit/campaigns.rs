@@ -6,6 +6,7 @@ use hongbao_proto::Serial;
 use sha2::{Digest, Sha256};
 
 use super::{Audit, Checked};
+use crate::ledger::LedgerError;
 use crate::ledger::books::Kind;
 use crate::ledger::schema::code;
 use crate::ledger::sqlite::Rows;
@@ -135,13 +136,14 @@ impl Audit<'_> {
             units.entry(row.get(0)?).or_default().push((row.get(1)?, row.get(2)?));
         }
         let campaigns = std::mem::take(&mut self.campaigns);
-        for (id, campaign) in &campaigns {
+        let checked = campaigns.iter().try_for_each(|(id, campaign)| {
             self.sums(*id, campaign);
-            self.fund(*id, campaign);
+            self.fund(*id, campaign)?;
             self.units(*id, campaign, &units.remove(id).unwrap_or_default());
-        }
+            Ok(())
+        });
         self.campaigns = campaigns;
-        Ok(())
+        checked
     }
 
     fn sums(&mut self, id: i64, campaign: &Campaign) {
@@ -178,15 +180,11 @@ impl Audit<'_> {
         }
     }
 
-    fn fund(&mut self, id: i64, campaign: &Campaign) {
+    fn fund(&mut self, id: i64, campaign: &Campaign) -> Checked {
         let place = format_args!("campaign {id}");
         let [fund, refunded, _, paid, reserved] = campaign.stored.map(i128::from);
         let is_archived = campaign.first_entry <= self.progress.archived_through;
-        let drawn: i128 = match (campaign.is_sale(), campaign.amounts) {
-            (true, _) => 0,
-            (false, (min, max)) if min == max => i128::from(min) * i128::from(campaign.total),
-            _ => (0..campaign.total.unsigned_abs()).map(|serial| i128::from(campaign.worth(Serial(serial)))).sum(),
-        };
+        let drawn = self.drawn(campaign)?;
         if fund != drawn {
             self.report.find("fund", place, format_args!("says its prizes are worth {fund} fen; they are {drawn}"));
         }
@@ -226,6 +224,26 @@ impl Audit<'_> {
             }
             None => {}
         }
+        Ok(())
+    }
+
+    /// What all prizes of a campaign are worth: millions of draws.
+    fn drawn(&self, campaign: &Campaign) -> Result<i128, LedgerError> {
+        let (min, max) = campaign.amounts;
+        if campaign.is_sale() {
+            return Ok(0);
+        }
+        if min == max {
+            return Ok(i128::from(min) * i128::from(campaign.total));
+        }
+        let mut drawn = 0;
+        for serial in 0..campaign.total.unsigned_abs() {
+            if serial % 16_384 == 0 {
+                self.on_time()?;
+            }
+            drawn += i128::from(campaign.worth(Serial(serial)));
+        }
+        Ok(drawn)
     }
 
     /// The bits of a campaign that is not settled are the units that its entries say; a settled one

@@ -24,6 +24,7 @@ mod stream;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
@@ -32,6 +33,7 @@ use serde::Serialize;
 use super::{LedgerError, schema, sqlite};
 use crate::ledger::audit::accounts::Account;
 use crate::ledger::audit::campaigns::Campaign;
+use crate::ledger::sqlite::Deadline;
 use crate::limits::AUDIT_FINDINGS_MAX;
 
 pub use crate::ledger::audit::journals::{JOURNAL_HEADER, JOURNAL_HEADER_OF_WINS, JournalSums};
@@ -95,10 +97,32 @@ pub struct AuditReport {
     pub residual_fen: i128,
     /// What the clients' journals said, if any were given.
     pub journals: Option<JournalSums>,
+    /// What the deadline has left unread, if it came first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unread: Option<Unread>,
+}
+
+/// What an audit with a deadline has not read. It has no opinion on that: the next one has.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Unread {
+    /// Checks that were not begun, or not finished.
+    pub checks: Vec<&'static str>,
+    /// Entries that none of them has seen.
+    pub entries: u64,
+}
+
+/// How an audit is done.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AuditOptions<'a> {
+    /// Clients' journals, CSV with [`JOURNAL_HEADER`] or [`JOURNAL_HEADER_OF_WINS`]: everything in
+    /// them must be in the ledger, with the same user and amount.
+    pub journals: &'a [PathBuf],
+    /// Ends by then, give or take some milliseconds, with what it has read.
+    pub until: Option<Instant>,
 }
 
 impl AuditReport {
-    /// Nothing was found.
+    /// Nothing was found in what was read; whether that is all says [`AuditReport::unread`].
     pub fn is_balanced(&self) -> bool {
         self.findings_total == 0
     }
@@ -113,7 +137,11 @@ impl AuditReport {
 
 impl fmt::Display for AuditReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verdict = if self.is_balanced() { "balanced" } else { "NOT BALANCED" };
+        let verdict = match (self.is_balanced(), &self.unread) {
+            (true, None) => "balanced",
+            (true, Some(_)) => "balanced as far as it was read",
+            (false, _) => "NOT BALANCED",
+        };
         writeln!(
             f,
             "audit of {}: {verdict}: {} campaigns, {} accounts, {} entries, {} wins ({} acknowledged)",
@@ -142,6 +170,13 @@ impl fmt::Display for AuditReport {
         if let Some(journals) = &self.journals {
             write!(f, "\n{journals}")?;
         }
+        if let Some(Unread { checks, entries }) = &self.unread {
+            let (checks, total) = (checks.join(", "), self.transfers.saturating_add(*entries));
+            write!(
+                f,
+                "\nnot read by the deadline: {entries} of {total} entries, and the checks {checks}; `hongbao-server audit` reads all"
+            )?;
+        }
         for finding in &self.findings {
             write!(f, "\n  [{}] {}: {}", finding.check, finding.place, finding.detail)?;
         }
@@ -156,25 +191,27 @@ impl fmt::Display for AuditReport {
 /// Checks every invariant of the ledger at `path`. `Err` only where it cannot be read as a ledger
 /// at all; what is wrong inside it is in the report.
 pub fn audit(path: &Path) -> Result<AuditReport, LedgerError> {
-    audit_journals(path, &[])
+    audit_with(path, &AuditOptions::default())
 }
 
-/// As [`audit`]; besides, everything in the clients' `journals` (CSV with [`JOURNAL_HEADER`] or
-/// [`JOURNAL_HEADER_OF_WINS`]) must be in the ledger, with the same user and amount.
-pub fn audit_journals(path: &Path, journals: &[PathBuf]) -> Result<AuditReport, LedgerError> {
+/// As [`audit`], with journals to compare, or a deadline.
+pub fn audit_with(path: &Path, options: &AuditOptions<'_>) -> Result<AuditReport, LedgerError> {
     let connection = open_read_only(path)?;
     connection.execute_batch("BEGIN").map_err(|error| sqlite::at(path, error))?;
     let mut audit = Audit {
         report: AuditReport { ledger: path.display().to_string(), ..AuditReport::default() },
         connection: &connection,
+        deadline: Deadline::arm(&connection, options.until),
+        entries_total: 0,
+        unread: Vec::new(),
         progress: Progress::default(),
         campaigns: BTreeMap::new(),
         accounts: HashMap::new(),
         once: HashSet::new(),
     };
+    audit.run("progress", Audit::read_progress);
     audit.run("integrity", Audit::integrity);
     audit.run("schema", Audit::schema);
-    audit.run("progress", Audit::read_progress);
     audit.run("campaign", Audit::read_campaigns);
     audit.run("account", Audit::read_accounts);
     audit.run("entry", Audit::entries);
@@ -183,10 +220,10 @@ pub fn audit_journals(path: &Path, journals: &[PathBuf]) -> Result<AuditReport, 
     audit.run("order", Audit::orders);
     audit.run("envelope", Audit::envelopes);
     audit.run("notice", Audit::notices);
-    if !journals.is_empty() {
-        audit.journals(journals)?;
+    if !options.journals.is_empty() {
+        audit.within_deadline("journal", |audit| audit.journals(options.journals))?;
     }
-    Ok(audit.report)
+    Ok(audit.finish())
 }
 
 pub(super) fn open_read_only(path: &Path) -> Result<Connection, LedgerError> {
@@ -215,6 +252,11 @@ struct Progress {
 struct Audit<'a> {
     report: AuditReport,
     connection: &'a Connection,
+    deadline: Deadline,
+    /// As `progress` and the last number say.
+    entries_total: u64,
+    /// Checks that the deadline has cut short.
+    unread: Vec<&'static str>,
     progress: Progress,
     campaigns: BTreeMap<i64, Campaign>,
     accounts: HashMap<i64, Account>,
@@ -227,9 +269,38 @@ type Checked = Result<(), LedgerError>;
 impl Audit<'_> {
     /// A check that cannot be run is a finding too.
     fn run(&mut self, check: &'static str, f: fn(&mut Self) -> Checked) {
-        if let Err(error) = f(self) {
+        if let Err(error) = self.within_deadline(check, f) {
             self.report.find(check, "ledger", format_args!("the check could not be run: {error}"));
         }
+    }
+
+    /// Runs a check as far as the deadline lets it.
+    fn within_deadline(&mut self, check: &'static str, f: impl FnOnce(&mut Self) -> Checked) -> Checked {
+        let checked = if self.deadline.is_over() { Err(Self::late()) } else { f(self) };
+        match checked {
+            Err(LedgerError::Unavailable(_)) if self.deadline.is_over() => {
+                self.unread.push(check);
+                Ok(())
+            }
+            checked => checked,
+        }
+    }
+
+    fn late() -> LedgerError {
+        LedgerError::Unavailable("the deadline is over".to_owned())
+    }
+
+    /// For what takes long without the database: an error once the deadline is over.
+    fn on_time(&self) -> Checked {
+        if self.deadline.is_over() { Err(Self::late()) } else { Ok(()) }
+    }
+
+    fn finish(mut self) -> AuditReport {
+        if !self.unread.is_empty() {
+            let entries = self.entries_total.saturating_sub(self.report.transfers);
+            self.report.unread = Some(Unread { checks: self.unread, entries });
+        }
+        self.report
     }
 
     fn integrity(&mut self) -> Checked {
@@ -281,6 +352,8 @@ impl Audit<'_> {
             },
         )?;
         self.report.archived_through = u64::try_from(self.progress.archived_through).unwrap_or(0);
+        let last: i64 = self.connection.query_row("SELECT ifnull(max(id), 0) FROM entries", [], |row| row.get(0))?;
+        self.entries_total = u64::try_from(last - self.progress.archived_through).unwrap_or(0);
         Ok(())
     }
 

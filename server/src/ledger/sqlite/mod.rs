@@ -4,16 +4,19 @@
 //! becomes of a posting is decided by [`Books`] beside the file, which are as of the last commit
 //! and never ahead of it: where a batch cannot be written, they undo it.
 
+mod deadline;
 mod file;
 mod rows;
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hongbao_proto::{CampaignId, EnvelopeId, OrderId, Serial, UserId};
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
 use rustc_hash::FxHashMap;
 
+pub(super) use self::deadline::Deadline;
 pub(super) use self::file::{at, examine};
 pub(super) use self::rows::{Rows, account as read_account, entry as read_entry};
 use super::{Answer, EnvelopeView, Ledger, LedgerError, Outcome, Page, Posting, Question, Totals, schema};
@@ -44,6 +47,14 @@ const PROBE_BYTES: u32 = 256 * 1024;
 /// with few accounts behind, are slower; four times this at most. (A sweep that outran the entries
 /// would write each account by itself, in random order.)
 const SWEEP_ENTRIES: usize = 512 * 1024;
+
+/// Accounts' rows that a checkpoint writes in one transaction: some 50 ms between two looks at the
+/// clock.
+const CHECKPOINT_STEP: usize = 32 * 1024;
+
+/// The write-ahead log is cut to this when it begins anew, bytes: a reader elsewhere keeps it
+/// growing while it reads.
+const LOG_BYTES_KEPT: i64 = 16 * 1024 * 1024;
 
 /// The ledger in one SQLite file.
 pub struct SqliteLedger {
@@ -93,6 +104,7 @@ impl SqliteLedger {
         }
         connection.pragma_update(None, "journal_mode", "WAL").map_err(|error| at(path, error))?;
         connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT)?;
         connection.pragma_update(None, "foreign_keys", false)?;
         connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
         if empty {
@@ -127,6 +139,32 @@ impl SqliteLedger {
                 self.books.undo();
                 Err(error)
             }
+        }
+    }
+
+    /// Writes rows of accounts that are behind, at most `max`. Whether that ends a sweep.
+    fn write_accounts_behind(&mut self, max: usize) -> Result<bool, LedgerError> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let range = self.books.accounts_to_write(max);
+        write_accounts(&transaction, &range)?;
+        transaction.commit()?;
+        self.books.accounts_written(&range);
+        Ok(range.complete_from.is_some())
+    }
+
+    /// Moves the write-ahead log into the file. Whether there was time for it by `until`; a reader
+    /// elsewhere may hold part of it up, which loses nothing.
+    fn fold_log(&self, until: Option<Instant>) -> Result<bool, LedgerError> {
+        let left = until.map_or(BUSY_PATIENCE, |until| until.saturating_duration_since(Instant::now()));
+        self.connection.busy_timeout(left.min(BUSY_PATIENCE))?;
+        let deadline = Deadline::arm(&self.connection, until);
+        let folded = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(true));
+        let is_over = deadline.is_over();
+        drop(deadline);
+        self.connection.busy_timeout(BUSY_PATIENCE)?;
+        match folded {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) && is_over => Ok(false),
+            folded => Ok(folded?),
         }
     }
 
@@ -267,22 +305,19 @@ impl Ledger for SqliteLedger {
         Ok(())
     }
 
-    fn checkpoint(&mut self) -> Result<(), LedgerError> {
+    fn checkpoint(&mut self, until: Option<Instant>) -> Result<bool, LedgerError> {
+        let is_over = || until.is_some_and(|until| Instant::now() >= until);
         // A sweep may have begun long ago: the second one begins now.
-        for _ in 0..2 {
-            let stretch = {
-                let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                let stretch = self.books.accounts_to_write(usize::MAX);
-                write_accounts(&transaction, &stretch)?;
-                transaction.commit()?;
-                stretch
-            };
-            self.books.accounts_written(&stretch);
+        let mut sweeps = 0;
+        while sweeps < 2 && !is_over() {
+            sweeps += usize::from(self.write_accounts_behind(CHECKPOINT_STEP)?);
         }
-        // (busy, pages in the log, pages folded into the file): a reader elsewhere makes it busy,
-        // which loses nothing.
-        self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
-        Ok(())
+        let is_whole = sweeps == 2 && !is_over() && self.fold_log(until)?;
+        if !is_whole {
+            // Closing would fold the log, however long that takes; the next start reads it.
+            self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        }
+        Ok(is_whole)
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
+use crate::clock::MILLISECOND;
 use crate::limits::{SEND_BATCH, SENDS_PER_CLOCK_READ};
 use crate::machine::shared::Shared;
 
@@ -14,10 +15,10 @@ use crate::machine::shared::Shared;
 const TIMER_GRANULARITY: Duration = Duration::from_millis(1);
 
 /// Nanoseconds until a socket that refused bytes is tried again.
-const RETRY_NANOS: u64 = 1_000_000;
+const RETRY_NANOS: u64 = MILLISECOND;
 
 /// Never returns.
-pub async fn walk(shared: Rc<Shared>) {
+pub async fn run(shared: Rc<Shared>) {
     loop {
         if send_batch(&shared) {
             // There may be more; answers come first.

@@ -6,12 +6,12 @@ use std::rc::Rc;
 use hongbao_telemetry::program::service::Service;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::limits::KEEPER_PERIOD;
+use crate::limits::HOUSEKEEPING_PERIOD;
 use crate::machine::shared::{Shared, Stage};
 
 /// Never returns.
 pub async fn run(shared: Rc<Shared>) {
-    let mut rounds = interval(KEEPER_PERIOD);
+    let mut rounds = interval(HOUSEKEEPING_PERIOD);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut journal_fails = false;
     loop {
@@ -30,7 +30,7 @@ pub async fn run(shared: Rc<Shared>) {
                 }
             }
         }
-        if shared.stage.get() == Stage::Connecting && crowd.census.online == crowd.len() {
+        if shared.stage.get() == Stage::Connecting && crowd.census.online == crowd.user_count() {
             shared.stage.set(Stage::Running);
             shared.all_online.notify_one();
         }
@@ -39,7 +39,7 @@ pub async fn run(shared: Rc<Shared>) {
 
 /// Tells a service manager that the machine serves, then how it is. Everything of a machine is on
 /// this one thread, so that a word from here says that all of it turns. Never returns.
-pub async fn tell(service: Service, shared: Rc<Shared>) {
+pub async fn notify_service(service: Service, shared: Rc<Shared>) {
     service.ready("connecting");
     let mut pace = interval(service.pace());
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -47,7 +47,7 @@ pub async fn tell(service: Service, shared: Rc<Shared>) {
         pace.tick().await;
         let (online, users) = {
             let crowd = shared.crowd.borrow();
-            (crowd.census.online, crowd.len())
+            (crowd.census.online, crowd.user_count())
         };
         service.alive(&format!("{}; {online} of {users} users on-line", shared.stage.get().label()));
     }

@@ -9,7 +9,7 @@ use crate::results::Announced;
 #[derive(Debug)]
 struct Text {
     /// A bit for each user of the machine who was told.
-    told: Box<[u64]>,
+    reached: Box<[u64]>,
     users: u64,
     repeated: u64,
     /// Unix microseconds.
@@ -19,37 +19,37 @@ struct Text {
 
 /// What was heard.
 #[derive(Debug)]
-pub struct Heard {
+pub struct Announcements {
     users: u32,
     total: u64,
     texts: BTreeMap<String, Text>,
 }
 
-impl Heard {
+impl Announcements {
     /// Nothing, by `users` users.
     pub fn new(users: u32) -> Self {
         Self { users, total: 0, texts: BTreeMap::new() }
     }
 
     /// `user` was told `text` at `now`, Unix nanoseconds.
-    pub fn tell(&mut self, user: u32, text: &str, now: u64) {
+    pub fn receive(&mut self, user: u32, text: &str, now: u64) {
         self.total += 1;
         let now_us = now / 1_000;
         if !self.texts.contains_key(text) {
             if self.texts.len() == ANNOUNCEMENT_TEXTS_MAX {
                 return;
             }
-            let told = vec![0; self.users.div_ceil(u64::BITS) as usize].into();
-            self.texts.insert(text.to_owned(), Text { told, users: 0, repeated: 0, first_us: now_us, last_us: 0 });
+            let reached = vec![0; self.users.div_ceil(u64::BITS) as usize].into();
+            self.texts.insert(text.to_owned(), Text { reached, users: 0, repeated: 0, first_us: now_us, last_us: 0 });
         }
-        let Some(heard) = self.texts.get_mut(text) else { return };
-        heard.last_us = now_us;
+        let Some(text) = self.texts.get_mut(text) else { return };
+        text.last_us = now_us;
         let (word, bit) = ((user / u64::BITS) as usize, 1 << (user % u64::BITS));
-        if heard.told[word] & bit == 0 {
-            heard.told[word] |= bit;
-            heard.users += 1;
+        if text.reached[word] & bit == 0 {
+            text.reached[word] |= bit;
+            text.users += 1;
         } else {
-            heard.repeated += 1;
+            text.repeated += 1;
         }
     }
 
@@ -60,12 +60,12 @@ impl Heard {
 
     /// Text by text.
     pub fn texts(&self) -> Vec<Announced> {
-        let announced = |(text, heard): (&String, &Text)| Announced {
+        let announced = |(text, counts): (&String, &Text)| Announced {
             text: text.clone(),
-            users: heard.users,
-            repeated: heard.repeated,
-            first_us: heard.first_us,
-            last_us: heard.last_us,
+            users: counts.users,
+            repeated: counts.repeated,
+            first_us: counts.first_us,
+            last_us: counts.last_us,
         };
         self.texts.iter().map(announced).collect()
     }
@@ -76,21 +76,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_user_counts_once_for_each_text_and_repeats_are_found_out() {
-        let mut heard = Heard::new(130);
+    fn each_user_counts_once_a_text_and_repeats_are_found() {
+        let mut announcements = Announcements::new(130);
         for (user, text, now) in [(0, "a", 5_000), (129, "a", 9_000), (129, "a", 12_000), (129, "b", 20_000)] {
-            heard.tell(user, text, now);
+            announcements.receive(user, text, now);
         }
         let a = Announced { text: "a".into(), users: 2, repeated: 1, first_us: 5, last_us: 12 };
         let b = Announced { text: "b".into(), users: 1, repeated: 0, first_us: 20, last_us: 20 };
-        assert_eq!((heard.total(), heard.texts()), (4, vec![a, b]));
+        assert_eq!((announcements.total(), announcements.texts()), (4, vec![a, b]));
     }
 
     #[test]
     fn no_more_texts_are_kept_than_the_bound_but_all_are_counted() {
-        let mut heard = Heard::new(1);
+        let mut announcements = Announcements::new(1);
         let texts = ANNOUNCEMENT_TEXTS_MAX as u64 + 1;
-        (0..texts).for_each(|number| heard.tell(0, &number.to_string(), 0));
-        assert_eq!((heard.total(), heard.texts().len()), (texts, ANNOUNCEMENT_TEXTS_MAX));
+        (0..texts).for_each(|number| announcements.receive(0, &number.to_string(), 0));
+        assert_eq!((announcements.total(), announcements.texts().len()), (texts, ANNOUNCEMENT_TEXTS_MAX));
     }
 }

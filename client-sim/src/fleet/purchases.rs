@@ -8,11 +8,11 @@ use serde::Serialize;
 use tokio::time::sleep;
 
 use crate::clock::Clock;
+use crate::clock::SECOND;
 use crate::fleet::admin::{Admin, Campaign, EnvelopeRun};
 use crate::fleet::journals::Union;
 use crate::fleet::plan::{Plan, PlannedEnvelopes, PlannedTickets};
 use crate::results::{Results, Totals};
-use crate::schedule::SECOND;
 
 /// Between two looks at a run of envelopes.
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
@@ -60,7 +60,7 @@ pub struct SaleSummary {
     pub paid: u64,
     pub paid_fen: u64,
     pub waiting: u64,
-    /// As users were told.
+    /// As users were totals.
     pub told_paid: u64,
     pub told_fen: u64,
     pub told_waiting: u64,
@@ -115,11 +115,11 @@ pub fn judge_envelopes(
     journals: &Union,
     failures: &mut Vec<String>,
 ) -> Option<EnvelopeSummary> {
-    let told = totals.envelopes;
-    if (told.opened, told.opened_fen) != journals.shares {
+    let totals = totals.envelopes;
+    if (totals.opened, totals.opened_fen) != journals.shares {
         failures.push(format!(
             "journals hold {} shares of {} fen, machines counted {} of {} fen",
-            journals.shares.0, journals.shares.1, told.opened, told.opened_fen
+            journals.shares.0, journals.shares.1, totals.opened, totals.opened_fen
         ));
     }
     let Run { planned, view, seconds } = run?;
@@ -132,11 +132,11 @@ pub fn judge_envelopes(
     let put_in = view.sent_fen.map(|total| i128::from(total) - i128::from(view.refunded_fen));
     let paid_out = view.opened_fen.map(i128::from).or(put_in);
     // Before the end the server tells only of envelopes that cannot be opened any more.
-    let residual_fen = paid_out.filter(|_| view.finished).map(|paid| paid - i128::from(told.opened_fen));
+    let residual_fen = paid_out.filter(|_| view.finished).map(|paid| paid - i128::from(totals.opened_fen));
     if let Some(residual) = residual_fen.filter(|residual| *residual != 0) {
         failures.push(format!(
             "the books over envelopes differ by {residual} fen: users were told of {} fen, and {} fen went back",
-            told.opened_fen, view.refunded_fen
+            totals.opened_fen, view.refunded_fen
         ));
     }
     Some(EnvelopeSummary {
@@ -144,9 +144,9 @@ pub fn judge_envelopes(
         recipients: planned.recipients,
         seconds: *seconds,
         server: view.clone(),
-        offered: told.offered,
-        opened: told.opened,
-        opened_fen: told.opened_fen,
+        offered: totals.offered,
+        opened: totals.opened,
+        opened_fen: totals.opened_fen,
         journal_shares: journals.shares.0,
         journal_fen: journals.shares.1,
         residual_fen,
@@ -161,8 +161,8 @@ pub fn judge_sale(
     (journals, guests): (&Union, &Union),
     failures: &mut Vec<String>,
 ) -> Option<SaleSummary> {
-    let told = results.iter().flat_map(|result| &result.sales);
-    let all = told.clone().fold((0, 0), |sum, one| (sum.0 + one.paid, sum.1 + one.paid_fen));
+    let totals = results.iter().flat_map(|result| &result.sales);
+    let all = totals.clone().fold((0, 0), |sum, one| (sum.0 + one.paid, sum.1 + one.paid_fen));
     if all != journals.sold() {
         failures.push(format!(
             "journals hold {} units sold for {} fen, machines counted {} for {} fen",
@@ -173,7 +173,7 @@ pub fn judge_sale(
         ));
     }
     let (sale, tickets) = sale.zip(planned)?;
-    let of_sale = || told.clone().filter(|one| one.campaign == sale.id);
+    let of_sale = || totals.clone().filter(|one| one.campaign == sale.id);
     let to_guests = guests.sold.get(&sale.id).copied().unwrap_or_default();
     let (told_paid, told_fen) = of_sale().fold(to_guests, |sum, one| (sum.0 + one.paid, sum.1 + one.paid_fen));
     let told_waiting = of_sale().map(|one| one.waiting).sum();
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn envelopes_are_all_empty_or_refunded_and_every_fen_is_somewhere() {
+    fn envelopes_end_empty_or_refunded_and_every_fen_is_somewhere() {
         assert_eq!(failures(&run(|_| {}), (8, 400)), Vec::<String>::new());
         let one = |run: Run, shares, words: &str| {
             let failures = failures(&run, shares);

@@ -34,7 +34,7 @@ pub struct Unsettled {
 
 /// The answers owed to users `0..users` of a machine.
 #[derive(Debug)]
-pub struct Owed {
+pub struct Outstanding {
     /// Number of the request plus 1, with [`UNWRITTEN`]; 0: none.
     slots: Box<[u64]>,
     /// Further ones, of users whose slot is taken.
@@ -45,7 +45,7 @@ pub struct Owed {
     expired_count: u64,
 }
 
-impl Owed {
+impl Outstanding {
     /// Nothing owed to anybody.
     pub fn new(users: u32) -> Self {
         Self {
@@ -68,7 +68,7 @@ impl Owed {
     }
 
     /// Whether `user` awaits the answer to this request, given up or not.
-    pub fn owes(&self, user: u32, request: u64) -> bool {
+    pub fn awaits(&self, user: u32, request: u64) -> bool {
         let entries = self.more.get(&user).into_iter().flatten().chain(std::iter::once(&self.slots[user as usize]));
         entries.into_iter().any(|entry| entry & !UNWRITTEN == request + 1) || self.expired.contains(&request)
     }
@@ -158,69 +158,69 @@ mod tests {
 
     #[test]
     fn the_second_answer_to_a_request_settles_nothing() {
-        let mut owed = Owed::new(2);
-        owed.enter(1, 7, true);
-        assert_eq!(owed.settle(0, 7), Settled::Nothing);
-        assert_eq!(owed.settle(1, 7), Settled::InTime);
-        assert_eq!((owed.settle(1, 7), owed.count()), (Settled::Nothing, 0));
+        let mut outstanding = Outstanding::new(2);
+        outstanding.enter(1, 7, true);
+        assert_eq!(outstanding.settle(0, 7), Settled::Nothing);
+        assert_eq!(outstanding.settle(1, 7), Settled::InTime);
+        assert_eq!((outstanding.settle(1, 7), outstanding.count()), (Settled::Nothing, 0));
     }
 
     #[test]
-    fn an_answer_after_the_request_was_given_up_is_late_and_counts_once() {
-        let mut owed = Owed::new(1);
-        owed.enter(0, 0, true);
-        owed.enter(0, 1, true);
-        owed.expire(0, |request| request == 0);
-        assert_eq!((owed.count(), owed.expired_count()), (1, 1));
-        assert_eq!((owed.settle(0, 0), owed.settle(0, 0)), (Settled::Late, Settled::Nothing));
-        assert_eq!((owed.settle(0, 1), owed.expired_count()), (Settled::InTime, 0));
+    fn an_answer_after_the_timeout_is_late_and_counts_once() {
+        let mut outstanding = Outstanding::new(1);
+        outstanding.enter(0, 0, true);
+        outstanding.enter(0, 1, true);
+        outstanding.expire(0, |request| request == 0);
+        assert_eq!((outstanding.count(), outstanding.expired_count()), (1, 1));
+        assert_eq!((outstanding.settle(0, 0), outstanding.settle(0, 0)), (Settled::Late, Settled::Nothing));
+        assert_eq!((outstanding.settle(0, 1), outstanding.expired_count()), (Settled::InTime, 0));
     }
 
     #[test]
-    fn no_more_unanswered_requests_are_remembered_than_the_bound_but_all_are_counted() {
-        let mut owed = Owed::new(1);
+    fn unanswered_requests_are_bounded_in_memory_and_all_counted() {
+        let mut outstanding = Outstanding::new(1);
         let requests = EXPIRED_MAX as u64 + 1;
         for request in 0..requests {
-            owed.enter(0, request, true);
-            owed.expire(0, |_| true);
+            outstanding.enter(0, request, true);
+            outstanding.expire(0, |_| true);
         }
-        assert_eq!((owed.expired_count(), owed.expired.len()), (requests, EXPIRED_MAX));
-        assert_eq!((owed.settle(0, 0), owed.settle(0, requests - 1)), (Settled::Late, Settled::Nothing));
+        assert_eq!((outstanding.expired_count(), outstanding.expired.len()), (requests, EXPIRED_MAX));
+        assert_eq!((outstanding.settle(0, 0), outstanding.settle(0, requests - 1)), (Settled::Late, Settled::Nothing));
     }
 
     #[test]
     fn what_is_written_again_comes_in_order_and_tells_what_is_new() {
-        let mut owed = Owed::new(1);
+        let mut outstanding = Outstanding::new(1);
         for (request, written) in [(5, true), (9, false), (7, true)] {
-            owed.enter(0, request, written);
+            outstanding.enter(0, request, written);
         }
         let expected = [(5, true), (7, true), (9, false)].map(|(request, written)| Unsettled { request, written });
-        assert_eq!(owed.write_again(0), expected);
-        assert!(owed.write_again(0).iter().all(|unsettled| unsettled.written));
+        assert_eq!(outstanding.write_again(0), expected);
+        assert!(outstanding.write_again(0).iter().all(|unsettled| unsettled.written));
     }
 
     proptest! {
         #[test]
         fn the_books_agree_with_a_plain_map(steps in prop::collection::vec((0u32..4, 0u64..12, any::<bool>()), 0..200)) {
-            let (mut owed, mut model, mut used) = (Owed::new(4), BTreeMap::new(), std::collections::BTreeSet::new());
+            let (mut outstanding, mut model, mut used) = (Outstanding::new(4), BTreeMap::new(), std::collections::BTreeSet::new());
             for (user, request, enter) in steps {
                 if enter {
                     if used.insert(request) {
-                        owed.enter(user, request, request % 2 == 0);
+                        outstanding.enter(user, request, request % 2 == 0);
                         model.insert(request, user);
                     }
                 } else {
                     let expected = if model.get(&request) == Some(&user) { Settled::InTime } else { Settled::Nothing };
-                    prop_assert_eq!(owed.settle(user, request), expected);
+                    prop_assert_eq!(outstanding.settle(user, request), expected);
                     if expected == Settled::InTime {
                         model.remove(&request);
                     }
                 }
-                prop_assert_eq!(owed.count(), model.len() as u64);
+                prop_assert_eq!(outstanding.count(), model.len() as u64);
             }
             for user in 0..4 {
                 let of_user: Vec<_> = model.iter().filter(|&(_, &owner)| owner == user).map(|(&request, _)| request).collect();
-                prop_assert_eq!(owed.write_again(user).iter().map(|one| one.request).collect::<Vec<_>>(), of_user);
+                prop_assert_eq!(outstanding.write_again(user).iter().map(|one| one.request).collect::<Vec<_>>(), of_user);
             }
         }
     }

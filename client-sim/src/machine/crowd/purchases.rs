@@ -7,12 +7,14 @@ use hongbao_proto::v1::{self, ErrorCode, Offer, Opened};
 use rustc_hash::FxHashMap;
 
 use super::Crowd;
-use super::answers::Seen;
+use super::answers::Unacknowledged;
 use crate::backoff::scramble;
+use crate::clock::MILLISECOND;
 use crate::limits::{LAPSE_MS, REOPEN_ONE_IN};
-use crate::machine::envelopes::{Share, Told};
+use crate::machine::envelopes::Share;
 use crate::machine::labels::Violation;
 use crate::machine::orders::Intent;
+use crate::machine::prizes::Recorded;
 use crate::machine::reactions::Act;
 use crate::machine::statements::Item;
 use crate::machine::user::State as UserState;
@@ -64,23 +66,23 @@ impl Crowd {
             counters.violation(Violation::AmountZero);
         }
         let share = Share { envelope, number, amount };
-        match self.envelopes.tell(user, share) {
-            Told::New => {
-                self.journal.append(self.user_id(user), request_id, Row::Share(share), now / 1_000_000);
+        match self.envelopes.record(user, share) {
+            Recorded::New => {
+                self.journal.append(self.user_id(user), request_id, Row::Share(share), now / MILLISECOND);
                 if self.react && scramble(envelope ^ self.user_id(user)).is_multiple_of(REOPEN_ONE_IN) {
                     self.plan_soon(user, Act::Open(envelope), now);
                 }
             }
-            Told::Again => {}
-            Told::Changed => self.tally.counters.violation(Violation::ShareChanged),
-            Told::ToAnother => self.tally.counters.violation(Violation::ShareToldToTwo),
+            Recorded::Again => {}
+            Recorded::Changed => self.tally.counters.violation(Violation::ShareChanged),
+            Recorded::ToAnother => self.tally.counters.violation(Violation::ShareToldToTwo),
         }
     }
 
     /// Nothing is to be had from an envelope.
     fn is_over(&mut self, user: u32, envelope: u64) {
-        if self.envelopes.tell_over(user, envelope) {
-            self.saw(user, Seen::Envelope(envelope));
+        if self.envelopes.record_empty(user, envelope) {
+            self.acknowledge_later(user, Unacknowledged::Envelope(envelope));
         } else {
             self.tally.counters.violation(Violation::ShareChanged);
         }
@@ -96,7 +98,7 @@ impl Crowd {
     pub(super) fn ticket_answered(&mut self, user: u32, request_id: u64, campaign: u32, event: &Event, now: u64) {
         match event {
             Event::Order(order) if (order.campaign_id, order.grabbed_by_request_id) == (campaign, request_id) => {
-                self.order_told(user, request_id, order, now);
+                self.record_order(user, request_id, order, now);
             }
             Event::Order(_) => self.tally.counters.violation(Violation::OrderChanged),
             Event::LimitReached(limit) if self.orders.held(user, campaign) < limit.limit => {
@@ -107,18 +109,18 @@ impl Crowd {
     }
 
     /// `user` was told of an order, in the answer to request `request_id`; 0: in a Reminder.
-    pub(super) fn order_told(&mut self, user: u32, request_id: u64, order: &v1::Order, now: u64) {
-        let told = match self.orders.tell(user, order) {
-            Ok(told) => told,
+    pub(super) fn record_order(&mut self, user: u32, request_id: u64, order: &v1::Order, now: u64) {
+        let update = match self.orders.record(user, order) {
+            Ok(update) => update,
             Err(violation) => return self.tally.counters.violation(violation),
         };
-        self.saw(user, Seen::Order(order.order_id));
-        if !told.has_moved {
+        self.acknowledge_later(user, Unacknowledged::Order(order.order_id));
+        if !update.has_moved {
             return;
         }
-        let (id, at_ms, known) = (self.user_id(user), now / 1_000_000, told.known);
+        let (id, at_ms, known) = (self.user_id(user), now / MILLISECOND, update.known);
         let (order, price) = (order.order_id, known.price);
-        if told.is_new {
+        if update.is_new {
             let row = Row::Order { order, campaign: known.campaign, serial: known.serial, price };
             self.journal.append(id, known.request, row, at_ms);
         }
@@ -127,7 +129,7 @@ impl Crowd {
                 Intent::Pay => self.reactions.plan(user, Act::Pay(order), now),
                 Intent::Cancel => self.reactions.plan(user, Act::Cancel(order), now),
                 Intent::Lapse => {
-                    let at = known.pay_by_ms.saturating_add(LAPSE_MS).saturating_mul(1_000_000);
+                    let at = known.pay_by_ms.saturating_add(LAPSE_MS).saturating_mul(MILLISECOND);
                     self.reactions.plan(user, Act::Look(order), at.max(now));
                 }
             },
@@ -150,8 +152,8 @@ impl Crowd {
     /// So many users, evenly spread over all, read their statements, which must hold all that they
     /// know of.
     pub fn read_statements(&mut self, users: u32, now: u64) {
-        let step = self.len().div_ceil(users.max(1)).max(1);
-        let readers = (0..self.len()).step_by(step as usize);
+        let step = self.user_count().div_ceil(users.max(1)).max(1);
+        let readers = (0..self.user_count()).step_by(step as usize);
         let online = readers.filter(|&user| users > 0 && self.users[user as usize].state == UserState::Online);
         let mut known: FxHashMap<u32, FxHashMap<Item, i128>> =
             online.map(|user| (user, FxHashMap::default())).collect();

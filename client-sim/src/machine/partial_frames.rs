@@ -4,7 +4,7 @@
 use slab::Slab;
 
 /// The beginning of a frame, or nothing.
-pub type Partial = Option<Vec<u8>>;
+pub type PartialFrame = Option<Vec<u8>>;
 
 /// Where the beginning of a user's next frame lies.
 #[derive(Debug)]
@@ -17,17 +17,17 @@ impl Place {
 
 /// Those of all users of a machine.
 #[derive(Debug, Default)]
-pub struct Partials(Slab<Vec<u8>>);
+pub struct PartialFrames(Slab<Vec<u8>>);
 
-impl Partials {
+impl PartialFrames {
     /// Takes out what lies at `place`, which is nowhere after that.
-    pub fn take(&mut self, place: &mut Place) -> Partial {
+    pub fn take(&mut self, place: &mut Place) -> PartialFrame {
         let Place(index) = std::mem::replace(place, Place::NOWHERE);
         if index == Place::NOWHERE.0 { None } else { self.0.try_remove(index as usize) }
     }
 
     /// Keeps what there is to keep.
-    pub fn keep(&mut self, partial: Partial) -> Place {
+    pub fn keep(&mut self, partial: PartialFrame) -> Place {
         let Some(bytes) = partial else { return Place::NOWHERE };
         // A machine has far fewer connections than that.
         Place(u32::try_from(self.0.insert(bytes)).unwrap_or(u32::MAX))
@@ -40,14 +40,14 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_found_once_and_each_user_finds_its_own() {
-        let mut partials = Partials::default();
-        let mut nowhere = partials.keep(None);
-        assert_eq!(partials.take(&mut nowhere), None);
-        let [mut one, mut two] = [b"one", b"two"].map(|bytes| partials.keep(Some(bytes.to_vec())));
-        assert_eq!(partials.take(&mut one), Some(b"one".to_vec()));
-        assert_eq!(partials.take(&mut one), None);
-        let mut three = partials.keep(Some(b"three".to_vec()));
-        assert_eq!(partials.take(&mut two), Some(b"two".to_vec()));
-        assert_eq!(partials.take(&mut three), Some(b"three".to_vec()));
+        let mut partial_frames = PartialFrames::default();
+        let mut nowhere = partial_frames.keep(None);
+        assert_eq!(partial_frames.take(&mut nowhere), None);
+        let [mut one, mut two] = [b"one", b"two"].map(|bytes| partial_frames.keep(Some(bytes.to_vec())));
+        assert_eq!(partial_frames.take(&mut one), Some(b"one".to_vec()));
+        assert_eq!(partial_frames.take(&mut one), None);
+        let mut three = partial_frames.keep(Some(b"three".to_vec()));
+        assert_eq!(partial_frames.take(&mut two), Some(b"two".to_vec()));
+        assert_eq!(partial_frames.take(&mut three), Some(b"three".to_vec()));
     }
 }

@@ -8,16 +8,14 @@ use hongbao_proto::v1::{Cancel, ErrorCode, Open, Orders, Pay, Room, Statement, o
 
 use super::Crowd;
 use crate::backoff::scramble;
+use crate::clock::MILLISECOND;
 use crate::limits::{LAPSE_MS, REACTION_JITTER_MS, REACTION_TRIES_MAX};
-use crate::machine::chat::Followed;
+use crate::machine::chat::RoomPosition;
 use crate::machine::labels::{Outcome, Violation};
 use crate::machine::reactions::{Act, Reaction, Settled};
 use crate::machine::statements::Read;
 use crate::machine::user::State;
 use crate::machine::wire;
-
-/// Nanoseconds of a millisecond.
-const MS: u64 = 1_000_000;
 
 /// What an event is as the answer to an act; `None`: it is none.
 fn outcome(act: Act, event: &Event) -> Option<Outcome> {
@@ -42,7 +40,7 @@ impl Crowd {
             Act::Open(item) | Act::Pay(item) | Act::Cancel(item) | Act::Look(item) | Act::Join(item) => item,
             Act::Statement(item) => item,
         };
-        let jitter = scramble(scramble(salt) ^ u64::from(self.first + user)) % (REACTION_JITTER_MS * MS);
+        let jitter = scramble(scramble(salt) ^ u64::from(self.first + user)) % (REACTION_JITTER_MS * MILLISECOND);
         self.reactions.plan(user, act, now + jitter);
     }
 
@@ -92,7 +90,7 @@ impl Crowd {
             Act::Cancel(order_id) => Request::Cancel(Cancel { order_id }),
             Act::Look(_) => Request::Orders(Orders { before_order_id: 0, limit: 0 }),
             Act::Join(room_id) => {
-                let Followed { epoch, offset } = self.chats.resume(user);
+                let RoomPosition { epoch, offset } = self.chats.resume(user);
                 Request::Room(Room { room_id, action: Action::Join.into(), epoch, offset })
             }
             Act::Statement(before_entry_id) => Request::Statement(Statement { before_entry_id, limit: 0 }),
@@ -143,20 +141,20 @@ impl Crowd {
             }
             (Act::Open(envelope), event) => self.open_answered(user, id, envelope, &event, now),
             (Act::Pay(order), Event::TooLate(late)) => {
-                if let Err(violation) = self.orders.tell_too_late(user, order, late.ended_at_ms) {
+                if let Err(violation) = self.orders.record_too_late(user, order, late.ended_at_ms) {
                     self.tally.counters.violation(violation);
                 }
             }
             (Act::Pay(_), Event::Order(order)) => {
                 if order.state() == order::State::Paid {
-                    self.order_told(user, id, &order, now);
+                    self.record_order(user, id, &order, now);
                 } else {
                     self.tally.counters.violation(Violation::WrongKind);
                 }
             }
             (Act::Cancel(_), Event::Order(order)) => {
                 if matches!(order.state(), order::State::Cancelled | order::State::Expired) {
-                    self.order_told(user, id, &order, now);
+                    self.record_order(user, id, &order, now);
                 } else {
                     self.tally.counters.violation(Violation::WrongKind);
                 }
@@ -165,11 +163,11 @@ impl Crowd {
                 // Those of earlier runs are not ours to judge.
                 let known = list.orders.iter().filter(|order| self.orders.get(order.order_id).is_some());
                 for order in known.cloned().collect::<Vec<_>>() {
-                    self.order_told(user, id, &order, now);
+                    self.record_order(user, id, &order, now);
                 }
                 // Overdue, and not yet taken back.
                 if self.is_still_wanted(user, act) && reaction.refused < REACTION_TRIES_MAX {
-                    self.reactions.try_again(user, reaction, now + LAPSE_MS * MS);
+                    self.reactions.try_again(user, reaction, now + LAPSE_MS * MILLISECOND);
                 }
             }
             (Act::Join(_), Event::RoomState(state)) => {
@@ -194,7 +192,7 @@ impl Crowd {
         }
         if reaction.refused < REACTION_TRIES_MAX {
             let jitter = scramble(reaction.id) % (after_ms / 2 + 1);
-            self.reactions.try_again(user, reaction, now + (after_ms + jitter) * MS);
+            self.reactions.try_again(user, reaction, now + (after_ms + jitter) * MILLISECOND);
         }
     }
 }
