@@ -117,7 +117,7 @@ fn run_fleet(args: FleetArgs) -> ExitCode {
         Err(error) => return refuse(error),
     };
     match fleet::run(&plan, termination()) {
-        Ok(summary) if summary.passed => ExitCode::SUCCESS,
+        Ok(summary) if summary.passed == Some(true) => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => fail("fleet", error),
     }

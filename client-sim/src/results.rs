@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use hongbao_telemetry::summary::Clock;
 use serde::{Deserialize, Serialize};
 
 use crate::schedule::mix::Mix;
@@ -220,15 +221,6 @@ sums! {
     }
 }
 
-/// The machine's clock against its NTP server.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClockView {
-    /// Added to the local clock, microseconds.
-    pub offset_us: i64,
-    /// Bound on the error of the offset, microseconds.
-    pub error_us: u64,
-}
-
 /// What the process uses of its host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessView {
@@ -325,7 +317,7 @@ pub struct Status {
     pub storms: Vec<StormView>,
     /// Everything so far.
     pub totals: Totals,
-    pub clock: ClockView,
+    pub clock: Clock,
     pub process: ProcessView,
 }
 
@@ -431,6 +423,6 @@ pub struct Results {
     pub campaigns: Vec<CampaignResult>,
     /// By sale.
     pub sales: Vec<SaleResult>,
-    pub clock: ClockView,
+    pub clock: Clock,
     pub process: ProcessView,
 }

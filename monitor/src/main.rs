@@ -4,8 +4,6 @@
 
 mod pages;
 
-use std::fs::File;
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -13,10 +11,9 @@ use hongbao_monitor::app::{Monitor, RunError, say};
 use hongbao_monitor::config::{Arguments, Config, LOG_DEFAULT};
 use hongbao_monitor::report::load::RecapError;
 use hongbao_monitor::report::{self, CompareArguments, ReportArguments};
-use hongbao_monitor::terminal::lines::{self, ViewMode};
+use hongbao_monitor::terminal::lines;
 use hongbao_monitor::terminal::{self, TopArguments};
 use hongbao_telemetry::clock::unix_seconds;
-use hongbao_telemetry::logs::{LogConfig, LogGuard};
 use hongbao_telemetry::program::build;
 use hongbao_telemetry::program::manual::{self, CompletionsArguments, ManArguments};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -131,20 +128,13 @@ fn failure(code: u8, problem: &str) -> ExitCode {
 async fn run(config: Config) -> Result<ExitCode, RunError> {
     let signals = |kind| signal(kind).map_err(|source| RunError::System { what: "cannot take signals".into(), source });
     let (terminate, interrupt) = (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
-    let table_owns_terminal = config.view == ViewMode::Table && std::io::stderr().is_terminal();
-    let log = || {
-        config.log.checked(LOG_DEFAULT).map_err(|error| RunError::System {
-            what: "cannot log".into(),
-            source: std::io::Error::other(error.to_string()),
-        })
-    };
-    let mut _log = if table_owns_terminal { None } else { Some(log()?.begin()) };
+    let log = config.log.checked(LOG_DEFAULT).map_err(|error| RunError::System {
+        what: "cannot log".into(),
+        source: std::io::Error::other(error.to_string()),
+    })?;
+    let _log = log.begin();
     let monitor = Monitor::bind(&config).await?;
-    if table_owns_terminal {
-        _log = Some(log_beside_recording(&config, log()?)?);
-    }
     say(&format!("{}\n", monitor.banner()));
-    restore_terminal_on_panic();
 
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signal(terminate, interrupt, stop.clone()));
@@ -169,25 +159,8 @@ async fn stop_on_signal(mut terminate: Signal, mut interrupt: Signal, stop: Canc
             _ = interrupt.recv() => {}
         }
         if asked > 0 {
-            lines::restore_terminal();
             std::process::exit(EXIT_INTERRUPTED);
         }
         stop.cancel();
     }
-}
-
-/// The table must not be written over; what is logged while it is shown can be read afterwards.
-fn log_beside_recording(config: &Config, log: LogConfig) -> Result<LogGuard, RunError> {
-    let path = config.record.join("monitor.log");
-    let file = File::create(&path)
-        .map_err(|source| RunError::System { what: format!("cannot write {}", path.display()), source })?;
-    Ok(log.begin_in(file))
-}
-
-fn restore_terminal_on_panic() {
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        lines::restore_terminal();
-        report(panic);
-    }));
 }

@@ -22,6 +22,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use hongbao_telemetry::summary::Memory;
 use tokio::runtime::Builder;
 use tokio::time::{sleep, timeout};
 
@@ -34,7 +35,7 @@ use admin::{Admin, Campaign, Stats};
 use children::{Children, MachineTrouble};
 use plan::Plan;
 use progress::{Progress, Rate};
-use verdict::{Effort, Evidence, Memory, Summary};
+use verdict::{Effort, Evidence, Summary};
 
 /// Between two looks at machines that connect.
 const CONNECT_PAUSE: Duration = Duration::from_millis(200);

@@ -3,13 +3,14 @@
 
 use hongbao_telemetry::process;
 use hongbao_telemetry::report::{Key, Sample, names};
+use hongbao_telemetry::summary::Clock;
 
 use crate::clock::SECOND;
 use crate::histogram;
 use crate::machine::reactions::Act;
 use crate::machine::shared::Shared;
 use crate::machine::tally::counts;
-use crate::results::{ChatTotals, ClockView, EnvelopeTotals, ProcessView, QpsChange, Results, Status, Totals};
+use crate::results::{ChatTotals, EnvelopeTotals, ProcessView, QpsChange, Results, Status, Totals};
 
 /// Everything counted so far.
 fn totals(shared: &Shared) -> Totals {
@@ -61,9 +62,9 @@ fn totals(shared: &Shared) -> Totals {
     }
 }
 
-fn clock(shared: &Shared) -> ClockView {
+fn clock(shared: &Shared) -> Clock {
     let offset = shared.clock.offset();
-    ClockView { offset_us: offset.nanos / 1_000, error_us: offset.error.div_ceil(1_000) }
+    Clock { offset_us: offset.nanos / 1_000, error_us: offset.error.div_ceil(1_000) }
 }
 
 fn process(shared: &Shared) -> ProcessView {

@@ -150,7 +150,6 @@ kinds! {
     "view_failed" WARN Monitor PerSecond ["error"] "nothing more is shown: standard output failed";
     "view_abandoned" DEBUG Monitor PerSecond [] "the view was given up before it ended";
     "frame_skipped" TRACE Monitor PerSecond [] "the terminal is slow or gone";
-    "terminal_stuck" WARN Monitor PerSecond ["error"] "the terminal cannot be given back";
     "books_unread" WARN Monitor PerSecond [] "nobody reads standard output: the final books are in run.json only";
     "service_failed" ERROR Monitor PerSecond ["error"] "the service manager was not told of the end";
     "operator_signed_in" INFO Monitor PerSecond ["operator"] "an operator has signed in on the page";

@@ -113,11 +113,6 @@ impl LogConfig {
         self.begin_on(Box::new(std::io::stderr()), colours)
     }
 
-    /// The same into a file: for a program whose terminal shows something else.
-    pub fn begin_in(self, file: std::fs::File) -> LogGuard {
-        self.begin_on(Box::new(file), false)
-    }
-
     fn begin_on(self, to: Box<dyn Write + Send>, colours: bool) -> LogGuard {
         let log = Log::new(Style { format: self.format, colours }, LINES_PER_SECOND, to);
         let shared = Arc::clone(&log.0);
