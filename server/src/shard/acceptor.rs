@@ -15,12 +15,13 @@ use hongbao_proto::v1::{self, goodbye::Reason, server_frame::Event};
 use hongbao_sysctl::cores;
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::limits;
 use crate::set::SetHandle;
 use crate::set::message::Message;
+use crate::transport::stream::{Accepted, Stream};
 
 /// How long to wait before looking again, where waiting is all there is to do.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -107,7 +108,7 @@ impl Acceptor {
             };
             while let Some(index) = self.roomiest() {
                 match listener.accept().await {
-                    Ok((stream, _)) => self.hand_over(index, stream).await,
+                    Ok((stream, peer)) => self.hand_over(index, Accepted { stream: Stream::Tcp(stream), peer }).await,
                     Err(error) => self.recover(&error, &listener, &mut spare).await,
                 }
                 accepted = accepted.wrapping_add(1);
@@ -124,12 +125,12 @@ impl Acceptor {
         }
     }
 
-    async fn hand_over(&mut self, index: usize, stream: TcpStream) {
+    async fn hand_over(&mut self, index: usize, accepted: Accepted) {
         let (set, given) = &mut self.sets[index];
         *given += 1;
         // A full queue holds back the acceptor, and with it the kernel's backlog; an error says
         // that the SET is gone.
-        set.inbox.send(Message::Connected(stream)).await.ok();
+        set.inbox.send(Message::Connected(accepted)).await.ok();
     }
 
     /// The SET with the fewest connections, counting those it has not taken in yet; `None` where

@@ -2,9 +2,9 @@
 //! in. Tasks around it only wait (for bytes, for the next turn, for commands) and then call in;
 //! none holds a borrow across an await.
 //!
-//! Here: the schedule, the housekeeping, writing. In `turns`: what a turn is, and the answers to
-//! turns. In `connections`: how users come and go. In `answers`: what else comes from the server,
-//! wins and acknowledges. In `own`: what users do of their own accord. In `deals`: envelopes,
+//! Here: the schedule, housekeeping, writing. In `turns`: what a turn is, and the answers to turns.
+//! In `connections`: how users come and go. In `answers`: what else comes from the server, wins and
+//! acknowledges. In `unscheduled`: what users do of their own accord. In `purchases`: envelopes,
 //! orders, statements. In `storm`: connections cut on command.
 
 mod answers;

@@ -177,20 +177,19 @@ pub fn is_limited(kind: &str) -> bool {
 
 /// The table as a page.
 pub fn page() -> String {
-    let mut page = String::from(
-        "# What the programs log\n\nTo standard error, one line for each event: `--log-format json|pretty`, `--log FILTER` \
-         (a level, or directives such as `info,facts=debug`), or\n`HONGBAO_LOG_FORMAT` and `HONGBAO_LOG`. A line of JSON has \
-         `ts` (UTC, microseconds), `level`, `event`, `msg`, and then the fields of the\nevent. Of each event and level ",
-    );
-    // Writing to a String cannot fail.
-    write!(
-        page,
-        "{} lines a second are logged, and once a second `withheld` says how many were not; those marked *all* are never \
-         withheld.\nThis page is made of the table in `monitor/src/logs/events.rs`, and a test holds both against the sources.\n\n\
+    let mut page = format!(
+        "# What the programs log\n\n\
+         Each event is one line on standard error. `--log FILTER` (a level, or directives such as\n\
+         `info,facts=debug`) and `--log-format json|pretty` choose, or `HONGBAO_LOG` and\n\
+         `HONGBAO_LOG_FORMAT`. A line of JSON has `ts` (UTC, microseconds), `level`, `event`, `msg`, and\n\
+         then the fields of the event.\n\n\
+         Of each event and level {} lines a second are logged. Once a second `withheld` says how many\n\
+         were not. Those marked *all* are never withheld.\n\n\
+         This page is made of the table in `monitor/telemetry/src/logs/events.rs`. A test holds both\n\
+         against the sources.\n\n\
          | event | by | level | | fields | what it says |\n|---|---|---|---|---|---|\n",
         crate::logs::limit::LINES_PER_SECOND
-    )
-    .ok();
+    );
     for kind in KINDS {
         let by = match kind.by {
             Program::Server => "server",
@@ -201,6 +200,7 @@ pub fn page() -> String {
         let limit = if kind.limit == Limit::Never { "*all*" } else { "" };
         let fields = kind.fields.iter().map(|field| format!("`{field}`")).collect::<Vec<_>>().join(" ");
         let level = crate::logs::level_name(kind.level);
+        // Writing to a String cannot fail.
         writeln!(page, "| `{}` | {by} | {level} | {limit} | {fields} | {} |", kind.name, kind.says).ok();
     }
     page
