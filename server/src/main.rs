@@ -22,8 +22,10 @@ use hongbao_server::tools::trace;
 use hongbao_sysctl::{Check, Verdict, Wanted};
 use hongbao_telemetry::clock::unix_seconds;
 use hongbao_telemetry::credentials::load_secret;
+use hongbao_telemetry::logs;
 use hongbao_telemetry::program::build;
 use hongbao_telemetry::program::manual::{self, CompletionsArguments, ManArguments};
+use hongbao_telemetry::program::output;
 use tokio::signal::unix::{SignalKind, signal};
 
 #[global_allocator]
@@ -216,7 +218,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             // Every error of ours says its cause in its own line.
-            eprintln!("hongbao-server: {error}");
+            output::print_error("hongbao-server", error);
             ExitCode::from(EXIT_USAGE)
         }
     }
@@ -229,7 +231,7 @@ fn told(written: std::io::Result<()>) -> anyhow::Result<ExitCode> {
 
 fn serve(serve: Serve) -> anyhow::Result<ExitCode> {
     let settings = serve.settings.layered(serve.config.as_deref())?;
-    let _log = settings.log().checked("info")?.begin();
+    let _log = settings.log().checked("info")?.begin()?;
     let config = settings.check()?;
     // The main thread serves operators, reports and the generator; shards and the ledger have
     // threads of their own.
@@ -272,6 +274,7 @@ async fn start(config: Config) -> Result<Running, StartError> {
 /// A second signal: whoever sends it does not want to wait. The ledger is safe at every instant.
 fn at_once() -> ! {
     tracing::warn!(event = "stop_at_once", "second signal: ending at once");
+    logs::flush();
     std::process::exit(i32::from(EXIT_CUT_SHORT))
 }
 
