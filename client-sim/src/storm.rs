@@ -5,10 +5,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+use hongbao_telemetry::percent;
 use serde::{Deserialize, Serialize};
 
 use crate::backoff::scramble;
-use crate::percent;
 
 /// A part of the users, in parts per million: more than none, all at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

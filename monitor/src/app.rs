@@ -131,7 +131,7 @@ impl Monitor {
     ///   what was sent, close every second, end the recording
     pub async fn run(self, stop: CancellationToken) -> Result<Outcome, RunError> {
         let reporters = Arc::new(Verifier::hs256(&self.secret, Audience::Report));
-        let view = View::start(self.view, self.banner()).map_err(system("cannot start the view"))?;
+        let view = View::start(self.view).map_err(system("cannot start the view"))?;
         let (owner, inbox) = mpsc::channel(INBOX_MAX);
         // What guests were told last is to be in the books: their reports are taken until they have
         // left.

@@ -538,14 +538,7 @@ impl Owner {
             self.kept.pop_front();
         }
         self.kept.push_back(Arc::new(closed.merged.clone()));
-        self.view.show(|| Frame {
-            headline: closed.merged.headline(),
-            books: closed.merged.books,
-            missing: closed.merged.missing.clone(),
-            sources: self.merge.sources(),
-            record: self.recording.directory().to_path_buf(),
-            record_failures: self.recording.failures(),
-        });
+        self.view.show(|| Frame { headline: closed.merged.headline(), books: closed.merged.books });
         let second = closed.merged.second;
         while self.hosts.pop_front_if(|row| row.second < second).is_some() {}
         let host = self.hosts.pop_front_if(|row| row.second == second);

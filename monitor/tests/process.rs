@@ -67,7 +67,7 @@ fn bad_settings_are_one_line_and_code_2_and_touch_nothing() {
     let with = |arguments: &[&str]| command(directory.path()).args(arguments).output().unwrap();
     refused(&with(&["--stragglers", "1h"]), &["--stragglers", "1h", "30s"]);
     refused(&with(&["--colour"]), &["--colour"]);
-    refused(&with(&["--view", "table"]), &["terminal"]);
+    refused(&with(&["--view", "table"]), &["table", "lines", "none"]);
     refused(&with(&["report", "."]), &["report", "--listen"]);
     let report = Command::new(BINARY).arg("report").output().unwrap();
     refused(&report, &["RECORDING"]);

@@ -134,6 +134,49 @@ fn memory_and_processors_add_up() {
     }
 }
 
+#[test]
+fn seconds_under_an_operators_qps_are_excluded_and_named() {
+    let directory = tempfile::tempdir().unwrap();
+    copy(directory.path());
+    let path = directory.path().join("summary.json");
+    let mut summary = json(&path);
+    let from = summary["phases"][0]["from"].as_u64().unwrap();
+    for second in [1, 2] {
+        let row = &mut summary["phases"][0]["per_second"][second];
+        (row["sent"], row["answered"], row["changed"]) = (900.into(), 900.into(), true.into());
+    }
+    (summary["phases"][0]["changed_seconds"], summary["phases"][0]["seconds_within_tolerance"]) = (2.into(), 4.into());
+    summary["changes"] = serde_json::json!([{"from": from + 1, "until": from + 3, "qps": 900, "machines": 1}]);
+    fs::write(&path, summary.to_string()).unwrap();
+    assert!(report(&[directory.path()]).status.success());
+    let told = json(&directory.path().join("report/report.json"));
+    let phase = &told["phases"][0];
+    assert_eq!((&phase["seconds"], &phase["changed_seconds"]), (&6.into(), &2.into()));
+    assert_eq!((&phase["seconds_within_tolerance"], &phase["seconds_within_percent"]["1"]), (&4.into(), &4.into()));
+    let markdown = fs::read_to_string(directory.path().join("report/report.md")).unwrap();
+    let row = |start: &str| {
+        let row = markdown.lines().find(|line| line.starts_with(start)).unwrap();
+        row.split('|').map(|cell| cell.trim().to_owned()).filter(|cell| !cell.is_empty()).collect::<Vec<_>>()
+    };
+    let kept = markdown.split("## Seconds kept").nth(1).unwrap();
+    let kept = kept.lines().find(|line| line.starts_with("| 200/s ")).unwrap();
+    assert!(kept.trim_end().ends_with("4 of 4 |"), "{kept}");
+    let start = told["run"]["start"].as_u64().unwrap();
+    assert_eq!(
+        row("| 900 "),
+        ["900".to_owned(), (from + 1 - start).to_string(), (from + 3 - start).to_string(), "1".into()]
+    );
+
+    let compared = Command::new(env!("CARGO_BIN_EXE_hongbao-monitor"))
+        .env_clear()
+        .args([Path::new("compare"), directory.path(), &recorded(), Path::new("--json")])
+        .output()
+        .unwrap();
+    let compared: Value = serde_json::from_slice(&compared.stdout).unwrap();
+    let kept = compared["rows"].as_array().unwrap().iter().find(|row| row["name"] == "seconds_kept").unwrap();
+    assert_eq!((&kept["a"], &kept["b"]), (&1.0.into(), &1.0.into()), "all that were judged were kept");
+}
+
 /// Points of the line in that colour, in pixels.
 fn line(svg: &str, colour: &str) -> Vec<(f64, f64)> {
     let lines = svg.lines().filter(|line| line.starts_with("<polyline ") && line.contains(colour));

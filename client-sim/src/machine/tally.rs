@@ -71,36 +71,24 @@ impl Measured {
     }
 }
 
-/// Plain counters, since the machine started.
+/// Plain counters, since the machine started; [`crate::results::Totals`] says what each counts.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Requests due.
     pub planned: u64,
-    /// Requests written, once each.
     pub sent: u64,
-    /// Requests answered, in time or late.
     pub answered: u64,
-    /// Of these, late.
     pub answered_late: u64,
-    /// Requests written again.
     pub resent: u64,
-    /// Requests that could not be written when due.
     pub held_back: u64,
-    /// Turns that shook for lack of an envelope or a sale.
     pub stand_ins: u64,
-    /// Envelopes that were empty.
     pub envelopes_empty: u64,
-    /// Envelopes that had expired.
     pub envelopes_expired: u64,
     /// Receipts: delivered, offline, dropped.
     pub receipts: [u64; 3],
     /// Logins that succeeded.
     pub logins: u64,
-    /// Logins of users who had been logged in before.
     pub reconnects: u64,
-    /// Connections that could not be opened.
     pub connect_failures: u64,
-    /// Acknowledges written.
     pub acknowledges: u64,
     outcomes: [u64; Outcome::COUNT],
     errors: [u64; ERROR_CODES],

@@ -3,15 +3,14 @@
 
 use hongbao_telemetry::process;
 use hongbao_telemetry::report::{Key, Sample, names};
+use hongbao_telemetry::summary::Clock;
 
 use crate::clock::SECOND;
 use crate::histogram;
 use crate::machine::reactions::Act;
 use crate::machine::shared::Shared;
 use crate::machine::tally::counts;
-use crate::results::{
-    ChatTotals, ClockView, EnvelopeTotals, OrderTotals, ProcessView, QpsChange, Results, Status, Totals,
-};
+use crate::results::{ChatTotals, EnvelopeTotals, ProcessView, QpsChange, Results, Status, Totals};
 
 /// Everything counted so far.
 fn totals(shared: &Shared) -> Totals {
@@ -19,7 +18,6 @@ fn totals(shared: &Shared) -> Totals {
     let counters = &crowd.tally.counters;
     let (prizes, fen) = crowd.prizes.totals();
     let (opened, opened_fen) = crowd.envelopes.opened();
-    let orders = crowd.orders.counts();
     let [delivered, offline, dropped] = counters.receipts;
     let messages = crowd.chats.counts;
     Totals {
@@ -51,15 +49,7 @@ fn totals(shared: &Shared) -> Totals {
             empty: counters.envelopes_empty,
             expired: counters.envelopes_expired,
         },
-        orders: OrderTotals {
-            reserved: orders.reserved,
-            free: orders.free,
-            paid: orders.paid,
-            paid_fen: orders.paid_fen,
-            cancelled: orders.cancelled,
-            expired: orders.expired,
-            waiting: orders.waiting,
-        },
+        orders: crowd.orders.counts(),
         chat: ChatTotals {
             delivered,
             offline,
@@ -72,9 +62,9 @@ fn totals(shared: &Shared) -> Totals {
     }
 }
 
-fn clock(shared: &Shared) -> ClockView {
+fn clock(shared: &Shared) -> Clock {
     let offset = shared.clock.offset();
-    ClockView { offset_us: offset.nanos / 1_000, error_us: offset.error.div_ceil(1_000) }
+    Clock { offset_us: offset.nanos / 1_000, error_us: offset.error.div_ceil(1_000) }
 }
 
 fn process(shared: &Shared) -> ProcessView {
@@ -95,7 +85,7 @@ pub fn status(shared: &Shared) -> Status {
     Status {
         name: shared.config.name.clone(),
         state: shared.stage.get().label().to_owned(),
-        users: crowd.len().into(),
+        users: crowd.user_count().into(),
         connected: crowd.census.connected.into(),
         online: crowd.census.online.into(),
         retired: crowd.census.retired.into(),
@@ -203,7 +193,7 @@ pub fn sample(shared: &Shared) -> Sample {
     let clock = clock(shared);
     let gauges = vec![
         (names::USERS_ONLINE, i64::from(crowd.census.online)),
-        (names::USERS, i64::from(crowd.len())),
+        (names::USERS, i64::from(crowd.user_count())),
         (names::OPEN_DESCRIPTORS, signed(open_descriptors(shared, crowd.census.connected.into()))),
         (names::DESCRIPTORS_LIMIT, signed(shared.descriptors_limit)),
         (names::CLOCK_OFFSET, clock.offset_us),

@@ -6,9 +6,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use hdrhistogram::Histogram;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::limits::{REASONS_MAX, RUN_SECONDS_MAX};
 use crate::recording::read::{self, FileError, GROUPS, Grid, GridRow, Times, Values};
@@ -19,9 +18,7 @@ use crate::run::mark::Mark;
 use crate::run::second::{Headline, Role};
 use crate::run::series::heat_of;
 use hongbao_telemetry::report::names;
-
-/// What the fleet writes with `--summary`, where the scripts put it.
-pub const SUMMARY_FILE: &str = "summary.json";
+use hongbao_telemetry::summary::{Phase, SUMMARY_FILE, Summary};
 
 /// Significant digits of histograms over the whole run.
 const DIGITS: u8 = 3;
@@ -76,101 +73,6 @@ pub struct Run {
     pub record_failures: u64,
     pub host: HostFacts,
     pub books: Balance,
-}
-
-/// One phase, of the fleet's summary.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub struct Phase {
-    pub name: String,
-    pub judged: Option<bool>,
-    pub from: u64,
-    pub qps_target: u64,
-    pub seconds: u64,
-    pub tolerance: Option<String>,
-    pub seconds_within_tolerance: u64,
-    pub storm_seconds: u64,
-    pub planned: u64,
-    pub sent: u64,
-    pub answered: u64,
-    pub p50_ms: Option<f64>,
-    pub p99_ms: Option<f64>,
-    pub p999_ms: Option<f64>,
-    pub max_ms: Option<f64>,
-    pub send_lag_p50_ms: Option<f64>,
-    pub send_lag_p99_ms: Option<f64>,
-    pub send_lag_p999_ms: Option<f64>,
-    pub send_lag_max_ms: Option<f64>,
-    pub server_cpu_us_per_request: Option<f64>,
-    pub fleet_cpu_us_per_request: Option<f64>,
-    pub per_second: Vec<PhaseSecond>,
-}
-
-/// One second of a phase, over the whole fleet.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(default)]
-pub struct PhaseSecond {
-    pub second: u64,
-    pub sent: u64,
-    pub answered: u64,
-    /// Users were cut and not all back: no plan can be kept.
-    pub storm: bool,
-}
-
-/// Both sides' books at the end, by the server's campaign and the machines' journals.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Books {
-    pub campaign: Option<u64>,
-    pub issued: Option<u64>,
-    pub won: Option<u64>,
-    pub paid_fen: Option<u64>,
-    pub received: Option<u64>,
-    pub received_fen: Option<u64>,
-    pub journal_prizes: Option<u64>,
-    pub journal_fen: Option<u64>,
-    pub residual_fen: Option<i64>,
-}
-
-/// Resident memory by the user, as the fleet measured it.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(default)]
-pub struct UserMemory {
-    pub server_rss_bytes_per_connection: Option<u64>,
-    pub fleet_rss_bytes_per_user: Option<u64>,
-}
-
-/// The clock of a machine.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(default)]
-pub struct Clock {
-    pub offset_us: i64,
-    pub error_us: u64,
-}
-
-/// What of the fleet's summary is told again. What a newer fleet says besides is in `others`.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub struct Summary {
-    pub passed: Option<bool>,
-    pub failures: Vec<String>,
-    pub users: u64,
-    pub machines: u64,
-    pub connected: u64,
-    pub connect_seconds: f64,
-    pub tolerance: String,
-    pub phases: Vec<Phase>,
-    pub books: Books,
-    pub memory: UserMemory,
-    pub totals: BTreeMap<String, Value>,
-    pub outcomes: BTreeMap<String, u64>,
-    pub errors: BTreeMap<String, u64>,
-    pub violations: BTreeMap<String, u64>,
-    pub reconnects: u64,
-    pub unanswered: u64,
-    pub clocks: BTreeMap<String, Clock>,
-    #[serde(flatten)]
-    pub others: BTreeMap<String, Value>,
 }
 
 /// A recording, by second where something was recorded.

@@ -19,8 +19,9 @@ use crate::limits::{DIRECTORY_ENTRIES_MAX, RUN_ID_BYTES_MAX, RUNS_LISTED_MAX};
 use crate::recording::read::{self, FileError};
 use crate::recording::replay::{Parts, Replay, Row};
 use crate::recording::write::{HEADLINE_FILE, HISTOGRAM_FILE, HOST_FILE, MARKS_FILE, RUN_FILE, SECONDS_FILE};
-use crate::report::load::{Run, SUMMARY_FILE, Summary};
+use crate::report::load::Run;
 use crate::report::words;
+use hongbao_telemetry::summary::{SUMMARY_FILE, Summary};
 
 /// A recording's name: that of its directory. Nothing in it leads anywhere else.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]

@@ -276,7 +276,7 @@ impl Runs {
             let recorded = document(RUN_FILE).map_err(|error| found.damaged(&error))?;
             let export = Export {
                 run: recorded,
-                summary: document(crate::report::load::SUMMARY_FILE).ok(),
+                summary: document(hongbao_telemetry::summary::SUMMARY_FILE).ok(),
                 marks: marks(&found)?,
                 series: series(&found.id, &rows, stretch),
             };

@@ -16,7 +16,7 @@ use crate::ledger::{Expired, Ledger, LedgerError, Outcome, Posting, facts};
 use crate::limits;
 use crate::market::order::Order;
 use crate::set::Shared;
-use crate::set::deliver::{self, Count, Delivery};
+use crate::set::chat::delivery::{self, Count, Delivery};
 use crate::set::directory::ConnectionKey;
 use crate::set::events;
 use crate::set::message::{Control, Message, Offering, StockReport};
@@ -51,14 +51,14 @@ impl Clerk {
     /// Tells those on-line; the others find it at their next login.
     pub async fn offer(&self, offering: &Offering) {
         let offers = vec![events::offer(&offering.offer)];
-        let frame = deliver::encode(Event::Offers(v1::Offers { offers }));
+        let frame = delivery::encode(Event::Offers(v1::Offers { offers }));
         self.push(&offering.to, frame).await;
     }
 
     /// Tells the buyer of an order that its hold is over.
     async fn tell_expired(&self, order: &Order) {
         let orders = vec![events::order(order, None)];
-        let frame = deliver::encode(Event::Reminder(v1::Reminder { wins: Vec::new(), orders }));
+        let frame = delivery::encode(Event::Reminder(v1::Reminder { wins: Vec::new(), orders }));
         self.push(&[order.user], frame).await;
     }
 

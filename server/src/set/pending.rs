@@ -18,7 +18,7 @@ use crate::set::tally::Answer as Kind;
 use crate::transport::wire::Wire;
 
 impl<W: Wire> Set<W> {
-    pub(super) fn reply(&mut self, key: ConnectionKey, pending: PendingRequest, reply: Reply, now: &Now) {
+    pub(super) fn on_ledger_reply(&mut self, key: ConnectionKey, pending: PendingRequest, reply: Reply, now: &Now) {
         self.owed -= 1;
         if let Some(user) = self.followed(key) {
             self.watched.replied(self.index, key, user, pending.request().get(), &reply);
@@ -67,6 +67,7 @@ impl<W: Wire> Set<W> {
             }
             (
                 PendingRequest::FirstAnswer { request, .. }
+                | PendingRequest::Chat { request }
                 | PendingRequest::Simple { request }
                 | PendingRequest::Claim { request, .. },
                 _,

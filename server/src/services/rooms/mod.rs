@@ -2,8 +2,8 @@
 //!
 //! Rooms are spread over a few desks by their id; each desk is one task of the main thread and owns
 //! its rooms. A SET hands it what a user wants
-//! ([`QueuedRoomRequest`](crate::set::room_messages::QueuedRoomRequest)), and it hands the users' SETs what to
-//! write ([`Delivery`](crate::set::deliver::Delivery)); the answer goes the reserved way back.
+//! ([`QueuedRoomRequest`](crate::set::chat::room_requests::QueuedRoomRequest)), and it hands the users' SETs what to
+//! write ([`Delivery`](crate::set::chat::delivery::Delivery)); the answer goes the reserved way back.
 //! [`room`] and [`desk`] are plain values under test by themselves, [`service`] is the task around
 //! them.
 //!
@@ -20,12 +20,12 @@ mod tests;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use crate::services::rooms::room_shard::{Bounds, Places};
 pub use crate::services::rooms::service::{Epochs, Service, random_epochs};
 use crate::set::Shared;
-use crate::set::room_messages::QueuedRoomRequest;
+use crate::set::chat::room_requests::QueuedRoomRequest;
 use crate::set::tally::Tally;
 
 /// What the desks say of themselves.
@@ -58,10 +58,13 @@ impl RoomsBoard {
 pub fn spawn(
     shared: &Arc<Shared>,
     queues: Vec<mpsc::Receiver<QueuedRoomRequest>>,
-) -> (Vec<JoinHandle<()>>, Arc<RoomsBoard>) {
+    tasks: &mut JoinSet<()>,
+) -> Arc<RoomsBoard> {
     let (services, board) = open(shared, queues.len(), Bounds::default(), random_epochs);
-    let tasks = services.into_iter().zip(queues).map(|(service, queue)| tokio::spawn(service.run(queue))).collect();
-    (tasks, board)
+    for (service, queue) in services.into_iter().zip(queues) {
+        tasks.spawn(service.run(queue));
+    }
+    board
 }
 
 /// So many desks of one node.

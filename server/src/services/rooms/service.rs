@@ -23,12 +23,11 @@ use crate::services::rooms::RoomsBoard;
 use crate::services::rooms::room::Kept;
 use crate::services::rooms::room_shard::{Bounds, Outline, Places, RoomShard};
 use crate::set::Shared;
-use crate::set::deliver::{Count, Delivered, Delivery};
+use crate::set::chat::delivery::{Count, Delivered, Delivery};
+use crate::set::chat::messages::{RoomAction, RoomRequest, RoomState, Seen, message_frame};
+use crate::set::chat::room_requests::QueuedRoomRequest;
 use crate::set::directory::ConnectionKey;
-use crate::set::message::{Control, Message};
-use crate::set::room_messages::{
-    QueuedRoomRequest, Reply, RoomAction, RoomReplyPermit, RoomRequest, RoomState, Seen, message_frame,
-};
+use crate::set::message::{Control, Message, Reply, ReplyPermit};
 
 /// Where the epochs of new rooms come from: no two alike, in this process or another.
 pub type Epochs = Box<dyn FnMut() -> NonZeroU64 + Send>;
@@ -194,7 +193,7 @@ impl Service {
     }
 
     /// Returns how many messages are told again.
-    fn join(&mut self, user: UserId, room: RoomId, seen: Option<Seen>, permit: RoomReplyPermit) -> usize {
+    fn join(&mut self, user: UserId, room: RoomId, seen: Option<Seen>, permit: ReplyPermit) -> usize {
         let bytes = self.desk.missed(room, seen).map_or(0, |missed| missed.bytes());
         let held = match u32::try_from(bytes) {
             Ok(0) => None,
@@ -210,7 +209,7 @@ impl Service {
         let outline = match joined {
             Ok(outline) => outline,
             Err(code) => {
-                permit.answer(Reply::Refused(code));
+                permit.send(Reply::Refused(code));
                 return 0;
             }
         };
@@ -229,44 +228,37 @@ impl Service {
                 .collect();
         }
         let told = state.missed.len();
-        permit.answer(Reply::Room(Box::new(RoomState { state, held })));
+        permit.send(Reply::Room(Box::new(RoomState { state, held })));
         told
     }
 
     /// Fills in whom an envelope is for; returns how many.
-    fn enclose(&self, user: UserId, room: RoomId, mut new: Box<NewEnvelope>, permit: RoomReplyPermit) -> usize {
+    fn enclose(&self, user: UserId, room: RoomId, mut new: Box<NewEnvelope>, permit: ReplyPermit) -> usize {
         if let Err(code) = self.desk.look(user, room) {
-            permit.answer(Reply::Refused(code));
+            permit.send(Reply::Refused(code));
             return 0;
         }
         let mut members = self.desk.members(room).to_vec();
         members.sort_unstable();
         let count = members.len();
         new.recipients = members.into();
-        permit.answer(Reply::Enclosed(new));
+        permit.send(Reply::Enclosed(new));
         count
     }
 
-    fn say(
-        &mut self,
-        from: UserId,
-        room: RoomId,
-        text: Box<str>,
-        at: UnixMs,
-        permit: RoomReplyPermit,
-    ) -> Option<Fanout> {
+    fn say(&mut self, from: UserId, room: RoomId, text: Box<str>, at: UnixMs, permit: ReplyPermit) -> Option<Fanout> {
         // Without a permit the way back says `Overloaded`, and nothing was said.
         let under_way = Arc::clone(&self.messages).try_acquire_owned().ok()?;
         match self.desk.say(room, Kept { from, at, text: text.clone() }) {
             Err(code) => {
-                permit.answer(Reply::Refused(code));
+                permit.send(Reply::Refused(code));
                 None
             }
             Ok(offset) => Some(Fanout {
                 from,
                 frame: message_frame(from, Some(room), offset, at, &text),
                 count: Count::new(move |delivered| {
-                    permit.answer(Reply::Receipt { delivered, offset });
+                    permit.send(Reply::Receipt { delivered, offset });
                     drop(under_way);
                 }),
                 next: 0,
@@ -315,8 +307,8 @@ fn state(room: RoomId, Outline { epoch, offset, members }: Outline) -> v1::RoomS
     v1::RoomState { room_id: room.get(), epoch, offset, members, recovered: false, missed: Vec::new() }
 }
 
-fn tell(permit: RoomReplyPermit, room: RoomId, outline: Result<Outline, ErrorCode>) {
-    permit.answer(match outline {
+fn tell(permit: ReplyPermit, room: RoomId, outline: Result<Outline, ErrorCode>) {
+    permit.send(match outline {
         Ok(outline) => Reply::Room(Box::new(RoomState { state: state(room, outline), held: None })),
         Err(code) => Reply::Refused(code),
     });

@@ -21,11 +21,12 @@ use crate::limits;
 use crate::services::rooms::room::{Kept, Room};
 use crate::services::rooms::room_shard::{Bounds, Places, RoomShard};
 use crate::services::rooms::service::Service;
-use crate::set::deliver::{Delivered, Delivery};
+use crate::set::chat::delivery::{Delivered, Delivery};
+use crate::set::chat::messages::{RoomAction, RoomRequest, Seen};
+use crate::set::chat::room_requests::{QueuedRoomRequest, RoomShards};
 use crate::set::directory::{ConnectionAddress, ConnectionKey, Directory};
-use crate::set::message::{Control, Message};
+use crate::set::message::{Control, Message, PendingRequest, Reply, ReplyPermit};
 use crate::set::payments::Wallets;
-use crate::set::room_messages::{QueuedRoomRequest, Reply, RoomAction, RoomReplyPermit, RoomRequest, RoomShards, Seen};
 use crate::set::{SetHandle, Shared};
 
 fn user(id: u64) -> UserId {
@@ -361,7 +362,8 @@ impl Rig {
         self.requests += 1;
         let permit = self.shared.sets[0].inbox.clone().try_reserve_owned().unwrap();
         let key = ConnectionKey { slot: u32::try_from(id).unwrap(), generation: 0 };
-        let permit = RoomReplyPermit::new(permit, key, RequestId::new(self.requests).unwrap());
+        let request = RequestId::new(self.requests).unwrap();
+        let permit = ReplyPermit::new(permit, key, PendingRequest::Chat { request });
         QueuedRoomRequest { user: user(id), wanted: RoomRequest { room: room(at), action }, at: 5_000, permit }
     }
 
@@ -394,7 +396,7 @@ impl Rig {
             }
             for message in batch {
                 match message {
-                    Message::Chat { key, reply, .. } => answers.push((key.slot.into(), reply)),
+                    Message::Reply { key, reply, .. } => answers.push((key.slot.into(), reply)),
                     Message::Control(Control::Deliver(delivery)) => write(delivery, |_, _| {}),
                     other => panic!("{other:?}"),
                 }
@@ -468,7 +470,7 @@ fn a_message_reaches_every_other_member_and_is_counted() {
                     assert_eq!(message.text, "hello");
                     told.insert(key.slot);
                 }),
-                Message::Chat { reply, .. } => answers.push(reply),
+                Message::Reply { reply, .. } => answers.push(reply),
                 other => panic!("{other:?}"),
             }
         }
@@ -605,7 +607,7 @@ fn beyond_a_bound_a_request_is_overloaded_and_changes_nothing() {
     let refused: Vec<_> = rig.queued(0);
     assert!(
         refused.len() == 3
-            && refused.iter().all(|message| matches!(message, Message::Chat { reply: Reply::Overloaded, .. }))
+            && refused.iter().all(|message| matches!(message, Message::Reply { reply: Reply::Overloaded, .. }))
     );
     assert_eq!(rig.answers().len(), limits::ROOM_SHARD_MESSAGES_MAX);
     rig.ask(1, 1, say("x"));
@@ -731,16 +733,16 @@ proptest! {
             }
             for message in batch {
                 match message {
-                    Message::Chat { key, request, reply: Reply::Room(standing) } => {
+                    Message::Reply { key, pending, reply: Reply::Room(standing) } => {
                         let state = standing.state;
                         let place = (u64::from(key.slot), state.room_id);
-                        if leaves.contains(&request.get()) {
+                        if leaves.contains(&pending.request().get()) {
                             seen.remove(&place);
                         } else {
                             seen.insert(place, state.offset);
                         }
                     }
-                    Message::Chat { .. } => {}
+                    Message::Reply { .. } => {}
                     Message::Control(Control::Deliver(delivery)) => write(delivery, |key, message| {
                         let place = (u64::from(key.slot), message.room_id);
                         let own = own_words.entry((message.from_user_id, message.room_id)).or_default();
