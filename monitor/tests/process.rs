@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use hongbao_monitor::recording::read::Reader;
 use hongbao_telemetry::report::names::{self, role};
 use hongbao_telemetry::report::{Reporter, ReporterConfig, Sample};
 use hongbao_testing::reporter::report_token;
@@ -93,8 +94,7 @@ fn an_unwritable_recording_is_refused_before_anything_is_bound() {
 fn a_recording_is_never_written_over() {
     let directory = tempfile::tempdir().unwrap();
     let ready = directory.path().join("ready");
-    let mut first =
-        start(command(directory.path()).args(["--record", "run", "--ready-file"]).arg(&ready), directory.path());
+    let mut first = start(command(directory.path()).args(["--record", "run", "--ready-file"]).arg(&ready), directory.path());
     first.ready(&ready);
     terminate(&mut first, Signal::SIGTERM);
     refused(
@@ -131,13 +131,11 @@ fn it_says_where_it_listens_and_ends_in_order_when_told() {
         }
         assert!(text.contains("residual") && text.contains("the books agree"), "{text}");
         let record = directory.path().join(bound["record"].as_str().unwrap());
-        for file in ["headline.csv", "seconds.csv", "latency.hlog", "host.csv", "run.json"] {
-            assert!(record.join(file).is_file(), "{file}");
-        }
+        let files: Vec<_> = std::fs::read_dir(&record).unwrap().map(|file| file.unwrap().file_name()).collect();
+        assert_eq!(files, ["run.sqlite"]);
         // The host as it was before anybody reported.
-        let host = std::fs::read_to_string(record.join("host.csv")).unwrap();
-        let available = host.lines().next().unwrap().split(',').position(|column| column == "memory_available_bytes");
-        let bytes: u64 = host.lines().nth(1).unwrap().split(',').nth(available.unwrap()).unwrap().parse().unwrap();
+        let hosts = Reader::open(&record).unwrap().hosts().unwrap();
+        let bytes = hosts[0].memory_available_bytes.unwrap();
         assert!(bytes > 0);
     }
 }
@@ -147,8 +145,7 @@ fn it_says_where_it_listens_and_ends_in_order_when_told() {
 async fn books_that_disagree_are_a_failure_where_that_was_asked_for() {
     let directory = tempfile::tempdir().unwrap();
     let ready = directory.path().join("ready");
-    let mut process =
-        start(command(directory.path()).args(["--expect-balanced", "--ready-file"]).arg(&ready), directory.path());
+    let mut process = start(command(directory.path()).args(["--expect-balanced", "--ready-file"]).arg(&ready), directory.path());
     let bound = process.ready(&ready);
     let reporter = Reporter::new(ReporterConfig {
         monitor: bound["ingest"].as_str().unwrap().parse().unwrap(),
@@ -177,10 +174,8 @@ fn a_secret_file_that_others_can_read_is_warned_about() {
     let (ready, secret) = (directory.path().join("ready"), directory.path().join("secret"));
     std::fs::write(&secret, SECRET).unwrap();
     std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o644)).unwrap();
-    let mut process = start(
-        command(directory.path()).arg("--secret-file").arg(&secret).arg("--ready-file").arg(&ready),
-        directory.path(),
-    );
+    let mut process =
+        start(command(directory.path()).arg("--secret-file").arg(&secret).arg("--ready-file").arg(&ready), directory.path());
     process.ready(&ready);
     let (_, log) = terminate(&mut process, Signal::SIGTERM);
     assert!(log.contains("chmod 600"), "{log}");
