@@ -94,7 +94,8 @@ fn an_unwritable_recording_is_refused_before_anything_is_bound() {
 fn a_recording_is_never_written_over() {
     let directory = tempfile::tempdir().unwrap();
     let ready = directory.path().join("ready");
-    let mut first = start(command(directory.path()).args(["--record", "run", "--ready-file"]).arg(&ready), directory.path());
+    let mut first =
+        start(command(directory.path()).args(["--record", "run", "--ready-file"]).arg(&ready), directory.path());
     first.ready(&ready);
     terminate(&mut first, Signal::SIGTERM);
     refused(
@@ -145,7 +146,8 @@ fn it_says_where_it_listens_and_ends_in_order_when_told() {
 async fn books_that_disagree_are_a_failure_where_that_was_asked_for() {
     let directory = tempfile::tempdir().unwrap();
     let ready = directory.path().join("ready");
-    let mut process = start(command(directory.path()).args(["--expect-balanced", "--ready-file"]).arg(&ready), directory.path());
+    let mut process =
+        start(command(directory.path()).args(["--expect-balanced", "--ready-file"]).arg(&ready), directory.path());
     let bound = process.ready(&ready);
     let reporter = Reporter::new(ReporterConfig {
         monitor: bound["ingest"].as_str().unwrap().parse().unwrap(),
@@ -174,8 +176,10 @@ fn a_secret_file_that_others_can_read_is_warned_about() {
     let (ready, secret) = (directory.path().join("ready"), directory.path().join("secret"));
     std::fs::write(&secret, SECRET).unwrap();
     std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o644)).unwrap();
-    let mut process =
-        start(command(directory.path()).arg("--secret-file").arg(&secret).arg("--ready-file").arg(&ready), directory.path());
+    let mut process = start(
+        command(directory.path()).arg("--secret-file").arg(&secret).arg("--ready-file").arg(&ready),
+        directory.path(),
+    );
     process.ready(&ready);
     let (_, log) = terminate(&mut process, Signal::SIGTERM);
     assert!(log.contains("chmod 600"), "{log}");

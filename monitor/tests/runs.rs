@@ -275,7 +275,8 @@ async fn two_runs_are_told_side_by_side() {
     }
     let compare = |json: &[&str]| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_hongbao-monitor"));
-        let output = command.env_clear().arg("compare").args([running.recordings().join("a"), other.clone()]).args(json);
+        let output =
+            command.env_clear().arg("compare").args([running.recordings().join("a"), other.clone()]).args(json);
         output.output().unwrap()
     };
     let printed = String::from_utf8(compare(&[]).stdout).unwrap();
