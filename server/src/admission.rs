@@ -277,7 +277,7 @@ mod tests {
                     Admission::Now => passed.push(now),
                     Admission::Later(told) => {
                         let kept = held.is_none_or(|held| !held.is_promised() || now > held.at() + grace);
-                        prop_assert!(kept, "refused although it came at its retry_slot");
+                        prop_assert!(kept, "refused although it came at its moment");
                         prop_assert!(told.at() > now && told.wait_ms(now) > 0);
                         prop_assert!(told.at() <= now + horizon_ms * 1_000_000);
                         if told.is_promised() {
