@@ -38,7 +38,7 @@ use hongbao_server::set::payments::Wallets;
 use hongbao_server::set::session::Session;
 use hongbao_server::set::{Set, SetHandle, Shared};
 use hongbao_server::shard::acceptor::listen;
-use hongbao_server::shard::reader::{self, Link};
+use hongbao_server::shard::reader::{self, Intake};
 use hongbao_server::transport::descriptors;
 use hongbao_server::transport::stream::Stream;
 use hongbao_server::transport::wire::SocketWire;
@@ -310,7 +310,7 @@ struct Shard {
 struct Seats {
     set: Set<SocketWire>,
     inbox: queue::Receiver<Message>,
-    link: Rc<Link>,
+    intake: Rc<Intake>,
 }
 
 impl Shard {
@@ -330,14 +330,14 @@ impl Shard {
             .zip(self.inboxes)
             .map(|(index, inbox)| {
                 let handle = &shared.sets[index as usize];
-                let link = Rc::new(Link {
+                let intake = Rc::new(Intake {
                     inbox: handle.inbox.clone(),
                     refusals: RefCell::default(),
                     tally: Arc::clone(&handle.tally),
                     verifier: Arc::clone(&verifier),
                     scratch: Rc::clone(&scratch),
                 });
-                Seats { set: Set::new(index, Arc::clone(&shared)), inbox, link }
+                Seats { set: Set::new(index, Arc::clone(&shared)), inbox, intake }
             })
             .collect();
         let (account, mut parts) = (Account::open()?, Parts::default());
@@ -356,14 +356,14 @@ impl Shard {
                 })
             })?;
             for stream in streams.drain(..) {
-                let Seats { set, link, .. } = &mut sets[turn];
+                let Seats { set, intake, .. } = &mut sets[turn];
                 let (read_half, wire) = account.charge(&mut parts.write_side, || {
                     let (read_half, write_half) = stream.into_split();
                     (read_half, SocketWire::new(write_half))
                 });
                 let key = account.charge(&mut parts.session, || set.attach(wire, &now));
                 account.charge(&mut parts.task, || {
-                    tokio::task::spawn_local(reader::read(read_half, key, Rc::clone(link)));
+                    tokio::task::spawn_local(reader::read(read_half, key, Rc::clone(intake)));
                 });
                 turn = (turn + 1) % shared.sets.len().min(sets.len());
             }
@@ -383,7 +383,7 @@ impl Shard {
             } else {
                 tokio::task::yield_now().await;
             }
-            let online: u64 = sets.iter().map(|keys| keys.link.tally.online.get()).sum();
+            let online: u64 = sets.iter().map(|keys| keys.intake.tally.online.get()).sum();
             if online == mine && accepted.load(Ordering::Relaxed) == connections {
                 break;
             }

@@ -20,7 +20,7 @@ impl<W: Wire> Set<W> {
         }
     }
 
-    /// The one place where a connection that we end is ended: counted, told, forgotten by the
+    /// The one place where a connection that we end is ended: counted, sent a goodbye, forgotten by the
     /// directory.
     pub(super) fn end(&mut self, key: ConnectionKey, end: End, return_after_ms: Option<u32>, now: &Now) {
         self.retire(key, end);
@@ -38,7 +38,7 @@ impl<W: Wire> Set<W> {
         }
     }
 
-    /// The reader has ended: nothing more will come, and nothing more can be told.
+    /// The reader has ended: nothing more will come, and nothing more can be sent.
     pub(super) fn gone(&mut self, key: ConnectionKey, end: End) {
         self.retire(key, end);
         if self.session(key).is_some() {

@@ -100,7 +100,7 @@ impl<W: Wire> Set<W> {
         self.answer_gone_as(Answer::Welcome);
     }
 
-    /// Asks the ledger what the user must be told.
+    /// Asks the ledger what the user has missed.
     fn recall(&mut self, key: ConnectionKey, request: RequestId, now: &Now) {
         let Some(user) = self.session(key).and_then(|session| session.user) else { return };
         if !self.send(key, PendingRequest::Recall { request }, |reply_to| Request::Ask {

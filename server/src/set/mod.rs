@@ -135,7 +135,7 @@ pub struct Set<W> {
     /// Envelopes that nobody has had room for to offer.
     unoffered: VecDeque<Offering>,
     output: Output,
-    /// Answers owed: errands under way for requests.
+    /// Answers owed: requests that somebody else decides.
     owed: u64,
     /// Chat and Room requests among them.
     chats: usize,

@@ -1,4 +1,4 @@
-//! What peers say.
+//! What users ask for: each request goes to whoever decides it.
 
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ErrorCode};
@@ -93,7 +93,7 @@ impl<W: Wire> Set<W> {
             LedgerRequest::Send(mut new) => {
                 new.sender = Some(user);
                 if let Some(room) = new.room {
-                    // The room's desk knows whom it is for.
+                    // The room's shard knows whom it is for.
                     return self.send_room_request(
                         key,
                         request,

@@ -25,7 +25,7 @@ use crate::set::message::{Control, Message};
 use crate::set::tally::Tally;
 use crate::set::{Set, SetHandle, Shared};
 use crate::shard::acceptor::Acceptor;
-use crate::shard::reader::Link;
+use crate::shard::reader::Intake;
 use crate::transport::descriptors;
 
 /// Everything a shard serves with.
@@ -166,7 +166,7 @@ impl Shard {
         let workers: Vec<_> = (self.first_set..)
             .zip(self.inboxes.into_iter().zip(handles))
             .map(|(index, (inbox, handle))| {
-                let link = Rc::new(Link {
+                let intake = Rc::new(Intake {
                     inbox: handle.inbox,
                     refusals: RefCell::default(),
                     tally: handle.tally,
@@ -174,7 +174,7 @@ impl Shard {
                     scratch: Rc::clone(&scratch),
                 });
                 let set = Set::new(index, Arc::clone(&self.shared));
-                tokio::task::spawn_local(worker::run(set, inbox, link, self.clock))
+                tokio::task::spawn_local(worker::run(set, inbox, intake, self.clock))
             })
             .collect();
         for worker in workers {

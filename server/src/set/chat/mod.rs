@@ -42,7 +42,7 @@ impl<W: Wire> Set<W> {
         let frame = messages::message_frame(from, None, 0, now.wall, text);
         let delivery = Control::Deliver(Delivery::new([address.key], frame, count));
         if let Err(refused) = self.shared.sets[address.set as usize].inbox.try_send(Message::Control(delivery)) {
-            // No room there: it counts as dropped, and the sender hears so.
+            // No room there: it counts as dropped, in the sender's receipt too.
             drop(refused);
         }
     }
@@ -85,7 +85,7 @@ impl<W: Wire> Set<W> {
         self.answer(key, request.get(), Answer::Room, Event::RoomState(state.state));
     }
 
-    /// The one place where a message's fate is counted and told.
+    /// The one place where a message's fate is counted and sent.
     pub(super) fn receipt(&mut self, key: ConnectionKey, request: RequestId, became: Delivered, offset: u64) {
         let Delivered { delivered, offline, dropped } = became;
         self.tally.chat_delivered.add(delivered.into());

@@ -814,7 +814,7 @@ fn a_login_above_the_nodes_rate_is_let_in_at_its_moment() {
 }
 
 #[test]
-fn who_waits_for_its_appointment_is_kept_and_who_misses_cut() {
+fn who_waits_for_its_retry_slot_is_kept_and_who_misses_cut() {
     let mut rig = rig_with_a_line(1);
     let peers: Vec<_> = (1..=32).map(|user| (user, rig.connect(0))).collect();
     for (user, (key, peer)) in &peers {
