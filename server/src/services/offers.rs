@@ -19,7 +19,7 @@ use crate::set::Shared;
 use crate::set::chat::delivery::{self, Count, Delivery};
 use crate::set::directory::ConnectionKey;
 use crate::set::events;
-use crate::set::message::{Control, Message, Offering, StockReport};
+use crate::set::message::{Offering, StockReport};
 
 /// See the module.
 pub struct Clerk {
@@ -78,10 +78,7 @@ impl Clerk {
             }
         }
         for (set, keys) in keys {
-            let delivery = Control::Deliver(Delivery::new(keys, frame.clone(), Arc::clone(&count)));
-            if let Err(refused) = self.shared.sets[set as usize].inbox.try_send(Message::Control(delivery)) {
-                drop(refused);
-            }
+            self.shared.sets[set as usize].deliver(Delivery::new(keys, frame.clone(), Arc::clone(&count)));
         }
     }
 

@@ -49,11 +49,12 @@ use crate::market::stock::Stock;
 use crate::set::broadcast::Receipt;
 use crate::set::broadcast::sweeps::Sweep;
 use crate::set::chat::deliveries::Deliveries;
+use crate::set::chat::delivery::Delivery;
 use crate::set::chat::room_requests::RoomShards;
 use crate::set::directory::{ConnectionKey, Directory};
 use crate::set::lottery::Lottery;
 use crate::set::message::{
-    ClientRequest, DisplacedBy, Message, Offering, PendingRequest, Reply, ReplyPermit, StockReport,
+    ClientRequest, Control, DisplacedBy, Message, Offering, PendingRequest, Reply, ReplyPermit, StockReport,
 };
 use crate::set::output::Output;
 use crate::set::payments::PaymentProvider;
@@ -67,6 +68,14 @@ use crate::transport::wire::{Wire, Written};
 pub struct SetHandle {
     pub inbox: mpsc::Sender<Message>,
     pub tally: Arc<SetTally>,
+}
+
+impl SetHandle {
+    /// Has the SET write a frame. Where its queue is full the delivery goes, and counts its
+    /// connections as dropped.
+    pub fn deliver(&self, delivery: Delivery) {
+        drop(self.inbox.try_send(Message::Control(Control::Deliver(delivery))));
+    }
 }
 
 /// What all SETs of a node share.

@@ -16,7 +16,7 @@ use crate::set::chat::delivery::{Count, Delivered, Delivery};
 use crate::set::chat::messages::{Chat, Recipient, RoomAction, RoomRequest, RoomState};
 use crate::set::chat::room_requests::QueuedRoomRequest;
 use crate::set::directory::ConnectionKey;
-use crate::set::message::{Control, Message, PendingRequest, Reply, ReplyPermit};
+use crate::set::message::{PendingRequest, Reply, ReplyPermit};
 use crate::set::tally::Answer;
 use crate::transport::wire::Wire;
 
@@ -40,11 +40,7 @@ impl<W: Wire> Set<W> {
         let Some(permit) = self.chat_permit(key, request) else { return self.overloaded(key, request.get()) };
         let count = Count::new(move |delivered| permit.send(Reply::Receipt { delivered, offset: 0 }));
         let frame = messages::message_frame(from, None, 0, now.wall, text);
-        let delivery = Control::Deliver(Delivery::new([address.key], frame, count));
-        if let Err(refused) = self.shared.sets[address.set as usize].inbox.try_send(Message::Control(delivery)) {
-            // No room there: it counts as dropped, in the sender's receipt too.
-            drop(refused);
-        }
+        self.shared.sets[address.set as usize].deliver(Delivery::new([address.key], frame, count));
     }
 
     /// Asks the shard that looks after the room.
