@@ -14,8 +14,10 @@ use hongbao_monitor::report::{self, CompareArguments, ReportArguments};
 use hongbao_monitor::terminal::lines;
 use hongbao_monitor::terminal::{self, TopArguments};
 use hongbao_telemetry::clock::unix_seconds;
+use hongbao_telemetry::logs;
 use hongbao_telemetry::program::build;
 use hongbao_telemetry::program::manual::{self, CompletionsArguments, ManArguments};
+use hongbao_telemetry::program::output;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -121,26 +123,24 @@ fn exit_after(written: std::io::Result<()>) -> ExitCode {
 }
 
 fn failure(code: u8, problem: &str) -> ExitCode {
-    eprintln!("hongbao-monitor: {problem}");
+    output::print_error("hongbao-monitor", problem);
     ExitCode::from(code)
 }
 
 async fn run(config: Config) -> Result<ExitCode, RunError> {
     let signals = |kind| signal(kind).map_err(|source| RunError::System { what: "cannot take signals".into(), source });
     let (terminate, interrupt) = (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
-    let log = config.log.checked(LOG_DEFAULT).map_err(|error| RunError::System {
-        what: "cannot log".into(),
-        source: std::io::Error::other(error.to_string()),
-    })?;
-    let _log = log.begin();
+    let cannot_log = |source| RunError::System { what: "cannot log".into(), source };
+    let log = config.log.checked(LOG_DEFAULT).map_err(|error| cannot_log(std::io::Error::other(error)))?;
+    let _log = log.begin().map_err(cannot_log)?;
     let monitor = Monitor::bind(&config).await?;
-    say(&format!("{}\n", monitor.banner()));
+    output::print(format!("{}\n", monitor.banner()));
 
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signal(terminate, interrupt, stop.clone()));
     let outcome = monitor.run(stop).await?;
     if outcome.stdout_is_read {
-        say(&lines::summary(&outcome.run, outcome.sources.len()));
+        output::print(lines::summary(&outcome.run, outcome.sources.len()));
     } else {
         tracing::warn!(event = "books_unread", "nobody reads standard output: the final books are in run.json only");
     }
@@ -159,6 +159,7 @@ async fn stop_on_signal(mut terminate: Signal, mut interrupt: Signal, stop: Canc
             _ = interrupt.recv() => {}
         }
         if asked > 0 {
+            logs::flush();
             std::process::exit(EXIT_INTERRUPTED);
         }
         stop.cancel();

@@ -330,6 +330,19 @@ impl ActiveCampaign {
     }
 }
 
+/// Every campaign, with its claimed serials where some may still be issued: what
+/// [`Generator::recover`] begins with.
+pub fn unfinished(ledger: &mut dyn Ledger) -> Result<Vec<(Campaign, Vec<Serial>)>, LedgerError> {
+    let campaigns = ledger.campaigns()?;
+    campaigns
+        .into_iter()
+        .map(|campaign| {
+            let claimed = if campaign.settlement.is_none() { ledger.claimed_serials(campaign.id)? } else { Vec::new() };
+            Ok((campaign, claimed))
+        })
+        .collect()
+}
+
 /// See the module.
 pub struct Generator {
     sets: Box<[SetHandle]>,

@@ -20,7 +20,7 @@ mod tests;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use crate::services::rooms::room_shard::{Bounds, Places};
 pub use crate::services::rooms::service::{Epochs, Service, random_epochs};
@@ -58,10 +58,13 @@ impl RoomsBoard {
 pub fn spawn(
     shared: &Arc<Shared>,
     queues: Vec<mpsc::Receiver<QueuedRoomRequest>>,
-) -> (Vec<JoinHandle<()>>, Arc<RoomsBoard>) {
+    tasks: &mut JoinSet<()>,
+) -> Arc<RoomsBoard> {
     let (services, board) = open(shared, queues.len(), Bounds::default(), random_epochs);
-    let tasks = services.into_iter().zip(queues).map(|(service, queue)| tokio::spawn(service.run(queue))).collect();
-    (tasks, board)
+    for (service, queue) in services.into_iter().zip(queues) {
+        tasks.spawn(service.run(queue));
+    }
+    board
 }
 
 /// So many desks of one node.
