@@ -37,9 +37,9 @@ use hongbao_server::set::message::{Control, Message};
 use hongbao_server::set::payments::Wallets;
 use hongbao_server::set::session::Session;
 use hongbao_server::set::{Set, SetHandle, Shared};
-use hongbao_server::shard::acceptor::listen;
 use hongbao_server::shard::reader::{self, Intake};
 use hongbao_server::transport::descriptors;
+use hongbao_server::transport::listener::Bound;
 use hongbao_server::transport::stream::Stream;
 use hongbao_server::transport::wire::SocketWire;
 use hongbao_telemetry::clock::unix_seconds;
@@ -238,14 +238,14 @@ fn serve(config: &Config) -> Result<(), Failure> {
     };
 
     // Everything that the threads share is open before the first takes a table of its own.
-    let first = listen(config.listen)?;
+    let first = Bound::new(config.listen)?.listen()?;
     let address = first.local_addr()?;
     let built = Arc::new(Barrier::new(config.shards as usize + 1));
     let (parts, finished) = mpsc::channel();
     let sets_per_shard = config.sets / config.shards;
     let private_table = config.private_tables;
-    for (index, listener) in
-        (0..config.shards).zip(std::iter::once(Ok(first)).chain(std::iter::repeat_with(|| listen(address))))
+    for (index, listener) in (0..config.shards)
+        .zip(std::iter::once(Ok(first)).chain(std::iter::repeat_with(|| Bound::new(address).and_then(Bound::listen))))
     {
         let shard = Shard {
             first_set: index * sets_per_shard,
