@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::limits;
 use crate::set::Shared;
-use crate::set::chat::delivery::{self, Count, Delivery};
+use crate::set::delivery::{self, Count, Delivery};
 use crate::set::directory::ConnectionKey;
 use crate::set::events;
 use crate::set::message::Offering;

@@ -16,9 +16,9 @@ use crate::market::envelope::{NewEnvelope, Offer};
 use crate::market::lottery::Entrant;
 use crate::market::stock::SalePhase;
 use crate::set::broadcast::Receipt;
-use crate::set::chat::delivery::{Delivered, Delivery};
-use crate::set::chat::messages::{Chat, RoomRequest, RoomState};
+use crate::set::delivery::{Delivered, Delivery};
 use crate::set::directory::ConnectionKey;
+use crate::set::room_messages::{Chat, RoomRequest, RoomState};
 use crate::transport::stream::Accepted;
 
 /// One message of a SET's queue.

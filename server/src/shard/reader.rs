@@ -22,10 +22,10 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use crate::ends::End;
 use crate::limits;
-use crate::set::chat::messages::{Chat, RoomRequest};
 use crate::set::directory::ConnectionKey;
 use crate::set::message::{ClientRequest, Message};
 use crate::set::parse;
+use crate::set::room_messages::{Chat, RoomRequest};
 use crate::set::tally::SetTally;
 use crate::transport::stream::ReadHalf;
 

@@ -23,11 +23,11 @@ use crate::services::rooms::RoomsBoard;
 use crate::services::rooms::room::Kept;
 use crate::services::rooms::room_shard::{Bounds, Outline, Places, RoomShard};
 use crate::set::Shared;
-use crate::set::chat::delivery::{Count, Delivered, Delivery};
-use crate::set::chat::messages::{RoomAction, RoomRequest, RoomState, Seen, message_frame};
-use crate::set::chat::room_requests::QueuedRoomRequest;
+use crate::set::delivery::{Count, Delivered, Delivery};
 use crate::set::directory::ConnectionKey;
 use crate::set::message::{Reply, ReplyPermit};
+use crate::set::room_messages::{RoomAction, RoomRequest, RoomState, Seen, message_frame};
+use crate::set::room_requests::QueuedRoomRequest;
 
 /// Where the epochs of new rooms come from: no two alike, in this process or another.
 pub type Epochs = Box<dyn FnMut() -> NonZeroU64 + Send>;

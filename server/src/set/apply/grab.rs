@@ -16,7 +16,13 @@ use crate::set::tally::Answer;
 use crate::transport::wire::Wire;
 
 impl<W: Wire> Set<W> {
-    pub(super) fn grab(&mut self, key: ConnectionKey, request: RequestId, wanted: Option<CampaignId>, now: &Now) {
+    pub(in crate::set) fn grab(
+        &mut self,
+        key: ConnectionKey,
+        request: RequestId,
+        wanted: Option<CampaignId>,
+        now: &Now,
+    ) {
         self.tally.grabs.add(1);
         if self.shared.gate.is_some() {
             match self.admitted.checked_sub(1) {
@@ -120,7 +126,7 @@ impl<W: Wire> Set<W> {
         }
     }
 
-    pub(super) fn limit_reached(&mut self, key: ConnectionKey, request: RequestId, limit: u32) {
+    pub(in crate::set) fn limit_reached(&mut self, key: ConnectionKey, request: RequestId, limit: u32) {
         let event = Event::LimitReached(v1::LimitReached { limit });
         self.answer(key, request.get(), Answer::LimitReached, event);
     }

@@ -14,9 +14,9 @@ use hongbao_proto::RequestId;
 use crate::clock::Now;
 use crate::limits;
 use crate::set::Set;
-use crate::set::chat::delivery::{Count, Delivered, Delivery};
-use crate::set::chat::messages::RoomState;
+use crate::set::delivery::{Count, Delivered, Delivery};
 use crate::set::directory::ConnectionKey;
+use crate::set::room_messages::RoomState;
 use crate::set::session::SessionState;
 use crate::transport::wire::Wire;
 
@@ -79,7 +79,7 @@ impl<W: Wire> Set<W> {
     }
 
     /// Gives the next of those that wait their turn. A flush must follow.
-    pub(in crate::set) fn deliver_waiting(&mut self, now: &Now) {
+    pub(super) fn deliver_waiting(&mut self, now: &Now) {
         self.deliveries.spent = 0;
         while self.deliveries.spent < limits::DELIVER_STEP
             && let Some(turn) = self.deliveries.waiting.pop_front()

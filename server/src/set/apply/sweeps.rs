@@ -98,7 +98,7 @@ impl<W: Wire> Set<W> {
     }
 
     /// Sends everybody a goodbye, after what was announced before.
-    pub(in crate::set) fn farewell(&mut self, window: ReturnWindow) {
+    pub(super) fn farewell(&mut self, window: ReturnWindow) {
         self.sweeps.push_back(Sweep { next_slot: 0, what: Swept::Farewell(window) });
     }
 

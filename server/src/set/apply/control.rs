@@ -12,7 +12,7 @@ use crate::set::session::SessionState;
 use crate::transport::wire::Wire;
 
 impl<W: Wire> Set<W> {
-    pub(super) fn control(&mut self, control: Control, now: &Now) {
+    pub(in crate::set) fn control(&mut self, control: Control, now: &Now) {
         match control {
             Control::Supply { campaign, serials } => {
                 let shelved = self.stock.supply(campaign, &serials);

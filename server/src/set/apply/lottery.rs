@@ -14,7 +14,7 @@ use crate::transport::wire::Wire;
 
 /// Those who wait for a draw here: at most one Grab of each connection's user.
 #[derive(Debug, Default)]
-pub(super) struct Lottery {
+pub(in crate::set) struct Lottery {
     waiting: Vec<Waiting>,
     users: FxHashSet<UserId>,
     /// Whether the generator has asked for the list, and not got it yet.

@@ -9,7 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::clock::UnixMs;
 use crate::market::envelope::NewEnvelope;
-use crate::set::chat::delivery;
+use crate::set::delivery;
 
 /// A checked message of a user.
 #[derive(Debug, PartialEq, Eq)]

@@ -6,8 +6,8 @@ use tokio::sync::mpsc;
 
 use crate::clock::UnixMs;
 use crate::limits;
-use crate::set::chat::messages::RoomRequest;
 use crate::set::message::ReplyPermit;
+use crate::set::room_messages::RoomRequest;
 
 /// A user's request on its way to the room's shard.
 #[derive(Debug)]
