@@ -17,6 +17,7 @@
 //! off; the thread stays and tries again with each batch, and once a second with a probe when there
 //! is none.
 
+use std::any::type_name;
 use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -29,7 +30,7 @@ use hongbao_proto::{RequestId, UserId};
 use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Answer, Ledger, LedgerError, Outcome, Posting, Question, Totals, facts};
+use super::{Answer, Ledger, LedgerError, Posting, PostingResult, Question, Totals, facts};
 use crate::clock::UnixMs;
 use crate::limits::{LEDGER_BATCH_MAX, LEDGER_QUEUE_MAX};
 
@@ -65,9 +66,44 @@ pub struct LedgerStopped;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
     /// To [`Request::Post`]; durable.
-    Posted(Result<Outcome, Unavailable>),
+    Posted(Result<PostingResult, Unavailable>),
     /// To [`Request::Ask`].
     Answered(Result<Answer, Unavailable>),
+}
+
+impl Reply {
+    /// What became of a posting of this kind.
+    pub fn posted<R: TryFrom<PostingResult>>(self) -> Result<R, NoResult> {
+        match self {
+            Reply::Posted(Ok(result)) => R::try_from(result).map_err(|_| mismatched(type_name::<R>())),
+            Reply::Answered(Ok(_)) => Err(mismatched(type_name::<R>())),
+            Reply::Posted(Err(Unavailable)) | Reply::Answered(Err(Unavailable)) => Err(NoResult::Unavailable),
+        }
+    }
+
+    /// The answer to a question of this kind.
+    pub fn answered<A: TryFrom<Answer>>(self) -> Result<A, NoResult> {
+        match self {
+            Reply::Answered(Ok(answer)) => A::try_from(answer).map_err(|_| mismatched(type_name::<A>())),
+            Reply::Posted(Ok(_)) => Err(mismatched(type_name::<A>())),
+            Reply::Posted(Err(Unavailable)) | Reply::Answered(Err(Unavailable)) => Err(NoResult::Unavailable),
+        }
+    }
+}
+
+/// Why there is no result of the kind that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoResult {
+    /// The ledger did nothing.
+    Unavailable,
+    /// It replied to something else. Our own fault, and logged as such; what it did is not known.
+    Mismatched,
+}
+
+/// A reply of another kind than the request: never seen, and never passed over in silence.
+pub fn mismatched(expected: &'static str) -> NoResult {
+    tracing::error!(event = "ledger_mismatched", expected, "the ledger's reply is of another kind than the request");
+    NoResult::Mismatched
 }
 
 /// Something to be run on the ledger's thread.
@@ -436,18 +472,18 @@ impl<T: ReplyTo> Writer<T> {
         if !self.postings.is_empty() {
             let started = Instant::now();
             match self.ledger.post(&self.postings, (self.clock)()) {
-                Ok(outcomes) => {
-                    assert_eq!(outcomes.len(), self.postings.len(), "the ledger answers each posting");
-                    self.status.committed(outcomes.len(), started.elapsed());
+                Ok(results) => {
+                    assert_eq!(results.len(), self.postings.len(), "the ledger answers each posting");
+                    self.status.committed(results.len(), started.elapsed());
                     self.status.works();
                     self.publish_totals();
                     if facts::are_wanted() {
-                        for ((posting, reply_to), outcome) in self.postings.iter().zip(&self.repliers).zip(&outcomes) {
-                            facts::tell(posting, reply_to.request(), outcome);
+                        for ((posting, reply_to), result) in self.postings.iter().zip(&self.repliers).zip(&results) {
+                            facts::log(posting, reply_to.request(), result);
                         }
                     }
-                    for (reply_to, outcome) in self.repliers.drain(..).zip(outcomes) {
-                        reply_to.deliver(Reply::Posted(Ok(outcome)));
+                    for (reply_to, result) in self.repliers.drain(..).zip(results) {
+                        reply_to.deliver(Reply::Posted(Ok(result)));
                     }
                 }
                 Err(error) => {

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use hongbao_proto::{CampaignId, EnvelopeId, Fen, OrderId, RequestId, UserId};
 use rustc_hash::FxHashMap;
 
-use super::{Award, EnvelopeView, LedgerError, Outcome, Page, Posting, Recall, Refusal, Totals, Win};
+use super::{Award, DepositResult, EnvelopeView, LedgerError, Page, Posting, PostingResult, Recall, Totals, Win};
 use crate::clock::UnixMs;
 pub use crate::ledger::books::entry::{AccountId, Entry, Kind, Owner};
 use crate::ledger::books::undo::Undo;
@@ -387,7 +387,373 @@ impl Books {
     }
 
     /// Decides one posting.
-    pub fn post(&mut self, posting: &Posting, now: UnixMs, store: &mut impl Store) -> Result<Outcome, LedgerError> {
+    pub fn post(
+        &mut self,
+        posting: &Posting,
+        now: UnixMs,
+        store: &mut impl Store,
+    ) -> Result<PostingResult, LedgerError> {
+        Ok(match posting {
+            Posting::Claim(claim) => self.claim(claim, now, store)?.into(),
+            Posting::Acknowledge { user, seen } => self.acknowledge(*user, seen, store)?.into(),
+            Posting::Pay { user, order, means } => self.pay(*user, *order, *means, now, store)?.into(),
+            Posting::Cancel { user, order } => self.cancel(*user, *order, now, store)?.into(),
+            Posting::Send(envelope) => self.send(envelope, now, store)?.into(),
+            Posting::Open { user, envelope } => self.open(*user, *envelope, now, store)?.into(),
+            Posting::Expire => Box::new(self.expire(now, store)?).into(),
+            Posting::Deposit { first, count, amount, key } => {
+                self.deposit(*first, *count, *amount, key, now, store)?.into()
+            }
+        })
+    }
+
+    fn deposit(&self, key: &str) -> Result<Option<(UserId, u32, Fen)>, LedgerError>;
+
+    /// Writes an entry.
+    fn put_entry(&mut self, entry: &Entry) -> Result<(), LedgerError>;
+    /// Writes an order, over its earlier state.
+    fn put_order(&mut self, order: &Order) -> Result<(), LedgerError>;
+    /// Writes a new envelope.
+    fn put_envelope(&mut self, envelope: &Envelope, sent_at: UnixMs) -> Result<(), LedgerError>;
+    /// An envelope can be opened no more.
+    fn close_envelope(&mut self, id: EnvelopeId, at: UnixMs, refunded: Fen) -> Result<(), LedgerError>;
+    /// Writes a share that was opened.
+    fn put_opening(&mut self, envelope: EnvelopeId, share: u32, opening: &Opening) -> Result<(), LedgerError>;
+    /// Writes what a user must be told until it is acknowledged, by the entry that it came with.
+    fn put_notice(&mut self, entry: i64) -> Result<(), LedgerError>;
+    /// It is acknowledged, or no longer true.
+    fn drop_notice(&mut self, entry: i64) -> Result<(), LedgerError>;
+    /// Writes a deposit, whose entries follow one another from `first_entry` on.
+    fn put_deposit(
+        &mut self,
+        key: &str,
+        deposit: (UserId, u32, Fen),
+        at: UnixMs,
+        first_entry: i64,
+    ) -> Result<(), LedgerError>;
+}
+
+/// What is known of an account.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Account {
+    /// Fen. Below 0 for the treasury only.
+    pub balance: i64,
+    /// The last entry that it contains; the end of a user's chain.
+    pub last_entry: i64,
+    /// The highest request among a user's claims that got something; 0: none did.
+    pub last_claim: u64,
+}
+
+impl Account {
+    /// Takes an entry in, if it is not in already.
+    fn take(&mut self, entry: &Entry, as_debit: bool) {
+        if entry.id <= self.last_entry {
+            return;
+        }
+        self.balance += if as_debit { -entry.amount } else { entry.amount };
+        self.last_entry = entry.id;
+        if matches!(entry.kind, Kind::Win | Kind::Reserve) && !as_debit {
+            self.last_claim = self.last_claim.max(entry.request.map_or(0, RequestId::get));
+        }
+    }
+}
+
+/// A campaign with its units.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CampaignState {
+    pub campaign: Campaign,
+    /// No entry of it has a lower number.
+    pub first_entry: i64,
+    /// Which units are somebody's; forgotten once the campaign is settled.
+    pub units: Units,
+}
+
+/// A share that somebody opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opening {
+    pub user: UserId,
+    /// What it is worth.
+    pub amount: Fen,
+    pub at: UnixMs,
+}
+
+/// An envelope with what became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope {
+    /// As it is offered.
+    pub offer: Arc<Offer>,
+    /// The request that sent it.
+    pub request: RequestId,
+    /// What was put in.
+    pub total: Fen,
+    /// Draws the shares.
+    pub seed: Seed,
+    /// Who may open it, ascending.
+    pub recipients: Arc<[UserId]>,
+    /// A bit for each recipient: has acknowledged the offer, or opened it.
+    pub told: Box<[u64]>,
+    /// Who did, in order.
+    pub opened: Vec<Opening>,
+    /// What has not been opened.
+    pub left: Fen,
+    /// Since when it cannot be opened any more, and what was left then.
+    pub closed: Option<(UnixMs, Fen)>,
+}
+
+impl Envelope {
+    /// Words for a bit for each of so many recipients.
+    pub fn words(recipients: usize) -> usize {
+        recipients.div_ceil(64)
+    }
+
+    fn position(&self, user: UserId) -> Option<usize> {
+        self.recipients.binary_search(&user).ok()
+    }
+
+    fn is_told(&self, position: usize) -> bool {
+        self.told[position / 64] >> (position % 64) & 1 == 1
+    }
+
+    fn tell(&mut self, position: usize, told: bool) {
+        let bit = 1 << (position % 64);
+        let word = &mut self.told[position / 64];
+        *word = if told { *word | bit } else { *word & !bit };
+    }
+
+    /// Those who have neither opened nor acknowledged it.
+    fn untold(&self) -> impl Iterator<Item = UserId> + '_ {
+        self.recipients.iter().enumerate().filter(|(position, _)| !self.is_told(*position)).map(|(_, user)| *user)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.opened.len() >= self.offer.shares as usize
+    }
+
+    /// As its sender may see it.
+    pub fn view(&self) -> EnvelopeView {
+        EnvelopeView {
+            offer: Arc::clone(&self.offer),
+            total: self.total,
+            opened: self.opened.iter().map(|opening| (opening.user, opening.amount, opening.at)).collect(),
+            is_over: self.closed.is_some(),
+            refunded: self.closed.map(|(_, refunded)| refunded).filter(|refunded| *refunded > Fen::ZERO),
+        }
+    }
+
+    /// As `user` may see it: who got what is for those who took part, and for all recipients once
+    /// it is over.
+    fn view_of(&self, user: UserId) -> Option<EnvelopeView> {
+        let is_sender = self.offer.sender == Some(user);
+        if !is_sender && self.position(user).is_none() {
+            return None;
+        }
+        let mut view = self.view();
+        let has_opened = self.opened.iter().any(|opening| opening.user == user);
+        if !is_sender && !view.is_over && !has_opened {
+            view.opened.clear();
+        }
+        Some(view)
+    }
+}
+
+/// Something that a user must be told until it is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unacknowledged {
+    /// The entry that it came with.
+    pub entry: i64,
+    pub about: About,
+}
+
+/// What a [`Unacknowledged`] is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum About {
+    Win(Win),
+    /// The state of an order.
+    Order(OrderId),
+}
+
+/// Something that expires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    Order(OrderId),
+    Envelope(EnvelopeId),
+}
+
+/// What a batch has touched of rows that are written once, at its end.
+#[derive(Debug, Default)]
+pub struct DirtySet {
+    /// Campaigns whose sums have changed.
+    pub campaigns: BTreeSet<CampaignId>,
+    /// Chunks of units, by campaign and number.
+    pub chunks: BTreeSet<(CampaignId, u64)>,
+    /// Envelopes that were acknowledged.
+    pub told: BTreeSet<EnvelopeId>,
+}
+
+/// Numbers that only grow, and sums: put back as one when a batch is undone.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counters {
+    next_entry: i64,
+    next_order: u64,
+    next_envelope: u64,
+    /// Recipients of envelopes that can be opened.
+    offers_open: u64,
+    totals: Totals,
+}
+
+/// What was read of a ledger's file.
+#[derive(Debug, Default)]
+pub struct Restored {
+    /// All campaigns.
+    pub shops: BTreeMap<CampaignId, CampaignState>,
+    /// All accounts, each as of its last entry.
+    pub accounts: FxHashMap<AccountId, Account>,
+    /// Envelopes that can still be opened.
+    pub envelopes: Vec<Envelope>,
+    /// Orders that wait for their payment.
+    pub orders: Vec<Order>,
+    /// What was not acknowledged, each user's ascending by entry. There may be millions.
+    pub notices: FxHashMap<UserId, Vec<Unacknowledged>>,
+    /// Shares that were opened, and their money.
+    pub opened: (u64, Fen),
+    /// The highest number of an entry.
+    pub last_entry: i64,
+    /// The highest number of an order.
+    pub last_order: u64,
+    /// The highest number of an envelope.
+    pub last_envelope: u64,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Books {
+    shops: BTreeMap<CampaignId, CampaignState>,
+    accounts: FxHashMap<AccountId, Account>,
+    /// Those that can be opened, and the latest that cannot.
+    envelopes: FxHashMap<EnvelopeId, Envelope>,
+    /// Those of `envelopes` that cannot, the oldest first.
+    emptied: VecDeque<EnvelopeId>,
+    /// Their recipients.
+    emptied_recipients: usize,
+    /// How many of a user's envelopes can be opened.
+    open_of: FxHashMap<UserId, u32>,
+    orders: FxHashMap<OrderId, Order>,
+    due: BTreeSet<(UnixMs, Due)>,
+    notices: FxHashMap<UserId, Vec<Unacknowledged>>,
+    /// Ascending.
+    offers: FxHashMap<UserId, Vec<EnvelopeId>>,
+    /// Units that a user holds of a campaign with a limit; counted when first asked for.
+    held: FxHashMap<(CampaignId, UserId), u32>,
+    counters: Counters,
+    before: Counters,
+    undo: Vec<Undo>,
+    touched: DirtySet,
+    behind: WriteBehind,
+}
+
+/// Which accounts' rows are older than the accounts.
+#[derive(Debug, Default)]
+struct WriteBehind {
+    /// Those whose rows are.
+    dirty: BTreeSet<AccountId>,
+    /// The sweep goes through them in ascending order; this one was written last.
+    cursor: Option<AccountId>,
+    /// What entries there were when the sweep began.
+    sweep_began_at: i64,
+}
+
+/// A stretch of accounts to be written with a batch.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct CheckpointRange {
+    /// In ascending order.
+    pub accounts: Vec<(AccountId, Account)>,
+    /// With these written, every account contains all entries below this number.
+    pub complete_from: Option<i64>,
+}
+
+impl Books {
+    /// The books that a file says.
+    pub fn restore(restored: Restored) -> Self {
+        let mut books = Self {
+            shops: restored.shops,
+            accounts: restored.accounts,
+            notices: restored.notices,
+            counters: Counters {
+                next_entry: restored.last_entry + 1,
+                next_order: restored.last_order + 1,
+                next_envelope: restored.last_envelope + 1,
+                offers_open: 0,
+                totals: Totals {
+                    envelopes: restored.last_envelope,
+                    opened: restored.opened.0,
+                    opened_fen: restored.opened.1,
+                    ..Totals::default()
+                },
+            },
+            ..Self::default()
+        };
+        let totals = &mut books.counters.totals;
+        for shop in books.shops.values() {
+            let Campaign { terms, won, paid, reserved, .. } = &shop.campaign;
+            let (count, money) = match terms.sale() {
+                None => (&mut totals.won, &mut totals.paid),
+                Some(_) => (&mut totals.sold, &mut totals.earned),
+            };
+            *count += won;
+            money.0 += paid.0;
+            totals.reserved += reserved;
+        }
+        for mut envelope in restored.envelopes {
+            let id = envelope.offer.envelope;
+            // The row of the bits is not written for an opening: that has a row of its own.
+            for position in
+                envelope.opened.iter().filter_map(|opening| envelope.position(opening.user)).collect::<Vec<_>>()
+            {
+                envelope.tell(position, true);
+            }
+            totals.envelopes_open += 1;
+            books.counters.offers_open += envelope.recipients.len() as u64;
+            if let Some(sender) = envelope.offer.sender {
+                *books.open_of.entry(sender).or_default() += 1;
+            }
+            totals.enclosed.0 += envelope.left.0;
+            books.due.insert((envelope.offer.expires_at, Due::Envelope(id)));
+            for user in envelope.untold() {
+                books.offers.entry(user).or_default().push(id);
+            }
+            books.envelopes.insert(id, envelope);
+        }
+        for offers in books.offers.values_mut() {
+            offers.sort_unstable();
+        }
+        for order in restored.orders {
+            books.due.insert((order.pay_by, Due::Order(order.id)));
+            books.orders.insert(order.id, order);
+        }
+        books.behind.sweep_began_at = books.counters.next_entry;
+        books.before = books.counters;
+        books
+    }
+
+    /// Takes in an entry that the accounts' rows may not contain yet. Only between
+    /// [`Books::restore`] and the first batch.
+    pub fn replay(&mut self, entry: &Entry) {
+        for (account, as_debit) in [(entry.debit, true), (entry.credit, false)] {
+            let known = self.accounts.entry(account).or_default();
+            if entry.id > known.last_entry {
+                known.take(entry, as_debit);
+                self.behind.dirty.insert(account);
+            }
+        }
+    }
+
+    /// Decides one posting.
+    pub fn post(
+        &mut self,
+        posting: &Posting,
+        now: UnixMs,
+        store: &mut impl Store,
+    ) -> Result<PostingResult, LedgerError> {
         match posting {
             Posting::Claim(claim) => self.claim(claim, now, store),
             Posting::Acknowledge { user, seen } => self.acknowledge(*user, seen, store),
@@ -408,15 +774,15 @@ impl Books {
         key: &str,
         now: UnixMs,
         store: &mut impl Store,
-    ) -> Result<Outcome, LedgerError> {
+    ) -> Result<DepositResult, LedgerError> {
         if let Some(earlier) = store.deposit(key)? {
             let same = earlier == (first, count, amount);
-            return Ok(if same { Outcome::Deposited } else { Outcome::Refused(Refusal::KeyUsed) });
+            return Ok(if same { DepositResult::Deposited } else { DepositResult::KeyUsed });
         }
         let last = first.get().checked_add(count.into()).and_then(|end| UserId::new(end - 1).ok());
         let sum = u128::from(count) * u128::from(amount.0);
         let (Some(last), true) = (last, self.treasury_can_give(sum)) else {
-            return Ok(Outcome::Refused(Refusal::TooMuch));
+            return Ok(DepositResult::TooMuch);
         };
         store.put_deposit(key, (first, count, amount), now, self.counters.next_entry)?;
         for user in first.get()..=last.get() {
@@ -424,7 +790,7 @@ impl Books {
             let to = AccountId::user(user);
             self.move_money(Kind::Deposit, (AccountId::TREASURY, to), amount, 0, None, now, store)?;
         }
-        Ok(Outcome::Deposited)
+        Ok(DepositResult::Deposited)
     }
 
     // ---- Batches
