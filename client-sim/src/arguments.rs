@@ -17,35 +17,27 @@ const COALESCE_MAX: Duration = Duration::from_millis(100);
 /// Why arguments cannot be followed. One line each.
 #[derive(Debug, thiserror::Error)]
 pub enum ArgumentError {
-    /// Machines with more connections than descriptors.
     #[error(
         "{users} users on {machines} machine(s) are {each} connections in one process, which may hold {available}: use at least {needed} machines, or raise RLIMIT_NOFILE"
     )]
     Descriptors {
-        /// Users.
         users: u32,
-        /// Machines.
         machines: u32,
         /// Users of the largest machine.
         each: u32,
-        /// Descriptors left for connections.
         available: u64,
         /// Machines that would do.
         needed: u64,
     },
-    /// The descriptor limit cannot be read or raised.
     #[error("descriptor limit: {0}")]
     DescriptorLimit(#[from] nix::Error),
-    /// A value outside its range.
     #[error("--{option} {value}: {reason}")]
     Range {
-        /// Without dashes.
         option: &'static str,
         value: String,
         /// What it should be.
         reason: &'static str,
     },
-    /// No secret.
     #[error(transparent)]
     Secret(#[from] CredentialError),
 }
@@ -89,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_refusal_names_the_option_its_value_and_what_it_should_be() {
+    fn each_refusal_names_the_option_its_value_and_the_remedy() {
         let said = |checked: Result<(), ArgumentError>| checked.unwrap_err().to_string();
         let (second, none) = (Duration::from_secs(1), Duration::ZERO);
         assert_eq!(said(check_waits(2 * second, none, second)), "--pace 2s: at most 1s");

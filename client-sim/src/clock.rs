@@ -40,10 +40,8 @@ pub struct Offset {
 /// Why there is no offset.
 #[derive(Debug, thiserror::Error)]
 pub enum ClockError {
-    /// Not one exchange succeeded.
     #[error("NTP server {server} cannot be used: {reason}")]
     Unusable { server: String, reason: String },
-    /// The offset is known, but not well enough.
     #[error("clock offset is known to ±{error_us} µs only; the budget is ±{budget_us} µs (--clock-budget)")]
     OverBudget {
         /// Bound on the error, microseconds.

@@ -91,7 +91,7 @@ mod tests {
     const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     #[test]
-    fn machines_on_loopback_share_no_address_and_none_holds_too_many_users() {
+    fn loopback_machines_share_no_address_and_hold_so_many_users() {
         let mut owners = HashSet::new();
         for machine in 0..40u64 {
             let sources = Sources::new(&SourcePolicy::Auto, LOOPBACK, 1 + machine * 60_000, 60_000).unwrap();

@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn everybody_is_hit_by_a_whole_storm_and_two_storms_hit_different_users() {
+    fn a_whole_storm_hits_everybody_and_two_storms_hit_others() {
         assert_eq!(hit(share("100%"), AT, 5, 9), [5, 6, 7, 8, 9]);
         let [mut one, mut two] = [AT, AT + 1].map(|at| hit(share("10%"), at, 0, 9_999));
         one.sort_unstable();
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_storm_is_spread_over_neighbours_and_over_consecutive_requests() {
+    fn a_storm_spreads_over_neighbours_and_consecutive_requests() {
         let spread = crate::schedule::Spread::new(100_000);
         let mut by_user = [0; 10];
         let mut by_position = [0; 10];

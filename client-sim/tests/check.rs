@@ -36,7 +36,7 @@ fn the_exit_code_says_whether_the_host_carries_the_users() {
 }
 
 #[test]
-fn a_server_on_another_host_needs_an_address_for_every_25000_users() {
+fn a_server_elsewhere_needs_an_address_for_every_25000_users() {
     // A documentation address: no host has it.
     let (code, verdict) = check_json(&["--users", "10000000", "--server", "192.0.2.1:7400"]);
     assert_eq!(code, 1);

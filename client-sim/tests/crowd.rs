@@ -47,7 +47,7 @@ fn welcome(crowd: &mut Crowd, now: u64) {
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_read_is_cut_at_the_outboxs_bound_and_its_grabs_are_kept() {
+async fn a_server_that_does_not_read_is_cut_and_its_grabs_are_kept() {
     let (mut crowd, Pair { mut ours, peer }) = (crowd(), pair().await);
     // Fill what the kernel buffers, before the user writes anything.
     while ours.write(&[0; 65_536]).is_ok() {}
@@ -97,7 +97,7 @@ async fn bytes_that_a_socket_refused_go_out_when_it_takes_them_again() {
 }
 
 #[tokio::test]
-async fn a_user_whose_login_was_put_off_comes_at_its_appointment_and_not_before() {
+async fn a_user_put_off_comes_at_its_appointment_and_not_before() {
     let (mut crowd, Pair { ours, peer }) = (crowd(), pair().await);
     let ms = |after: u64| START + after * 1_000_000;
     let mut buffer = [0; 4_096];

@@ -12,12 +12,12 @@ use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ServerFrame};
 use hongbao_sim::limits::REACTION_TRIES_MAX;
 use hongbao_sim::machine::chat::Circle;
-use hongbao_sim::machine::config::{MachineConfig, UserRange};
+use hongbao_sim::machine::config::{MachineArgs, UserRange};
 use hongbao_sim::machine::labels::Violation;
 use hongbao_sim::results::{Results, Status};
 use serde_json::json;
 
-fn mix(text: &'static str) -> impl FnOnce(&mut MachineConfig) {
+fn mix(text: &'static str) -> impl FnOnce(&mut MachineArgs) {
     move |config| {
         config.mix = text.parse().unwrap();
         config.sale = Some(SALE);
@@ -119,7 +119,7 @@ async fn a_turn_without_anything_to_open_or_buy_is_a_grab_instead() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_phase_may_have_a_mix_of_its_own_and_a_sale_may_be_named_later() {
+async fn a_phase_may_have_its_own_mix_and_a_sale_may_be_named_later() {
     let server = FakeServer::start().await;
     let machine = Machine::start(&server, 10).await;
     online(&machine, 10).await;
@@ -136,7 +136,7 @@ async fn a_phase_may_have_a_mix_of_its_own_and_a_sale_may_be_named_later() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn users_open_what_they_are_offered_and_acknowledge_what_is_empty() {
+async fn users_open_envelopes_offered_and_acknowledge_empty_ones() {
     let server = FakeServer::start().await;
     let machine = Machine::start_as(&server, 40, |config| config.react = true).await;
     online(&machine, 40).await;
@@ -194,7 +194,7 @@ async fn users_who_do_not_react_open_in_their_turns_only() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn orders_left_to_expire_are_asked_after_and_limits_are_believed_only_if_true() {
+async fn expired_orders_are_asked_after_and_only_true_limits_believed() {
     let server = FakeServer::start().await;
     server.mischief.hold_ms.store(300, Ordering::SeqCst);
     server.mischief.limit.store(5, Ordering::SeqCst);
@@ -219,7 +219,7 @@ async fn orders_left_to_expire_are_asked_after_and_limits_are_believed_only_if_t
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_reminder_recalls_is_journaled_once_acted_on_and_acknowledged() {
+async fn a_recalled_item_is_journaled_acted_on_and_acknowledged_once() {
     let server = FakeServer::start().await;
     let machine = Machine::start(&server, 2).await;
     online(&machine, 2).await;
@@ -239,7 +239,7 @@ async fn what_a_reminder_recalls_is_journaled_once_acted_on_and_acknowledged() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn users_join_their_rooms_follow_them_and_are_caught_up_after_a_reconnect() {
+async fn users_join_rooms_follow_them_and_catch_up_after_a_reconnect() {
     let server = FakeServer::start().await;
     let machine = Machine::start_as(&server, 12, |config| {
         config.mix = "chat=1".parse().unwrap();
@@ -290,7 +290,7 @@ async fn statements_are_read_page_by_page_and_hold_all_that_is_known() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_nobody_answers_outside_of_the_schedule_is_counted_after_the_timeout() {
+async fn what_is_unanswered_off_schedule_is_counted_after_the_timeout() {
     let server = FakeServer::start().await;
     let ask = Ask { users: UserRange { first: 1, last: 2 }, total: 2, answer_timeout: Duration::from_millis(300) };
     let machine = Machine::start_changed(&server, ask, |config| config.react = true).await;
@@ -569,7 +569,7 @@ async fn a_statement_without_something_that_was_told_is_found_out() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_second_answer_and_a_wrong_one_are_violations_outside_of_the_schedule_too() {
+async fn second_and_wrong_answers_off_schedule_are_violations_too() {
     let server = FakeServer::start().await;
     let machine = Machine::start_as(&server, 1, |config| config.react = true).await;
     online(&machine, 1).await;

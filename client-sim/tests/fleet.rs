@@ -250,7 +250,7 @@ const DEALS: [&str; 12] = [
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_run_with_envelopes_a_sale_and_chat_balances_and_tells_of_each() {
+async fn a_run_of_envelopes_a_sale_and_chat_balances_and_shows_each() {
     let (server, directory) = (FakeServer::start().await, tempfile::tempdir().unwrap());
     server.mischief.hold_ms.store(1_000, Ordering::SeqCst);
     let admin = start_admin(&server, 0).await;
@@ -302,7 +302,7 @@ async fn a_fen_too_much_in_either_book_fails_the_run_with_a_line() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_machine_that_does_not_say_how_it_is_for_a_while_does_not_end_the_run() {
+async fn a_machine_silent_for_a_while_does_not_end_the_run() {
     let (server, directory) = (FakeServer::start().await, tempfile::tempdir().unwrap());
     let mut command = fleet(&server, directory.path(), &["--phases", "20x12s"]);
     command.args(["--answer-timeout", "20s"]);
@@ -321,7 +321,7 @@ async fn a_machine_that_does_not_say_how_it_is_for_a_while_does_not_end_the_run(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_duplicate_answer_and_a_missing_fen_fail_the_run_with_a_line_each() {
+async fn a_duplicate_answer_and_a_missing_fen_each_fail_the_run() {
     let (server, directory) = (FakeServer::start().await, tempfile::tempdir().unwrap());
     let admin = start_admin(&server, 1).await;
     server.mischief.answer_twice.store(true, Ordering::SeqCst);

@@ -17,7 +17,7 @@ fn assert_settled(results: &Results, requests: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_users_connect_hold_the_schedule_and_journal_what_they_win() {
+async fn all_users_connect_hold_the_schedule_and_journal_their_wins() {
     let server = FakeServer::start().await;
     let ask = Ask { users: UserRange { first: 101, last: 200 }, total: 300, answer_timeout: DEADLINE };
     let machine = Machine::start_with(&server, ask).await;
@@ -75,7 +75,7 @@ async fn more_than_one_turn_per_user_and_second_is_held_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_lost_with_its_connection_is_sent_again_with_the_same_id_and_answered() {
+async fn a_request_lost_with_its_connection_is_resent_as_it_was() {
     let server = FakeServer::start().await;
     let machine = Machine::start(&server, 20).await;
     machine.until("login of all", |status| status.online == 20).await;
@@ -112,7 +112,7 @@ async fn a_second_answer_and_a_wrong_one_are_violations() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_that_is_no_protocol_is_cut_and_its_request_asked_again() {
+async fn a_stream_that_is_no_protocol_is_cut_and_its_request_resent() {
     let server = FakeServer::start().await;
     let machine = Machine::start(&server, 10).await;
     machine.until("login of all", |status| status.online == 10).await;
@@ -251,7 +251,7 @@ async fn a_request_that_nobody_answers_is_counted_after_the_timeout() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_login_that_meets_an_overloaded_server_is_sent_again_on_the_same_connection() {
+async fn an_overloaded_login_is_resent_on_the_same_connection() {
     let server = FakeServer::start().await;
     server.mischief.refuse_logins.store(7, Ordering::SeqCst);
     let machine = Machine::start(&server, 10).await;
@@ -289,7 +289,7 @@ async fn silent_users_ping_before_the_server_takes_them_for_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_control_surface_wants_a_token_and_refuses_a_change_in_the_past() {
+async fn the_control_surface_wants_a_token_and_no_change_in_the_past() {
     let server = FakeServer::start().await;
     let machine = Machine::start(&server, 1).await;
     for path in ["/v1/status", "/v1/results"] {

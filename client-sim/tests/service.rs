@@ -33,7 +33,7 @@ async fn until(socket: &UnixDatagram, part: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_machine_says_ready_once_its_control_surface_is_bound_pings_and_says_when_it_stops() {
+async fn a_machine_reports_ready_pings_and_reports_its_stop() {
     let server = FakeServer::start().await;
     let responder = Responder::bind().await.unwrap();
     let ntp = responder.address().unwrap().to_string();
@@ -67,7 +67,7 @@ async fn a_machine_says_ready_once_its_control_surface_is_bound_pings_and_says_w
 }
 
 #[tokio::test]
-async fn machines_of_a_fleet_say_nothing_to_the_service_manager_of_whoever_started_it() {
+async fn machines_of_a_fleet_do_not_notify_their_parents_manager() {
     let server = FakeServer::start().await;
     let home = tempfile::tempdir().unwrap();
     let socket = UnixDatagram::bind(home.path().join("notify")).unwrap();

@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn guests_are_let_in_on_loopback_and_elsewhere_only_if_asked_for() {
+    fn guests_are_let_in_on_loopback_and_elsewhere_only_on_request() {
         let guests = |arguments: &[&str]| checked(arguments).unwrap().doors.guests;
         assert_eq!((guests(&[]), guests(&["--guests", "0"])), (GUESTS_ON_LOOPBACK, 0));
         assert_eq!((guests(&["--http", "0.0.0.0:1"]), guests(&["--http", "0.0.0.0:1", "--guests", "5"])), (0, 5));
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_contradict_each_other_are_named_with_both_values() {
+    fn contradicting_settings_are_named_with_both_values() {
         let error = checked(&["--listen", "127.0.0.1:9", "--http", "127.0.0.1:9"]).unwrap_err();
         assert!(error.contains("--listen 127.0.0.1:9") && error.contains("--http 127.0.0.1:9"), "{error}");
         assert!(checked(&["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]).is_ok());

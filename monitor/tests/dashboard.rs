@@ -166,7 +166,7 @@ async fn refusal(raw: &mut Raw) -> String {
 }
 
 #[tokio::test]
-async fn garbage_is_refused_with_its_reason_and_counted_while_others_go_on() {
+async fn garbage_is_refused_with_its_reason_and_others_go_on() {
     let running = Running::start().await;
     let mut good = introduced(running.ingest, "m1", "a", unix_millis()).await;
     let pieces: [(&[u8], &str); 4] = [
@@ -254,7 +254,7 @@ async fn a_report_that_is_not_acceptable_ends_its_connection_only() {
 }
 
 #[tokio::test]
-async fn a_newer_instance_replaces_an_older_connection_and_an_older_one_is_refused() {
+async fn a_newer_instance_replaces_an_older_and_an_older_is_refused() {
     let running = Running::start().await;
     let now = unix_millis();
     let mut old = introduced(running.ingest, "m1", "a", now).await;
@@ -441,7 +441,7 @@ async fn beyond_loopback_the_api_needs_an_administrators_token() {
 }
 
 #[tokio::test]
-async fn a_monitor_that_accepts_and_says_nothing_costs_reports_but_no_samples() {
+async fn a_silent_monitor_costs_reports_but_no_samples() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let reporter = Reporter::new(config(listener.local_addr().unwrap(), role::MACHINE, "m1"));
     let stats = reporter.stats();
@@ -461,7 +461,7 @@ async fn a_monitor_that_accepts_and_says_nothing_costs_reports_but_no_samples() 
 }
 
 #[tokio::test]
-async fn a_report_too_long_for_a_frame_is_dropped_and_the_next_one_is_sent() {
+async fn a_report_too_long_is_dropped_and_the_next_one_is_sent() {
     let running = Running::start().await;
     let reporter = Reporter::new(config(running.ingest, role::MACHINE, "m1"));
     let stats = reporter.stats();
@@ -481,7 +481,7 @@ async fn a_report_too_long_for_a_frame_is_dropped_and_the_next_one_is_sent() {
 }
 
 #[test]
-fn reporter_and_http_run_on_a_local_runtime_with_a_sample_that_is_not_send() {
+fn reporter_and_http_run_on_a_local_runtime_with_unsend_samples() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()).unwrap();
     runtime.block_on(async {
         let running = Running::start().await;

@@ -189,7 +189,7 @@ fn event(at_ms: u64, text: &str) -> Event {
 }
 
 #[tokio::test]
-async fn a_stream_begins_with_hello_tells_each_second_once_and_ends_with_the_run() {
+async fn a_stream_opens_with_hello_sends_each_second_once_and_ends() {
     let running = Running::start().await;
     let mut reading = running.listen().await;
     let hello = reading.next().await.unwrap();
@@ -230,7 +230,7 @@ async fn a_stream_begins_with_hello_tells_each_second_once_and_ends_with_the_run
 }
 
 #[tokio::test]
-async fn a_reader_that_comes_back_gets_the_seconds_that_it_missed_before_live_ones() {
+async fn a_returning_reader_gets_missed_seconds_before_live_ones() {
     let running = Running::start().await;
     let mut machine = Process::connect(&running, role::MACHINE, "m0").await;
     let first = unix_seconds();
@@ -254,7 +254,7 @@ async fn a_reader_that_comes_back_gets_the_seconds_that_it_missed_before_live_on
 }
 
 #[tokio::test]
-async fn what_many_machines_tell_is_one_mark_on_the_stream_in_the_list_and_on_disk() {
+async fn what_many_machines_report_is_one_mark_everywhere() {
     let running = Running::start().await;
     let mut reading = running.listen().await;
     let second = unix_seconds();
@@ -288,7 +288,7 @@ async fn what_many_machines_tell_is_one_mark_on_the_stream_in_the_list_and_on_di
 }
 
 #[tokio::test]
-async fn an_event_is_told_though_the_monitor_was_away_when_it_happened() {
+async fn an_event_arrives_though_the_monitor_was_away_meanwhile() {
     let first = Running::start().await;
     let address = first.ingest;
     first.stop().await;
@@ -431,7 +431,7 @@ async fn every_book_has_its_residual_and_one_that_stands_is_an_alert() {
 }
 
 #[tokio::test]
-async fn sets_are_told_as_they_are_and_those_of_a_server_that_has_gone_are_not() {
+async fn sets_are_shown_and_those_of_a_gone_server_are_not() {
     let running = Running::start().await;
     let mut reading = running.listen().await;
     let mut server = Process::connect(&running, role::SERVER, "s0").await;
@@ -463,7 +463,7 @@ async fn sets_are_told_as_they_are_and_those_of_a_server_that_has_gone_are_not()
 }
 
 #[tokio::test]
-async fn a_reader_that_is_too_slow_is_dropped_and_the_others_miss_nothing() {
+async fn a_reader_that_is_too_slow_is_dropped_and_others_miss_nothing() {
     let running = Running::start().await;
     let mut good = running.listen().await;
     // A peer whose kernel takes little, and who reads nothing.
@@ -503,7 +503,7 @@ async fn a_reader_that_is_too_slow_is_dropped_and_the_others_miss_nothing() {
 }
 
 #[tokio::test]
-async fn there_are_only_so_many_streams_and_they_leave_room_for_others() {
+async fn streams_are_bounded_and_leave_room_for_others() {
     let running = Running::start().await;
     let mut streams = Vec::new();
     for _ in 0..STREAMS_MAX {

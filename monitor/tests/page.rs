@@ -50,7 +50,7 @@ async fn the_page_allows_only_what_comes_from_us() {
 }
 
 #[tokio::test]
-async fn every_file_that_the_page_asks_for_is_there_and_of_the_right_kind() {
+async fn every_file_that_the_page_asks_for_is_there_with_its_type() {
     let address = serve().await;
     let page = get(address, "/", &[]).await.text().await.unwrap();
     let mut asked = 0;

@@ -89,7 +89,7 @@ fn refused(output: &Output, parts: &[&str]) {
 }
 
 #[test]
-fn a_listening_socket_that_is_handed_over_takes_the_place_of_http() {
+fn an_inherited_listening_socket_takes_the_place_of_http() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("ready.json");
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/lib/listening.py");
@@ -127,7 +127,7 @@ fn bad_settings_are_one_line_and_code_2_and_touch_nothing() {
 }
 
 #[test]
-fn a_recording_that_cannot_be_written_is_refused_before_anything_is_bound() {
+fn an_unwritable_recording_is_refused_before_anything_is_bound() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("file"), "").unwrap();
     let ready = directory.path().join("ready");
@@ -192,7 +192,7 @@ fn it_says_where_it_listens_and_ends_in_order_when_told() {
 
 /// Reports prizes received that no server paid, until two reports were taken.
 #[tokio::test]
-async fn books_that_do_not_agree_are_a_failure_where_that_was_asked_for() {
+async fn books_that_disagree_are_a_failure_where_that_was_asked_for() {
     let directory = tempfile::tempdir().unwrap();
     let ready = directory.path().join("ready");
     let mut process = Process::start(command(directory.path()).args(["--expect-balanced", "--ready-file"]).arg(&ready));

@@ -224,7 +224,7 @@ fn a_recording_without_host_and_fleet_is_told_as_far_as_it_goes() {
 }
 
 #[test]
-fn what_is_no_recording_is_refused_in_a_line_that_says_what_to_do() {
+fn what_is_no_recording_is_refused_with_the_remedy() {
     let refused = |spoil: &dyn Fn(&Path), parts: &[&str]| {
         let directory = tempfile::tempdir().unwrap();
         copy(directory.path());
@@ -260,7 +260,7 @@ fn what_is_no_recording_is_refused_in_a_line_that_says_what_to_do() {
 }
 
 #[test]
-fn a_place_that_cannot_be_written_and_a_summary_that_is_not_there_are_named() {
+fn an_unwritable_place_and_a_missing_summary_are_named() {
     let directory = tempfile::tempdir().unwrap();
     let (file, missing) = (directory.path().join("file"), directory.path().join("missing.json"));
     fs::write(&file, "").unwrap();

@@ -129,7 +129,7 @@ fn floats(values: &Value) -> Vec<f64> {
 }
 
 #[tokio::test]
-async fn runs_are_listed_with_what_they_came_to_and_the_one_that_goes_on_first() {
+async fn runs_are_listed_with_their_results_and_the_current_one_first() {
     let running = Running::start().await;
     running.recorded("night-1");
     let damaged = running.recorded("night-2");
@@ -266,7 +266,7 @@ async fn the_whole_run_is_one_document() {
 }
 
 #[tokio::test]
-async fn the_report_is_drawn_from_the_recording_and_leaves_nothing_in_it() {
+async fn the_report_is_drawn_from_the_recording_and_leaves_it_alone() {
     let running = Running::start().await;
     let directory = running.recorded("old");
     let files = || fs::read_dir(&directory).unwrap().count();
@@ -416,7 +416,7 @@ async fn a_damaged_file_is_named_with_its_line_and_without_its_place() {
 }
 
 #[tokio::test]
-async fn a_run_that_is_still_written_is_told_up_to_its_last_whole_line() {
+async fn a_run_still_being_written_is_read_to_its_last_whole_line() {
     let running = Running::start().await;
     let directory = running.recorded("writing");
     let path = directory.join("run.json");

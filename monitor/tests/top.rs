@@ -177,7 +177,7 @@ fn a_list_scrolls_to_its_end_and_no_further() {
 }
 
 #[test]
-fn colours_are_the_sixteen_of_any_terminal_and_none_where_they_are_not_wanted() {
+fn colours_are_the_terminals_sixteen_and_none_if_not_wanted() {
     for view in View::ALL {
         let state = state(70, 56, 56, 2);
         for colours in [true, false] {
@@ -398,7 +398,7 @@ fn keys_and_signals_end_it_and_the_terminal_is_as_it_was() {
 }
 
 #[test]
-fn a_closed_output_ends_it_and_the_mode_of_the_input_is_as_it_was() {
+fn a_closed_output_ends_it_and_restores_the_inputs_mode() {
     let one_by_one = making();
     let (input, output) = (terminal(), terminal());
     let before = tcgetattr(&input.slave).unwrap();
@@ -491,7 +491,7 @@ fn say(stream: &mut TcpStream, event: &str, data: &Value) {
 }
 
 #[test]
-fn it_shows_history_and_what_comes_and_finds_a_monitor_again_that_was_away() {
+fn it_shows_past_and_present_and_reconnects_to_a_monitor() {
     let (url, streams) = monitor();
     let mut top = spawn(&mut top(&url));
     let hello = json!({"id": "x", "version": "1", "run": {"started_at_ms": BEGIN * 1_000}, "now_ms": BEGIN * 1_000});

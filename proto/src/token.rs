@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn eddsa_tokens_pass_where_a_public_key_is_configured_and_hs256_tokens_do_not() {
+    fn a_public_key_takes_eddsa_tokens_and_no_hs256_ones() {
         const PRIVATE: &[u8] = include_bytes!("../tests/ed25519-private.pem");
         const PUBLIC: &[u8] = include_bytes!("../tests/ed25519-public.pem");
         let verifier = Verifier::eddsa(PUBLIC, Audience::User).unwrap();

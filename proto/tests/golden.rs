@@ -405,7 +405,7 @@ fn kinds<'a, M: Message + 'a>(frames: impl Iterator<Item = (&'a M, u64)>) -> BTr
 }
 
 #[test]
-fn every_frame_of_a_client_is_written_and_read_as_its_golden_bytes() {
+fn every_client_frame_is_written_and_read_as_its_golden_bytes() {
     let golden = from_client();
     for (hex, message) in &golden {
         is_the_same_both_ways(hex, message, CLIENT_FRAME_BYTES_MAX);
@@ -415,7 +415,7 @@ fn every_frame_of_a_client_is_written_and_read_as_its_golden_bytes() {
 }
 
 #[test]
-fn every_frame_of_the_server_is_written_and_read_as_its_golden_bytes() {
+fn every_server_frame_is_written_and_read_as_its_golden_bytes() {
     let golden = from_server();
     for (hex, message) in &golden {
         is_the_same_both_ways(hex, message, SERVER_FRAME_BYTES_MAX);
@@ -425,7 +425,7 @@ fn every_frame_of_the_server_is_written_and_read_as_its_golden_bytes() {
 }
 
 #[test]
-fn unknown_fields_are_passed_over_and_an_unknown_request_is_none() {
+fn unknown_fields_are_skipped_and_an_unknown_request_is_none() {
     // Grab with a field 15 that a later version may bring; and a request of number 2047, which this
     // version does not know.
     let later = bytes_of("0801220408077801");

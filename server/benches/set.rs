@@ -47,7 +47,7 @@ impl Wire for Sink {
     }
 }
 
-/// A SET of logged-in users, and their seats.
+/// A SET of logged-in users, and their connections.
 fn inhabited() -> (Set<Sink>, Vec<ConnectionKey>, Now) {
     let ledger = SqliteLedger::open_in_memory().expect("memory suffices");
     let (ledger, _, _) = writer::spawn(Box::new(ledger), || 0);
@@ -64,28 +64,28 @@ fn inhabited() -> (Set<Sink>, Vec<ConnectionKey>, Now) {
         ledger,
         generator,
         offerings,
-        desks: RoomShards::open(0).0,
+        room_shards: RoomShards::open(0).0,
         sets: Box::new([SetHandle { inbox, tally: Arc::new(SetTally::default()) }]),
         login_seconds: 60,
         idle_seconds: 600,
     });
     let now = Now { at: 1_000_000_000, wall: 1_000 };
     let mut set = Set::new(0, Arc::clone(&shared));
-    let mut seats = Vec::new();
+    let mut keys = Vec::new();
     for user in 1..=USERS {
-        let seat = set.attach(Sink, &now);
+        let key = set.attach(Sink, &now);
         let (request, user) = (RequestId::new(1).expect("valid"), UserId::new(user).expect("valid"));
-        set.apply(Message::Peer { seat, said: ClientRequest::Login { request, user } }, &now);
+        set.apply(Message::Peer { key, request: ClientRequest::Login { request, user } }, &now);
         let reply = queue.blocking_recv().expect("the ledger replies");
         set.apply(reply, &now);
-        seats.push(seat);
+        keys.push(key);
     }
     set.flush(&now);
-    (set, seats, now)
+    (set, keys, now)
 }
 
 fn bench(criterion: &mut Criterion) {
-    let (mut set, seats, now) = inhabited();
+    let (mut set, keys, now) = inhabited();
     let mut id = 1u64;
     let mut group = criterion.benchmark_group("set");
     group.throughput(Throughput::Elements(BATCH));
@@ -95,10 +95,13 @@ fn bench(criterion: &mut Criterion) {
                 (0..BATCH)
                     .map(|_| {
                         id += 1;
-                        let seat = seats[usize::try_from(id.wrapping_mul(0x9E37_79B9) % USERS).unwrap_or(0)];
+                        let key = keys[usize::try_from(id.wrapping_mul(0x9E37_79B9) % USERS).unwrap_or(0)];
                         Message::Peer {
-                            seat,
-                            said: ClientRequest::Grab { request: RequestId::new(id).expect("valid"), campaign: None },
+                            key,
+                            request: ClientRequest::Grab {
+                                request: RequestId::new(id).expect("valid"),
+                                campaign: None,
+                            },
                         }
                     })
                     .collect::<Vec<_>>()

@@ -223,7 +223,7 @@ fn serve(config: &Config) -> Result<(), Failure> {
         ledger,
         generator,
         offerings,
-        desks: RoomShards::open(0).0,
+        room_shards: RoomShards::open(0).0,
         sets: handles.into(),
         login_seconds: config.login_seconds,
         idle_seconds: config.idle_seconds,
@@ -288,8 +288,8 @@ fn directory(config: &Config) -> Result<i64, Failure> {
     let directory = account.charge(&mut taken, || -> Result<Directory, Failure> {
         let directory = Directory::default();
         for number in 1..=config.connections {
-            let seat = ConnectionKey { slot: u32::try_from(number)?, generation: 0 };
-            directory.enter(UserId::new(number)?, ConnectionAddress { set: 0, seat });
+            let key = ConnectionKey { slot: u32::try_from(number)?, generation: 0 };
+            directory.enter(UserId::new(number)?, ConnectionAddress { set: 0, key });
         }
         Ok(directory)
     })?;
@@ -360,9 +360,9 @@ impl Shard {
                     let (read_half, write_half) = stream.into_split();
                     (read_half, SocketWire::new(write_half))
                 });
-                let seat = account.charge(&mut parts.session, || set.attach(wire, &now));
+                let key = account.charge(&mut parts.session, || set.attach(wire, &now));
                 account.charge(&mut parts.task, || {
-                    tokio::task::spawn_local(reader::read(read_half, seat, Rc::clone(link)));
+                    tokio::task::spawn_local(reader::read(read_half, key, Rc::clone(link)));
                 });
                 turn = (turn + 1) % shared.sets.len().min(sets.len());
             }
@@ -382,7 +382,7 @@ impl Shard {
             } else {
                 tokio::task::yield_now().await;
             }
-            let online: u64 = sets.iter().map(|seats| seats.link.tally.online.get()).sum();
+            let online: u64 = sets.iter().map(|keys| keys.link.tally.online.get()).sum();
             if online == mine && accepted.load(Ordering::Relaxed) == connections {
                 break;
             }

@@ -158,7 +158,7 @@ impl LoginQueue {
 
     /// Somebody asks to be let in at `now`, and was told `held` before. Early: the same again. More
     /// than the grace late: as if it had never come.
-    pub fn ask(&self, held: Option<RetrySlot>, now: Nanos) -> Admission {
+    pub fn admit(&self, held: Option<RetrySlot>, now: Nanos) -> Admission {
         match held {
             Some(held) if now < held.at() => Admission::Later(held),
             Some(held) if held.is_promised() && now <= held.at() + self.grace => Admission::Now,
@@ -211,38 +211,38 @@ mod tests {
     }
 
     #[test]
-    fn an_appointment_is_kept_at_its_moment_repeated_to_the_early_and_lost_by_the_late() {
-        let line = LoginQueue::new(Rate::new(10, 1), NANOS_PER_SECOND, 60 * NANOS_PER_SECOND);
+    fn an_appointment_is_repeated_to_the_early_lost_by_the_late() {
+        let queue = LoginQueue::new(Rate::new(10, 1), NANOS_PER_SECOND, 60 * NANOS_PER_SECOND);
         let now = 7 * NANOS_PER_SECOND;
-        assert_eq!(line.ask(None, now), Admission::Now);
-        let Admission::Later(first) = line.ask(None, now) else { panic!() };
-        let Admission::Later(second) = line.ask(None, now) else { panic!() };
+        assert_eq!(queue.admit(None, now), Admission::Now);
+        let Admission::Later(first) = queue.admit(None, now) else { panic!() };
+        let Admission::Later(second) = queue.admit(None, now) else { panic!() };
         assert_eq!((first.wait_ms(now), second.wait_ms(now)), (100, 200));
         for _ in 0..100 {
-            assert_eq!(line.ask(Some(second), now), Admission::Later(second));
+            assert_eq!(queue.admit(Some(second), now), Admission::Later(second));
         }
-        assert_eq!(line.ask(Some(first), first.at() - 1), Admission::Later(first));
-        assert_eq!(line.ask(Some(first), first.at()), Admission::Now);
+        assert_eq!(queue.admit(Some(first), first.at() - 1), Admission::Later(first));
+        assert_eq!(queue.admit(Some(first), first.at()), Admission::Now);
         // Whoever comes meanwhile queues up behind.
-        let Admission::Later(third) = line.ask(None, second.at() - 1) else { panic!() };
+        let Admission::Later(third) = queue.admit(None, second.at() - 1) else { panic!() };
         assert_eq!(third.at() - second.at(), NANOS_PER_SECOND / 10);
         let late = second.at() + NANOS_PER_SECOND;
-        assert_eq!(line.ask(Some(second), late), Admission::Now);
-        assert_eq!(line.ask(Some(second), late + 1), Admission::Now, "nobody else is there: no need to wait");
-        assert!(matches!(line.ask(Some(second), late + 1), Admission::Later(again) if again.at() > late));
+        assert_eq!(queue.admit(Some(second), late), Admission::Now);
+        assert_eq!(queue.admit(Some(second), late + 1), Admission::Now, "nobody else is there: no need to wait");
+        assert!(matches!(queue.admit(Some(second), late + 1), Admission::Later(again) if again.at() > late));
     }
 
     #[test]
-    fn beyond_the_horizon_nothing_is_promised_and_the_crowd_is_spread_over_its_second_half() {
+    fn beyond_the_horizon_the_crowd_is_spread_over_its_second_half() {
         let (horizon, now) = (10 * NANOS_PER_SECOND, 3 * NANOS_PER_SECOND);
-        let line = LoginQueue::new(Rate::new(10, 1), NANOS_PER_SECOND, horizon);
+        let queue = LoginQueue::new(Rate::new(10, 1), NANOS_PER_SECOND, horizon);
         let told: Vec<_> = (0..301)
-            .filter_map(|_| match line.ask(None, now) {
+            .filter_map(|_| match queue.admit(None, now) {
                 Admission::Now => None,
-                Admission::Later(appointment) => Some(appointment),
+                Admission::Later(retry_slot) => Some(retry_slot),
             })
             .collect();
-        let (promised, hinted): (Vec<_>, Vec<_>) = told.into_iter().partition(|appointment| appointment.is_promised());
+        let (promised, hinted): (Vec<_>, Vec<_>) = told.into_iter().partition(|retry_slot| retry_slot.is_promised());
         assert_eq!((promised.len(), hinted.len()), (100, 200));
         assert!(hinted.iter().all(|hint| (now + horizon / 2..now + horizon).contains(&hint.at())));
         // Four rounds of fifty: ten in each second.
@@ -254,30 +254,30 @@ mod tests {
         // Who was only told when to ask again has no place.
         let hint = hinted[0];
         assert!(
-            matches!(line.ask(Some(hint), hint.at()), Admission::Later(later) if later.is_promised() && later.at() > hint.at())
+            matches!(queue.admit(Some(hint), hint.at()), Admission::Later(later) if later.is_promised() && later.at() > hint.at())
         );
     }
 
     proptest! {
         /// Peers that come in a crowd, and come back when they are told to, or late.
         #[test]
-        fn whoever_comes_back_when_told_gets_in_and_no_window_lets_too_many_pass(
+        fn who_returns_on_time_gets_in_and_no_window_lets_in_too_many(
             per_second in 1u32..20_000, burst in 1u32..50, horizon_ms in 50u64..5_000, grace_ms in 0u64..200,
             crowd in prop::collection::vec((0u64..300_000_000, 0u64..300_000_000), 1..300),
         ) {
             let rate = Rate::new(per_second, burst);
             let (interval, grace) = (rate.interval, grace_ms * 1_000_000);
-            let line = LoginQueue::new(rate, grace, horizon_ms * 1_000_000);
+            let queue = LoginQueue::new(rate, grace, horizon_ms * 1_000_000);
             let mut asking: BinaryHeap<_> =
                 crowd.iter().map(|&(arrival, lateness)| Reverse((NANOS_PER_SECOND + arrival, lateness, 0, 0))).collect();
             let (mut passed, mut on_time, mut booked) = (Vec::new(), true, Vec::new());
             while let Some(Reverse((now, lateness, held, refusals))) = asking.pop() {
                 let held = RetrySlot::from_bits(held);
-                match line.ask(held, now) {
+                match queue.admit(held, now) {
                     Admission::Now => passed.push(now),
                     Admission::Later(told) => {
                         let kept = held.is_none_or(|held| !held.is_promised() || now > held.at() + grace);
-                        prop_assert!(kept, "refused although it came at its appointment");
+                        prop_assert!(kept, "refused although it came at its retry_slot");
                         prop_assert!(told.at() > now && told.wait_ms(now) > 0);
                         prop_assert!(told.at() <= now + horizon_ms * 1_000_000);
                         if told.is_promised() {

@@ -116,38 +116,38 @@ pub const DELIVER_STEP: usize = 512;
 
 /// Tasks that look after rooms, on the main thread: a large room holds up a part of the others at
 /// most.
-pub const DESKS: usize = 4;
+pub const ROOM_SHARDS: usize = 4;
 
 /// Requests in a desk's queue, up to about 1.2 KiB each.
-pub const DESK_QUEUE_MAX: usize = 4 * 1024;
+pub const ROOM_SHARD_QUEUE_MAX: usize = 4 * 1024;
 
 /// Requests of a desk that wait until an earlier message to their room has been handed to the SETs.
-pub const DESK_WAITING_MAX: usize = 1_024;
+pub const ROOM_SHARD_WAITING_MAX: usize = 1_024;
 
 /// Messages of one desk's rooms that are on their way to members, 8 bytes for each member.
-pub const DESK_MESSAGES_MAX: usize = 256;
+pub const ROOM_SHARD_MESSAGES_MAX: usize = 256;
 
 /// History on its way from one desk to users who catch up, bytes.
-pub const DESK_RECOVERY_BYTES_MAX: usize = 16 * 1024 * 1024;
+pub const ROOM_SHARD_RECOVERY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Rooms of one desk.
-pub const DESK_ROOMS_MAX: usize = 16 * 1024;
+pub const ROOM_SHARD_ROOMS_MAX: usize = 16 * 1024;
 
 /// Memberships in one desk's rooms: 30 to 60 bytes each, as full as their tables are.
-pub const DESK_MEMBERSHIPS_MAX: usize = 1024 * 1024;
+pub const ROOM_SHARD_MEMBERSHIPS_MAX: usize = 1024 * 1024;
 
 /// History of one desk's rooms together, bytes.
-pub const DESK_HISTORY_BYTES_MAX: usize = 64 * 1024 * 1024;
+pub const ROOM_SHARD_HISTORY_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Members looked up for a message before the desk turns to another room.
 pub const FANOUT_STEP: usize = 256;
 
 /// Members looked up before a desk lets the other tasks of the main thread run. Any other work of a
-/// desk counts as [`DESK_REQUEST_WEIGHT`] members.
-pub const DESK_STEP: usize = 1_024;
+/// desk counts as [`ROOM_SHARD_REQUEST_WEIGHT`] members.
+pub const ROOM_SHARD_STEP: usize = 1_024;
 
 /// What a request, or a SET to be told, is worth in members looked up.
-pub const DESK_REQUEST_WEIGHT: usize = 32;
+pub const ROOM_SHARD_REQUEST_WEIGHT: usize = 32;
 
 /// Members of a room.
 pub const ROOM_MEMBERS_MAX: usize = 20_000;
@@ -209,7 +209,7 @@ pub const RETURN_BATCH_MAX: usize = 1_024;
 
 /// Envelopes that wait to be offered, or units to be returned, in one SET. Beyond it envelopes are
 /// found at the recipients' next login.
-pub const SET_ERRANDS_MAX: usize = 1_024;
+pub const SET_UNSENT_MAX: usize = 1_024;
 
 /// Envelopes that wait to be offered to those on-line, in the whole node.
 pub const OFFERINGS_MAX: usize = 4 * 1024;
@@ -238,12 +238,13 @@ const _: () =
 const _: () = assert!(ANNOUNCEMENTS_PENDING_BYTES_MAX <= SOCKET_SEND_BYTES);
 
 // Every desk's messages may be on their way to one SET, and users' messages besides.
-const _: () = assert!(DELIVERIES_PENDING_MAX >= 2 * DESKS * DESK_MESSAGES_MAX);
+const _: () = assert!(DELIVERIES_PENDING_MAX >= 2 * ROOM_SHARDS * ROOM_SHARD_MESSAGES_MAX);
 // A message always fits an empty history; a full one fits a frame beside the other fields of a
 // RoomState.
 const _: () = assert!(HISTORY_BYTES_MAX >= HISTORY_OVERHEAD_BYTES + hongbao_proto::limits::CHAT_BYTES_MAX);
 const _: () = assert!(HISTORY_BYTES_MAX + 128 <= hongbao_proto::limits::SERVER_FRAME_BYTES_MAX);
-const _: () = assert!(DESK_RECOVERY_BYTES_MAX >= HISTORY_BYTES_MAX && DESK_HISTORY_BYTES_MAX >= HISTORY_BYTES_MAX);
+const _: () =
+    assert!(ROOM_SHARD_RECOVERY_BYTES_MAX >= HISTORY_BYTES_MAX && ROOM_SHARD_HISTORY_BYTES_MAX >= HISTORY_BYTES_MAX);
 
 /// What is archived is at least so old, milliseconds: one day. A SendEnvelope from before an
 /// archive is not known as a repeat any more.

@@ -155,7 +155,7 @@ impl Node {
             })
             .unzip();
         let sets: Box<[SetHandle]> = handles.into();
-        let (desks, desk_queues) = RoomShards::open(limits::DESKS);
+        let (room_shards, room_queues) = RoomShards::open(limits::ROOM_SHARDS);
         let shared = Arc::new(Shared {
             traces: Arc::default(),
             directory: Directory::default(),
@@ -167,7 +167,7 @@ impl Node {
             generator: stock_sender,
             payments: Box::new(Wallets(ledger.clone())),
             offerings,
-            desks,
+            room_shards,
             sets: sets.clone(),
             login_seconds: config.login_seconds,
             idle_seconds: config.idle_seconds,
@@ -183,7 +183,7 @@ impl Node {
         let pulse = Readiness { beats: &beats, serving };
         let shards = serve_shards(&config, limit, address, threads, inboxes, &shared, &accept, &accepting_watch, pulse);
 
-        let (desk_tasks, rooms) = rooms::spawn(&shared, desk_queues);
+        let (desk_tasks, rooms) = rooms::spawn(&shared, room_queues);
         let mut telemetry = Telemetry {
             sets,
             accept,
@@ -419,8 +419,8 @@ fn refuse_shared_port(config: &Config, address: SocketAddr, ours: usize) -> Resu
 /// What SETs have room for, or descriptors, where those are fewer.
 fn connections_max(config: &Config, limit: u64) -> u64 {
     let tables = if config.private_tables { u64::from(config.shards) } else { 1 };
-    let seats = u64::from(config.sets) * u64::from(config.set_capacity);
-    seats.min(tables * descriptors::room(limit, config.shards))
+    let keys = u64::from(config.sets) * u64::from(config.set_capacity);
+    keys.min(tables * descriptors::room(limit, config.shards))
 }
 
 /// By which shards say that they serve, and that they turn.

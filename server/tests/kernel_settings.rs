@@ -32,7 +32,7 @@ fn server_settings_carry_what_the_code_asks_for() {
 }
 
 #[test]
-fn client_settings_leave_the_servers_ports_alone_and_twice_the_users_of_an_address() {
+fn client_ports_spare_the_servers_and_hold_two_runs_of_users() {
     let client = settings(CLIENT);
     let [low, high] = client["net.ipv4.ip_local_port_range"][..] else { panic!() };
     assert!(low > 7_404, "the ports 7400 to 7404 must lie outside");
@@ -63,7 +63,7 @@ fn every_setting_exists_in_this_kernel() {
 }
 
 #[test]
-fn logins_and_the_service_may_have_a_table_for_a_million_and_the_kernel_grants_it() {
+fn a_table_for_a_million_is_allowed_and_granted_by_the_kernel() {
     let nofile: u64 = unit("LimitNOFILE").parse().unwrap();
     let logins = settings(LIMITS);
     assert_eq!(logins["nofile hard"], [nofile]);
@@ -73,7 +73,7 @@ fn logins_and_the_service_may_have_a_table_for_a_million_and_the_kernel_grants_i
 }
 
 #[test]
-fn the_service_has_threads_for_all_shards_and_time_for_the_servers_own_stop() {
+fn the_service_has_threads_for_all_shards_and_time_for_its_stop() {
     let tasks: u64 = unit("TasksMax").parse().unwrap();
     assert!(tasks >= u64::from(descriptors::TABLES.shards_max) + 64);
     let patience = Duration::from_secs(unit("TimeoutStopSec").parse().unwrap());
@@ -82,7 +82,7 @@ fn the_service_has_threads_for_all_shards_and_time_for_the_servers_own_stop() {
 }
 
 #[test]
-fn the_service_is_told_its_secret_by_a_file_and_never_by_an_argument() {
+fn the_service_gets_its_secret_by_a_file_and_never_by_argument() {
     assert_eq!(unit("LoadCredential"), "secret:/etc/hongbao/secret");
     assert!(unit("Environment").contains("HONGBAO_SECRET_FILE=%d/secret"));
     assert!(!unit("ExecStart").contains("secret"));

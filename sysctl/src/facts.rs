@@ -299,14 +299,14 @@ mod tests {
     }
 
     #[test]
-    fn this_host_has_a_loopback_address_and_some_limit_of_descriptors() {
+    fn this_host_has_a_loopback_address_and_a_descriptor_limit() {
         let facts = HostFacts::read();
         assert!(facts.nofile_hard >= facts.nofile_soft && facts.nofile_soft > 0, "{facts:?}");
         assert!(facts.addresses.iter().any(IpAddr::is_loopback), "{:?}", facts.addresses);
     }
 
     #[test]
-    fn the_tightest_group_above_us_counts_and_its_cached_files_are_no_use_of_it() {
+    fn the_tightest_group_above_counts_without_its_cached_files() {
         let facts = host(&[
             ("proc/self/cgroup", "0::/outer/inner\n"),
             ("sys/fs/cgroup/outer/inner/memory.max", "max\n"),

@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_was_missed_or_repeated_fails_unless_somebody_reconnected() {
+    fn a_missed_or_repeated_one_fails_unless_somebody_reconnected() {
         assert_eq!(judge_two(results(4, 0, 0), results(5, 0, 0)).1.len(), 1);
         assert_eq!(judge_two(results(4, 0, 0), results(6, 1, 0)).1.len(), 1);
         let (summary, failures) = judge_two(results(4, 0, 1), results(5, 0, 0));

@@ -32,29 +32,18 @@ const END_DEADLINE: Duration = Duration::from_secs(5);
 /// What is wrong with a machine. One line each.
 #[derive(Debug, thiserror::Error)]
 pub enum MachineTrouble {
-    /// It cannot be started.
     #[error("{name} cannot be started: {source}")]
-    Start {
-        name: String,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// It did not say where its control surface is.
+    Start { name: String, source: io::Error },
     #[error("{name} did not get ready: {reason}")]
     NotReady { name: String, reason: String },
-    /// It is no more.
     #[error("{name} ended too early: {status}")]
     Ended { name: String, status: ExitStatus },
-    /// It is there, but does not do what it is told.
     #[error("{name}: {source}")]
     Call { name: String, source: CallError },
-    /// Some machine is there, and does not say how it is.
     #[error("some machine has not said how it is for {0:?}")]
     Silent(Duration),
-    /// Where they can be scraped cannot be written.
     #[error("{0}")]
     Targets(io::Error),
-    /// No token can be made.
     #[error(transparent)]
     Token(#[from] TokenError),
 }

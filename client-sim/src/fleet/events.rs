@@ -136,17 +136,14 @@ fn whole_seconds(text: &str) -> Result<u64, String> {
 /// Why events do not fit their run. One line each.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EventError {
-    /// Nothing runs at that moment.
     #[error("--{option}: {at:?} is not inside the phases, which last {lasting:?}")]
     Outside {
-        /// Without dashes.
         option: &'static str,
         /// Since the first phase's beginning.
         at: Duration,
         /// All phases together.
         lasting: Duration,
     },
-    /// The one before need not be over then.
     #[error("--storm: the storms at {first} s and {second} s are nearer than --storm-deadline, which is {deadline} s")]
     Overlap {
         /// One storm.
@@ -155,7 +152,6 @@ pub enum EventError {
         /// For all to be back.
         deadline: u64,
     },
-    /// A deadline that machines would refuse.
     #[error("--storm-deadline {0:?}: whole seconds, 1 to {STORM_WATCH_SECONDS_MAX}")]
     Deadline(Duration),
 }

@@ -14,18 +14,10 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// Nobody answers.
     #[error("{url} cannot be reached: {reason}")]
     Unreachable { url: String, reason: String },
-    /// An answer other than success.
     #[error("{url} answered {status}: {body}")]
-    Refused {
-        url: String,
-        /// HTTP status.
-        status: u16,
-        body: String,
-    },
-    /// An answer that cannot be understood.
+    Refused { url: String, status: u16, body: String },
     #[error("{url} answered something unexpected: {reason}")]
     Unexpected {
         url: String,

@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn guests_are_told_apart_and_a_prize_that_was_told_to_one_of_each_is_found_out() {
+    fn guests_are_told_apart_and_a_prize_won_by_both_is_found() {
         let directory = tempfile::tempdir().unwrap();
         let write = |name: &str, rows: &str| {
             let path = directory.path().join(name);
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_that_was_sold_twice_is_found_out_and_one_given_back_is_not_sold() {
+    fn a_unit_sold_twice_is_found_and_one_given_back_is_not_sold() {
         let one = "order,1,10,100/3/0,500,0 paid,1,16,100,500,0 order,2,11,101/3/1,500,0 cancelled,2,17,101,0,0";
         let two = "order,9,12,102/3/1,500,0 paid,9,16,102,500,0 order,9,13,103/4/0,0,0";
         let good = union(&[one, two]);

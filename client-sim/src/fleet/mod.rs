@@ -55,26 +55,16 @@ const STOP_PATIENCE: Duration = Duration::from_secs(20);
 /// What ends a run before its summary. One line each.
 #[derive(Debug, thiserror::Error)]
 pub enum FleetError {
-    /// Something of this process's own.
     #[error("{what}: {source}")]
-    Host {
-        what: String,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// No good clock.
+    Host { what: String, source: io::Error },
     #[error(transparent)]
     Clock(#[from] ClockError),
-    /// A machine.
     #[error(transparent)]
     Machine(#[from] MachineTrouble),
-    /// The server's admin API.
     #[error("admin: {0}")]
     Admin(#[from] http::CallError),
-    /// A token.
     #[error(transparent)]
     Token(#[from] hongbao_proto::token::TokenError),
-    /// SIGINT or SIGTERM.
     #[error("interrupted")]
     Interrupted,
 }

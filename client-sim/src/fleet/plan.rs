@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -272,67 +273,38 @@ impl fmt::Display for Tolerance {
 /// Why a fleet cannot do what it is asked to. One line each.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
-    /// A machine without users.
     #[error("--machines {machines} --users {users}: every machine needs a user, and there must be a machine")]
-    TooManyMachines {
-        /// Machines.
-        machines: u32,
-        /// Users.
-        users: u32,
-    },
-    /// What a machine refuses as well.
+    TooManyMachines { machines: u32, users: u32 },
     #[error(transparent)]
     Argument(#[from] ArgumentError),
-    /// Events outside the phases, or too near each other.
     #[error(transparent)]
     Event(#[from] EventError),
 }
 
-/// Everything a fleet needs, checked.
+/// Everything a fleet needs: its arguments, checked, and what follows from them.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    pub machines: u32,
-    pub users: u32,
-    pub server: SocketAddr,
-    pub admin: Option<String>,
-    pub monitor: Option<SocketAddr>,
-    pub phases: Vec<Phase>,
+    pub args: FleetArgs,
     /// A phase before the others that is not judged.
     pub warm_up: Option<Phase>,
-    pub rain: Option<Rain>,
     /// In the order of their moments.
     pub storms: Vec<PlannedStorm>,
-    pub storm_deadline: Duration,
-    pub announce: Option<PlannedAnnouncements>,
-    pub mix: Mix,
     pub react: bool,
-    pub rooms: u32,
-    pub envelopes: Option<PlannedEnvelopes>,
-    pub envelope_lifetime: Duration,
-    pub tickets: Option<PlannedTickets>,
-    pub hold: Duration,
     /// Fen for each user.
     pub deposit: Option<u64>,
     /// Users.
     pub statements: u32,
-    pub tolerance: Tolerance,
-    pub summary: Option<PathBuf>,
     pub journal_dir: PathBuf,
-    pub guest_journal: Option<PathBuf>,
-    pub connect_rate: u32,
-    pub pace: Duration,
-    pub coalesce: Duration,
-    pub pin_machines: bool,
     pub connect_timeout: Duration,
-    pub settle: Duration,
-    pub ntp: Option<String>,
-    pub clock_budget: Duration,
-    pub answer_timeout: Duration,
-    pub secret_file: Option<PathBuf>,
-    /// Where the machines can be scraped is written there.
-    pub targets_file: Option<PathBuf>,
     pub secret: Secret,
-    pub log: LogArgs,
+}
+
+impl Deref for Plan {
+    type Target = FleetArgs;
+
+    fn deref(&self) -> &FleetArgs {
+        &self.args
+    }
 }
 
 impl Plan {
@@ -371,7 +343,7 @@ impl Plan {
 impl TryFrom<FleetArgs> for Plan {
     type Error = PlanError;
 
-    fn try_from(args: FleetArgs) -> Result<Self, PlanError> {
+    fn try_from(mut args: FleetArgs) -> Result<Self, PlanError> {
         let FleetArgs { machines, users, .. } = args;
         if machines == 0 || machines > users {
             return Err(PlanError::TooManyMachines { machines, users });
@@ -413,46 +385,19 @@ impl TryFrom<FleetArgs> for Plan {
         });
         let connect_seconds = u64::from(users.div_ceil(args.connect_rate));
         let journal_dir = || std::env::temp_dir().join(format!("hongbao-journals-{}", std::process::id()));
+        args.admin = args.admin.map(|url| url.trim_end_matches('/').to_owned());
         let mut plan = Self {
-            machines,
-            users,
-            server: args.server,
-            admin: args.admin.map(|url| url.trim_end_matches('/').to_owned()),
-            monitor: args.monitor,
-            phases: args.phases,
             warm_up,
-            rain: args.rain,
             storms,
-            storm_deadline: args.storm_deadline,
-            announce: args.announce,
-            mix: args.mix,
             react: args.react.unwrap_or(args.envelopes.is_some()),
-            rooms: args.rooms,
-            envelopes: args.envelopes,
-            envelope_lifetime: args.envelope_lifetime,
-            tickets: args.tickets,
-            hold: args.hold,
             deposit,
             statements: args.statements.unwrap_or(0),
-            tolerance: args.tolerance,
-            summary: args.summary,
-            journal_dir: args.journal_dir.unwrap_or_else(journal_dir),
-            guest_journal: args.guest_journal,
-            connect_rate: args.connect_rate,
-            pace: args.pace,
-            coalesce: args.coalesce,
-            pin_machines: args.pin_machines,
+            journal_dir: args.journal_dir.clone().unwrap_or_else(journal_dir),
             connect_timeout: args.connect_timeout.unwrap_or(Duration::from_secs(30 + 3 * connect_seconds)),
-            settle: args.settle,
-            ntp: args.ntp,
-            clock_budget: args.clock_budget,
-            answer_timeout: args.answer_timeout,
             secret: arguments::secret(args.secret_file.as_deref())?,
-            log: args.log,
-            secret_file: args.secret_file,
-            targets_file: args.targets_file,
+            args,
         };
-        if args.statements.is_none() && (plan.is_mixed() || plan.envelopes.is_some() || plan.tickets.is_some()) {
+        if plan.args.statements.is_none() && (plan.is_mixed() || plan.envelopes.is_some() || plan.tickets.is_some()) {
             plan.statements = STATEMENTS;
         }
         Ok(plan)

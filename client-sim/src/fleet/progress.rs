@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rate_is_that_of_the_last_seconds_and_tells_when_the_goal_is_reached() {
+    fn the_rate_is_of_the_last_seconds_and_says_when_all_are_there() {
         let mut rate = Rate::default();
         assert_eq!(rate.seconds_to(10), None);
         for tenth in 0..100 {

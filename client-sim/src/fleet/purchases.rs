@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn envelopes_are_all_empty_or_refunded_and_every_fen_is_somewhere() {
+    fn envelopes_end_empty_or_refunded_and_every_fen_is_somewhere() {
         assert_eq!(failures(&run(|_| {}), (8, 400)), Vec::<String>::new());
         let one = |run: Run, shares, words: &str| {
             let failures = failures(&run, shares);

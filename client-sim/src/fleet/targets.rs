@@ -23,7 +23,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_machine_is_a_group_of_one_with_its_name_and_none_is_an_empty_list() {
+    fn each_machine_is_a_named_group_and_none_is_an_empty_list() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("fleet.json");
         let read = || serde_json::from_str::<serde_json::Value>(&fs::read_to_string(&file).unwrap()).unwrap();

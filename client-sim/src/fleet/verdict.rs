@@ -523,44 +523,55 @@ mod tests {
     const FROM: u64 = 1_800_000_000;
 
     fn plan() -> Plan {
-        Plan {
+        use crate::fleet::plan::FleetArgs;
+        let args = FleetArgs {
             machines: 2,
             users: 10,
             server: "127.0.0.1:1".parse().unwrap(),
             admin: None,
             monitor: None,
             phases: vec!["100x2s".parse().unwrap()],
-            warm_up: None,
+            warm_up: std::time::Duration::ZERO,
             rain: None,
-            storms: Vec::new(),
+            storm: Vec::new(),
             storm_deadline: std::time::Duration::from_secs(60),
             announce: None,
             mix: crate::schedule::mix::Mix::grabs(),
-            react: false,
+            react: None,
             rooms: 0,
             envelopes: None,
             envelope_lifetime: std::time::Duration::from_secs(20),
             tickets: None,
             hold: std::time::Duration::from_secs(10),
             deposit: None,
-            statements: 0,
+            statements: None,
             tolerance: "2%".parse().unwrap(),
             summary: None,
-            journal_dir: "/nonexistent".into(),
+            journal_dir: None,
             guest_journal: None,
             targets_file: None,
             connect_rate: 10,
             pace: std::time::Duration::from_millis(1),
             coalesce: std::time::Duration::ZERO,
             pin_machines: false,
-            connect_timeout: std::time::Duration::from_secs(1),
+            connect_timeout: None,
             settle: std::time::Duration::ZERO,
             ntp: None,
             clock_budget: std::time::Duration::from_millis(50),
             answer_timeout: std::time::Duration::from_secs(1),
             secret_file: None,
-            secret: hongbao_proto::token::Secret::from_text("0123456789abcdef0123456789abcdef").unwrap(),
             log: Default::default(),
+        };
+        Plan {
+            args,
+            warm_up: None,
+            storms: Vec::new(),
+            react: false,
+            deposit: None,
+            statements: 0,
+            journal_dir: "/nonexistent".into(),
+            connect_timeout: std::time::Duration::from_secs(1),
+            secret: hongbao_proto::token::Secret::from_text("0123456789abcdef0123456789abcdef").unwrap(),
         }
     }
 
@@ -670,11 +681,11 @@ mod tests {
     }
 
     #[test]
-    fn a_phase_has_its_own_tolerance_and_tells_how_many_seconds_are_within_others() {
+    fn a_phase_has_its_own_tolerance_and_counts_the_seconds_within() {
         let spoil = |results: &mut Vec<Results>, _: &mut Campaign, _: &mut Union| results[0].seconds[0].sent = 47;
         let mut plan = plan();
         for (phase, passed, kept) in [("100x2s~1%", false, 1), ("100x2s~3%", true, 2), ("100x2s", false, 1)] {
-            plan.phases = vec![phase.parse().unwrap()];
+            plan.args.phases = vec![phase.parse().unwrap()];
             let summary = judge_plan(&plan, spoil);
             assert_eq!((summary.passed, summary.phases[0].seconds_within_tolerance), (passed, kept), "{phase}");
         }
@@ -722,7 +733,7 @@ mod tests {
     }
 
     #[test]
-    fn a_storm_fails_when_users_stay_away_or_come_late_or_others_suffer() {
+    fn a_storm_fails_if_users_stay_away_come_late_or_others_suffer() {
         let mut plan = plan();
         plan.storms = vec!["20%@1s".parse().unwrap()];
         let failures = |part: StormResult| {
@@ -743,7 +754,7 @@ mod tests {
     }
 
     #[test]
-    fn the_seconds_of_a_qps_that_somebody_else_ordered_are_not_judged_and_are_named() {
+    fn seconds_of_a_qps_ordered_by_others_are_named_and_not_judged() {
         let summary = judge_with(|results, _, _| {
             for result in results {
                 let ordered = SegmentResult { from: FROM + 1, qps: 300, planned: 150, ..result.segments[0].clone() };
@@ -761,7 +772,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_that_goes_wrong_before_somebody_else_orders_another_qps_is_judged() {
+    fn a_second_that_fails_before_another_qps_is_ordered_is_judged() {
         let summary = judge_with(|results, _, _| {
             let ordered = SegmentResult { from: FROM + 1, qps: 300, ..results[0].segments[0].clone() };
             results[0].segments.push(ordered);
@@ -772,7 +783,7 @@ mod tests {
     }
 
     #[test]
-    fn a_storm_that_somebody_else_ordered_is_not_judged_and_its_seconds_are_not_either() {
+    fn a_storm_ordered_by_others_is_not_judged_nor_are_its_seconds() {
         let summary = judge_with(|results, _, _| {
             for result in results {
                 result.seconds[1].answered = 40;

@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_user_counts_once_for_each_text_and_repeats_are_found_out() {
+    fn each_user_counts_once_a_text_and_repeats_are_found() {
         let mut announcements = Announcements::new(130);
         for (user, text, now) in [(0, "a", 5_000), (129, "a", 9_000), (129, "a", 12_000), (129, "b", 20_000)] {
             announcements.receive(user, text, now);

@@ -1,6 +1,7 @@
 //! What is asked of one machine: arguments, checked before anything is opened.
 
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -136,54 +137,30 @@ fn parse_epoch(text: &str) -> Result<u64, String> {
 /// Why a machine cannot be what it is asked to be. One line each.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// Users beyond the fleet.
     #[error("--users {first}..{last} goes beyond --total {total}")]
-    BeyondTotal {
-        /// First user id.
-        first: u32,
-        /// Last user id.
-        last: u32,
-        /// Users of the fleet.
-        total: u32,
-    },
-    /// What a fleet refuses as well.
+    BeyondTotal { first: u32, last: u32, total: u32 },
     #[error(transparent)]
     Argument(#[from] ArgumentError),
-    /// The epoch cannot be part of request ids.
     #[error("--epoch: {0}")]
     Epoch(#[from] EpochError),
-    /// Too few source addresses.
     #[error(transparent)]
     Sources(#[from] TooFew),
 }
 
-/// Everything a machine needs, checked.
+/// Everything a machine needs: its arguments, checked, and what follows from them.
 #[derive(Debug, Clone)]
 pub struct MachineConfig {
-    pub users: UserRange,
-    pub total: u32,
-    pub qps: Option<u32>,
-    pub epoch: Option<u64>,
-    pub server: SocketAddr,
-    pub ntp: String,
-    pub name: String,
+    pub args: MachineArgs,
     pub secret: Secret,
-    pub monitor: Option<SocketAddr>,
-    pub http: SocketAddr,
-    pub journal: Option<PathBuf>,
-    pub connect_rate: u32,
-    pub pace: Duration,
-    pub coalesce: Duration,
-    pub core: Option<u32>,
     pub sources: Sources,
-    pub campaign: u32,
-    pub mix: Mix,
-    pub react: bool,
-    pub rooms: u32,
-    pub sale: Option<u32>,
-    pub clock_budget: Duration,
-    pub token_ttl: Duration,
-    pub answer_timeout: Duration,
+}
+
+impl Deref for MachineConfig {
+    type Target = MachineArgs;
+
+    fn deref(&self) -> &MachineArgs {
+        &self.args
+    }
 }
 
 impl MachineConfig {
@@ -218,32 +195,9 @@ impl TryFrom<MachineArgs> for MachineConfig {
         if let Some(epoch) = args.epoch {
             RunTag::new(epoch)?;
         }
-        Ok(Self {
-            users: args.users,
-            total: args.total,
-            qps: args.qps,
-            epoch: args.epoch,
-            server: args.server,
-            ntp: args.ntp,
-            name: args.name,
-            secret: arguments::secret(args.secret_file.as_deref())?,
-            monitor: args.monitor,
-            http: args.http,
-            journal: args.journal,
-            connect_rate: args.connect_rate,
-            pace: args.pace,
-            coalesce: args.coalesce,
-            core: args.core,
-            sources: Sources::new(&args.source_addresses, args.server.ip(), first.into(), users)?,
-            campaign: args.campaign,
-            mix: args.mix,
-            react: args.react,
-            rooms: args.rooms,
-            sale: args.sale,
-            clock_budget: args.clock_budget,
-            token_ttl: args.token_ttl,
-            answer_timeout: args.answer_timeout,
-        })
+        let secret = arguments::secret(args.secret_file.as_deref())?;
+        let sources = Sources::new(&args.source_addresses, args.server.ip(), first.into(), users)?;
+        Ok(Self { args, secret, sources })
     }
 }
 

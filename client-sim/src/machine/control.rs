@@ -8,13 +8,15 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use hongbao_proto::token::{Audience, Secret, Verifier};
 use hongbao_telemetry::http::{self, ApiError, JsonBody};
 use hongbao_telemetry::metrics::{self, CumulativeHistograms, Format};
 use hongbao_telemetry::report::Sample;
 use hongbao_telemetry::report::names::event;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
@@ -31,13 +33,16 @@ use crate::results::{QpsChange, Results, SaleOrder, StatementsOrder, Status, Sto
 enum Command {
     Status(oneshot::Sender<Box<Status>>),
     Results(oneshot::Sender<Box<Results>>),
-    Qps(QpsChange, oneshot::Sender<Result<(), QpsError>>),
-    Storm(StormOrder, oneshot::Sender<Result<(), StormError>>),
-    Sale(SaleOrder, oneshot::Sender<()>),
-    Statements(StatementsOrder, oneshot::Sender<()>),
-    Stop(StopAt, oneshot::Sender<Result<(), QpsError>>),
+    Qps(QpsChange, oneshot::Sender<Done>),
+    Storm(StormOrder, oneshot::Sender<Done>),
+    Sale(SaleOrder, oneshot::Sender<Done>),
+    Statements(StatementsOrder, oneshot::Sender<Done>),
+    Stop(StopAt, oneshot::Sender<Done>),
     Metrics(oneshot::Sender<Box<(Sample, CumulativeHistograms)>>),
 }
+
+/// Or why not.
+type Done = Result<(), ApiError>;
 
 type Commands = mpsc::Sender<Command>;
 
@@ -67,11 +72,11 @@ fn router(commands: Commands, secret: &Secret) -> Router {
     let guarded = Router::new()
         .route("/v1/status", get(status))
         .route("/v1/results", get(results))
-        .route("/v1/qps", post(qps))
-        .route("/v1/storm", post(storm))
-        .route("/v1/sale", post(sale))
-        .route("/v1/statements", post(statements))
-        .route("/v1/stop", post(stop))
+        .route("/v1/qps", order(Command::Qps, StatusCode::OK))
+        .route("/v1/storm", order(Command::Storm, StatusCode::OK))
+        .route("/v1/sale", order(Command::Sale, StatusCode::OK))
+        .route("/v1/statements", order(Command::Statements, StatusCode::ACCEPTED))
+        .route("/v1/stop", order(Command::Stop, StatusCode::ACCEPTED))
         .with_state(commands.clone());
     let open =
         Router::new().route("/healthz", get(|| async { "ok\n" })).route("/metrics", get(metrics)).with_state(commands);
@@ -83,17 +88,17 @@ fn apply(shared: &Rc<Shared>, command: Command) {
     match command {
         Command::Status(reply) => drop(reply.send(Box::new(view::status(shared)))),
         Command::Results(reply) => drop(reply.send(Box::new(view::results(shared)))),
-        Command::Qps(change, reply) => drop(reply.send(announce(shared, change))),
-        Command::Storm(order, reply) => drop(reply.send(announce_storm(shared, order))),
+        Command::Qps(change, reply) => drop(reply.send(announce(shared, change).map_err(conflict))),
+        Command::Storm(order, reply) => drop(reply.send(announce_storm(shared, order).map_err(conflict))),
         Command::Sale(order, reply) => {
             shared.crowd.borrow_mut().set_sale(order);
-            reply.send(()).ok();
+            reply.send(Ok(())).ok();
         }
         Command::Statements(order, reply) => {
             shared.crowd.borrow_mut().read_statements(order.users, shared.clock.now());
-            reply.send(()).ok();
+            reply.send(Ok(())).ok();
         }
-        Command::Stop(StopAt { at }, reply) => drop(reply.send(stop_at(shared, at))),
+        Command::Stop(StopAt { at }, reply) => drop(reply.send(stop_at(shared, at).map_err(conflict))),
         Command::Metrics(reply) => {
             let sample = match shared.config.monitor {
                 // The reporter takes the histograms.
@@ -152,6 +157,21 @@ fn stop_at(shared: &Shared, at: Option<u64>) -> Result<(), QpsError> {
     Ok(())
 }
 
+fn conflict(error: impl ToString) -> ApiError {
+    ApiError::conflict(error.to_string())
+}
+
+/// A route that takes an order and echoes it, once the machine has accepted it.
+fn order<T>(command: fn(T, oneshot::Sender<Done>) -> Command, status: StatusCode) -> MethodRouter<Commands>
+where
+    T: Copy + Serialize + DeserializeOwned + Send + Sync + 'static,
+{
+    post(move |State(commands): State<Commands>, JsonBody(order): JsonBody<T>| async move {
+        ask(&commands, |reply| command(order, reply)).await??;
+        Ok::<_, ApiError>((status, Json(order)))
+    })
+}
+
 async fn ask<T>(commands: &Commands, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, ApiError> {
     let (reply, answer) = oneshot::channel();
     let stopping = || ApiError::unavailable("the machine is stopping");
@@ -165,49 +185,6 @@ async fn status(State(commands): State<Commands>) -> Result<Json<Status>, ApiErr
 
 async fn results(State(commands): State<Commands>) -> Result<Json<Results>, ApiError> {
     ask(&commands, Command::Results).await.map(|results| Json(*results))
-}
-
-async fn qps(
-    State(commands): State<Commands>,
-    JsonBody(change): JsonBody<QpsChange>,
-) -> Result<Json<QpsChange>, ApiError> {
-    let announced = ask(&commands, |reply| Command::Qps(change, reply)).await?;
-    announced.map_err(|error| ApiError::conflict(error.to_string()))?;
-    Ok(Json(change))
-}
-
-async fn storm(
-    State(commands): State<Commands>,
-    JsonBody(order): JsonBody<StormOrder>,
-) -> Result<Json<StormOrder>, ApiError> {
-    let announced = ask(&commands, |reply| Command::Storm(order, reply)).await?;
-    announced.map_err(|error| ApiError::conflict(error.to_string()))?;
-    Ok(Json(order))
-}
-
-async fn sale(
-    State(commands): State<Commands>,
-    JsonBody(order): JsonBody<SaleOrder>,
-) -> Result<Json<SaleOrder>, ApiError> {
-    ask(&commands, |reply| Command::Sale(order, reply)).await?;
-    Ok(Json(order))
-}
-
-async fn statements(
-    State(commands): State<Commands>,
-    JsonBody(order): JsonBody<StatementsOrder>,
-) -> Result<(StatusCode, Json<StatementsOrder>), ApiError> {
-    ask(&commands, |reply| Command::Statements(order, reply)).await?;
-    Ok((StatusCode::ACCEPTED, Json(order)))
-}
-
-async fn stop(
-    State(commands): State<Commands>,
-    JsonBody(at): JsonBody<StopAt>,
-) -> Result<(StatusCode, Json<StopAt>), ApiError> {
-    let asked = ask(&commands, |reply| Command::Stop(at, reply)).await?;
-    asked.map_err(|error| ApiError::conflict(error.to_string()))?;
-    Ok((StatusCode::ACCEPTED, Json(at)))
 }
 
 async fn metrics(State(commands): State<Commands>, format: Format) -> Result<Response, ApiError> {

@@ -194,7 +194,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_told_each_share_has_one_owner_and_each_user_one_share(
+        fn each_share_has_one_owner_and_each_user_one_share(
             steps in prop::collection::vec((0u32..4, 0u64..3, 0u32..3, 1u64..4), 0..100),
         ) {
             let (mut book, mut fen, mut shares) = (Envelopes::default(), 0, Vec::new());

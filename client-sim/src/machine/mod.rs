@@ -73,36 +73,20 @@ const REPORT_TOKEN_SECONDS: u64 = 30 * 24 * 3600;
 /// What ends a machine before its time.
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
-    /// The runtime cannot be built.
     #[error("runtime: {0}")]
     Runtime(io::Error),
-    /// It cannot stay on its core.
     #[error("core: {0}")]
     Core(io::Error),
-    /// The users' sockets cannot be watched.
     #[error("epoll: {0}")]
     Sockets(io::Error),
-    /// No good clock.
     #[error(transparent)]
     Clock(#[from] ClockError),
-    /// The control surface cannot be bound.
     #[error("control surface {address}: {source}")]
-    Http {
-        address: SocketAddr,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The journal cannot be written.
+    Http { address: SocketAddr, source: io::Error },
     #[error("journal {path}: {source}")]
-    Journal {
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The schedule that was asked for cannot be had.
+    Journal { path: PathBuf, source: io::Error },
     #[error("schedule: {0}")]
     Schedule(#[from] QpsError),
-    /// No token for the monitor.
     #[error(transparent)]
     Token(#[from] TokenError),
 }

@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_after_the_request_was_given_up_is_late_and_counts_once() {
+    fn an_answer_after_the_timeout_is_late_and_counts_once() {
         let mut outstanding = Outstanding::new(1);
         outstanding.enter(0, 0, true);
         outstanding.enter(0, 1, true);
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_unanswered_requests_are_remembered_than_the_bound_but_all_are_counted() {
+    fn unanswered_requests_are_bounded_in_memory_and_all_counted() {
         let mut outstanding = Outstanding::new(1);
         let requests = EXPIRED_MAX as u64 + 1;
         for request in 0..requests {

@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_who_comes_back_says_again_what_was_due_and_nothing_early() {
+    fn a_returning_user_repeats_what_was_due_and_nothing_early() {
         let mut reactions = Reactions::new();
         [(Act::Pay(1), 100), (Act::Pay(2), 900), (Act::Pay(3), 50)]
             .into_iter()

@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_opening_of_that_age_is_given_up_and_not_its_users_next_one() {
+    fn only_an_opening_of_that_age_is_given_up_not_the_next_one() {
         let (sockets, _poll) = Sockets::new().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let socket = || TcpStream::connect(listener.local_addr().unwrap()).unwrap();

@@ -132,7 +132,7 @@ mod tests {
     const KNOWN: [(Item, i128); 3] = [(Item::Paid(7), -300), (Item::Share(5), 40), (Item::Win(1, 2), 60)];
 
     #[test]
-    fn a_statement_that_adds_up_and_holds_all_that_is_known_is_right() {
+    fn a_statement_that_adds_up_and_misses_nothing_known_is_right() {
         assert_eq!(read(&KNOWN, pages()), [Read::More(8), Read::Right]);
         assert_eq!(read(&KNOWN[..1], pages())[1], Read::Right, "more than is known");
     }

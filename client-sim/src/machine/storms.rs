@@ -12,7 +12,6 @@ use crate::results::{StormOrder, StormResult, StormSecond, StormView};
 /// Why a storm is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StormError {
-    /// It should have happened already.
     #[error("a storm at {at} s was announced at {now} s: too late")]
     Past {
         /// When it should begin, Unix seconds.
@@ -20,7 +19,6 @@ pub enum StormError {
         /// The machine's corrected clock, Unix seconds.
         now: u64,
     },
-    /// Another one is watched then.
     #[error("a storm at {at} s overlaps the one that is watched from {other} s until {until} s")]
     Overlap {
         /// When it should begin, Unix seconds.
@@ -30,7 +28,6 @@ pub enum StormError {
         /// When it ends, Unix seconds.
         until: u64,
     },
-    /// It would be watched for no time, or for too long.
     #[error("watch_seconds {0}: 1 to {STORM_WATCH_SECONDS_MAX}")]
     Watch(u32),
 }
@@ -212,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_storm_may_be_announced_before_one_that_was_announced_earlier() {
+    fn a_storm_may_be_announced_before_an_earlier_announced_one() {
         let mut storms = Storms::default();
         storms.announce(order(AT + 30), AT * SECOND).unwrap();
         storms.announce(order(AT + 5), AT * SECOND).unwrap();
@@ -223,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_of_the_cut_are_told_from_those_of_others_until_their_users_are_back() {
+    fn requests_of_the_cut_are_kept_apart_until_their_return() {
         let (mut storms, begin) = (Storms::default(), AT * SECOND);
         storms.announce(order(AT), 0).unwrap();
         assert!(!storms.answered(1, begin + 1, begin + MILLISECOND), "it has not begun");

@@ -420,7 +420,7 @@ mod tests {
     const EPOCH: u64 = 1_800_000_000 * SECOND;
 
     #[test]
-    fn an_answer_counts_in_its_own_second_and_in_the_segment_of_its_plan() {
+    fn an_answer_counts_in_its_second_and_its_plans_segment() {
         let mut tally = Tally::new();
         tally.add_segment(0, EPOCH);
         tally.add_segment(1, EPOCH + SECOND);
@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn operations_are_told_apart_from_the_moment_when_there_are_several() {
+    fn operations_are_kept_apart_once_there_are_several() {
         let mut tally = Tally::new();
         tally.add_segment(0, EPOCH);
         let pass = |tally: &mut Tally, operation, outcome, micros: u64| {

@@ -156,7 +156,6 @@ impl Segment {
 /// Why a change of QPS is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeError {
-    /// It should have happened already.
     #[error("a change at {at} ns was announced at {now} ns: too late, some machine may have passed it")]
     Past {
         /// When it should take effect, Unix nanoseconds.
@@ -414,7 +413,7 @@ mod tests {
         }
 
         #[test]
-        fn each_second_holds_exactly_qps_requests_and_machines_together_send_each_once(
+        fn each_second_holds_qps_requests_and_machines_send_each_once(
             total in 1u32..3_000, qps in 1u32..5_000, machines in 1u32..9, seconds in 1usize..4,
         ) {
             let schedule = schedule_of(&[(0, qps)]);
@@ -447,7 +446,7 @@ mod tests {
         }
 
         #[test]
-        fn any_second_wherever_it_begins_holds_qps_requests_to_within_one(qps in 1u32..2_000, shift in 0u64..SECOND) {
+        fn any_second_wherever_it_begins_holds_qps_requests_within_one(qps in 1u32..2_000, shift in 0u64..SECOND) {
             let schedule = schedule_of(&[(0, qps)]);
             let (from, to) = (EPOCH + shift, EPOCH + shift + SECOND);
             let held = (0..3 * u64::from(qps)).filter(|&k| (from..to).contains(&schedule.due(k).unwrap())).count();
@@ -470,7 +469,7 @@ mod tests {
         }
 
         #[test]
-        fn the_share_of_a_machine_in_any_window_is_proportional_to_within_the_bound(
+        fn a_machines_share_of_any_window_is_proportional_within_bounds(
             total in 2u32..5_000, range in (any::<u32>(), any::<u32>()), start in any::<u32>(), length in 1u32..20_000,
         ) {
             let spread = Spread::new(total);
@@ -513,7 +512,7 @@ mod tests {
         }
 
         #[test]
-        fn machines_that_are_told_the_same_in_any_order_have_the_same_schedule(
+        fn the_same_orders_in_any_order_make_the_same_schedule(
             changes in prop::collection::btree_map(1u64..60, 0u32..5_000, 1..8), turn in any::<usize>()
         ) {
             let mut changes: Vec<_> = changes.into_iter().collect();

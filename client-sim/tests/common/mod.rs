@@ -26,12 +26,13 @@ use hongbao_proto::v1::movement::Kind;
 use hongbao_proto::v1::order::State;
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ClientFrame, ServerFrame, goodbye::Reason};
-use hongbao_sim::machine::config::{MachineConfig, UserRange};
+use hongbao_sim::machine::config::{MachineArgs, MachineConfig, UserRange};
 use hongbao_sim::machine::{self, MachineError};
 use hongbao_sim::ntp_responder::Responder;
 use hongbao_sim::results::{Results, Status};
 use hongbao_sim::schedule::mix::Mix;
 use hongbao_sim::source::{SourcePolicy, Sources};
+use hongbao_telemetry::logs::LogArgs;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, broadcast};
 use tokio_util::codec::Framed;
@@ -549,7 +550,7 @@ pub struct Ask {
 /// What a machine against `server` is asked to be.
 pub fn config(server: SocketAddr, ask: Ask, ntp: String, journal: Option<PathBuf>) -> MachineConfig {
     let users = ask.users.last - ask.users.first + 1;
-    MachineConfig {
+    let args = MachineArgs {
         users: ask.users,
         total: ask.total,
         qps: None,
@@ -557,7 +558,7 @@ pub fn config(server: SocketAddr, ask: Ask, ntp: String, journal: Option<PathBuf
         server,
         ntp,
         name: "machine-01".into(),
-        secret: secret(),
+        secret_file: None,
         monitor: None,
         http: "127.0.0.1:0".parse().unwrap(),
         journal,
@@ -565,7 +566,7 @@ pub fn config(server: SocketAddr, ask: Ask, ntp: String, journal: Option<PathBuf
         pace: Duration::from_millis(1),
         coalesce: Duration::ZERO,
         core: None,
-        sources: Sources::new(&SourcePolicy::Auto, server.ip(), ask.users.first.into(), users).unwrap(),
+        source_addresses: SourcePolicy::Auto,
         campaign: 0,
         mix: Mix::grabs(),
         react: false,
@@ -574,7 +575,11 @@ pub fn config(server: SocketAddr, ask: Ask, ntp: String, journal: Option<PathBuf
         clock_budget: Duration::from_millis(500),
         token_ttl: Duration::from_secs(60),
         answer_timeout: ask.answer_timeout,
-    }
+        with_parent: false,
+        log: LogArgs::default(),
+    };
+    let sources = Sources::new(&SourcePolicy::Auto, server.ip(), ask.users.first.into(), users).unwrap();
+    MachineConfig { args, secret: secret(), sources }
 }
 
 impl Machine {
@@ -588,19 +593,19 @@ impl Machine {
     }
 
     /// All of `users` users, with something changed.
-    pub async fn start_as(server: &FakeServer, users: u32, change: impl FnOnce(&mut MachineConfig)) -> Self {
+    pub async fn start_as(server: &FakeServer, users: u32, change: impl FnOnce(&mut MachineArgs)) -> Self {
         let ask = Ask { users: UserRange { first: 1, last: users }, total: users, answer_timeout: DEADLINE };
         Self::start_changed(server, ask, change).await
     }
 
-    pub async fn start_changed(server: &FakeServer, ask: Ask, change: impl FnOnce(&mut MachineConfig)) -> Self {
+    pub async fn start_changed(server: &FakeServer, ask: Ask, change: impl FnOnce(&mut MachineArgs)) -> Self {
         let responder = Responder::bind().await.unwrap();
         let ntp = responder.address().unwrap().to_string();
         tokio::spawn(responder.run());
         let directory = tempfile::tempdir().unwrap();
         let journal = directory.path().join("journal.csv");
         let mut config = config(server.address, ask, ntp, Some(journal.clone()));
-        change(&mut config);
+        change(&mut config.args);
         let (ready, address) = tokio::sync::oneshot::channel();
         let thread = std::thread::spawn(move || {
             machine::run(config, |address| ready.send(address).unwrap(), std::future::pending())

@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_has_its_burst_and_then_its_rate_and_others_have_theirs() {
+    fn a_peer_has_its_burst_then_its_rate_and_others_have_theirs() {
         let mut allowance = Allowance::new(3, 1_000, 8);
         for _ in 0..3 {
             assert_eq!(allowance.take(peer(1), 10_000), Ok(()));
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_addresses_are_remembered_than_the_bound_and_a_neighbourhood_is_one() {
+    fn addresses_remembered_are_bounded_and_a_neighbourhood_is_one() {
         let mut allowance = Allowance::new(1, 1_000, 2);
         assert_eq!((allowance.take(peer(1), 0), allowance.take(peer(2), 500)), (Ok(()), Ok(())));
         assert_eq!(allowance.take(peer(3), 600), Err(1_000));

@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sessions_are_bounded_and_the_one_that_expires_first_makes_room() {
+    fn sessions_are_bounded_and_the_first_to_expire_makes_room() {
         let access = access("127.0.0.1:80", &[]);
         let operator = |expires_at| Operator { name: "me".into(), expires_at };
         let last = access.begin(operator(u64::MAX)).unwrap();

@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_on_this_host_is_believed_and_an_unspecified_address_is_its_own() {
+    fn a_local_process_is_believed_and_unspecified_means_its_host() {
         let good = Ok("127.0.0.1:7402".parse().unwrap());
         assert_eq!(judged("127.0.0.1:7402", "127.0.0.1", &[]), good);
         assert_eq!(judged("0.0.0.0:7402", "127.0.0.1", &[]), good);

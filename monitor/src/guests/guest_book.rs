@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn an_order_is_counted_once_it_is_paid_and_a_share_once_it_is_opened() {
+    fn an_order_counts_once_paid_and_a_share_once_opened() {
         let opened = Opened { envelope_id: 6, share: 0, amount_fen: 20 };
         let page = OrderList { orders: vec![order(State::Reserved)], more: false };
         let (book, journal) = told(vec![
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn words_that_contradict_earlier_ones_are_counted_and_add_nothing() {
+    fn words_that_contradict_earlier_ones_count_and_add_nothing() {
         let (book, _) = told(vec![
             (11, frame(7, Event::Won(won(1, 50)))),
             (12, frame(7, Event::Won(won(1, 50)))),
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_book_says_when_it_is_full_and_one_that_cannot_be_begun_is_an_error() {
+    fn a_full_book_reports_it_and_one_that_cannot_begin_is_an_error() {
         let mut book = GuestBook::new(Journal::create(Some(Path::new("/dev/null"))).unwrap(), 1);
         assert!(!book.is_full());
         book.hear(11, &frame(7, Event::Won(won(1, 50))), 4).unwrap();

@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guests_id_is_none_of_a_fleets_and_only_guests_come_this_way() {
+    fn a_guests_id_is_no_fleets_and_only_guests_come_this_way() {
         let guests = guests(1);
         let minted = minted(&guests).unwrap();
         assert!((GUEST_ID_MIN..=UserId::MAX).contains(&minted.user));
@@ -442,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_are_let_in_than_there_is_room_for_and_those_who_leave_make_room() {
+    fn places_are_bounded_and_those_who_leave_make_room() {
         let guests = guests(1);
         let place = guests.enter().unwrap();
         assert_eq!((guests.now(), guests.enter().is_none()), (1, true));

@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn an_order_is_for_a_second_that_every_machine_can_hear_of_and_that_is_near() {
+    fn an_order_is_for_a_near_second_that_every_machine_can_keep() {
         let now = unix_seconds();
         assert!((now + 3..now + 6).contains(&second_ahead(3).unwrap()));
         for none in [0, AHEAD_ORDER_SECONDS_MIN - 1, AHEAD_ORDER_SECONDS_MAX + 1, u64::MAX] {

@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn the_browsers_messages_are_generated_from_the_protocol_as_it_is() {
+    fn the_browsers_messages_are_generated_from_the_protocol() {
         let digest: String =
             Sha256::digest(hongbao_proto::CLIENT_PROTO).iter().map(|byte| format!("{byte:02x}")).collect();
         let generated = FILES.iter().find(|(path, _)| *path == "app/client.proto.js").unwrap().1;

@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_is_folded_while_it_is_read_is_the_one_that_is_folded_afterwards() {
+    fn a_run_folded_while_read_equals_one_folded_afterwards() {
         let whole = rows(&fixture(), true, None).unwrap();
         let folded = rows(&fixture(), true, Some((0, u64::MAX, 7))).unwrap();
         assert!(whole.len() == 30 && folded.len() <= 6);
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn seconds_that_a_file_lacks_are_absent_and_those_that_no_headline_has_are_passed_over() {
+    fn seconds_a_file_lacks_are_absent_and_headless_ones_skipped() {
         let directory = tempfile::tempdir().unwrap();
         let write = |file, text| fs::write(directory.path().join(file), text).unwrap();
         write(HEADLINE_FILE, "second,complete\n5,true\n7,true\n8,true\n");

@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_counted_and_the_recording_goes_on_when_space_returns() {
+    fn a_full_disk_is_counted_and_recording_resumes_with_space() {
         let directory = tempfile::tempdir().unwrap();
         let mut recording = Recording::create(&directory.path().join("run"), 1_000).unwrap();
         recording.write(&closed(1));

@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn sends_below_the_plan_are_said_after_three_seconds_and_taken_back_after_three() {
+    fn sends_below_plan_raise_and_clear_an_alert_in_three_seconds() {
         let sent = |second, sent| (Headline { sent, ..good(second) }, Claims::default(), None, false);
         let amounts = [1_000, 940, 940, 1_000, 940, 940, 940, 940, 1_000, 940, 1_000, 960, 951, 1_000];
         let said = said((100..).zip(amounts).map(|(second, amount)| sent(second, amount)));
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn overloads_lost_sources_bad_clocks_full_tables_and_a_failing_disk_are_said_and_taken_back() {
+    fn each_kind_of_trouble_raises_its_alert_and_clears_it() {
         let figures = Figures { clock_error_us: Some(60_000), ..Figures::default() };
         let full = Figures { open_descriptors: Some(91), descriptors_limit: Some(100), ..Figures::default() };
         let none = Figures::default();

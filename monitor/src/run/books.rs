@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn the_right_number_of_prizes_with_the_wrong_money_does_not_balance() {
+    fn the_right_prizes_with_the_wrong_money_do_not_balance() {
         let wrong = Claims { paid_fen: 301, ..claims(3, 3) };
         let books = Balance::default().after(1, wrong);
         assert!(!books.balanced());
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn books_of_a_recording_from_before_the_others_read_as_they_were_written() {
+    fn books_of_an_older_recording_read_as_they_were_written() {
         let old = r#"{"second":5,"issued":3,"won":3,"paid_fen":9,"prizes_received":3,"received_fen":9,"residual_prizes":0,"residual_fen":0,"unbalanced_seconds":0,"unbalanced_seconds_longest":2}"#;
         let books: Balance = serde_json::from_str(old).unwrap();
         assert!(books.balanced());

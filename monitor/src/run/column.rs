@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seconds_become_one_as_their_kind_demands_and_what_is_absent_does_not_count() {
+    fn seconds_fold_by_their_kind_and_absent_values_do_not_count() {
         let of = |fold: Fold| fold.of([Some(4.0), None, Some(1.0), Some(7.0), None].into_iter());
         assert_eq!(of(Fold::Mean), Some(4.0));
         assert_eq!((of(Fold::First), of(Fold::Last)), (Some(4.0), Some(7.0)));

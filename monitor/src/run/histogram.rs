@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_histogram_that_asks_for_more_memory_than_it_may_have_is_refused() {
+    fn a_histogram_that_asks_for_too_much_memory_is_refused() {
         assert_eq!(decode(&encode(&Histogram::new(5).unwrap())), Err(HistogramError::Digits(5)));
         assert_eq!(decode(&wrap(&vec![0; 2 * HISTOGRAM_BYTES_MAX])), Err(HistogramError::TooLong));
         let mut inner = Vec::new();

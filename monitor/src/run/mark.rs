@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_beyond_the_bound_are_on_disk_only_and_events_beyond_theirs_are_dropped_and_counted() {
+    fn marks_beyond_the_bound_are_on_disk_and_events_beyond_dropped() {
         let mut marks = Marks::default();
         for number in 0..MARKS_KEPT_MAX as u64 + 2 {
             marks.add(Mark { at_ms: number, kind: ALERT.into(), source: "monitor".into(), text: String::new() });

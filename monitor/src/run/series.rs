@@ -448,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn seconds_fold_into_means_of_flows_the_last_of_gauges_and_the_greatest_latency() {
+    fn flows_fold_into_means_gauges_into_lasts_latency_into_maxima() {
         let rows = [row(100, 10, 5, 7), row(101, 20, 6, 90), row(102, 30, 4, 8), row(105, 40, 9, 1)];
         let series = Series::of("r", 5, &rows);
         assert_eq!(series.columns["second"], [Some(100.0), Some(105.0)]);
@@ -476,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_of_the_heat_map_are_four_a_decade_and_each_value_lies_within_its_own() {
+    fn heat_map_bounds_are_four_a_decade_and_hold_their_values() {
         for (index, bound) in HEAT_BOUNDS_US.iter().enumerate() {
             let exact = 100.0 * 10f64.powf(index as f64 / 4.0);
             assert!((*bound as f64 / exact - 1.0).abs() < 0.002, "{bound} is not {exact}");
@@ -500,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_older_than_the_bound_is_kept_by_tens_and_then_on_disk_only() {
+    fn seconds_beyond_the_bound_are_kept_by_tens_then_on_disk_only() {
         let mut history = History::default();
         let total = (SERIES_SECONDS_MAX + 10 * SERIES_TENS_MAX) as u64 + 45;
         for second in 0..total {

@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_of_other_things_is_looked_at_in_part_and_the_current_run_is_found() {
+    fn a_foreign_directory_is_read_in_part_and_the_run_is_found() {
         let parent = tempfile::tempdir().unwrap();
         for number in 0..=DIRECTORY_ENTRIES_MAX {
             fs::write(parent.path().join(format!("thing-{number}")), "").unwrap();

@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_same_work_is_done_once_and_what_was_least_used_is_forgotten() {
+    async fn the_same_work_is_done_once_and_the_least_used_is_forgotten() {
         let (shelf, done) = (shelf(2, 1), Arc::new(AtomicUsize::new(0)));
         let work = |done: &Arc<AtomicUsize>| {
             let done = Arc::clone(done);
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_finds_no_permit_is_told_to_come_back_and_who_wants_the_same_waits() {
+    async fn without_a_permit_one_is_to_return_and_equal_requests_wait() {
         let shelf = shelf(4, 1);
         let (go, wait) = mpsc::channel::<()>();
         let slow = shelf.get("slow", move || {

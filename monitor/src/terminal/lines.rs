@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_holds_the_figures_and_says_that_a_second_is_incomplete() {
+    fn a_line_holds_the_figures_and_marks_an_incomplete_second() {
         let line = line(&frame());
         for part in
             ["2023-11-14T22:13:20Z", "sent 5000", "p99 1.234ms", "residual 2 prizes -205 fen (3 s)", "INCOMPLETE"]

@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn microseconds_become_seconds_and_an_unclear_name_gets_a_clear_one() {
+    fn microseconds_become_seconds_and_unclear_names_clear_ones() {
         assert_eq!(exposed("hongbao_machine", "clock_offset_us"), "hongbao_machine_clock_offset_seconds");
         assert_eq!(exposed("hongbao_machine", "ended"), "hongbao_machine_connections_ended");
         assert_eq!(exposed("hongbao_server", "paid_fen"), "hongbao_server_paid_fen");

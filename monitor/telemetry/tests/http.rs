@@ -38,7 +38,7 @@ async fn serve(router: Router) -> SocketAddr {
 }
 
 #[tokio::test]
-async fn an_administrators_token_opens_the_guarded_routes_and_no_other_does() {
+async fn only_an_administrators_token_opens_the_guarded_routes() {
     let address = serve(router()).await;
     let client = reqwest::Client::new();
     let ask = |header: Option<String>| {
@@ -65,7 +65,7 @@ async fn an_administrators_token_opens_the_guarded_routes_and_no_other_does() {
 }
 
 #[tokio::test]
-async fn bad_requests_are_answered_in_json_and_long_bodies_are_not_read() {
+async fn bad_requests_get_json_and_long_bodies_are_not_read() {
     let address = serve(router()).await;
     let client = reqwest::Client::new();
     let post = |body: String| {

@@ -94,7 +94,7 @@ fn events_of(package: &str) -> Vec<Said> {
 }
 
 #[test]
-fn every_event_in_the_sources_is_in_the_table_with_its_level_and_its_fields_and_none_is_missing() {
+fn every_event_of_the_sources_is_in_the_table_and_vice_versa() {
     let (mut wrong, mut used) = (Vec::new(), BTreeSet::from(["foreign", "withheld", "log_impaired"]));
     for (package, by, at_least) in [
         ("server", Program::Server, 10),
@@ -146,7 +146,7 @@ fn the_page_is_made_of_the_table() {
 }
 
 #[test]
-fn what_a_peer_does_is_no_warning_and_what_is_about_money_is_never_withheld() {
+fn a_peers_deeds_are_no_warning_and_money_is_never_withheld() {
     let kind = |name: &str| KINDS.iter().find(|kind| kind.name == name).unwrap();
     for peers in [
         "peer_refused",

@@ -148,7 +148,7 @@ const AN_HOUR: &str = "
     hongbao.follow(0);";
 
 #[tokio::test]
-async fn an_hour_of_data_is_drawn_anew_in_less_time_than_would_be_noticed() {
+async fn an_hour_of_data_is_drawn_within_its_budget() {
     let monitor = Monitor::start("127.0.0.1:0").await;
     let browser = Browser::start().await;
     browser.open(&monitor.url("/")).await;
@@ -338,7 +338,7 @@ async fn a_stretch_chosen_by_dragging_is_shown_by_all_charts() {
 }
 
 #[tokio::test]
-async fn beyond_loopback_the_page_asks_who_is_there_and_asks_again_before_it_acts() {
+async fn beyond_loopback_the_page_asks_who_is_there_before_it_acts() {
     let monitor = Monitor::start("0.0.0.0:0").await;
     let _server = Server::start(&monitor).await;
     let browser = Browser::start().await;

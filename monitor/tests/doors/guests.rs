@@ -86,7 +86,7 @@ fn won(serial: u64, amount_fen: u64, request: u64) -> Won {
 }
 
 #[tokio::test]
-async fn what_a_guest_wins_is_in_the_users_book_once_and_in_the_journal_before_the_guest_hears_of_it() {
+async fn a_guests_win_is_booked_once_and_journaled_before_it_is_sent() {
     let users = Users::open().await;
     let running = monitor(&users, &[]).await;
     let server = running.reports(role::SERVER, "server-1", None, None).await;
@@ -129,7 +129,7 @@ async fn a_win_on_its_way_to_a_guest_who_has_just_left_is_in_the_book() {
 }
 
 #[tokio::test]
-async fn an_answer_that_the_server_took_with_it_is_asked_for_again_in_the_guests_place() {
+async fn an_answer_lost_with_the_server_is_asked_for_again() {
     let users = Users::open().await;
     let running = monitor(&users, &[]).await;
     let (mut browser, mut side, user) = guest(&running, &users).await;
@@ -235,7 +235,7 @@ async fn a_page_of_another_origin_cannot_open_the_bridge() {
 }
 
 #[tokio::test]
-async fn one_guest_too_many_is_told_so_and_finds_a_place_when_another_leaves() {
+async fn one_guest_too_many_is_told_so_and_let_in_when_another_leaves() {
     let users = Users::open().await;
     let running = monitor(&users, &["--guests", "1"]).await;
     let (mut browser, side, _) = guest(&running, &users).await;
@@ -337,7 +337,7 @@ async fn a_slow_browser_costs_only_itself() {
 }
 
 #[tokio::test]
-async fn the_end_of_a_servers_connection_comes_with_its_goodbye_and_a_stopping_monitor_says_so() {
+async fn a_connections_end_brings_its_goodbye_and_so_does_a_stop() {
     let users = Users::open().await;
     let running = monitor(&users, &[]).await;
     let (mut browser, mut side, _) = guest(&running, &users).await;

@@ -16,7 +16,7 @@ fn verify(token: &str) -> Result<(String, u64), TokenError> {
 }
 
 #[tokio::test]
-async fn a_change_of_qps_goes_to_every_machine_for_one_second_and_is_on_the_timeline() {
+async fn a_change_of_qps_reaches_every_machine_and_the_timeline() {
     let running = Running::start(&[]).await;
     let (first, mut hears_first) = surface(StatusCode::OK).await;
     let (second, mut hears_second) = surface(StatusCode::OK).await;
@@ -71,7 +71,7 @@ async fn what_some_took_and_others_did_not_is_told_one_by_one() {
 }
 
 #[tokio::test]
-async fn nobody_who_reports_can_have_an_administrators_token_sent_elsewhere() {
+async fn no_reporter_can_have_an_administrators_token_sent_elsewhere() {
     let running = Running::start(&[]).await;
     let (address, mut hears) = surface(StatusCode::OK).await;
     // An address of this host, and not the one that the report came from.
@@ -149,7 +149,7 @@ async fn orders_for_servers_go_to_servers_as_they_were_given() {
 }
 
 #[tokio::test]
-async fn orders_that_make_no_sense_or_find_nobody_are_refused_in_words() {
+async fn orders_without_sense_or_receivers_are_refused_in_words() {
     let running = Running::start(&[]).await;
     for (path, body, status, words) in [
         ("qps", json!({ "qps": -1 }), 422, "qps"),
@@ -183,7 +183,7 @@ async fn an_endless_answer_is_cut_off() {
 }
 
 #[tokio::test]
-async fn a_silent_process_holds_an_order_up_for_a_while_only_and_no_more_are_given_at_once_than_the_bound() {
+async fn a_silent_process_delays_an_order_briefly_and_few_wait() {
     let running = Running::start(&[]).await;
     // It takes connections, and says nothing.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();

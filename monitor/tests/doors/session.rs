@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::support::{Running, admin, soon, token};
 
 #[tokio::test]
-async fn an_operator_signs_in_with_a_token_and_is_known_by_a_cookie_that_scripts_cannot_read() {
+async fn an_operator_signs_in_by_token_and_stays_by_safe_cookie() {
     let running = Running::start(&[]).await;
     let nobody = running.get("/api/v1/session").await;
     assert_eq!(nobody, json!({ "operator": null, "expires_at": null }));
@@ -66,7 +66,7 @@ async fn a_session_ends_when_its_token_does() {
 }
 
 #[tokio::test]
-async fn wrong_tokens_are_refused_counted_and_after_a_few_not_even_looked_at() {
+async fn wrong_tokens_are_refused_counted_and_soon_not_looked_at() {
     let running = Running::start(&[]).await;
     let sign_in = |token: String| running.client.post(running.url("/api/v1/session")).json(&json!({ "token": token }));
     let wrong = [
@@ -106,7 +106,7 @@ async fn a_name_that_was_pointed_at_this_host_gets_nothing() {
 }
 
 #[tokio::test]
-async fn what_changes_something_is_asked_for_by_a_page_of_ours_as_json_and_by_an_operator() {
+async fn changes_take_a_page_of_ours_json_and_an_operator() {
     let running = Running::start(&[]).await;
     let own = format!("http://127.0.0.1:{}", running.http.port());
     for path in ["/api/v1/session", "/api/v1/guests", "/api/v1/control/qps"] {
@@ -138,7 +138,7 @@ async fn what_changes_something_is_asked_for_by_a_page_of_ours_as_json_and_by_an
 }
 
 #[tokio::test]
-async fn on_an_address_beyond_this_host_reading_takes_an_operator_too_and_there_are_no_guests() {
+async fn beyond_this_host_reading_takes_an_operator_without_guests() {
     let running = Running::start(&["--http", "0.0.0.0:0"]).await;
     for path in ["/api/v1/run", "/api/v1/controls", "/api/v1/books"] {
         let ask = || running.client.get(running.url(path));

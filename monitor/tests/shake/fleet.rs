@@ -15,7 +15,7 @@ use super::monitor::Monitor;
 use hongbao_testing::{Server, command, eventually, program, sign};
 
 #[test]
-fn a_run_with_a_guest_who_wins_and_an_operator_who_orders_another_qps_passes_and_says_so() {
+fn a_run_with_a_guest_and_an_operators_qps_passes_and_says_so() {
     let program = program("hongbao-sim");
     let monitor = Monitor::start();
     let mut server = Server::with(&["--monitor", &monitor.ingest.to_string()]);

@@ -78,7 +78,7 @@ pub fn audit(ledger: &Path, journals: &[&Path]) -> String {
 }
 
 #[test]
-fn what_a_guest_wins_is_in_both_books_and_in_a_journal_that_the_audit_takes() {
+fn a_guests_wins_are_in_both_books_and_in_an_audited_journal() {
     let monitor = Monitor::start();
     let mut server = Server::with(&["--monitor", &monitor.ingest.to_string()]);
     server.rain(1_000, 200, &json!({}));
@@ -116,7 +116,7 @@ fn what_a_guest_wins_is_in_both_books_and_in_a_journal_that_the_audit_takes() {
 }
 
 #[test]
-fn a_guest_whose_server_is_killed_under_a_shake_has_what_it_won_in_the_books_afterwards() {
+fn a_guests_wins_survive_its_server_killed_under_a_shake() {
     let monitor = Monitor::start();
     // Addresses that were free a moment ago: the server must come back to them.
     let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();

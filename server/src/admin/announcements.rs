@@ -160,7 +160,7 @@ mod tests {
     use crate::set::tally::SetTally;
 
     #[tokio::test]
-    async fn a_set_whose_queue_stays_full_is_reported_and_its_users_are_counted_as_not_reached() {
+    async fn a_set_that_stays_full_is_reported_with_its_users_not_reached() {
         let (sets, mut queues): (Vec<_>, Vec<_>) = (0..2)
             .map(|_| {
                 let (inbox, queue) = mpsc::channel(1);

@@ -214,7 +214,7 @@ pub async fn kick(State(admin): State<Admin>, PathParam(user): PathParam<u64>) -
         .directory
         .find(user)
         .ok_or_else(|| ApiError::not_found(format!("user {user} is not logged in here")))?;
-    let kick = Control::Kick { seat: address.seat, user };
+    let kick = Control::Kick { key: address.key, user };
     admin.shared.sets[address.set as usize].inbox.send(Message::Control(kick)).await.map_err(|_| stopping())?;
     Ok(StatusCode::ACCEPTED)
 }

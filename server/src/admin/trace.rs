@@ -79,7 +79,7 @@ fn following(directory: &Directory, user: UserId) -> Event {
         "at_us": wall_us(),
         "online": address.is_some(),
         "set": address.map(|address| address.set),
-        "slot": address.map(|address| address.seat.slot),
+        "slot": address.map(|address| address.key.slot),
     });
     Event::default().event("following").data(told.to_string())
 }

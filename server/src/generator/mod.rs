@@ -856,7 +856,7 @@ impl Generator {
                     running.source.put_back(serials);
                 }
             }
-            StockReport::Lot { set, campaign, entrants } => {
+            StockReport::Lottery { set, campaign, entrants } => {
                 let draw = self.campaigns.get_mut(&campaign).and_then(|running| running.draw.as_mut());
                 if let Some(round) = draw.and_then(|draw| draw.rounds.get_mut(set as usize)) {
                     *round = Round::Reported(entrants);

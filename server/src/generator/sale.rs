@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_elsewhere_is_called_back_only_for_somebody_who_waits() {
+    fn stock_elsewhere_is_recalled_only_for_somebody_who_waits() {
         let mut counter = SaleAllocator::default();
         assert!(!counter.recalls(0, 1_000));
         counter.ask(2);
@@ -114,7 +114,7 @@ mod tests {
 
     /// It asked when half of its parcel was gone, and nobody there may have the rest.
     #[test]
-    fn what_lies_with_a_set_that_waits_itself_is_called_back_for_another() {
+    fn stock_of_a_set_that_waits_itself_is_recalled_for_another() {
         let mut counter = SaleAllocator::default();
         counter.ask(0);
         assert!(!counter.may_spare(0), "nobody else wants it");

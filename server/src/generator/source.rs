@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_due_before_the_start_and_a_long_absence_is_forgiven() {
+    fn nothing_is_due_before_the_start_and_a_long_absence_is_capped() {
         let mut rain = Pacer::new(200, 10_000);
         assert_eq!(rain.due(9_999), 0);
         assert_eq!(rain.due(10_000), 1);

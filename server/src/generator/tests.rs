@@ -84,7 +84,7 @@ impl Rig {
 }
 
 #[test]
-fn prizes_that_nobody_takes_where_users_shake_are_called_back_for_users_elsewhere() {
+fn untaken_prizes_are_recalled_for_users_who_shake_elsewhere() {
     let mut rig = Rig::new(4);
     rig.second([1, 1]);
     for claimed in 1..3 {
@@ -98,7 +98,7 @@ fn prizes_that_nobody_takes_where_users_shake_are_called_back_for_users_elsewher
 }
 
 #[test]
-fn prizes_that_nobody_takes_stay_where_they_are_while_nobody_shakes_elsewhere() {
+fn untaken_prizes_stay_while_nobody_shakes_elsewhere() {
     let mut rig = Rig::new(4);
     rig.second([1, 1]);
     for _ in 0..3 {
@@ -130,7 +130,7 @@ fn the_last_prizes_of_two_rains_that_wander_come_to_every_set() {
 }
 
 #[test]
-fn what_the_ledger_has_no_room_for_is_told_to_the_operator_and_nothing_is_done() {
+fn a_request_the_ledger_has_no_room_for_is_refused_and_not_done() {
     let mut rig = Rig::new(1);
     let (reply, mut first) = oneshot::channel();
     rig.generator.obey(Command::Stop { id: id(), reply }, rig.now);

@@ -456,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn both_ends_of_the_amounts_are_reached_and_all_between_about_equally_often() {
+    fn both_ends_of_the_amounts_are_reached_and_all_between_alike() {
         let amounts = Amounts { min: Fen(11), max: Fen(20) };
         let mut seen = [0u32; 10];
         for n in 0..100_000 {
@@ -545,7 +545,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_amount_is_what_a_plain_reading_of_the_rule_says_and_keeps_its_bounds(
+        fn an_amount_follows_a_plain_reading_of_the_rule_within_bounds(
             seed: [u8; 32], serial: u64, a in 1u64.., b in 1u64..,
         ) {
             let amounts = Amounts { min: Fen(a.min(b)), max: Fen(a.max(b)) };

@@ -18,9 +18,9 @@ pub struct Entrant {
 
 /// The lot of an entrant: the first 16 bytes of SHA-256(seed ‖ "lot" ‖ user ‖ request), both
 /// numbers as 8 bytes, big-endian. The smallest is served first.
-pub fn lot(seed: &Seed, entrant: Entrant) -> [u8; 16] {
+pub fn lottery(seed: &Seed, entrant: Entrant) -> [u8; 16] {
     let mut hash = Sha256::new_with_prefix(seed.0);
-    hash.update(b"lot");
+    hash.update(b"lottery");
     hash.update(entrant.user.get().to_be_bytes());
     hash.update(entrant.request.get().to_be_bytes());
     let hash: [u8; 32] = hash.finalize().into();
@@ -31,8 +31,8 @@ pub fn lot(seed: &Seed, entrant: Entrant) -> [u8; 16] {
 /// beside it.
 pub fn draw<T>(seed: &Seed, entrants: impl IntoIterator<Item = (Entrant, T)>) -> Vec<(Entrant, T)> {
     let mut drawn: Vec<_> =
-        entrants.into_iter().map(|(entrant, beside)| (lot(seed, entrant), entrant, beside)).collect();
-    drawn.sort_by_key(|(lot, entrant, _)| (*lot, entrant.user, entrant.request));
+        entrants.into_iter().map(|(entrant, beside)| (lottery(seed, entrant), entrant, beside)).collect();
+    drawn.sort_by_key(|(lottery, entrant, _)| (*lottery, entrant.user, entrant.request));
     drawn.into_iter().map(|(_, entrant, beside)| (entrant, beside)).collect()
 }
 

@@ -231,14 +231,14 @@ impl Stock {
     }
 
     /// Whether a Grab of this sale waits for a draw now.
-    pub fn draws_lots(&mut self, campaign: CampaignId, now: UnixMs) -> bool {
+    pub fn holds_lottery(&mut self, campaign: CampaignId, now: UnixMs) -> bool {
         let Some(shelf) = self.shelf(campaign) else { return false };
         let has_window = shelf.terms.sale().is_some_and(|sale| sale.fair_window_ms > 0);
         has_window && !shelf.drawn && shelf.closed(now).is_none()
     }
 
     /// The opening window of a sale is over.
-    pub fn end_lots(&mut self, campaign: CampaignId) {
+    pub fn end_lottery(&mut self, campaign: CampaignId) {
         if let Some(shelf) = self.shelf(campaign) {
             shelf.drawn = true;
         }

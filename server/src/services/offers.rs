@@ -66,19 +66,19 @@ impl Clerk {
     /// a SET without room, is passed over: all that is told here is told again at the next login.
     async fn push(&self, to: &[UserId], frame: Bytes) {
         let count = Count::new(|_| {});
-        let mut seats: BTreeMap<u32, Vec<ConnectionKey>> = BTreeMap::new();
+        let mut keys: BTreeMap<u32, Vec<ConnectionKey>> = BTreeMap::new();
         for some in to.chunks(limits::FANOUT_STEP) {
             for user in some {
                 if let Some(address) = self.shared.directory.find(*user) {
-                    seats.entry(address.set).or_default().push(address.seat);
+                    keys.entry(address.set).or_default().push(address.key);
                 }
             }
             if some.len() == limits::FANOUT_STEP {
                 tokio::task::yield_now().await;
             }
         }
-        for (set, seats) in seats {
-            let delivery = Control::Deliver(Delivery::new(seats, frame.clone(), Arc::clone(&count)));
+        for (set, keys) in keys {
+            let delivery = Control::Deliver(Delivery::new(keys, frame.clone(), Arc::clone(&count)));
             if let Err(refused) = self.shared.sets[set as usize].inbox.try_send(Message::Control(delivery)) {
                 drop(refused);
             }

@@ -8,7 +8,7 @@ use crate::limits;
 use crate::set::Set;
 use crate::set::directory::ConnectionKey;
 use crate::set::message::{Control, SessionInfo, StockReport};
-use crate::set::session::Phase;
+use crate::set::session::SessionState;
 use crate::transport::wire::Wire;
 
 impl<W: Wire> Set<W> {
@@ -21,10 +21,10 @@ impl<W: Wire> Set<W> {
             }
             Control::Phase { campaign, terms, phase } => {
                 self.stock.set_phase(campaign, &terms, phase);
-                self.dissolve_lot(campaign, now);
+                self.dissolve_lottery(campaign, now);
                 self.return_stock();
             }
-            Control::Draw { campaign } => self.close_lot(campaign),
+            Control::Draw { campaign } => self.close_lottery(campaign),
             Control::Drawn { campaign, winners } => self.drawn(campaign, &winners, now),
             Control::GiveBack { campaign } => self.give_back(campaign),
             Control::Report { round } => {
@@ -33,20 +33,20 @@ impl<W: Wire> Set<W> {
                 // A full queue: the generator asks again in a second.
                 self.shared.generator.try_send(report).ok();
             }
-            Control::Displace { seat, newer } => {
-                self.dismiss(seat, End::Replaced, None, now);
-                self.succeed(seat, newer);
+            Control::Displace { key, newer } => {
+                self.dismiss(key, End::Replaced, None, now);
+                self.succeed(key, newer);
             }
-            Control::Kick { seat, user } => {
-                if self.live(seat).is_some_and(|session| session.user == Some(user)) {
-                    self.dismiss(seat, End::Kicked, None, now);
+            Control::Kick { key, user } => {
+                if self.live(key).is_some_and(|session| session.user == Some(user)) {
+                    self.dismiss(key, End::Kicked, None, now);
                 }
             }
             Control::Announce(frame) => self.announce(frame, None),
             Control::Broadcast { frame, receipt } => self.announce(frame, Some(receipt)),
             Control::Deliver(delivery) => self.deliver(delivery, now),
             Control::Farewell(window) => {
-                self.dissolve_lots();
+                self.dissolve_lotteries();
                 self.farewell(window);
             }
             Control::List { from_slot, limit, reply } => {
@@ -60,41 +60,39 @@ impl<W: Wire> Set<W> {
 
     fn tick(&mut self, now: &Now) {
         let second = now.seconds();
-        while let Some(seat) = self.unwelcome.pop_due(second) {
+        while let Some(key) = self.unwelcome.pop_due(second) {
             let login_seconds = self.shared.login_seconds;
-            let Some(session) = self.live(seat).filter(|session| session.phase == Phase::Fresh) else { continue };
+            let Some(session) = self.live(key).filter(|session| session.state == SessionState::Fresh) else { continue };
             // Who was told to come back later has as long from then on. Looked at again after one
             // login time, and not when that is over, so that the queue stays sorted.
-            if session.appointment().is_some_and(|appointment| second < appointment.second() + login_seconds) {
-                self.unwelcome.push(second + login_seconds, seat);
+            if session.retry_slot().is_some_and(|retry_slot| second < retry_slot.second() + login_seconds) {
+                self.unwelcome.push(second + login_seconds, key);
             } else {
-                self.dismiss(seat, End::LoginTimeout, None, now);
+                self.dismiss(key, End::LoginTimeout, None, now);
             }
         }
-        while let Some(seat) = self.partial.pop_due(second) {
+        while let Some(key) = self.partial.pop_due(second) {
             let began = second.saturating_sub(limits::FRAME_SECONDS_MAX);
-            if self
-                .live(seat)
-                .is_some_and(|session| session.partial_since != 0 && session.partial_since <= began.max(1))
+            if self.live(key).is_some_and(|session| session.partial_since != 0 && session.partial_since <= began.max(1))
             {
-                self.dismiss(seat, End::Stalled, None, now);
+                self.dismiss(key, End::Stalled, None, now);
             }
         }
-        while let Some(seat) = self.slow.pop_due(second) {
+        while let Some(key) = self.slow.pop_due(second) {
             let became = second.saturating_sub(limits::SLOW_SECONDS_MAX);
-            if self.session(seat).is_some_and(|session| session.slow_since <= became && session.wire.backlog() > 0) {
-                self.end(seat, End::Slow, None, now);
+            if self.session(key).is_some_and(|session| session.slow_since <= became && session.wire.backlog() > 0) {
+                self.end(key, End::Slow, None, now);
             }
         }
-        while let Some(seat) = self.leaving.pop_due(second) {
-            if let Some(session) = self.session(seat) {
+        while let Some(key) = self.leaving.pop_due(second) {
+            if let Some(session) = self.session(key) {
                 session.wire.cut();
             }
         }
         self.sweep_idle(now);
         self.return_stock();
         self.pass_on();
-        self.report_lots();
+        self.report_lotteries();
     }
 
     fn sweep_idle(&mut self, now: &Now) {
@@ -103,7 +101,7 @@ impl<W: Wire> Set<W> {
             self.idle_cursor = (self.idle_cursor + 1) % slots;
             let Some(session) = self.sessions.get(self.idle_cursor) else { continue };
             let silent = now.seconds().saturating_sub(session.heard_at);
-            if session.phase == Phase::Online && silent >= self.shared.idle_seconds {
+            if session.state == SessionState::Online && silent >= self.shared.idle_seconds {
                 let slot = u32::try_from(self.idle_cursor).unwrap_or(u32::MAX);
                 self.dismiss(ConnectionKey { slot, generation: session.generation }, End::Idle, None, now);
             }
@@ -144,7 +142,7 @@ impl<W: Wire> Set<W> {
                     set: self.index,
                     slot: u32::try_from(slot).unwrap_or(u32::MAX),
                     user: session.user.map(UserId::get),
-                    state: session.phase.label(),
+                    state: session.state.label(),
                     peer: session.wire.peer(),
                     silent_seconds: now.seconds().saturating_sub(session.heard_at),
                     outbox_bytes: session.wire.backlog(),

@@ -1,6 +1,6 @@
 //! One encoded frame for some connections of a SET, and the certainty of hearing what became of it.
 //!
-//! Whoever pushes to users looks their seats up in the directory, groups them by SET, and hands
+//! Whoever pushes to users looks their connections up in the directory, groups them by SET, and hands
 //! each SET a [`Delivery`]. All deliveries of a frame share one [`Count`], and the last of them to
 //! go away completes it. What is dropped on its way (a SET's queue is full, or the SET has stopped)
 //! counts itself as dropped: so the report always comes.
@@ -78,7 +78,7 @@ impl fmt::Debug for Count {
 /// as dropped.
 #[derive(Debug)]
 pub struct Delivery {
-    seats: Box<[ConnectionKey]>,
+    keys: Box<[ConnectionKey]>,
     /// Those before have had their turn.
     next: usize,
     frame: Bytes,
@@ -86,9 +86,9 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// `frame` for `seats`, which are all of one SET.
-    pub fn new(seats: impl Into<Box<[ConnectionKey]>>, frame: Bytes, count: Arc<Count>) -> Self {
-        Self { seats: seats.into(), next: 0, frame, count }
+    /// `frame` for `keys`, which are all of one SET.
+    pub fn new(keys: impl Into<Box<[ConnectionKey]>>, frame: Bytes, count: Arc<Count>) -> Self {
+        Self { keys: keys.into(), next: 0, frame, count }
     }
 
     /// The whole frame, with its length.
@@ -103,14 +103,14 @@ impl Delivery {
 
     /// Seats that have not had their turn.
     pub fn left(&self) -> usize {
-        self.seats.len() - self.next
+        self.keys.len() - self.next
     }
 
-    /// The next seat; the caller now answers for it.
+    /// The next connection; the caller now answers for it.
     pub fn take(&mut self) -> Option<ConnectionKey> {
-        let seat = self.seats.get(self.next).copied()?;
+        let key = self.keys.get(self.next).copied()?;
         self.next += 1;
-        Some(seat)
+        Some(key)
     }
 }
 
@@ -137,19 +137,19 @@ mod tests {
 
     use super::*;
 
-    fn seats(count: u32) -> Vec<ConnectionKey> {
+    fn keys(count: u32) -> Vec<ConnectionKey> {
         (0..count).map(|slot| ConnectionKey { slot, generation: 0 }).collect()
     }
 
     #[test]
-    fn the_report_comes_once_when_the_last_delivery_is_gone_and_the_unserved_count_as_dropped() {
+    fn the_report_comes_once_and_counts_the_unserved_as_dropped() {
         let reports = Arc::new(Mutex::new(Vec::new()));
         let count = Count::new({
             let reports = Arc::clone(&reports);
             move |delivered| reports.lock().unwrap().push(delivered)
         });
-        let mut first = Delivery::new(seats(3), Bytes::new(), Arc::clone(&count));
-        let second = Delivery::new(seats(5), Bytes::new(), Arc::clone(&count));
+        let mut first = Delivery::new(keys(3), Bytes::new(), Arc::clone(&count));
+        let second = Delivery::new(keys(5), Bytes::new(), Arc::clone(&count));
         count.add(Delivered { offline: 2, ..Delivered::default() });
         drop(count);
         assert_eq!(first.take(), Some(ConnectionKey { slot: 0, generation: 0 }));

@@ -17,7 +17,7 @@ use crate::set::Set;
 use crate::set::deliver::{Count, Delivered, Delivery};
 use crate::set::directory::ConnectionKey;
 use crate::set::room_messages::{Reply, RoomState};
-use crate::set::session::Phase;
+use crate::set::session::SessionState;
 use crate::transport::wire::Wire;
 
 /// What waits, and what has joined the output without having been written yet.
@@ -30,20 +30,20 @@ pub(super) struct Deliveries {
     spent: usize,
     handed: Vec<Handed>,
     /// Theirs, one after the other.
-    seats: Vec<ConnectionKey>,
+    keys: Vec<ConnectionKey>,
 }
 
 #[derive(Debug)]
 enum Turn {
     Delivery(Delivery),
-    State { seat: ConnectionKey, request: RequestId, standing: Box<RoomState> },
+    State { key: ConnectionKey, request: RequestId, state: Box<RoomState> },
 }
 
 /// Seats whose frame is in the output.
 #[derive(Debug)]
 struct Handed {
     count: Arc<Count>,
-    seats: Range<usize>,
+    keys: Range<usize>,
 }
 
 impl Deliveries {
@@ -51,17 +51,17 @@ impl Deliveries {
         self.waiting.is_empty()
     }
 
-    /// The seats added since `from` are of `count`'s frame.
+    /// The connections added since `from` are of `count`'s frame.
     fn hand(&mut self, count: &Arc<Count>, from: usize) {
-        let seats = from..self.seats.len();
-        if !seats.is_empty() {
-            self.handed.push(Handed { count: Arc::clone(count), seats });
+        let keys = from..self.keys.len();
+        if !keys.is_empty() {
+            self.handed.push(Handed { count: Arc::clone(count), keys });
         }
     }
 }
 
 impl<W: Wire> Set<W> {
-    /// Serves the delivery's seats at once where these are few and nothing waits. Where too much
+    /// Serves the delivery's connections at once where these are few and nothing waits. Where too much
     /// waits, it is dropped, and its count says so.
     pub(super) fn deliver(&mut self, delivery: Delivery, now: &Now) {
         if self.deliveries.pending >= limits::DELIVERIES_PENDING_MAX {
@@ -75,11 +75,11 @@ impl<W: Wire> Set<W> {
     }
 
     /// Tells a room's state, behind what was handed in before.
-    pub(super) fn tell_state(&mut self, seat: ConnectionKey, request: RequestId, standing: Box<RoomState>) {
+    pub(super) fn send_state(&mut self, key: ConnectionKey, request: RequestId, state: Box<RoomState>) {
         if self.deliveries.is_empty() {
-            self.settle_chat(seat, request, Reply::Room(standing));
+            self.answer_chat(key, request, Reply::Room(state));
         } else {
-            self.deliveries.waiting.push_back(Turn::State { seat, request, standing });
+            self.deliveries.waiting.push_back(Turn::State { key, request, state });
         }
     }
 
@@ -97,9 +97,9 @@ impl<W: Wire> Set<W> {
                         self.deliveries.waiting.push_front(Turn::Delivery(rest));
                     }
                 }
-                Turn::State { seat, request, standing } => {
+                Turn::State { key, request, state } => {
                     self.deliveries.spent += 1;
-                    self.settle_chat(seat, request, Reply::Room(standing));
+                    self.answer_chat(key, request, Reply::Room(state));
                     if self.output.len() > limits::SET_OUTPUT_BYTES_MAX {
                         self.flush(now);
                     }
@@ -110,23 +110,23 @@ impl<W: Wire> Set<W> {
         self.deliveries.spent = 0;
     }
 
-    /// Adds the frame to the output for as many seats as may be served now; returns what is left.
+    /// Adds the frame to the output for as many connections as may be served now; returns what is left.
     fn serve(&mut self, mut delivery: Delivery, now: &Now) -> Option<Delivery> {
         let count = Arc::clone(delivery.count());
-        let mut from = self.deliveries.seats.len();
+        let mut from = self.deliveries.keys.len();
         let mut offline = 0;
         while self.deliveries.spent < limits::DELIVER_STEP {
-            let Some(seat) = delivery.take() else { break };
+            let Some(key) = delivery.take() else { break };
             self.deliveries.spent += 1;
-            if self.session(seat).is_none_or(|session| session.phase != Phase::Online) {
+            if self.session(key).is_none_or(|session| session.state != SessionState::Online) {
                 offline += 1;
                 continue;
             }
-            if let Some(user) = self.followed(seat) {
-                self.watched.pushed_encoded(self.index, seat, user, delivery.frame());
+            if let Some(user) = self.followed(key) {
+                self.watched.pushed_encoded(self.index, key, user, delivery.frame());
             }
-            self.output.push_encoded(seat, delivery.frame());
-            self.deliveries.seats.push(seat);
+            self.output.push_encoded(key, delivery.frame());
+            self.deliveries.keys.push(key);
             if self.output.len() > limits::SET_OUTPUT_BYTES_MAX {
                 self.deliveries.hand(&count, from);
                 self.flush(now);
@@ -143,12 +143,12 @@ impl<W: Wire> Set<W> {
     /// What was handed to the output has been written, except to those that overflowed, or had
     /// gone.
     pub(super) fn report_handed(&mut self, overflowed: &[ConnectionKey]) {
-        for Handed { count, seats } in self.deliveries.handed.drain(..) {
+        for Handed { count, keys } in self.deliveries.handed.drain(..) {
             let mut became = Delivered::default();
-            for seat in &self.deliveries.seats[seats] {
-                let session = self.sessions.get(seat.slot as usize);
-                let is_there = session.is_some_and(|session| session.generation == seat.generation);
-                match (is_there, overflowed.contains(seat)) {
+            for key in &self.deliveries.keys[keys] {
+                let session = self.sessions.get(key.slot as usize);
+                let is_there = session.is_some_and(|session| session.generation == key.generation);
+                match (is_there, overflowed.contains(key)) {
                     (true, false) => became.delivered += 1,
                     (true, true) => became.dropped += 1,
                     (false, _) => became.offline += 1,
@@ -156,6 +156,6 @@ impl<W: Wire> Set<W> {
             }
             count.add(became);
         }
-        self.deliveries.seats.clear();
+        self.deliveries.keys.clear();
     }
 }

@@ -20,8 +20,8 @@ pub struct ConnectionKey {
 pub struct ConnectionAddress {
     /// Index of the SET.
     pub set: u32,
-    /// The seat in it.
-    pub seat: ConnectionKey,
+    /// The connection in it.
+    pub key: ConnectionKey,
 }
 
 /// All logged-in users of the node.
@@ -58,7 +58,7 @@ mod tests {
     #[test]
     fn leaving_an_old_address_does_not_forget_the_new_one() {
         let (directory, user) = (Directory::default(), UserId::new(1).unwrap());
-        let at = |generation| ConnectionAddress { set: 0, seat: ConnectionKey { slot: 0, generation } };
+        let at = |generation| ConnectionAddress { set: 0, key: ConnectionKey { slot: 0, generation } };
         assert_eq!(directory.enter(user, at(1)), None);
         assert_eq!(directory.enter(user, at(2)), Some(at(1)));
         directory.leave(user, at(1));

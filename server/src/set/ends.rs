@@ -9,29 +9,29 @@ use crate::ends::{End, Fault};
 use crate::limits;
 use crate::set::Set;
 use crate::set::directory::{ConnectionAddress, ConnectionKey};
-use crate::set::session::Phase;
+use crate::set::session::SessionState;
 use crate::transport::wire::Wire;
 
 impl<W: Wire> Set<W> {
     /// Ends a connection of ours, where it has not ended yet.
-    pub(super) fn dismiss(&mut self, seat: ConnectionKey, end: End, return_after_ms: Option<u32>, now: &Now) {
-        if self.live(seat).is_some() {
-            self.end(seat, end, return_after_ms, now);
+    pub(super) fn dismiss(&mut self, key: ConnectionKey, end: End, return_after_ms: Option<u32>, now: &Now) {
+        if self.live(key).is_some() {
+            self.end(key, end, return_after_ms, now);
         }
     }
 
     /// The one place where a connection that we end is ended: counted, told, forgotten by the
     /// directory.
-    pub(super) fn end(&mut self, seat: ConnectionKey, end: End, return_after_ms: Option<u32>, now: &Now) {
-        self.retire(seat, end);
+    pub(super) fn end(&mut self, key: ConnectionKey, end: End, return_after_ms: Option<u32>, now: &Now) {
+        self.retire(key, end);
         match end.goodbye() {
             Some(reason) => {
-                self.push(seat, Event::Goodbye(v1::Goodbye { reason: reason.into(), return_after_ms }));
-                self.finishing.push(seat);
-                self.leaving.push(now.seconds() + limits::LINGER_SECONDS, seat);
+                self.push(key, Event::Goodbye(v1::Goodbye { reason: reason.into(), return_after_ms }));
+                self.finishing.push(key);
+                self.leaving.push(now.seconds() + limits::LINGER_SECONDS, key);
             }
             None => {
-                if let Some(session) = self.session(seat) {
+                if let Some(session) = self.session(key) {
                     session.wire.cut();
                 }
             }
@@ -39,10 +39,10 @@ impl<W: Wire> Set<W> {
     }
 
     /// The reader has ended: nothing more will come, and nothing more can be told.
-    pub(super) fn gone(&mut self, seat: ConnectionKey, end: End) {
-        self.retire(seat, end);
-        if self.session(seat).is_some() {
-            let session = self.sessions.remove(seat.slot as usize);
+    pub(super) fn gone(&mut self, key: ConnectionKey, end: End) {
+        self.retire(key, end);
+        if self.session(key).is_some() {
+            let session = self.sessions.remove(key.slot as usize);
             // Its socket is closed with the last reference to it, which costs more than all that
             // came before.
             self.ended.push(session.wire);
@@ -55,31 +55,31 @@ impl<W: Wire> Set<W> {
     }
 
     /// Counts the end of a connection, once.
-    fn retire(&mut self, seat: ConnectionKey, end: End) {
-        let Some(session) = self.live(seat) else { return };
-        let (was_online, user) = (session.phase == Phase::Online, session.user);
-        session.phase = Phase::Leaving;
+    fn retire(&mut self, key: ConnectionKey, end: End) {
+        let Some(session) = self.live(key) else { return };
+        let (was_online, user) = (session.state == SessionState::Online, session.user);
+        session.state = SessionState::Leaving;
         if let Some(user) = user
-            && !self.waiting.contains_key(&seat)
+            && !self.waiting.contains_key(&key)
         {
-            self.shared.directory.leave(user, ConnectionAddress { set: self.index, seat });
+            self.shared.directory.leave(user, ConnectionAddress { set: self.index, key });
         }
         if was_online {
             self.tally.online.set(self.tally.online.get() - 1);
         }
         self.tally.ends[end as usize].add(1);
-        if let Some(user) = self.followed(seat) {
-            self.watched.ended(self.index, seat, user, end);
+        if let Some(user) = self.followed(key) {
+            self.watched.ended(self.index, key, user, end);
         }
-        self.log_end(seat, user, end);
+        self.log_end(key, user, end);
     }
 
     /// How loud an end is follows from whose doing it is; a peer's never is a warning of ours.
-    fn log_end(&mut self, seat: ConnectionKey, user: Option<UserId>, end: End) {
+    fn log_end(&mut self, key: ConnectionKey, user: Option<UserId>, end: End) {
         let (set, reason, user) = (self.index, end.label(), user.map(UserId::get));
         match (end.fault(), end) {
             (Fault::Peer, _) => {
-                let mut peer = || self.session(seat).and_then(|session| session.wire.peer());
+                let mut peer = || self.session(key).and_then(|session| session.wire.peer());
                 tracing::info!(event = "peer_refused", set, reason, user, peer = peer(), "a peer broke a rule");
             }
             (Fault::Limit, _) => {

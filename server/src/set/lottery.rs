@@ -14,7 +14,7 @@ use crate::transport::wire::Wire;
 
 /// Those who wait for a draw here: at most one Grab of each connection's user.
 #[derive(Debug, Default)]
-pub(super) struct Lot {
+pub(super) struct Lottery {
     waiting: Vec<Waiting>,
     users: FxHashSet<UserId>,
     /// Whether the generator has asked for the list, and not got it yet.
@@ -23,36 +23,36 @@ pub(super) struct Lot {
 
 #[derive(Debug)]
 struct Waiting {
-    seat: ConnectionKey,
+    key: ConnectionKey,
     entrant: Entrant,
 }
 
 impl<W: Wire> Set<W> {
     /// Takes a Grab into the lot; its answer is owed until the draw. A second Grab of the same user
     /// finds nothing for now.
-    pub(super) fn enter_lot(&mut self, seat: ConnectionKey, user: UserId, request: RequestId, campaign: CampaignId) {
-        let lot = self.lots.entry(campaign).or_default();
-        if !lot.users.insert(user) {
-            return self.not_taken(seat, request, Taken::NoneNow);
+    pub(super) fn enter_lottery(&mut self, key: ConnectionKey, user: UserId, request: RequestId, campaign: CampaignId) {
+        let lottery = self.lotteries.entry(campaign).or_default();
+        if !lottery.users.insert(user) {
+            return self.not_taken(key, request, Taken::NoneNow);
         }
-        lot.waiting.push(Waiting { seat, entrant: Entrant { user, request } });
+        lottery.waiting.push(Waiting { key, entrant: Entrant { user, request } });
         self.owed += 1;
     }
 
     /// The window is over: the generator wants to know who came in it. From now on a Grab finds
     /// what is on the shelf.
-    pub(super) fn close_lot(&mut self, campaign: CampaignId) {
-        self.stock.end_lots(campaign);
-        self.lots.entry(campaign).or_default().unreported = true;
-        self.report_lots();
+    pub(super) fn close_lottery(&mut self, campaign: CampaignId) {
+        self.stock.end_lottery(campaign);
+        self.lotteries.entry(campaign).or_default().unreported = true;
+        self.report_lotteries();
     }
 
     /// Hands over what the generator has had no room for so far.
-    pub(super) fn report_lots(&mut self) {
-        for (campaign, lot) in self.lots.iter_mut().filter(|(_, lot)| lot.unreported) {
-            let entrants = lot.waiting.iter().map(|waiting| waiting.entrant).collect();
-            let report = StockReport::Lot { set: self.index, campaign: *campaign, entrants };
-            lot.unreported = self.shared.generator.try_send(report).is_err();
+    pub(super) fn report_lotteries(&mut self) {
+        for (campaign, lottery) in self.lotteries.iter_mut().filter(|(_, lottery)| lottery.unreported) {
+            let entrants = lottery.waiting.iter().map(|waiting| waiting.entrant).collect();
+            let report = StockReport::Lottery { set: self.index, campaign: *campaign, entrants };
+            lottery.unreported = self.shared.generator.try_send(report).is_err();
         }
     }
 
@@ -61,47 +61,47 @@ impl<W: Wire> Set<W> {
         let serials: Vec<Serial> = winners.iter().map(|(_, serial)| *serial).collect();
         let shelved = self.stock.supply(campaign, &serials);
         debug_assert!(shelved, "a draw of an unannounced campaign");
-        let lot = self.lots.remove(&campaign).unwrap_or_default();
-        let mut seats: FxHashMap<Entrant, ConnectionKey> =
-            lot.waiting.iter().map(|waiting| (waiting.entrant, waiting.seat)).collect();
+        let lottery = self.lotteries.remove(&campaign).unwrap_or_default();
+        let mut keys: FxHashMap<Entrant, ConnectionKey> =
+            lottery.waiting.iter().map(|waiting| (waiting.entrant, waiting.key)).collect();
         for (entrant, _) in winners {
             // Whoever is not here any more was answered when the lot was dissolved; the unit is for
             // the next one.
-            if let Some(seat) = seats.remove(entrant) {
+            if let Some(key) = keys.remove(entrant) {
                 self.owed -= 1;
-                self.take_and_claim(seat, entrant.user, entrant.request, Some(campaign), now);
+                self.take_and_claim(key, entrant.user, entrant.request, Some(campaign), now);
             }
         }
         let mut losers: Vec<_> =
-            lot.waiting.into_iter().filter(|waiting| seats.contains_key(&waiting.entrant)).collect();
+            lottery.waiting.into_iter().filter(|waiting| keys.contains_key(&waiting.entrant)).collect();
         let taken = self.stock.closed(Some(campaign), now.wall).unwrap_or(Taken::NoneNow);
-        for Waiting { seat, entrant } in losers.drain(..) {
+        for Waiting { key, entrant } in losers.drain(..) {
             self.owed -= 1;
-            self.not_taken(seat, entrant.request, taken);
+            self.not_taken(key, entrant.request, taken);
         }
     }
 
     /// There will be no draw: the sale is over. Everybody hears why.
-    pub(super) fn dissolve_lot(&mut self, campaign: CampaignId, now: &Now) {
+    pub(super) fn dissolve_lottery(&mut self, campaign: CampaignId, now: &Now) {
         let Some(taken) = self.stock.closed(Some(campaign), now.wall) else { return };
-        for Waiting { seat, entrant } in self.lots.remove(&campaign).unwrap_or_default().waiting {
+        for Waiting { key, entrant } in self.lotteries.remove(&campaign).unwrap_or_default().waiting {
             self.owed -= 1;
-            self.not_taken(seat, entrant.request, taken);
+            self.not_taken(key, entrant.request, taken);
         }
     }
 
     /// The server is stopping: nobody waits for a draw.
-    pub(super) fn dissolve_lots(&mut self) {
-        for (_, lot) in std::mem::take(&mut self.lots) {
-            for Waiting { seat, entrant } in lot.waiting {
+    pub(super) fn dissolve_lotteries(&mut self) {
+        for (_, lottery) in std::mem::take(&mut self.lotteries) {
+            for Waiting { key, entrant } in lottery.waiting {
                 self.owed -= 1;
                 // Nothing was decided: the same id may be sent again.
-                if let Some(session) = self.session(seat)
+                if let Some(session) = self.session(key)
                     && session.last_grab == entrant.request.get()
                 {
                     session.last_grab -= 1;
                 }
-                self.overloaded(seat, entrant.request.get());
+                self.overloaded(key, entrant.request.get());
             }
         }
     }

@@ -27,18 +27,18 @@ pub enum Message {
     /// The acceptor has a new connection for this SET.
     Connected(TcpStream),
     /// A connection's reader has read something, or ended.
-    Peer { seat: ConnectionKey, said: ClientRequest },
+    Peer { key: ConnectionKey, request: ClientRequest },
     /// A service has done what it was asked.
     Reply {
-        seat: ConnectionKey,
-        errand: PendingRequest,
+        key: ConnectionKey,
+        pending: PendingRequest,
         /// What came of it.
         reply: Box<writer::Reply>,
     },
     /// The older connection of a user is gone; the newer login may go on.
-    Displaced { seat: ConnectionKey, request: RequestId },
+    Displaced { key: ConnectionKey, request: RequestId },
     /// What came of a Chat or Room request.
-    Chat { seat: ConnectionKey, request: RequestId, reply: room_messages::Reply },
+    Chat { key: ConnectionKey, request: RequestId, reply: room_messages::Reply },
     /// The generator and operators.
     Control(Control),
 }
@@ -63,10 +63,10 @@ pub enum ClientRequest {
         user: UserId,
     },
     /// Something of the user's own affairs, for the ledger.
-    Do {
+    Ledger {
         /// Echoed by the answer.
         request: RequestId,
-        deed: LedgerRequest,
+        wanted: LedgerRequest,
     },
     /// Tell somebody.
     Chat {
@@ -80,7 +80,7 @@ pub enum ClientRequest {
         /// Echoed by the answer.
         request: RequestId,
         /// Which, and what of it.
-        visit: Box<RoomRequest>,
+        wanted: Box<RoomRequest>,
     },
     /// Are you there?
     Ping {
@@ -103,7 +103,7 @@ pub enum ClientRequest {
     },
     /// The beginning of a frame, without its end.
     Partial,
-    /// The reader has ended; nothing more will come from this seat.
+    /// The reader has ended; nothing more will come from this connection.
     Gone(End),
 }
 
@@ -141,7 +141,7 @@ pub enum PendingRequest {
     /// What an earlier sending of this Grab won.
     FirstAnswer { request: RequestId, campaign: Option<CampaignId> },
     /// Anything else: the answer follows from the reply alone.
-    Do { request: RequestId },
+    Simple { request: RequestId },
 }
 
 impl PendingRequest {
@@ -151,7 +151,7 @@ impl PendingRequest {
             PendingRequest::Recall { request }
             | PendingRequest::Claim { request, .. }
             | PendingRequest::FirstAnswer { request, .. }
-            | PendingRequest::Do { request } => request,
+            | PendingRequest::Simple { request } => request,
         }
     }
 }
@@ -161,17 +161,17 @@ impl PendingRequest {
 #[derive(Debug)]
 pub struct ReplyPermit {
     pub permit: OwnedPermit<Message>,
-    pub seat: ConnectionKey,
-    pub errand: PendingRequest,
+    pub key: ConnectionKey,
+    pub pending: PendingRequest,
 }
 
 impl ReplyTo for ReplyPermit {
     fn deliver(self, reply: writer::Reply) {
-        self.permit.send(Message::Reply { seat: self.seat, errand: self.errand, reply: Box::new(reply) });
+        self.permit.send(Message::Reply { key: self.key, pending: self.pending, reply: Box::new(reply) });
     }
 
     fn request(&self) -> Option<RequestId> {
-        Some(self.errand.request())
+        Some(self.pending.request())
     }
 }
 
@@ -207,14 +207,14 @@ pub enum Control {
         /// Echoed, so that it matches what the generator had issued when it asked.
         round: u64,
     },
-    /// The user of this seat has logged in elsewhere: end it, then let the newer login go on.
+    /// The user of this connection has logged in elsewhere: end it, then let the newer login go on.
     Displace {
-        seat: ConnectionKey,
+        key: ConnectionKey,
         /// Where the newer one waits.
         newer: DisplacedBy,
     },
     /// End this connection, if it still is this user's.
-    Kick { seat: ConnectionKey, user: UserId },
+    Kick { key: ConnectionKey, user: UserId },
     /// Write this frame to every logged-in connection.
     Announce(Bytes),
     /// The same, for one who wants to know what became of it.
@@ -237,19 +237,19 @@ pub enum Control {
     Stop,
 }
 
-/// The newer connection's SET and seat.
+/// The newer connection's SET and connection.
 #[derive(Debug)]
 pub struct DisplacedBy {
     /// A place in the newer SET's queue.
     pub permit: OwnedPermit<Message>,
-    pub seat: ConnectionKey,
+    pub key: ConnectionKey,
     pub request: RequestId,
 }
 
 impl DisplacedBy {
     /// Tells the newer connection's SET that the older one has ended.
     pub fn let_in(self) {
-        self.permit.send(Message::Displaced { seat: self.seat, request: self.request });
+        self.permit.send(Message::Displaced { key: self.key, request: self.request });
     }
 }
 
@@ -286,7 +286,7 @@ pub enum StockReport {
     /// A unit that had been somebody's is for sale again.
     Released { campaign: CampaignId, serials: Vec<Serial> },
     /// Who came in a sale's opening window.
-    Lot {
+    Lottery {
         set: u32,
         campaign: CampaignId,
         /// Each user at most once.

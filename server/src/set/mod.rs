@@ -51,12 +51,12 @@ use crate::market::stock::Stock;
 use crate::set::broadcast::Receipt;
 use crate::set::deliveries::Deliveries;
 use crate::set::directory::{ConnectionKey, Directory};
-use crate::set::lottery::Lot;
+use crate::set::lottery::Lottery;
 use crate::set::message::{ClientRequest, DisplacedBy, Message, Offering, PendingRequest, ReplyPermit, StockReport};
 use crate::set::output::Output;
 use crate::set::payments::PaymentProvider;
 use crate::set::room_messages::RoomShards;
-use crate::set::session::{Phase, Session};
+use crate::set::session::{Session, SessionState};
 use crate::set::sweeps::Sweep;
 use crate::set::tally::{Answer, SetTally};
 use crate::set::trace::{Traces, Watched};
@@ -88,7 +88,7 @@ pub struct Shared {
     /// The queue of whoever offers envelopes to those on-line.
     pub offerings: mpsc::Sender<Offering>,
     /// The queues of those who look after rooms.
-    pub desks: RoomShards,
+    pub room_shards: RoomShards,
     /// Every SET, by index.
     pub sets: Box<[SetHandle]>,
     /// From accept to Login, seconds.
@@ -103,12 +103,12 @@ pub struct Shared {
 struct Deadlines(VecDeque<(u32, ConnectionKey)>);
 
 impl Deadlines {
-    fn push(&mut self, second: u32, seat: ConnectionKey) {
-        self.0.push_back((second, seat));
+    fn push(&mut self, second: u32, key: ConnectionKey) {
+        self.0.push_back((second, key));
     }
 
     fn pop_due(&mut self, second: u32) -> Option<ConnectionKey> {
-        self.0.pop_front_if(|(due, _)| *due <= second).map(|(_, seat)| seat)
+        self.0.pop_front_if(|(due, _)| *due <= second).map(|(_, key)| key)
     }
 }
 
@@ -129,7 +129,7 @@ pub struct Set<W> {
     next_generation: u32,
     stock: Stock,
     /// Grabs that wait for the draw of a sale's opening window.
-    lots: FxHashMap<CampaignId, Lot>,
+    lotteries: FxHashMap<CampaignId, Lottery>,
     /// Units of cancelled orders that the generator has had no room for.
     released: Vec<(CampaignId, Serial)>,
     /// Envelopes that nobody has had room for to offer.
@@ -173,7 +173,7 @@ impl<W: Wire> Set<W> {
             sessions: Slab::new(),
             next_generation: 0,
             stock: Stock::default(),
-            lots: FxHashMap::default(),
+            lotteries: FxHashMap::default(),
             released: Vec::new(),
             unoffered: VecDeque::new(),
             output: Output::default(),
@@ -203,7 +203,7 @@ impl<W: Wire> Set<W> {
         let slot = self.sessions.insert(Session {
             wire,
             generation,
-            phase: Phase::Fresh,
+            state: SessionState::Fresh,
             heard_at: now.seconds(),
             partial_since: 0,
             slow_since: 0,
@@ -212,11 +212,11 @@ impl<W: Wire> Set<W> {
             meter: Meter::default(),
         });
         // A slab grows one by one, and the acceptor stops at the SET's capacity.
-        let seat = ConnectionKey { slot: u32::try_from(slot).unwrap_or(u32::MAX), generation };
-        self.unwelcome.push(now.seconds() + self.shared.login_seconds, seat);
+        let key = ConnectionKey { slot: u32::try_from(slot).unwrap_or(u32::MAX), generation };
+        self.unwelcome.push(now.seconds() + self.shared.login_seconds, key);
         self.tally.accepted.add(1);
         self.count_connections();
-        seat
+        key
     }
 
     /// Begins a batch: looks who is followed, and asks the node's gate once for all its Grabs.
@@ -225,7 +225,7 @@ impl<W: Wire> Set<W> {
         let Some(gate) = &self.shared.gate else { return };
         let grabs = batch
             .iter()
-            .filter(|message| matches!(message, Message::Peer { said: ClientRequest::Grab { .. }, .. }))
+            .filter(|message| matches!(message, Message::Peer { request: ClientRequest::Grab { .. }, .. }))
             .count() as u64;
         self.admitted = if grabs > 0 { gate.admit(grabs, now.at) } else { 0 };
     }
@@ -233,13 +233,13 @@ impl<W: Wire> Set<W> {
     /// Applies one message.
     pub fn apply(&mut self, message: Message, now: &Now) {
         match message {
-            Message::Peer { seat, said } => self.hear(seat, said, now),
-            Message::Reply { seat, errand, reply } => self.reply(seat, errand, *reply, now),
-            Message::Displaced { seat, request } => {
+            Message::Peer { key, request } => self.on_request(key, request, now),
+            Message::Reply { key, pending, reply } => self.reply(key, pending, *reply, now),
+            Message::Displaced { key, request } => {
                 self.owed -= 1;
-                self.displaced(seat, request, now);
+                self.displaced(key, request, now);
             }
-            Message::Chat { seat, request, reply } => self.chat_reply(seat, request, reply),
+            Message::Chat { key, request, reply } => self.chat_reply(key, request, reply),
             Message::Control(control) => self.control(control, now),
             Message::Connected(_) => debug_assert!(false, "the worker attaches connections before applying messages"),
         }
@@ -249,13 +249,13 @@ impl<W: Wire> Set<W> {
     }
 
     /// Answers a request that met a full queue.
-    pub fn refuse(&mut self, seat: ConnectionKey, request_id: u64, now: &Now) {
-        match self.live(seat) {
+    pub fn refuse(&mut self, key: ConnectionKey, request_id: u64, now: &Now) {
+        match self.live(key) {
             Some(session) => session.heard_at = now.seconds(),
             None => return self.tally.stale.add(1),
         }
         self.tally.received.add(1);
-        self.overloaded(seat, request_id);
+        self.overloaded(key, request_id);
     }
 
     /// Ends a batch: writes what it produced, closes what it finished, checks the equations.
@@ -263,9 +263,9 @@ impl<W: Wire> Set<W> {
         let (sessions, tally) = (&mut self.sessions, &self.tally);
         let mut overflowed = Vec::new();
         let mut offered = 0;
-        self.output.drain(|seat, frames| {
+        self.output.drain(|key, frames| {
             let Some(session) =
-                sessions.get_mut(seat.slot as usize).filter(|session| session.generation == seat.generation)
+                sessions.get_mut(key.slot as usize).filter(|session| session.generation == key.generation)
             else {
                 return;
             };
@@ -276,19 +276,19 @@ impl<W: Wire> Set<W> {
                     tally.refused_writes.add(1);
                     if newly {
                         session.slow_since = now.seconds();
-                        self.slow.push(now.seconds() + limits::SLOW_SECONDS_MAX, seat);
+                        self.slow.push(now.seconds() + limits::SLOW_SECONDS_MAX, key);
                     }
                 }
-                Written::Overflow => overflowed.push(seat),
+                Written::Overflow => overflowed.push(key),
             }
         });
         self.tally.bytes_out.add(offered);
         self.report_handed(&overflowed);
-        for seat in overflowed {
-            self.end(seat, End::Slow, None, now);
+        for key in overflowed {
+            self.end(key, End::Slow, None, now);
         }
-        while let Some(seat) = self.finishing.pop() {
-            if let Some(session) = self.session(seat) {
+        while let Some(key) = self.finishing.pop() {
+            if let Some(session) = self.session(key) {
                 session.wire.finish();
             }
         }
@@ -305,43 +305,43 @@ impl<W: Wire> Set<W> {
 
     /// The one place where a request is answered: counted, and written where the connection still
     /// lives.
-    fn answer(&mut self, seat: ConnectionKey, request_id: u64, kind: Answer, event: Event) {
-        let is_live = self.live(seat).is_some();
+    fn answer(&mut self, key: ConnectionKey, request_id: u64, kind: Answer, event: Event) {
+        let is_live = self.live(key).is_some();
         if self.watched.any() {
-            self.trace_answer(seat, request_id, kind, is_live.then_some(&event));
+            self.trace_answer(key, request_id, kind, is_live.then_some(&event));
         }
         if !is_live {
             return self.answer_gone_as(kind);
         }
         self.tally.answers[kind as usize].add(1);
-        self.output.push(seat, request_id, event);
+        self.output.push(key, request_id, event);
     }
 
     /// Pushes what nobody asked for.
-    fn push(&mut self, seat: ConnectionKey, event: Event) {
-        if let Some(user) = self.followed(seat) {
-            self.watched.pushed(self.index, seat, user, &event);
+    fn push(&mut self, key: ConnectionKey, event: Event) {
+        if let Some(user) = self.followed(key) {
+            self.watched.pushed(self.index, key, user, &event);
         }
-        self.output.push(seat, 0, event);
+        self.output.push(key, 0, event);
     }
 
     #[cold]
-    fn trace_answer(&mut self, seat: ConnectionKey, request_id: u64, kind: Answer, event: Option<&Event>) {
-        if let Some(user) = self.followed(seat) {
+    fn trace_answer(&mut self, key: ConnectionKey, request_id: u64, kind: Answer, event: Option<&Event>) {
+        if let Some(user) = self.followed(key) {
             let kind = if event.is_some() { kind.label() } else { "gone" };
-            self.watched.answered(self.index, seat, user, request_id, kind, event);
+            self.watched.answered(self.index, key, user, request_id, kind, event);
         }
     }
 
     /// The user of a connection, where somebody follows it; also of one that has gone and is owed
     /// an answer.
-    fn followed(&mut self, seat: ConnectionKey) -> Option<UserId> {
+    fn followed(&mut self, key: ConnectionKey) -> Option<UserId> {
         if !self.watched.any() {
             return None;
         }
-        let user = match self.session(seat) {
+        let user = match self.session(key) {
             Some(session) => session.user,
-            None => self.watched.who_asked(seat),
+            None => self.watched.who_asked(key),
         };
         user.filter(|user| self.watched.has(*user))
     }
@@ -351,34 +351,34 @@ impl<W: Wire> Set<W> {
         self.tally.undelivered.add(1);
     }
 
-    fn overloaded(&mut self, seat: ConnectionKey, request_id: u64) {
-        self.overloaded_until(seat, request_id, limits::RETRY_AFTER_MS);
+    fn overloaded(&mut self, key: ConnectionKey, request_id: u64) {
+        self.overloaded_until(key, request_id, limits::RETRY_AFTER_MS);
     }
 
-    fn overloaded_until(&mut self, seat: ConnectionKey, request_id: u64, retry_after_ms: u32) {
+    fn overloaded_until(&mut self, key: ConnectionKey, request_id: u64, retry_after_ms: u32) {
         let event = Event::Overloaded(v1::Overloaded { retry_after_ms });
-        self.answer(seat, request_id, Answer::Overloaded, event);
+        self.answer(key, request_id, Answer::Overloaded, event);
     }
 
-    fn error(&mut self, seat: ConnectionKey, request_id: u64, code: ErrorCode) {
+    fn error(&mut self, key: ConnectionKey, request_id: u64, code: ErrorCode) {
         self.tally.error(code);
         let message = explain(code).to_owned();
-        self.answer(seat, request_id, Answer::Error, Event::Error(v1::Error { code: code.into(), message }));
+        self.answer(key, request_id, Answer::Error, Event::Error(v1::Error { code: code.into(), message }));
     }
 
     // ---- Small things
 
     /// Sends an errand with its way back reserved. `false`: no room here or there; nothing was
     /// sent.
-    #[must_use = "an errand that was not sent leaves its request unanswered"]
+    #[must_use = "an pending that was not sent leaves its request unanswered"]
     fn send(
         &mut self,
-        seat: ConnectionKey,
-        errand: PendingRequest,
+        key: ConnectionKey,
+        pending: PendingRequest,
         request: impl FnOnce(ReplyPermit) -> Request<ReplyPermit>,
     ) -> bool {
         let Some(permit) = self.reserve() else { return false };
-        if self.shared.ledger.try_send(request(ReplyPermit { permit, seat, errand })).is_err() {
+        if self.shared.ledger.try_send(request(ReplyPermit { permit, key, pending })).is_err() {
             return false;
         }
         self.owed += 1;
@@ -390,16 +390,16 @@ impl<W: Wire> Set<W> {
         self.shared.sets[self.index as usize].inbox.clone().try_reserve_owned().ok()
     }
 
-    fn session(&mut self, seat: ConnectionKey) -> Option<&mut Session<W>> {
-        self.sessions.get_mut(seat.slot as usize).filter(|session| session.generation == seat.generation)
+    fn session(&mut self, key: ConnectionKey) -> Option<&mut Session<W>> {
+        self.sessions.get_mut(key.slot as usize).filter(|session| session.generation == key.generation)
     }
 
     /// The session, unless it has been dismissed.
-    fn live(&mut self, seat: ConnectionKey) -> Option<&mut Session<W>> {
-        self.session(seat).filter(|session| session.phase != Phase::Leaving)
+    fn live(&mut self, key: ConnectionKey) -> Option<&mut Session<W>> {
+        self.session(key).filter(|session| session.state != SessionState::Leaving)
     }
 
-    fn seat_at(&self, slot: usize) -> Option<ConnectionKey> {
+    fn key_at(&self, slot: usize) -> Option<ConnectionKey> {
         let session = self.sessions.get(slot)?;
         Some(ConnectionKey { slot: u32::try_from(slot).ok()?, generation: session.generation })
     }

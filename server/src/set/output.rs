@@ -11,7 +11,7 @@ use crate::set::directory::ConnectionKey;
 
 #[derive(Debug, Clone, Copy)]
 struct Span {
-    seat: ConnectionKey,
+    key: ConnectionKey,
     start: usize,
     end: usize,
 }
@@ -26,33 +26,33 @@ pub struct Output {
 }
 
 impl Output {
-    /// Encodes a frame for `seat`.
-    pub fn push(&mut self, seat: ConnectionKey, request_id: u64, event: Event) {
+    /// Encodes a frame for `key`.
+    pub fn push(&mut self, key: ConnectionKey, request_id: u64, event: Event) {
         let start = self.bytes.len();
         frame::append(&ServerFrame { request_id, event: Some(event) }, &mut self.bytes);
-        self.join(seat, start);
+        self.join(key, start);
     }
 
-    /// What was added since `start` is for `seat`.
-    fn join(&mut self, seat: ConnectionKey, start: usize) {
+    /// What was added since `start` is for `key`.
+    fn join(&mut self, key: ConnectionKey, start: usize) {
         let end = self.bytes.len();
         match self.spans.last_mut() {
-            Some(last) if last.seat == seat => last.end = end,
-            _ => self.spans.push(Span { seat, start, end }),
+            Some(last) if last.key == key => last.end = end,
+            _ => self.spans.push(Span { key, start, end }),
         }
     }
 
-    /// Adds whole frames, encoded already, for `seat`.
-    pub fn push_encoded(&mut self, seat: ConnectionKey, frames: &[u8]) {
+    /// Adds whole frames, encoded already, for `key`.
+    pub fn push_encoded(&mut self, key: ConnectionKey, frames: &[u8]) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(frames);
-        self.join(seat, start);
+        self.join(key, start);
     }
 
     /// Those of these slots for which something waits, in order.
     pub fn touched(&self, slots: Range<usize>) -> Vec<usize> {
         let mut touched: Vec<_> =
-            self.spans.iter().map(|span| span.seat.slot as usize).filter(|slot| slots.contains(slot)).collect();
+            self.spans.iter().map(|span| span.key.slot as usize).filter(|slot| slots.contains(slot)).collect();
         touched.sort_unstable();
         touched.dedup();
         touched
@@ -71,17 +71,17 @@ impl Output {
     /// Hands each connection its frames, in the order in which they were pushed, and forgets them.
     pub fn drain(&mut self, mut write: impl FnMut(ConnectionKey, &[u8])) {
         // Stable: a connection's frames keep their order.
-        self.spans.sort_by_key(|span| span.seat.slot);
-        for group in self.spans.chunk_by(|a, b| a.seat == b.seat) {
+        self.spans.sort_by_key(|span| span.key.slot);
+        for group in self.spans.chunk_by(|a, b| a.key == b.key) {
             let (first, last) = (group[0], group[group.len() - 1]);
             if group.windows(2).all(|pair| pair[0].end == pair[1].start) {
-                write(first.seat, &self.bytes[first.start..last.end]);
+                write(first.key, &self.bytes[first.start..last.end]);
             } else {
                 self.gathered.clear();
                 for span in group {
                     self.gathered.extend_from_slice(&self.bytes[span.start..span.end]);
                 }
-                write(first.seat, &self.gathered);
+                write(first.key, &self.gathered);
             }
         }
         self.spans.clear();
@@ -112,11 +112,11 @@ mod tests {
             // may alternate.
             let mut seen: HashMap<(u32, u32), Vec<u64>> = HashMap::new();
             let mut writes = 0;
-            output.drain(|seat, mut frames| {
+            output.drain(|key, mut frames| {
                 writes += 1;
                 while !frames.is_empty() {
                     let frame = v1::ServerFrame::decode_length_delimited(&mut frames).unwrap();
-                    seen.entry((seat.slot, seat.generation)).or_default().push(frame.request_id);
+                    seen.entry((key.slot, key.generation)).or_default().push(frame.request_id);
                 }
             });
             prop_assert!(output.is_empty());

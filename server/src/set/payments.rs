@@ -9,24 +9,24 @@ use crate::set::message::ReplyPermit;
 /// Collects prices. The ledger alone decides what an order becomes; a provider has it decide once
 /// the money is there.
 pub trait PaymentProvider: Send + Sync {
-    /// Collects the price of `order` from `user` and answers through `ticket`, once and in the end:
-    /// with what the ledger says to [`Posting::Pay`]. Gives the ticket back where it has no
+    /// Collects the price of `order` from `user` and answers through `permit`, once and in the end:
+    /// with what the ledger says to [`Posting::Pay`]. Gives the permit back where it has no
     /// capacity; then nothing was and nothing will be collected.
     ///
     /// Called on a shard's thread: must not block. A provider outside of these books posts
     /// [`Means::Outside`] once it has the money, and gives it back itself where the ledger says
     /// that it came too late or twice.
-    #[must_use = "a ticket given back belongs to a request that is owed an answer"]
-    fn collect(&self, user: UserId, order: OrderId, ticket: ReplyPermit) -> Result<(), ReplyPermit>;
+    #[must_use = "a permit given back belongs to a request that is owed an answer"]
+    fn collect(&self, user: UserId, order: OrderId, permit: ReplyPermit) -> Result<(), ReplyPermit>;
 }
 
 /// The users' own wallets, in the ledger: collecting and deciding are one transaction.
 pub struct Wallets(pub LedgerHandle<ReplyPermit>);
 
 impl PaymentProvider for Wallets {
-    fn collect(&self, user: UserId, order: OrderId, ticket: ReplyPermit) -> Result<(), ReplyPermit> {
+    fn collect(&self, user: UserId, order: OrderId, permit: ReplyPermit) -> Result<(), ReplyPermit> {
         let posting = Posting::Pay { user, order, means: Means::Wallet };
-        self.0.try_send(Request::Post { posting, reply_to: ticket }).map_err(|refused| match refused {
+        self.0.try_send(Request::Post { posting, reply_to: permit }).map_err(|refused| match refused {
             Request::Post { reply_to, .. } | Request::Ask { reply_to, .. } => reply_to,
             Request::Call(_) => unreachable!("a posting was sent"),
         })

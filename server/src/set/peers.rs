@@ -14,57 +14,57 @@ use crate::set::Set;
 use crate::set::directory::ConnectionKey;
 use crate::set::message::{ClientRequest, LedgerRequest, PendingRequest, ReplyPermit, StockReport};
 use crate::set::room_messages::{RoomAction, RoomRequest};
-use crate::set::session::Phase;
+use crate::set::session::SessionState;
 use crate::set::tally::Answer;
 use crate::transport::wire::Wire;
 
 impl<W: Wire> Set<W> {
-    pub(super) fn hear(&mut self, seat: ConnectionKey, said: ClientRequest, now: &Now) {
-        if let ClientRequest::Gone(end) = said {
-            return self.gone(seat, end);
+    pub(super) fn on_request(&mut self, key: ConnectionKey, request: ClientRequest, now: &Now) {
+        if let ClientRequest::Gone(end) = request {
+            return self.gone(key, end);
         }
-        let partial = matches!(said, ClientRequest::Partial);
+        let partial = matches!(request, ClientRequest::Partial);
         let rate = self.shared.connection_rate;
-        if self.watched.any() && self.live(seat).is_some() {
-            self.trace_request(seat, &said);
+        if self.watched.any() && self.live(key).is_some() {
+            self.trace_request(key, &request);
         }
-        let Some(session) = self.live(seat) else { return self.tally.stale.add(1) };
+        let Some(session) = self.live(key) else { return self.tally.stale.add(1) };
         if partial {
             // Second 0 means "none"; the process is older than that when its first frame arrives in
             // pieces.
             session.partial_since = now.seconds().max(1);
-            return self.partial.push(now.seconds() + limits::FRAME_SECONDS_MAX, seat);
+            return self.partial.push(now.seconds() + limits::FRAME_SECONDS_MAX, key);
         }
         session.heard_at = now.seconds();
         session.partial_since = 0;
-        if let ClientRequest::Violation { request, code, end } = said {
+        if let ClientRequest::Violation { request, code, end } = request {
             self.tally.received.add(1);
-            self.error(seat, request, code);
-            return self.end(seat, end, None, now);
+            self.error(key, request, code);
+            return self.end(key, end, None, now);
         }
-        let phase = session.phase;
+        let phase = session.state;
         let within_rate = session.meter.admit(&rate, now.at);
         self.tally.received.add(1);
-        match said {
-            ClientRequest::Login { request, .. } if phase != Phase::Fresh => {
-                self.error(seat, request.get(), ErrorCode::AlreadyLoggedIn)
+        match request {
+            ClientRequest::Login { request, .. } if phase != SessionState::Fresh => {
+                self.error(key, request.get(), ErrorCode::AlreadyLoggedIn)
             }
-            ClientRequest::Login { request, user } => self.login(seat, request, user, now),
-            _ if phase != Phase::Online => {
-                self.error(seat, said.request_id(), ErrorCode::NotLoggedIn);
-                if phase == Phase::Fresh {
-                    self.end(seat, End::Protocol, None, now);
+            ClientRequest::Login { request, user } => self.login(key, request, user, now),
+            _ if phase != SessionState::Online => {
+                self.error(key, request.request_id(), ErrorCode::NotLoggedIn);
+                if phase == SessionState::Fresh {
+                    self.end(key, End::Protocol, None, now);
                 }
             }
-            _ if !within_rate => self.overloaded(seat, said.request_id()),
-            ClientRequest::Grab { request, campaign } => self.grab(seat, request, campaign, now),
+            _ if !within_rate => self.overloaded(key, request.request_id()),
+            ClientRequest::Grab { request, campaign } => self.grab(key, request, campaign, now),
             ClientRequest::Ping { request } => {
-                self.answer(seat, request.get(), Answer::Pong, Event::Pong(v1::Pong { server_time_ms: now.wall }))
+                self.answer(key, request.get(), Answer::Pong, Event::Pong(v1::Pong { server_time_ms: now.wall }))
             }
-            ClientRequest::Do { request, deed } => self.deed(seat, request, deed, now),
-            ClientRequest::Chat { request, chat } => self.chat(seat, request, *chat, now),
-            ClientRequest::Room { request, visit } => self.visit_room(seat, request, *visit, now),
-            ClientRequest::Mistake { request, code } => self.error(seat, request, code),
+            ClientRequest::Ledger { request, wanted } => self.on_ledger_request(key, request, wanted, now),
+            ClientRequest::Chat { request, chat } => self.chat(key, request, *chat, now),
+            ClientRequest::Room { request, wanted } => self.send_room_request(key, request, *wanted, now),
+            ClientRequest::Mistake { request, code } => self.error(key, request, code),
             ClientRequest::Partial | ClientRequest::Violation { .. } | ClientRequest::Gone(_) => {
                 unreachable!("handled above")
             }
@@ -72,48 +72,48 @@ impl<W: Wire> Set<W> {
     }
 
     #[cold]
-    fn trace_request(&mut self, seat: ConnectionKey, said: &ClientRequest) {
-        let user = match said {
+    fn trace_request(&mut self, key: ConnectionKey, request: &ClientRequest) {
+        let user = match request {
             ClientRequest::Login { user, .. } => Some(*user).filter(|user| self.watched.has(*user)),
-            _ => self.followed(seat),
+            _ => self.followed(key),
         };
         if let Some(user) = user {
-            self.watched.asked(self.index, seat, user, said);
+            self.watched.asked(self.index, key, user, request);
         }
     }
 
-    fn grab(&mut self, seat: ConnectionKey, request: RequestId, wanted: Option<CampaignId>, now: &Now) {
+    fn grab(&mut self, key: ConnectionKey, request: RequestId, wanted: Option<CampaignId>, now: &Now) {
         self.tally.grabs.add(1);
         if self.shared.gate.is_some() {
             match self.admitted.checked_sub(1) {
                 Some(left) => self.admitted = left,
-                None => return self.overloaded(seat, request.get()),
+                None => return self.overloaded(key, request.get()),
             }
         }
-        let session = &mut self.sessions[seat.slot as usize];
-        let Some(user) = session.user else { return self.error(seat, request.get(), ErrorCode::NotLoggedIn) };
+        let session = &mut self.sessions[key.slot as usize];
+        let Some(user) = session.user else { return self.error(key, request.get(), ErrorCode::NotLoggedIn) };
         if request.get() <= session.last_grab {
-            return self.first_answer(seat, user, request, wanted);
+            return self.first_answer(key, user, request, wanted);
         }
         if let Some(campaign) = wanted
-            && self.stock.draws_lots(campaign, now.wall)
+            && self.stock.holds_lottery(campaign, now.wall)
         {
             session.last_grab = request.get();
-            return self.enter_lot(seat, user, request, campaign);
+            return self.enter_lottery(key, user, request, campaign);
         }
-        self.take_and_claim(seat, user, request, wanted, now);
+        self.take_and_claim(key, user, request, wanted, now);
     }
 
     /// Takes a unit off the shelf and has the ledger say whose it is, or answers why not.
     pub(super) fn take_and_claim(
         &mut self,
-        seat: ConnectionKey,
+        key: ConnectionKey,
         user: UserId,
         request: RequestId,
         wanted: Option<CampaignId>,
         now: &Now,
     ) {
-        let before = self.session(seat).map(|session| {
+        let before = self.session(key).map(|session| {
             let before = session.last_grab;
             // A Grab that waited for a draw may have been overtaken by a later one.
             session.last_grab = before.max(request.get());
@@ -122,13 +122,13 @@ impl<W: Wire> Set<W> {
         match self.stock.take(wanted, now.wall) {
             Taken::Prize { campaign, serial, amount } => {
                 let claim = Claim { user, request, campaign, serial, amount };
-                if !self.send_claim(seat, claim, wanted.is_none().then_some(0)) {
-                    if let (Some(session), Some(before)) = (self.session(seat), before)
+                if !self.send_claim(key, claim, wanted.is_none().then_some(0)) {
+                    if let (Some(session), Some(before)) = (self.session(key), before)
                         && session.last_grab == request.get()
                     {
                         session.last_grab = before.min(request.get() - 1);
                     }
-                    self.overloaded(seat, request.get());
+                    self.overloaded(key, request.get());
                 }
                 self.ask_for_more(campaign);
             }
@@ -136,7 +136,7 @@ impl<W: Wire> Set<W> {
                 if let (Taken::NoneNow, Some(campaign)) = (other, wanted) {
                     self.ask_for_more(campaign);
                 }
-                self.not_taken(seat, request, other);
+                self.not_taken(key, request, other);
             }
         }
     }
@@ -144,11 +144,11 @@ impl<W: Wire> Set<W> {
     /// Has the ledger say whose a unit is that was just taken. `false`: no room; the unit is back
     /// on its shelf.
     #[must_use = "a claim that was not sent leaves its request unanswered"]
-    fn send_claim(&mut self, seat: ConnectionKey, claim: Claim, passed: Option<u16>) -> bool {
+    fn send_claim(&mut self, key: ConnectionKey, claim: Claim, passed: Option<u16>) -> bool {
         let Claim { request, campaign, serial, .. } = claim;
-        let errand = PendingRequest::Claim { request, campaign, serial, passed };
+        let pending = PendingRequest::Claim { request, campaign, serial, passed };
         let posting = Posting::Claim(claim);
-        let sent = self.send(seat, errand, |reply_to| Request::Post { posting, reply_to });
+        let sent = self.send(key, pending, |reply_to| Request::Post { posting, reply_to });
         if !sent {
             self.stock.put_back(campaign, serial);
         }
@@ -159,7 +159,7 @@ impl<W: Wire> Set<W> {
     /// asks the ledger again.
     pub(super) fn try_another_rain(
         &mut self,
-        seat: ConnectionKey,
+        key: ConnectionKey,
         request: RequestId,
         refused: CampaignId,
         passed: u16,
@@ -167,33 +167,33 @@ impl<W: Wire> Set<W> {
         now: &Now,
     ) {
         let passed = passed + 1;
-        let user = self.live(seat).and_then(|session| session.user);
+        let user = self.live(key).and_then(|session| session.user);
         let Some(user) = user.filter(|_| passed < limits::RAINS_PER_GRAB_MAX) else {
-            return self.not_taken(seat, request, Taken::NoneNow);
+            return self.not_taken(key, request, Taken::NoneNow);
         };
         match self.stock.take_beyond(refused, now.wall) {
             Some((campaign, serial, amount)) => {
                 let claim = Claim { user, request, campaign, serial, amount };
-                if !self.send_claim(seat, claim, Some(passed)) {
-                    self.undecided(seat, request);
-                    self.overloaded(seat, request.get());
+                if !self.send_claim(key, claim, Some(passed)) {
+                    self.undecided(key, request);
+                    self.overloaded(key, request.get());
                 }
             }
             None if self.stock.open_rains(now.wall) > passed.into() => {
-                self.not_taken(seat, request, Taken::NoneNow);
+                self.not_taken(key, request, Taken::NoneNow);
             }
-            None => self.limit_reached(seat, request, limit),
+            None => self.limit_reached(key, request, limit),
         }
     }
 
-    pub(super) fn limit_reached(&mut self, seat: ConnectionKey, request: RequestId, limit: u32) {
+    pub(super) fn limit_reached(&mut self, key: ConnectionKey, request: RequestId, limit: u32) {
         let event = Event::LimitReached(v1::LimitReached { limit });
-        self.answer(seat, request.get(), Answer::LimitReached, event);
+        self.answer(key, request.get(), Answer::LimitReached, event);
     }
 
     /// Nothing was decided of a Grab that was with the ledger: the same id may be sent again.
-    pub(super) fn undecided(&mut self, seat: ConnectionKey, request: RequestId) {
-        if let Some(session) = self.session(seat)
+    pub(super) fn undecided(&mut self, key: ConnectionKey, request: RequestId) {
+        if let Some(session) = self.session(key)
             && session.last_grab == request.get()
         {
             session.last_grab -= 1;
@@ -209,36 +209,36 @@ impl<W: Wire> Set<W> {
         }
     }
 
-    pub(super) fn not_taken(&mut self, seat: ConnectionKey, request: RequestId, taken: Taken) {
+    pub(super) fn not_taken(&mut self, key: ConnectionKey, request: RequestId, taken: Taken) {
         let (kind, event) = match taken {
             Taken::SoldOut => (Answer::SoldOut, Event::SoldOut(v1::SoldOut {})),
             Taken::TooEarly { starts_at } => {
                 (Answer::TooEarly, Event::TooEarly(v1::TooEarly { starts_at_ms: starts_at }))
             }
             Taken::TooLate { ended_at } => (Answer::TooLate, Event::TooLate(v1::TooLate { ended_at_ms: ended_at })),
-            Taken::NoSuchCampaign => return self.error(seat, request.get(), ErrorCode::NoSuchCampaign),
+            Taken::NoSuchCampaign => return self.error(key, request.get(), ErrorCode::NoSuchCampaign),
             Taken::NoneNow | Taken::Prize { .. } => (Answer::NoneNow, Event::NoneNow(v1::NoneNow {})),
         };
-        self.answer(seat, request.get(), kind, event);
+        self.answer(key, request.get(), kind, event);
     }
 
     /// A Grab whose id is not new: what it won is in the ledger, or nowhere.
-    fn first_answer(&mut self, seat: ConnectionKey, user: UserId, request: RequestId, campaign: Option<CampaignId>) {
-        if !self.send(seat, PendingRequest::FirstAnswer { request, campaign }, |reply_to| Request::Ask {
+    fn first_answer(&mut self, key: ConnectionKey, user: UserId, request: RequestId, campaign: Option<CampaignId>) {
+        if !self.send(key, PendingRequest::FirstAnswer { request, campaign }, |reply_to| Request::Ask {
             user,
             question: Question::FirstAnswer(request),
             reply_to,
         }) {
-            self.overloaded(seat, request.get());
+            self.overloaded(key, request.get());
         }
     }
 
     /// Hands over to the ledger, or to whoever collects payments, what concerns the user alone.
-    fn deed(&mut self, seat: ConnectionKey, request: RequestId, deed: LedgerRequest, now: &Now) {
-        let Some(user) = self.sessions[seat.slot as usize].user else {
-            return self.error(seat, request.get(), ErrorCode::NotLoggedIn);
+    fn on_ledger_request(&mut self, key: ConnectionKey, request: RequestId, wanted: LedgerRequest, now: &Now) {
+        let Some(user) = self.sessions[key.slot as usize].user else {
+            return self.error(key, request.get(), ErrorCode::NotLoggedIn);
         };
-        let posting = match deed {
+        let posting = match wanted {
             LedgerRequest::Acknowledge(seen) => Posting::Acknowledge { user, seen },
             LedgerRequest::Open(envelope) => Posting::Open { user, envelope },
             LedgerRequest::Cancel(order) => Posting::Cancel { user, order },
@@ -246,40 +246,46 @@ impl<W: Wire> Set<W> {
                 new.sender = Some(user);
                 if let Some(room) = new.room {
                     // The room's desk knows whom it is for.
-                    return self.visit_room(seat, request, RoomRequest { room, wish: RoomAction::Enclose(new) }, now);
+                    return self.send_room_request(
+                        key,
+                        request,
+                        RoomRequest { room, action: RoomAction::Enclose(new) },
+                        now,
+                    );
                 }
                 Posting::Send(new)
             }
-            LedgerRequest::Pay(order) => return self.pay(seat, request, user, order),
+            LedgerRequest::Pay(order) => return self.pay(key, request, user, order),
             LedgerRequest::Ask(question) => {
                 let question = *question;
-                if !self.send(seat, PendingRequest::Do { request }, |reply_to| Request::Ask {
+                if !self.send(key, PendingRequest::Simple { request }, |reply_to| Request::Ask {
                     user,
                     question,
                     reply_to,
                 }) {
-                    self.overloaded(seat, request.get());
+                    self.overloaded(key, request.get());
                 }
                 return;
             }
         };
-        self.post(seat, request, posting);
+        self.post(key, request, posting);
     }
 
     /// Hands over to the ledger what is answered by its outcome alone.
-    pub(super) fn post(&mut self, seat: ConnectionKey, request: RequestId, posting: Posting) {
-        if !self.send(seat, PendingRequest::Do { request }, |reply_to| Request::Post { posting, reply_to }) {
-            self.overloaded(seat, request.get());
+    pub(super) fn post(&mut self, key: ConnectionKey, request: RequestId, posting: Posting) {
+        if !self.send(key, PendingRequest::Simple { request }, |reply_to| Request::Post { posting, reply_to }) {
+            self.overloaded(key, request.get());
         }
     }
 
-    fn pay(&mut self, seat: ConnectionKey, request: RequestId, user: UserId, order: OrderId) {
-        let ticket = self.reserve().map(|permit| ReplyPermit { permit, seat, errand: PendingRequest::Do { request } });
-        let collecting = ticket.is_some_and(|ticket| self.shared.payments.collect(user, order, ticket).is_ok());
+    fn pay(&mut self, key: ConnectionKey, request: RequestId, user: UserId, order: OrderId) {
+        let permit =
+            self.reserve().map(|permit| ReplyPermit { permit, key, pending: PendingRequest::Simple { request } });
+        let collecting = permit.is_some_and(|permit| self.shared.payments.collect(user, order, permit).is_ok());
         if collecting {
             self.owed += 1;
         } else {
-            self.overloaded(seat, request.get());
+            self.overloaded(key, request.get());
         }
     }
 }
@@ -290,7 +296,7 @@ impl ClientRequest {
         match self {
             ClientRequest::Grab { request, .. }
             | ClientRequest::Login { request, .. }
-            | ClientRequest::Do { request, .. }
+            | ClientRequest::Ledger { request, .. }
             | ClientRequest::Chat { request, .. }
             | ClientRequest::Room { request, .. }
             | ClientRequest::Ping { request } => request.get(),

@@ -15,66 +15,66 @@ use crate::set::Set;
 use crate::set::directory::{ConnectionAddress, ConnectionKey};
 use crate::set::events;
 use crate::set::message::{Offering, PendingRequest, StockReport};
-use crate::set::session::Phase;
+use crate::set::session::SessionState;
 use crate::set::tally::Answer as Kind;
 use crate::transport::wire::Wire;
 
 impl<W: Wire> Set<W> {
-    pub(super) fn reply(&mut self, seat: ConnectionKey, errand: PendingRequest, reply: Reply, now: &Now) {
+    pub(super) fn reply(&mut self, key: ConnectionKey, pending: PendingRequest, reply: Reply, now: &Now) {
         self.owed -= 1;
-        if let Some(user) = self.followed(seat) {
-            self.watched.replied(self.index, seat, user, errand.request().get(), &reply);
+        if let Some(user) = self.followed(key) {
+            self.watched.replied(self.index, key, user, pending.request().get(), &reply);
         }
-        match errand {
+        match pending {
             PendingRequest::Claim { request, campaign, serial, passed } => match reply.posted() {
-                Ok(result) => self.claimed(seat, (request, passed), (campaign, serial), result, now),
+                Ok(result) => self.claimed(key, (request, passed), (campaign, serial), result, now),
                 Err(NoResult::Unavailable) => {
                     self.stock.put_back(campaign, serial);
-                    self.undecided(seat, request);
-                    self.error(seat, request.get(), ErrorCode::LedgerUnavailable);
+                    self.undecided(key, request);
+                    self.error(key, request.get(), ErrorCode::LedgerUnavailable);
                 }
                 Err(NoResult::Mismatched) => {
                     self.void(campaign, serial, &NoResult::Mismatched);
-                    self.error(seat, request.get(), ErrorCode::LedgerUnavailable);
+                    self.error(key, request.get(), ErrorCode::LedgerUnavailable);
                 }
             },
             PendingRequest::FirstAnswer { request, campaign } => match reply.answered::<Option<Award>>() {
-                Ok(Some(award)) => self.awarded(seat, request, &award),
+                Ok(Some(award)) => self.awarded(key, request, &award),
                 Ok(None) => {
                     let taken = self.stock.closed(campaign, now.wall).unwrap_or(Taken::NoneNow);
-                    self.not_taken(seat, request, taken);
+                    self.not_taken(key, request, taken);
                 }
                 Err(NoResult::Unavailable | NoResult::Mismatched) => {
-                    self.error(seat, request.get(), ErrorCode::LedgerUnavailable);
+                    self.error(key, request.get(), ErrorCode::LedgerUnavailable);
                 }
             },
-            PendingRequest::Do { request } => match reply {
-                Reply::Posted(Ok(result)) => self.done(seat, request, result),
+            PendingRequest::Simple { request } => match reply {
+                Reply::Posted(Ok(result)) => self.done(key, request, result),
                 Reply::Answered(Ok(answer)) => {
                     match events::answer(&answer, |order| self.stock.terms(order.campaign)) {
-                        Ok((kind, event)) => self.answer(seat, request.get(), kind, event),
-                        Err(code) => self.error(seat, request.get(), code),
+                        Ok((kind, event)) => self.answer(key, request.get(), kind, event),
+                        Err(code) => self.error(key, request.get(), code),
                     }
                 }
                 Reply::Posted(Err(Unavailable)) | Reply::Answered(Err(Unavailable)) => {
-                    self.error(seat, request.get(), ErrorCode::LedgerUnavailable);
+                    self.error(key, request.get(), ErrorCode::LedgerUnavailable);
                 }
             },
             PendingRequest::Recall { request } => match reply.answered() {
-                Ok(recall) => match self.live(seat) {
-                    Some(_) => self.welcome(seat, request, &recall, now),
+                Ok(recall) => match self.live(key) {
+                    Some(_) => self.welcome(key, request, &recall, now),
                     None => self.answer_gone_as(Kind::Welcome),
                 },
                 Err(NoResult::Unavailable | NoResult::Mismatched) => {
-                    let user = self.live(seat).and_then(|session| {
-                        session.phase = Phase::Fresh;
+                    let user = self.live(key).and_then(|session| {
+                        session.state = SessionState::Fresh;
                         session.user.take()
                     });
                     if let Some(user) = user {
-                        self.shared.directory.leave(user, ConnectionAddress { set: self.index, seat });
-                        self.unwelcome.push(now.seconds() + self.shared.login_seconds, seat);
+                        self.shared.directory.leave(user, ConnectionAddress { set: self.index, key });
+                        self.unwelcome.push(now.seconds() + self.shared.login_seconds, key);
                     }
-                    self.error(seat, request.get(), ErrorCode::LedgerUnavailable);
+                    self.error(key, request.get(), ErrorCode::LedgerUnavailable);
                 }
             },
         }
@@ -83,7 +83,7 @@ impl<W: Wire> Set<W> {
     /// Settles the unit that was claimed, and answers the Grab.
     fn claimed(
         &mut self,
-        seat: ConnectionKey,
+        key: ConnectionKey,
         (request, passed): (RequestId, Option<u16>),
         (campaign, serial): (CampaignId, Serial),
         result: ClaimResult,
@@ -92,26 +92,26 @@ impl<W: Wire> Set<W> {
         match result {
             ClaimResult::Won(win) => {
                 self.stock.claimed(campaign);
-                self.awarded(seat, request, &Award::Win(win));
+                self.awarded(key, request, &Award::Win(win));
             }
             ClaimResult::Ordered(order) => {
                 self.stock.claimed(campaign);
-                self.awarded(seat, request, &Award::Order(order));
+                self.awarded(key, request, &Award::Order(order));
             }
             ClaimResult::Repeated(award) => {
                 self.stock.put_back(campaign, serial);
-                self.awarded(seat, request, &award);
+                self.awarded(key, request, &award);
             }
             ClaimResult::LimitReached { limit } => {
                 self.stock.put_back(campaign, serial);
                 match passed {
-                    Some(passed) => self.try_another_rain(seat, request, campaign, passed, limit, now),
-                    None => self.limit_reached(seat, request, limit),
+                    Some(passed) => self.try_another_rain(key, request, campaign, passed, limit, now),
+                    None => self.limit_reached(key, request, limit),
                 }
             }
             ClaimResult::OutOfOrder => {
                 self.stock.put_back(campaign, serial);
-                self.not_taken(seat, request, Taken::NoneNow);
+                self.not_taken(key, request, Taken::NoneNow);
             }
             ClaimResult::Taken
             | ClaimResult::NoSuchCampaign
@@ -119,80 +119,80 @@ impl<W: Wire> Set<W> {
             | ClaimResult::NoSuchSerial
             | ClaimResult::WrongAmount => {
                 self.void(campaign, serial, &result);
-                self.not_taken(seat, request, Taken::NoneNow);
+                self.not_taken(key, request, Taken::NoneNow);
             }
         }
     }
 
-    fn awarded(&mut self, seat: ConnectionKey, request: RequestId, award: &Award) {
+    fn awarded(&mut self, key: ConnectionKey, request: RequestId, award: &Award) {
         let terms = match award {
             Award::Win(_) => None,
             Award::Order(order) => self.stock.terms(order.campaign),
         };
         let (kind, event) = events::award(award, terms);
-        self.answer(seat, request.get(), kind, event);
+        self.answer(key, request.get(), kind, event);
     }
 
     /// Answers a request that is durable, and passes on what follows from it.
-    fn done(&mut self, seat: ConnectionKey, request: RequestId, result: PostingResult) {
+    fn done(&mut self, key: ConnectionKey, request: RequestId, result: PostingResult) {
         let id = request.get();
         match result {
             PostingResult::Acknowledge(Acknowledged { count }) => {
-                self.answer(seat, id, Kind::Acknowledged, Event::Acknowledged(v1::Acknowledged { count }));
+                self.answer(key, id, Kind::Acknowledged, Event::Acknowledged(v1::Acknowledged { count }));
             }
             PostingResult::Pay(result) => match result {
-                PayResult::Paid(order) => self.awarded(seat, request, &Award::Order(order)),
-                PayResult::TooLate { at } => self.not_taken(seat, request, Taken::TooLate { ended_at: at }),
-                PayResult::InsufficientFunds => self.error(seat, id, ErrorCode::InsufficientFunds),
-                PayResult::NoSuchOrder => self.error(seat, id, ErrorCode::NoSuchOrder),
-                PayResult::TooMuch => self.error(seat, id, ErrorCode::LedgerUnavailable),
+                PayResult::Paid(order) => self.awarded(key, request, &Award::Order(order)),
+                PayResult::TooLate { at } => self.not_taken(key, request, Taken::TooLate { ended_at: at }),
+                PayResult::InsufficientFunds => self.error(key, id, ErrorCode::InsufficientFunds),
+                PayResult::NoSuchOrder => self.error(key, id, ErrorCode::NoSuchOrder),
+                PayResult::TooMuch => self.error(key, id, ErrorCode::LedgerUnavailable),
             },
             PostingResult::Cancel(result) => match result {
                 CancelResult::Cancelled(order) => {
-                    self.awarded(seat, request, &Award::Order(order));
+                    self.awarded(key, request, &Award::Order(order));
                     self.released.push((order.campaign, order.serial));
                     self.pass_on();
                 }
-                CancelResult::Over(order) => self.awarded(seat, request, &Award::Order(order)),
-                CancelResult::Paid => self.error(seat, id, ErrorCode::OrderPaid),
-                CancelResult::NoSuchOrder => self.error(seat, id, ErrorCode::NoSuchOrder),
+                CancelResult::Over(order) => self.awarded(key, request, &Award::Order(order)),
+                CancelResult::Paid => self.error(key, id, ErrorCode::OrderPaid),
+                CancelResult::NoSuchOrder => self.error(key, id, ErrorCode::NoSuchOrder),
             },
             PostingResult::Send(result) => match result {
                 SendResult::Sent { offer, to, recipients, balance } => {
                     let envelope_id = offer.envelope.get();
                     let sent = v1::EnvelopeSent { envelope_id, recipients, balance_fen: balance.0 };
-                    self.answer(seat, id, Kind::EnvelopeSent, Event::EnvelopeSent(sent));
+                    self.answer(key, id, Kind::EnvelopeSent, Event::EnvelopeSent(sent));
                     if !to.is_empty() {
                         self.offer(Offering { offer, to });
                     }
                 }
-                SendResult::InsufficientFunds => self.error(seat, id, ErrorCode::InsufficientFunds),
-                SendResult::TooManyEnvelopes => self.overloaded(seat, id),
-                SendResult::TooMuch => self.error(seat, id, ErrorCode::LedgerUnavailable),
+                SendResult::InsufficientFunds => self.error(key, id, ErrorCode::InsufficientFunds),
+                SendResult::TooManyEnvelopes => self.overloaded(key, id),
+                SendResult::TooMuch => self.error(key, id, ErrorCode::LedgerUnavailable),
             },
             PostingResult::Open(result) => match result {
                 OpenResult::Opened { envelope, share, amount } => {
                     let opened = v1::Opened { envelope_id: envelope.get(), share, amount_fen: amount.0 };
-                    self.answer(seat, id, Kind::Opened, Event::Opened(opened));
+                    self.answer(key, id, Kind::Opened, Event::Opened(opened));
                 }
                 OpenResult::Empty { envelope } => {
                     let empty = v1::EnvelopeEmpty { envelope_id: envelope.get() };
-                    self.answer(seat, id, Kind::EnvelopeEmpty, Event::EnvelopeEmpty(empty));
+                    self.answer(key, id, Kind::EnvelopeEmpty, Event::EnvelopeEmpty(empty));
                 }
-                OpenResult::TooLate { at } => self.not_taken(seat, request, Taken::TooLate { ended_at: at }),
-                OpenResult::NoSuchEnvelope => self.error(seat, id, ErrorCode::NoSuchEnvelope),
+                OpenResult::TooLate { at } => self.not_taken(key, request, Taken::TooLate { ended_at: at }),
+                OpenResult::NoSuchEnvelope => self.error(key, id, ErrorCode::NoSuchEnvelope),
             },
             // Of a Grab, and of the house.
             PostingResult::Claim(_) | PostingResult::Expire(_) | PostingResult::Deposit(_) => {
                 mismatched("the result of a request of one's own affairs");
-                self.error(seat, id, ErrorCode::LedgerUnavailable);
+                self.error(key, id, ErrorCode::LedgerUnavailable);
             }
         }
     }
 
     /// An envelope is for those on-line too.
     fn offer(&mut self, offering: Offering) {
-        if self.unoffered.len() < limits::SET_ERRANDS_MAX {
+        if self.unoffered.len() < limits::SET_UNSENT_MAX {
             self.unoffered.push_back(offering);
         } else {
             self.tally.offers_dropped.add(1);

@@ -16,7 +16,7 @@ use crate::market::envelope::{Mode, NewEnvelope};
 use crate::set::message::LedgerRequest;
 
 /// The deed that a request of a user asks for, or what is wrong with it.
-pub fn deed(request: Request, id: RequestId) -> Result<LedgerRequest, ErrorCode> {
+pub fn ledger_request(request: Request, id: RequestId) -> Result<LedgerRequest, ErrorCode> {
     match request {
         Request::Acknowledge(acknowledge) => seen(&acknowledge).map(|seen| LedgerRequest::Acknowledge(Box::new(seen))),
         Request::Open(open) => Ok(LedgerRequest::Open(envelope(open.envelope_id)?)),
@@ -138,12 +138,13 @@ mod tests {
     fn refused(change: impl FnOnce(&mut v1::SendEnvelope)) -> bool {
         let mut send = send();
         change(&mut send);
-        matches!(deed(Request::SendEnvelope(send), RequestId::new(1).unwrap()), Err(ErrorCode::OutOfRange))
+        matches!(ledger_request(Request::SendEnvelope(send), RequestId::new(1).unwrap()), Err(ErrorCode::OutOfRange))
     }
 
     #[test]
     fn an_envelope_is_taken_as_it_is_asked_for() {
-        let Ok(LedgerRequest::Send(new)) = deed(Request::SendEnvelope(send()), RequestId::new(1).unwrap()) else {
+        let Ok(LedgerRequest::Send(new)) = ledger_request(Request::SendEnvelope(send()), RequestId::new(1).unwrap())
+        else {
             panic!()
         };
         assert_eq!(new.recipients.iter().map(|user| user.get()).collect::<Vec<_>>(), [3, 7, 9]);
@@ -174,18 +175,18 @@ mod tests {
     #[test]
     fn pages_and_acknowledgements_are_bounded() {
         let id = RequestId::new(1).unwrap();
-        let orders = |limit| deed(Request::Orders(v1::Orders { before_order_id: 0, limit }), id);
+        let orders = |limit| ledger_request(Request::Orders(v1::Orders { before_order_id: 0, limit }), id);
         let Ok(LedgerRequest::Ask(question)) = orders(0) else { panic!() };
         assert_eq!(*question, Question::Orders { before: None, limit: 64 });
         assert!(matches!(orders(65), Err(ErrorCode::OutOfRange)));
         let acknowledge = |envelopes: u64| {
             let envelope_ids = (1..=envelopes).collect();
             let order_ids = vec![1; 60];
-            deed(Request::Acknowledge(v1::Acknowledge { prizes: Vec::new(), envelope_ids, order_ids }), id)
+            ledger_request(Request::Acknowledge(v1::Acknowledge { prizes: Vec::new(), envelope_ids, order_ids }), id)
         };
         assert!(matches!(acknowledge(4), Ok(LedgerRequest::Acknowledge(_))));
         assert!(matches!(acknowledge(5), Err(ErrorCode::OutOfRange)));
-        let nothing = deed(Request::Acknowledge(v1::Acknowledge::default()), id);
+        let nothing = ledger_request(Request::Acknowledge(v1::Acknowledge::default()), id);
         assert!(matches!(nothing, Err(ErrorCode::OutOfRange)));
     }
 }

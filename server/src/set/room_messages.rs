@@ -51,7 +51,7 @@ impl Chat {
 #[derive(Debug, PartialEq, Eq)]
 pub struct RoomRequest {
     pub room: RoomId,
-    pub wish: RoomAction,
+    pub action: RoomAction,
 }
 
 /// What can be wanted of a room.
@@ -80,7 +80,7 @@ pub struct Seen {
 impl RoomRequest {
     /// `None`: a field is out of its range.
     pub fn check(room: &v1::Room) -> Option<Self> {
-        let wish = match room.action() {
+        let action = match room.action() {
             v1::room::Action::Join => {
                 RoomAction::Join((room.epoch != 0).then_some(Seen { epoch: room.epoch, offset: room.offset }))
             }
@@ -88,7 +88,7 @@ impl RoomRequest {
             v1::room::Action::Look => RoomAction::Look,
             v1::room::Action::Unspecified => return None,
         };
-        Some(Self { room: RoomId::new(room.room_id).ok()?, wish })
+        Some(Self { room: RoomId::new(room.room_id).ok()?, action })
     }
 }
 
@@ -136,14 +136,14 @@ pub struct RoomState {
 #[derive(Debug)]
 pub struct RoomReplyPermit {
     permit: Option<OwnedPermit<Message>>,
-    seat: ConnectionKey,
+    key: ConnectionKey,
     request: RequestId,
 }
 
 impl RoomReplyPermit {
-    /// For the answer to `request` of `seat`.
-    pub fn new(permit: OwnedPermit<Message>, seat: ConnectionKey, request: RequestId) -> Self {
-        Self { permit: Some(permit), seat, request }
+    /// For the answer to `request` of `key`.
+    pub fn new(permit: OwnedPermit<Message>, key: ConnectionKey, request: RequestId) -> Self {
+        Self { permit: Some(permit), key, request }
     }
 
     /// Answers.
@@ -153,7 +153,7 @@ impl RoomReplyPermit {
 
     fn send(&mut self, reply: Reply) {
         if let Some(permit) = self.permit.take() {
-            permit.send(Message::Chat { seat: self.seat, request: self.request, reply });
+            permit.send(Message::Chat { key: self.key, request: self.request, reply });
         }
     }
 }
@@ -169,10 +169,10 @@ impl Drop for RoomReplyPermit {
 pub struct QueuedRoomRequest {
     pub user: UserId,
     /// Of which room what.
-    pub visit: RoomRequest,
+    pub wanted: RoomRequest,
     /// When the SET read it, wall clock.
     pub at: UnixMs,
-    pub way_back: RoomReplyPermit,
+    pub permit: RoomReplyPermit,
 }
 
 /// The desks' queues. A room is always looked after by the same desk.
@@ -182,14 +182,14 @@ pub struct RoomShards(Box<[mpsc::Sender<QueuedRoomRequest>]>);
 impl RoomShards {
     /// `count` queues. With none, every request is answered `Overloaded`.
     pub fn open(count: usize) -> (Self, Vec<mpsc::Receiver<QueuedRoomRequest>>) {
-        let (senders, receivers): (Vec<_>, _) = (0..count).map(|_| mpsc::channel(limits::DESK_QUEUE_MAX)).unzip();
+        let (senders, receivers): (Vec<_>, _) = (0..count).map(|_| mpsc::channel(limits::ROOM_SHARD_QUEUE_MAX)).unzip();
         (Self(senders.into()), receivers)
     }
 
     /// Hands a request to its room's desk. Where that has no room for it, it is answered
     /// `Overloaded` by its way back.
     pub fn ask(&self, request: QueuedRoomRequest) {
-        if let Some(desk) = self.0.get(room_shard_of(request.visit.room, self.0.len()))
+        if let Some(desk) = self.0.get(room_shard_of(request.wanted.room, self.0.len()))
             && let Err(refused) = desk.try_send(request)
         {
             drop(refused);
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_for_one_user_or_one_room_and_neither_empty_nor_too_long() {
+    fn a_message_is_for_a_user_or_a_room_and_neither_empty_nor_long() {
         let longest = "x".repeat(CHAT_BYTES_MAX);
         let user = Recipient::User(UserId::new(3).unwrap());
         assert_eq!(chat(3, 0, &longest), Some(Chat { to: user, text: longest.clone().into() }));
@@ -235,15 +235,15 @@ mod tests {
 
     #[test]
     fn a_visit_has_a_room_and_a_known_action() {
-        let visit = |room_id, action, epoch| RoomRequest::check(&v1::Room { room_id, action, epoch, offset: 9 });
+        let wanted = |room_id, action, epoch| RoomRequest::check(&v1::Room { room_id, action, epoch, offset: 9 });
         let room = RoomId::new(5).unwrap();
-        assert_eq!(visit(5, 1, 0), Some(RoomRequest { room, wish: RoomAction::Join(None) }));
+        assert_eq!(wanted(5, 1, 0), Some(RoomRequest { room, action: RoomAction::Join(None) }));
         let seen = Seen { epoch: 7, offset: 9 };
-        assert_eq!(visit(5, 1, 7), Some(RoomRequest { room, wish: RoomAction::Join(Some(seen)) }));
-        assert_eq!(visit(5, 2, 7), Some(RoomRequest { room, wish: RoomAction::Leave }));
-        assert_eq!(visit(5, 3, 0), Some(RoomRequest { room, wish: RoomAction::Look }));
+        assert_eq!(wanted(5, 1, 7), Some(RoomRequest { room, action: RoomAction::Join(Some(seen)) }));
+        assert_eq!(wanted(5, 2, 7), Some(RoomRequest { room, action: RoomAction::Leave }));
+        assert_eq!(wanted(5, 3, 0), Some(RoomRequest { room, action: RoomAction::Look }));
         for (room_id, action) in [(0, 1), (RoomId::MAX + 1, 1), (5, 0), (5, 4), (5, -1)] {
-            assert_eq!(visit(room_id, action, 0), None, "{room_id} {action}");
+            assert_eq!(wanted(room_id, action, 0), None, "{room_id} {action}");
         }
     }
 

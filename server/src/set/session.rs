@@ -7,7 +7,7 @@ use crate::transport::wire::SocketWire;
 
 /// How far a connection has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub enum SessionState {
     /// Accepted; nothing but a Login is acceptable.
     Fresh,
     /// Waiting for an older connection of the same user to end, or for the ledger's word on old
@@ -20,14 +20,14 @@ pub enum Phase {
     Leaving,
 }
 
-impl Phase {
+impl SessionState {
     /// For people.
     pub const fn label(self) -> &'static str {
         match self {
-            Phase::Fresh => "fresh",
-            Phase::LoggingIn => "logging_in",
-            Phase::Online => "online",
-            Phase::Leaving => "leaving",
+            SessionState::Fresh => "fresh",
+            SessionState::LoggingIn => "logging_in",
+            SessionState::Online => "online",
+            SessionState::Leaving => "leaving",
         }
     }
 }
@@ -39,7 +39,7 @@ pub struct Session<W> {
     /// Tells it from earlier connections in the same slot.
     pub generation: u32,
     /// How far it has come.
-    pub phase: Phase,
+    pub state: SessionState,
     /// When the last whole frame came, seconds since the process started.
     pub heard_at: u32,
     /// When the frame now being received began; 0: none is.
@@ -59,12 +59,12 @@ const _: () = assert!(size_of::<Session<SocketWire>>() <= 64);
 
 impl<W> Session<W> {
     /// When it was told to log in.
-    pub fn appointment(&self) -> Option<RetrySlot> {
-        if self.phase == Phase::Fresh { RetrySlot::from_bits(self.last_grab) } else { None }
+    pub fn retry_slot(&self) -> Option<RetrySlot> {
+        if self.state == SessionState::Fresh { RetrySlot::from_bits(self.last_grab) } else { None }
     }
 
-    /// Remembers when it was told to log in. Only in phase [`Phase::Fresh`].
-    pub fn book(&mut self, appointment: Option<RetrySlot>) {
-        self.last_grab = appointment.map_or(0, RetrySlot::to_bits);
+    /// Remembers when it was told to log in. Only in state [`SessionState::Fresh`].
+    pub fn book(&mut self, retry_slot: Option<RetrySlot>) {
+        self.last_grab = retry_slot.map_or(0, RetrySlot::to_bits);
     }
 }

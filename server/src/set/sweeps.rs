@@ -12,7 +12,7 @@ use crate::set::Set;
 use crate::set::broadcast::Receipt;
 use crate::set::directory::ConnectionKey;
 use crate::set::message::ReturnWindow;
-use crate::set::session::Phase;
+use crate::set::session::SessionState;
 use crate::transport::wire::{Wire, Written};
 
 /// Something that goes to every connection, slot by slot.
@@ -138,8 +138,8 @@ impl<W: Wire> Set<W> {
             }
             Swept::Farewell(window) => {
                 for slot in slots {
-                    if let Some(seat) = self.seat_at(slot) {
-                        self.dismiss(seat, End::Draining, Some(window.moment(slot)), now);
+                    if let Some(key) = self.key_at(slot) {
+                        self.dismiss(key, End::Draining, Some(window.moment(slot)), now);
                     }
                 }
             }
@@ -164,15 +164,16 @@ impl<W: Wire> Set<W> {
             if self.watched.any() {
                 self.trace_swept(slot, frames);
             }
-            let Some(mut session) = self.sessions.get_mut(slot).filter(|session| session.phase == Phase::Online) else {
+            let Some(mut session) = self.sessions.get_mut(slot).filter(|session| session.state == SessionState::Online)
+            else {
                 continue;
             };
             // A slab grows one by one, and the acceptor stops at the SET's capacity.
-            let seat = ConnectionKey { slot: u32::try_from(slot).unwrap_or(u32::MAX), generation: session.generation };
+            let key = ConnectionKey { slot: u32::try_from(slot).unwrap_or(u32::MAX), generation: session.generation };
             if touched.binary_search(&slot).is_ok() {
                 let room = limits::SET_OUTPUT_BYTES_MAX.saturating_sub(self.output.len());
                 if frames.len() <= room && session.wire.backlog() == 0 {
-                    self.output.push_encoded(seat, frames);
+                    self.output.push_encoded(key, frames);
                     step.reached += 1;
                     continue;
                 }
@@ -180,7 +181,7 @@ impl<W: Wire> Set<W> {
                 // it got this.
                 self.flush(now);
                 touched.clear();
-                match self.live(seat) {
+                match self.live(key) {
                     Some(live) => session = live,
                     None => {
                         step.dropped += 1;
@@ -193,11 +194,11 @@ impl<W: Wire> Set<W> {
                 Written::Sent => step.reached += 1,
                 Written::Queued { newly } => {
                     step.reached += 1;
-                    self.queued(seat, newly, now);
+                    self.queued(key, newly, now);
                 }
                 Written::Overflow => {
                     step.dropped += 1;
-                    self.end(seat, End::Slow, None, now);
+                    self.end(key, End::Slow, None, now);
                 }
             }
         }
@@ -206,11 +207,11 @@ impl<W: Wire> Set<W> {
 
     #[cold]
     fn trace_swept(&mut self, slot: usize, frames: &[u8]) {
-        let Some(seat) = self.seat_at(slot) else { return };
-        if let Some(user) = self.followed(seat)
-            && self.session(seat).is_some_and(|session| session.phase == Phase::Online)
+        let Some(key) = self.key_at(slot) else { return };
+        if let Some(user) = self.followed(key)
+            && self.session(key).is_some_and(|session| session.state == SessionState::Online)
         {
-            self.watched.pushed_encoded(self.index, seat, user, frames);
+            self.watched.pushed_encoded(self.index, key, user, frames);
         }
     }
 
@@ -223,11 +224,11 @@ impl<W: Wire> Set<W> {
     }
 
     /// A socket has refused a part of what was written to it.
-    fn queued(&mut self, seat: ConnectionKey, newly: bool, now: &Now) {
+    fn queued(&mut self, key: ConnectionKey, newly: bool, now: &Now) {
         self.tally.refused_writes.add(1);
-        if newly && let Some(session) = self.session(seat) {
+        if newly && let Some(session) = self.session(key) {
             session.slow_since = now.seconds();
-            self.slow.push(now.seconds() + limits::SLOW_SECONDS_MAX, seat);
+            self.slow.push(now.seconds() + limits::SLOW_SECONDS_MAX, key);
         }
     }
 

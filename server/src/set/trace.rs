@@ -230,7 +230,7 @@ pub struct Watched {
 
 #[derive(Debug)]
 struct Asked {
-    seat: ConnectionKey,
+    key: ConnectionKey,
     user: UserId,
     request: u64,
     at: Instant,
@@ -262,61 +262,61 @@ impl Watched {
     }
 
     /// Who has asked this and has gone since, if it is known.
-    pub fn who_asked(&self, seat: ConnectionKey) -> Option<UserId> {
-        self.asked.iter().find(|asked| asked.seat == seat).map(|asked| asked.user)
+    pub fn who_asked(&self, key: ConnectionKey) -> Option<UserId> {
+        self.asked.iter().find(|asked| asked.key == key).map(|asked| asked.user)
     }
 
     /// The SET took up a request.
-    pub fn asked(&mut self, set: u32, seat: ConnectionKey, user: UserId, said: &ClientRequest) {
-        let Some((request, kind, of)) = request(said) else { return };
+    pub fn asked(&mut self, set: u32, key: ConnectionKey, user: UserId, request: &ClientRequest) {
+        let Some((request, kind, of)) = describe(request) else { return };
         if self.asked.len() == TRACE_ASKED_MAX {
             self.asked.pop_front();
         }
-        self.asked.push_back(Asked { seat, user, request, at: Instant::now() });
-        self.tell(set, seat, user, What::Request { request, kind, of });
+        self.asked.push_back(Asked { key, user, request, at: Instant::now() });
+        self.tell(set, key, user, What::Request { request, kind, of });
     }
 
     /// A request is answered. `event`: what with, unless the connection has gone.
     pub fn answered(
         &mut self,
         set: u32,
-        seat: ConnectionKey,
+        key: ConnectionKey,
         user: UserId,
         request: u64,
         kind: &'static str,
         event: Option<&Event>,
     ) {
-        let asked = self.asked.iter().position(|asked| asked.seat == seat && asked.request == request);
+        let asked = self.asked.iter().position(|asked| asked.key == key && asked.request == request);
         let latency = asked.and_then(|index| self.asked.remove(index)).map(|asked| asked.at.elapsed());
         let latency_us = latency.map(|latency| u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
         let of = event.map(|event| name(event).1).unwrap_or_default();
-        self.tell(set, seat, user, What::Answer { request, kind, latency_us, of });
+        self.tell(set, key, user, What::Answer { request, kind, latency_us, of });
     }
 
     /// A service has replied.
-    pub fn replied(&self, set: u32, seat: ConnectionKey, user: UserId, request: u64, reply: &Reply) {
+    pub fn replied(&self, set: u32, key: ConnectionKey, user: UserId, request: u64, reply: &Reply) {
         let (decision, of) = decision(reply);
-        self.tell(set, seat, user, What::Ledger { request, decision, of });
+        self.tell(set, key, user, What::Ledger { request, decision, of });
     }
 
     /// Something is pushed.
-    pub fn pushed(&self, set: u32, seat: ConnectionKey, user: UserId, event: &Event) {
+    pub fn pushed(&self, set: u32, key: ConnectionKey, user: UserId, event: &Event) {
         let (kind, of) = name(event);
-        self.tell(set, seat, user, What::Push { kind, of });
+        self.tell(set, key, user, What::Push { kind, of });
     }
 
     /// Frames are pushed that were encoded for many.
-    pub fn pushed_encoded(&self, set: u32, seat: ConnectionKey, user: UserId, mut frames: &[u8]) {
+    pub fn pushed_encoded(&self, set: u32, key: ConnectionKey, user: UserId, mut frames: &[u8]) {
         while !frames.is_empty() {
             let Ok(ServerFrame { event: Some(event), .. }) = ServerFrame::decode_length_delimited(&mut frames) else {
                 return;
             };
-            self.pushed(set, seat, user, &event);
+            self.pushed(set, key, user, &event);
         }
     }
 
     /// A connection has ended.
-    pub fn ended(&self, set: u32, seat: ConnectionKey, user: UserId, end: End) {
+    pub fn ended(&self, set: u32, key: ConnectionKey, user: UserId, end: End) {
         let fault = match end.fault() {
             Fault::Nobody => "nobody",
             Fault::Peer => "peer",
@@ -324,28 +324,28 @@ impl Watched {
             Fault::Host => "host",
             Fault::Us => "us",
         };
-        self.tell(set, seat, user, What::End { reason: end.label(), fault });
+        self.tell(set, key, user, What::End { reason: end.label(), fault });
     }
 
-    fn tell(&self, set: u32, seat: ConnectionKey, user: UserId, what: What) {
+    fn tell(&self, set: u32, key: ConnectionKey, user: UserId, what: What) {
         let at_us = wall_us();
         for tracer in self.tracers.iter().filter(|tracer| tracer.user == user) {
-            tracer.tell(Step { at_us, set, slot: seat.slot, what: what.clone() });
+            tracer.tell(Step { at_us, set, slot: key.slot, what: what.clone() });
         }
     }
 }
 
 /// The id, kind and contents of a request; tokens and texts are not among them.
-fn request(said: &ClientRequest) -> Option<(u64, &'static str, Details)> {
+fn describe(request: &ClientRequest) -> Option<(u64, &'static str, Details)> {
     let nothing = Details::default();
-    Some(match said {
+    Some(match request {
         ClientRequest::Grab { request, campaign } => {
             let campaign = campaign.map(|campaign| campaign.get().into());
             (request.get(), "grab", Details { campaign, ..nothing })
         }
         ClientRequest::Login { request, .. } => (request.get(), "login", nothing),
-        ClientRequest::Do { request, deed } => {
-            let (kind, of) = match deed {
+        ClientRequest::Ledger { request, wanted } => {
+            let (kind, of) = match wanted {
                 LedgerRequest::Acknowledge(seen) => {
                     let count = seen.prizes.len() + seen.envelopes.len() + seen.orders.len();
                     ("acknowledge", Details { count: Some(count as u64), ..nothing })
@@ -546,7 +546,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_slow_follower_loses_what_finds_no_room_and_is_told_how_much_and_where() {
+    async fn a_slow_follower_loses_steps_and_learns_how_many_and_where() {
         let traces = Arc::new(Traces::default());
         let mut follower = traces.follow(user(7)).unwrap();
         let mut watched = Watched::default();
@@ -566,7 +566,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_do_is_not_told_and_a_list_that_has_not_changed_is_not_read_again() {
+    fn others_are_not_traced_and_an_unchanged_list_not_reread() {
         let traces = Arc::new(Traces::default());
         let mut watched = Watched::default();
         watched.refresh(&traces);

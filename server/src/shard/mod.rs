@@ -62,7 +62,7 @@ pub struct ThreadOptions {
 /// A shard's thread: it has its runtime, and a descriptor table of its own where it should, and
 /// waits for orders. Dropped, it ends, unless it serves already.
 pub struct ShardThread {
-    orders: std_mpsc::Sender<ShardCommand>,
+    commands: std_mpsc::Sender<ShardCommand>,
     listening: std_mpsc::Receiver<io::Result<SocketAddr>>,
     handle: JoinHandle<()>,
 }
@@ -77,34 +77,34 @@ enum ShardCommand {
 impl ShardThread {
     /// Starts `count` threads. The caller's own runtime must exist already: the threads take their
     /// tables once all runtimes do.
-    pub fn start_all(count: u32, own: ThreadOptions) -> io::Result<Vec<Self>> {
+    pub fn start_all(count: u32, options: ThreadOptions) -> io::Result<Vec<Self>> {
         let built = Arc::new(Barrier::new(count as usize));
-        (0..count).map(|index| Self::start(index, own, Arc::clone(&built))).collect()
+        (0..count).map(|index| Self::start(index, options, Arc::clone(&built))).collect()
     }
 
-    fn start(index: u32, own: ThreadOptions, built: Arc<Barrier>) -> io::Result<Self> {
-        let (orders, inbox) = std_mpsc::channel();
+    fn start(index: u32, options: ThreadOptions, built: Arc<Barrier>) -> io::Result<Self> {
+        let (commands, inbox) = std_mpsc::channel();
         let (reports, listening) = std_mpsc::channel();
         let handle = std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
-            if let Err(error) = run_commands(index, own, &built, &inbox, &reports) {
+            if let Err(error) = run_commands(index, options, &built, &inbox, &reports) {
                 // Whoever waits for this shard to listen hears why it never will.
                 reports.send(Err(error)).ok();
             }
         })?;
-        Ok(Self { orders, listening, handle })
+        Ok(Self { commands, listening, handle })
     }
 
     /// Has the shard listen, on its own thread; returns the address with its actual port.
     pub fn listen(&self, address: SocketAddr) -> io::Result<SocketAddr> {
         let ended = || io::Error::other("the shard's thread has ended");
-        self.orders.send(ShardCommand::Listen(address)).map_err(|_| ended())?;
+        self.commands.send(ShardCommand::Listen(address)).map_err(|_| ended())?;
         self.listening.recv().map_err(|_| ended())?
     }
 
     /// Has the shard serve; its thread ends when each of its SETs was told to stop.
     pub fn serve(self, shard: Shard) -> JoinHandle<()> {
         // A thread that has ended has said why when it should have listened.
-        self.orders.send(ShardCommand::Serve(Box::new(shard))).ok();
+        self.commands.send(ShardCommand::Serve(Box::new(shard))).ok();
         self.handle
     }
 }
@@ -112,30 +112,30 @@ impl ShardThread {
 /// The life of a shard's thread.
 fn run_commands(
     index: u32,
-    own: ThreadOptions,
+    options: ThreadOptions,
     built: &Barrier,
-    orders: &std_mpsc::Receiver<ShardCommand>,
+    commands: &std_mpsc::Receiver<ShardCommand>,
     reports: &std_mpsc::Sender<io::Result<SocketAddr>>,
 ) -> io::Result<()> {
     let mut builder = Builder::new_current_thread();
-    if !own.coalesce.is_zero() {
+    if !options.coalesce.is_zero() {
         // Before it waits for events: by then there are several, and one wake serves them all.
-        builder.on_thread_park(move || std::thread::sleep(own.coalesce));
+        builder.on_thread_park(move || std::thread::sleep(options.coalesce));
     }
     let runtime = builder.enable_io().enable_time().build_local(LocalOptions::default());
     // Also where it failed: the others wait here.
     built.wait();
     let runtime = runtime?;
     descriptors::block_signals()?;
-    if own.cores {
+    if options.cores {
         cores::pin(index)?;
     }
-    if own.tables {
+    if options.tables {
         descriptors::unshare_table()?;
     }
     let mut listener = None;
-    while let Ok(order) = orders.recv() {
-        match (order, listener.take()) {
+    while let Ok(command) = commands.recv() {
+        match (command, listener.take()) {
             (ShardCommand::Listen(address), _) => {
                 let bound = acceptor::listen(address).and_then(|bound| Ok((bound.local_addr()?, bound)));
                 // The asker waits.

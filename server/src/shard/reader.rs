@@ -64,10 +64,10 @@ pub struct Kept {
 }
 
 /// Reads until the connection ends, and reports the end.
-pub async fn read(mut socket: OwnedReadHalf, seat: ConnectionKey, link: Rc<Link>) {
+pub async fn read(mut socket: OwnedReadHalf, key: ConnectionKey, link: Rc<Link>) {
     let mut kept = Kept::default();
     loop {
-        match poll_fn(|context| link.poll(context, &mut socket, seat, &mut kept)).await {
+        match poll_fn(|context| link.poll(context, &mut socket, key, &mut kept)).await {
             Pause::Full => {
                 // The permit is given back at once: whoever is first takes it, and the others wait
                 // again.
@@ -76,7 +76,7 @@ pub async fn read(mut socket: OwnedReadHalf, seat: ConnectionKey, link: Rc<Link>
                 }
             }
             Pause::End(end) => {
-                return Box::pin(link.report(Message::Peer { seat, said: ClientRequest::Gone(end) })).await;
+                return Box::pin(link.report(Message::Peer { key, request: ClientRequest::Gone(end) })).await;
             }
         }
     }
@@ -87,11 +87,11 @@ impl Link {
         &self,
         context: &mut Context<'_>,
         socket: &mut OwnedReadHalf,
-        seat: ConnectionKey,
+        key: ConnectionKey,
         kept: &mut Kept,
     ) -> Poll<Pause> {
         let mut scratch = self.scratch.borrow_mut();
-        if kept.bytes.is_some() && self.take(seat, kept, &[]).is_err() {
+        if kept.bytes.is_some() && self.take(key, kept, &[]).is_err() {
             return Poll::Ready(Pause::Full);
         }
         loop {
@@ -101,7 +101,7 @@ impl Link {
                 Ok(()) if buffer.filled().is_empty() => return Poll::Ready(Pause::End(End::Closed)),
                 Ok(()) => {
                     self.tally.bytes_in.add(buffer.filled().len() as u64);
-                    if self.take(seat, kept, buffer.filled()).is_err() {
+                    if self.take(key, kept, buffer.filled()).is_err() {
                         return Poll::Ready(Pause::Full);
                     }
                 }
@@ -113,7 +113,7 @@ impl Link {
     ///
     /// After [`QueueFull`] it must be called again, with nothing new, once the SET has taken
     /// something from its queue.
-    pub fn take(&self, seat: ConnectionKey, kept: &mut Kept, new: &[u8]) -> Result<(), QueueFull> {
+    pub fn take(&self, key: ConnectionKey, kept: &mut Kept, new: &[u8]) -> Result<(), QueueFull> {
         if kept.discarding {
             return Ok(());
         }
@@ -128,13 +128,13 @@ impl Link {
         };
         let mut taken = false;
         while !rest.is_empty() {
-            let (said, consumed) = match split(rest, CLIENT_FRAME_BYTES_MAX) {
+            let (request, consumed) = match split(rest, CLIENT_FRAME_BYTES_MAX) {
                 Ok(Split::Frame { payload, consumed }) => (self.understand(payload), consumed),
                 Ok(Split::Partial { .. }) => break,
                 Err(_) => (violation(0, ErrorCode::Malformed, End::Protocol), rest.len()),
             };
-            let violated = matches!(said, ClientRequest::Violation { .. });
-            if self.queue(seat, said).is_err() {
+            let violated = matches!(request, ClientRequest::Violation { .. });
+            if self.queue(key, request).is_err() {
                 kept.bytes = Some(rest.into());
                 return Err(QueueFull);
             }
@@ -148,7 +148,7 @@ impl Link {
         if !rest.is_empty() {
             kept.bytes = Some(rest.into());
             // ClientRequest once per frame. Without room the deadline starts later, with the next piece.
-            if (taken || !was_partial) && self.queue(seat, ClientRequest::Partial).is_err() {
+            if (taken || !was_partial) && self.queue(key, ClientRequest::Partial).is_err() {
                 return Err(QueueFull);
             }
         }
@@ -157,16 +157,17 @@ impl Link {
 
     /// Decides what happens when the SET's queue is full: a request joins the refusals, anything
     /// else must wait.
-    fn queue(&self, seat: ConnectionKey, said: ClientRequest) -> Result<(), QueueFull> {
-        let Err(TrySendError::Full(Message::Peer { said, .. })) = self.inbox.try_send(Message::Peer { seat, said })
+    fn queue(&self, key: ConnectionKey, request: ClientRequest) -> Result<(), QueueFull> {
+        let Err(TrySendError::Full(Message::Peer { request, .. })) =
+            self.inbox.try_send(Message::Peer { key, request })
         else {
             // Queued; or the worker has left, and this reader's socket is about to be closed.
             return Ok(());
         };
-        let request_id = match said {
+        let request_id = match request {
             ClientRequest::Grab { request, .. }
             | ClientRequest::Ping { request }
-            | ClientRequest::Do { request, .. }
+            | ClientRequest::Ledger { request, .. }
             | ClientRequest::Chat { request, .. }
             | ClientRequest::Room { request, .. } => request.get(),
             _ => return Err(QueueFull),
@@ -175,7 +176,7 @@ impl Link {
         if refusals.len() >= limits::SET_REFUSALS_MAX {
             return Err(QueueFull);
         }
-        refusals.push((seat, request_id));
+        refusals.push((key, request_id));
         Ok(())
     }
 
@@ -205,15 +206,15 @@ impl Link {
                 None => ClientRequest::Mistake { request: request.get(), code: ErrorCode::OutOfRange },
             },
             Some(client_frame::Request::Room(room)) => match RoomRequest::check(&room) {
-                Some(visit) => ClientRequest::Room { request, visit: Box::new(visit) },
+                Some(wanted) => ClientRequest::Room { request, wanted: Box::new(wanted) },
                 None => ClientRequest::Mistake { request: request.get(), code: ErrorCode::OutOfRange },
             },
             Some(client_frame::Request::Login(login)) => match self.verifier.verify_user(&login.token) {
                 Ok(user) => ClientRequest::Login { request, user },
                 Err(error) => violation(request.get(), refusal(&error), End::Authentication),
             },
-            Some(other) => match requests::deed(other, request) {
-                Ok(deed) => ClientRequest::Do { request, deed },
+            Some(other) => match requests::ledger_request(other, request) {
+                Ok(wanted) => ClientRequest::Ledger { request, wanted },
                 Err(code) => ClientRequest::Mistake { request: request.get(), code },
             },
             None => ClientRequest::Mistake { request: request.get(), code: ErrorCode::UnknownRequest },
@@ -252,7 +253,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_that_meet_a_full_queue_are_refused_until_there_are_too_many_and_then_wait() {
+    fn requests_at_a_full_queue_are_refused_and_later_wait() {
         let (inbox, mut queue) = mpsc::channel(1);
         let secret = Secret::from_text("a secret of 32 bytes, for tests only").unwrap();
         let link = Link {
@@ -262,7 +263,7 @@ mod tests {
             verifier: Arc::new(Verifier::hs256(&secret, Audience::User)),
             scratch: Rc::new(RefCell::new(Box::default())),
         };
-        let seat = ConnectionKey { slot: 1, generation: 2 };
+        let key = ConnectionKey { slot: 1, generation: 2 };
         let chat = v1::Chat { user_id: 5, room_id: 0, text: "x".to_owned() };
         let room = v1::Room { room_id: 7, action: v1::room::Action::Look.into(), ..Default::default() };
         let requests = [client_frame::Request::Chat(chat), client_frame::Request::Room(room)];
@@ -275,14 +276,14 @@ mod tests {
         let mut kept = Kept::default();
         let last = 1 + limits::SET_REFUSALS_MAX as u64;
         for id in 1..=last {
-            assert!(link.take(seat, &mut kept, &bytes(id)).is_ok(), "{id}");
+            assert!(link.take(key, &mut kept, &bytes(id)).is_ok(), "{id}");
         }
-        assert_eq!(*link.refusals.borrow(), (2..=last).map(|id| (seat, id)).collect::<Vec<_>>());
-        assert!(link.take(seat, &mut kept, &bytes(last + 1)).is_err());
+        assert_eq!(*link.refusals.borrow(), (2..=last).map(|id| (key, id)).collect::<Vec<_>>());
+        assert!(link.take(key, &mut kept, &bytes(last + 1)).is_err());
         // Once there is room it is read from what was kept.
-        assert!(matches!(queue.try_recv(), Ok(Message::Peer { said: ClientRequest::Chat { .. }, .. })));
-        assert!(link.take(seat, &mut kept, &[]).is_ok());
-        let Ok(Message::Peer { said: ClientRequest::Room { request, .. }, .. }) = queue.try_recv() else { panic!() };
+        assert!(matches!(queue.try_recv(), Ok(Message::Peer { request: ClientRequest::Chat { .. }, .. })));
+        assert!(link.take(key, &mut kept, &[]).is_ok());
+        let Ok(Message::Peer { request: ClientRequest::Room { request, .. }, .. }) = queue.try_recv() else { panic!() };
         assert_eq!(request.get(), last + 1);
     }
 }

@@ -45,8 +45,8 @@ pub fn round<W: Wire>(
             message => set.apply(message, now),
         }
     }
-    for (seat, request_id) in link.refusals.take() {
-        set.refuse(seat, request_id, now);
+    for (key, request_id) in link.refusals.take() {
+        set.refuse(key, request_id, now);
     }
     // A slice between any two batches, so that nobody waits long behind an announcement to all, or
     // behind a crowd that leaves.
@@ -56,8 +56,8 @@ pub fn round<W: Wire>(
 
 fn connect(set: &mut Set<SocketWire>, stream: TcpStream, link: &Rc<Link>, now: &Now) {
     let (read_half, write_half) = stream.into_split();
-    let seat = set.attach(SocketWire::new(write_half), now);
-    let reader = reader::read(read_half, seat, Rc::clone(link));
+    let key = set.attach(SocketWire::new(write_half), now);
+    let reader = reader::read(read_half, key, Rc::clone(link));
     // One lies in the task of every connection, which the runtime aligns to 128 bytes: above this
     // it takes 384.
     debug_assert!(size_of_val(&reader) <= 152, "{}", size_of_val(&reader));

@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_without_end_and_torn_ones_are_passed_over_and_the_next_is_read() {
+    fn endless_and_torn_lines_are_passed_over_and_the_next_is_read() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         let long = "x".repeat(3 * usize::try_from(FIND_LINE_BYTES_MAX).unwrap());

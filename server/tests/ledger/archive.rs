@@ -120,7 +120,7 @@ fn is_balanced(path: &Path) {
 }
 
 #[test]
-fn balances_limits_and_the_audit_are_the_same_without_what_was_archived() {
+fn balances_limits_and_audit_are_the_same_without_the_archived() {
     let files = Files::new();
     let running = write_books(&files);
     let path = files.at("ledger.db");
@@ -175,7 +175,7 @@ fn balances_limits_and_the_audit_are_the_same_without_what_was_archived() {
 }
 
 #[test]
-fn one_archive_follows_another_and_together_they_hold_everything_once() {
+fn one_archive_follows_another_and_together_they_hold_all_once() {
     let files = Files::new();
     let running = write_books(&files);
     let path = files.at("ledger.db");
@@ -202,7 +202,7 @@ fn one_archive_follows_another_and_together_they_hold_everything_once() {
 }
 
 #[test]
-fn what_is_young_or_not_over_or_not_acknowledged_stays_and_it_is_said_why() {
+fn the_young_the_open_and_the_unacknowledged_stay_with_a_reason() {
     let files = Files::new();
     let path = files.at("ledger.db");
     let mut ledger = files.ledger();
@@ -236,7 +236,7 @@ fn what_is_young_or_not_over_or_not_acknowledged_stays_and_it_is_said_why() {
 }
 
 #[test]
-fn a_crash_between_archive_and_ledger_loses_nothing_and_the_same_command_finishes_it() {
+fn a_crash_between_archive_and_ledger_is_mended_by_repeating() {
     let files = Files::new();
     write_books(&files);
     let path = files.at("ledger.db");
@@ -267,7 +267,7 @@ fn a_crash_between_archive_and_ledger_loses_nothing_and_the_same_command_finishe
 }
 
 #[test]
-fn nothing_is_overwritten_taken_from_a_running_server_or_pruned_without_its_copy() {
+fn nothing_is_overwritten_taken_in_use_or_pruned_uncopied() {
     let files = Files::new();
     write_books(&files);
     let path = files.at("ledger.db");

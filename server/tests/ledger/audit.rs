@@ -463,7 +463,7 @@ fn findings_are_all_counted_and_some_kept() {
 }
 
 #[test]
-fn a_page_whose_header_is_overwritten_is_found_or_the_file_refused() {
+fn a_page_with_a_broken_header_is_found_or_the_file_refused() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ledger.db");
     write_books(&path);
@@ -487,7 +487,7 @@ fn a_page_whose_header_is_overwritten_is_found_or_the_file_refused() {
 }
 
 #[test]
-fn an_audit_changes_neither_the_file_nor_the_log_and_may_run_beside_the_server() {
+fn an_audit_changes_nothing_and_may_run_beside_the_server() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ledger.db");
     let log = directory.path().join("ledger.db-wal");

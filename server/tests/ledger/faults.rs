@@ -88,15 +88,13 @@ fn every_win_told_before_a_kill_is_in_a_balanced_ledger() {
 }
 
 #[test]
-fn a_full_disk_fails_whole_batches_and_the_ledger_goes_on_when_space_returns() {
+fn a_full_disk_fails_whole_batches_and_space_revives_the_ledger() {
     if let Some(path) = own_process() {
         return meet_the_end_of_the_disk(&path);
     }
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ledger.db");
-    let output = again("faults::a_full_disk_fails_whole_batches_and_the_ledger_goes_on_when_space_returns", &path)
-        .output()
-        .unwrap();
+    let output = again("faults::a_full_disk_fails_whole_batches_and_space_revives_the_ledger", &path).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
     let report = audit(&path).unwrap();
@@ -125,7 +123,7 @@ fn a_database_that_may_not_grow_fails_whole_batches_too() {
 }
 
 #[test]
-fn what_must_be_added_up_again_after_a_crash_is_bounded_however_long_the_server_ran() {
+fn what_a_crash_leaves_to_add_up_again_is_bounded() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ledger.db");
     let mut ledger = SqliteLedger::open(&path).unwrap();
@@ -192,7 +190,7 @@ fn a_ledger_of_a_newer_version_is_refused_and_left_as_it_is() {
 }
 
 #[test]
-fn a_ledger_from_before_the_first_release_is_refused_and_left_as_it_is() {
+fn a_ledger_from_before_the_first_release_is_refused_untouched() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ledger.db");
     drop(SqliteLedger::open(&path).unwrap());

@@ -559,7 +559,7 @@ fn run_histories(cases: u32) {
 }
 
 #[test]
-fn the_ledger_answers_as_the_model_does_whatever_fails_and_however_often_it_is_reopened() {
+fn the_ledger_answers_as_the_model_through_faults_and_restarts() {
     // As many as the environment asks for, like other property tests.
     run_histories(std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(80));
 }

@@ -16,7 +16,7 @@ use super::support::{
 };
 
 #[test]
-fn a_claim_is_won_once_and_a_repeated_request_gets_its_first_answer() {
+fn a_claim_is_won_once_and_its_repeat_gets_the_first_answer() {
     let mut ledger = SqliteLedger::open_in_memory().unwrap();
     let rain = ledger.create_campaign(terms(10, None), 5).unwrap();
     let first = Outcome::Won(won(&rain, 100, 0));
@@ -32,7 +32,7 @@ fn a_claim_is_won_once_and_a_repeated_request_gets_its_first_answer() {
 }
 
 #[test]
-fn a_limit_holds_inside_one_batch_and_a_repeat_at_the_limit_still_gets_its_answer() {
+fn a_limit_holds_in_a_batch_and_a_repeat_gets_its_answer() {
     let mut ledger = SqliteLedger::open_in_memory().unwrap();
     let rain = ledger.create_campaign(terms(10, Some(2)), 5).unwrap();
     let batch: Vec<Posting> = (0..4).map(|n| claim(&rain, 1, 10 + n, n)).collect();
@@ -77,7 +77,7 @@ fn one_impossible_claim_does_not_fail_the_others_of_its_batch() {
 }
 
 #[test]
-fn wins_are_recalled_oldest_first_until_their_user_acknowledges_them() {
+fn wins_are_recalled_oldest_first_until_acknowledged() {
     let mut ledger = SqliteLedger::open_in_memory().unwrap();
     let many = u64::try_from(RECALLED_WINS_MAX).unwrap() + 10;
     let rain = ledger.create_campaign(terms(many, None), 5).unwrap();
@@ -98,7 +98,7 @@ fn wins_are_recalled_oldest_first_until_their_user_acknowledges_them() {
 }
 
 #[test]
-fn a_settled_campaign_gives_back_what_is_left_and_stopping_or_settling_twice_changes_nothing() {
+fn a_settled_campaign_gives_back_the_rest_and_settles_once() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ledger.db");
     let mut ledger = SqliteLedger::open(&path).unwrap();
@@ -124,7 +124,7 @@ fn a_settled_campaign_gives_back_what_is_left_and_stopping_or_settling_twice_cha
 }
 
 #[test]
-fn bad_terms_are_refused_and_so_is_more_money_than_the_books_can_hold() {
+fn bad_terms_and_more_money_than_the_books_hold_are_refused() {
     let mut ledger = SqliteLedger::open_in_memory().unwrap();
     assert!(matches!(ledger.create_campaign(terms(0, None), 5), Err(LedgerError::BadTerms(_))));
     let mut vast = terms(1, None);
@@ -145,7 +145,7 @@ fn bad_terms_are_refused_and_so_is_more_money_than_the_books_can_hold() {
 }
 
 #[test]
-fn a_request_that_came_too_late_gets_nothing_and_its_serial_stays_free() {
+fn a_request_too_late_gets_nothing_and_its_serial_stays_free() {
     let mut ledger = SqliteLedger::open_in_memory().unwrap();
     let rain = ledger.create_campaign(terms(10, None), 5).unwrap();
     let batch = [claim(&rain, 1, 8, 0), claim(&rain, 1, 7, 1), claim(&rain, 2, 7, 1)];
@@ -157,7 +157,7 @@ fn a_request_that_came_too_late_gets_nothing_and_its_serial_stays_free() {
 }
 
 #[test]
-fn a_unit_is_held_paid_from_the_wallet_or_outside_cancelled_or_over_and_told_as_it_stands() {
+fn a_unit_is_held_paid_cancelled_or_expired_and_shown_so() {
     let mut ledger = SqliteLedger::open_in_memory().unwrap();
     let sale = ledger.create_campaign(sale_terms(4, None, 300), 5).unwrap();
     ledger.post(&[deposit(1, 1, 500, "start")], 5).unwrap();
@@ -262,7 +262,7 @@ fn what_is_overdue_expires_the_oldest_first_in_steps() {
 }
 
 #[test]
-fn an_envelope_is_opened_by_its_recipients_once_each_and_its_rest_goes_back() {
+fn an_envelope_is_opened_once_a_recipient_and_its_rest_returns() {
     let mut ledger = SqliteLedger::open_in_memory().unwrap();
     ledger.post(&[deposit(1, 1, 1_000, "start")], 5).unwrap();
     let sent = envelope(Some(1), 3, 100, 3, &[2, 3, 4, 5]);
@@ -310,7 +310,7 @@ fn a_deposit_is_made_once_for_each_key() {
 }
 
 #[test]
-fn an_envelope_that_a_user_has_opened_is_not_offered_again_by_a_reopened_ledger() {
+fn a_reopened_ledger_does_not_offer_an_opened_envelope_again() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ledger.db");
     let mut ledger = SqliteLedger::open(&path).unwrap();
@@ -329,7 +329,7 @@ fn an_envelope_that_a_user_has_opened_is_not_offered_again_by_a_reopened_ledger(
 }
 
 #[test]
-fn a_user_may_have_only_so_many_envelopes_open_and_one_that_is_over_makes_room() {
+fn open_envelopes_are_bounded_and_one_that_is_over_makes_room() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ledger");
     let mut ledger = SqliteLedger::open(&path).unwrap();

@@ -95,7 +95,7 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
     #[test]
-    fn requests_that_meet_in_a_batch_are_answered_as_if_one_at_a_time_in_queue_order(
+    fn requests_of_a_batch_are_answered_as_if_one_by_one(
         steps in prop::collection::vec(step(), 1..60),
     ) {
         let mut ledger = SqliteLedger::open_in_memory().unwrap();
@@ -182,7 +182,7 @@ fn a_storm_of_logins_between_claims_costs_one_commit() {
 }
 
 #[test]
-fn a_full_queue_gives_the_request_back_and_everything_accepted_is_answered() {
+fn a_full_queue_returns_the_request_and_answers_all_accepted() {
     let mut ledger = SqliteLedger::open_in_memory().unwrap();
     let total = u64::try_from(LEDGER_QUEUE_MAX).unwrap() + 1;
     let rain = ledger.create_campaign(terms(total, None), 1).unwrap();
@@ -207,7 +207,7 @@ fn a_full_queue_gives_the_request_back_and_everything_accepted_is_answered() {
 }
 
 #[test]
-fn the_thread_ends_when_all_handles_are_gone_and_leaves_one_file_that_is_balanced() {
+fn the_thread_ends_with_its_handles_and_leaves_balanced_books() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ledger.db");
     let mut ledger = SqliteLedger::open(&path).unwrap();
@@ -303,7 +303,7 @@ fn flaky() -> (LedgerHandle<To>, LedgerStatus, Arc<AtomicBool>, Campaign) {
 }
 
 #[test]
-fn a_failed_commit_is_told_to_all_in_it_and_the_next_that_succeeds_makes_it_healthy_again() {
+fn a_failed_commit_is_told_to_all_in_it_and_a_later_one_heals() {
     let (handle, status, fails, rain) = flaky();
     let (answers, inbox) = mpsc::channel();
     let release = hold(&handle);
@@ -346,7 +346,7 @@ fn an_idle_ledger_finds_out_by_itself_that_it_works_again() {
 }
 
 #[test]
-fn an_unhealthy_ledger_still_ends_at_once_when_its_handles_are_gone() {
+fn an_unhealthy_ledger_still_ends_when_its_handles_are_gone() {
     let mut ledger = SqliteLedger::open_in_memory().unwrap();
     let rain = ledger.create_campaign(terms(100, None), 1).unwrap();
     let (handle, status, thread) = spawn::<To>(Box::new(Flaky(ledger, Arc::new(AtomicBool::new(true)))), clock);

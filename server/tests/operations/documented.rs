@@ -100,7 +100,7 @@ pub fn panel_queries() -> Vec<String> {
 }
 
 #[test]
-fn the_dashboards_panels_have_a_title_the_chosen_source_and_a_place_of_their_own() {
+fn dashboard_panels_have_a_title_a_source_and_their_own_place() {
     let dashboard = dashboard();
     let panels = dashboard["panels"].as_array().unwrap();
     let place = |panel: &Value| {
@@ -125,7 +125,7 @@ fn the_dashboards_panels_have_a_title_the_chosen_source_and_a_place_of_their_own
 }
 
 #[test]
-fn every_metric_is_documented_and_whatever_rules_and_dashboard_use_exists() {
+fn every_metric_is_documented_and_those_that_rules_use_exist() {
     let family = Family::start();
     let mut scrapes = family.scrapes();
     eventually("all to have reported", || {
@@ -214,7 +214,7 @@ fn every_metric_is_documented_and_whatever_rules_and_dashboard_use_exists() {
 }
 
 #[test]
-fn promtool_accepts_configuration_and_rules_and_every_alert_is_tested_quiet_and_firing() {
+fn promtool_accepts_the_rules_and_tests_each_alert_both_ways() {
     let directory = root().join("monitor/prometheus");
     for arguments in [
         &["check", "config", "prometheus.yml"][..],

@@ -26,7 +26,7 @@ fn files(directory: &Path) -> Vec<String> {
 }
 
 #[test]
-fn what_is_installed_is_whole_works_from_there_and_goes_away_again() {
+fn what_is_installed_works_from_there_and_goes_away_again() {
     let (script, root) = (root().join("scripts/install"), tempfile::tempdir().unwrap());
     program("hongbao-sim");
     let binaries = Path::new(BINARY).parent().unwrap();

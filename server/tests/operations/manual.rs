@@ -25,7 +25,7 @@ fn each_program_says_what_it_was_built_from() {
 }
 
 #[test]
-fn man_finds_nothing_wrong_with_any_page_and_each_has_its_sections() {
+fn man_finds_nothing_wrong_and_each_page_has_its_sections() {
     let directory = tempfile::tempdir().unwrap();
     for name in NAMES {
         let (good, text) = said(command(path_of(name)).arg("man").arg(directory.path()));
@@ -55,7 +55,7 @@ fn man_finds_nothing_wrong_with_any_page_and_each_has_its_sections() {
 }
 
 #[test]
-fn a_page_says_every_flag_and_what_stands_for_it_in_the_environment() {
+fn a_page_lists_every_flag_and_its_environment_variable() {
     for (name, flag, variable) in
         [("hongbao-server", "--ledger", "HONGBAO_LEDGER"), ("hongbao-monitor", "--record", "HONGBAO_MONITOR_RECORD")]
     {

@@ -124,7 +124,7 @@ fn address_in(log: &Path) -> Option<String> {
 }
 
 #[test]
-fn a_real_prometheus_scrapes_a_real_run_and_finds_its_figures_and_who_goes_missing() {
+fn a_real_prometheus_scrapes_a_run_and_notices_who_is_missing() {
     let mut family = Family::start();
     let prometheus = Prometheus::start(&family);
 

@@ -127,7 +127,7 @@ impl Drop for Frozen {
 }
 
 #[test]
-fn the_server_says_ready_when_it_serves_pings_while_it_turns_and_says_when_it_stops() {
+fn the_server_reports_ready_pings_and_reports_its_stop() {
     let manager = Manager::new();
     let mut server = manager.server();
     let said = manager.until("READY=1");
@@ -154,7 +154,7 @@ fn the_server_says_ready_when_it_serves_pings_while_it_turns_and_says_when_it_st
 }
 
 #[test]
-fn a_server_whose_ledger_or_shard_hangs_does_not_say_that_it_is_alive() {
+fn a_server_whose_ledger_or_shard_hangs_does_not_ping() {
     let manager = Manager::new();
     let server = manager.server();
     manager.until("WATCHDOG=1");
@@ -170,7 +170,7 @@ fn a_server_whose_ledger_or_shard_hangs_does_not_say_that_it_is_alive() {
 }
 
 #[test]
-fn the_monitor_says_ready_once_bound_pings_and_says_when_it_stops() {
+fn the_monitor_reports_ready_pings_and_reports_its_stop() {
     let manager = Manager::new();
     let arguments = ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--view", "none", "--record", "recording"];
     let mut monitor = manager.start(program("hongbao-monitor"), &arguments);

@@ -58,7 +58,7 @@ fn variables(text: &str) -> impl Iterator<Item = &str> {
 }
 
 #[test]
-fn every_variable_of_units_and_examples_is_read_by_a_program_or_by_the_unit_itself() {
+fn every_variable_of_units_and_examples_is_read_by_somebody() {
     let help = |program: &Path| said(command(program).arg("--help")).1;
     let programs = help(Path::new(BINARY)) + &help(&program("hongbao-monitor"));
     let known = |name: &str| name == "HONGBAO_SECRET_FILE" || programs.contains(&format!("{name}="));
@@ -87,7 +87,7 @@ fn every_variable_of_units_and_examples_is_read_by_a_program_or_by_the_unit_itse
 }
 
 #[test]
-fn each_unit_waits_to_be_told_has_a_watchdog_and_limits_and_takes_its_secret_as_a_credential() {
+fn each_unit_notifies_has_a_watchdog_limits_and_a_credential() {
     for (name, _) in UNITS {
         let unit = read(name);
         for line in ["Type=notify", "NotifyAccess=main", "LoadCredential=secret:/etc/hongbao/secret", "DynamicUser=yes"]

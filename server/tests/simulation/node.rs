@@ -197,7 +197,7 @@ impl Node {
             generator: stock,
             payments: Box::new(Wallets(handle.clone())),
             offerings: offerings_in,
-            desks,
+            room_shards: desks,
             sets: handles.clone().into(),
             login_seconds: 10,
             idle_seconds: 60,

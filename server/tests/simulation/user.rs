@@ -138,7 +138,7 @@ pub enum Phase {
 pub struct Conn {
     pub user: usize,
     pub set: usize,
-    pub seat: ConnectionKey,
+    pub key: ConnectionKey,
     pub pipe: Rc<Pipe>,
     /// Bytes on their way to the server.
     pub up: Vec<u8>,
@@ -165,11 +165,11 @@ pub struct Conn {
 }
 
 impl Conn {
-    pub fn new(user: usize, set: usize, seat: ConnectionKey, pipe: Rc<Pipe>) -> Self {
+    pub fn new(user: usize, set: usize, key: ConnectionKey, pipe: Rc<Pipe>) -> Self {
         Self {
             user,
             set,
-            seat,
+            key,
             pipe,
             up: Vec::new(),
             kept: Kept::default(),

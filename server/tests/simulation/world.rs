@@ -283,7 +283,8 @@ impl World {
         let seed = Seed(self.rng.bytes());
         // The seeds of envelopes come from the system: here from ours.
         let see = |message: &mut Message| {
-            if let Message::Peer { said: Heard::Do { deed: LedgerRequest::Send(new), request }, .. } = message {
+            if let Message::Peer { request: Heard::Ledger { wanted: LedgerRequest::Send(new), request }, .. } = message
+            {
                 new.seed = seed;
                 new.seed.0[0] ^= request.get().to_le_bytes()[0];
             }
@@ -440,7 +441,7 @@ impl World {
         self.with_conn(id, |world, conn| {
             let link = &world.node.as_ref().expect("a node").sets[conn.set].link;
             if conn.blocked {
-                conn.blocked = link.take(conn.seat, &mut conn.kept, &[]).is_err();
+                conn.blocked = link.take(conn.key, &mut conn.kept, &[]).is_err();
                 if conn.blocked {
                     return true;
                 }
@@ -448,7 +449,7 @@ impl World {
             }
             if !conn.up.is_empty() && !conn.pipe.is_cut() {
                 let bytes: Vec<u8> = conn.up.drain(..max.min(conn.up.len())).collect();
-                conn.blocked = link.take(conn.seat, &mut conn.kept, &bytes).is_err();
+                conn.blocked = link.take(conn.key, &mut conn.kept, &bytes).is_err();
                 did = true;
                 let what = format!("connection {id} ({} bytes) is read, blocked: {}", bytes.len(), conn.blocked);
                 world.trace.note(what);
@@ -456,7 +457,7 @@ impl World {
             }
             if conn.closed || conn.pipe.is_cut() {
                 let end = if conn.closed { End::Reset } else { End::Closed };
-                let gone = Message::Peer { seat: conn.seat, said: Heard::Gone(end) };
+                let gone = Message::Peer { key: conn.key, request: Heard::Gone(end) };
                 if link.inbox.try_send(gone).is_ok() {
                     world.trace.note(format!("connection {id} is gone"));
                     did = true;
@@ -548,12 +549,12 @@ impl World {
         let window = *self.rng.pick(&[600, 16 * 1_024, 64 * 1_024]).unwrap_or(&600);
         let pipe = Pipe::new(window);
         let now = self.now;
-        let seat = self.node().sets[set].set.attach(SimWire(std::rc::Rc::clone(&pipe)), &now);
+        let key = self.node().sets[set].set.attach(SimWire(std::rc::Rc::clone(&pipe)), &now);
         let id = self.next_conn;
         self.next_conn += 1;
         self.figures.connections += 1;
         self.trace.note(format!("user {} connects: connection {id} in SET {set}", self.users[user].id));
-        self.conns.insert(id, Conn::new(user, set, seat, pipe));
+        self.conns.insert(id, Conn::new(user, set, key, pipe));
         id
     }
 
@@ -851,9 +852,9 @@ impl World {
             _ => {
                 let Some(id) = self.some_conn() else { return };
                 let conn = &self.conns[&id];
-                let (set, seat, user) = (conn.set, conn.seat, self.users[conn.user].id);
+                let (set, key, user) = (conn.set, conn.key, self.users[conn.user].id);
                 self.trace.note(format!("user {user} is kicked off connection {id}"));
-                self.node().sets[set].link.inbox.try_send(Message::Control(Control::Kick { seat, user })).ok();
+                self.node().sets[set].link.inbox.try_send(Message::Control(Control::Kick { key, user })).ok();
             }
         }
     }

@@ -35,7 +35,7 @@ const GUARDED: [(&str, &str); 20] = [
 ];
 
 #[test]
-fn without_an_administrators_token_every_guarded_route_answers_401_in_json() {
+fn guarded_routes_answer_401_in_json_without_an_admins_token() {
     let server = Server::start();
     let mut user = server.login(1);
     let tokens = [
@@ -101,7 +101,7 @@ fn the_description_lists_every_route_with_its_guard() {
 }
 
 #[test]
-fn bad_requests_of_operators_are_answered_in_json_and_change_nothing() {
+fn bad_requests_of_operators_get_json_and_change_nothing() {
     let server = Server::start();
     let mut user = server.login(1);
     let cases = [
@@ -210,7 +210,7 @@ fn a_kicked_user_is_told_so_and_may_come_back() {
 }
 
 #[test]
-fn a_newer_login_replaces_the_older_connection_in_whichever_set_it_is() {
+fn a_newer_login_replaces_the_older_connection_in_any_set() {
     const LOGINS: u64 = 24;
     let server = Server::start();
     let mut bystander = server.login(1);
@@ -238,7 +238,7 @@ fn a_newer_login_replaces_the_older_connection_in_whichever_set_it_is() {
 }
 
 #[test]
-fn a_user_who_logs_in_from_everywhere_at_once_ends_up_on_one_connection() {
+fn a_user_who_logs_in_from_everywhere_ends_on_one_connection() {
     const THREADS: usize = 8;
     const LOGINS: usize = 25;
     let server = Server::start();

@@ -127,7 +127,7 @@ fn sold_out_is_said_only_when_every_prize_is_somebodys() {
 }
 
 #[test]
-fn a_user_at_the_limit_is_told_so_and_leaves_the_prize_to_others() {
+fn a_user_at_the_limit_is_told_so_and_leaves_prizes_to_others() {
     let server = Server::start();
     let mut greedy = server.login(1);
     let campaign = server.rain(3, 1_000, &json!({ "per_user_limit": 2 }));
@@ -146,7 +146,7 @@ fn a_user_at_the_limit_is_told_so_and_leaves_the_prize_to_others() {
 }
 
 #[test]
-fn the_seed_is_committed_to_before_the_first_prize_and_proves_every_amount_after_the_last() {
+fn the_seed_is_committed_to_first_and_proves_every_amount_after() {
     let server = Server::start();
     let mut user = server.login(1);
     let campaign = server.rain(30, 500, &json!({"min_fen": 1, "max_fen": 10_000}));
@@ -180,7 +180,7 @@ fn the_seed_is_committed_to_before_the_first_prize_and_proves_every_amount_after
 }
 
 #[test]
-fn terms_that_contradict_themselves_are_refused_and_create_nothing() {
+fn contradicting_terms_are_refused_and_create_nothing() {
     let server = Server::start();
     let now = unix_millis();
     let bad = [

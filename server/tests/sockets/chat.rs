@@ -104,7 +104,7 @@ fn a_message_reaches_the_user_it_is_for_and_nobody_else() {
 }
 
 #[test]
-fn messages_between_two_users_arrive_in_the_order_in_which_they_were_sent() {
+fn messages_between_two_users_arrive_in_order() {
     let server = Server::start();
     let (mut from, mut to) = (server.login(1), server.login(2));
     let ids: Vec<u64> = (0..200).map(|_| next_id()).collect();
@@ -133,7 +133,7 @@ fn a_message_to_a_user_who_is_not_there_is_told_as_offline() {
 }
 
 #[test]
-fn messages_to_a_peer_that_never_reads_are_told_as_dropped_once_it_is_cut_and_as_offline_then() {
+fn messages_to_a_peer_that_never_reads_are_dropped_then_offline() {
     let server = Server::with(&["--max-connection-qps", "100000"]);
     let (mut user, mut reader) = (server.login(1), server.login(3));
     let mut stuck = Client::connect_narrow(server.listen);
@@ -195,7 +195,7 @@ fn a_room_is_joined_looked_at_and_left_and_counts_its_members() {
 }
 
 #[test]
-fn a_user_in_as_many_rooms_as_may_be_is_refused_another_until_it_leaves_one() {
+fn a_user_in_too_many_rooms_is_refused_until_it_leaves_one() {
     let server = Server::start();
     let mut user = server.login(1);
     for room in 1..=64 {
@@ -210,7 +210,7 @@ fn a_user_in_as_many_rooms_as_may_be_is_refused_another_until_it_leaves_one() {
 }
 
 #[test]
-fn a_member_that_comes_back_recovers_what_it_has_missed_and_nothing_twice() {
+fn a_returning_member_recovers_what_it_missed_and_nothing_twice() {
     let server = Server::start();
     let (mut user, mut away) = (server.login(1), server.login(2));
     user.join(7);
@@ -241,7 +241,7 @@ fn a_member_that_comes_back_recovers_what_it_has_missed_and_nothing_twice() {
 }
 
 #[test]
-fn a_gap_longer_than_the_history_is_told_as_not_recovered_with_what_is_left() {
+fn a_gap_longer_than_the_history_is_said_with_what_is_left() {
     let server = Server::with(&["--max-connection-qps", "100000"]);
     let (mut user, mut away) = (server.login(1), server.login(2));
     user.join(7);
@@ -270,7 +270,7 @@ fn a_gap_longer_than_the_history_is_told_as_not_recovered_with_what_is_left() {
 }
 
 #[test]
-fn after_a_restart_rooms_are_new_and_nobody_is_told_that_nothing_was_lost() {
+fn after_a_restart_rooms_are_new_and_losses_are_not_denied() {
     let mut server = Server::start();
     let (mut first, mut second) = (server.login(1), server.login(2));
     let epoch = first.join(7).epoch;
@@ -292,7 +292,7 @@ fn after_a_restart_rooms_are_new_and_nobody_is_told_that_nothing_was_lost() {
 }
 
 #[test]
-fn whoever_joins_while_others_talk_hears_everything_after_its_state_once_and_in_order() {
+fn who_joins_mid_talk_hears_all_after_its_state_in_order() {
     const TALKERS: u64 = 4;
     const JOINERS: u64 = 40;
     let server = Server::with(&["--max-connection-qps", "100000"]);
@@ -339,7 +339,7 @@ fn whoever_joins_while_others_talk_hears_everything_after_its_state_once_and_in_
 }
 
 #[test]
-fn a_message_to_a_room_of_ten_thousand_reaches_every_member_while_another_room_talks() {
+fn a_room_of_ten_thousand_is_served_while_another_talks() {
     const DESCRIPTORS: u64 = 2 * CROWD;
     // A member's two ends are in two processes.
     let server = Server::set_up(Setup {
@@ -388,7 +388,7 @@ fn rlimit_to(descriptors: u64) {
 }
 
 #[test]
-fn a_member_that_never_reads_is_cut_as_dropped_and_the_room_goes_on() {
+fn a_member_that_never_reads_is_cut_and_the_room_goes_on() {
     let server = Server::with(&["--max-connection-qps", "100000"]);
     let (mut user, mut reader) = (server.login(1), server.login(3));
     let mut stuck = Client::connect_narrow(server.listen);
@@ -458,7 +458,7 @@ fn chat_out_of_range_is_answered_so_and_the_connection_goes_on() {
 }
 
 #[test]
-fn a_flood_of_chat_is_answered_to_the_last_and_only_members_are_told() {
+fn a_flood_of_chat_is_answered_in_full_and_only_to_members() {
     const PEERS: u64 = 8;
     const EACH: u64 = 2_000;
     let server = Server::with(&["--max-connection-qps", "1000000"]);

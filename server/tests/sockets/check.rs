@@ -67,7 +67,7 @@ fn with_the_fleet_here_its_ports_and_the_clock_are_judged_too() {
 }
 
 #[test]
-fn what_does_not_suffice_names_the_line_of_our_files_that_mends_it() {
+fn what_does_not_suffice_names_the_line_that_mends_it() {
     let (_, verdict) = check_json(900_000);
     let findings = verdict["findings"].as_array().unwrap();
     let nofile = findings.iter().find(|finding| finding["setting"] == "nofile hard").unwrap();

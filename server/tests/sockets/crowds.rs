@@ -8,7 +8,7 @@ use serde_json::Value;
 use hongbao_testing::{Client, Ending, Heard, Server, Setup, eventually, throughout, until, user_token};
 
 #[test]
-fn two_thousand_connections_that_never_log_in_are_ended_and_their_descriptors_come_back() {
+fn two_thousand_silent_connections_end_and_free_descriptors() {
     const STRANGERS: usize = 2_000;
     let server = Server::with(&["--login-timeout", "2s"]);
     let mut user = server.login(1);
@@ -57,7 +57,7 @@ fn a_silent_user_is_ended_as_idle_and_one_that_pings_is_not() {
 }
 
 #[test]
-fn without_descriptors_new_peers_are_told_to_come_back_and_users_are_served() {
+fn without_descriptors_peers_are_put_off_and_users_are_served() {
     let server = Server::set_up(Setup { descriptors: Some(120), ..Setup::default() });
     let campaign = server.rain(1_000, 1_000, &Value::Null);
     let mut user = server.login(1);
@@ -95,7 +95,7 @@ fn without_descriptors_new_peers_are_told_to_come_back_and_users_are_served() {
 }
 
 #[test]
-fn a_full_server_stops_listening_and_listens_again_when_there_is_room() {
+fn a_full_server_stops_listening_until_there_is_room() {
     let server = Server::with(&["--shards", "1", "--sets", "1", "--set-capacity", "10"]);
     let mut users: Vec<_> = (1..=10).map(|user| server.login(user)).collect();
     until("the listener to be closed", || server.metric("listeners_closed_full_total") == 1);

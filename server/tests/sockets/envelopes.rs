@@ -70,7 +70,7 @@ fn offered_at_login(server: &Server, user: u64) -> (Client, Vec<v1::Offer>) {
 }
 
 #[test]
-fn an_envelope_is_paid_offered_opened_in_order_and_shown_to_those_who_took_part() {
+fn an_envelope_is_paid_offered_opened_in_order_and_shown() {
     let server = Server::start();
     server.deposit(1, 1, 1_000, "wallet");
     let mut sender = server.login(1);
@@ -120,7 +120,7 @@ fn an_envelope_is_paid_offered_opened_in_order_and_shown_to_those_who_took_part(
 }
 
 #[test]
-fn whoever_is_off_line_finds_the_offer_at_each_login_until_it_is_opened_or_acknowledged() {
+fn an_offer_is_repeated_at_login_until_opened_or_acknowledged() {
     let mut server = Server::start();
     server.deposit(1, 1, 1_000, "wallet");
     let mut sender = server.login(1);

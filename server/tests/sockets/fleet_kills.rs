@@ -23,7 +23,7 @@ fn free_address() -> SocketAddr {
 }
 
 #[test]
-fn every_win_in_any_machines_journal_is_in_the_ledger_once_after_ten_kills() {
+fn every_journaled_win_is_in_the_ledger_once_after_ten_kills() {
     let program = program("hongbao-sim");
     let (listen, admin) = (free_address().to_string(), free_address().to_string());
     let mut server = Server::with(&["--listen", &listen, "--admin", &admin]);

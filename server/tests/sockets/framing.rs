@@ -70,7 +70,7 @@ fn a_frame_one_byte_too_long_is_refused_as_malformed() {
 }
 
 #[test]
-fn a_known_request_of_the_wrong_wire_type_is_refused_as_malformed() {
+fn a_known_request_of_the_wrong_wire_type_is_malformed() {
     // request_id 1, then field 4 (Grab) as a varint.
     is_malformed(&prefixed(4, &[0x08, 0x01, 0x20, 0x01]));
 }
@@ -106,7 +106,7 @@ fn a_frame_in_two_halves_is_answered() {
 }
 
 #[test]
-fn a_frame_that_is_never_finished_ends_its_connection_after_ten_seconds() {
+fn a_frame_that_is_never_finished_ends_its_connection() {
     let server = Server::start();
     let (mut bystander, mut user) = (server.login(1), server.login(2));
     let began = Instant::now();
@@ -138,7 +138,7 @@ fn one_byte_a_second_does_not_keep_a_connection_alive() {
 }
 
 #[test]
-fn an_unknown_kind_of_request_is_answered_so_and_the_connection_goes_on() {
+fn an_unknown_kind_of_request_is_refused_and_the_peer_goes_on() {
     let server = Server::start();
     let (mut bystander, mut user) = (server.login(1), server.login(2));
     // request_id 7 and an empty message as field 50; then request_id 8 alone.
@@ -153,7 +153,7 @@ fn an_unknown_kind_of_request_is_answered_so_and_the_connection_goes_on() {
 }
 
 #[test]
-fn request_ids_out_of_range_are_answered_so_and_the_connection_goes_on() {
+fn request_ids_out_of_range_are_refused_and_the_peer_goes_on() {
     let server = Server::start();
     let (mut bystander, mut user) = (server.login(1), server.login(2));
     for id in [0, 1 << 63, u64::MAX] {
@@ -169,7 +169,7 @@ fn request_ids_out_of_range_are_answered_so_and_the_connection_goes_on() {
 }
 
 #[test]
-fn acknowledgements_out_of_range_are_answered_so_and_the_connection_goes_on() {
+fn an_acknowledgement_out_of_range_is_refused_without_an_end() {
     let server = Server::start();
     let (mut bystander, mut user) = (server.login(1), server.login(2));
     let none: &[(u32, u64)] = &[];

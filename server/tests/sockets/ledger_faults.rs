@@ -64,7 +64,7 @@ impl Drop for Disk {
 }
 
 #[test]
-fn on_a_full_disk_no_win_is_acknowledged_and_with_room_the_same_prize_is_won() {
+fn a_full_disk_acknowledges_no_win_and_with_room_it_is_won() {
     let Some(disk) = Disk::mount() else { return };
     let server = disk.server();
     let mut user = server.login(1);
@@ -153,7 +153,7 @@ fn a_stop_on_a_full_disk_is_in_order_and_loses_nothing() {
 }
 
 #[test]
-fn a_ledger_on_a_read_only_disk_is_refused_at_the_start_and_left_as_it_is() {
+fn a_ledger_on_a_read_only_disk_is_refused_and_left_as_it_is() {
     let Some(disk) = Disk::mount() else { return };
     let mut server = disk.server();
     server.kill();

@@ -128,7 +128,7 @@ fn the_largest_user_id_is_served() {
 }
 
 #[test]
-fn with_a_public_key_users_come_with_eddsa_tokens_and_operators_still_with_the_secret() {
+fn with_a_public_key_users_come_by_eddsa_operators_by_secret() {
     let keys = concat!(env!("CARGO_MANIFEST_DIR"), "/../proto/tests");
     let server = Server::with(&["--user-key", &format!("{keys}/ed25519-public.pem")]);
     let private = std::fs::read(format!("{keys}/ed25519-private.pem")).unwrap();

@@ -40,7 +40,7 @@ fn find(server: &Server, more: &[&str]) -> (Option<i32>, String) {
 }
 
 #[test]
-fn a_win_of_the_fleet_is_followed_from_its_journal_through_the_log_to_the_ledger() {
+fn a_win_is_followed_from_journal_through_log_to_ledger() {
     let program = program("hongbao-sim");
     let mut server = Server::with(&["--log-format", "json", "--log", "info,facts=debug"]);
     let (journals, fleet_log) = (server.path("journals"), server.path("fleet.log"));
@@ -113,7 +113,7 @@ fn a_win_of_the_fleet_is_followed_from_its_journal_through_the_log_to_the_ledger
 }
 
 #[test]
-fn what_users_do_besides_grabbing_is_found_with_the_requests_that_did_it() {
+fn what_users_do_besides_grabbing_is_found_with_its_requests() {
     let server = Server::with(&["--log-format", "pretty", "--log", "facts=debug"]);
     let (mut sender, mut opener) = (server.login(5), server.login(6));
     server.deposit(5, 1, 10_000, "for the envelope");
@@ -147,7 +147,7 @@ fn what_users_do_besides_grabbing_is_found_with_the_requests_that_did_it() {
 }
 
 #[test]
-fn a_flood_of_refused_peers_leaves_few_lines_and_the_right_count() {
+fn a_flood_of_refused_peers_leaves_few_lines_and_a_true_count() {
     const PEERS: u64 = 400;
     let mut server = Server::with(&["--log-format", "json"]);
     for _ in 0..PEERS {
@@ -178,7 +178,7 @@ fn a_flood_of_refused_peers_leaves_few_lines_and_the_right_count() {
 }
 
 #[test]
-fn a_kick_is_said_once_and_the_customary_variable_still_decides_what_is_logged() {
+fn a_kick_is_logged_once_and_rust_log_still_decides() {
     let server = Server::with(&["--log-format", "json"]);
     let mut client = server.login(7);
     server.call(Method::DELETE, "/v1/sessions/7", None);
@@ -202,7 +202,7 @@ fn a_kick_is_said_once_and_the_customary_variable_still_decides_what_is_logged()
 }
 
 #[test]
-fn a_log_that_cannot_be_read_as_a_filter_is_refused_before_anything_begins() {
+fn an_unreadable_log_filter_is_refused_before_anything_begins() {
     let output = command(BINARY).args(["--log", "a=b=c", "--ledger", "/nonexistent/ledger"]).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), said.lines().count()), (Some(2), 1), "{said}");

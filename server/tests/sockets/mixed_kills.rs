@@ -240,7 +240,7 @@ impl User<'_> {
 }
 
 #[test]
-fn kills_under_everything_users_do_leave_books_that_say_what_each_was_told() {
+fn kills_under_all_that_users_do_leave_true_books() {
     let mut server = Server::start();
     server.deposit(1, USERS, DEPOSIT, "wallets");
     let rain = server.rain(1_000_000, 300, &json!({"min_fen": 1, "max_fen": 1_000}));

@@ -60,7 +60,7 @@ fn counter(report: &Report, name: &str) -> u64 {
 }
 
 #[test]
-fn while_the_monitor_is_away_reports_are_dropped_and_counted_and_resumed_when_it_is_back() {
+fn reports_are_dropped_while_the_monitor_is_away_then_resumed() {
     // An address that was free a moment ago, where nobody listens yet.
     let address: SocketAddr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let server = Server::with(&["--monitor", &address.to_string(), "--name", "server-7"]);

@@ -11,7 +11,7 @@ use hongbao_testing::client::{framed, grab, next_id};
 use hongbao_testing::{Server, eventually, until};
 
 #[test]
-fn grabs_above_the_limit_are_answered_overloaded_and_served_when_sent_again() {
+fn grabs_above_the_limit_are_overloaded_and_served_later() {
     let server = Server::with(&["--max-qps", "2"]);
     let (mut bystander, mut user) = (server.login(1), server.login(2));
     let campaign = server.rain(1_000, 1_000, &Value::Null);
@@ -39,7 +39,7 @@ fn grabs_above_the_limit_are_answered_overloaded_and_served_when_sent_again() {
 }
 
 #[test]
-fn the_limit_holds_for_the_whole_server_and_every_grab_is_answered() {
+fn the_limit_holds_for_the_whole_server_and_all_are_answered() {
     const GRABS: usize = 400;
     let server = Server::with(&["--max-qps", "20"]);
     let mut users: Vec<_> = (1..=4).map(|user| server.login(user)).collect();
@@ -83,7 +83,7 @@ fn one_connection_that_asks_too_much_is_limited_alone() {
 }
 
 #[test]
-fn a_flood_of_a_hundred_thousand_requests_is_answered_to_the_last() {
+fn a_flood_of_a_hundred_thousand_requests_is_answered_in_full() {
     const PEERS: usize = 20;
     const EACH: u64 = 5_000;
     let server = Server::with(&["--max-connection-qps", "1000000"]);

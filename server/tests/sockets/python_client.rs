@@ -41,7 +41,7 @@ fn python() -> PathBuf {
 }
 
 #[test]
-fn a_python_client_with_the_stock_protobuf_package_logs_in_wins_and_reads_pushes() {
+fn a_python_client_with_stock_protobuf_wins_and_reads_pushes() {
     let python = python();
     let server = Server::start();
     let campaign = server.rain(10, 100, &json!({"min_fen": 888}));

@@ -21,7 +21,7 @@ fn a_reset_in_the_middle_of_a_frame_is_counted_and_harms_nobody() {
 }
 
 #[test]
-fn a_win_whose_user_is_gone_is_told_at_every_login_until_it_is_acknowledged() {
+fn a_win_of_a_gone_user_is_repeated_until_acknowledged() {
     let server = Server::start();
     let (mut bystander, mut user) = (server.login(1), server.login(2));
     let campaign = server.rain(50, 1_000, &Value::Null);
@@ -60,7 +60,7 @@ fn a_win_whose_user_is_gone_is_told_at_every_login_until_it_is_acknowledged() {
 }
 
 #[test]
-fn two_hundred_peers_that_reset_between_grab_and_answer_lose_nothing() {
+fn two_hundred_resets_between_grab_and_answer_lose_nothing() {
     const PEERS: u64 = 200;
     let server = Server::start();
     let mut bystander = server.login(9_999);

@@ -55,7 +55,7 @@ fn buy(client: &mut Client, campaign: u32) -> v1::Order {
 }
 
 #[test]
-fn a_ticket_is_held_paid_once_from_the_wallet_and_told_in_orders_and_statement() {
+fn a_ticket_is_held_paid_once_and_shown_in_orders_and_statement() {
     let server = Server::start();
     let mut user = server.login(1);
     let campaign = server.sale(&json!({"kind": "ticket", "total": 10, "price_fen": 300, "hold_ms": 60_000}));
@@ -93,7 +93,7 @@ fn a_ticket_is_held_paid_once_from_the_wallet_and_told_in_orders_and_statement()
 }
 
 #[test]
-fn a_unit_that_is_given_back_or_not_paid_in_time_is_bought_by_somebody_else() {
+fn a_unit_given_back_or_not_paid_in_time_is_sold_to_another() {
     let server = Server::start();
     let (mut first, mut second) = (server.login(1), server.login(2));
     server.deposit(1, 2, 1_000, "wallets");
@@ -142,7 +142,7 @@ fn what_costs_nothing_is_the_users_at_once_and_a_limit_holds() {
 }
 
 #[test]
-fn an_order_is_told_again_after_kill_9_until_it_is_acknowledged_and_its_repeat_gets_it_again() {
+fn an_order_survives_kill_9_until_acknowledged() {
     let mut server = Server::start();
     let mut user = server.login(1);
     server.deposit(1, 1, 1_000, "wallet");
@@ -234,7 +234,7 @@ fn a_contested_sale_sells_each_unit_once_and_all_of_them() {
 }
 
 #[test]
-fn the_opening_window_is_served_by_lot_and_anyone_can_draw_again() {
+fn the_opening_window_is_a_lottery_and_anyone_can_draw_again() {
     const USERS: u64 = 30;
     const TOTAL: u64 = 10;
     let server = Server::with(&["--fair-window", "1500ms"]);

@@ -86,7 +86,7 @@ fn a_wrong_flag_is_named_with_its_value() {
 }
 
 #[test]
-fn settings_out_of_range_or_in_contradiction_are_named_with_their_values() {
+fn settings_out_of_range_or_contradicting_are_named_with_values() {
     let home = Home::new();
     home.refused_in_one_line(&["--shards", "2", "--sets", "5"], &["--sets 5", "--shards 2"]);
     home.refused_in_one_line(&["--sets", "5000", "--shards", "1"], &["--sets 5000", "1024"]);
@@ -159,7 +159,7 @@ fn a_port_in_use_is_named_and_the_server_on_it_is_not_disturbed() {
 }
 
 #[test]
-fn while_second_servers_try_its_port_in_vain_every_peer_reaches_the_first() {
+fn peers_reach_the_first_server_while_others_try_its_port() {
     let (home, server) = (Home::new(), Server::start());
     let listen = server.listen.to_string();
     std::thread::scope(|scope| {
@@ -241,7 +241,7 @@ fn a_file_that_is_no_ledger_is_left_alone() {
 }
 
 #[test]
-fn a_second_server_on_one_ledger_is_refused_and_the_first_is_not_disturbed() {
+fn a_second_server_on_one_ledger_is_refused_undisturbing() {
     let (home, server) = (Home::new(), Server::start());
     let campaign = server.rain(1_000, 1_000, &serde_json::Value::Null);
     let mut user = server.login(1);

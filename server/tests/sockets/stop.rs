@@ -29,7 +29,7 @@ fn shake_until_dismissed(client: &mut Client, campaign: u32) -> (BTreeMap<u64, u
 }
 
 #[test]
-fn sigterm_under_load_tells_everybody_when_to_return_and_ends_with_an_audit() {
+fn sigterm_under_load_tells_all_when_to_return_and_audits() {
     const USERS: u64 = 16;
     let mut server = Server::start();
     let campaign = server.rain(1_000_000, 5_000, &serde_json::json!({"max_fen": 300}));

@@ -40,7 +40,7 @@ fn one_process_carries_more_connections_than_one_table_holds() {
 /// Every frame that any of these clients hears must be one of the protocol: the eight bytes of a
 /// wake-up are none.
 #[test]
-fn no_wake_up_lands_in_a_socket_while_sockets_open_and_close_in_every_table() {
+fn no_wake_up_lands_in_a_socket_of_any_table() {
     let mut server = server();
     server.rain(1_000_000, 5_000, &serde_json::json!({}));
     let mut steady: Vec<_> = (1_001..=1_012).map(|user| server.login(user)).collect();

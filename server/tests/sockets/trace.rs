@@ -69,7 +69,7 @@ impl Drop for Tracing {
 }
 
 #[test]
-fn a_followed_users_whole_story_is_told_in_order_through_a_reconnection_and_a_kick() {
+fn a_followed_users_story_is_told_in_order_through_reconnects() {
     let server = Server::start();
     let campaign = server.rain(1_000, 500, &json!({}));
     let mut trace = Tracing::of(&server, 7);
@@ -123,7 +123,7 @@ fn a_followed_users_whole_story_is_told_in_order_through_a_reconnection_and_a_ki
 }
 
 #[test]
-fn a_tracer_survives_the_servers_restart_and_hears_that_it_stops() {
+fn a_tracer_survives_a_restart_and_hears_of_the_stop() {
     let listen = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let mut server = Server::with(&["--admin", &listen]);
     let mut trace = Tracing::of(&server, 7);
@@ -165,7 +165,7 @@ fn at_most_eight_follow_and_whoever_goes_makes_room() {
 }
 
 #[test]
-fn a_slow_tracer_loses_steps_which_are_counted_and_costs_the_user_nothing() {
+fn a_slow_tracer_loses_counted_steps_and_costs_the_user_nothing() {
     const PINGS: u64 = 60_000;
     let server = Server::with(&["--max-connection-qps", "100000000"]);
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();

@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_million_users_on_loopback_need_51_machines_and_no_more_addresses() {
+    fn a_million_users_on_loopback_need_51_machines_and_addresses() {
         let wanted = users(1_000_000, "127.0.0.1:7400");
         let verdict = Verdict::of_fleet(&untouched(), &wanted);
         assert!(verdict.fits, "{verdict}");
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_elsewhere_is_reached_by_25000_users_from_each_address_of_its_family() {
+    fn a_server_elsewhere_takes_25000_users_from_each_address() {
         let wanted = users(60_000, "10.0.0.1:7400");
         let verdict = Verdict::of_fleet(&untouched(), &wanted);
         assert_eq!((verdict.fits, verdict.carries, verdict.binds), (false, 25_000, "source addresses"));
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn past_half_of_the_ports_users_are_slow_and_past_all_of_them_refused() {
+    fn past_half_of_the_ports_users_are_slow_past_all_refused() {
         let ports = |range, users_| {
             let facts = HostFacts { port_range: Some(range), ..untouched() };
             of("net.ipv4.ip_local_port_range", &facts, &users(users_, "10.0.0.1:7400"))
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_after_another_reuses_its_ports_on_loopback_and_elsewhere_only_if_told_to() {
+    fn a_run_after_another_reuses_ports_elsewhere_only_if_told_to() {
         assert!(of("net.ipv4.tcp_tw_reuse", &untouched(), &users(1, "127.0.0.1:7400")).enough);
         let away = of("net.ipv4.tcp_tw_reuse", &untouched(), &users(1, "10.0.0.1:7400"));
         assert_eq!(away.command.as_deref(), Some("sysctl -w net.ipv4.tcp_tw_reuse=1"));
@@ -317,7 +317,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_host_fits_exactly_if_nothing_binds_and_what_it_carries_fits(
+        fn a_host_fits_exactly_if_nothing_binds_and_its_load_fits(
             nofile_hard in 65u64..100_000,
             low in 1_024u16..40_000,
             width in 100u16..25_000,

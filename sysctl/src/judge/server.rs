@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_for_more_descriptors_than_the_kernel_allows_raises_that_first() {
+    fn more_descriptors_than_the_kernel_allows_raise_that_first() {
         let facts = HostFacts { nofile_hard: 1_024, ..untouched() };
         let command = of("nofile hard", &facts, &connections(2 * MILLION)).command.unwrap();
         assert!(command.starts_with("sysctl -w fs.nr_open=2000076; ulimit -Hn 2000076"), "{command}");
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_does_not_suffice_is_raised_and_several_values_are_one_argument() {
+    fn only_what_falls_short_is_raised_and_values_are_one_argument() {
         let findings = judge(&untouched(), &connections(MILLION));
         assert!(findings.iter().all(|finding| finding.raise.is_none() || !finding.enough));
         let pages = of("net.ipv4.tcp_mem", &untouched(), &connections(MILLION));

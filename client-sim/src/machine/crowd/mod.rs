@@ -53,10 +53,8 @@ use turns::Asked;
 /// Why a change of QPS is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum QpsError {
-    /// The schedule cannot take it.
     #[error(transparent)]
     Change(#[from] crate::schedule::ChangeError),
-    /// The first second of the run cannot be part of a request id.
     #[error(transparent)]
     Epoch(#[from] ids::EpochError),
 }

@@ -56,7 +56,7 @@ fn a_second_closes_complete_as_soon_as_all_have_reported_it() {
 }
 
 #[test]
-fn a_straggler_makes_its_second_incomplete_and_its_figures_count_in_the_next() {
+fn a_straggler_makes_its_second_incomplete_and_counts_next() {
     let mut merge = merge();
     let one = merge.connect(START * 1000, &source("machine", "m1", "a", START)).unwrap();
     let two = merge.connect(START * 1000, &source("machine", "m2", "b", START)).unwrap();
@@ -78,7 +78,7 @@ fn a_straggler_makes_its_second_incomplete_and_its_figures_count_in_the_next() {
 }
 
 #[test]
-fn a_lost_report_makes_two_seconds_incomplete_and_loses_no_total() {
+fn a_lost_report_makes_two_seconds_incomplete_and_no_loss() {
     let mut merge = merge();
     let one = merge.connect(START * 1000, &source("machine", "m1", "a", START)).unwrap();
     let mut closed = Vec::new();
@@ -106,7 +106,7 @@ fn duplicates_are_ignored_and_seconds_may_come_out_of_order() {
 }
 
 #[test]
-fn a_restarted_process_adds_to_its_sum_but_a_ledger_goes_on_where_it_stood() {
+fn a_restarted_process_adds_to_its_sum_but_a_ledger_continues() {
     let mut merge = merge();
     let totals = |won, issued| [("prizes_won", won), ("paid_fen", won * 100), ("prizes_issued", issued)];
     let old = merge.connect(START * 1000, &source("server", "s1", "a", START)).unwrap();
@@ -123,7 +123,7 @@ fn a_restarted_process_adds_to_its_sum_but_a_ledger_goes_on_where_it_stood() {
 }
 
 #[test]
-fn a_ledger_that_was_replaced_by_an_empty_one_shows_in_the_residual() {
+fn a_ledger_replaced_by_an_empty_one_shows_in_the_residual() {
     let mut merge = merge();
     let old = merge.connect(START * 1000, &source("server", "s1", "a", START)).unwrap();
     merge.report(after(START), old, report(START, &[("prizes_won", 40)])).unwrap();
@@ -146,7 +146,7 @@ fn a_process_older_than_the_run_counts_from_its_first_report() {
 }
 
 #[test]
-fn a_process_that_took_its_leave_is_not_missed_and_one_that_vanished_is_for_a_while() {
+fn a_process_that_left_is_not_missed_and_one_that_vanished_is() {
     let mut merge = merge();
     let polite = merge.connect(START * 1000, &source("machine", "m1", "a", START)).unwrap();
     let rude = merge.connect(START * 1000, &source("machine", "m2", "b", START)).unwrap();
@@ -224,7 +224,7 @@ fn no_source_and_no_name_beyond_the_bounds_is_kept() {
 }
 
 #[test]
-fn a_source_that_reports_one_closed_second_after_another_fills_nothing() {
+fn a_source_that_reports_closed_seconds_late_fills_nothing() {
     let mut merge = merge();
     let one = merge.connect(START * 1000, &source("machine", "m", "a", START)).unwrap();
     merge.advance(after(START + 50));
@@ -235,7 +235,7 @@ fn a_source_that_reports_one_closed_second_after_another_fills_nothing() {
 }
 
 #[test]
-fn a_report_from_far_ahead_is_filed_under_now_and_a_clock_set_forward_skips_seconds() {
+fn a_report_from_far_ahead_counts_now_and_a_leap_skips_seconds() {
     let mut merge = merge();
     let one = merge.connect(START * 1000, &source("machine", "m", "a", START)).unwrap();
     merge.report(START * 1000 + 500, one, report(START + 3_600, &[("grabs_sent", 3)])).unwrap();

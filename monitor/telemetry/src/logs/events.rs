@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_distinct_words_in_snake_case_and_no_field_hides_a_stable_name() {
+    fn names_are_distinct_and_no_field_hides_a_stable_name() {
         for (index, kind) in KINDS.iter().enumerate() {
             assert!(KINDS[..index].iter().all(|other| other.name != kind.name), "{}", kind.name);
             for name in kind.fields.iter().chain([&kind.name]) {

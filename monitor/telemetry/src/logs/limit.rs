@@ -92,7 +92,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn of_each_kind_and_level_so_many_pass_in_a_second_and_all_others_are_counted(
+        fn so_many_of_a_kind_pass_a_second_and_the_rest_is_counted(
             events in prop::collection::vec((0usize..4, 0usize..5, 0u64..5), 0..400),
             per_second in 1u32..5,
         ) {

@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_json_has_the_stable_names_first_and_then_the_events_own() {
+    fn a_line_of_json_has_stable_names_first_then_the_events_own() {
         let lines = logged(Format::Json, 10, || {
             let user = 42u64;
             tracing::info!(event = "peer_refused", user, who = %"a\"b\n", ok = true, "said \u{1b}[31mred");
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_that_cannot_be_read_is_refused_in_one_line_with_the_remedy() {
+    fn an_unreadable_filter_is_refused_in_one_line_with_the_remedy() {
         let args = LogArgs { filter: Some("a=b=c".to_owned()), format: None };
         let said = args.checked("info").unwrap_err().to_string();
         assert!(said.contains("--log \"a=b=c\"") && said.contains("give a level") && !said.contains('\n'), "{said}");

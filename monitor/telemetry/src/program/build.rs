@@ -35,7 +35,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_begins_with_the_version_and_names_commit_profile_compiler_and_target() {
+    fn the_text_names_version_commit_profile_compiler_and_target() {
         assert!(TEXT.starts_with(&format!("{VERSION} ({COMMIT}")), "{TEXT}");
         let parts: Vec<_> = TEXT.trim_end_matches(')').split(", ").collect();
         assert_eq!(parts.len(), 4, "{TEXT}");
@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn a_commit_is_found_on_a_branch_loose_or_packed_and_without_one() {
+    fn a_commit_is_found_on_a_branch_loose_packed_and_without_one() {
         let root = tempfile::tempdir().unwrap();
         let root = root.path();
         assert_eq!((head(root).commit, head(root).files.len()), (None, 0), "an archive has none");

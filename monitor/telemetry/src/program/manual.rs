@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn each_program_and_subcommand_has_a_page_with_what_belongs_to_it() {
+    fn each_program_and_subcommand_has_its_page() {
         let directory = tempfile::tempdir().unwrap();
         let pages = directory.path().join("deep/man1");
         MANUAL.write(program(), &ManArguments { directory: Some(pages.clone()) }).unwrap();

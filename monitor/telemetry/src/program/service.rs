@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_watchdog_is_fed_well_within_its_patience_and_a_part_that_is_late_is_noticed_within_it() {
+    fn a_watchdog_is_fed_in_time_and_a_late_part_is_noticed_in_time() {
         let watched = Service { watchdog: Some(Duration::from_secs(60)) };
         assert_eq!((watched.pace(), watched.patience()), (Duration::from_secs(15), Duration::from_secs(15)));
         assert_eq!(Service { watchdog: None }.pace(), PACE);

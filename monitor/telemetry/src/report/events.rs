@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_told_once_and_again_if_its_connection_ended_soon_after() {
+    fn an_event_is_sent_once_and_again_if_its_connection_ended_soon() {
         let (events, start) = (Events::default(), Instant::now());
         events.push(1, "qps", "early");
         assert_eq!(texts(&events.take(start)), ["early"]);
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_monitor_that_stays_away_costs_the_oldest_events_and_they_are_counted() {
+    fn an_absent_monitor_costs_the_oldest_events_which_are_counted() {
         let events = Events::default();
         for number in 0..EVENTS_KEPT_MAX + 3 {
             events.push(0, "storm", number.to_string());

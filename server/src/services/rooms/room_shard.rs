@@ -57,9 +57,9 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             members: limits::ROOM_MEMBERS_MAX,
-            rooms: limits::DESK_ROOMS_MAX,
-            memberships: limits::DESK_MEMBERSHIPS_MAX,
-            history_bytes: limits::DESK_HISTORY_BYTES_MAX,
+            rooms: limits::ROOM_SHARD_ROOMS_MAX,
+            memberships: limits::ROOM_SHARD_MEMBERSHIPS_MAX,
+            history_bytes: limits::ROOM_SHARD_HISTORY_BYTES_MAX,
         }
     }
 }

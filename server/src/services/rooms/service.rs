@@ -78,7 +78,7 @@ struct Fanout {
     next: usize,
     offline: u32,
     /// By SET.
-    seats: BTreeMap<u32, Vec<ConnectionKey>>,
+    keys: BTreeMap<u32, Vec<ConnectionKey>>,
 }
 
 impl Service {
@@ -96,8 +96,8 @@ impl Service {
             busy: HashMap::new(),
             turns: VecDeque::new(),
             waiting: 0,
-            messages: Arc::new(Semaphore::new(limits::DESK_MESSAGES_MAX)),
-            recovery: Arc::new(Semaphore::new(limits::DESK_RECOVERY_BYTES_MAX)),
+            messages: Arc::new(Semaphore::new(limits::ROOM_SHARD_MESSAGES_MAX)),
+            recovery: Arc::new(Semaphore::new(limits::ROOM_SHARD_RECOVERY_BYTES_MAX)),
             epochs,
             board,
             index,
@@ -105,7 +105,7 @@ impl Service {
     }
 
     /// Serves until the queue is closed, and lets the thread's other tasks run after every
-    /// [`limits::DESK_STEP`] of work.
+    /// [`limits::ROOM_SHARD_STEP`] of work.
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<QueuedRoomRequest>) {
         let mut spent = 0;
         loop {
@@ -118,7 +118,7 @@ impl Service {
                 queue.try_recv().ok()
             };
             spent += self.step(request);
-            if spent >= limits::DESK_STEP {
+            if spent >= limits::ROOM_SHARD_STEP {
                 spent = 0;
                 tokio::task::yield_now().await;
             }
@@ -144,14 +144,14 @@ impl Service {
 
     /// Serves a request, or has it wait for a message of its room.
     pub(super) fn take(&mut self, request: QueuedRoomRequest) -> usize {
-        let room = request.visit.room;
+        let room = request.wanted.room;
         if let Some(busy) = self.busy.get_mut(&room) {
             // Beyond the bound it is dropped, and answered by its way back.
-            if self.waiting < limits::DESK_WAITING_MAX {
+            if self.waiting < limits::ROOM_SHARD_WAITING_MAX {
                 self.waiting += 1;
                 busy.waiting.push_back(request);
             }
-            return limits::DESK_REQUEST_WEIGHT;
+            return limits::ROOM_SHARD_REQUEST_WEIGHT;
         }
         let (spent, fanout) = self.serve(request);
         if fanout.is_some() {
@@ -181,20 +181,20 @@ impl Service {
 
     /// Answers a request, or begins to hand out its message.
     fn serve(&mut self, request: QueuedRoomRequest) -> (usize, Option<Fanout>) {
-        let QueuedRoomRequest { user, visit: RoomRequest { room, wish }, at, way_back } = request;
-        let mut spent = limits::DESK_REQUEST_WEIGHT;
-        match wish {
-            RoomAction::Join(seen) => spent += self.join(user, room, seen, way_back),
-            RoomAction::Leave => tell(way_back, room, self.desk.leave(user, room)),
-            RoomAction::Look => tell(way_back, room, self.desk.look(user, room)),
-            RoomAction::Enclose(new) => spent += self.enclose(user, room, new, way_back),
-            RoomAction::Say(text) => return (spent, self.say(user, room, text, at, way_back)),
+        let QueuedRoomRequest { user, wanted: RoomRequest { room, action }, at, permit } = request;
+        let mut spent = limits::ROOM_SHARD_REQUEST_WEIGHT;
+        match action {
+            RoomAction::Join(seen) => spent += self.join(user, room, seen, permit),
+            RoomAction::Leave => tell(permit, room, self.desk.leave(user, room)),
+            RoomAction::Look => tell(permit, room, self.desk.look(user, room)),
+            RoomAction::Enclose(new) => spent += self.enclose(user, room, new, permit),
+            RoomAction::Say(text) => return (spent, self.say(user, room, text, at, permit)),
         }
         (spent, None)
     }
 
     /// Returns how many messages are told again.
-    fn join(&mut self, user: UserId, room: RoomId, seen: Option<Seen>, way_back: RoomReplyPermit) -> usize {
+    fn join(&mut self, user: UserId, room: RoomId, seen: Option<Seen>, permit: RoomReplyPermit) -> usize {
         let bytes = self.desk.missed(room, seen).map_or(0, |missed| missed.bytes());
         let held = match u32::try_from(bytes) {
             Ok(0) => None,
@@ -210,7 +210,7 @@ impl Service {
         let outline = match joined {
             Ok(outline) => outline,
             Err(code) => {
-                way_back.answer(Reply::Refused(code));
+                permit.answer(Reply::Refused(code));
                 return 0;
             }
         };
@@ -229,21 +229,21 @@ impl Service {
                 .collect();
         }
         let told = state.missed.len();
-        way_back.answer(Reply::Room(Box::new(RoomState { state, held })));
+        permit.answer(Reply::Room(Box::new(RoomState { state, held })));
         told
     }
 
     /// Fills in whom an envelope is for; returns how many.
-    fn enclose(&self, user: UserId, room: RoomId, mut new: Box<NewEnvelope>, way_back: RoomReplyPermit) -> usize {
+    fn enclose(&self, user: UserId, room: RoomId, mut new: Box<NewEnvelope>, permit: RoomReplyPermit) -> usize {
         if let Err(code) = self.desk.look(user, room) {
-            way_back.answer(Reply::Refused(code));
+            permit.answer(Reply::Refused(code));
             return 0;
         }
         let mut members = self.desk.members(room).to_vec();
         members.sort_unstable();
         let count = members.len();
         new.recipients = members.into();
-        way_back.answer(Reply::Enclosed(new));
+        permit.answer(Reply::Enclosed(new));
         count
     }
 
@@ -253,25 +253,25 @@ impl Service {
         room: RoomId,
         text: Box<str>,
         at: UnixMs,
-        way_back: RoomReplyPermit,
+        permit: RoomReplyPermit,
     ) -> Option<Fanout> {
         // Without a permit the way back says `Overloaded`, and nothing was said.
-        let permit = Arc::clone(&self.messages).try_acquire_owned().ok()?;
+        let under_way = Arc::clone(&self.messages).try_acquire_owned().ok()?;
         match self.desk.say(room, Kept { from, at, text: text.clone() }) {
             Err(code) => {
-                way_back.answer(Reply::Refused(code));
+                permit.answer(Reply::Refused(code));
                 None
             }
             Ok(offset) => Some(Fanout {
                 from,
                 frame: message_frame(from, Some(room), offset, at, &text),
                 count: Count::new(move |delivered| {
-                    way_back.answer(Reply::Receipt { delivered, offset });
-                    drop(permit);
+                    permit.answer(Reply::Receipt { delivered, offset });
+                    drop(under_way);
                 }),
                 next: 0,
                 offline: 0,
-                seats: BTreeMap::new(),
+                keys: BTreeMap::new(),
             }),
         }
     }
@@ -284,17 +284,17 @@ impl Service {
         let mut spent = until - fanout.next;
         for &member in members[fanout.next..until].iter().filter(|member| **member != fanout.from) {
             match self.shared.directory.find(member) {
-                Some(address) => fanout.seats.entry(address.set).or_default().push(address.seat),
+                Some(address) => fanout.keys.entry(address.set).or_default().push(address.key),
                 None => fanout.offline += 1,
             }
         }
         fanout.next = until;
         if until == members.len() {
             while spent < limits::FANOUT_STEP
-                && let Some((set, seats)) = fanout.seats.pop_first()
+                && let Some((set, keys)) = fanout.keys.pop_first()
             {
-                spent += limits::DESK_REQUEST_WEIGHT;
-                let delivery = Delivery::new(seats, fanout.frame.clone(), Arc::clone(&fanout.count));
+                spent += limits::ROOM_SHARD_REQUEST_WEIGHT;
+                let delivery = Delivery::new(keys, fanout.frame.clone(), Arc::clone(&fanout.count));
                 let queue = &self.shared.sets[set as usize].inbox;
                 if let Err(refused) = queue.try_send(Message::Control(Control::Deliver(delivery))) {
                     // No room there: its members count as dropped, and find the message in the
@@ -302,7 +302,7 @@ impl Service {
                     drop(refused);
                 }
             }
-            if fanout.seats.is_empty() {
+            if fanout.keys.is_empty() {
                 fanout.count.add(Delivered { offline: fanout.offline, ..Delivered::default() });
                 return (spent, None);
             }
@@ -315,8 +315,8 @@ fn state(room: RoomId, Outline { epoch, offset, members }: Outline) -> v1::RoomS
     v1::RoomState { room_id: room.get(), epoch, offset, members, recovered: false, missed: Vec::new() }
 }
 
-fn tell(way_back: RoomReplyPermit, room: RoomId, outline: Result<Outline, ErrorCode>) {
-    way_back.answer(match outline {
+fn tell(permit: RoomReplyPermit, room: RoomId, outline: Result<Outline, ErrorCode>) {
+    permit.answer(match outline {
         Ok(outline) => Reply::Room(Box::new(RoomState { state: state(room, outline), held: None })),
         Err(code) => Reply::Refused(code),
     });

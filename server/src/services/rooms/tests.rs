@@ -203,7 +203,7 @@ proptest! {
 }
 
 #[test]
-fn a_room_takes_as_many_members_as_may_be_and_the_next_when_one_has_left() {
+fn a_full_room_takes_the_next_member_when_one_has_left() {
     let mut desk = RoomShard::new(Arc::default(), Bounds::default());
     let members = limits::ROOM_MEMBERS_MAX as u64;
     for id in 1..=members {
@@ -237,7 +237,7 @@ fn a_user_may_be_in_so_many_rooms_of_all_desks_together() {
 #[test]
 fn a_desk_has_so_many_rooms_and_forgets_those_of_nobody() {
     let mut desk = RoomShard::new(Arc::default(), Bounds::default());
-    let rooms = limits::DESK_ROOMS_MAX as u64;
+    let rooms = limits::ROOM_SHARD_ROOMS_MAX as u64;
     for id in 1..=rooms {
         desk.join(user(id), room(id), || epoch(7)).unwrap();
     }
@@ -252,7 +252,7 @@ fn a_desk_has_so_many_rooms_and_forgets_those_of_nobody() {
 }
 
 #[test]
-fn a_desk_that_remembers_as_much_as_it_may_cuts_short_the_room_that_talks() {
+fn a_shard_of_full_memory_cuts_short_the_room_that_talks() {
     let bounds = Bounds { history_bytes: 10_000, ..Bounds::default() };
     let mut desk = RoomShard::new(Arc::default(), bounds);
     let message = 1_000 - limits::HISTORY_OVERHEAD_BYTES;
@@ -274,7 +274,7 @@ fn a_desk_that_remembers_as_much_as_it_may_cuts_short_the_room_that_talks() {
 }
 
 #[test]
-fn the_longest_history_fits_one_frame_whether_of_long_or_of_short_messages() {
+fn the_longest_history_fits_one_frame() {
     for bytes in [1, 128, CHAT_BYTES_MAX] {
         let mut full = Room::new(NonZeroU64::MAX);
         for _ in 0..2 * limits::HISTORY_MESSAGES_MAX {
@@ -333,7 +333,7 @@ impl Rig {
             offerings,
             ledger,
             generator: mpsc::channel(1).0,
-            desks: RoomShards::open(0).0,
+            room_shards: RoomShards::open(0).0,
             sets: handles.into(),
             login_seconds: 10,
             idle_seconds: 600,
@@ -352,22 +352,22 @@ impl Rig {
 
     /// The user is on-line in this SET, in the slot of its id.
     fn place(&self, id: u64, set: u32) {
-        let seat = ConnectionKey { slot: u32::try_from(id).unwrap(), generation: 0 };
-        self.shared.directory.enter(user(id), ConnectionAddress { set, seat });
+        let key = ConnectionKey { slot: u32::try_from(id).unwrap(), generation: 0 };
+        self.shared.directory.enter(user(id), ConnectionAddress { set, key });
     }
 
     /// A request of a user in SET 0, whose answer comes into that SET's queue.
-    fn request(&mut self, id: u64, at: u64, wish: RoomAction) -> QueuedRoomRequest {
+    fn request(&mut self, id: u64, at: u64, action: RoomAction) -> QueuedRoomRequest {
         self.requests += 1;
         let permit = self.shared.sets[0].inbox.clone().try_reserve_owned().unwrap();
-        let seat = ConnectionKey { slot: u32::try_from(id).unwrap(), generation: 0 };
-        let way_back = RoomReplyPermit::new(permit, seat, RequestId::new(self.requests).unwrap());
-        QueuedRoomRequest { user: user(id), visit: RoomRequest { room: room(at), wish }, at: 5_000, way_back }
+        let key = ConnectionKey { slot: u32::try_from(id).unwrap(), generation: 0 };
+        let permit = RoomReplyPermit::new(permit, key, RequestId::new(self.requests).unwrap());
+        QueuedRoomRequest { user: user(id), wanted: RoomRequest { room: room(at), action }, at: 5_000, permit }
     }
 
     /// Takes a request, and nothing but it.
-    fn ask(&mut self, id: u64, at: u64, wish: RoomAction) {
-        let request = self.request(id, at, wish);
+    fn ask(&mut self, id: u64, at: u64, action: RoomAction) {
+        let request = self.request(id, at, action);
         self.service.step(Some(request));
     }
 
@@ -394,7 +394,7 @@ impl Rig {
             }
             for message in batch {
                 match message {
-                    Message::Chat { seat, reply, .. } => answers.push((seat.slot.into(), reply)),
+                    Message::Chat { key, reply, .. } => answers.push((key.slot.into(), reply)),
                     Message::Control(Control::Deliver(delivery)) => write(delivery, |_, _| {}),
                     other => panic!("{other:?}"),
                 }
@@ -413,9 +413,9 @@ impl Rig {
 fn write(mut delivery: Delivery, mut each: impl FnMut(ConnectionKey, &v1::ChatMessage)) {
     let frame = v1::ServerFrame::decode_length_delimited(&delivery.frame()[..]).unwrap();
     let Some(Event::ChatMessage(message)) = frame.event else { panic!("{frame:?}") };
-    while let Some(seat) = delivery.take() {
+    while let Some(key) = delivery.take() {
         delivery.count().add(Delivered { delivered: 1, ..Delivered::default() });
-        each(seat, &message);
+        each(key, &message);
     }
 }
 
@@ -440,7 +440,7 @@ fn receipt(reply: &Reply) -> (u32, u32, u32, u64) {
 }
 
 #[test]
-fn a_message_reaches_every_member_but_its_sender_and_the_receipt_counts_them() {
+fn a_message_reaches_every_other_member_and_is_counted() {
     let mut rig = Rig::new(3);
     for id in 1..=7 {
         rig.ask(id, 9, RoomAction::Join(None));
@@ -459,14 +459,14 @@ fn a_message_reaches_every_member_but_its_sender_and_the_receipt_counts_them() {
     for set in [1, 2, 0] {
         for message in rig.queued(set) {
             match message {
-                Message::Control(Control::Deliver(delivery)) => write(delivery, |seat, message| {
-                    assert_eq!(u64::from(seat.slot % 3), set as u64);
+                Message::Control(Control::Deliver(delivery)) => write(delivery, |key, message| {
+                    assert_eq!(u64::from(key.slot % 3), set as u64);
                     assert_eq!(
                         (message.from_user_id, message.room_id, message.offset, message.at_ms),
                         (2, 9, 1, 5_000)
                     );
                     assert_eq!(message.text, "hello");
-                    told.insert(seat.slot);
+                    told.insert(key.slot);
                 }),
                 Message::Chat { reply, .. } => answers.push(reply),
                 other => panic!("{other:?}"),
@@ -483,8 +483,8 @@ fn only_members_may_say_something_or_look_or_leave() {
     let mut rig = Rig::new(1);
     rig.ask(1, 9, RoomAction::Join(None));
     standing(rig.answer());
-    for wish in [say("let me in"), RoomAction::Look, RoomAction::Leave] {
-        rig.ask(2, 9, wish);
+    for action in [say("let me in"), RoomAction::Look, RoomAction::Leave] {
+        rig.ask(2, 9, action);
         assert!(matches!(rig.answer(), Reply::Refused(ErrorCode::NoSuchRoom)));
     }
     // One's own word is nobody else's.
@@ -501,7 +501,7 @@ fn only_members_may_say_something_or_look_or_leave() {
 }
 
 #[test]
-fn a_member_that_comes_back_is_told_what_it_has_missed_or_that_something_is_lost() {
+fn a_returning_member_gets_what_it_missed_or_learns_of_the_loss() {
     let mut rig = Rig::new(1);
     rig.ask(1, 9, RoomAction::Join(None));
     let epoch = standing(rig.answer()).epoch;
@@ -536,7 +536,7 @@ fn a_member_that_comes_back_is_told_what_it_has_missed_or_that_something_is_lost
 }
 
 #[test]
-fn a_large_room_is_told_by_slices_between_which_other_rooms_are_served_and_its_own_requests_wait() {
+fn a_large_room_is_served_by_slices_between_other_rooms() {
     let mut rig = Rig::new(4);
     for id in 1..=10_000 {
         rig.ask(id, 1, RoomAction::Join(None));
@@ -568,7 +568,7 @@ fn a_large_room_is_told_by_slices_between_which_other_rooms_are_served_and_its_o
 }
 
 #[test]
-fn a_full_or_stopped_set_drops_its_share_and_the_receipt_says_so() {
+fn a_full_or_stopped_set_drops_its_share_and_it_is_receipted() {
     let mut rig = Rig::new(4);
     for id in 1..=9 {
         rig.ask(id, 1, RoomAction::Join(None));
@@ -588,7 +588,7 @@ fn a_full_or_stopped_set_drops_its_share_and_the_receipt_says_so() {
 }
 
 #[test]
-fn beyond_each_bound_of_a_desk_a_request_is_answered_overloaded_and_nothing_has_changed() {
+fn beyond_a_bound_a_request_is_overloaded_and_changes_nothing() {
     let mut rig = Rig::new(2);
     for id in 1..=2 {
         rig.ask(id, 1, RoomAction::Join(None));
@@ -598,7 +598,7 @@ fn beyond_each_bound_of_a_desk_a_request_is_answered_overloaded_and_nothing_has_
     let overloaded =
         |answers: &[(u64, Reply)]| answers.iter().filter(|(_, reply)| matches!(reply, Reply::Overloaded)).count();
     // Messages on their way: SET 1 holds them.
-    for _ in 0..limits::DESK_MESSAGES_MAX + 3 {
+    for _ in 0..limits::ROOM_SHARD_MESSAGES_MAX + 3 {
         rig.ask(1, 1, say("x"));
         rig.work_off();
     }
@@ -607,9 +607,9 @@ fn beyond_each_bound_of_a_desk_a_request_is_answered_overloaded_and_nothing_has_
         refused.len() == 3
             && refused.iter().all(|message| matches!(message, Message::Chat { reply: Reply::Overloaded, .. }))
     );
-    assert_eq!(rig.answers().len(), limits::DESK_MESSAGES_MAX);
+    assert_eq!(rig.answers().len(), limits::ROOM_SHARD_MESSAGES_MAX);
     rig.ask(1, 1, say("x"));
-    assert_eq!(receipt(&rig.answer()).3, limits::DESK_MESSAGES_MAX as u64 + 1);
+    assert_eq!(receipt(&rig.answer()).3, limits::ROOM_SHARD_MESSAGES_MAX as u64 + 1);
 
     // Requests that wait for a message to their room: it is in the first of its two slices.
     for id in 3..=2 + limits::FANOUT_STEP as u64 {
@@ -617,13 +617,13 @@ fn beyond_each_bound_of_a_desk_a_request_is_answered_overloaded_and_nothing_has_
         rig.answers();
     }
     rig.ask(1, 1, say("x"));
-    for _ in 0..limits::DESK_WAITING_MAX + 5 {
+    for _ in 0..limits::ROOM_SHARD_WAITING_MAX + 5 {
         let request = rig.request(2, 1, RoomAction::Look);
         // Without giving anybody a turn.
         rig.service.take(request);
     }
     let answers = rig.answers();
-    assert_eq!((overloaded(&answers), answers.len()), (5, limits::DESK_WAITING_MAX + 6));
+    assert_eq!((overloaded(&answers), answers.len()), (5, limits::ROOM_SHARD_WAITING_MAX + 6));
 
     // History on its way: as long as the answers lie in the SET's queue.
     for _ in 0..limits::HISTORY_MESSAGES_MAX {
@@ -632,7 +632,7 @@ fn beyond_each_bound_of_a_desk_a_request_is_answered_overloaded_and_nothing_has_
     }
     let each = limits::HISTORY_BYTES_MAX / (CHAT_BYTES_MAX + limits::HISTORY_OVERHEAD_BYTES)
         * (CHAT_BYTES_MAX + limits::HISTORY_OVERHEAD_BYTES);
-    let fit = limits::DESK_RECOVERY_BYTES_MAX / each;
+    let fit = limits::ROOM_SHARD_RECOVERY_BYTES_MAX / each;
     for _ in 0..fit + 2 {
         rig.ask(2, 1, RoomAction::Join(Some(Seen { epoch, offset: 0 })));
     }
@@ -690,7 +690,7 @@ proptest! {
     /// what a user is pushed after a RoomState are exactly the messages of others with higher
     /// offsets, each once and in order, as long as it stays where it is.
     #[test]
-    fn everything_up_to_a_states_offset_is_past_and_everything_after_it_is_pushed_once(
+    fn only_what_follows_a_states_offset_is_pushed_and_once(
         steps in prop::collection::vec(step(), 1..150),
     ) {
         let mut rig = Rig::new(1);
@@ -731,30 +731,30 @@ proptest! {
             }
             for message in batch {
                 match message {
-                    Message::Chat { seat, request, reply: Reply::Room(standing) } => {
+                    Message::Chat { key, request, reply: Reply::Room(standing) } => {
                         let state = standing.state;
-                        let key = (u64::from(seat.slot), state.room_id);
+                        let place = (u64::from(key.slot), state.room_id);
                         if leaves.contains(&request.get()) {
-                            seen.remove(&key);
+                            seen.remove(&place);
                         } else {
-                            seen.insert(key, state.offset);
+                            seen.insert(place, state.offset);
                         }
                     }
                     Message::Chat { .. } => {}
-                    Message::Control(Control::Deliver(delivery)) => write(delivery, |seat, message| {
-                        let key = (u64::from(seat.slot), message.room_id);
+                    Message::Control(Control::Deliver(delivery)) => write(delivery, |key, message| {
+                        let place = (u64::from(key.slot), message.room_id);
                         let own = own_words.entry((message.from_user_id, message.room_id)).or_default();
                         own.insert(message.offset);
-                        let mine = own_words.get(&key);
-                        match seen.get_mut(&key) {
-                            None => wrong.push((key, 0, message.offset)),
+                        let mine = own_words.get(&place);
+                        match seen.get_mut(&place) {
+                            None => wrong.push((place, 0, message.offset)),
                             Some(last) => {
                                 let mut next = *last + 1;
                                 while mine.is_some_and(|mine| mine.contains(&next)) {
                                     next += 1;
                                 }
                                 if message.offset != next {
-                                    wrong.push((key, *last, message.offset));
+                                    wrong.push((place, *last, message.offset));
                                 }
                                 *last = message.offset;
                             }

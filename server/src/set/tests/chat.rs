@@ -19,22 +19,25 @@ fn to_user(id: u64, to: u64, text: &str) -> ClientRequest {
     }
 }
 
-fn visit(id: u64, wish: RoomAction) -> ClientRequest {
-    ClientRequest::Room { request: request(id), visit: Box::new(RoomRequest { room: RoomId::new(7).unwrap(), wish }) }
+fn wanted(id: u64, action: RoomAction) -> ClientRequest {
+    ClientRequest::Room {
+        request: request(id),
+        wanted: Box::new(RoomRequest { room: RoomId::new(7).unwrap(), action }),
+    }
 }
 
 fn push(text: &str) -> Bytes {
     deliver::encode(Event::Announcement(v1::Announcement { text: text.to_owned() }))
 }
 
-/// A delivery to `seats`, and where its report will be.
-fn delivery(seats: &[ConnectionKey], text: &str) -> (Delivery, Arc<Mutex<Option<Delivered>>>) {
+/// A delivery to `keys`, and where its report will be.
+fn delivery(keys: &[ConnectionKey], text: &str) -> (Delivery, Arc<Mutex<Option<Delivered>>>) {
     let report = Arc::<Mutex<Option<Delivered>>>::default();
     let count = Count::new({
         let report = Arc::clone(&report);
         move |delivered| *report.lock().unwrap() = Some(delivered)
     });
-    (Delivery::new(seats, push(text), count), report)
+    (Delivery::new(keys, push(text), count), report)
 }
 
 fn became(delivered: u32, offline: u32, dropped: u32) -> Delivered {
@@ -42,8 +45,8 @@ fn became(delivered: u32, offline: u32, dropped: u32) -> Delivered {
 }
 
 impl Rig {
-    fn deliver(&mut self, seats: &[ConnectionKey], text: &str) -> Arc<Mutex<Option<Delivered>>> {
-        let (delivery, report) = delivery(seats, text);
+    fn deliver(&mut self, keys: &[ConnectionKey], text: &str) -> Arc<Mutex<Option<Delivered>>> {
+        let (delivery, report) = delivery(keys, text);
         self.apply(0, Message::Control(Control::Deliver(delivery)));
         report
     }
@@ -68,15 +71,15 @@ fn message(peer: &Peer) -> v1::ChatMessage {
 }
 
 #[test]
-fn a_message_reaches_its_user_in_any_set_and_the_sender_hears_so() {
+fn a_message_reaches_its_user_in_any_set_and_its_sender_knows() {
     let mut rig = Rig::new(2);
     let (from, sender) = rig.welcomed(0, 1);
     let (_, neighbour) = rig.welcomed(0, 2);
     let (_, distant) = rig.welcomed(1, 3);
     for (id, to, receiver) in [(11, 2, &neighbour), (12, 3, &distant)] {
-        rig.say(0, from, to_user(id, to, "恭喜发财"));
+        rig.send(0, from, to_user(id, to, "恭喜发财"));
         assert!(sender.take().is_empty(), "no receipt before it is written");
-        rig.settle();
+        rig.await_replies();
         let expected = v1::ChatMessage {
             from_user_id: 1,
             room_id: 0,
@@ -94,8 +97,8 @@ fn a_message_reaches_its_user_in_any_set_and_the_sender_hears_so() {
 fn a_message_to_oneself_is_delivered() {
     let mut rig = Rig::new(1);
     let (from, peer) = rig.welcomed(0, 1);
-    rig.say(0, from, to_user(11, 1, "memo"));
-    rig.settle();
+    rig.send(0, from, to_user(11, 1, "memo"));
+    rig.await_replies();
     let events: Vec<_> = peer.take().into_iter().filter_map(|frame| frame.event).collect();
     assert!(matches!(
         events.as_slice(),
@@ -104,15 +107,15 @@ fn a_message_to_oneself_is_delivered() {
 }
 
 #[test]
-fn a_message_to_nobody_and_to_one_who_is_not_in_yet_is_told_as_offline() {
+fn a_message_to_nobody_or_to_one_not_yet_in_is_offline() {
     let mut rig = Rig::new(2);
     let (from, sender) = rig.welcomed(0, 1);
-    rig.say(0, from, to_user(11, 2, "hello?"));
+    rig.send(0, from, to_user(11, 2, "hello?"));
     assert_eq!(rig.receipt(&sender), (0, 1, 0), "at once");
     // It has entered the directory, and is not welcome yet.
     let (coming, receiver) = rig.connect(1);
-    rig.say(1, coming, ClientRequest::Login { request: request(5), user: user(2) });
-    rig.say(0, from, to_user(12, 2, "hello?"));
+    rig.send(1, coming, ClientRequest::Login { request: request(5), user: user(2) });
+    rig.send(0, from, to_user(12, 2, "hello?"));
     // The ledger's word on the login may have come first; the SET hears it last.
     let mut queued: Vec<_> = std::iter::from_fn(|| rig.inboxes[1].try_recv().ok()).collect();
     queued.sort_by_key(|message| !matches!(message, Message::Control(Control::Deliver(_))));
@@ -120,19 +123,19 @@ fn a_message_to_nobody_and_to_one_who_is_not_in_yet_is_told_as_offline() {
     for message in queued {
         rig.apply(1, message);
     }
-    rig.settle();
+    rig.await_replies();
     assert_eq!(rig.receipt(&sender), (0, 1, 0));
     assert!(matches!(receiver.event(), Event::Welcome(_)));
     // It was there, and has gone.
-    rig.say(0, from, to_user(13, 2, "hello?"));
-    rig.say(1, coming, ClientRequest::Gone(End::Closed));
-    rig.settle();
+    rig.send(0, from, to_user(13, 2, "hello?"));
+    rig.send(1, coming, ClientRequest::Gone(End::Closed));
+    rig.await_replies();
     assert_eq!(rig.receipt(&sender), (0, 1, 0));
     assert_eq!(rig.chat_counts(0), (0, 3, 0));
 }
 
 #[test]
-fn a_receiver_that_is_far_behind_is_cut_and_told_as_dropped_and_nobody_else_notices() {
+fn a_receiver_far_behind_is_cut_as_dropped_and_nobody_notices() {
     let mut rig = Rig::new(1);
     let (from, sender) = rig.welcomed(0, 1);
     let (_, slow) = rig.welcomed(0, 2);
@@ -140,9 +143,9 @@ fn a_receiver_that_is_far_behind_is_cut_and_told_as_dropped_and_nobody_else_noti
     slow.reads.set(false);
     slow.backlog.set(limits::OUTBOX_BYTES_MAX - 10);
     for (id, to) in [(11, 2), (12, 3)] {
-        rig.say(0, from, to_user(id, to, "are you listening?"));
+        rig.send(0, from, to_user(id, to, "are you listening?"));
     }
-    rig.settle();
+    rig.await_replies();
     let receipts: Vec<_> = sender
         .take()
         .into_iter()
@@ -163,54 +166,54 @@ fn a_receiver_whose_set_has_no_room_is_told_as_dropped() {
     let (from, sender) = rig.welcomed(0, 1);
     let (_, receiver) = rig.welcomed(1, 2);
     while rig.shared.sets[1].inbox.try_send(Message::Control(Control::Tick)).is_ok() {}
-    rig.say(0, from, to_user(11, 2, "x"));
+    rig.send(0, from, to_user(11, 2, "x"));
     while rig.inboxes[1].try_recv().is_ok() {}
-    rig.settle();
+    rig.await_replies();
     assert_eq!(rig.receipt(&sender), (0, 0, 1));
     assert!(receiver.take().is_empty());
     // The same where the SET has stopped.
     rig.inboxes[1].close();
-    rig.say(0, from, to_user(12, 2, "x"));
-    rig.settle();
+    rig.send(0, from, to_user(12, 2, "x"));
+    rig.await_replies();
     assert_eq!(rig.receipt(&sender), (0, 0, 1));
 }
 
 #[test]
-fn a_message_whose_way_back_cannot_be_reserved_is_overloaded_and_goes_nowhere() {
+fn a_message_without_a_reply_permit_is_overloaded_and_not_sent() {
     let mut rig = Rig::new(2);
     let (from, sender) = rig.welcomed(0, 1);
     rig.welcomed(1, 2);
     while rig.shared.sets[0].inbox.try_send(Message::Control(Control::Tick)).is_ok() {}
-    rig.say(0, from, to_user(11, 2, "x"));
-    rig.say(0, from, visit(12, RoomAction::Look));
+    rig.send(0, from, to_user(11, 2, "x"));
+    rig.send(0, from, wanted(12, RoomAction::Look));
     assert!(sender.take().iter().all(|frame| matches!(frame.event, Some(Event::Overloaded(_)))));
-    assert!(rig.inboxes[1].try_recv().is_err() && rig.desk.try_recv().is_err());
+    assert!(rig.inboxes[1].try_recv().is_err() && rig.room_shard.try_recv().is_err());
 }
 
 #[test]
-fn so_many_chats_of_a_set_may_be_under_way_and_the_rest_of_its_queue_stays_free() {
+fn chats_under_way_are_bounded_and_leave_the_queue_free() {
     let mut rig = Rig::new(1);
     let users: Vec<_> = (1..=50).map(|user| rig.welcomed(0, user)).collect();
     let mut held = Vec::new();
     for id in 0..limits::CHATS_UNDER_WAY_MAX as u64 + 3 {
-        let (seat, _) = users[(id % 50) as usize];
+        let (key, _) = users[(id % 50) as usize];
         rig.now.at += SECOND / 100;
-        rig.say(0, seat, visit(100 + id, RoomAction::Look));
-        held.extend(rig.desk.try_recv().ok());
+        rig.send(0, key, wanted(100 + id, RoomAction::Look));
+        held.extend(rig.room_shard.try_recv().ok());
     }
     assert_eq!(held.len(), limits::CHATS_UNDER_WAY_MAX);
     assert_eq!(rig.tally(0).owed.get(), limits::CHATS_UNDER_WAY_MAX as u64);
     assert_eq!(rig.shared.sets[0].inbox.capacity(), limits::SET_QUEUE_MAX - limits::CHATS_UNDER_WAY_MAX);
     rig.supply(0, 0..1);
-    rig.say(0, users[0].0, grab(10_000));
+    rig.send(0, users[0].0, grab(10_000));
     // A desk that ends answers what it holds.
     drop(held);
-    rig.settle();
+    rig.await_replies();
     let frames: Vec<_> = users.iter().flat_map(|(_, peer)| peer.take()).collect();
     let overloaded = frames.iter().filter(|frame| matches!(frame.event, Some(Event::Overloaded(_)))).count();
     assert_eq!((overloaded, frames.len()), (limits::CHATS_UNDER_WAY_MAX + 3, limits::CHATS_UNDER_WAY_MAX + 4));
-    rig.say(0, users[0].0, visit(20_000, RoomAction::Look));
-    assert!(rig.desk.try_recv().is_ok(), "there is room again");
+    rig.send(0, users[0].0, wanted(20_000, RoomAction::Look));
+    assert!(rig.room_shard.try_recv().is_ok(), "there is room again");
 }
 
 #[test]
@@ -221,26 +224,26 @@ fn a_full_desk_answers_overloaded() {
     let mut asked = 0;
     while rig.inboxes[0].try_recv().is_err() {
         let permit = rig.shared.sets[0].inbox.clone().try_reserve_owned().unwrap();
-        let way_back = RoomReplyPermit::new(permit, users[1].0, request(1));
-        let visit = RoomRequest { room: RoomId::new(7).unwrap(), wish: RoomAction::Look };
-        rig.shared.desks.ask(QueuedRoomRequest { user: user(2), visit, at: 5_000, way_back });
+        let permit = RoomReplyPermit::new(permit, users[1].0, request(1));
+        let wanted = RoomRequest { room: RoomId::new(7).unwrap(), action: RoomAction::Look };
+        rig.shared.room_shards.ask(QueuedRoomRequest { user: user(2), wanted, at: 5_000, permit });
         asked += 1;
     }
-    assert_eq!(asked, limits::DESK_QUEUE_MAX + 1);
-    rig.say(0, users[0].0, visit(100, RoomAction::Look));
-    rig.settle();
+    assert_eq!(asked, limits::ROOM_SHARD_QUEUE_MAX + 1);
+    rig.send(0, users[0].0, wanted(100, RoomAction::Look));
+    rig.await_replies();
     assert!(matches!(users[0].1.event(), Event::Overloaded(_)));
 }
 
 #[test]
-fn a_frame_for_ten_thousand_seats_is_written_by_slices_and_reported_when_the_last_is_written() {
+fn a_frame_for_ten_thousand_is_written_by_slices_reported_once() {
     const SEATS: u64 = 10_000;
     let mut rig = Rig::new(1);
     let peers: Vec<_> = (1..=SEATS).map(|user| rig.welcomed(0, user)).collect();
     let (busy, _) = peers[0];
-    let seats: Vec<_> = peers.iter().map(|(seat, _)| *seat).collect();
+    let keys: Vec<_> = peers.iter().map(|(key, _)| *key).collect();
     let text = "x".repeat(1_000);
-    let report = rig.deliver(&seats, &text);
+    let report = rig.deliver(&keys, &text);
     let mut steps: u64 = 0;
     while rig.sets[0].has_bulk_work() {
         assert!(report.lock().unwrap().is_none());
@@ -248,7 +251,7 @@ fn a_frame_for_ten_thousand_seats_is_written_by_slices_and_reported_when_the_las
         peers[0].1.take();
         steps += 1;
         rig.now.at += SECOND;
-        rig.say(0, busy, grab(steps));
+        rig.send(0, busy, grab(steps));
         assert!(matches!(peers[0].1.event(), Event::NoneNow(_)), "step {steps}");
         rig.sweep();
     }
@@ -258,7 +261,7 @@ fn a_frame_for_ten_thousand_seats_is_written_by_slices_and_reported_when_the_las
 }
 
 #[test]
-fn of_a_frames_seats_those_that_are_gone_or_in_strange_hands_are_offline_and_those_far_behind_dropped() {
+fn receivers_gone_are_offline_and_those_far_behind_dropped() {
     let mut rig = Rig::new(1);
     let (here, reader) = rig.welcomed(0, 1);
     let (behind, slow) = rig.welcomed(0, 2);
@@ -268,15 +271,15 @@ fn of_a_frames_seats_those_that_are_gone_or_in_strange_hands_are_offline_and_tho
     let (strange, stranger) = rig.connect(0);
     slow.reads.set(false);
     slow.backlog.set(limits::OUTBOX_BYTES_MAX);
-    rig.say(0, old, ClientRequest::Gone(End::Closed));
+    rig.send(0, old, ClientRequest::Gone(End::Closed));
     let (new, newcomer) = rig.welcomed(0, 6);
     assert_eq!(old.slot, new.slot);
-    rig.apply(0, Message::Control(Control::Kick { seat: kicked, user: user(5) }));
+    rig.apply(0, Message::Control(Control::Kick { key: kicked, user: user(5) }));
     dismissed.take();
     let (delivery, report) = delivery(&[here, behind, gone, old, kicked, strange], "x");
     rig.sets[0].apply(Message::Control(Control::Deliver(delivery)), &rig.now);
     // It goes between the frame's coming and its writing.
-    rig.sets[0].apply(Message::Peer { seat: gone, said: ClientRequest::Gone(End::Reset) }, &rig.now);
+    rig.sets[0].apply(Message::Peer { key: gone, request: ClientRequest::Gone(End::Reset) }, &rig.now);
     assert!(report.lock().unwrap().is_none());
     rig.sets[0].flush(&rig.now);
     assert_eq!(*report.lock().unwrap(), Some(became(1, 4, 1)));
@@ -290,9 +293,9 @@ fn of_a_frames_seats_those_that_are_gone_or_in_strange_hands_are_offline_and_tho
 fn deliveries_stay_in_order_however_large_they_are() {
     let mut rig = Rig::new(1);
     let peers: Vec<_> = (1..=3 * limits::DELIVER_STEP as u64 / 2).map(|user| rig.welcomed(0, user)).collect();
-    let seats: Vec<_> = peers.iter().map(|(seat, _)| *seat).collect();
+    let keys: Vec<_> = peers.iter().map(|(key, _)| *key).collect();
     let (last, peer) = peers.last().unwrap();
-    let reports = [rig.deliver(&seats, "first"), rig.deliver(&[*last], "second"), rig.deliver(&[*last], "third")];
+    let reports = [rig.deliver(&keys, "first"), rig.deliver(&[*last], "second"), rig.deliver(&[*last], "third")];
     assert!(peer.take().is_empty());
     rig.sweep();
     assert_eq!(texts(&peer.take()), ["first", "second", "third"]);
@@ -305,9 +308,9 @@ fn deliveries_stay_in_order_however_large_they_are() {
 fn so_many_deliveries_may_wait_in_a_set_and_the_next_is_dropped() {
     let mut rig = Rig::new(1);
     let peers: Vec<_> = (1..=limits::DELIVER_STEP as u64 + 1).map(|user| rig.welcomed(0, user)).collect();
-    let seats: Vec<_> = peers.iter().map(|(seat, _)| *seat).collect();
+    let keys: Vec<_> = peers.iter().map(|(key, _)| *key).collect();
     let (first, peer) = &peers[0];
-    let large = rig.deliver(&seats, "large");
+    let large = rig.deliver(&keys, "large");
     let mut small: Vec<_> = (1..limits::DELIVERIES_PENDING_MAX).map(|_| rig.deliver(&[*first], "small")).collect();
     assert_eq!(*rig.deliver(&[*first], "one too many").lock().unwrap(), Some(became(0, 0, 1)));
     while rig.sets[0].has_bulk_work() {
@@ -323,14 +326,14 @@ fn so_many_deliveries_may_wait_in_a_set_and_the_next_is_dropped() {
 fn a_rooms_state_does_not_overtake_what_was_handed_in_before_it() {
     let mut rig = Rig::new(1);
     let peers: Vec<_> = (1..=limits::DELIVER_STEP as u64 + 1).map(|user| rig.welcomed(0, user)).collect();
-    let seats: Vec<_> = peers.iter().map(|(seat, _)| *seat).collect();
+    let keys: Vec<_> = peers.iter().map(|(key, _)| *key).collect();
     let (last, peer) = peers.last().unwrap();
-    rig.say(0, *last, visit(100, RoomAction::Join(None)));
-    let asked = rig.desk.try_recv().unwrap();
+    rig.send(0, *last, wanted(100, RoomAction::Join(None)));
+    let asked = rig.room_shard.try_recv().unwrap();
     assert_eq!((asked.user, asked.at), (user(peers.len() as u64), rig.now.wall));
-    rig.deliver(&seats, "past");
+    rig.deliver(&keys, "past");
     let state = v1::RoomState { room_id: 7, epoch: 1, offset: 1, members: 3, recovered: false, missed: Vec::new() };
-    asked.way_back.answer(Reply::Room(Box::new(RoomState { state: state.clone(), held: None })));
+    asked.permit.answer(Reply::Room(Box::new(RoomState { state: state.clone(), held: None })));
     let answer = rig.inboxes[0].try_recv().unwrap();
     rig.apply(0, answer);
     assert!(peer.take().is_empty());
@@ -347,9 +350,9 @@ fn a_rooms_state_does_not_overtake_what_was_handed_in_before_it() {
 fn a_set_that_stops_reports_what_it_has_not_written_as_dropped() {
     let mut rig = Rig::new(2);
     let peers: Vec<_> = (1..=limits::DELIVER_STEP as u64 + 9).map(|user| rig.welcomed(0, user)).collect();
-    let seats: Vec<_> = peers.iter().map(|(seat, _)| *seat).collect();
-    let begun = rig.deliver(&seats, "begun");
-    let (delivery, queued) = delivery(&seats, "queued");
+    let keys: Vec<_> = peers.iter().map(|(key, _)| *key).collect();
+    let begun = rig.deliver(&keys, "begun");
+    let (delivery, queued) = delivery(&keys, "queued");
     rig.shared.sets[0].inbox.try_send(Message::Control(Control::Deliver(delivery))).unwrap();
     rig.sets.remove(0);
     rig.inboxes.remove(0);
@@ -359,16 +362,16 @@ fn a_set_that_stops_reports_what_it_has_not_written_as_dropped() {
 }
 
 #[test]
-fn chat_before_the_login_ends_the_connection_and_above_the_rate_is_overloaded() {
+fn chat_before_login_is_cut_and_above_the_rate_overloaded() {
     let mut rig = Rig::new(1);
-    let (seat, peer) = rig.connect(0);
-    rig.say(0, seat, to_user(1, 2, "x"));
+    let (key, peer) = rig.connect(0);
+    rig.send(0, key, to_user(1, 2, "x"));
     let frames = peer.take();
     assert_eq!(error_code(frames[0].event.as_ref().unwrap()), Some(ErrorCode::NotLoggedIn));
     assert_eq!(goodbye(&frames[1]), Some(Reason::Protocol));
-    let (seat, peer) = rig.welcomed(0, 1);
+    let (key, peer) = rig.welcomed(0, 1);
     for id in 1..=150 {
-        rig.say(0, seat, to_user(id, 9, "x"));
+        rig.send(0, key, to_user(id, 9, "x"));
     }
     let frames = peer.take();
     let offline = frames.iter().filter(|frame| matches!(frame.event, Some(Event::Receipt(_)))).count();

@@ -112,7 +112,7 @@ struct Rig {
     next_login: u64,
     broadcasts: Broadcasts,
     /// What a desk would be asked.
-    desk: mpsc::Receiver<QueuedRoomRequest>,
+    room_shard: mpsc::Receiver<QueuedRoomRequest>,
     _ledger: JoinHandle<()>,
 }
 
@@ -143,7 +143,7 @@ impl Rig {
         let (ledger, _, thread) = writer::spawn(Box::new(ledger), || 5_000);
         let (generator, stock_reports) = mpsc::channel(64);
         let (offerings, offered) = mpsc::channel(4);
-        let (desks, mut desk) = RoomShards::open(1);
+        let (room_shards, mut shard) = RoomShards::open(1);
         let (handles, inboxes): (Vec<_>, Vec<_>) = (0..sets)
             .map(|_| {
                 let (inbox, queue) = mpsc::channel(limits::SET_QUEUE_MAX);
@@ -160,7 +160,7 @@ impl Rig {
             ledger,
             generator,
             offerings,
-            desks,
+            room_shards,
             sets: handles.into(),
             login_seconds: 10,
             idle_seconds: 600,
@@ -176,7 +176,7 @@ impl Rig {
             terms,
             next_login: 1,
             broadcasts: Broadcasts::default(),
-            desk: desk.remove(0),
+            room_shard: shard.remove(0),
             _ledger: thread,
         };
         for set in 0..sets as usize {
@@ -200,12 +200,12 @@ impl Rig {
         Arc::clone(&self.shared.sets[set].tally)
     }
 
-    fn say(&mut self, set: usize, seat: ConnectionKey, said: ClientRequest) {
-        self.apply(set, Message::Peer { seat, said });
+    fn send(&mut self, set: usize, key: ConnectionKey, request: ClientRequest) {
+        self.apply(set, Message::Peer { key, request });
     }
 
     /// Waits until no SET owes an answer any more, applying what services reply.
-    fn settle(&mut self) {
+    fn await_replies(&mut self) {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
         while (0..self.sets.len()).any(|set| self.tally(set).owed.get() > 0) {
             assert!(std::time::Instant::now() < deadline, "a service did not reply");
@@ -225,18 +225,18 @@ impl Rig {
     }
 
     fn login(&mut self, set: usize, user: u64) -> (ConnectionKey, Peer) {
-        let (seat, peer) = self.connect(set);
+        let (key, peer) = self.connect(set);
         let id = self.next_login;
         self.next_login += 1;
-        self.say(set, seat, ClientRequest::Login { request: request(id), user: UserId::new(user).unwrap() });
-        self.settle();
-        (seat, peer)
+        self.send(set, key, ClientRequest::Login { request: request(id), user: UserId::new(user).unwrap() });
+        self.await_replies();
+        (key, peer)
     }
 
     fn welcomed(&mut self, set: usize, user: u64) -> (ConnectionKey, Peer) {
-        let (seat, peer) = self.login(set, user);
+        let (key, peer) = self.login(set, user);
         assert!(matches!(peer.event(), Event::Welcome(_)));
-        (seat, peer)
+        (key, peer)
     }
 
     fn supply(&mut self, set: usize, serials: std::ops::Range<u64>) {
@@ -288,94 +288,94 @@ fn error_code(event: &Event) -> Option<ErrorCode> {
 }
 
 #[test]
-fn a_grab_wins_what_lies_on_the_shelf_and_hears_none_now_when_it_is_empty() {
+fn a_grab_wins_what_the_shelf_has_and_gets_none_when_empty() {
     let mut rig = Rig::new(1);
-    let (seat, peer) = rig.welcomed(0, 1);
-    rig.say(0, seat, grab(1));
+    let (key, peer) = rig.welcomed(0, 1);
+    rig.send(0, key, grab(1));
     assert!(matches!(peer.event(), Event::NoneNow(_)));
     rig.supply(0, 4..5);
-    rig.say(0, seat, grab(2));
+    rig.send(0, key, grab(2));
     assert!(peer.take().is_empty(), "a win is told before it is durable");
-    rig.settle();
+    rig.await_replies();
     let Event::Won(won) = peer.event() else { panic!() };
     assert_eq!((won.serial, won.amount_fen, won.won_by_request_id), (4, rig.terms.amount(Serial(4)).0, 2));
 }
 
 #[test]
-fn a_repeated_request_gets_its_first_answer_on_the_same_and_on_a_new_connection() {
+fn a_repeat_gets_its_first_answer_on_an_old_or_new_connection() {
     let mut rig = Rig::new(2);
-    let (seat, peer) = rig.welcomed(0, 1);
+    let (key, peer) = rig.welcomed(0, 1);
     rig.supply(0, 0..3);
-    rig.say(0, seat, grab(7));
-    rig.settle();
+    rig.send(0, key, grab(7));
+    rig.await_replies();
     let first = peer.event();
     // Sent again while stock is there, after an intermediate one that wins nothing new of it.
-    rig.say(0, seat, grab(7));
-    rig.settle();
+    rig.send(0, key, grab(7));
+    rig.await_replies();
     assert_eq!(peer.event(), first);
 
-    let (seat, peer) = rig.login(1, 1);
+    let (key, peer) = rig.login(1, 1);
     let frames = peer.take();
     assert!(matches!(frames[0].event, Some(Event::Welcome(v1::Welcome { unacknowledged: 1, .. }))));
     rig.supply(1, 10..12);
-    rig.say(1, seat, grab(7));
-    rig.settle();
+    rig.send(1, key, grab(7));
+    rig.await_replies();
     assert_eq!(peer.event(), first);
 }
 
 #[test]
 fn a_repeat_of_a_request_that_won_nothing_wins_nothing() {
     let mut rig = Rig::new(1);
-    let (seat, peer) = rig.welcomed(0, 1);
-    rig.say(0, seat, grab(5));
+    let (key, peer) = rig.welcomed(0, 1);
+    rig.send(0, key, grab(5));
     assert!(matches!(peer.event(), Event::NoneNow(_)));
     rig.supply(0, 0..1);
-    rig.say(0, seat, grab(5));
-    rig.settle();
+    rig.send(0, key, grab(5));
+    rig.await_replies();
     assert!(matches!(peer.event(), Event::NoneNow(_)));
-    rig.say(0, seat, grab(6));
-    rig.settle();
+    rig.send(0, key, grab(6));
+    rig.await_replies();
     assert!(matches!(peer.event(), Event::Won(_)));
 }
 
 #[test]
-fn a_repeat_whose_first_sending_is_still_with_the_ledger_wins_once() {
+fn a_repeat_whose_first_is_still_with_the_ledger_wins_once() {
     let mut rig = Rig::new(1);
-    let (seat, peer) = rig.welcomed(0, 1);
+    let (key, peer) = rig.welcomed(0, 1);
     rig.supply(0, 0..5);
-    rig.say(0, seat, grab(1));
-    rig.say(0, seat, grab(1));
-    rig.settle();
+    rig.send(0, key, grab(1));
+    rig.send(0, key, grab(1));
+    rig.await_replies();
     let frames = peer.take();
     assert_eq!(frames.len(), 2);
     assert_eq!(frames[0], frames[1]);
 }
 
 #[test]
-fn the_limit_per_user_holds_and_the_refused_prize_goes_to_the_next_user() {
+fn the_limit_per_user_holds_and_frees_the_prize_for_the_next() {
     let mut rig = Rig::new(1);
-    let (seat, peer) = rig.welcomed(0, 1);
+    let (key, peer) = rig.welcomed(0, 1);
     rig.supply(0, 0..3);
     for id in 1..=3 {
-        rig.say(0, seat, grab(id));
+        rig.send(0, key, grab(id));
     }
-    rig.settle();
+    rig.await_replies();
     let frames = peer.take();
     assert!(matches!(frames[2].event, Some(Event::LimitReached(v1::LimitReached { limit: 2 }))), "{frames:?}");
-    let (seat, peer) = rig.welcomed(0, 2);
-    rig.say(0, seat, grab(1));
-    rig.settle();
+    let (key, peer) = rig.welcomed(0, 2);
+    rig.send(0, key, grab(1));
+    rig.await_replies();
     assert!(matches!(peer.event(), Event::Won(v1::Won { serial: 2, .. })));
 }
 
 #[test]
-fn a_win_whose_connection_has_gone_is_told_at_the_next_login_until_it_is_acknowledged() {
+fn an_unheard_win_is_repeated_at_login_until_acknowledged() {
     let mut rig = Rig::new(1);
-    let (seat, peer) = rig.welcomed(0, 1);
+    let (key, peer) = rig.welcomed(0, 1);
     rig.supply(0, 0..1);
-    rig.say(0, seat, grab(1));
-    rig.say(0, seat, ClientRequest::Gone(End::Reset));
-    rig.settle();
+    rig.send(0, key, grab(1));
+    rig.send(0, key, ClientRequest::Gone(End::Reset));
+    rig.await_replies();
     assert!(peer.take().is_empty());
     assert_eq!(rig.tally(0).undelivered.get(), 1);
 
@@ -385,18 +385,18 @@ fn a_win_whose_connection_has_gone_is_told_at_the_next_login_until_it_is_acknowl
         let Some(Event::Reminder(reminder)) = &frames[1].event else { panic!("{frames:?}") };
         assert_eq!((reminder.wins.len(), reminder.wins[0].serial), (1, 0));
     }
-    let (seat, peer) = rig.login(0, 1);
+    let (key, peer) = rig.login(0, 1);
     peer.take();
     let seen = Seen { prizes: Box::new([(campaign(), Serial(0))]), ..Seen::default() };
-    let deed = LedgerRequest::Acknowledge(Box::new(seen));
-    rig.say(0, seat, ClientRequest::Do { request: request(9), deed });
-    rig.settle();
+    let wanted = LedgerRequest::Acknowledge(Box::new(seen));
+    rig.send(0, key, ClientRequest::Ledger { request: request(9), wanted });
+    rig.await_replies();
     assert!(matches!(peer.event(), Event::Acknowledged(v1::Acknowledged { count: 1 })));
     rig.welcomed(0, 1);
 }
 
 #[test]
-fn a_newer_login_replaces_the_older_connection_which_is_told_why() {
+fn a_newer_login_replaces_the_older_connection_with_a_reason() {
     let mut rig = Rig::new(2);
     let (_, first) = rig.welcomed(0, 1);
     let (_, second) = rig.welcomed(0, 1);
@@ -406,34 +406,34 @@ fn a_newer_login_replaces_the_older_connection_which_is_told_why() {
     assert_eq!(goodbye(&second.take()[0]), Some(Reason::Replaced));
     assert_eq!(rig.ended(0, End::Replaced), 2);
     assert_eq!(
-        rig.shared.directory.find(UserId::new(1).unwrap()).map(|address| (address.set, address.seat)),
+        rig.shared.directory.find(UserId::new(1).unwrap()).map(|address| (address.set, address.key)),
         Some((1, third_seat))
     );
     assert_eq!((rig.tally(0).online.get(), rig.tally(1).online.get()), (0, 1));
 }
 
 #[test]
-fn the_newest_of_three_logins_waits_for_the_oldest_connection_too() {
+fn the_newest_of_three_logins_waits_for_the_oldest_too() {
     for middle_goes_first in [false, true] {
         let mut rig = Rig::new(3);
         let (old, _) = rig.welcomed(0, 1);
         rig.supply(0, 0..1);
         let login = |rig: &mut Rig, set: usize, id: u64| {
-            let (seat, peer) = rig.connect(set);
-            rig.say(set, seat, ClientRequest::Login { request: request(id), user: UserId::new(1).unwrap() });
-            (seat, peer)
+            let (key, peer) = rig.connect(set);
+            rig.send(set, key, ClientRequest::Login { request: request(id), user: UserId::new(1).unwrap() });
+            (key, peer)
         };
         let (middle, _) = login(&mut rig, 1, 50);
         if middle_goes_first {
-            rig.say(1, middle, ClientRequest::Gone(End::Closed));
+            rig.send(1, middle, ClientRequest::Gone(End::Closed));
         }
         let (_, newest) = login(&mut rig, 2, 51);
         // The middle SET hears first. The oldest connection still lives, and wins.
         while let Ok(message) = rig.inboxes[1].try_recv() {
             rig.apply(1, message);
         }
-        rig.say(0, old, grab(9));
-        rig.settle();
+        rig.send(0, old, grab(9));
+        rig.await_replies();
         let frames = newest.take();
         assert!(
             matches!(frames[0].event, Some(Event::Welcome(v1::Welcome { unacknowledged: 1, .. }))),
@@ -445,12 +445,12 @@ fn the_newest_of_three_logins_waits_for_the_oldest_connection_too() {
 }
 
 #[test]
-fn what_an_old_connection_had_queued_wins_nothing_once_it_is_replaced() {
+fn what_a_replaced_connection_had_queued_wins_nothing() {
     let mut rig = Rig::new(1);
     let (old, _) = rig.welcomed(0, 1);
     rig.supply(0, 0..1);
     rig.welcomed(0, 1);
-    rig.say(0, old, grab(1));
+    rig.send(0, old, grab(1));
     assert_eq!(rig.tally(0).stale.get(), 1);
     assert_eq!(rig.tally(0).grabs.get(), 0);
 }
@@ -460,20 +460,20 @@ fn a_late_reply_never_reaches_the_stranger_in_the_same_slot() {
     let mut rig = Rig::new(1);
     let (old, _) = rig.welcomed(0, 1);
     rig.supply(0, 0..1);
-    rig.say(0, old, grab(1));
-    rig.say(0, old, ClientRequest::Gone(End::Closed));
+    rig.send(0, old, grab(1));
+    rig.send(0, old, ClientRequest::Gone(End::Closed));
     let (stranger, peer) = rig.connect(0);
     assert_eq!(stranger.slot, old.slot);
-    rig.settle();
+    rig.await_replies();
     assert!(peer.take().is_empty());
 }
 
 #[test]
 fn anything_before_login_is_an_error_and_ends_the_connection() {
     let mut rig = Rig::new(1);
-    for said in [grab(1), ClientRequest::Ping { request: request(2) }] {
-        let (seat, peer) = rig.connect(0);
-        rig.say(0, seat, said);
+    for request in [grab(1), ClientRequest::Ping { request: request(2) }] {
+        let (key, peer) = rig.connect(0);
+        rig.send(0, key, request);
         let frames = peer.take();
         assert_eq!(error_code(frames[0].event.as_ref().unwrap()), Some(ErrorCode::NotLoggedIn));
         assert_eq!(goodbye(&frames[1]), Some(Reason::Protocol));
@@ -485,10 +485,10 @@ fn anything_before_login_is_an_error_and_ends_the_connection() {
 #[test]
 fn a_second_login_is_an_error_and_the_connection_goes_on() {
     let mut rig = Rig::new(1);
-    let (seat, peer) = rig.welcomed(0, 1);
-    rig.say(0, seat, ClientRequest::Login { request: request(8), user: UserId::new(2).unwrap() });
+    let (key, peer) = rig.welcomed(0, 1);
+    rig.send(0, key, ClientRequest::Login { request: request(8), user: UserId::new(2).unwrap() });
     assert_eq!(error_code(&peer.event()), Some(ErrorCode::AlreadyLoggedIn));
-    rig.say(0, seat, ClientRequest::Ping { request: request(9) });
+    rig.send(0, key, ClientRequest::Ping { request: request(9) });
     assert!(matches!(peer.event(), Event::Pong(_)));
 }
 
@@ -498,7 +498,7 @@ fn each_deadline_ends_its_connection_with_its_reason() {
     let (_, silent) = rig.connect(0);
     let (half, stalled) = rig.welcomed(0, 1);
     let (_, idle) = rig.welcomed(0, 2);
-    rig.say(0, half, ClientRequest::Partial);
+    rig.send(0, half, ClientRequest::Partial);
     rig.tick(9);
     assert!(silent.take().is_empty() && stalled.take().is_empty());
     rig.tick(2);
@@ -514,11 +514,11 @@ fn each_deadline_ends_its_connection_with_its_reason() {
 #[test]
 fn a_frame_finished_in_time_is_forgiven_its_slow_start() {
     let mut rig = Rig::new(1);
-    let (seat, peer) = rig.welcomed(0, 1);
-    rig.say(0, seat, ClientRequest::Partial);
+    let (key, peer) = rig.welcomed(0, 1);
+    rig.send(0, key, ClientRequest::Partial);
     rig.tick(9);
-    rig.say(0, seat, ClientRequest::Ping { request: request(1) });
-    rig.say(0, seat, ClientRequest::Partial);
+    rig.send(0, key, ClientRequest::Ping { request: request(1) });
+    rig.send(0, key, ClientRequest::Partial);
     rig.tick(5);
     assert!(matches!(peer.event(), Event::Pong(_)));
     rig.tick(6);
@@ -526,7 +526,7 @@ fn a_frame_finished_in_time_is_forgiven_its_slow_start() {
 }
 
 #[test]
-fn a_peer_that_does_not_read_is_cut_at_its_outbox_or_its_deadline_and_nobody_else_notices() {
+fn a_peer_that_does_not_read_is_cut_and_nobody_notices() {
     let mut rig = Rig::new(1);
     let (_, reader) = rig.welcomed(0, 1);
     let (_, slow) = rig.welcomed(0, 2);
@@ -564,7 +564,7 @@ fn announcements_beyond_the_bound_are_dropped_and_counted() {
 }
 
 #[test]
-fn announcements_beyond_the_bound_of_bytes_are_dropped_and_counted_by_connection() {
+fn announcements_beyond_the_bound_are_dropped_by_connection() {
     let mut rig = Rig::new(1);
     let (_, first) = rig.welcomed(0, 1);
     let (_, second) = rig.welcomed(0, 2);
@@ -623,7 +623,7 @@ fn announcements_that_wait_leave_in_one_write_in_their_order() {
 }
 
 #[test]
-fn an_announcement_is_written_from_the_bytes_that_all_sets_share() {
+fn an_announcement_is_written_from_bytes_that_all_sets_share() {
     let mut rig = Rig::new(1);
     let (_, peer) = rig.welcomed(0, 1);
     let frame = announcement("everybody");
@@ -633,13 +633,13 @@ fn an_announcement_is_written_from_the_bytes_that_all_sets_share() {
 }
 
 #[test]
-fn an_answer_and_an_announcement_of_one_batch_leave_in_one_write_the_answer_first() {
+fn an_answer_and_an_announcement_leave_in_that_order_at_once() {
     let mut rig = Rig::new(1);
     let (asking, busy) = rig.welcomed(0, 1);
     let (_, quiet) = rig.welcomed(0, 2);
     let sent = rig.announce(&announcement("news"));
     let before = (busy.writes.get(), quiet.writes.get());
-    rig.sets[0].apply(Message::Peer { seat: asking, said: ClientRequest::Ping { request: request(5) } }, &rig.now);
+    rig.sets[0].apply(Message::Peer { key: asking, request: ClientRequest::Ping { request: request(5) } }, &rig.now);
     rig.sets[0].work_in_bulk(&rig.now);
     assert_eq!(sent.progress().took, None, "one write has yet to come");
     rig.sets[0].flush(&rig.now);
@@ -652,12 +652,12 @@ fn an_answer_and_an_announcement_of_one_batch_leave_in_one_write_the_answer_firs
 }
 
 #[test]
-fn a_slow_peer_that_is_answered_gets_its_announcement_after_the_answer() {
+fn a_slow_peer_gets_its_announcement_after_the_answer() {
     let mut rig = Rig::new(1);
-    let (seat, slow) = rig.welcomed(0, 1);
+    let (key, slow) = rig.welcomed(0, 1);
     slow.backlog.set(1);
     let sent = rig.announce(&announcement("news"));
-    rig.sets[0].apply(Message::Peer { seat, said: ClientRequest::Ping { request: request(5) } }, &rig.now);
+    rig.sets[0].apply(Message::Peer { key, request: ClientRequest::Ping { request: request(5) } }, &rig.now);
     rig.sweep();
     let frames = slow.take();
     assert!(matches!(frames[0].event, Some(Event::Pong(_))), "{frames:?}");
@@ -666,7 +666,7 @@ fn a_slow_peer_that_is_answered_gets_its_announcement_after_the_answer() {
 }
 
 #[test]
-fn a_connection_cut_at_its_announcement_is_not_counted_as_reached() {
+fn a_connection_cut_at_its_announcement_counts_as_not_reached() {
     let mut rig = Rig::new(1);
     let (_, reader) = rig.welcomed(0, 1);
     let (_, full) = rig.welcomed(0, 2);
@@ -679,7 +679,7 @@ fn a_connection_cut_at_its_announcement_is_not_counted_as_reached() {
 }
 
 #[test]
-fn a_round_carries_what_waited_when_it_began_and_newcomers_hear_each_announcement_at_most_once() {
+fn a_round_carries_what_waited_and_reaches_newcomers_once() {
     let mut rig = Rig::new(1);
     let users = limits::SWEEP_STEP as u64 + 44;
     let mut peers: Vec<_> = (1..=users).map(|user| rig.welcomed(0, user)).collect();
@@ -689,7 +689,7 @@ fn a_round_carries_what_waited_when_it_began_and_newcomers_hear_each_announcemen
     let third = rig.announce(&announcement("third"));
     // One newcomer sits where the round has been already, the other where it has yet to go.
     let (leaving, _) = peers.swap_remove(3);
-    rig.say(0, leaving, ClientRequest::Gone(End::Closed));
+    rig.send(0, leaving, ClientRequest::Gone(End::Closed));
     let (passed_seat, passed) = rig.welcomed(0, users + 1);
     let (ahead_seat, ahead) = rig.welcomed(0, users + 2);
     assert_eq!((passed_seat.slot as usize, ahead_seat.slot as u64), (3, users));
@@ -707,19 +707,19 @@ fn a_round_carries_what_waited_when_it_began_and_newcomers_hear_each_announcemen
 }
 
 #[test]
-fn connections_that_end_together_are_closed_by_slices_and_count_until_then() {
+fn connections_that_end_together_are_closed_by_slices() {
     let mut rig = Rig::new(1);
     let users = 2 * limits::CLOSE_STEP as u64 + 3;
     let peers: Vec<_> = (1..=users).map(|user| rig.welcomed(0, user)).collect();
     let (stays, peer) = rig.welcomed(0, users + 1);
-    for (seat, _) in &peers {
-        rig.say(0, *seat, ClientRequest::Gone(End::Reset));
+    for (key, _) in &peers {
+        rig.send(0, *key, ClientRequest::Gone(End::Reset));
     }
     assert_eq!((rig.tally(0).online.get(), rig.tally(0).connections.get()), (1, users + 1));
     let mut left = Vec::new();
     while rig.sets[0].has_bulk_work() {
         // Whoever stays is served meanwhile.
-        rig.say(0, stays, grab(left.len() as u64 + 1));
+        rig.send(0, stays, grab(left.len() as u64 + 1));
         rig.sweep();
         assert!(matches!(peer.event(), Event::NoneNow(_)));
         left.push(rig.tally(0).connections.get());
@@ -749,9 +749,9 @@ fn a_farewell_comes_after_what_was_announced_before_it() {
 #[test]
 fn requests_above_the_connections_rate_are_answered_overloaded() {
     let mut rig = Rig::new(1);
-    let (seat, peer) = rig.welcomed(0, 1);
+    let (key, peer) = rig.welcomed(0, 1);
     for id in 1..=150 {
-        rig.say(0, seat, ClientRequest::Ping { request: request(id) });
+        rig.send(0, key, ClientRequest::Ping { request: request(id) });
     }
     let frames = peer.take();
     assert_eq!(frames.len(), 150);
@@ -761,19 +761,19 @@ fn requests_above_the_connections_rate_are_answered_overloaded() {
 }
 
 #[test]
-fn grabs_above_the_nodes_rate_are_answered_overloaded_and_may_be_sent_again() {
+fn grabs_above_the_nodes_rate_are_overloaded_and_repeatable() {
     let mut rig = Rig::with(1, Some(Gate::new(Rate::new(10, 1))), None);
-    let (seat, peer) = rig.welcomed(0, 1);
+    let (key, peer) = rig.welcomed(0, 1);
     rig.supply(0, 0..2);
-    rig.say(0, seat, grab(1));
-    rig.settle();
+    rig.send(0, key, grab(1));
+    rig.await_replies();
     assert!(matches!(peer.event(), Event::Won(_)));
-    rig.say(0, seat, grab(2));
+    rig.send(0, key, grab(2));
     let Event::Overloaded(overloaded) = peer.event() else { panic!() };
     assert!(overloaded.retry_after_ms > 0);
     rig.now.at += SECOND;
-    rig.say(0, seat, grab(2));
-    rig.settle();
+    rig.send(0, key, grab(2));
+    rig.await_replies();
     assert!(matches!(peer.event(), Event::Won(_)));
 }
 
@@ -783,9 +783,9 @@ fn rig_with_a_line(per_second: u32) -> Rig {
 }
 
 /// Sends a Login as `user` and returns how long it is to wait, milliseconds; `None`: it was let in.
-fn asks(rig: &mut Rig, seat: ConnectionKey, peer: &Peer, user: u64) -> Option<u32> {
-    rig.say(0, seat, ClientRequest::Login { request: request(user), user: UserId::new(user).unwrap() });
-    rig.settle();
+fn asks(rig: &mut Rig, key: ConnectionKey, peer: &Peer, user: u64) -> Option<u32> {
+    rig.send(0, key, ClientRequest::Login { request: request(user), user: UserId::new(user).unwrap() });
+    rig.await_replies();
     match peer.event() {
         Event::Welcome(_) => None,
         Event::Overloaded(overloaded) => Some(overloaded.retry_after_ms),
@@ -794,7 +794,7 @@ fn asks(rig: &mut Rig, seat: ConnectionKey, peer: &Peer, user: u64) -> Option<u3
 }
 
 #[test]
-fn a_login_above_the_nodes_rate_is_told_its_moment_and_let_in_then() {
+fn a_login_above_the_nodes_rate_is_let_in_at_its_moment() {
     let mut rig = rig_with_a_line(10);
     let peers: Vec<_> = (0..4).map(|_| rig.connect(0)).collect();
     let ask = |rig: &mut Rig, index: usize| asks(rig, peers[index].0, &peers[index].1, index as u64 + 1);
@@ -814,11 +814,11 @@ fn a_login_above_the_nodes_rate_is_told_its_moment_and_let_in_then() {
 }
 
 #[test]
-fn whoever_waits_for_its_appointment_is_not_cut_and_whoever_misses_it_is() {
+fn who_waits_for_its_appointment_is_kept_and_who_misses_cut() {
     let mut rig = rig_with_a_line(1);
     let peers: Vec<_> = (1..=32).map(|user| (user, rig.connect(0))).collect();
-    for (user, (seat, peer)) in &peers {
-        asks(&mut rig, *seat, peer, *user);
+    for (user, (key, peer)) in &peers {
+        asks(&mut rig, *key, peer, *user);
     }
     let (user, (polite, peer)) = &peers[30];
     let (_, (_, rude)) = &peers[31];
@@ -839,14 +839,14 @@ fn a_crowd_at_the_door_holds_up_nobody_who_is_in() {
     let mut rig = rig_with_a_line(1);
     let (user, peer) = rig.welcomed(0, 1);
     let crowd: Vec<_> = (0..200).map(|_| rig.connect(0)).collect();
-    let logins = crowd.iter().zip(2..).map(|((seat, _), id)| Message::Peer {
-        seat: *seat,
-        said: ClientRequest::Login { request: request(id), user: UserId::new(id).unwrap() },
+    let logins = crowd.iter().zip(2..).map(|((key, _), id)| Message::Peer {
+        key: *key,
+        request: ClientRequest::Login { request: request(id), user: UserId::new(id).unwrap() },
     });
     for message in logins.collect::<Vec<_>>() {
         rig.sets[0].apply(message, &rig.now);
     }
-    rig.say(0, user, grab(1));
+    rig.send(0, user, grab(1));
     assert!(matches!(peer.event(), Event::NoneNow(_)));
     assert_eq!(rig.tally(0).owed.get(), 0, "the refused ask nothing of the ledger");
     let told: Vec<_> = crowd
@@ -863,8 +863,8 @@ fn a_crowd_at_the_door_holds_up_nobody_who_is_in() {
 #[test]
 fn a_request_that_met_a_full_queue_is_answered_overloaded() {
     let mut rig = Rig::new(1);
-    let (seat, peer) = rig.welcomed(0, 1);
-    rig.sets[0].refuse(seat, 77, &rig.now);
+    let (key, peer) = rig.welcomed(0, 1);
+    rig.sets[0].refuse(key, 77, &rig.now);
     rig.sets[0].flush(&rig.now);
     let frame = peer.take().remove(0);
     assert_eq!(frame.request_id, 77);
@@ -873,25 +873,25 @@ fn a_request_that_met_a_full_queue_is_answered_overloaded() {
 }
 
 #[test]
-fn a_grab_whose_way_back_cannot_be_reserved_is_overloaded_and_its_prize_stays() {
+fn a_grab_without_a_reply_permit_is_overloaded_its_prize_stays() {
     let mut rig = Rig::new(1);
-    let (seat, peer) = rig.welcomed(0, 1);
+    let (key, peer) = rig.welcomed(0, 1);
     rig.supply(0, 0..1);
     let inbox = rig.shared.sets[0].inbox.clone();
     while inbox.try_send(Message::Control(Control::Tick)).is_ok() {}
-    rig.say(0, seat, grab(1));
+    rig.send(0, key, grab(1));
     assert!(matches!(peer.event(), Event::Overloaded(_)));
     while rig.inboxes[0].try_recv().is_ok() {}
-    rig.say(0, seat, grab(1));
-    rig.settle();
+    rig.send(0, key, grab(1));
+    rig.await_replies();
     assert!(matches!(peer.event(), Event::Won(v1::Won { serial: 0, .. })));
 }
 
 #[test]
-fn stock_that_is_wanted_elsewhere_or_by_nobody_goes_back_to_the_generator() {
+fn stock_wanted_elsewhere_or_by_nobody_returns_to_the_generator() {
     let mut rig = Rig::new(1);
-    let (seat, _) = rig.welcomed(0, 1);
-    rig.say(0, seat, grab(1));
+    let (key, _) = rig.welcomed(0, 1);
+    rig.send(0, key, grab(1));
     rig.supply(0, 0..3);
     rig.tick(1);
     assert!(rig.stock_reports.try_recv().is_err(), "somebody may still take them");
@@ -899,7 +899,7 @@ fn stock_that_is_wanted_elsewhere_or_by_nobody_goes_back_to_the_generator() {
     let Ok(StockReport::Returned { set: 0, serials, .. }) = rig.stock_reports.try_recv() else { panic!() };
     assert_eq!(serials.len(), 3);
     rig.supply(0, 3..6);
-    rig.say(0, seat, ClientRequest::Gone(End::Closed));
+    rig.send(0, key, ClientRequest::Gone(End::Closed));
     rig.tick(1);
     let Ok(StockReport::Returned { set: 0, serials, .. }) = rig.stock_reports.try_recv() else { panic!() };
     assert_eq!(serials.len(), 3);
@@ -915,12 +915,12 @@ fn stock_that_is_wanted_elsewhere_or_by_nobody_goes_back_to_the_generator() {
 #[test]
 fn frames_of_one_connection_in_one_batch_leave_in_one_write() {
     let mut rig = Rig::new(1);
-    let (seat, peer) = rig.welcomed(0, 1);
+    let (key, peer) = rig.welcomed(0, 1);
     let (other, _) = rig.welcomed(0, 2);
     let before = peer.writes.get();
     for id in 1..=10 {
-        for seat in [seat, other] {
-            let message = Message::Peer { seat, said: ClientRequest::Ping { request: request(id) } };
+        for key in [key, other] {
+            let message = Message::Peer { key, request: ClientRequest::Ping { request: request(id) } };
             rig.sets[0].apply(message, &rig.now);
         }
     }
@@ -930,7 +930,7 @@ fn frames_of_one_connection_in_one_batch_leave_in_one_write() {
 }
 
 #[test]
-fn a_farewell_reaches_everybody_with_moments_spread_over_the_window() {
+fn a_farewell_reaches_all_with_moments_spread_over_the_window() {
     let mut rig = Rig::new(1);
     let peers: Vec<_> = (1..=600).map(|user| rig.welcomed(0, user).1).collect();
     let window = crate::set::message::ReturnWindow { from_ms: 1_000, until_ms: 2_000 };
@@ -984,32 +984,32 @@ proptest! {
     /// prize is won twice, and the SETs' equations hold after every message (`Rig::apply` checks
     /// them).
     #[test]
-    fn every_request_is_answered_exactly_once_and_no_prize_is_won_twice(steps in prop::collection::vec(step(), 1..80)) {
+    fn every_request_is_answered_once_and_no_prize_is_won_twice(steps in prop::collection::vec(step(), 1..80)) {
         let mut rig = Rig::new(2);
-        let mut seats: Vec<(usize, ConnectionKey, Peer, HashMap<u64, i32>)> = Vec::new();
+        let mut keys: Vec<(usize, ConnectionKey, Peer, HashMap<u64, i32>)> = Vec::new();
         let (mut next_id, mut next_serial) = (1_000u64, 0u64);
         let mut winners: HashMap<u64, u64> = HashMap::new();
         for step in steps {
             match step {
                 Step::Login(user) => {
                     let set = (user % 2) as usize;
-                    let (seat, peer) = rig.login(set, user);
-                    seats.push((set, seat, peer, HashMap::from([(rig.next_login - 1, 1)])));
+                    let (key, peer) = rig.login(set, user);
+                    keys.push((set, key, peer, HashMap::from([(rig.next_login - 1, 1)])));
                 }
-                Step::Grab(index) | Step::Repeat(index) | Step::Ping(index) if !seats.is_empty() => {
-                    let at = index % seats.len();
+                Step::Grab(index) | Step::Repeat(index) | Step::Ping(index) if !keys.is_empty() => {
+                    let at = index % keys.len();
                     if !matches!(step, Step::Repeat(_)) {
                         next_id += 1;
                     }
-                    let said = if matches!(step, Step::Ping(_)) { ClientRequest::Ping { request: request(next_id) } } else { grab(next_id) };
-                    let (set, seat, ..) = seats[at];
-                    *seats[at].3.entry(next_id).or_default() += 1;
-                    rig.say(set, seat, said);
+                    let request = if matches!(step, Step::Ping(_)) { ClientRequest::Ping { request: request(next_id) } } else { grab(next_id) };
+                    let (set, key, ..) = keys[at];
+                    *keys[at].3.entry(next_id).or_default() += 1;
+                    rig.send(set, key, request);
                 }
-                Step::Gone(index) if !seats.is_empty() => {
-                    let at = index % seats.len();
-                    let (set, seat, ..) = seats.swap_remove(at);
-                    rig.say(set, seat, ClientRequest::Gone(End::Closed));
+                Step::Gone(index) if !keys.is_empty() => {
+                    let at = index % keys.len();
+                    let (set, key, ..) = keys.swap_remove(at);
+                    rig.send(set, key, ClientRequest::Gone(End::Closed));
                 }
                 Step::Supply(count) => {
                     for set in 0..2 {
@@ -1018,12 +1018,12 @@ proptest! {
                     }
                 }
                 Step::Tick => rig.tick(1),
-                Step::Settle => rig.settle(),
+                Step::Settle => rig.await_replies(),
                 _ => {}
             }
         }
-        rig.settle();
-        for (_, _, peer, mut expected) in seats {
+        rig.await_replies();
+        for (_, _, peer, mut expected) in keys {
             let replaced = peer.finished.get();
             for frame in peer.take() {
                 if let Some(Event::Won(won)) = &frame.event {

@@ -58,7 +58,7 @@ fn send(id: u64) -> ClientRequest {
         room: None,
         lifetime_ms: 60_000,
     };
-    ClientRequest::Do { request: request(id), deed: LedgerRequest::Send(Box::new(new)) }
+    ClientRequest::Ledger { request: request(id), wanted: LedgerRequest::Send(Box::new(new)) }
 }
 
 fn deposit(rig: &Rig, user: u64, amount: u64) {
@@ -73,7 +73,7 @@ fn deposit(rig: &Rig, user: u64, amount: u64) {
 }
 
 #[test]
-fn envelopes_wait_for_whoever_offers_them_and_are_given_up_only_beyond_their_bound() {
+fn envelopes_wait_to_be_offered_and_go_only_beyond_their_bound() {
     let mut rig = Rig::new(1);
     // One user may not have so many open.
     let senders: Vec<_> = (1..=3)
@@ -83,12 +83,12 @@ fn envelopes_wait_for_whoever_offers_them_and_are_given_up_only_beyond_their_bou
         })
         .collect();
     // The queue of whoever offers them holds 4.
-    let (held, dropped) = (limits::SET_ERRANDS_MAX, 3);
+    let (held, dropped) = (limits::SET_UNSENT_MAX, 3);
     for number in 0..4 + held + dropped {
-        rig.say(0, senders[number % 3].0, send(100 + number as u64));
+        rig.send(0, senders[number % 3].0, send(100 + number as u64));
         // Within the connection's rate.
         rig.now.at += SECOND / 50;
-        rig.settle();
+        rig.await_replies();
     }
     let sent: Vec<_> = senders.iter().flat_map(|(_, peer)| peer.take()).collect();
     assert!(sent.iter().all(|frame| matches!(frame.event, Some(Event::EnvelopeSent(_)))));
@@ -103,23 +103,26 @@ fn envelopes_wait_for_whoever_offers_them_and_are_given_up_only_beyond_their_bou
 }
 
 #[test]
-fn a_unit_that_is_given_back_reaches_the_generator_once_its_queue_has_room() {
+fn a_unit_given_back_reaches_the_generator_once_there_is_room() {
     let mut rig = rig_with_sale(0);
-    let (seat, peer) = rig.welcomed(0, 1);
+    let (key, peer) = rig.welcomed(0, 1);
     let supply = Control::Supply { campaign: the_sale(), serials: Box::new([Serial(7)]) };
     rig.apply(0, Message::Control(supply));
-    rig.say(0, seat, buy(10));
-    rig.settle();
+    rig.send(0, key, buy(10));
+    rig.await_replies();
     let Event::Order(order) = peer.event() else { panic!() };
     while rig.stock_reports.try_recv().is_ok() {}
     let blocker = rig.shared.generator.clone();
     while blocker.try_send(StockReport::Wanted { set: 9, campaign: the_sale() }).is_ok() {}
-    rig.say(
+    rig.send(
         0,
-        seat,
-        ClientRequest::Do { request: request(11), deed: LedgerRequest::Cancel(OrderId::new(order.order_id).unwrap()) },
+        key,
+        ClientRequest::Ledger {
+            request: request(11),
+            wanted: LedgerRequest::Cancel(OrderId::new(order.order_id).unwrap()),
+        },
     );
-    rig.settle();
+    rig.await_replies();
     assert!(matches!(peer.event(), Event::Order(_)));
     while rig.stock_reports.try_recv().is_ok() {}
     rig.tick(1);
@@ -130,27 +133,27 @@ fn a_unit_that_is_given_back_reaches_the_generator_once_its_queue_has_room() {
 }
 
 #[test]
-fn grabs_of_the_opening_window_are_answered_by_the_draw_and_by_nothing_else() {
+fn grabs_of_the_opening_window_are_answered_by_the_draw_alone() {
     let mut rig = rig_with_sale(1_000);
     let users: Vec<_> = (1..=3).map(|user| rig.welcomed(0, user)).collect();
-    for ((seat, peer), id) in users.iter().zip(10..) {
-        rig.say(0, *seat, buy(id));
+    for ((key, peer), id) in users.iter().zip(10..) {
+        rig.send(0, *key, buy(id));
         assert!(peer.take().is_empty());
     }
     assert_eq!(rig.tally(0).owed.get(), 3);
     // One leaves before the draw, and wins all the same.
-    rig.say(0, users[0].0, ClientRequest::Gone(End::Closed));
+    rig.send(0, users[0].0, ClientRequest::Gone(End::Closed));
     rig.apply(0, Message::Control(Control::Draw { campaign: the_sale() }));
     let reports = std::iter::from_fn(|| rig.stock_reports.try_recv().ok());
     let entrants = reports.into_iter().find_map(|report| match report {
-        StockReport::Lot { entrants, .. } => Some(entrants),
+        StockReport::Lottery { entrants, .. } => Some(entrants),
         _ => None,
     });
     let entrants = entrants.expect("the list of those who came");
     assert_eq!(entrants.iter().map(|entrant| entrant.user.get()).collect::<Vec<_>>(), [1, 2, 3]);
     let winners: Box<[(Entrant, Serial)]> = Box::new([(entrants[2], Serial(0)), (entrants[0], Serial(1))]);
     rig.apply(0, Message::Control(Control::Drawn { campaign: the_sale(), winners }));
-    rig.settle();
+    rig.await_replies();
     assert!(matches!(users[1].1.event(), Event::NoneNow(_)));
     let Event::Order(order) = users[2].1.event() else { panic!() };
     assert_eq!((order.serial, order.grabbed_by_request_id), (0, 12));
@@ -163,14 +166,14 @@ fn grabs_of_the_opening_window_are_answered_by_the_draw_and_by_nothing_else() {
 #[test]
 fn without_a_draw_everybody_who_waits_for_it_hears_why() {
     let mut rig = rig_with_sale(1_000);
-    let (seat, peer) = rig.welcomed(0, 1);
-    rig.say(0, seat, buy(10));
+    let (key, peer) = rig.welcomed(0, 1);
+    rig.send(0, key, buy(10));
     set_phase(&mut rig, 1_000, SalePhase::Ended { at: 4_000 });
     assert!(matches!(peer.event(), Event::TooLate(v1::TooLate { ended_at_ms: 4_000 })));
 
     let mut rig = rig_with_sale(1_000);
-    let (seat, peer) = rig.welcomed(0, 1);
-    rig.say(0, seat, buy(10));
+    let (key, peer) = rig.welcomed(0, 1);
+    rig.send(0, key, buy(10));
     let window = crate::set::message::ReturnWindow { from_ms: 1, until_ms: 2 };
     rig.apply(0, Message::Control(Control::Farewell(window)));
     assert!(matches!(peer.event(), Event::Overloaded(_)));
