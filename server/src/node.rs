@@ -174,8 +174,7 @@ impl Node {
         });
         let accept = Arc::new(AcceptTally::default());
         let (accepting, accepting_watch) = watch::channel(true);
-        let generator =
-            Generator::recover(sets.clone(), ledger.clone(), commands.clone(), campaigns, config.notify_campaigns, now);
+        let generator = Generator::recover(sets.clone(), ledger.clone(), campaigns, config.notify_campaigns, now);
         let events = Events::default();
         let generator = generator.telling(events.clone());
         let beats: Vec<Arc<Tally>> = threads.iter().map(|_| Arc::default()).collect();

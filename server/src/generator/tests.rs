@@ -1,14 +1,13 @@
 //! The stock keeper with SETs that only listen.
 
 use super::*;
-use crate::ledger::writer::Request as WriterRequest;
+use crate::ledger::writer::WriterRequest;
 
 struct Rig {
     generator: Generator,
     sets: Box<[SetHandle]>,
     queues: Vec<mpsc::Receiver<Message>>,
     ledger: mpsc::Receiver<WriterRequest<ReplyPermit>>,
-    commands: mpsc::Receiver<Command>,
     now: UnixMs,
 }
 
@@ -32,7 +31,6 @@ impl Rig {
         let sets: Box<[SetHandle]> = sets.into();
         sets.iter().for_each(|set| set.tally.online.set(1));
         let (ledger, requests) = LedgerHandle::open(ledger_queue);
-        let (commands, command_queue) = mpsc::channel(4);
         let campaign = Campaign {
             id: id(),
             created_at: 0,
@@ -52,8 +50,8 @@ impl Rig {
             true => vec![(campaign, claimed(total)), (second, claimed(total))],
             false => vec![(campaign, Vec::new())],
         };
-        let generator = Generator::recover(sets.clone(), ledger, commands, campaigns, false, now);
-        Self { generator, sets, queues, ledger: requests, commands: command_queue, now }
+        let generator = Generator::recover(sets.clone(), ledger, campaigns, false, now);
+        Self { generator, sets, queues, ledger: requests, now }
     }
 
     /// A second later, in which users have shaken so often in each SET.
@@ -138,6 +136,11 @@ fn a_request_the_ledger_has_no_room_for_is_refused_and_not_done() {
     rig.generator.obey(Command::Stop { id: id(), reply }, rig.now);
     assert!(matches!(second.try_recv(), Ok(Err(LedgerError::Unavailable(_)))));
     assert!(matches!(first.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
-    assert!(matches!(rig.ledger.try_recv(), Ok(WriterRequest::Call(_))) && rig.ledger.try_recv().is_err());
-    assert!(rig.commands.try_recv().is_err());
+    assert!(
+        matches!(
+            rig.ledger.try_recv(),
+            Ok(WriterRequest::Task(LedgerTask::ChangeCampaign { change: CampaignChange::Stop(_), .. }))
+        ) && rig.ledger.try_recv().is_err()
+    );
+    assert!(!rig.generator.serve_ledger(rig.now));
 }

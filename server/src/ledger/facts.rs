@@ -2,6 +2,8 @@
 //! for each decision that moved or reserved something. Off unless asked for; then it costs the
 //! ledger's thread one look for each batch.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 use hongbao_proto::{RequestId, UserId};
 
 use super::{

@@ -13,6 +13,7 @@ pub mod find;
 mod results;
 mod schema;
 pub mod sqlite;
+pub mod task;
 pub mod writer;
 
 use std::sync::Arc;
@@ -308,6 +309,12 @@ pub enum LedgerError {
     /// What was read cannot be right.
     #[error("ledger is corrupt: {0}")]
     Corrupt(String),
+    /// Its thread has ended, or is too late to begin with this.
+    #[error("the ledger is closed")]
+    Stopped,
+    /// The reply is of another kind than the request: our own fault, logged as such.
+    #[error("the ledger answered something else")]
+    Mismatched,
 }
 
 /// The books. One caller at a time; every method is a blocking call.

@@ -12,7 +12,6 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use crate::clock::UnixMs;
-use crate::ledger::{Expired, Ledger, LedgerError, Outcome, Posting, facts};
 use crate::limits;
 use crate::market::order::Order;
 use crate::set::Shared;
@@ -90,9 +89,7 @@ impl Clerk {
         loop {
             let now = (self.clock)();
             // Errors are the ledger's to report; the next interval tries again.
-            let Ok(Ok(Some(expired))) = self.shared.ledger.call(move |ledger| expire(ledger, now)).await else {
-                return;
-            };
+            let Ok(expired) = self.shared.ledger.expire_due(now).await else { return };
             for order in &expired.orders {
                 let released = StockReport::Released { campaign: order.campaign, serials: vec![order.serial] };
                 // An error says that the generator has ended with the server.
@@ -103,15 +100,5 @@ impl Clerk {
                 return;
             }
         }
-    }
-}
-
-fn expire(ledger: &mut dyn Ledger, now: UnixMs) -> Result<Option<Box<Expired>>, LedgerError> {
-    if ledger.next_due().is_none_or(|due| due > now) {
-        return Ok(None);
-    }
-    match facts::post(ledger, &[Posting::Expire], now)?.pop() {
-        Some(Outcome::Expired(expired)) => Ok(Some(expired)),
-        _ => Err(LedgerError::Corrupt("the ledger answered something else to an expiry".to_owned())),
     }
 }

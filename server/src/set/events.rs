@@ -4,7 +4,7 @@ use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ErrorCode, movement, order::State, send_envelope};
 use hongbao_proto::{RoomId, UserId};
 
-use crate::ledger::writer::mismatched;
+use crate::ledger::writer::log_mismatch;
 use crate::ledger::{Answer, Award, EnvelopeView, Movement, Purpose, Statement, Win};
 use crate::market::campaign::CampaignTerms;
 use crate::market::envelope::{Mode, Offer};
@@ -93,7 +93,7 @@ pub fn answer<'a>(
         Answer::Envelope(None) => return Err(ErrorCode::NoSuchEnvelope),
         // Of a login and of a repeated Grab.
         Answer::Recall(_) | Answer::FirstAnswer(_) => {
-            mismatched("an answer to a question of one's own affairs");
+            log_mismatch("an answer to a question of one's own affairs");
             return Err(ErrorCode::LedgerUnavailable);
         }
     })

@@ -45,7 +45,7 @@ use tokio::sync::mpsc;
 use crate::admission::{Gate, LoginQueue, Meter, Rate};
 use crate::clock::Now;
 use crate::ends::End;
-use crate::ledger::writer::{LedgerHandle, Request};
+use crate::ledger::writer::{LedgerHandle, WriterRequest};
 use crate::limits;
 use crate::market::stock::Stock;
 use crate::set::broadcast::Receipt;
@@ -375,7 +375,7 @@ impl<W: Wire> Set<W> {
         &mut self,
         key: ConnectionKey,
         pending: PendingRequest,
-        request: impl FnOnce(ReplyPermit) -> Request<ReplyPermit>,
+        request: impl FnOnce(ReplyPermit) -> WriterRequest<ReplyPermit>,
     ) -> bool {
         let Some(permit) = self.reserve() else { return false };
         if self.shared.ledger.try_send(request(ReplyPermit { permit, key, pending })).is_err() {

@@ -2,7 +2,7 @@
 
 use hongbao_proto::{OrderId, UserId};
 
-use crate::ledger::writer::{LedgerHandle, Request};
+use crate::ledger::writer::LedgerHandle;
 use crate::ledger::{Means, Posting};
 use crate::set::message::ReplyPermit;
 
@@ -26,9 +26,6 @@ pub struct Wallets(pub LedgerHandle<ReplyPermit>);
 impl PaymentProvider for Wallets {
     fn collect(&self, user: UserId, order: OrderId, permit: ReplyPermit) -> Result<(), ReplyPermit> {
         let posting = Posting::Pay { user, order, means: Means::Wallet };
-        self.0.try_send(Request::Post { posting, reply_to: permit }).map_err(|refused| match refused {
-            Request::Post { reply_to, .. } | Request::Ask { reply_to, .. } => reply_to,
-            Request::Call(_) => unreachable!("a posting was sent"),
-        })
+        self.0.try_post(posting, permit)
     }
 }

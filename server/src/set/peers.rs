@@ -6,7 +6,7 @@ use hongbao_proto::{CampaignId, OrderId, RequestId, UserId};
 
 use crate::clock::Now;
 use crate::ends::End;
-use crate::ledger::writer::Request;
+use crate::ledger::writer::WriterRequest;
 use crate::ledger::{Claim, Posting, Question};
 use crate::limits;
 use crate::market::stock::Taken;
@@ -148,7 +148,7 @@ impl<W: Wire> Set<W> {
         let Claim { request, campaign, serial, .. } = claim;
         let pending = PendingRequest::Claim { request, campaign, serial, passed };
         let posting = Posting::Claim(claim);
-        let sent = self.send(key, pending, |reply_to| Request::Post { posting, reply_to });
+        let sent = self.send(key, pending, |reply_to| WriterRequest::Post { posting, reply_to });
         if !sent {
             self.stock.put_back(campaign, serial);
         }
@@ -224,7 +224,7 @@ impl<W: Wire> Set<W> {
 
     /// A Grab whose id is not new: what it won is in the ledger, or nowhere.
     fn first_answer(&mut self, key: ConnectionKey, user: UserId, request: RequestId, campaign: Option<CampaignId>) {
-        if !self.send(key, PendingRequest::FirstAnswer { request, campaign }, |reply_to| Request::Ask {
+        if !self.send(key, PendingRequest::FirstAnswer { request, campaign }, |reply_to| WriterRequest::Ask {
             user,
             question: Question::FirstAnswer(request),
             reply_to,
@@ -258,7 +258,7 @@ impl<W: Wire> Set<W> {
             LedgerRequest::Pay(order) => return self.pay(key, request, user, order),
             LedgerRequest::Ask(question) => {
                 let question = *question;
-                if !self.send(key, PendingRequest::Simple { request }, |reply_to| Request::Ask {
+                if !self.send(key, PendingRequest::Simple { request }, |reply_to| WriterRequest::Ask {
                     user,
                     question,
                     reply_to,
@@ -273,7 +273,7 @@ impl<W: Wire> Set<W> {
 
     /// Hands over to the ledger what is answered by its outcome alone.
     pub(super) fn post(&mut self, key: ConnectionKey, request: RequestId, posting: Posting) {
-        if !self.send(key, PendingRequest::Simple { request }, |reply_to| Request::Post { posting, reply_to }) {
+        if !self.send(key, PendingRequest::Simple { request }, |reply_to| WriterRequest::Post { posting, reply_to }) {
             self.overloaded(key, request.get());
         }
     }

@@ -1,5 +1,7 @@
 //! What services reply.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 use std::fmt::Debug;
 
 use hongbao_proto::v1::server_frame::Event;
@@ -7,7 +9,7 @@ use hongbao_proto::v1::{self, ErrorCode};
 use hongbao_proto::{CampaignId, RequestId, Serial};
 
 use crate::clock::Now;
-use crate::ledger::writer::{NoResult, Reply, Unavailable, mismatched};
+use crate::ledger::writer::{NoResult, Reply, Unavailable, log_mismatch};
 use crate::ledger::{Acknowledged, Award, CancelResult, ClaimResult, OpenResult, PayResult, PostingResult, SendResult};
 use crate::limits;
 use crate::market::stock::Taken;
@@ -184,7 +186,7 @@ impl<W: Wire> Set<W> {
             },
             // Of a Grab, and of the house.
             PostingResult::Claim(_) | PostingResult::Expire(_) | PostingResult::Deposit(_) => {
-                mismatched("the result of a request of one's own affairs");
+                log_mismatch("the result of a request of one's own affairs");
                 self.error(key, id, ErrorCode::LedgerUnavailable);
             }
         }

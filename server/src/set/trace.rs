@@ -6,6 +6,8 @@
 //! still right: while nobody is followed, that is all there is to it. What is followed costs a
 //! lookup among the few and a reading of the clock, on the shard's thread.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
