@@ -20,11 +20,6 @@ pub fn for_connections() -> nix::Result<u64> {
     Ok(hard.saturating_sub(SPARE_DESCRIPTORS))
 }
 
-/// What one table holds at most now; 0 if the system does not say.
-pub fn limit() -> u64 {
-    getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft)
-}
-
 /// Runs `work` on a thread with a descriptor table of its own, which also takes the process's
 /// signals, and waits for it.
 ///

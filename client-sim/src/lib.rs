@@ -15,7 +15,6 @@ pub mod ids;
 pub mod limits;
 pub mod machine;
 pub mod ntp_responder;
-pub mod percent;
 pub mod results;
 pub mod schedule;
 pub mod source;

@@ -20,16 +20,16 @@ pub const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// From Login to Welcome, milliseconds; then the connection is cut and the user tries again.
 pub const LOGIN_DEADLINE_MS: u32 = 30_000;
 
-/// Requests that the walker sends before it lets answers in.
+/// Requests that the sender sends before it lets answers in.
 pub const SEND_BATCH: usize = 64;
 
 /// Requests sent on one reading of the clock.
 pub const SENDS_PER_CLOCK_READ: usize = 8;
 
-/// Between two rounds of the keeper: the journal is flushed and wins are acknowledged so often.
+/// Between two rounds of housekeeping: the journal is flushed and wins are acknowledged so often.
 pub const HOUSEKEEPING_PERIOD: Duration = Duration::from_millis(20);
 
-/// Rounds of the keeper in which every user is looked at once.
+/// Rounds of housekeeping in which every user is looked at once.
 pub const SWEEP_ROUNDS: usize = 50;
 
 /// From the end of our side of all connections to the end of the machine.

@@ -4,7 +4,6 @@
 
 mod pages;
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -16,6 +15,7 @@ use hongbao_sim::results::Ready;
 use hongbao_telemetry::logs::LogArgs;
 use hongbao_telemetry::program::build;
 use hongbao_telemetry::program::manual::{self, CompletionsArguments, ManArguments};
+use hongbao_telemetry::program::output;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use tokio::signal::unix::{SignalKind, signal};
@@ -60,9 +60,13 @@ fn main() -> ExitCode {
         Command::Fleet(args) => args.log.clone(),
         Command::Check(_) | Command::Man(_) | Command::Completions(_) => LogArgs::default(),
     };
-    let _log = match log.checked("warn") {
-        Ok(log) => log.begin(),
+    let log = match log.checked("warn") {
+        Ok(log) => log,
         Err(error) => return refuse(error),
+    };
+    let _log = match log.begin() {
+        Ok(guard) => guard,
+        Err(error) => return fail("log", error),
     };
     match command {
         Command::Machine(args) => run_machine(args),
@@ -106,9 +110,7 @@ fn run_machine(args: MachineArgs) -> ExitCode {
 /// One line of JSON for the program that started this one, which may have gone.
 fn print_line(value: &impl serde::Serialize) {
     let line = serde_json::to_string(value).unwrap_or_default();
-    if let Err(error) = writeln!(std::io::stdout(), "{line}") {
-        tracing::warn!(event = "stdout_unread", %error, "nobody reads standard output");
-    }
+    output::print(format!("{line}\n"));
 }
 
 fn run_fleet(args: FleetArgs) -> ExitCode {
@@ -117,19 +119,19 @@ fn run_fleet(args: FleetArgs) -> ExitCode {
         Err(error) => return refuse(error),
     };
     match fleet::run(&plan, termination()) {
-        Ok(summary) if summary.passed => ExitCode::SUCCESS,
+        Ok(summary) if summary.passed == Some(true) => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => fail("fleet", error),
     }
 }
 
 fn refuse(error: impl std::fmt::Display) -> ExitCode {
-    eprintln!("hongbao-sim: {error}");
+    output::print_error("hongbao-sim", error);
     ExitCode::from(BAD_ARGUMENTS)
 }
 
 fn fail(what: &str, error: impl std::fmt::Display) -> ExitCode {
-    eprintln!("hongbao-sim: {what}: {error}");
+    output::print_error("hongbao-sim", format_args!("{what}: {error}"));
     ExitCode::FAILURE
 }
 

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use hongbao_telemetry::summary::Clock;
 use serde::{Deserialize, Serialize};
 
 use crate::schedule::mix::Mix;
-use crate::storm::Share;
+use crate::storm::Fraction;
 
 /// Counts by label; labels without a count are left out.
 pub type Counts = BTreeMap<String, u64>;
@@ -56,7 +57,7 @@ pub struct StatementsOrder {
 #[serde(deny_unknown_fields)]
 pub struct StormOrder {
     /// The part of all users that is hit, in parts per million.
-    pub share: Share,
+    pub share: Fraction,
     /// Unix second in which it begins.
     pub at: u64,
     /// For so long the requests of users who are not hit are looked at, seconds.
@@ -71,181 +72,153 @@ pub struct StopAt {
     pub at: Option<u64>,
 }
 
-/// Everything counted since the machine started.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Totals {
-    /// Requests that were due.
-    pub planned: u64,
-    /// Requests written, each counted once.
-    pub sent: u64,
-    /// Requests whose answer came, in time or late.
-    pub answered: u64,
-    /// Of these, after the answer timeout.
-    pub answered_late: u64,
-    /// Requests given up at the answer timeout and not answered since.
-    pub unanswered: u64,
-    /// Requests written again after a reconnect, with the same request id.
-    pub resent: u64,
-    /// Requests that were due while their user had no connection, or whose socket refused them at
-    /// first.
-    pub held_back: u64,
-    /// Answers by kind.
-    pub outcomes: Counts,
-    /// Error answers by code.
-    pub errors: Counts,
-    /// What no server may do, by kind.
-    pub violations: Counts,
-    /// Distinct prizes that users were told of.
-    pub prizes: u64,
-    /// Their money.
-    pub fen: u64,
-    /// Logins after the first of each user.
-    pub reconnects: u64,
-    /// Connections that could not be opened.
-    pub connect_failures: u64,
-    /// Ends of connections by reason.
-    pub ends: Counts,
-    /// Acknowledges sent.
-    pub acknowledges: u64,
-    /// Announcements that users were told.
-    pub announcements: u64,
-    /// Turns that were to open an envelope or grab from the sale, and shook instead for lack of
-    /// one.
-    pub stand_ins: u64,
-    /// What users sent outside of the schedule, by kind.
-    pub reactions: Counts,
-    /// Of these, given up at the answer timeout and not answered since.
-    pub reactions_unanswered: u64,
-    /// Group envelopes.
-    pub envelopes: EnvelopeTotals,
-    /// Orders.
-    pub orders: OrderTotals,
-    /// Chat.
-    pub chat: ChatTotals,
-    /// Statements that were read to their end and found right.
-    pub statements: u64,
+/// What machines counted apart and the fleet adds up.
+pub trait Sum {
+    /// Adds another machine's.
+    fn add(&mut self, other: &Self);
 }
 
-/// A struct of counts that add up.
-macro_rules! sums {
-    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident,)* }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-        pub struct $name { $($(#[$field_doc])* pub $field: u64,)* }
+impl Sum for u64 {
+    fn add(&mut self, other: &u64) {
+        *self += other;
+    }
+}
 
-        impl $name {
-            /// Adds another machine's.
-            pub fn add(&mut self, other: &Self) {
-                $(self.$field += other.$field;)*
+impl Sum for Counts {
+    fn add(&mut self, other: &Counts) {
+        for (label, count) in other {
+            *self.entry(label.clone()).or_default() += count;
+        }
+    }
+}
+
+macro_rules! sums {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+        pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
+
+        impl Sum for $name {
+            fn add(&mut self, other: &Self) {
+                $(self.$field.add(&other.$field);)*
             }
         }
     };
 }
 
 sums! {
+    /// Everything counted since the machine started.
+    Totals {
+        /// Requests that were due.
+        planned: u64,
+        /// Requests written, each counted once.
+        sent: u64,
+        /// Requests whose answer came, in time or late.
+        answered: u64,
+        /// Of these, after the answer timeout.
+        answered_late: u64,
+        /// Requests given up at the answer timeout and not answered since.
+        unanswered: u64,
+        /// Requests written again after a reconnect, with the same request id.
+        resent: u64,
+        /// Requests that were due while their user had no connection, or whose socket refused them at
+        /// first.
+        held_back: u64,
+        /// Answers by kind.
+        outcomes: Counts,
+        /// Error answers by code.
+        errors: Counts,
+        /// What no server may do, by kind.
+        violations: Counts,
+        /// Distinct prizes that users were told of.
+        prizes: u64,
+        /// Their money.
+        fen: u64,
+        /// Logins after the first of each user.
+        reconnects: u64,
+        /// Connections that could not be opened.
+        connect_failures: u64,
+        /// Ends of connections by reason.
+        ends: Counts,
+        /// Acknowledges sent.
+        acknowledges: u64,
+        /// Announcements that users were told.
+        announcements: u64,
+        /// Turns that were to open an envelope or grab from the sale, and shook instead for lack of
+        /// one.
+        stand_ins: u64,
+        /// What users sent outside of the schedule, by kind.
+        reactions: Counts,
+        /// Of these, given up at the answer timeout and not answered since.
+        reactions_unanswered: u64,
+        /// Group envelopes.
+        envelopes: EnvelopeTotals,
+        /// Orders.
+        orders: OrderTotals,
+        /// Chat.
+        chat: ChatTotals,
+        /// Statements that were read to their end and found right.
+        statements: u64,
+    }
+}
+
+sums! {
     /// Group envelopes, as users were told of them.
+    #[derive(Copy)]
     EnvelopeTotals {
         /// Offers: one for each user and envelope.
-        offered,
+        offered: u64,
         /// Of these, not remembered, because their user had too many.
-        forgotten,
+        forgotten: u64,
         /// Shares that users were told of.
-        opened,
+        opened: u64,
         /// Their money.
-        opened_fen,
+        opened_fen: u64,
         /// Answers that an envelope was empty.
-        empty,
+        empty: u64,
         /// Answers that an envelope had expired.
-        expired,
+        expired: u64,
     }
 }
 
 sums! {
     /// Orders, as users were told of them.
+    #[derive(Copy)]
     OrderTotals {
         /// Ever reserved.
-        reserved,
+        reserved: u64,
         /// Got for nothing.
-        free,
+        free: u64,
         /// Theirs for good, for money or for nothing.
-        paid,
+        paid: u64,
         /// The price of these.
-        paid_fen,
+        paid_fen: u64,
         /// Given back.
-        cancelled,
+        cancelled: u64,
         /// Not paid in time.
-        expired,
+        expired: u64,
         /// Neither paid nor given back nor expired so far.
-        waiting,
+        waiting: u64,
     }
 }
 
 sums! {
     /// What was said, by the receipts of those who said it, and what was heard.
+    #[derive(Copy)]
     ChatTotals {
         /// Receipts: written to a connection.
-        delivered,
+        delivered: u64,
         /// Receipts: not on-line.
-        offline,
+        offline: u64,
         /// Receipts: on-line, and too far behind.
-        dropped,
+        dropped: u64,
         /// Messages heard, once for each user who did.
-        received,
+        received: u64,
         /// Messages of a room that a member did not hear though it heard later ones.
-        missed,
+        missed: u64,
         /// Messages of a room that a member heard when it joined again.
-        recovered,
+        recovered: u64,
     }
-}
-
-impl Totals {
-    /// Adds another machine's totals.
-    pub fn add(&mut self, other: &Totals) {
-        self.planned += other.planned;
-        self.sent += other.sent;
-        self.answered += other.answered;
-        self.answered_late += other.answered_late;
-        self.unanswered += other.unanswered;
-        self.resent += other.resent;
-        self.held_back += other.held_back;
-        self.prizes += other.prizes;
-        self.fen += other.fen;
-        self.reconnects += other.reconnects;
-        self.connect_failures += other.connect_failures;
-        self.acknowledges += other.acknowledges;
-        self.announcements += other.announcements;
-        self.stand_ins += other.stand_ins;
-        self.reactions_unanswered += other.reactions_unanswered;
-        self.statements += other.statements;
-        self.envelopes.add(&other.envelopes);
-        self.orders.add(&other.orders);
-        self.chat.add(&other.chat);
-        for (sum, part) in [
-            (&mut self.outcomes, &other.outcomes),
-            (&mut self.errors, &other.errors),
-            (&mut self.violations, &other.violations),
-            (&mut self.ends, &other.ends),
-            (&mut self.reactions, &other.reactions),
-        ] {
-            add_counts(sum, part);
-        }
-    }
-}
-
-/// Adds `part` to `sum`, label by label.
-pub fn add_counts(sum: &mut Counts, part: &Counts) {
-    for (label, count) in part {
-        *sum.entry(label.clone()).or_default() += count;
-    }
-}
-
-/// The machine's clock against its NTP server.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClockView {
-    /// Added to the local clock, microseconds.
-    pub offset_us: i64,
-    /// Bound on the error of the offset, microseconds.
-    pub error_us: u64,
 }
 
 /// What the process uses of its host.
@@ -344,7 +317,7 @@ pub struct Status {
     pub storms: Vec<StormView>,
     /// Everything so far.
     pub totals: Totals,
-    pub clock: ClockView,
+    pub clock: Clock,
     pub process: ProcessView,
 }
 
@@ -450,6 +423,6 @@ pub struct Results {
     pub campaigns: Vec<CampaignResult>,
     /// By sale.
     pub sales: Vec<SaleResult>,
-    pub clock: ClockView,
+    pub clock: Clock,
     pub process: ProcessView,
 }

@@ -91,7 +91,7 @@ impl Monitor {
     pub async fn bind(config: &Config) -> Result<Self, RunError> {
         let secret = credentials::load_secret(config.secret_file.as_deref())?;
         let started_at_ms = unix_millis();
-        let recording = Recording::create(&config.record, started_at_ms)?;
+        let recording = Recording::create(&config.record)?;
         let bound = async { Ok((bind("--listen", config.listen).await?, inherited_or_bound(config.http).await?)) };
         let ((ingest_listener, ingest), (http_listener, http)) = match bound.await {
             Ok(bound) => bound,
@@ -131,7 +131,7 @@ impl Monitor {
     ///   what was sent, close every second, end the recording
     pub async fn run(self, stop: CancellationToken) -> Result<Outcome, RunError> {
         let reporters = Arc::new(Verifier::hs256(&self.secret, Audience::Report));
-        let view = View::start(self.view, self.banner()).map_err(system("cannot start the view"))?;
+        let view = View::start(self.view).map_err(system("cannot start the view"))?;
         let (owner, inbox) = mpsc::channel(INBOX_MAX);
         // What guests were told last is to be in the books: their reports are taken until they have
         // left.

@@ -64,8 +64,8 @@ pub struct Arguments {
           value_parser = humantime::parse_duration)]
     stragglers: Duration,
 
-    /// What to show on standard output: auto is table on a terminal and lines elsewhere
-    #[arg(long, env = "HONGBAO_MONITOR_VIEW", value_name = "VIEW", value_enum, default_value = "auto")]
+    /// What to write to standard output; `hongbao-monitor top` shows more on a terminal
+    #[arg(long, env = "HONGBAO_MONITOR_VIEW", value_name = "VIEW", value_enum, default_value = "lines")]
     view: ViewMode,
 
     /// File to write once everything is bound, as JSON:
@@ -148,9 +148,6 @@ impl Config {
             let (given, most) = (humantime::format_duration(stragglers), humantime::format_duration(STRAGGLER_MAX));
             return Err(format!("--stragglers is {given}; at most {most} are allowed"));
         }
-        if view == ViewMode::Table && view.resolved() != ViewMode::Auto.resolved() {
-            return Err("--view table needs a terminal on standard output; use lines or none".to_owned());
-        }
         let filter = log.filter.or_else(|| std::env::var(FILTER_VARIABLE).ok());
         let log = LogArgs { filter, ..log };
         log.checked(LOG_DEFAULT).map_err(|error| error.to_string())?;
@@ -159,7 +156,6 @@ impl Config {
             let name = humantime::format_rfc3339_seconds(time).to_string().replace([':', '-'], "");
             PathBuf::from("recordings").join(name)
         });
-        let view = view.resolved();
         Ok(Self { listen, http, doors, record, stragglers, view, ready_file, secret_file, expect_balanced, log })
     }
 }

@@ -4,8 +4,6 @@
 
 mod pages;
 
-use std::fs::File;
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -13,12 +11,13 @@ use hongbao_monitor::app::{Monitor, RunError, say};
 use hongbao_monitor::config::{Arguments, Config, LOG_DEFAULT};
 use hongbao_monitor::report::load::RecapError;
 use hongbao_monitor::report::{self, CompareArguments, ReportArguments};
-use hongbao_monitor::terminal::lines::{self, ViewMode};
+use hongbao_monitor::terminal::lines;
 use hongbao_monitor::terminal::{self, TopArguments};
 use hongbao_telemetry::clock::unix_seconds;
-use hongbao_telemetry::logs::{LogConfig, LogGuard};
+use hongbao_telemetry::logs;
 use hongbao_telemetry::program::build;
 use hongbao_telemetry::program::manual::{self, CompletionsArguments, ManArguments};
+use hongbao_telemetry::program::output;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -124,33 +123,24 @@ fn exit_after(written: std::io::Result<()>) -> ExitCode {
 }
 
 fn failure(code: u8, problem: &str) -> ExitCode {
-    eprintln!("hongbao-monitor: {problem}");
+    output::print_error("hongbao-monitor", problem);
     ExitCode::from(code)
 }
 
 async fn run(config: Config) -> Result<ExitCode, RunError> {
     let signals = |kind| signal(kind).map_err(|source| RunError::System { what: "cannot take signals".into(), source });
     let (terminate, interrupt) = (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
-    let table_owns_terminal = config.view == ViewMode::Table && std::io::stderr().is_terminal();
-    let log = || {
-        config.log.checked(LOG_DEFAULT).map_err(|error| RunError::System {
-            what: "cannot log".into(),
-            source: std::io::Error::other(error.to_string()),
-        })
-    };
-    let mut _log = if table_owns_terminal { None } else { Some(log()?.begin()) };
+    let cannot_log = |source| RunError::System { what: "cannot log".into(), source };
+    let log = config.log.checked(LOG_DEFAULT).map_err(|error| cannot_log(std::io::Error::other(error)))?;
+    let _log = log.begin().map_err(cannot_log)?;
     let monitor = Monitor::bind(&config).await?;
-    if table_owns_terminal {
-        _log = Some(log_beside_recording(&config, log()?)?);
-    }
-    say(&format!("{}\n", monitor.banner()));
-    restore_terminal_on_panic();
+    output::print(format!("{}\n", monitor.banner()));
 
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signal(terminate, interrupt, stop.clone()));
     let outcome = monitor.run(stop).await?;
     if outcome.stdout_is_read {
-        say(&lines::summary(&outcome.run, outcome.sources.len()));
+        output::print(lines::summary(&outcome.run, outcome.sources.len()));
     } else {
         tracing::warn!(event = "books_unread", "nobody reads standard output: the final books are in run.json only");
     }
@@ -169,25 +159,9 @@ async fn stop_on_signal(mut terminate: Signal, mut interrupt: Signal, stop: Canc
             _ = interrupt.recv() => {}
         }
         if asked > 0 {
-            lines::restore_terminal();
+            logs::flush();
             std::process::exit(EXIT_INTERRUPTED);
         }
         stop.cancel();
     }
-}
-
-/// The table must not be written over; what is logged while it is shown can be read afterwards.
-fn log_beside_recording(config: &Config, log: LogConfig) -> Result<LogGuard, RunError> {
-    let path = config.record.join("monitor.log");
-    let file = File::create(&path)
-        .map_err(|source| RunError::System { what: format!("cannot write {}", path.display()), source })?;
-    Ok(log.begin_in(file))
-}
-
-fn restore_terminal_on_panic() {
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        lines::restore_terminal();
-        report(panic);
-    }));
 }

@@ -65,17 +65,15 @@ field() { sed -n "s/.*\"$2\":\"\([^\"]*\)\".*/\1/p" "$1"; }
 
 # The whole run: $1 users on $2 machines through the phases $3. Sets `status`.
 experiment() {
-    local users=$1 machines=$2 phases=$3 view monitor server
+    local users=$1 machines=$2 phases=$3 monitor server
     (umask 077 && "$bin/hongbao-server" secret >"$work/secret")
     export HONGBAO_SECRET_FILE=$work/secret
 
-    # On a terminal the monitor draws the run live, and the fleet's own words follow when it is over.
-    if [ -t 1 ]; then exec 3>&1 4>"$work/fleet.log"; view=table; else exec 3>"$work/monitor.out" 4>&1; view=none; fi
     # The dashboard is to be seen from here, wherever the rest runs.
     local seen=()
     [ ${#inside[@]} -eq 0 ] || seen=(python3 scripts/lib/listening.py)
-    "${seen[@]}" "${inside[@]}" "$bin/hongbao-monitor" --listen 127.0.0.1:0 --http 127.0.0.1:0 --record "$run" --view "$view" \
-        --expect-balanced --ready-file "$work/monitor.json" >&3 2>"$work/monitor.log" &
+    "${seen[@]}" "${inside[@]}" "$bin/hongbao-monitor" --listen 127.0.0.1:0 --http 127.0.0.1:0 --record "$run" --view none \
+        --expect-balanced --ready-file "$work/monitor.json" >"$work/monitor.out" 2>"$work/monitor.log" &
     monitor=$!
     pids+=("$monitor")
     ready "$work/monitor.json" "$monitor" "$work/monitor.log"
@@ -95,14 +93,14 @@ experiment() {
         --server "$(field "$work/server.json" listen)" --admin "http://$(field "$work/server.json" admin)" \
         --monitor "$(field "$work/monitor.json" ingest)" --phases "$phases" --rain 200 \
         --journal-dir "$run/journals" --guest-journal "$run/journals/guests.csv" --summary "$run/summary.json" \
-        "${fleet_options[@]}" >&4 2>&4 || status=$?
+        "${fleet_options[@]}" || status=$?
 
     kill -TERM "$server"
     wait "$server" || { echo "the server did not stop in order (exit code $?): $run/server.log" >&2; status=1; }
     kill -TERM "$monitor"
     wait "$monitor" || { echo "the monitor's books do not agree (exit code $?)" >&2; status=1; }
     pids=()
-    if [ -t 1 ]; then cat "$work/fleet.log"; else sed -n '/┌/,/agree/p' "$work/monitor.out"; fi
+    sed -n '/^| books/,/agree/p' "$work/monitor.out"
     grep -v INFO "$work/monitor.log" || true
 
     echo

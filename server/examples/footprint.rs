@@ -31,15 +31,16 @@ use hongbao_server::config::{Config, Settings};
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::writer;
 use hongbao_server::limits;
+use hongbao_server::set::chat::room_requests::RoomShards;
 use hongbao_server::set::directory::{ConnectionAddress, ConnectionKey, Directory};
 use hongbao_server::set::message::{Control, Message};
 use hongbao_server::set::payments::Wallets;
-use hongbao_server::set::room_messages::RoomShards;
 use hongbao_server::set::session::Session;
 use hongbao_server::set::{Set, SetHandle, Shared};
 use hongbao_server::shard::acceptor::listen;
 use hongbao_server::shard::reader::{self, Link};
 use hongbao_server::transport::descriptors;
+use hongbao_server::transport::stream::Stream;
 use hongbao_server::transport::wire::SocketWire;
 use hongbao_telemetry::clock::unix_seconds;
 use hongbao_telemetry::credentials::load_secret;
@@ -350,7 +351,7 @@ impl Shard {
             let now = clock.now();
             account.charge(&mut parts.registration, || {
                 fresh.drain(..).try_for_each(|stream| {
-                    streams.push(tokio::net::TcpStream::from_std(stream)?);
+                    streams.push(Stream::Tcp(tokio::net::TcpStream::from_std(stream)?));
                     io::Result::Ok(())
                 })
             })?;

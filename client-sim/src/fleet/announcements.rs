@@ -119,7 +119,8 @@ pub fn judge(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::{ClockView, ProcessView, Totals};
+    use crate::results::{ProcessView, Totals};
+    use hongbao_telemetry::summary::Clock;
 
     fn results(users: u64, repeated: u64, reconnects: u64) -> Results {
         let announced = Announced { text: "a".into(), users, repeated, first_us: 2_000, last_us: 9_000 };
@@ -136,7 +137,7 @@ mod tests {
             storms: Vec::new(),
             announced: vec![announced],
             campaigns: Vec::new(),
-            clock: ClockView::default(),
+            clock: Clock::default(),
             process: ProcessView::default(),
         }
     }

@@ -5,29 +5,16 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use serde::Serialize;
+use hongbao_telemetry::summary::Change;
 
 use crate::fleet::plan::Plan;
 use crate::results::Results;
-
-/// One change.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct ChangeSummary {
-    /// Unix time.
-    pub from: u64,
-    /// Until the plan's next stretch, or another change.
-    pub until: u64,
-    pub qps: u32,
-    /// Machines that took it; where they are not all, requests were sent twice or not at all
-    /// meanwhile.
-    pub machines: usize,
-}
 
 /// All of a run.
 #[derive(Debug, Default)]
 pub struct Changes {
     /// In order.
-    pub summaries: Vec<ChangeSummary>,
+    pub summaries: Vec<Change>,
 }
 
 impl Changes {
@@ -56,7 +43,7 @@ impl Changes {
         found.extend(machines.iter().flatten());
         let summary = |(from, until, qps)| {
             let machines = machines.iter().filter(|changes| changes.contains(&(from, until, qps))).count();
-            ChangeSummary { from, until, qps, machines }
+            Change { from, until, qps, machines }
         };
         Self { summaries: found.into_iter().map(summary).collect() }
     }

@@ -22,6 +22,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use hongbao_telemetry::program::output;
+use hongbao_telemetry::summary::Memory;
 use tokio::runtime::Builder;
 use tokio::time::{sleep, timeout};
 
@@ -34,7 +36,7 @@ use admin::{Admin, Campaign, Stats};
 use children::{Children, MachineTrouble};
 use plan::Plan;
 use progress::{Progress, Rate};
-use verdict::{Effort, Evidence, Memory, Summary};
+use verdict::{Effort, Evidence, Summary};
 
 /// Between two looks at machines that connect.
 const CONNECT_PAUSE: Duration = Duration::from_millis(200);
@@ -88,7 +90,7 @@ pub fn run(plan: &Plan, stop: impl Future<Output = ()>) -> Result<Summary, Fleet
         };
         children.end().await;
         let summary = conducted?;
-        println!("{}", table::render(&summary));
+        output::print(format!("{}\n", table::render(&summary)));
         if let Some(path) = &plan.summary {
             let json = serde_json::to_vec_pretty(&summary).map_err(|error| host("summary")(error.into()))?;
             std::fs::write(path, json).map_err(host(path.display().to_string()))?;

@@ -1,6 +1,5 @@
 //! What a fleet is asked to do: arguments, checked in whole before anything is started.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::path::PathBuf;
@@ -10,13 +9,12 @@ use std::time::Duration;
 use clap::Args;
 use hongbao_proto::token::Secret;
 use hongbao_telemetry::logs::LogArgs;
+use hongbao_telemetry::summary::Tolerance;
 
 use crate::arguments::{self, ArgumentError};
 use crate::fleet::events::{self, EventError};
 use crate::limits::ANNOUNCE_SECONDS;
 use crate::machine::config::UserRange;
-use crate::percent;
-
 use crate::schedule::mix::{Mix, Operation};
 
 pub use crate::fleet::events::{PlannedAnnouncements, PlannedEnvelopes, PlannedStorm, PlannedTickets};
@@ -234,42 +232,6 @@ impl FromStr for Rain {
     }
 }
 
-/// An accepted deviation, in thousandths of a percent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tolerance(u64);
-
-impl Tolerance {
-    const WHOLE: u64 = 100_000;
-    /// Of a percentage.
-    const DECIMALS: usize = 3;
-
-    /// Of so many hundredths, below 100.
-    pub const fn percent(hundredths: u64) -> Self {
-        Self(hundredths * 1_000)
-    }
-
-    /// How far a count may be from `planned`: the part, rounded up, and 1 at least.
-    pub fn allowed(self, planned: u64) -> u64 {
-        (planned * self.0).div_ceil(Self::WHOLE).max(1)
-    }
-}
-
-impl FromStr for Tolerance {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is not a percentage below 100, as in 2% or 0.5%");
-        let parts = percent::parse(text.trim().trim_end_matches('%'), Self::DECIMALS);
-        parts.filter(|&parts| parts < Self::WHOLE).map(Self).ok_or_else(wrong)
-    }
-}
-
-impl fmt::Display for Tolerance {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        percent::write(f, self.0, Self::DECIMALS)
-    }
-}
-
 /// Why a fleet cannot do what it is asked to. One line each.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
@@ -480,17 +442,6 @@ mod tests {
         assert_eq!("200:5".parse(), Ok(Rain { rate: 200, min_fen: 5, max_fen: 5 }));
         for wrong in ["", "0", "200:", "200:9-5", "200:0-5", "200:-5"] {
             assert!(wrong.parse::<Rain>().is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn a_tolerance_is_a_part_rounded_up_and_one_at_least() {
-        let tolerance = |text: &str| text.parse::<Tolerance>().unwrap();
-        assert_eq!((tolerance("2%").allowed(5_000), tolerance("2%").allowed(5_001)), (100, 101));
-        assert_eq!((tolerance("0.5%").allowed(5_000), tolerance("0").allowed(5_000)), (25, 1));
-        assert_eq!((tolerance("2%").to_string(), tolerance("0.125%").to_string()), ("2%".into(), "0.125%".into()));
-        for wrong in ["", "%", "100%", "-1%", "2.x%", "0.1234%"] {
-            assert!(wrong.parse::<Tolerance>().is_err(), "{wrong}");
         }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
+use hongbao_telemetry::logs;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::histogram;
@@ -77,7 +78,7 @@ impl Progress {
     pub fn print(&self, line: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| eprintln!("{line}")),
-            None => eprintln!("{line}"),
+            None => logs::print_line(line),
         }
     }
 
@@ -97,7 +98,7 @@ impl Progress {
             bar.set_message(line.to_owned());
         } else if self.last_line.is_none_or(|last| last.elapsed() >= LINE_PERIOD) {
             self.last_line = Some(Instant::now());
-            eprintln!("{position}/{length} {line}");
+            logs::print_line(&format!("{position}/{length} {line}"));
         }
     }
 

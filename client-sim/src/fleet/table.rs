@@ -1,21 +1,18 @@
 //! The summary for people.
 
-use comfy_table::Table;
-use comfy_table::presets::UTF8_FULL_CONDENSED;
 use hongbao_proto::Fen;
+use hongbao_telemetry::summary::{Change, Phase};
+use hongbao_telemetry::table::aligned;
 
 use crate::fleet::announcements::AnnouncementSummary;
-use crate::fleet::changes::ChangeSummary;
 use crate::fleet::purchases::{EnvelopeSummary, SaleSummary};
 use crate::fleet::storms::StormSummary;
-use crate::fleet::verdict::{OperationSummary, PhaseSummary, Summary};
+use crate::fleet::verdict::{OperationSummary, Summary};
 use crate::results::ChatTotals;
 
 /// The whole summary as text, without a trailing newline.
 pub fn render(summary: &Summary) -> String {
-    let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED);
-    table.set_header([
+    let head = [
         "phase",
         "QPS",
         "kept",
@@ -28,36 +25,34 @@ pub fn render(summary: &Summary) -> String {
         "lag p50/99/99.9/max ms",
         "server µs/req",
         "fleet µs/req",
-    ]);
-    for phase in &summary.phases {
-        table.add_row(row(phase));
-    }
+    ];
+    let phases: Vec<Vec<String>> = summary.phases.iter().map(row).collect();
     let mut lines = vec![
         format!(
             "{} of {} users on {} machines, logged in within {:.1} s",
             summary.connected, summary.users, summary.machines, summary.connect_seconds
         ),
-        table.to_string(),
+        aligned(&head, &phases),
     ];
-    lines.extend(summary.storms.iter().map(storm));
+    lines.extend(summary.parts.storms.iter().map(storm));
     lines.extend(summary.changes.iter().map(|one| change(one, summary)));
-    lines.extend(summary.announcements.iter().map(|one| announcement(one, summary.users)));
+    lines.extend(summary.parts.announcements.iter().map(|one| announcement(one, summary.users)));
     if let Some(operations) = operations(summary) {
         lines.push(operations);
     }
-    lines.extend(summary.envelopes.as_ref().map(envelopes));
-    lines.extend(summary.sale.as_ref().map(|one| sale(one, summary)));
-    lines.extend((summary.totals.chat != ChatTotals::default()).then(|| chat(&summary.totals.chat)));
-    if summary.totals.statements > 0 {
-        lines.push(format!("statements: {} read to their end, and right", summary.totals.statements));
+    lines.extend(summary.parts.envelopes.as_ref().map(envelopes));
+    lines.extend(summary.parts.sale.as_ref().map(|one| sale(one, summary)));
+    lines.extend((summary.parts.totals.chat != ChatTotals::default()).then(|| chat(&summary.parts.totals.chat)));
+    if summary.parts.totals.statements > 0 {
+        lines.push(format!("statements: {} read to their end, and right", summary.parts.totals.statements));
     }
     lines.extend([books(summary), memory(summary), format!("answers: {}", counts(&summary.outcomes))]);
-    for (title, counted) in [("errors", &summary.errors), ("connections ended", &summary.totals.ends)] {
+    for (title, counted) in [("errors", &summary.errors), ("connections ended", &summary.parts.totals.ends)] {
         if !counted.is_empty() {
             lines.push(format!("{title}: {}", counts(counted)));
         }
     }
-    lines.push(if summary.passed {
+    lines.push(if summary.passed == Some(true) {
         "PASSED".to_owned()
     } else {
         format!("FAILED\n  {}", summary.failures.join("\n  "))
@@ -65,7 +60,7 @@ pub fn render(summary: &Summary) -> String {
     lines.join("\n")
 }
 
-fn change(change: &ChangeSummary, summary: &Summary) -> String {
+fn change(change: &Change, summary: &Summary) -> String {
     let since = |second: u64| second.saturating_sub(summary.phases.first().map_or(0, |phase| phase.from));
     format!(
         "ordered otherwise, and not judged: {} requests a second, from second {} to {} ({} of {} machines)",
@@ -77,7 +72,7 @@ fn change(change: &ChangeSummary, summary: &Summary) -> String {
     )
 }
 
-fn row(phase: &PhaseSummary) -> Vec<String> {
+fn row(phase: &Phase) -> Vec<String> {
     let ms = |value: f64| format!("{value:.2}");
     let us = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.1}"));
     let judged = if phase.judged { "" } else { " (not judged)" };
@@ -95,7 +90,7 @@ fn row(phase: &PhaseSummary) -> Vec<String> {
         format!(
             "{}/{} s ±{}{storm}{changed}{judged}",
             phase.seconds_within_tolerance,
-            phase.seconds - phase.storm_seconds - phase.changed_seconds,
+            phase.seconds_judged(),
             phase.tolerance
         ),
         phase.sent.to_string(),
@@ -115,25 +110,20 @@ fn row(phase: &PhaseSummary) -> Vec<String> {
 
 /// What was asked for, where it was more than grabs.
 fn operations(summary: &Summary) -> Option<String> {
-    if summary.operations.is_empty() && summary.reactions.is_empty() {
+    if summary.parts.operations.is_empty() && summary.parts.reactions.is_empty() {
         return None;
     }
-    let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED);
-    table.set_header(["requests", "sent", "answered", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "answers"]);
+    let head = ["requests", "sent", "answered", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "answers"];
     let row = |one: &OperationSummary, name: String| {
-        let ms = |value: f64| format!("{value:.2}");
-        let times = [one.p50_ms, one.p99_ms, one.p999_ms, one.max_ms].map(ms);
-        let [p50, p99, p999, max] = times;
-        [name, one.sent.to_string(), one.answered.to_string(), p50, p99, p999, max, counts(&one.outcomes)]
+        let times = [one.p50_ms, one.p99_ms, one.p999_ms, one.max_ms].map(|ms| format!("{ms:.2}"));
+        let mut row = vec![name, one.sent.to_string(), one.answered.to_string()];
+        row.extend(times);
+        row.push(counts(&one.outcomes));
+        row
     };
-    for one in &summary.operations {
-        table.add_row(row(one, one.name.clone()));
-    }
-    for one in &summary.reactions {
-        table.add_row(row(one, format!("{} (of their own accord)", one.name)));
-    }
-    Some(table.to_string())
+    let mut rows: Vec<Vec<String>> = summary.parts.operations.iter().map(|one| row(one, one.name.clone())).collect();
+    rows.extend(summary.parts.reactions.iter().map(|one| row(one, format!("{} (of their own accord)", one.name))));
+    Some(aligned(&head, &rows))
 }
 
 fn envelopes(one: &EnvelopeSummary) -> String {
@@ -153,7 +143,7 @@ fn envelopes(one: &EnvelopeSummary) -> String {
 }
 
 fn sale(one: &SaleSummary, summary: &Summary) -> String {
-    let orders = &summary.totals.orders;
+    let orders = &summary.parts.totals.orders;
     format!(
         "sale at {} s: server sold {} of {} tickets for {} yuan; users were told of {} for {} yuan; {} orders reserved, {} cancelled, {} expired; residual {} fen",
         one.at_second,

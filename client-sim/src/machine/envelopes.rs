@@ -93,7 +93,7 @@ impl Envelopes {
         match self.offered.get(&(user, envelope)) {
             Some(&Offered::Opened(known, before)) if (known, before) == (number, amount) => return Recorded::Again,
             Some(Offered::Opened(..) | Offered::Over) => return Recorded::Changed,
-            _ => {}
+            Some(Offered::Waiting | Offered::Asked) | None => {}
         }
         if *self.shares.entry((envelope, number)).or_insert(user) != user {
             return Recorded::ToAnother;
@@ -108,7 +108,7 @@ impl Envelopes {
     pub fn record_empty(&mut self, user: u32, envelope: u64) -> bool {
         match self.offered.get_mut(&(user, envelope)) {
             Some(Offered::Opened(..)) => false,
-            Some(known) => {
+            Some(known @ (Offered::Waiting | Offered::Asked | Offered::Over)) => {
                 *known = Offered::Over;
                 true
             }
@@ -120,7 +120,7 @@ impl Envelopes {
     pub fn amount(&self, user: u32, envelope: u64) -> Option<u64> {
         match self.offered.get(&(user, envelope)) {
             Some(Offered::Opened(_, amount)) => Some(*amount),
-            _ => None,
+            Some(Offered::Waiting | Offered::Asked | Offered::Over) | None => None,
         }
     }
 
@@ -128,7 +128,7 @@ impl Envelopes {
     pub fn shares(&self) -> impl Iterator<Item = (u32, u64, u64)> {
         self.offered.iter().filter_map(|(&(user, envelope), known)| match known {
             Offered::Opened(_, amount) => Some((user, envelope, *amount)),
-            _ => None,
+            Offered::Waiting | Offered::Asked | Offered::Over => None,
         })
     }
 

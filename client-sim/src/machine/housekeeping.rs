@@ -30,7 +30,7 @@ pub async fn run(shared: Rc<Shared>) {
                 }
             }
         }
-        if shared.stage.get() == Stage::Connecting && crowd.census.online == crowd.len() {
+        if shared.stage.get() == Stage::Connecting && crowd.census.online == crowd.user_count() {
             shared.stage.set(Stage::Running);
             shared.all_online.notify_one();
         }
@@ -47,7 +47,7 @@ pub async fn notify_service(service: Service, shared: Rc<Shared>) {
         pace.tick().await;
         let (online, users) = {
             let crowd = shared.crowd.borrow();
-            (crowd.census.online, crowd.len())
+            (crowd.census.online, crowd.user_count())
         };
         service.alive(&format!("{}; {online} of {users} users on-line", shared.stage.get().label()));
     }

@@ -26,27 +26,18 @@ macro_rules! labels {
 labels! {
     /// What a request was answered with.
     Outcome {
-        /// A prize.
         Won = "won",
         /// No prize at the moment.
         NoneNow = "none_now",
-        /// No prize any more.
         SoldOut = "sold_out",
-        /// No capacity.
         Overloaded = "overloaded",
         /// The user holds as many as allowed.
         LimitReached = "limit_reached",
-        /// Before the start.
         TooEarly = "too_early",
-        /// After the end.
         TooLate = "too_late",
-        /// A typed error.
         Error = "error",
-        /// A unit of a sale.
         Order = "order",
-        /// A share of an envelope.
         Opened = "opened",
-        /// No share left in the envelope.
         EnvelopeEmpty = "envelope_empty",
         /// What became of a message.
         Receipt = "receipt",
@@ -58,17 +49,13 @@ labels! {
 labels! {
     /// What no server may do.
     Violation {
-        /// A second answer to one request.
         DuplicateAnswer = "duplicate_answer",
         /// An answer to a request that this user never made.
         UnknownRequest = "unknown_request",
         /// An answer that does not fit its request.
         WrongKind = "wrong_kind",
-        /// One prize told to two users.
         PrizeToldToTwo = "prize_told_to_two",
-        /// One prize told with two amounts.
         PrizeChanged = "prize_changed",
-        /// Bytes that are no frame of the protocol.
         Malformed = "malformed",
         /// A prize or a share of 0 fen.
         AmountZero = "amount_zero",
@@ -76,13 +63,11 @@ labels! {
         OpenedUnoffered = "opened_unoffered",
         /// A share told with two amounts or numbers, or told and then denied.
         ShareChanged = "share_changed",
-        /// One share told to two users.
         ShareToldToTwo = "share_told_to_two",
         /// An order that is no longer what it has become.
         OrderBackwards = "order_backwards",
         /// An order with another price, unit, sale or Grab than before.
         OrderChanged = "order_changed",
-        /// One order told to two users.
         OrderToldToTwo = "order_told_to_two",
         /// An order that expired while it was held.
         OrderExpiredEarly = "order_expired_early",
@@ -112,25 +97,18 @@ labels! {
         Ours = "ours",
         /// The server closed without a word.
         Closed = "closed",
-        /// The connection broke.
         Reset = "reset",
-        /// The server broke the protocol.
         Protocol = "protocol",
         /// The socket took nothing for too long.
         Stuck = "stuck",
-        /// No Welcome in time.
         LoginTimeout = "login_timeout",
         /// A storm that we were told to make.
         Storm = "storm",
         /// Goodbye: a newer login of the same user.
         Replaced = "goodbye_replaced",
-        /// Goodbye: the server is stopping.
         Draining = "goodbye_draining",
-        /// Goodbye: token refused.
         Authentication = "goodbye_authentication",
-        /// Goodbye: an operator wished so.
         Kicked = "goodbye_kicked",
-        /// Goodbye: no room.
         Full = "goodbye_full",
         /// Goodbye: we were silent, slow or broke the protocol, in the server's eyes.
         Blamed = "goodbye_blamed",

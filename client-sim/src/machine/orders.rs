@@ -12,7 +12,7 @@ use rustc_hash::FxHashMap;
 
 use crate::backoff::scramble;
 use crate::machine::labels::Violation;
-use crate::results::SaleResult;
+use crate::results::{OrderTotals, SaleResult};
 
 /// What is known of one order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,25 +64,6 @@ impl Intent {
     }
 }
 
-/// Orders by state, and what was paid for them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct OrderCounts {
-    /// Orders that were told as waiting for their payment, ever.
-    pub reserved: u64,
-    /// Orders that cost nothing.
-    pub free: u64,
-    /// Orders that were paid.
-    pub paid: u64,
-    /// Their price, fen.
-    pub paid_fen: u64,
-    /// Orders given back.
-    pub cancelled: u64,
-    /// Orders not paid in time.
-    pub expired: u64,
-    /// Orders that wait for their payment still, as far as their users were order.
-    pub waiting: u64,
-}
-
 /// All orders that users of a machine were told of.
 #[derive(Debug, Default)]
 pub struct OrderBook {
@@ -94,7 +75,7 @@ pub struct OrderBook {
     held: FxHashMap<(u32, u32), u32>,
     /// By (user, campaign): those that are paid.
     kept: FxHashMap<(u32, u32), u32>,
-    counts: OrderCounts,
+    counts: OrderTotals,
 }
 
 impl OrderBook {
@@ -219,14 +200,14 @@ impl OrderBook {
                     sale.paid_fen += known.price;
                 }
                 State::Reserved => sale.waiting += 1,
-                _ => {}
+                State::Cancelled | State::Expired | State::Unspecified => {}
             }
         }
         sales.into_values().collect()
     }
 
     /// Orders by state.
-    pub fn counts(&self) -> OrderCounts {
+    pub fn counts(&self) -> OrderTotals {
         self.counts
     }
 }
@@ -264,7 +245,7 @@ mod tests {
             assert_eq!(book.record(1, &order(7, 0, state)), Err(Violation::OrderBackwards));
         }
         assert_eq!((book.held(1, 3), book.kept(1, 3)), (1, 1));
-        let counts = OrderCounts { reserved: 1, paid: 1, paid_fen: 500, ..OrderCounts::default() };
+        let counts = OrderTotals { reserved: 1, paid: 1, paid_fen: 500, ..OrderTotals::default() };
         assert_eq!((book.counts(), book.paid().collect::<Vec<_>>()), (counts, vec![(1, 7, 500)]));
         assert_eq!(book.sales(), [SaleResult { campaign: 3, paid: 1, paid_fen: 500, waiting: 0 }]);
     }

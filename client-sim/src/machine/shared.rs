@@ -9,7 +9,6 @@ use hongbao_telemetry::report::Events;
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
-use crate::descriptors;
 use crate::limits::SCRATCH_BYTES;
 use crate::machine::config::MachineConfig;
 use crate::machine::crowd::Crowd;
@@ -48,7 +47,7 @@ pub struct Shared {
     pub scratch: RefCell<Box<[u8]>>,
     /// Where the users' sockets are watched.
     pub sockets: Sockets,
-    /// Wakes the walker: the schedule is another.
+    /// Wakes the sender: the schedule is another.
     pub schedule_changed: Notify,
     /// Told once: every user is logged in.
     pub all_online: Notify,
@@ -92,7 +91,7 @@ impl Shared {
             stage: Cell::new(Stage::Connecting),
             rss_bytes_before_users,
             descriptors_before_users: process::open_descriptors(),
-            descriptors_limit: descriptors::limit(),
+            descriptors_limit: process::descriptors_limit(),
             events: Events::default(),
             cumulative: RefCell::default(),
         }
@@ -102,7 +101,7 @@ impl Shared {
     pub fn connect_failed(&self, user: u32, error: &io::Error) {
         let mut crowd = self.crowd.borrow_mut();
         crowd.connect_failed(user, self.clock.now());
-        let failures = crowd.tally.counters.connect_failures;
+        let failures = crowd.tally.counters.totals.connect_failures;
         let source = self.config.sources.of(user);
         tracing::warn!(event = "connect_failed", server = %self.config.server, ?source, %error, failures, "cannot connect");
     }

@@ -3,15 +3,14 @@
 
 use hongbao_telemetry::process;
 use hongbao_telemetry::report::{Key, Sample, names};
+use hongbao_telemetry::summary::Clock;
 
 use crate::clock::SECOND;
 use crate::histogram;
 use crate::machine::reactions::Act;
 use crate::machine::shared::Shared;
 use crate::machine::tally::counts;
-use crate::results::{
-    ChatTotals, ClockView, EnvelopeTotals, OrderTotals, ProcessView, QpsChange, Results, Status, Totals,
-};
+use crate::results::{ChatTotals, EnvelopeTotals, ProcessView, QpsChange, Results, Status, Totals};
 
 /// Everything counted so far.
 fn totals(shared: &Shared) -> Totals {
@@ -19,28 +18,16 @@ fn totals(shared: &Shared) -> Totals {
     let counters = &crowd.tally.counters;
     let (prizes, fen) = crowd.prizes.totals();
     let (opened, opened_fen) = crowd.envelopes.opened();
-    let orders = crowd.orders.counts();
-    let [delivered, offline, dropped] = counters.receipts;
-    let messages = crowd.chats.counts;
+    let ChatTotals { received, missed, recovered, .. } = crowd.chats.counts;
     Totals {
-        planned: counters.planned,
-        sent: counters.sent,
-        answered: counters.answered,
-        answered_late: counters.answered_late,
         unanswered: crowd.outstanding.expired_count(),
-        resent: counters.resent,
-        held_back: counters.held_back,
         outcomes: counts(counters.outcomes()),
         errors: counters.errors(),
         violations: counts(counters.violations()),
         prizes,
         fen,
-        reconnects: counters.reconnects,
-        connect_failures: counters.connect_failures,
         ends: counts(counters.ends()),
-        acknowledges: counters.acknowledges,
         announcements: crowd.announcements.total(),
-        stand_ins: counters.stand_ins,
         reactions: crowd.tally.reaction_counts(),
         reactions_unanswered: crowd.reactions.given_up_count(),
         envelopes: EnvelopeTotals {
@@ -48,33 +35,18 @@ fn totals(shared: &Shared) -> Totals {
             forgotten: crowd.envelopes.forgotten(),
             opened,
             opened_fen,
-            empty: counters.envelopes_empty,
-            expired: counters.envelopes_expired,
+            ..counters.totals.envelopes
         },
-        orders: OrderTotals {
-            reserved: orders.reserved,
-            free: orders.free,
-            paid: orders.paid,
-            paid_fen: orders.paid_fen,
-            cancelled: orders.cancelled,
-            expired: orders.expired,
-            waiting: orders.waiting,
-        },
-        chat: ChatTotals {
-            delivered,
-            offline,
-            dropped,
-            received: messages.direct + messages.room,
-            missed: messages.missed,
-            recovered: messages.recovered,
-        },
+        orders: crowd.orders.counts(),
+        chat: ChatTotals { received, missed, recovered, ..counters.totals.chat },
         statements: crowd.statements.right,
+        ..counters.totals.clone()
     }
 }
 
-fn clock(shared: &Shared) -> ClockView {
+fn clock(shared: &Shared) -> Clock {
     let offset = shared.clock.offset();
-    ClockView { offset_us: offset.nanos / 1_000, error_us: offset.error.div_ceil(1_000) }
+    Clock { offset_us: offset.nanos / 1_000, error_us: offset.error.div_ceil(1_000) }
 }
 
 fn process(shared: &Shared) -> ProcessView {
@@ -95,7 +67,7 @@ pub fn status(shared: &Shared) -> Status {
     Status {
         name: shared.config.name.clone(),
         state: shared.stage.get().label().to_owned(),
-        users: crowd.len().into(),
+        users: crowd.user_count().into(),
         connected: crowd.census.connected.into(),
         online: crowd.census.online.into(),
         retired: crowd.census.retired.into(),
@@ -176,14 +148,14 @@ pub fn sample(shared: &Shared) -> Sample {
         (names::GRABS_ANSWERED, answered),
         (names::PRIZES_RECEIVED, prizes),
         (names::RECEIVED_FEN, fen),
-        (RECONNECTS, counters.reconnects),
-        (CONNECT_FAILURES, counters.connect_failures),
+        (RECONNECTS, counters.totals.reconnects),
+        (CONNECT_FAILURES, counters.totals.connect_failures),
         (ANNOUNCEMENTS, crowd.announcements.total()),
         (names::SHARES_TOLD, opened),
         (names::SHARES_TOLD_FEN, opened_fen),
         (names::ORDERS_PAID, orders.paid),
         (names::SPENT_FEN, orders.paid_fen),
-        (MESSAGES_HEARD, messages.direct + messages.room),
+        (MESSAGES_HEARD, messages.received),
         (names::EVENTS_FORGOTTEN, shared.events.forgotten()),
         (names::CPU, process::cpu_micros()),
     ];
@@ -203,7 +175,7 @@ pub fn sample(shared: &Shared) -> Sample {
     let clock = clock(shared);
     let gauges = vec![
         (names::USERS_ONLINE, i64::from(crowd.census.online)),
-        (names::USERS, i64::from(crowd.len())),
+        (names::USERS, i64::from(crowd.user_count())),
         (names::OPEN_DESCRIPTORS, signed(open_descriptors(shared, crowd.census.connected.into()))),
         (names::DESCRIPTORS_LIMIT, signed(shared.descriptors_limit)),
         (names::CLOCK_OFFSET, clock.offset_us),

@@ -1,40 +1,22 @@
 // What is known of a run, column by column, as the charts want it. Live seconds are appended; a run too long to keep second by second
-// is folded, twice as many seconds into each row, by the rules by which the monitor folds: flows become their mean per second, of
-// gauges the last counts, of latencies the largest. Pure.
+// is folded, twice as many seconds into each row, by the rules that come with the series: the monitor folds by the same ones. Pure.
 
 /** Rows kept. Two hours by the second; beyond that rows stand for 2, 4, … seconds. */
 export const ROWS_MAX = 7_200;
 
-/** Columns that add up; all others that are not peaks stand at a second's end. */
-const FLOWS = new Set([
-  ..."planned sent received answered requests_received requests_answered issued won paid_fen received_fen".split(" "),
-  ..."units_sold earned_fen shares_opened opened_fen envelopes_sent chat_delivered announcements_delivered".split(" "),
-  ..."overloaded refused disconnects server_cpu_us fleet_cpu_us host_span_seconds".split(" "),
-]);
-const FLOW_OF_HOST = /^host_(cpu_|net_|listen_|out_of_memory|tcp_(retransmits|syn_|memory_pressures|aborts|backlog|queue|active|passive|attempt|resets))/;
-const PEAK = /_(p50|p99|p999|max)_us$|^clock_error_max_us$|^queue_depth_max$/;
-
-/** How a column is folded: "flow", "peak", "least" or "last". */
-export function foldOf(name) {
-  if (name === "second" || name === "complete") return name === "second" ? "first" : "least";
-  if (FLOWS.has(name) || FLOW_OF_HOST.test(name)) return "flow";
-  return PEAK.test(name) ? "peak" : "last";
-}
-
 const known = (values) => values.filter((value) => value !== null && value !== undefined);
 
+/** The monitor's rules (run/column.rs), by their names in a series. What is absent does not count. */
 const FOLDS = {
-  first: (values) => values[0],
+  first: (values) => known(values)[0] ?? null,
   last: (values) => known(values).at(-1) ?? null,
-  least: (values) => (known(values).length ? Math.min(...known(values)) : null),
-  peak: (values) => (known(values).length ? Math.max(...known(values)) : null),
-  flow: (values) => (known(values).length ? known(values).reduce((sum, value) => sum + value, 0) / known(values).length : null),
+  min: (values) => (known(values).length ? Math.min(...known(values)) : null),
+  max: (values) => (known(values).length ? Math.max(...known(values)) : null),
+  mean: (values) => (known(values).length ? known(values).reduce((sum, value) => sum + value, 0) / known(values).length : null),
 };
 
-/** Some values of a column as one. */
-export function fold(name, values) {
-  return FOLDS[foldOf(name)](values);
-}
+/** Counts by kind: one that did not occur in a row is 0 there. */
+const kinds = (values) => (known(values).length ? FOLDS.mean(values.map((value) => value ?? 0)) : null);
 
 const added = (lists) => {
   const given = known(lists);
@@ -53,6 +35,8 @@ export class Store {
     this.every = 1;
     this.length = 0;
     this.columns = { second: [] };
+    /** How each column is folded, as the monitor says. */
+    this.folds = { second: "first" };
     this.reasons = {};
     this.heat = { bounds: [], latency: [], send_lag: [] };
     /** Seconds that wait until a whole row of them is there; only where `every` is above 1. */
@@ -107,6 +91,7 @@ export class Store {
       this.every = series.every ?? 1;
       this.run = series.run ?? this.run;
     }
+    Object.assign(this.folds, series.fold);
     if (series.heat?.bounds_us?.length) this.heat.bounds = series.heat.bounds_us;
     for (let at = 0; at < seconds.length; at++) {
       const row = { columns: {}, reasons: {}, heat: {} };
@@ -136,7 +121,7 @@ export class Store {
     if (this.length >= ROWS_MAX) this.halve();
     if (seconds >= this.every) return this.push(row);
     this.waiting.push(row);
-    if (this.waiting.length * seconds >= this.every) this.push(folded(this.waiting.splice(0)));
+    if (this.waiting.length * seconds >= this.every) this.push(this.folded(this.waiting.splice(0)));
   }
 
   push(row) {
@@ -146,9 +131,19 @@ export class Store {
     for (const group in this.reasons) if (!row.reasons?.[group]) place(this.reasons[group], {}, at);
     this.heat.latency[at] = row.heat?.latency ?? null;
     this.heat.send_lag[at] = row.heat?.send_lag ?? null;
+    this.derive(at);
+  }
+
+  /** Works out the columns that follow from others. */
+  derive(at) {
     for (const name in this.derived) {
       (this.columns[name] ??= new Array(at).fill(null))[at] = this.derived[name]((column) => this.get(column, at));
     }
+  }
+
+  /** Some values of a column as one. A column that came without a rule stands at a second's end. */
+  fold(name, values) {
+    return FOLDS[this.folds[name] ?? "last"](values);
   }
 
   /** Folds each two rows into one. */
@@ -159,13 +154,29 @@ export class Store {
       for (let at = 0; at < rows; at += 2) out.push(of(values.slice(at, Math.min(at + 2, rows))));
       return out;
     };
-    for (const name in this.columns) this.columns[name] = pairs(this.columns[name], (values) => fold(name, values));
+    for (const name in this.columns) this.columns[name] = pairs(this.columns[name], (values) => this.fold(name, values));
     for (const group of Object.values(this.reasons)) {
-      for (const name in group) group[name] = pairs(group[name], FOLDS.flow);
+      for (const name in group) group[name] = pairs(group[name], kinds);
     }
     for (const kind of ["latency", "send_lag"]) this.heat[kind] = pairs(this.heat[kind], added);
     this.every *= 2;
     this.length = this.columns.second.length;
+    for (let at = 0; at < this.length; at++) this.derive(at);
+  }
+
+  /** Some rows as one. */
+  folded(rows) {
+    const out = { columns: {}, reasons: {}, heat: {} };
+    const names = new Set(rows.flatMap((row) => Object.keys(row.columns)));
+    for (const name of names) out.columns[name] = this.fold(name, rows.map((row) => row.columns[name]));
+    for (const group of new Set(rows.flatMap((row) => Object.keys(row.reasons ?? {})))) {
+      out.reasons[group] = {};
+      for (const name of new Set(rows.flatMap((row) => Object.keys(row.reasons?.[group] ?? {})))) {
+        out.reasons[group][name] = kinds(rows.map((row) => row.reasons?.[group]?.[name]));
+      }
+    }
+    for (const kind of ["latency", "send_lag"]) out.heat[kind] = added(rows.map((row) => row.heat?.[kind]));
+    return out;
   }
 }
 
@@ -173,18 +184,4 @@ export class Store {
 function place(columns, values, at) {
   for (const name in values) (columns[name] ??= new Array(at).fill(null))[at] = values[name] ?? null;
   for (const name in columns) if (columns[name].length <= at) columns[name][at] = null;
-}
-
-function folded(rows) {
-  const out = { columns: {}, reasons: {}, heat: {} };
-  const names = new Set(rows.flatMap((row) => Object.keys(row.columns)));
-  for (const name of names) out.columns[name] = fold(name, rows.map((row) => row.columns[name]));
-  for (const group of new Set(rows.flatMap((row) => Object.keys(row.reasons ?? {})))) {
-    out.reasons[group] = {};
-    for (const name of new Set(rows.flatMap((row) => Object.keys(row.reasons?.[group] ?? {})))) {
-      out.reasons[group][name] = FOLDS.flow(rows.map((row) => row.reasons?.[group]?.[name]));
-    }
-  }
-  for (const kind of ["latency", "send_lag"]) out.heat[kind] = added(rows.map((row) => row.heat?.[kind]));
-  return out;
 }

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
-import { ROWS_MAX, Store, fold, foldOf } from "../app/store.js";
+import { ROWS_MAX, Store } from "../app/store.js";
 
 const row = (second, more = {}) => ({
   columns: { second, complete: 1, sent: second * 10, users_online: second, latency_p99_us: second % 7, ...more },
@@ -14,22 +15,38 @@ const series = (from, until) => {
   return {
     run: "r",
     every: 1,
+    fold: { second: "first", sent: "mean" },
     columns: { second: seconds, sent: seconds.map((second) => second * 10) },
     reasons: { ended: { idle: seconds.map(() => 1) } },
     heat: { bounds_us: [100, 1000], latency: seconds.map(() => [1, 2, 3]), send_lag: seconds.map(() => null) },
   };
 };
 
-test("flows fold to their mean, gauges to the last, latencies to the largest", () => {
-  assert.equal(fold("sent", [10, 20, null]), 15);
-  assert.equal(fold("host_net_sent_packets", [10, 20]), 15);
-  assert.equal(fold("users_online", [5, 7, null]), 7);
-  assert.equal(fold("latency_p99_us", [3, 9, 4]), 9);
-  assert.equal(fold("complete", [1, 0, 1]), 0);
-  assert.equal(fold("second", [3, 4]), 3);
-  assert.equal(fold("host_memory_available_bytes", [3, 4]), 4);
-  assert.equal(foldOf("residual_fen"), "last");
-  assert.equal(fold("sent", [null, null]), null);
+// What the monitor makes of some seconds, written by a test of run/series.rs.
+const monitor = JSON.parse(readFileSync(new URL("folded.json", import.meta.url)));
+
+test("every column is folded by the monitor's rule", () => {
+  const [whole, live] = [new Store(), new Store()];
+  whole.load(monitor.series);
+  whole.halve();
+  live.load({ ...monitor.series, columns: { second: [] }, every: 2 });
+  for (const second of monitor.seconds) live.append(second);
+  const names = Object.keys(monitor.folded.columns);
+  assert.deepEqual(Object.keys(monitor.series.fold).sort(), names.toSorted());
+  assert.ok(names.length > 60);
+  for (const store of [whole, live]) {
+    for (const name of names) assert.deepEqual(store.columns[name], monitor.folded.columns[name], name);
+    for (const group in monitor.folded.reasons) assert.deepEqual(store.reasons[group] ?? {}, monitor.folded.reasons[group], group);
+    assert.deepEqual(store.heat.latency, monitor.folded.heat.latency);
+  }
+});
+
+test("a column that is worked out follows from the folded ones", () => {
+  const store = new Store({ share: (of) => of("sent") / of("planned") });
+  for (const [second, sent, planned] of [[1, 1, 10], [2, 9, 10]]) store.append({ columns: { second, sent, planned }, reasons: {}, heat: {} });
+  Object.assign(store.folds, { sent: "mean", planned: "mean" });
+  store.halve();
+  assert.deepEqual(store.columns.share, [0.5]);
 });
 
 test("live seconds follow the history without a gap and without being told twice", () => {
@@ -58,6 +75,7 @@ test("all columns have as many rows as there are seconds, whenever each appears 
 
 test("a run beyond the bound is folded, stays in order, and loses no flow", () => {
   const store = new Store();
+  Object.assign(store.folds, { sent: "mean" });
   const last = 2 * ROWS_MAX + 100;
   for (let second = 1; second <= last; second++) store.append(row(second, { sent: 10 }));
   assert.equal(store.every, 4);

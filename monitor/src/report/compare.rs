@@ -1,6 +1,6 @@
 //! Two runs side by side: the figures that both have, and how the second's relate to the first's.
 
-use comfy_table::{CellAlignment, Table as Grid, presets};
+use hongbao_telemetry::table::aligned;
 use serde::Serialize;
 
 use crate::report::figures::{Figures, PhaseFigures};
@@ -86,18 +86,12 @@ impl Comparison {
 
     /// For a terminal.
     pub fn table(&self) -> String {
-        let mut grid = Grid::new();
-        grid.load_style(presets::ASCII_MARKDOWN);
-        grid.set_header(["figure", &self.a.run, &self.b.run, "ratio"]);
-        for row in &self.rows {
+        let rows = self.rows.iter().map(|row| {
             let cell = |value: Option<f64>| words::or_dash(value, |value| shown(row.unit, value));
             let ratio = words::or_dash(row.ratio, |ratio| words::decimals(ratio, 2));
-            grid.add_row([row.title.clone(), cell(row.a), cell(row.b), ratio]);
-        }
-        for column in grid.column_iter_mut().skip(1) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-        grid.to_string()
+            vec![row.title.clone(), cell(row.a), cell(row.b), ratio]
+        });
+        aligned(&["figure", &self.a.run, &self.b.run, "ratio"], &rows.collect::<Vec<_>>())
     }
 }
 
@@ -130,7 +124,7 @@ fn matched<'a>(
             }
         }
     };
-    pair(&mut partners, &|one, other| a[one].name == b[other].name);
+    pair(&mut partners, &|one, other| a[one].phase.name == b[other].phase.name);
     pair(&mut partners, &|one, other| one == other);
     let mut pairs: Vec<_> =
         a.iter().zip(&partners).map(|(one, partner)| (Some(one), partner.map(|other| &b[other]))).collect();
@@ -209,13 +203,9 @@ fn turned_away(figures: &Figures, counts: fn(&str) -> bool) -> Option<f64> {
     Some(counted.map(|(_, count)| *count).sum::<i64>() as f64)
 }
 
-fn ms(ms: Option<f64>) -> Option<f64> {
-    ms.map(|ms| ms * 1_000.0)
-}
-
 #[allow(clippy::cast_precision_loss, reason = "for a comparison")]
 fn of_phase(a: Option<&PhaseFigures>, b: Option<&PhaseFigures>, rows: &mut Vec<Row>) {
-    let name = |phase: Option<&PhaseFigures>| phase.map(|phase| words::phase(&phase.name));
+    let name = |phase: Option<&PhaseFigures>| phase.map(|phase| words::phase(&phase.phase.name));
     let group = match (name(a), name(b)) {
         (Some(a), Some(b)) if a != b => format!("{a} | {b}"),
         (Some(name), _) | (None, Some(name)) => name,
@@ -224,22 +214,24 @@ fn of_phase(a: Option<&PhaseFigures>, b: Option<&PhaseFigures>, rows: &mut Vec<R
     let figures: [(&'static str, &str, Unit, Of<PhaseFigures>); 11] = [
         ("qps_planned", "requests planned a second", Unit::Count, |p| Some(p.qps_planned as f64)),
         ("qps_answered", "answered a second, mean", Unit::Count, |p| {
-            (p.seconds > 0).then(|| p.answered as f64 / p.seconds as f64)
+            (p.phase.seconds > 0).then(|| p.phase.answered as f64 / p.phase.seconds as f64)
         }),
         ("seconds_kept", "seconds kept", Unit::Share, |p| {
-            let judged = p.seconds.saturating_sub(p.storm_seconds);
-            (p.judged && judged > 0).then(|| p.seconds_within_tolerance as f64 / judged as f64)
+            let judged = p.phase.seconds_judged();
+            (p.phase.judged && judged > 0).then(|| p.phase.seconds_within_tolerance as f64 / judged as f64)
         }),
-        ("latency_p50_us", "latency p50", Unit::Us, |p| ms(p.p50_ms)),
-        ("latency_p99_us", "latency p99", Unit::Us, |p| ms(p.p99_ms)),
-        ("latency_p999_us", "latency p99.9", Unit::Us, |p| ms(p.p999_ms)),
-        ("latency_max_us", "latency, greatest", Unit::Us, |p| ms(p.max_ms)),
-        ("send_lag_p99_us", "send lag p99", Unit::Us, |p| ms(p.send_lag_p99_ms)),
-        ("send_lag_max_us", "send lag, greatest", Unit::Us, |p| ms(p.send_lag_max_ms)),
+        ("latency_p50_us", "latency p50", Unit::Us, |p| Some(p.phase.p50_ms * 1_000.0)),
+        ("latency_p99_us", "latency p99", Unit::Us, |p| Some(p.phase.p99_ms * 1_000.0)),
+        ("latency_p999_us", "latency p99.9", Unit::Us, |p| Some(p.phase.p999_ms * 1_000.0)),
+        ("latency_max_us", "latency, greatest", Unit::Us, |p| Some(p.phase.max_ms * 1_000.0)),
+        ("send_lag_p99_us", "send lag p99", Unit::Us, |p| Some(p.phase.send_lag_p99_ms * 1_000.0)),
+        ("send_lag_max_us", "send lag, greatest", Unit::Us, |p| Some(p.phase.send_lag_max_ms * 1_000.0)),
         ("server_cpu_us_per_request", "server's processor time for a request", Unit::Us, |p| {
-            p.server_cpu_us_per_request
+            p.phase.server_cpu_us_per_request
         }),
-        ("fleet_cpu_us_per_request", "fleet's processor time for a request", Unit::Us, |p| p.fleet_cpu_us_per_request),
+        ("fleet_cpu_us_per_request", "fleet's processor time for a request", Unit::Us, |p| {
+            p.phase.fleet_cpu_us_per_request
+        }),
     ];
     for (name, what, unit, of) in figures {
         rows.push(row(&group, name, what, unit, a.and_then(of), b.and_then(of)));

@@ -8,12 +8,13 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::report::load::{self, Books, Phase, Recording, Summary};
+use crate::report::load::{self, Recording};
 use crate::report::words;
 use crate::run::books::{Balance, Book, Sides};
 use crate::run::histogram::Quantiles;
 use crate::run::host::{HostFacts, HostSecond};
 use crate::run::second::Role;
+use hongbao_telemetry::summary::{Books, Change, Phase, Summary, Tolerance};
 
 /// Deviations from the plan that a second is held against, percent.
 pub const DEVIATIONS: [u64; 3] = [1, 2, 3];
@@ -49,6 +50,8 @@ pub struct Figures {
     pub tcp: BTreeMap<&'static str, u64>,
     /// Answers by kind, errors by code and violations by kind, as the machines counted them.
     pub answers: Answers,
+    /// What an operator ordered meanwhile: its seconds are judged nowhere.
+    pub changes: Vec<Change>,
     /// Whatever else the fleet's summary says, storms and announcements among it, as it says it.
     pub others: BTreeMap<String, Value>,
 }
@@ -99,33 +102,15 @@ pub struct Connect {
 /// A phase.
 #[derive(Debug, Clone, Serialize)]
 pub struct PhaseFigures {
-    pub name: String,
-    pub judged: bool,
     /// Since the run's start.
     pub from_second: u64,
-    pub seconds: u64,
     pub qps_planned: u64,
-    /// As the fleet judged it.
-    pub tolerance: Option<String>,
-    pub seconds_within_tolerance: u64,
-    /// Seconds in which users were cut and not all back; they count as kept or missed nowhere.
-    pub storm_seconds: u64,
     /// Seconds in which both what was sent and what was answered were this near to the plan, by
     /// percent.
     pub seconds_within_percent: BTreeMap<u64, u64>,
-    pub planned: u64,
-    pub sent: u64,
-    pub answered: u64,
-    pub p50_ms: Option<f64>,
-    pub p99_ms: Option<f64>,
-    pub p999_ms: Option<f64>,
-    pub max_ms: Option<f64>,
-    pub send_lag_p50_ms: Option<f64>,
-    pub send_lag_p99_ms: Option<f64>,
-    pub send_lag_p999_ms: Option<f64>,
-    pub send_lag_max_ms: Option<f64>,
-    pub server_cpu_us_per_request: Option<f64>,
-    pub fleet_cpu_us_per_request: Option<f64>,
+    /// As the fleet tells it, without its seconds.
+    #[serde(flatten)]
+    pub phase: Phase,
 }
 
 /// Where the memory of idle users is.
@@ -252,7 +237,8 @@ impl Figures {
             distributions: recording.histograms.iter().map(|(name, sum)| (name.clone(), Quantiles::of(sum))).collect(),
             tcp: tcp(recording),
             answers: summary.map(answers).unwrap_or_default(),
-            others: summary.map(|summary| summary.others.clone()).unwrap_or_default(),
+            changes: summary.map(|summary| summary.changes.clone()).unwrap_or_default(),
+            others: summary.map(others).unwrap_or_default(),
         }
     }
 }
@@ -310,37 +296,11 @@ fn connect(recording: &Recording, summary: &Summary) -> Connect {
 }
 
 fn phase_figures(phase: &Phase, start: u64) -> PhaseFigures {
-    let deviation = |second: &load::PhaseSecond| {
-        second.sent.abs_diff(phase.qps_target).max(second.answered.abs_diff(phase.qps_target))
-    };
-    // The fleet's rule: the part rounded up, and 1 at least.
-    let within = |percent: u64| {
-        let allowed = (phase.qps_target * percent).div_ceil(100).max(1);
-        phase.per_second.iter().filter(|second| !second.storm && deviation(second) <= allowed).count() as u64
-    };
     PhaseFigures {
-        name: phase.name.clone(),
-        judged: phase.judged.unwrap_or(true),
         from_second: phase.from.saturating_sub(start),
-        seconds: phase.seconds,
         qps_planned: phase.qps_target,
-        tolerance: phase.tolerance.clone(),
-        seconds_within_tolerance: phase.seconds_within_tolerance,
-        storm_seconds: phase.storm_seconds,
-        seconds_within_percent: DEVIATIONS.map(|percent| (percent, within(percent))).into(),
-        planned: phase.planned,
-        sent: phase.sent,
-        answered: phase.answered,
-        p50_ms: phase.p50_ms,
-        p99_ms: phase.p99_ms,
-        p999_ms: phase.p999_ms,
-        max_ms: phase.max_ms,
-        send_lag_p50_ms: phase.send_lag_p50_ms,
-        send_lag_p99_ms: phase.send_lag_p99_ms,
-        send_lag_p999_ms: phase.send_lag_p999_ms,
-        send_lag_max_ms: phase.send_lag_max_ms,
-        server_cpu_us_per_request: phase.server_cpu_us_per_request,
-        fleet_cpu_us_per_request: phase.fleet_cpu_us_per_request,
+        seconds_within_percent: DEVIATIONS.map(|percent| (percent, phase.within(Tolerance::percent(percent)))).into(),
+        phase: Phase { per_second: Vec::new(), ..phase.clone() },
     }
 }
 
@@ -550,7 +510,7 @@ pub fn timeline(recording: &Recording) -> Vec<Moment> {
         text,
     };
     timeline.extend(summary.phases.iter().map(|phase| told(phase.from * 1_000, "phase", words::phase(&phase.name))));
-    for (name, events) in &summary.others {
+    for (name, events) in &summary.parts {
         for event in events.as_array().into_iter().flatten() {
             // A storm says when it began, an announcement when it was posted.
             let began = event.get("at").and_then(Value::as_u64).map(|second| second * 1_000);
@@ -586,6 +546,16 @@ fn answers(summary: &Summary) -> Answers {
         violations: summary.violations.clone(),
         unanswered: Some(summary.unanswered),
         reconnects: Some(summary.reconnects),
-        connect_failures: summary.totals.get("connect_failures").and_then(Value::as_u64),
+        connect_failures: summary.parts.get("totals").and_then(|totals| totals.get("connect_failures")?.as_u64()),
     }
+}
+
+fn others(summary: &Summary) -> BTreeMap<String, Value> {
+    // Of the totals, what is worth telling is among the answers.
+    summary
+        .parts
+        .iter()
+        .filter(|(name, _)| *name != "totals")
+        .map(|(name, part)| (name.clone(), part.clone()))
+        .collect()
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use comfy_table::{CellAlignment, Table as Grid, presets};
+use hongbao_telemetry::table::aligned;
 
 use crate::report::charts::Chart;
 use crate::report::figures::Figures;
@@ -34,16 +34,8 @@ pub fn render(figures: &Figures, tables: &[Table], charts: &[(Chart, String)]) -
 }
 
 fn grid(table: &Table) -> String {
-    let mut grid = Grid::new();
-    grid.load_style(presets::ASCII_MARKDOWN);
-    grid.set_header(table.head.iter().map(|cell| plain(cell)));
-    for row in &table.rows {
-        grid.add_row(row.iter().map(|cell| plain(cell)));
-    }
-    for column in grid.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    grid.to_string()
+    let line = |cells: &[String]| cells.iter().map(|cell| plain(cell)).collect::<Vec<_>>();
+    aligned(&line(&table.head), &table.rows.iter().map(|row| line(row)).collect::<Vec<_>>())
 }
 
 /// Text in which nothing is markup.

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::report::figures::{DEVIATIONS, Figures, Processor};
+use crate::report::figures::{DEVIATIONS, Figures, PhaseFigures, Processor};
 use crate::report::words::{bytes, count, decimals, figures, or_dash, percent, phase, plain, thousands, yuan};
 
 /// A table: its first column names the rows, the others hold figures.
@@ -54,7 +54,7 @@ fn capital(text: &str) -> String {
 
 /// All tables that there is something to put into.
 pub fn all(figures: &Figures) -> Vec<Table> {
-    let mut tables = vec![phases(figures), seconds_kept(figures), trades(figures), books(figures)];
+    let mut tables = vec![phases(figures), seconds_kept(figures), changes(figures), trades(figures), books(figures)];
     tables.iter_mut().for_each(|table| table.leads = true);
     tables.extend([timeline(figures), connect(figures), memory(figures), processor(figures)]);
     tables.extend(others(figures));
@@ -85,26 +85,15 @@ fn phases(all: &Figures) -> Table {
             "fleet µs",
         ],
     );
-    for one in &all.phases {
-        let ms = |value: Option<f64>| or_dash(value, figures);
+    for PhaseFigures { phase: one, .. } in &all.phases {
         let us = |value: Option<f64>| or_dash(value, |us| decimals(us, 1));
         let name = if one.judged { phase(&one.name) } else { format!("{} (not judged)", phase(&one.name)) };
-        table.rows.push(vec![
-            name,
-            count(one.qps_planned),
-            count(one.seconds),
-            count(one.sent),
-            count(one.answered),
-            ms(one.p50_ms),
-            ms(one.p99_ms),
-            ms(one.p999_ms),
-            ms(one.max_ms),
-            ms(one.send_lag_p50_ms),
-            ms(one.send_lag_p99_ms),
-            ms(one.send_lag_max_ms),
-            us(one.server_cpu_us_per_request),
-            us(one.fleet_cpu_us_per_request),
-        ]);
+        let mut row = vec![name];
+        row.extend([one.qps_target, one.seconds, one.sent, one.answered].map(count));
+        row.extend([one.p50_ms, one.p99_ms, one.p999_ms, one.max_ms].map(figures));
+        row.extend([one.send_lag_p50_ms, one.send_lag_p99_ms, one.send_lag_max_ms].map(figures));
+        row.extend([one.server_cpu_us_per_request, one.fleet_cpu_us_per_request].map(us));
+        table.rows.push(row);
     }
     table
 }
@@ -112,29 +101,37 @@ fn phases(all: &Figures) -> Table {
 fn seconds_kept(all: &Figures) -> Table {
     let mut table = Table::new(
         "Seconds kept",
-        "A second is kept if both the requests sent in it and the answers that came in it are so near to the plan. Seconds in which \
-         users were cut and not all back are left out.",
-        &["phase", "seconds", "in a storm", "±1%", "±2%", "±3%", "judged by", "kept"],
+        "A second is kept if both the requests sent in it and the answers that came in it are so near to the plan. Excluded are \
+         seconds of a storm, until all users are back, and seconds in which an operator's QPS held.",
+        &["phase", "seconds", "in a storm", "ordered otherwise", "±1%", "±2%", "±3%", "judged by", "kept"],
     );
-    for one in &all.phases {
-        let within = |percent: &u64| count(one.seconds_within_percent.get(percent).copied().unwrap_or(0));
-        let [near, nearer, far] = DEVIATIONS.each_ref().map(within);
-        let judged = if one.judged {
-            one.tolerance.as_ref().map_or_else(|| "–".into(), |part| format!("±{part}"))
-        } else {
-            "not judged".into()
+    for PhaseFigures { phase: one, seconds_within_percent, .. } in &all.phases {
+        let within = |percent: &u64| count(seconds_within_percent.get(percent).copied().unwrap_or(0));
+        let judged = match (one.judged, one.tolerance.as_str()) {
+            (false, _) => "not judged".to_owned(),
+            (true, "") => "–".to_owned(),
+            (true, tolerance) => format!("±{tolerance}"),
         };
-        table.rows.push(vec![
-            phase(&one.name),
-            count(one.seconds),
-            count(one.storm_seconds),
-            near,
-            nearer,
-            far,
-            judged,
-            count(one.seconds_within_tolerance),
-        ]);
+        let mut row = vec![phase(&one.name)];
+        row.extend([one.seconds, one.storm_seconds, one.changed_seconds].map(count));
+        row.extend(DEVIATIONS.each_ref().map(within));
+        row.extend([judged, format!("{} of {}", count(one.seconds_within_tolerance), count(one.seconds_judged()))]);
+        table.rows.push(row);
     }
+    table
+}
+
+/// What an operator ordered.
+fn changes(all: &Figures) -> Table {
+    let mut table = Table::new(
+        "Ordered otherwise by an operator",
+        "Seconds in which these held are excluded from what the plan is judged by.",
+        &["QPS", "from second", "until second", "machines"],
+    );
+    table.rows.extend(all.changes.iter().map(|one| {
+        let [from, until] = [one.from, one.until].map(|second| count(second.saturating_sub(all.run.start)));
+        vec![count(one.qps.into()), from, until, count(one.machines as u64)]
+    }));
     table
 }
 
@@ -248,9 +245,9 @@ fn books(all: &Figures) -> Table {
             or_dash(fleet.issued, count),
             or_dash(fleet.won, count),
             fen(fleet.paid_fen),
-            or_dash(fleet.received, count),
-            fen(fleet.received_fen),
-            or_dash(fleet.residual_fen, yuan),
+            count(fleet.received),
+            fen(Some(fleet.received_fen)),
+            or_dash(fleet.residual_fen.and_then(|fen| i64::try_from(fen).ok()), yuan),
             "–".into(),
         ]);
         table.rows.push(vec![
@@ -258,8 +255,8 @@ fn books(all: &Figures) -> Table {
             "–".into(),
             "–".into(),
             "–".into(),
-            or_dash(fleet.journal_prizes, count),
-            fen(fleet.journal_fen),
+            count(fleet.journal_prizes),
+            fen(Some(fleet.journal_fen)),
             "–".into(),
             "–".into(),
         ]);

@@ -3,8 +3,11 @@
 //! A row type names each column once: its field, its CSV header and its name in a series follow
 //! from that.
 
+use serde::Serialize;
+
 /// How the values of a column over several seconds become one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Fold {
     /// Their mean: of what flows, so that a figure stays one per second.
     Mean,

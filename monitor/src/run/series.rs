@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use hdrhistogram::Histogram;
 use serde::ser::{SerializeMap, SerializeSeq, SerializeStruct};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::limits::{SERIES_SECONDS_MAX, SERIES_TENS_MAX};
-use crate::run::column::Column;
+use crate::run::column::{Column, Fold};
 use crate::run::host::HostSecond;
 use crate::run::second::{
     ANSWERS_PREFIX, ClosedSecond, ENDED_PREFIX, ERRORS_PREFIX, Headline, MergedSecond, Role, VIOLATIONS_PREFIX,
@@ -54,7 +54,7 @@ pub fn heat_of(histogram: &Histogram<u64>) -> HeatCounts {
 pub type Kinds = BTreeMap<String, f64>;
 
 /// What ended, was answered, refused and violated, by kind.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Reasons {
     /// Connections that ended at the servers, by reason.
     #[serde(serialize_with = "plain_map")]
@@ -88,31 +88,8 @@ impl Reasons {
         }
     }
 
-    /// Adds a counter by its recorded name, for whoever reads a recording. False: it belongs to no
-    /// family.
-    pub fn add(&mut self, role: Role, name: &str, delta: i64) -> bool {
-        let families = match role {
-            Role::Server => [
-                (ENDED_PREFIX, &mut self.ended),
-                (ANSWERS_PREFIX, &mut self.answers),
-                (ERRORS_PREFIX, &mut self.errors),
-            ]
-            .into_iter()
-            .collect::<Vec<_>>(),
-            Role::Machine => vec![(VIOLATIONS_PREFIX, &mut self.violations)],
-        };
-        for (prefix, kinds) in families {
-            if let Some(kind) = name.strip_prefix(prefix).filter(|kind| *kind != NO_ANSWER) {
-                if delta != 0 {
-                    *kinds.entry(kind.to_owned()).or_default() += as_float(delta);
-                }
-                return true;
-            }
-        }
-        false
-    }
-
-    fn families(&self) -> [&Kinds; 4] {
+    /// Of connections, answers, errors and violations.
+    pub fn families(&self) -> [&Kinds; 4] {
         [&self.ended, &self.answers, &self.errors, &self.violations]
     }
 
@@ -127,7 +104,7 @@ fn as_float(count: i64) -> f64 {
 }
 
 /// The second's rows of the two heat maps; absent where nothing was measured.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heat {
     /// Latency of Grabs.
     pub latency: Option<HeatCounts>,
@@ -176,7 +153,7 @@ impl Row {
 
     /// Of a second that was closed just now.
     pub fn of(closed: &ClosedSecond, host: Option<&HostSecond>) -> Self {
-        Self::new(&closed.merged.headline(), host, Reasons::of(&closed.merged), Heat::of(closed))
+        Self::new(&closed.merged.headline, host, Reasons::of(&closed.merged), Heat::of(closed))
     }
 
     /// Unix time; of several, the first.
@@ -319,6 +296,8 @@ pub struct Series {
     pub run: String,
     /// Seconds that one value stands for at least.
     pub every: u64,
+    /// How several values of a column become one, for whoever folds further.
+    pub fold: BTreeMap<&'static str, Fold>,
     /// By name.
     #[serde(serialize_with = "plain_columns")]
     pub columns: BTreeMap<String, Values>,
@@ -365,7 +344,8 @@ impl Series {
         let families = [&mut reasons.ended, &mut reasons.answers, &mut reasons.errors, &mut reasons.violations];
         families.into_iter().flat_map(BTreeMap::values_mut).for_each(|values| values.resize(count, Some(0.0)));
         let columns = self::columns().map(|column| column.name.to_owned()).zip(columns).collect();
-        Self { run: run.to_owned(), every, columns, reasons, heat }
+        let fold = self::columns().map(|column| (column.name, column.fold)).collect();
+        Self { run: run.to_owned(), every, fold, columns, reasons, heat }
     }
 }
 
@@ -426,7 +406,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::run::column::Fold;
 
     fn row(second: u64, sent: i64, online: i64, p99: u64) -> Row {
         let headline = Headline {
@@ -439,9 +418,8 @@ mod tests {
             overloaded: (sent > 0).then_some(sent / 2),
             ..Headline::default()
         };
-        let mut reasons = Reasons::default();
-        assert!(reasons.add(Role::Server, "answers_overloaded", sent));
-        assert!(!reasons.add(Role::Server, "violations_malformed", 1));
+        let answers = (sent != 0).then(|| ("overloaded".to_owned(), as_float(sent)));
+        let reasons = Reasons { answers: answers.into_iter().collect(), ..Reasons::default() };
         let mut counts = HeatCounts::default();
         counts[2] = sent.unsigned_abs();
         Row::new(&headline, None, reasons, Heat { latency: Some(counts), send_lag: None })
@@ -473,6 +451,35 @@ mod tests {
         assert_eq!((&json["columns"]["second"], &json["columns"]["complete"]), (&json!(2), &json!(1)));
         assert_eq!(json["reasons"]["answers"], json!({ "overloaded": 3 }));
         assert_eq!((&json["heat"]["latency"][2], &json["heat"]["send_lag"]), (&json!(3), &json!(null)));
+    }
+
+    /// Rows and what they come to, for `page/tests/store.test.js`: the page folds as we do.
+    #[test]
+    fn the_page_is_tested_by_what_every_column_comes_to() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/page/tests/folded.json");
+        let seconds =
+            [(1_000, [9.0, 2.0, 6.0]), (1_001, [4.0, 8.0, 1.0]), (1_002, [5.0, 5.0, 7.0]), (1_003, [6.0, 1.0, 2.0])];
+        let rows: Vec<Row> = seconds
+            .into_iter()
+            .map(|(second, figures)| {
+                let mut row = row(second, i64::try_from(second % 4).unwrap() * 10, 1, 5);
+                for (index, (value, column)) in row.values.iter_mut().zip(columns()).enumerate() {
+                    let absent = (index as u64 + second).is_multiple_of(5);
+                    *value = match column.fold {
+                        Fold::First => second as f64,
+                        _ if absent => f64::NAN,
+                        _ => figures[index % figures.len()] + index as f64,
+                    };
+                }
+                row
+            })
+            .collect();
+        let told = json!({ "series": Series::of("r", 1, &rows), "seconds": rows, "folded": Series::of("r", 2, &rows) });
+        let told = serde_json::to_string(&told).unwrap() + "\n";
+        if std::env::var_os("UPDATE_FOLDED").is_some() {
+            std::fs::write(path, &told).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(path).unwrap_or_default(), told, "run this test with UPDATE_FOLDED=1");
     }
 
     #[test]

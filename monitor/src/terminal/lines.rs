@@ -1,67 +1,39 @@
-//! What a person sees: a table that refreshes in place, or one line per second.
+//! What the monitor writes to standard output: one line a second, and the final books.
 //!
-//! A terminal may be slow, paused or gone; so drawing has a thread of its own that gets the newest
-//! frame when it is free for one, and the run never waits for it. The terminal is given back on
-//! every way out.
+//! Whoever reads may be slow, paused or gone; so writing has a thread of its own that gets the
+//! newest frame when it is free for one, and the run never waits for it.
 
-use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use clap::ValueEnum;
-use comfy_table::{CellAlignment, Table, presets};
-use crossterm::terminal::{Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen};
-use crossterm::{cursor, execute, queue};
+use hongbao_telemetry::table::aligned;
 
 use crate::recording::write::RunStatus;
+use crate::report::words::{thousands, yuan};
 use crate::run::books::{Balance, Book, Sides};
-use crate::run::merge::{Presence, SourceStatus};
 use crate::run::second::Headline;
 
-/// For the drawing thread to give the terminal back when the run is over.
+/// For the last line to be taken when the run is over.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 
 /// What to show while running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ViewMode {
-    /// A table on a terminal, lines elsewhere.
-    Auto,
-    /// A table that refreshes in place; needs a terminal.
-    Table,
     /// One line per second.
     Lines,
     /// Nothing.
     None,
 }
 
-impl ViewMode {
-    /// Decides `Auto`.
-    #[must_use]
-    pub fn resolved(self) -> Self {
-        match self {
-            ViewMode::Auto if io::stdout().is_terminal() => ViewMode::Table,
-            ViewMode::Auto => ViewMode::Lines,
-            other => other,
-        }
-    }
-}
-
-/// Everything that one refresh shows.
+/// What one line shows.
 #[derive(Debug)]
 pub struct Frame {
     /// The second's figures.
     pub headline: Headline,
     /// The books at its end.
     pub books: Balance,
-    /// Some who did not report.
-    pub missing: Vec<String>,
-    /// Everybody.
-    pub sources: Vec<SourceStatus>,
-    /// Where the recording lies.
-    pub record: PathBuf,
-    /// Writes to it that failed.
-    pub record_failures: u64,
 }
 
 /// The running view.
@@ -75,17 +47,15 @@ struct Drawing {
 }
 
 impl View {
-    /// Starts showing. `banner` is repeated at the top of a table.
-    pub fn start(mode: ViewMode, banner: String) -> io::Result<Self> {
-        let draw: fn(&str, &Receiver<Frame>) -> io::Result<()> = match mode.resolved() {
-            ViewMode::Table => tables,
-            ViewMode::Lines => lines,
-            ViewMode::None | ViewMode::Auto => return Ok(Self(None)),
-        };
+    /// Starts showing.
+    pub fn start(mode: ViewMode) -> io::Result<Self> {
+        if mode == ViewMode::None {
+            return Ok(Self(None));
+        }
         let (frames, inbox) = sync_channel(1);
         let (finished, done) = sync_channel(1);
         std::thread::Builder::new().name("view".into()).spawn(move || {
-            if let Err(error) = draw(&banner, &inbox) {
+            if let Err(error) = lines(&inbox) {
                 tracing::warn!(event = "view_failed", %error, "nothing more is shown: standard output failed");
             }
             if finished.send(()).is_err() {
@@ -104,7 +74,7 @@ impl View {
         }
     }
 
-    /// Stops showing and gives the terminal back. False if standard output takes nothing: whoever
+    /// Stops showing. False if standard output takes nothing: whoever
     /// writes to it next hangs.
     #[must_use]
     pub fn close(&mut self) -> bool {
@@ -114,17 +84,7 @@ impl View {
     }
 }
 
-/// Leaves the table's screen, from anywhere; harmless where there is none.
-pub fn restore_terminal() {
-    let mut stdout = io::stdout();
-    if stdout.is_terminal()
-        && let Err(error) = execute!(stdout, LeaveAlternateScreen, cursor::Show)
-    {
-        tracing::warn!(event = "terminal_stuck", %error, "the terminal cannot be given back");
-    }
-}
-
-fn lines(_banner: &str, frames: &Receiver<Frame>) -> io::Result<()> {
+fn lines(frames: &Receiver<Frame>) -> io::Result<()> {
     for frame in frames {
         writeln!(io::stdout(), "{}", line(&frame))?;
     }
@@ -163,141 +123,22 @@ fn milliseconds(us: u64) -> String {
     format!("{}.{:03}ms", us / 1000, us % 1000)
 }
 
-/// Fen as yuan, without a float.
-fn yuan(fen: i64) -> String {
-    let sign = if fen < 0 { "-" } else { "" };
-    format!("{sign}{}.{:02}", fen.unsigned_abs() / 100, fen.unsigned_abs() % 100)
-}
-
-struct Screen;
-
-impl Screen {
-    fn enter() -> io::Result<Self> {
-        execute!(io::stdout(), EnterAlternateScreen, cursor::Hide)?;
-        Ok(Self)
-    }
-}
-
-impl Drop for Screen {
-    fn drop(&mut self) {
-        restore_terminal();
-    }
-}
-
-fn tables(banner: &str, frames: &Receiver<Frame>) -> io::Result<()> {
-    let screen = Screen::enter()?;
-    draw(&format!("{banner}\nwaiting for the first report"))?;
-    for frame in frames {
-        draw(&page(banner, &frame))?;
-    }
-    drop(screen);
-    Ok(())
-}
-
-fn draw(text: &str) -> io::Result<()> {
-    let (columns, rows) = crossterm::terminal::size()?;
-    let mut stdout = io::stdout().lock();
-    queue!(stdout, cursor::MoveTo(0, 0))?;
-    // The last row stays free: writing to its end would scroll.
-    for (row, line) in (0..rows.saturating_sub(1)).zip(text.lines()) {
-        let cut: String = line.chars().take(columns.into()).collect();
-        queue!(stdout, cursor::MoveTo(0, row))?;
-        write!(stdout, "{cut}")?;
-        queue!(stdout, Clear(ClearType::UntilNewLine))?;
-    }
-    let drawn = u16::try_from(text.lines().count()).unwrap_or(rows).min(rows.saturating_sub(1));
-    queue!(stdout, cursor::MoveTo(0, drawn), Clear(ClearType::FromCursorDown))?;
-    stdout.flush()
-}
-
-fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_BORDERS_ONLY);
-    table.set_header(header.iter().copied());
-    table
-}
-
-fn right_aligned(table: &mut Table, from: usize) {
-    for column in table.column_iter_mut().skip(from) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-}
-
-fn page(banner: &str, frame: &Frame) -> String {
-    let figures = &frame.headline;
-    let time = humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + Duration::from_secs(figures.second));
-    let state = if figures.complete {
-        "complete".to_owned()
-    } else if frame.missing.is_empty() {
-        "INCOMPLETE: holds what belongs to another second".to_owned()
-    } else {
-        format!("INCOMPLETE: without {}", frame.missing.join(", "))
-    };
-    let mut rates = table(&["users", "planned/s", "sent/s", "received/s", "answered/s", "issued/s", "won/s"]);
-    rates.add_row(
-        [
-            figures.users_online,
-            figures.planned,
-            figures.sent,
-            figures.received,
-            figures.answered,
-            figures.issued,
-            figures.won,
-        ]
-        .map(|value| value.to_string()),
-    );
-    right_aligned(&mut rates, 0);
-    let mut latency = table(&["latency p50", "p99", "p99.9", "max", "send lag p99"]);
-    latency.add_row(
-        [
-            figures.latency_p50_us,
-            figures.latency_p99_us,
-            figures.latency_p999_us,
-            figures.latency_max_us,
-            figures.send_lag_p99_us,
-        ]
-        .map(milliseconds),
-    );
-    right_aligned(&mut latency, 0);
-    let mut sources = table(&["source", "state", "last second", "reports", "instances"]);
-    for source in &frame.sources {
-        sources.add_row([
-            format!("{}/{}", source.role, source.name),
-            match source.presence {
-                Presence::Reporting => "reporting",
-                Presence::Left => "left",
-                Presence::Lost => "LOST",
-            }
-            .to_owned(),
-            source.last_second.map_or_else(String::new, |second| second.to_string()),
-            source.reports.to_string(),
-            source.instances.to_string(),
-        ]);
-    }
-    right_aligned(&mut sources, 2);
-    let failing =
-        if frame.record_failures > 0 { format!(" ({} writes FAILED)", frame.record_failures) } else { String::new() };
-    format!(
-        "{banner}\n{time}  {state}\n{rates}\n{latency}\n{}\n{sources}\nrecording: {}{failing}\n",
-        books(&frame.books),
-        frame.record.display(),
-    )
-}
-
-fn books(books: &Balance) -> Table {
-    let mut table = table(&["books", "prizes", "yuan"]);
+fn books(books: &Balance) -> String {
+    let row = |name: &str, count: i64, fen: i64| vec![name.to_owned(), thousands(count), yuan(fen).replace('¥', "")];
     let claims = &books.claims;
-    table.add_row(["issued".to_owned(), claims.issued.to_string(), String::new()]);
-    table.add_row(["servers say paid".to_owned(), claims.won.to_string(), yuan(claims.paid_fen)]);
-    table.add_row(["users say received".to_owned(), claims.prizes_received.to_string(), yuan(claims.received_fen)]);
+    let mut rows = vec![
+        vec!["issued".to_owned(), thousands(claims.issued), String::new()],
+        row("servers say paid", claims.won, claims.paid_fen),
+        row("users say received", claims.prizes_received, claims.received_fen),
+    ];
     for (book, servers, users) in [
         (Book::Sales, "servers say sold", "users say bought"),
         (Book::Envelopes, "servers say opened", "users say opened"),
     ] {
         let sides = claims.sides(book);
         if sides != Sides::default() {
-            table.add_row([servers.to_owned(), sides.servers_count.to_string(), yuan(sides.servers_fen)]);
-            table.add_row([users.to_owned(), sides.users_count.to_string(), yuan(sides.users_fen)]);
+            rows.push(row(servers, sides.servers_count, sides.servers_fen));
+            rows.push(row(users, sides.users_count, sides.users_fen));
         }
     }
     let residual = match books.unbalanced_seconds {
@@ -306,16 +147,14 @@ fn books(books: &Balance) -> Table {
     };
     // Of all books: what one has too much must not hide what another lacks, so each that does not
     // balance has its row.
-    table.add_row([residual, books.residual_prizes.to_string(), yuan(books.residual_fen)]);
+    rows.push(row(&residual, books.residual_prizes, books.residual_fen));
     for book in [Book::Sales, Book::Envelopes] {
         let sides = claims.sides(book);
         if !sides.balanced() {
-            let name = format!("residual of {}", book.name());
-            table.add_row([name, sides.residual_count().to_string(), yuan(sides.residual_fen())]);
+            rows.push(row(&format!("residual of {}", book.name()), sides.residual_count(), sides.residual_fen()));
         }
     }
-    right_aligned(&mut table, 1);
-    table
+    aligned(&["books", "prizes", "yuan"], &rows)
 }
 
 /// The final books, for people.
@@ -348,10 +187,6 @@ mod tests {
         Frame {
             headline: Headline { second: 1_700_000_000, sent: 5_000, latency_p99_us: 1_234, ..Headline::default() },
             books: Balance { residual_prizes: 2, residual_fen: -205, unbalanced_seconds: 3, ..Balance::default() },
-            missing: vec!["machine/m2".into()],
-            sources: vec![],
-            record: "recordings/x".into(),
-            record_failures: 0,
         }
     }
 
@@ -367,10 +202,10 @@ mod tests {
     }
 
     #[test]
-    fn a_page_names_who_is_missing_and_shows_the_books_in_yuan() {
-        let page = page("banner", &frame());
-        for part in ["banner", "without machine/m2", "residual, for 3 s", "-2.05", "recordings/x"] {
-            assert!(page.contains(part), "{part} in {page}");
+    fn the_books_are_in_yuan_and_say_how_long_they_have_differed() {
+        let books = books(&frame().books);
+        for part in ["residual, for 3 s", "-2.05"] {
+            assert!(books.contains(part), "{part} in {books}");
         }
     }
 }

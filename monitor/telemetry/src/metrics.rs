@@ -20,6 +20,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use crate::logs::writer::lines_lost;
 use crate::process;
 use crate::program::build;
 use crate::report::{Key, Sample, names};
@@ -220,6 +221,10 @@ impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
         encode_build(&mut encoder)?;
         encode_process(&mut encoder, self.descriptors)?;
+        let shown = exposed(&self.prefix, "log_lines_lost");
+        let help = "Lines of the log that were dropped because nobody read it fast enough";
+        let mut lost = encoder.encode_descriptor(&shown, help, None, MetricType::Counter)?;
+        lost.encode_counter::<NoLabelSet, _, u64>(&lines_lost(), None)?;
         for (name, members) in &self.counters {
             let shown = exposed(&self.prefix, name);
             let mut family = encoder.encode_descriptor(&shown, meaning(&members[0].0), None, MetricType::Counter)?;

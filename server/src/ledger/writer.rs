@@ -143,14 +143,6 @@ impl<T: ReplyTo> LedgerHandle<T> {
         })
     }
 
-    /// As [`LedgerHandle::try_send`], of a posting.
-    #[must_use = "what is given back is owed an answer"]
-    pub fn try_post(&self, posting: Posting, reply_to: T) -> Result<(), T> {
-        let Some(place) = self.try_reserve() else { return Err(reply_to) };
-        place.send(WriterRequest::Post { posting, reply_to });
-        Ok(())
-    }
-
     /// Queues a request, waiting for room. Gives it back if the ledger's thread has ended.
     #[must_use = "a request given back was not done, and its sender is owed an answer"]
     pub async fn send(&self, request: WriterRequest<T>) -> Result<(), WriterRequest<T>> {

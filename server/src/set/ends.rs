@@ -60,7 +60,7 @@ impl<W: Wire> Set<W> {
         let (was_online, user) = (session.state == SessionState::Online, session.user);
         session.state = SessionState::Leaving;
         if let Some(user) = user
-            && !self.waiting.contains_key(&key)
+            && !self.pending_logins.contains_key(&key)
         {
             self.shared.directory.leave(user, ConnectionAddress { set: self.index, key });
         }

@@ -5,7 +5,7 @@ use hongbao_proto::v1;
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::{RequestId, UserId};
 
-use super::{Set, Waiting};
+use super::{PendingLogin, Set};
 use crate::admission::Admission;
 use crate::clock::Now;
 use crate::ends::End;
@@ -41,7 +41,7 @@ impl<W: Wire> Set<W> {
             None => self.recall(key, request, now),
             Some(older) if older.set == self.index => {
                 self.dismiss(older.key, End::Replaced, None, now);
-                if !self.waiting.contains_key(&older.key) {
+                if !self.pending_logins.contains_key(&older.key) {
                     return self.recall(key, request, now);
                 }
                 match self.reserve() {
@@ -56,12 +56,12 @@ impl<W: Wire> Set<W> {
                 }
             }
             Some(older) => {
-                let told = self.reserve().is_some_and(|permit| {
+                let sent = self.reserve().is_some_and(|permit| {
                     let newer = DisplacedBy { permit, key, request };
                     let displace = Message::Control(Control::Displace { key: older.key, newer });
                     self.shared.sets[older.set as usize].inbox.try_send(displace).is_ok()
                 });
-                if told {
+                if sent {
                     self.wait(key, user);
                 } else {
                     // As if the newer login had not been: the older connection keeps its place.
@@ -75,13 +75,13 @@ impl<W: Wire> Set<W> {
     /// A login that must wait until the user's older connection has ended.
     fn wait(&mut self, key: ConnectionKey, user: UserId) {
         self.owed += 1;
-        self.waiting.insert(key, Waiting { user, heir: None });
+        self.pending_logins.insert(key, PendingLogin { user, heir: None });
     }
 
     /// The connection of `key` has ended for a newer one: which may go on now, or, where `key`
     /// itself was still waiting for an even older one, once that has ended too.
     pub(super) fn succeed(&mut self, key: ConnectionKey, newer: DisplacedBy) {
-        match self.waiting.get_mut(&key) {
+        match self.pending_logins.get_mut(&key) {
             Some(waiting) => waiting.heir = Some(newer),
             None => newer.let_in(),
         }
@@ -89,7 +89,7 @@ impl<W: Wire> Set<W> {
 
     /// What this login waited for has happened.
     pub(super) fn displaced(&mut self, key: ConnectionKey, request: RequestId, now: &Now) {
-        let Some(Waiting { user, heir }) = self.waiting.remove(&key) else { return };
+        let Some(PendingLogin { user, heir }) = self.pending_logins.remove(&key) else { return };
         match (self.live(key).is_some(), heir) {
             (true, _) => return self.recall(key, request, now),
             (false, Some(newer)) => newer.let_in(),
@@ -108,18 +108,23 @@ impl<W: Wire> Set<W> {
             question: Question::Recall,
             reply_to,
         }) {
-            self.shared.directory.leave(user, ConnectionAddress { set: self.index, key });
             self.login_again_later(key, request, now);
         }
     }
 
     fn login_again_later(&mut self, key: ConnectionKey, request: RequestId, now: &Now) {
-        if let Some(session) = self.session(key) {
-            session.state = SessionState::Fresh;
-            session.user = None;
-            self.unwelcome.push(now.seconds() + self.shared.login_seconds, key);
-        }
+        self.undo_login(key, now);
         self.overloaded(key, request.get());
+    }
+
+    /// As if the connection had not asked for a login.
+    pub(super) fn undo_login(&mut self, key: ConnectionKey, now: &Now) {
+        let Some(session) = self.live(key) else { return };
+        session.state = SessionState::Fresh;
+        if let Some(user) = session.user.take() {
+            self.shared.directory.leave(user, ConnectionAddress { set: self.index, key });
+        }
+        self.unwelcome.push(now.seconds() + self.shared.login_seconds, key);
     }
 
     pub(super) fn welcome(&mut self, key: ConnectionKey, request: RequestId, recall: &Recall, now: &Now) {

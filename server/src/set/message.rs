@@ -5,7 +5,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hongbao_proto::v1::ErrorCode;
 use hongbao_proto::{CampaignId, EnvelopeId, OrderId, RequestId, Serial, UserId};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc::OwnedPermit;
 use tokio::sync::oneshot;
 
@@ -17,28 +16,22 @@ use crate::market::envelope::{NewEnvelope, Offer};
 use crate::market::lottery::Entrant;
 use crate::market::stock::SalePhase;
 use crate::set::broadcast::Receipt;
-use crate::set::deliver::Delivery;
+use crate::set::chat::delivery::{Delivered, Delivery};
+use crate::set::chat::messages::{Chat, RoomRequest, RoomState};
 use crate::set::directory::ConnectionKey;
-use crate::set::room_messages::{self, Chat, RoomRequest};
+use crate::transport::stream::Accepted;
 
 /// One message of a SET's queue.
 #[derive(Debug)]
 pub enum Message {
     /// The acceptor has a new connection for this SET.
-    Connected(TcpStream),
+    Connected(Accepted),
     /// A connection's reader has read something, or ended.
     Peer { key: ConnectionKey, request: ClientRequest },
-    /// A service has done what it was asked.
-    Reply {
-        key: ConnectionKey,
-        pending: PendingRequest,
-        /// What came of it.
-        reply: Box<writer::Reply>,
-    },
+    /// A service has done what it was asked, or could not take it.
+    Reply { key: ConnectionKey, pending: PendingRequest, reply: Reply },
     /// The older connection of a user is gone; the newer login may go on.
     Displaced { key: ConnectionKey, request: RequestId },
-    /// What came of a Chat or Room request.
-    Chat { key: ConnectionKey, request: RequestId, reply: room_messages::Reply },
     /// The generator and operators.
     Control(Control),
 }
@@ -107,6 +100,22 @@ pub enum ClientRequest {
     Gone(End),
 }
 
+impl ClientRequest {
+    /// The id to echo.
+    pub fn request_id(&self) -> u64 {
+        match self {
+            ClientRequest::Grab { request, .. }
+            | ClientRequest::Login { request, .. }
+            | ClientRequest::Ledger { request, .. }
+            | ClientRequest::Chat { request, .. }
+            | ClientRequest::Room { request, .. }
+            | ClientRequest::Ping { request } => request.get(),
+            ClientRequest::Mistake { request, .. } | ClientRequest::Violation { request, .. } => *request,
+            ClientRequest::Partial | ClientRequest::Gone(_) => 0,
+        }
+    }
+}
+
 /// What a user asks of the ledger besides prizes.
 #[derive(Debug)]
 pub enum LedgerRequest {
@@ -140,6 +149,8 @@ pub enum PendingRequest {
     },
     /// What an earlier sending of this Grab won.
     FirstAnswer { request: RequestId, campaign: Option<CampaignId> },
+    /// A message, or what a user wants of a room.
+    Chat { request: RequestId },
     /// Anything else: the answer follows from the reply alone.
     Simple { request: RequestId },
 }
@@ -151,23 +162,64 @@ impl PendingRequest {
             PendingRequest::Recall { request }
             | PendingRequest::Claim { request, .. }
             | PendingRequest::FirstAnswer { request, .. }
+            | PendingRequest::Chat { request }
             | PendingRequest::Simple { request } => request,
         }
     }
 }
 
-/// The way back from a service: a place in the SET's queue, reserved before the errand set out, so
-/// that the reply is certain to fit.
+/// What came of a request that a SET has passed on.
+#[derive(Debug)]
+pub enum Reply {
+    Ledger(Box<writer::Reply>),
+    /// A message went out; `offset` is its place in the room's history, 0: not to a room.
+    Receipt {
+        delivered: Delivered,
+        offset: u64,
+    },
+    Room(Box<RoomState>),
+    /// An envelope whose recipients are filled in: the room's members at that moment. Now it is the
+    /// ledger's.
+    Enclosed(Box<NewEnvelope>),
+    Refused(ErrorCode),
+    /// No room for it.
+    Overloaded,
+}
+
+/// The answer to one request, and its place in the SET's queue, reserved before the request set
+/// out: the reply is certain to fit. Dropped without one, it replies [`Reply::Overloaded`].
 #[derive(Debug)]
 pub struct ReplyPermit {
-    pub permit: OwnedPermit<Message>,
-    pub key: ConnectionKey,
-    pub pending: PendingRequest,
+    place: Option<OwnedPermit<Message>>,
+    key: ConnectionKey,
+    pending: PendingRequest,
+}
+
+impl ReplyPermit {
+    pub fn new(place: OwnedPermit<Message>, key: ConnectionKey, pending: PendingRequest) -> Self {
+        Self { place: Some(place), key, pending }
+    }
+
+    pub fn send(mut self, reply: Reply) {
+        self.fill(reply);
+    }
+
+    fn fill(&mut self, reply: Reply) {
+        if let Some(place) = self.place.take() {
+            place.send(Message::Reply { key: self.key, pending: self.pending, reply });
+        }
+    }
+}
+
+impl Drop for ReplyPermit {
+    fn drop(&mut self) {
+        self.fill(Reply::Overloaded);
+    }
 }
 
 impl ReplyTo for ReplyPermit {
     fn deliver(self, reply: writer::Reply) {
-        self.permit.send(Message::Reply { key: self.key, pending: self.pending, reply: Box::new(reply) });
+        self.send(Reply::Ledger(Box::new(reply)));
     }
 
     fn request(&self) -> Option<RequestId> {

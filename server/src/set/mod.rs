@@ -9,24 +9,21 @@
 //! file for each.
 
 pub mod broadcast;
-mod chat;
+pub mod chat;
 mod control;
-pub mod deliver;
-mod deliveries;
 pub mod directory;
 mod ends;
 pub mod events;
+mod grab;
 mod login;
 mod lottery;
 pub mod message;
 pub mod output;
+pub mod parse;
 pub mod payments;
-mod peers;
 mod pending;
-pub mod requests;
-pub mod room_messages;
+mod requests;
 pub mod session;
-mod sweeps;
 pub mod tally;
 #[cfg(test)]
 mod tests;
@@ -45,19 +42,22 @@ use tokio::sync::mpsc;
 use crate::admission::{Gate, LoginQueue, Meter, Rate};
 use crate::clock::Now;
 use crate::ends::End;
+use crate::ledger::Posting;
 use crate::ledger::writer::{LedgerHandle, WriterRequest};
 use crate::limits;
 use crate::market::stock::Stock;
 use crate::set::broadcast::Receipt;
-use crate::set::deliveries::Deliveries;
+use crate::set::broadcast::sweeps::Sweep;
+use crate::set::chat::deliveries::Deliveries;
+use crate::set::chat::room_requests::RoomShards;
 use crate::set::directory::{ConnectionKey, Directory};
 use crate::set::lottery::Lottery;
-use crate::set::message::{ClientRequest, DisplacedBy, Message, Offering, PendingRequest, ReplyPermit, StockReport};
+use crate::set::message::{
+    ClientRequest, DisplacedBy, Message, Offering, PendingRequest, Reply, ReplyPermit, StockReport,
+};
 use crate::set::output::Output;
 use crate::set::payments::PaymentProvider;
-use crate::set::room_messages::RoomShards;
 use crate::set::session::{Session, SessionState};
-use crate::set::sweeps::Sweep;
 use crate::set::tally::{Answer, SetTally};
 use crate::set::trace::{Traces, Watched};
 use crate::transport::wire::{Wire, Written};
@@ -114,7 +114,7 @@ impl Deadlines {
 
 /// A login that waits for an older connection of its user to end.
 #[derive(Debug)]
-struct Waiting {
+struct PendingLogin {
     user: UserId,
     /// An even newer login, which has ended this one and waits for the same.
     heir: Option<DisplacedBy>,
@@ -144,7 +144,7 @@ pub struct Set<W> {
     /// Requests that the node's gate has let pass, and that have not come up yet.
     admitted: u64,
     /// Logins that wait for an older connection of their user, in another SET, to end.
-    waiting: FxHashMap<ConnectionKey, Waiting>,
+    pending_logins: FxHashMap<ConnectionKey, PendingLogin>,
     unwelcome: Deadlines,
     partial: Deadlines,
     slow: Deadlines,
@@ -181,7 +181,7 @@ impl<W: Wire> Set<W> {
             chats: 0,
             deliveries: Deliveries::default(),
             admitted: 0,
-            waiting: FxHashMap::default(),
+            pending_logins: FxHashMap::default(),
             unwelcome: Deadlines::default(),
             partial: Deadlines::default(),
             slow: Deadlines::default(),
@@ -234,18 +234,53 @@ impl<W: Wire> Set<W> {
     pub fn apply(&mut self, message: Message, now: &Now) {
         match message {
             Message::Peer { key, request } => self.on_request(key, request, now),
-            Message::Reply { key, pending, reply } => self.reply(key, pending, *reply, now),
+            Message::Reply { key, pending, reply } => self.on_reply(key, pending, reply, now),
             Message::Displaced { key, request } => {
                 self.owed -= 1;
                 self.displaced(key, request, now);
             }
-            Message::Chat { key, request, reply } => self.chat_reply(key, request, reply),
             Message::Control(control) => self.control(control, now),
             Message::Connected(_) => debug_assert!(false, "the worker attaches connections before applying messages"),
         }
         if self.output.len() > limits::SET_OUTPUT_BYTES_MAX {
             self.flush(now);
         }
+    }
+
+    fn on_reply(&mut self, key: ConnectionKey, pending: PendingRequest, reply: Reply, now: &Now) {
+        let request = pending.request();
+        match reply {
+            Reply::Ledger(reply) => self.on_ledger_reply(key, pending, *reply, now),
+            Reply::Receipt { delivered, offset } => {
+                self.end_chat();
+                self.receipt(key, request, delivered, offset);
+            }
+            Reply::Room(state) => self.send_state(key, request, state),
+            Reply::Enclosed(new) => {
+                self.end_chat();
+                self.post(key, request, Posting::Send(new));
+            }
+            Reply::Refused(code) => {
+                self.end_chat();
+                self.error(key, request.get(), code);
+            }
+            Reply::Overloaded => self.on_overload(key, pending, now),
+        }
+    }
+
+    /// A service had no room for a request after all: nothing was done, and nothing will be.
+    fn on_overload(&mut self, key: ConnectionKey, pending: PendingRequest, now: &Now) {
+        self.owed -= 1;
+        match pending {
+            PendingRequest::Chat { .. } => self.chats -= 1,
+            PendingRequest::Claim { request, campaign, serial, .. } => {
+                self.stock.put_back(campaign, serial);
+                self.undecided(key, request);
+            }
+            PendingRequest::Recall { .. } => self.undo_login(key, now),
+            PendingRequest::FirstAnswer { .. } | PendingRequest::Simple { .. } => {}
+        }
+        self.overloaded(key, pending.request().get());
     }
 
     /// Answers a request that met a full queue.
@@ -368,21 +403,27 @@ impl<W: Wire> Set<W> {
 
     // ---- Small things
 
-    /// Sends an errand with its way back reserved. `false`: no room here or there; nothing was
-    /// sent.
-    #[must_use = "an pending that was not sent leaves its request unanswered"]
+    /// Sends the ledger a request. `false`: no room here or there; nothing was sent.
+    #[must_use = "what was not sent leaves its request unanswered"]
     fn send(
         &mut self,
         key: ConnectionKey,
         pending: PendingRequest,
         request: impl FnOnce(ReplyPermit) -> WriterRequest<ReplyPermit>,
     ) -> bool {
-        let Some(permit) = self.reserve() else { return false };
-        if self.shared.ledger.try_send(request(ReplyPermit { permit, key, pending })).is_err() {
-            return false;
-        }
+        let Some(reply) = self.reserve() else { return false };
+        let Some(place) = self.shared.ledger.try_reserve() else { return false };
+        place.send(request(ReplyPermit::new(reply, key, pending)));
         self.owed += 1;
         true
+    }
+
+    /// Permits a service to reply, if there is room for it: from here on the answer is certain to
+    /// come, and owed.
+    fn permit(&mut self, key: ConnectionKey, pending: PendingRequest) -> Option<ReplyPermit> {
+        let place = self.reserve()?;
+        self.owed += 1;
+        Some(ReplyPermit::new(place, key, pending))
     }
 
     /// A place in our own queue.

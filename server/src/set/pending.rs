@@ -22,7 +22,7 @@ use crate::set::tally::Answer as Kind;
 use crate::transport::wire::Wire;
 
 impl<W: Wire> Set<W> {
-    pub(super) fn reply(&mut self, key: ConnectionKey, pending: PendingRequest, reply: Reply, now: &Now) {
+    pub(super) fn on_ledger_reply(&mut self, key: ConnectionKey, pending: PendingRequest, reply: Reply, now: &Now) {
         self.owed -= 1;
         if let Some(user) = self.followed(key) {
             self.watched.replied(self.index, key, user, pending.request().get(), &reply);
@@ -79,6 +79,10 @@ impl<W: Wire> Set<W> {
                     self.error(key, request.get(), ErrorCode::LedgerUnavailable);
                 }
             },
+            PendingRequest::Chat { request } => {
+                log_mismatch("nothing: a Chat is not the ledger's");
+                self.error(key, request.get(), ErrorCode::LedgerUnavailable);
+            }
         }
     }
 

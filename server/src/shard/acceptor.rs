@@ -15,12 +15,13 @@ use hongbao_proto::v1::{self, goodbye::Reason, server_frame::Event};
 use hongbao_sysctl::cores;
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::limits;
 use crate::set::SetHandle;
 use crate::set::message::Message;
+use crate::transport::stream::{Accepted, Stream};
 
 /// How long to wait before looking again, where waiting is all there is to do.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -39,11 +40,11 @@ pub struct AcceptTally {
     pub closed_full: AtomicU64,
 }
 
-/// A listening socket that shares its port with those of the other shards. Where the calling thread
-/// is pinned to a core, the kernel prefers this socket for peers whose handshake it processes on
-/// that core: on the queue of a network card that interrupts there, or, on loopback, from peers
-/// there.
-pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+/// A bound socket that shares its port with those of the other shards. Until it listens, peers are
+/// refused. Where the calling thread is pinned to a core, the kernel prefers this socket for peers
+/// whose handshake it processes on that core: on the queue of a network card that interrupts there,
+/// or, on loopback, from peers there.
+pub fn bind(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.cloexec().nonblocking(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
@@ -55,6 +56,12 @@ pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
         socket.set_cpu_affinity(core)?;
     }
     socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// The same, and from now on peers are let in.
+pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = bind(address)?;
     socket.listen(limits::LISTEN_BACKLOG)?;
     Ok(socket.into())
 }
@@ -101,7 +108,7 @@ impl Acceptor {
             };
             while let Some(index) = self.roomiest() {
                 match listener.accept().await {
-                    Ok((stream, _)) => self.hand_over(index, stream).await,
+                    Ok((stream, peer)) => self.hand_over(index, Accepted { stream: Stream::Tcp(stream), peer }).await,
                     Err(error) => self.recover(&error, &listener, &mut spare).await,
                 }
                 accepted = accepted.wrapping_add(1);
@@ -118,12 +125,12 @@ impl Acceptor {
         }
     }
 
-    async fn hand_over(&mut self, index: usize, stream: TcpStream) {
+    async fn hand_over(&mut self, index: usize, accepted: Accepted) {
         let (set, given) = &mut self.sets[index];
         *given += 1;
         // A full queue holds back the acceptor, and with it the kernel's backlog; an error says
         // that the SET is gone.
-        set.inbox.send(Message::Connected(stream)).await.ok();
+        set.inbox.send(Message::Connected(accepted)).await.ok();
     }
 
     /// The SET with the fewest connections, counting those it has not taken in yet; `None` where

@@ -6,7 +6,6 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -17,18 +16,18 @@ use hongbao_proto::token::{TokenError, Verifier};
 use hongbao_proto::v1::{self, ErrorCode, client_frame};
 use hongbao_proto::{CampaignId, RequestId};
 use prost::Message as _;
-use tokio::io::{AsyncRead, ReadBuf};
-use tokio::net::tcp::OwnedReadHalf;
+use tokio::io::ReadBuf;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::ends::End;
 use crate::limits;
+use crate::set::chat::messages::{Chat, RoomRequest};
 use crate::set::directory::ConnectionKey;
 use crate::set::message::{ClientRequest, Message};
-use crate::set::requests;
-use crate::set::room_messages::{Chat, RoomRequest};
+use crate::set::parse;
 use crate::set::tally::SetTally;
+use crate::transport::stream::ReadHalf;
 
 /// What the readers of one SET share with its worker, on one thread.
 #[derive(Debug)]
@@ -64,7 +63,7 @@ pub struct Kept {
 }
 
 /// Reads until the connection ends, and reports the end.
-pub async fn read(mut socket: OwnedReadHalf, key: ConnectionKey, link: Rc<Link>) {
+pub async fn read(mut socket: ReadHalf, key: ConnectionKey, link: Rc<Link>) {
     let mut kept = Kept::default();
     loop {
         match poll_fn(|context| link.poll(context, &mut socket, key, &mut kept)).await {
@@ -86,7 +85,7 @@ impl Link {
     fn poll(
         &self,
         context: &mut Context<'_>,
-        socket: &mut OwnedReadHalf,
+        socket: &mut ReadHalf,
         key: ConnectionKey,
         kept: &mut Kept,
     ) -> Poll<Pause> {
@@ -96,7 +95,7 @@ impl Link {
         }
         loop {
             let mut buffer = ReadBuf::new(&mut scratch);
-            match ready!(Pin::new(&mut *socket).poll_read(context, &mut buffer)) {
+            match ready!(socket.poll_read(context, &mut buffer)) {
                 Err(_) => return Poll::Ready(Pause::End(End::Reset)),
                 Ok(()) if buffer.filled().is_empty() => return Poll::Ready(Pause::End(End::Closed)),
                 Ok(()) => {
@@ -147,7 +146,7 @@ impl Link {
         }
         if !rest.is_empty() {
             kept.bytes = Some(rest.into());
-            // ClientRequest once per frame. Without room the deadline starts later, with the next piece.
+            // Once for each frame. Without room the deadline starts later, with the next piece.
             if (taken || !was_partial) && self.queue(key, ClientRequest::Partial).is_err() {
                 return Err(QueueFull);
             }
@@ -164,19 +163,23 @@ impl Link {
             // Queued; or the worker has left, and this reader's socket is about to be closed.
             return Ok(());
         };
-        let request_id = match request {
-            ClientRequest::Grab { request, .. }
-            | ClientRequest::Ping { request }
-            | ClientRequest::Ledger { request, .. }
-            | ClientRequest::Chat { request, .. }
-            | ClientRequest::Room { request, .. } => request.get(),
-            _ => return Err(QueueFull),
-        };
+        match &request {
+            ClientRequest::Grab { .. }
+            | ClientRequest::Ping { .. }
+            | ClientRequest::Ledger { .. }
+            | ClientRequest::Chat { .. }
+            | ClientRequest::Room { .. } => {}
+            ClientRequest::Login { .. }
+            | ClientRequest::Mistake { .. }
+            | ClientRequest::Violation { .. }
+            | ClientRequest::Partial
+            | ClientRequest::Gone(_) => return Err(QueueFull),
+        }
         let mut refusals = self.refusals.borrow_mut();
         if refusals.len() >= limits::SET_REFUSALS_MAX {
             return Err(QueueFull);
         }
-        refusals.push((key, request_id));
+        refusals.push((key, request.request_id()));
         Ok(())
     }
 
@@ -213,7 +216,7 @@ impl Link {
                 Ok(user) => ClientRequest::Login { request, user },
                 Err(error) => violation(request.get(), refusal(&error), End::Authentication),
             },
-            Some(other) => match requests::ledger_request(other, request) {
+            Some(other) => match parse::ledger_request(other, request) {
                 Ok(wanted) => ClientRequest::Ledger { request, wanted },
                 Err(code) => ClientRequest::Mistake { request: request.get(), code },
             },

@@ -2,7 +2,6 @@
 
 use std::rc::Rc;
 
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use crate::clock::{Clock, Now};
@@ -10,6 +9,7 @@ use crate::limits::SET_BATCH_MAX;
 use crate::set::Set;
 use crate::set::message::Message;
 use crate::shard::reader::{self, Link};
+use crate::transport::stream::Accepted;
 use crate::transport::wire::{SocketWire, Wire};
 
 /// Serves a SET until it is told to stop.
@@ -24,7 +24,7 @@ pub async fn run(mut set: Set<SocketWire>, mut inbox: mpsc::Receiver<Message>, l
         if received == 0 {
             break;
         }
-        round(&mut set, &mut batch, &link, &clock.now(), |set, stream, now| connect(set, stream, &link, now));
+        round(&mut set, &mut batch, &link, &clock.now(), |set, accepted, now| connect(set, accepted, &link, now));
     }
 }
 
@@ -35,13 +35,13 @@ pub fn round<W: Wire>(
     batch: &mut Vec<Message>,
     link: &Link,
     now: &Now,
-    mut connect: impl FnMut(&mut Set<W>, TcpStream, &Now),
+    mut connect: impl FnMut(&mut Set<W>, Accepted, &Now),
 ) {
     link.tally.batch.set(batch.len() as u64);
     set.admit(batch, now);
     for message in batch.drain(..) {
         match message {
-            Message::Connected(stream) => connect(set, stream, now),
+            Message::Connected(accepted) => connect(set, accepted, now),
             message => set.apply(message, now),
         }
     }
@@ -54,8 +54,8 @@ pub fn round<W: Wire>(
     set.flush(now);
 }
 
-fn connect(set: &mut Set<SocketWire>, stream: TcpStream, link: &Rc<Link>, now: &Now) {
-    let (read_half, write_half) = stream.into_split();
+fn connect(set: &mut Set<SocketWire>, accepted: Accepted, link: &Rc<Link>, now: &Now) {
+    let (read_half, write_half) = accepted.stream.into_split();
     let key = set.attach(SocketWire::new(write_half), now);
     let reader = reader::read(read_half, key, Rc::clone(link));
     // One lies in the task of every connection, which the runtime aligns to 128 bytes: above this

@@ -3,14 +3,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::Shutdown;
-use std::os::fd::AsRawFd as _;
 use std::rc::Rc;
 
 use bytes::{Buf, BytesMut};
-use socket2::SockRef;
-use tokio::net::tcp::OwnedWriteHalf;
 
 use crate::limits::OUTBOX_BYTES_MAX;
+use crate::transport::stream::WriteHalf;
 
 /// What became of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,10 +42,10 @@ pub trait Wire {
     fn number(&self) -> i32;
 }
 
-/// A TCP connection's write side.
+/// A connection's write side.
 #[derive(Debug)]
 pub struct SocketWire {
-    socket: Rc<OwnedWriteHalf>,
+    socket: Rc<WriteHalf>,
     outbox: Option<Rc<Outbox>>,
 }
 
@@ -60,7 +58,7 @@ struct Outbox {
 
 impl SocketWire {
     /// Wraps the write half of a connection that lives on this thread.
-    pub fn new(socket: OwnedWriteHalf) -> Self {
+    pub fn new(socket: WriteHalf) -> Self {
         Self { socket: Rc::new(socket), outbox: None }
     }
 
@@ -70,11 +68,6 @@ impl SocketWire {
             self.outbox = None;
         }
         self.outbox.as_ref()
-    }
-
-    fn shut(&self, how: Shutdown) {
-        // A socket that the peer has reset cannot be shut down again, and need not be.
-        SockRef::from(AsRef::<tokio::net::TcpStream>::as_ref(&*self.socket)).shutdown(how).ok();
     }
 }
 
@@ -107,7 +100,7 @@ impl Wire for SocketWire {
     fn finish(&mut self) {
         match self.outbox() {
             Some(outbox) => outbox.finish.set(true),
-            None => self.shut(Shutdown::Write),
+            None => self.socket.shutdown(Shutdown::Write),
         }
     }
 
@@ -115,7 +108,7 @@ impl Wire for SocketWire {
         if let Some(outbox) = self.outbox.take() {
             outbox.pending.borrow_mut().clear();
         }
-        self.shut(Shutdown::Both);
+        self.socket.shutdown(Shutdown::Both);
     }
 
     fn backlog(&mut self) -> usize {
@@ -123,16 +116,16 @@ impl Wire for SocketWire {
     }
 
     fn peer(&self) -> Option<String> {
-        self.socket.peer_addr().ok().map(|address| address.to_string())
+        self.socket.peer().map(|address| address.to_string())
     }
 
     fn number(&self) -> i32 {
-        AsRef::<tokio::net::TcpStream>::as_ref(&*self.socket).as_raw_fd()
+        self.socket.number()
     }
 }
 
 /// Writes the outbox as the socket takes it, then ends. A socket that fails or is cut ends it too.
-async fn flush(socket: Rc<OwnedWriteHalf>, outbox: Rc<Outbox>) {
+async fn flush(socket: Rc<WriteHalf>, outbox: Rc<Outbox>) {
     while !outbox.pending.borrow().is_empty() {
         if socket.writable().await.is_err() {
             break;
@@ -146,6 +139,6 @@ async fn flush(socket: Rc<OwnedWriteHalf>, outbox: Rc<Outbox>) {
     }
     outbox.pending.borrow_mut().clear();
     if outbox.finish.get() {
-        SockRef::from(AsRef::<tokio::net::TcpStream>::as_ref(&*socket)).shutdown(Shutdown::Write).ok();
+        socket.shutdown(Shutdown::Write);
     }
 }

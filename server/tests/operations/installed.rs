@@ -56,7 +56,7 @@ fn what_is_installed_works_from_there_and_goes_away_again() {
         "opt/hongbao/lib/sysctl.d/90-hongbao-server.conf",
         "opt/hongbao/share/hongbao/prometheus/alerts.yml",
         "opt/hongbao/share/hongbao/grafana/hongbao.json",
-        "opt/hongbao/share/doc/hongbao/README.md",
+        "opt/hongbao/share/doc/hongbao/OPERATING.md",
         "opt/hongbao/share/doc/hongbao/environment.example",
     ] {
         assert!(found.iter().any(|one| one == file), "{file} in {found:#?}");

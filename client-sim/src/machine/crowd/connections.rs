@@ -30,7 +30,7 @@ impl Crowd {
             }
             tracing::trace!(event = "comeback_dropped", user, at, "comeback dropped: something else has overtaken it");
         }
-        let user = (self.newcomers < self.len()).then_some(self.newcomers)?;
+        let user = (self.newcomers < self.user_count()).then_some(self.newcomers)?;
         self.newcomers += 1;
         Some(self.connecting(user, now_ms))
     }
@@ -42,7 +42,7 @@ impl Crowd {
 
     /// When the next user is to connect or to log in, Unix nanoseconds; absent: none is.
     pub fn next_arrival(&self) -> Option<u64> {
-        if !self.closing && self.newcomers < self.len() {
+        if !self.closing && self.newcomers < self.user_count() {
             return Some(self.started);
         }
         let comeback = self.comebacks.peek().map(|Reverse((at, _))| *at);
@@ -79,7 +79,7 @@ impl Crowd {
 
     /// A connection could not be opened.
     pub fn connect_failed(&mut self, user: u32, now: u64) {
-        self.tally.counters.connect_failures += 1;
+        self.tally.counters.totals.connect_failures += 1;
         self.enter(user, State::Away, self.millis(now));
         self.come_back_after_a_pause(user, now);
     }
@@ -185,7 +185,7 @@ impl Crowd {
 
     /// Closes our side of the connections of users `from..to`; with `force`, both sides.
     pub fn close(&mut self, from: u32, to: u32, force: bool, now: u64) {
-        for user in from..to.min(self.len()) {
+        for user in from..to.min(self.user_count()) {
             if self.users[user as usize].socket.is_none() {
                 continue;
             }

@@ -2,9 +2,9 @@
 //! in. Tasks around it only wait (for bytes, for the next turn, for commands) and then call in;
 //! none holds a borrow across an await.
 //!
-//! Here: the schedule, the keeper's rounds, writing. In `turns`: what a turn is, and the answers to
-//! turns. In `connections`: how users come and go. In `answers`: what else comes from the server,
-//! wins and acknowledges. In `own`: what users do of their own accord. In `deals`: envelopes,
+//! Here: the schedule, housekeeping, writing. In `turns`: what a turn is, and the answers to turns.
+//! In `connections`: how users come and go. In `answers`: what else comes from the server, wins and
+//! acknowledges. In `unscheduled`: what users do of their own accord. In `purchases`: envelopes,
 //! orders, statements. In `storm`: connections cut on command.
 
 mod answers;
@@ -190,14 +190,8 @@ impl Crowd {
         }
     }
 
-    /// Users of this machine.
-    pub fn len(&self) -> u32 {
+    pub fn user_count(&self) -> u32 {
         u32::try_from(self.users.len()).unwrap_or(u32::MAX)
-    }
-
-    /// A machine has users; this is never true.
-    pub fn is_empty(&self) -> bool {
-        self.users.is_empty()
     }
 
     // ---- The schedule
@@ -280,12 +274,12 @@ impl Crowd {
             self.ask(user, request, now);
             self.tally.sent(segment, due, now, operation, false);
         } else {
-            self.tally.counters.held_back += 1;
+            self.tally.counters.totals.held_back += 1;
         }
         true
     }
 
-    // ---- The keeper's rounds
+    // ---- The housekeeping
 
     /// Journal, acknowledges, what users do of their own accord, and a slice of the users: pings,
     /// logins and answers that do not come.
@@ -296,7 +290,7 @@ impl Crowd {
         let step = self.users.len().div_ceil(SWEEP_ROUNDS);
         for _ in 0..step {
             self.look_after(self.swept, now);
-            self.swept = (self.swept + 1) % self.len();
+            self.swept = (self.swept + 1) % self.user_count();
         }
         kept
     }
@@ -331,7 +325,7 @@ impl Crowd {
                 self.outstanding.expire(user, |_| true);
                 self.reactions.expire(user, u64::MAX);
             }
-            _ => {}
+            State::Away | State::Connecting | State::LoggingIn | State::Waiting | State::Leaving => {}
         }
     }
 
@@ -371,7 +365,7 @@ impl Crowd {
                 return self.leave(user, EndReason::Stuck, Some(pause), now);
             }
             refused.extend_from_slice(bytes);
-            self.tally.counters.held_back += 1;
+            self.tally.counters.totals.held_back += 1;
             return;
         }
         let written = match socket.write(bytes) {
@@ -382,7 +376,7 @@ impl Crowd {
             // connection.
             Err(_) => return,
         };
-        self.tally.counters.held_back += 1;
+        self.tally.counters.totals.held_back += 1;
         self.refused.insert(user, bytes[written..].to_vec());
     }
 

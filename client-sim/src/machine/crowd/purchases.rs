@@ -37,11 +37,11 @@ impl Crowd {
         match event {
             Event::Opened(opened) => self.opened(user, request_id, envelope, opened, now),
             Event::EnvelopeEmpty(_) => {
-                self.tally.counters.envelopes_empty += 1;
+                self.tally.counters.totals.envelopes.empty += 1;
                 self.is_over(user, envelope);
             }
             Event::TooLate(_) => {
-                self.tally.counters.envelopes_expired += 1;
+                self.tally.counters.totals.envelopes.expired += 1;
                 self.is_over(user, envelope);
             }
             Event::Error(error) if error.code() != ErrorCode::LedgerUnavailable => {}
@@ -152,8 +152,8 @@ impl Crowd {
     /// So many users, evenly spread over all, read their statements, which must hold all that they
     /// know of.
     pub fn read_statements(&mut self, users: u32, now: u64) {
-        let step = self.len().div_ceil(users.max(1)).max(1);
-        let readers = (0..self.len()).step_by(step as usize);
+        let step = self.user_count().div_ceil(users.max(1)).max(1);
+        let readers = (0..self.user_count()).step_by(step as usize);
         let online = readers.filter(|&user| users > 0 && self.users[user as usize].state == UserState::Online);
         let mut known: FxHashMap<u32, FxHashMap<Item, i128>> =
             online.map(|user| (user, FxHashMap::default())).collect();

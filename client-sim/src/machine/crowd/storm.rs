@@ -15,7 +15,7 @@ impl Crowd {
     /// The storm that was announced next begins. Returns whom it hits; they are then to be cut.
     pub fn storm_begins(&mut self, order: StormOrder) -> Vec<u32> {
         self.storms.begin();
-        let mut hit = storm::hit(order.share, order.at, self.first, self.first + self.len() - 1);
+        let mut hit = storm::hit(order.share, order.at, self.first, self.first + self.user_count() - 1);
         hit.iter_mut().for_each(|user| *user -= self.first);
         hit
     }

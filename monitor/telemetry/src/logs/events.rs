@@ -9,6 +9,8 @@ use std::fmt::Write;
 
 use tracing::Level;
 
+use crate::logs::limit::LINES_PER_SECOND;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Program {
     /// hongbao-server
@@ -55,7 +57,8 @@ macro_rules! kinds {
 kinds! {
     "foreign" INFO Any PerSecond ["target"] "a library says something; at any level, with fields of its own";
     "withheld" INFO Any Never ["of" "count"] "so many more events `of` this kind were not logged; at the level of that kind";
-    "log_impaired" ERROR Any PerSecond ["error"] "withheld events are counted at the end only";
+    "log_lines_lost" WARN Any Never ["count"] "nobody read the log fast enough: so many lines before this one were dropped";
+    "panicked" ERROR Any Never ["thread" "place"] "a programming mistake of ours, which may end the process; a backtrace follows where `RUST_BACKTRACE` asks for one";
     "secret_exposed" WARN Any PerSecond ["path" "mode"] "others can read the secret's file";
     "stdout_unread" WARN Any PerSecond ["error"] "nobody reads standard output";
     "report_link_up" INFO Any PerSecond ["monitor"] "reports reach the monitor";
@@ -99,10 +102,13 @@ kinds! {
     "report_token_failed" ERROR Server PerSecond ["error"] "there is no token to report with";
     "tracer_joined" INFO Server PerSecond ["user" "tracers"] "an operator follows a user";
     "tracer_left" INFO Server PerSecond ["user" "tracers" "lost"] "an operator has stopped following a user; `lost` events were not told";
-    "stop_step" INFO Server Never ["step" "online"] "a numbered step of the orderly stop begins";
+    "start_step" INFO Server Never ["step"] "a step of the start begins, or takes long; nobody is let in yet";
+    "stop_step" INFO Server Never ["step" "name" "online"] "a numbered step of the orderly stop begins";
     "stop_audited" INFO Server Never ["step"] "the ledger was audited and balances";
     "stop_unbalanced" ERROR Server Never ["step"] "the ledger was audited and does not balance";
     "stop_unaudited" ERROR Server Never ["step" "error"] "the ledger cannot be audited";
+    "stop_audit_unfinished" WARN Server Never ["step" "entries"] "the audit had not read everything when the stop's deadline came";
+    "stopped" INFO Server Never [] "the server has stopped in order";
     "stop_cut_short" WARN Server Never ["dry" "ended" "closed"] "the stop's deadline passed before all was done";
     "stop_at_once" WARN Server Never [] "a second signal ended the server without an orderly stop";
 
@@ -148,7 +154,6 @@ kinds! {
     "view_failed" WARN Monitor PerSecond ["error"] "nothing more is shown: standard output failed";
     "view_abandoned" DEBUG Monitor PerSecond [] "the view was given up before it ended";
     "frame_skipped" TRACE Monitor PerSecond [] "the terminal is slow or gone";
-    "terminal_stuck" WARN Monitor PerSecond ["error"] "the terminal cannot be given back";
     "books_unread" WARN Monitor PerSecond [] "nobody reads standard output: the final books are in run.json only";
     "service_failed" ERROR Monitor PerSecond ["error"] "the service manager was not told of the end";
     "operator_signed_in" INFO Monitor PerSecond ["operator"] "an operator has signed in on the page";
@@ -176,20 +181,21 @@ pub fn is_limited(kind: &str) -> bool {
 
 /// The table as a page.
 pub fn page() -> String {
-    let mut page = String::from(
-        "# What the programs log\n\nTo standard error, one line for each event: `--log-format json|pretty`, `--log FILTER` \
-         (a level, or directives such as `info,facts=debug`), or\n`HONGBAO_LOG_FORMAT` and `HONGBAO_LOG`. A line of JSON has \
-         `ts` (UTC, microseconds), `level`, `event`, `msg`, and then the fields of the\nevent. Of each event and level ",
-    );
-    // Writing to a String cannot fail.
-    write!(
-        page,
-        "{} lines a second are logged, and once a second `withheld` says how many were not; those marked *all* are never \
-         withheld.\nThis page is made of the table in `monitor/src/logs/events.rs`, and a test holds both against the sources.\n\n\
+    let mut page = format!(
+        "# What the programs log\n\n\
+         Each event is one line on standard error. `--log FILTER` (a level, or directives such as\n\
+         `info,facts=debug`) and `--log-format json|pretty` choose, or `HONGBAO_LOG` and\n\
+         `HONGBAO_LOG_FORMAT`. A line of JSON has `ts` (UTC, microseconds), `level`, `event`, `msg`, and\n\
+         then the fields of the event.\n\n\
+         Of each event and level {LINES_PER_SECOND} lines a second are logged. Once a second `withheld` says how many\n\
+         were not. Those marked *all* are never withheld.\n\n\
+         **Nobody waits for the log's reader.** Lines that find no room are dropped. `log_lines_lost` says\n\
+         how many once there is room, and so does the metric of that name. Half of the room is for those\n\
+         marked *all*.\n\n\
+         This page is made of the table in `monitor/telemetry/src/logs/events.rs`. A test holds both\n\
+         against the sources.\n\n\
          | event | by | level | | fields | what it says |\n|---|---|---|---|---|---|\n",
-        crate::logs::limit::LINES_PER_SECOND
-    )
-    .ok();
+    );
     for kind in KINDS {
         let by = match kind.by {
             Program::Server => "server",
@@ -200,6 +206,7 @@ pub fn page() -> String {
         let limit = if kind.limit == Limit::Never { "*all*" } else { "" };
         let fields = kind.fields.iter().map(|field| format!("`{field}`")).collect::<Vec<_>>().join(" ");
         let level = crate::logs::level_name(kind.level);
+        // Writing to a String cannot fail.
         writeln!(page, "| `{}` | {by} | {level} | {limit} | {fields} | {} |", kind.name, kind.says).ok();
     }
     page

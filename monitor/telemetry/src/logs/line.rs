@@ -137,6 +137,19 @@ pub fn withheld(style: Style, at: SystemTime, level: Level, of: &str, count: u64
     compose(style, at, level, "withheld", "more of these were not logged, lest they fill the log", fields.iter())
 }
 
+/// The line that says how many were dropped before it.
+pub fn lost(style: Style, at: SystemTime, count: u64) -> String {
+    let fields = [("count", Value::Bare(count.to_string()))];
+    compose(
+        style,
+        at,
+        Level::WARN,
+        "log_lines_lost",
+        "nobody read the log fast enough: lines were dropped",
+        fields.iter(),
+    )
+}
+
 fn compose<'a>(
     style: Style,
     at: SystemTime,

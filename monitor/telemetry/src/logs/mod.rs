@@ -4,26 +4,30 @@
 //! Each event names its kind (`event`), and all kinds are in one table ([`events`]). Of each kind
 //! so many lines a second are let through ([`limit`]); once a second it is said how many were
 //! withheld, so that no peer can fill a disk, and nothing goes unsaid. What a line looks like is in
-//! [`line`].
+//! [`line`]; a reader who does not read it stops nobody ([`writer`]).
 
 pub mod events;
 pub mod limit;
 pub mod line;
+pub mod writer;
 
-use std::io::{IsTerminal, Write};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::{self, IsTerminal};
+use std::panic::{self, PanicHookInfo};
+use std::sync::OnceLock;
+use std::thread;
 
 use clap::{Args, ValueEnum};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use serde::Deserialize;
-use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
-use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing::Level;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry};
 
-use crate::logs::limit::{LINES_PER_SECOND, Limiter};
-use crate::logs::line::{Fields, Style};
+use crate::logs::limit::LINES_PER_SECOND;
+use crate::logs::line::Style;
+use crate::logs::writer::Log;
 
 /// Environment of [`LogArgs::filter`].
 pub const FILTER_VARIABLE: &str = "HONGBAO_LOG";
@@ -33,9 +37,6 @@ pub const FORMAT_VARIABLE: &str = "HONGBAO_LOG_FORMAT";
 
 /// What is looked at where neither a flag nor [`FILTER_VARIABLE`] says what to log.
 pub const CUSTOMARY_VARIABLE: &str = "RUST_LOG";
-
-/// How long withheld lines wait until their number is said.
-const REPORT_PERIOD: Duration = Duration::from_secs(1);
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ValueEnum)]
@@ -106,133 +107,73 @@ impl LogArgs {
 }
 
 impl LogConfig {
-    /// Logs to standard error from here on, until the process ends. What is returned says, when it
-    /// is dropped, what was withheld last: keep it until the end of `main`.
-    pub fn begin(self) -> LogGuard {
-        let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
-        self.begin_on(Box::new(std::io::stderr()), colours)
-    }
-
-    /// The same into a file: for a program whose terminal shows something else.
-    pub fn begin_in(self, file: std::fs::File) -> LogGuard {
-        self.begin_on(Box::new(file), false)
-    }
-
-    fn begin_on(self, to: Box<dyn Write + Send>, colours: bool) -> LogGuard {
-        let log = Log::new(Style { format: self.format, colours }, LINES_PER_SECOND, to);
-        let shared = Arc::clone(&log.0);
+    /// Logs to standard error from here on, until the process ends. Keep what is returned until the
+    /// end of `main`.
+    ///
+    /// # Errors
+    /// If no thread can be had, or the process logs already.
+    pub fn begin(self) -> io::Result<LogGuard> {
+        let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+        let log = Log::new(Style { format: self.format, colours }, LINES_PER_SECOND);
+        let writer = log.clone();
         // Begun here and not when it is needed: a thread inherits the descriptors and the core of
         // the one that starts it. And it takes no signal: those are handled where their descriptors
         // are, which may be in another table than this thread's.
         let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK);
-        let reporter = std::thread::Builder::new().name("log".to_owned()).spawn(move || shared.report_for_ever());
+        let thread = thread::Builder::new().name("log".to_owned()).spawn(move || writer.write_to(io::stderr()));
         if let Ok(mask) = mask {
             // It was the mask a moment ago.
             mask.thread_set_mask().ok();
         }
-        let outcome: Result<(), TryInitError> = Registry::default().with(self.filter).with(log.clone()).try_init();
-        let guard = LogGuard(log);
-        if let Err(error) =
-            reporter.map(drop).map_err(|error| error.to_string()).and(outcome.map_err(|error| error.to_string()))
-        {
-            tracing::error!(event = "log_impaired", error, "withheld lines are counted at the end only");
-        }
-        guard
+        thread?;
+        Registry::default().with(self.filter).with(log.clone()).try_init().map_err(io::Error::other)?;
+        LOG.set(log).ok();
+        panic::set_hook(Box::new(log_panic));
+        Ok(LogGuard(()))
     }
 }
 
-/// Says what was withheld last when it is dropped.
+/// The one log of this process, once it has begun.
+static LOG: OnceLock<Log> = OnceLock::new();
+
+/// Writes what is queued when it is dropped, see [`flush`].
 #[derive(Debug)]
-pub struct LogGuard(Log);
+#[must_use]
+pub struct LogGuard(());
 
 impl Drop for LogGuard {
     fn drop(&mut self) {
-        self.0.0.report();
+        flush();
     }
 }
 
-/// The layer that turns events into lines.
-#[derive(Clone)]
-pub struct Log(Arc<Shared>);
-
-impl std::fmt::Debug for Log {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Log")
+/// Waits until all that was logged is written, for at most [`writer::FLUSH_DEADLINE`]: before the
+/// process ends.
+pub fn flush() {
+    if let Some(log) = LOG.get() {
+        log.flush();
     }
 }
 
-struct Shared {
-    style: Style,
-    state: Mutex<State>,
-    withheld: Condvar,
-}
-
-struct State {
-    limiter: Limiter,
-    to: Box<dyn Write + Send>,
-}
-
-impl Log {
-    /// Lines of this style, at most `lines_per_second` of each kind, to `to`. Withheld ones are
-    /// told by [`tell_withheld`](Self::tell_withheld) alone.
-    pub fn new(style: Style, lines_per_second: u32, to: Box<dyn Write + Send>) -> Self {
-        let state = Mutex::new(State { limiter: Limiter::new(lines_per_second), to });
-        Self(Arc::new(Shared { style, state, withheld: Condvar::new() }))
-    }
-
-    /// Says how many lines of each kind were withheld since the last call.
-    pub fn tell_withheld(&self) {
-        self.0.report();
+/// A line for people among those of the log, bounded and lossy as they are.
+pub fn print_line(line: &str) {
+    match LOG.get() {
+        Some(log) => log.push(&format!("{line}\n"), false),
+        None => eprintln!("{line}"),
     }
 }
 
-impl<S: Subscriber> Layer<S> for Log {
-    fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
-        let fields = Fields::of(event);
-        let (kind, level) = (fields.kind(), *event.metadata().level());
-        let at = SystemTime::now();
-        let second = at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        if events::is_limited(kind) {
-            let mut state = self.0.state();
-            if !state.limiter.admit(kind, level, second) {
-                self.0.withheld.notify_one();
-                return;
-            }
-        }
-        let line = line::render(self.0.style, at, level, &fields);
-        self.0.write(&line);
+/// A panic may end the process: it is written, and all that was logged before it.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let thread = thread::current();
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let message = panic.payload_as_str().unwrap_or("no message");
+    tracing::error!(event = "panicked", thread = thread.name(), place, "{message}");
+    let backtrace = Backtrace::capture();
+    if backtrace.status() == BacktraceStatus::Captured {
+        print_line(&backtrace.to_string());
     }
-}
-
-impl Shared {
-    /// What is behind the lock is whole at every moment, whoever panicked.
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self, line: &str) {
-        // Nobody is left to be told that the log itself cannot be written.
-        self.state().to.write_all(line.as_bytes()).ok();
-    }
-
-    fn report(&self) {
-        let withheld = self.state().limiter.take_withheld();
-        for (kind, level, count) in withheld {
-            self.write(&line::withheld(self.style, SystemTime::now(), level, &kind, count));
-        }
-    }
-
-    fn report_for_ever(&self) {
-        loop {
-            let mut state = self.state();
-            while !state.limiter.has_withheld() {
-                state = self.withheld.wait(state).unwrap_or_else(PoisonError::into_inner);
-            }
-            drop(state);
-            std::thread::sleep(REPORT_PERIOD);
-            self.report();
-        }
-    }
+    flush();
 }
 
 /// As in lines: lower case.
@@ -250,27 +191,11 @@ pub(crate) const fn level_name(level: Level) -> &'static str {
 mod tests {
     use super::*;
 
-    /// A file that a test reads while it is written.
-    #[derive(Debug, Clone, Default)]
-    struct Memory(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Memory {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
     fn logged(format: Format, per_second: u32, act: impl FnOnce()) -> Vec<String> {
-        let memory = Memory::default();
-        let log = Log::new(Style { format, colours: false }, per_second, Box::new(memory.clone()));
+        let log = Log::new(Style { format, colours: false }, per_second);
         let subscriber = Registry::default().with(EnvFilter::new("trace")).with(log.clone());
         tracing::subscriber::with_default(subscriber, act);
-        log.tell_withheld();
-        let text = String::from_utf8(memory.0.lock().unwrap().clone()).unwrap();
-        text.lines().map(str::to_owned).collect()
+        log.queued().lines().map(str::to_owned).collect()
     }
 
     #[test]

@@ -5,8 +5,9 @@ use std::sync::Mutex;
 use hongbao_proto::RoomId;
 
 use super::*;
-use crate::set::deliver::{self, Count, Delivered, Delivery};
-use crate::set::room_messages::{Chat, Recipient, Reply, RoomAction, RoomReplyPermit, RoomRequest, RoomState};
+use crate::set::chat::delivery::{self, Count, Delivered, Delivery};
+use crate::set::chat::messages::{Chat, Recipient, RoomAction, RoomRequest, RoomState};
+use crate::set::message::{PendingRequest, Reply, ReplyPermit};
 
 fn user(id: u64) -> UserId {
     UserId::new(id).unwrap()
@@ -27,7 +28,7 @@ fn wanted(id: u64, action: RoomAction) -> ClientRequest {
 }
 
 fn push(text: &str) -> Bytes {
-    deliver::encode(Event::Announcement(v1::Announcement { text: text.to_owned() }))
+    delivery::encode(Event::Announcement(v1::Announcement { text: text.to_owned() }))
 }
 
 /// A delivery to `keys`, and where its report will be.
@@ -224,9 +225,9 @@ fn a_full_desk_answers_overloaded() {
     let mut asked = 0;
     while rig.inboxes[0].try_recv().is_err() {
         let permit = rig.shared.sets[0].inbox.clone().try_reserve_owned().unwrap();
-        let permit = RoomReplyPermit::new(permit, users[1].0, request(1));
+        let permit = ReplyPermit::new(permit, users[1].0, PendingRequest::Chat { request: request(1) });
         let wanted = RoomRequest { room: RoomId::new(7).unwrap(), action: RoomAction::Look };
-        rig.shared.room_shards.ask(QueuedRoomRequest { user: user(2), wanted, at: 5_000, permit });
+        rig.shared.room_shards.send(QueuedRoomRequest { user: user(2), wanted, at: 5_000, permit });
         asked += 1;
     }
     assert_eq!(asked, limits::ROOM_SHARD_QUEUE_MAX + 1);
@@ -333,7 +334,7 @@ fn a_rooms_state_does_not_overtake_what_was_handed_in_before_it() {
     assert_eq!((asked.user, asked.at), (user(peers.len() as u64), rig.now.wall));
     rig.deliver(&keys, "past");
     let state = v1::RoomState { room_id: 7, epoch: 1, offset: 1, members: 3, recovered: false, missed: Vec::new() };
-    asked.permit.answer(Reply::Room(Box::new(RoomState { state: state.clone(), held: None })));
+    asked.permit.send(Reply::Room(Box::new(RoomState { state: state.clone(), held: None })));
     let answer = rig.inboxes[0].try_recv().unwrap();
     rig.apply(0, answer);
     assert!(peer.take().is_empty());

@@ -14,15 +14,15 @@ use hongbao_proto::RequestId;
 use crate::clock::Now;
 use crate::limits;
 use crate::set::Set;
-use crate::set::deliver::{Count, Delivered, Delivery};
+use crate::set::chat::delivery::{Count, Delivered, Delivery};
+use crate::set::chat::messages::RoomState;
 use crate::set::directory::ConnectionKey;
-use crate::set::room_messages::{Reply, RoomState};
 use crate::set::session::SessionState;
 use crate::transport::wire::Wire;
 
 /// What waits, and what has joined the output without having been written yet.
 #[derive(Debug, Default)]
-pub(super) struct Deliveries {
+pub(in crate::set) struct Deliveries {
     waiting: VecDeque<Turn>,
     /// Deliveries among those; the states are bounded by the requests that may be under way.
     pending: usize,
@@ -47,8 +47,12 @@ struct Handed {
 }
 
 impl Deliveries {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::set) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
+    }
+
+    pub(super) fn push_state(&mut self, key: ConnectionKey, request: RequestId, state: Box<RoomState>) {
+        self.waiting.push_back(Turn::State { key, request, state });
     }
 
     /// The connections added since `from` are of `count`'s frame.
@@ -63,7 +67,7 @@ impl Deliveries {
 impl<W: Wire> Set<W> {
     /// Serves the delivery's connections at once where these are few and nothing waits. Where too much
     /// waits, it is dropped, and its count says so.
-    pub(super) fn deliver(&mut self, delivery: Delivery, now: &Now) {
+    pub(in crate::set) fn deliver(&mut self, delivery: Delivery, now: &Now) {
         if self.deliveries.pending >= limits::DELIVERIES_PENDING_MAX {
             return;
         }
@@ -74,17 +78,8 @@ impl<W: Wire> Set<W> {
         }
     }
 
-    /// Tells a room's state, behind what was handed in before.
-    pub(super) fn send_state(&mut self, key: ConnectionKey, request: RequestId, state: Box<RoomState>) {
-        if self.deliveries.is_empty() {
-            self.answer_chat(key, request, Reply::Room(state));
-        } else {
-            self.deliveries.waiting.push_back(Turn::State { key, request, state });
-        }
-    }
-
     /// Gives the next of those that wait their turn. A flush must follow.
-    pub(super) fn deliver_waiting(&mut self, now: &Now) {
+    pub(in crate::set) fn deliver_waiting(&mut self, now: &Now) {
         self.deliveries.spent = 0;
         while self.deliveries.spent < limits::DELIVER_STEP
             && let Some(turn) = self.deliveries.waiting.pop_front()
@@ -99,7 +94,7 @@ impl<W: Wire> Set<W> {
                 }
                 Turn::State { key, request, state } => {
                     self.deliveries.spent += 1;
-                    self.answer_chat(key, request, Reply::Room(state));
+                    self.answer_state(key, request, *state);
                     if self.output.len() > limits::SET_OUTPUT_BYTES_MAX {
                         self.flush(now);
                     }
@@ -142,7 +137,7 @@ impl<W: Wire> Set<W> {
 
     /// What was handed to the output has been written, except to those that overflowed, or had
     /// gone.
-    pub(super) fn report_handed(&mut self, overflowed: &[ConnectionKey]) {
+    pub(in crate::set) fn report_handed(&mut self, overflowed: &[ConnectionKey]) {
         for Handed { count, keys } in self.deliveries.handed.drain(..) {
             let mut became = Delivered::default();
             for key in &self.deliveries.keys[keys] {

@@ -17,7 +17,7 @@ use crate::transport::wire::{Wire, Written};
 
 /// Something that goes to every connection, slot by slot.
 #[derive(Debug)]
-pub(super) struct Sweep {
+pub(in crate::set) struct Sweep {
     /// 0: not begun.
     next_slot: usize,
     what: Swept,
@@ -72,7 +72,7 @@ impl<W: Wire> Set<W> {
     /// A connection gets each announcement at most once: a round visits every slot once. Whoever
     /// logs in before a round has begun gets what it carries; whoever logs in during a round gets
     /// it where the round has not come to its slot yet.
-    pub(super) fn announce(&mut self, frame: Bytes, receipt: Option<Receipt>) {
+    pub(in crate::set) fn announce(&mut self, frame: Bytes, receipt: Option<Receipt>) {
         let (mut count, mut bytes) = (1, frame.len());
         for sweep in self.sweeps.iter().filter(|sweep| sweep.next_slot == 0) {
             if let Swept::Announcements(waiting) = &sweep.what {
@@ -98,7 +98,7 @@ impl<W: Wire> Set<W> {
     }
 
     /// Says goodbye to everybody, after what was announced before.
-    pub(super) fn farewell(&mut self, window: ReturnWindow) {
+    pub(in crate::set) fn farewell(&mut self, window: ReturnWindow) {
         self.sweeps.push_back(Sweep { next_slot: 0, what: Swept::Farewell(window) });
     }
 
@@ -233,7 +233,7 @@ impl<W: Wire> Set<W> {
     }
 
     /// What was swept has been written by now.
-    pub(super) fn report_swept(&mut self) {
+    pub(in crate::set) fn report_swept(&mut self) {
         self.swept.drain(..).for_each(Receipt::sweep);
     }
 }
