@@ -139,11 +139,11 @@ fn a_request_the_ledger_has_no_room_for_is_refused_and_not_done() {
     rig.generator.obey(Command::Stop { id: id(), reply }, rig.now);
     assert!(matches!(second.try_recv(), Ok(Err(LedgerError::Unavailable(_)))));
     assert!(matches!(first.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
+    assert!(!rig.generator.serve_ledger(rig.now));
     assert!(
         matches!(
             rig.ledger.try_recv(),
             Ok(WriterRequest::Task(LedgerTask::ChangeCampaign { change: CampaignChange::Stop(_), .. }))
         ) && rig.ledger.try_recv().is_err()
     );
-    assert!(!rig.generator.serve_ledger(rig.now));
 }

@@ -77,7 +77,7 @@ fn passed_over(text: &str) -> Vec<String> {
             }
         }
     }
-    for arm in ["\n _ =>", "Ok(_) =>", "Some(_) =>"] {
+    for arm in ["\n _ =>", "Ok(_) =>"] {
         let squeezed = text.split('\n').map(str::trim).collect::<Vec<_>>().join("\n ");
         if squeezed.contains(arm) {
             found.push(arm.trim().to_owned());

@@ -25,7 +25,8 @@ fn again(test: &str, ledger: &Path) -> Command {
     // `exec`.
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(env::current_exe().unwrap());
-    command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(PATH, ledger);
+    let module = module_path!().split_once("::").expect("a test is in a module of its program").1;
+    command.args(["--exact", &format!("{module}::{test}"), "--nocapture", "--test-threads=1"]).env(PATH, ledger);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     command
 }
@@ -53,8 +54,7 @@ fn every_win_told_before_a_kill_is_in_a_balanced_ledger() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ledger.db");
         let journal = directory.path().join("told.csv");
-        let mut child =
-            Killed(again("faults::every_win_told_before_a_kill_is_in_a_balanced_ledger", &path).spawn().unwrap());
+        let mut child = Killed(again("every_win_told_before_a_kill_is_in_a_balanced_ledger", &path).spawn().unwrap());
         let lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
         let mut told = String::from("user,request,campaign,serial,amount_fen,at_ms\n");
         let mut seen = 0;
@@ -100,7 +100,7 @@ fn a_full_disk_fails_whole_batches_and_space_revives_the_ledger() {
     }
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ledger.db");
-    let output = again("faults::a_full_disk_fails_whole_batches_and_space_revives_the_ledger", &path).output().unwrap();
+    let output = again("a_full_disk_fails_whole_batches_and_space_revives_the_ledger", &path).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
     let report = audit(&path).unwrap();
