@@ -43,7 +43,7 @@ async fn machines_of_a_fleet_do_not_notify_their_parents_manager() {
     let manager = Manager::new();
     let users = ["fleet", "--machines", "1", "--users", "5", "--phases", "5x1s", "--settle", "0s"];
     let more = ["--clock-budget", "500ms", "--journal-dir", "journals", "--server", &server.address.to_string()];
-    let mut fleet = manager.start(BINARY, &[users, more].concat());
+    let mut fleet = manager.start(BINARY, &[users.as_slice(), &more].concat());
     // On a busy host it may judge its seconds as missed; here it matters only that it ran to its
     // end.
     let code = fleet.end().code();
