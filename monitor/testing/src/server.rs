@@ -1,7 +1,8 @@
 //! One server process in a home of its own, which goes away with it.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{PipeWriter, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -29,6 +30,9 @@ pub struct Setup {
     pub descriptors: Option<u32>,
     /// Where the ledger is; its own home, if absent.
     pub ledger: Option<PathBuf>,
+    pub environment: Vec<(&'static str, OsString)>,
+    /// Where it logs; a file in its home, if absent.
+    pub log: Option<PipeWriter>,
 }
 
 pub struct Server {
@@ -94,7 +98,7 @@ impl Server {
     }
 
     pub fn log(&self) -> String {
-        fs::read_to_string(self.path("log")).unwrap()
+        fs::read_to_string(self.path("log")).unwrap_or_default()
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -287,7 +291,11 @@ fn spawn(home: &Path, setup: &Setup) -> Child {
         command.args(["--shards", "2", "--sets", "4"]);
     }
     command.args(&setup.flags);
-    let log = File::options().create(true).append(true).open(home.join("log")).unwrap();
+    command.envs(setup.environment.iter().cloned());
+    let log = match &setup.log {
+        Some(pipe) => Stdio::from(pipe.try_clone().unwrap()),
+        None => File::options().create(true).append(true).open(home.join("log")).unwrap().into(),
+    };
     command.stdout(Stdio::null()).stderr(log).spawn().expect("the server's program can be started")
 }
 
