@@ -61,6 +61,7 @@ impl Running {
         let secret = directory.path().join("secret");
         std::fs::write(&secret, SECRET).unwrap();
         let config = Config {
+            rotation: None,
             listen,
             http,
             doors: Doors::default(),

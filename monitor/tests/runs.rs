@@ -13,7 +13,7 @@ use hongbao_monitor::config::{Arguments, Config};
 use hongbao_monitor::owner::Outcome;
 use hongbao_proto::frame::Codec;
 use hongbao_proto::limits::REPORT_FRAME_BYTES_MAX;
-use hongbao_proto::report_v1::{Counter, Hello, MonitorFrame, Report, ReporterFrame, Source, reporter_frame};
+use hongbao_proto::report_v1::{Counter, Hello, MonitorFrame, Report, ReporterFrame, Sets, Source, reporter_frame};
 use hongbao_proto::token::{Audience, Secret, Signer};
 use hongbao_telemetry::clock::{unix_millis, unix_seconds};
 use hongbao_telemetry::report::names;
@@ -50,6 +50,11 @@ impl Running {
     }
 
     async fn start_in(directory: TempDir, name: &str) -> Self {
+        let record = directory.path().join("recordings").join(name);
+        Self::start_with(directory, &format!("--record={}", record.display())).await
+    }
+
+    async fn start_with(directory: TempDir, records: &str) -> Self {
         let (secret, recordings) = (directory.path().join("secret"), directory.path().join("recordings"));
         fs::write(&secret, SECRET).unwrap();
         let arguments = Arguments::try_parse_from([
@@ -58,7 +63,7 @@ impl Running {
             "--http=127.0.0.1:0",
             "--stragglers=500ms",
             "--view=none",
-            &format!("--record={}", recordings.join(name).display()),
+            records,
             &format!("--secret-file={}", secret.display()),
         ]);
         let config = Config::checked(arguments.unwrap(), unix_seconds()).unwrap();
@@ -472,11 +477,11 @@ async fn a_past_run_has_its_sets_and_its_machines() {
 
 type Raw = Framed<TcpStream, Codec<MonitorFrame, ReporterFrame, REPORT_FRAME_BYTES_MAX>>;
 
-async fn introduced(monitor: SocketAddr) -> Raw {
+async fn introduced(monitor: SocketAddr, role: &str) -> Raw {
     let signer = Signer::new(&Secret::from_text(SECRET).unwrap());
     let token = signer.sign("test", Audience::Report, unix_seconds(), 600).unwrap();
     let source = Source {
-        role: names::role::MACHINE.into(),
+        role: role.into(),
         name: "m1".into(),
         instance: "one".into(),
         started_at_ms: unix_millis(),
@@ -492,7 +497,7 @@ async fn introduced(monitor: SocketAddr) -> Raw {
 #[tokio::test]
 async fn a_run_recorded_a_moment_ago_is_told_as_it_was_live() {
     let first = Running::start_in(tempfile::tempdir().unwrap(), "first").await;
-    let mut machine = introduced(first.ingest).await;
+    let mut machine = introduced(first.ingest, names::role::MACHINE).await;
     let from = unix_seconds();
     for number in 1..=3u64 {
         let counters = vec![Counter { name: names::GRABS_SENT.name.into(), total: 100 * number }];
@@ -526,4 +531,71 @@ async fn a_run_recorded_a_moment_ago_is_told_as_it_was_live() {
     let told = second.good("/api/v1/runs/first").await;
     assert_eq!((&told["entry"]["id"], &told["recorded"]["run"]["version"].is_string()), (&"first".into(), &true));
     second.stop().await;
+}
+
+#[tokio::test]
+async fn a_new_run_begins_with_a_fleet_and_the_last_has_its_sets() {
+    let directory = tempfile::tempdir().unwrap();
+    let recordings = format!("--recordings={}", directory.path().join("recordings").display());
+    let running = Running::start_with(directory, &recordings).await;
+    let mut server = introduced(running.ingest, names::role::SERVER).await;
+    let send = |second, sets| {
+        let counters = vec![Counter { name: names::GRABS_RECEIVED.name.into(), total: 7 }];
+        let frame = reporter_frame::Frame::Report(Report { second, counters, sets, ..Report::default() });
+        ReporterFrame { frame: Some(frame) }
+    };
+    let list = || vec![3, 1, 4];
+    let sets = Sets { connections: list(), online: list(), queue_depth: list(), owed: list(), stock: list() };
+    server.send(&send(unix_seconds(), Some(sets))).await.unwrap();
+    let until = |path: &'static str, wanted: fn(&Value) -> bool| {
+        let running = &running;
+        let asking = async move {
+            loop {
+                let answer = running.good(path).await;
+                if wanted(&answer) {
+                    return answer;
+                }
+            }
+        };
+        timeout(DEADLINE, asking)
+    };
+    let run = until("/api/v1/run", |run| run["seconds"].as_u64() >= Some(1)).await.unwrap();
+    let first = Path::new(run["record"].as_str().unwrap()).file_name().unwrap().to_str().unwrap().to_owned();
+    let mut stream = running.response("/api/v1/stream").await;
+    let _machine = introduced(running.ingest, names::role::MACHINE).await;
+    // Its readers' streams end with the run, so that they come back to another.
+    while timeout(DEADLINE, stream.chunk()).await.unwrap().unwrap().is_some() {}
+    let runs = until("/api/v1/runs", |runs| {
+        let runs = runs["runs"].as_array().unwrap();
+        runs.len() == 2 && runs.iter().all(|run| run["problem"].is_null()) && runs[1]["ended_at_ms"].is_u64()
+    });
+    let runs = runs.await.unwrap();
+    let (now, old) = (&runs["runs"][0], &runs["runs"][1]);
+    assert_eq!((&now["live"], &old["live"], &old["id"]), (&true.into(), &false.into(), &first.as_str().into()));
+    assert_eq!(old["ended_at_ms"], now["started_at_ms"]);
+    let told = running.good(&format!("/api/v1/runs/{first}/sets")).await;
+    assert_eq!(
+        (&told["m1"]["stock"], &told["m1"]["online"]),
+        (&serde_json::json!([3, 1, 4]), &serde_json::json!([3, 1, 4]))
+    );
+    assert_eq!(running.good(&format!("/api/v1/runs/{first}/sources")).await["sources"].as_array().unwrap().len(), 1);
+    let series = running.good(&format!("/api/v1/runs/{first}/series")).await;
+    assert!((floats(&series["columns"]["received"]).iter().sum::<f64>() - 7.0).abs() < 1e-9, "{series}");
+    let (outcome, _directory) = running.stop().await;
+    assert_ne!(outcome.run.record.file_name().unwrap().to_str(), Some(first.as_str()));
+}
+
+#[test]
+fn python_reads_a_recording_with_its_own_sqlite3() {
+    let script = "import json, sqlite3, sys, zlib\n\
+                  run = sqlite3.connect(sys.argv[1])\n\
+                  (sent, p99), = run.execute('SELECT sum(sent), max(latency_p99_us) FROM seconds')\n\
+                  (reported,), = run.execute('SELECT reported FROM sources ORDER BY second LIMIT 1')\n\
+                  print(sent, p99, *json.loads(zlib.decompress(reported))['machine']['sources'])";
+    let mut python = std::process::Command::new("python3");
+    let output = python.arg("-c").arg(script).arg(fixture().join("run.sqlite")).output().unwrap();
+    let figure = |sql| recorded(sql)[0];
+    let (sent, p99) = (figure("SELECT sum(sent) FROM seconds"), figure("SELECT max(latency_p99_us) FROM seconds"));
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(told.trim(), format!("{sent} {p99} machine-01"), "{}", String::from_utf8_lossy(&output.stderr));
 }
