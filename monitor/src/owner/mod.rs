@@ -162,8 +162,9 @@ pub struct Owner {
     sets_changed: bool,
     seconds: u64,
     seconds_complete: u64,
-    /// At the last closed second.
+    /// At the last closed second, and so are the sources.
     books: Balance,
+    sources_then: Vec<SourceStatus>,
 }
 
 impl Owner {
@@ -199,6 +200,7 @@ impl Owner {
             seconds: 0,
             seconds_complete: 0,
             books: Balance::default(),
+            sources_then: Vec::new(),
         }
     }
 
@@ -254,7 +256,7 @@ impl Owner {
             self.closed(closed);
         }
         let now = unix_millis();
-        self.end_run(now, now);
+        self.end_run(now, now, self.merge.sources());
         // Streams end once they have read this: nobody sends them anything any more.
         self.publisher.send(|| StreamEvent::new("end", &self.run_status()));
         let stdout_is_read = self.view.close();
@@ -264,11 +266,11 @@ impl Owner {
     }
 
     /// Publishes and records what there is of the run, which ended at `at_ms`.
-    fn end_run(&mut self, now: u64, at_ms: u64) {
+    fn end_run(&mut self, now: u64, at_ms: u64, sources: Vec<SourceStatus>) {
         self.publisher.send_seconds(now, true);
         while self.release_marks(now, true) {}
         self.ended_at_ms = Some(at_ms);
-        self.write_run();
+        self.recording.write_run(self.run_status(), sources);
     }
 
     /// Ends the run before the second with which the next begins. What is in no closed second yet
@@ -279,7 +281,9 @@ impl Owner {
         let goes_on = self.seconds == 0;
         self.next_run = Some(rotation.next(if goes_on { now / 1_000 } else { at }));
         if !goes_on {
-            self.end_run(now, at * 1_000);
+            // Whoever has joined since is of the next.
+            let sources = std::mem::take(&mut self.sources_then);
+            self.end_run(now, at * 1_000, sources);
             self.recording.begin_run(rotation.directory(at), at);
             self.publisher.begin_run();
             (self.started_at_ms, self.ended_at_ms) = (at * 1_000, None);
@@ -442,10 +446,11 @@ impl Owner {
         let closed = Arc::new(closed);
         let sets = std::mem::take(&mut self.sets_changed).then(|| self.sets.clone());
         self.recording.write(Arc::clone(&closed), sets);
+        self.sources_then = self.merge.sources();
         let evidence = Evidence {
             headline: &headline,
             books: &books,
-            sources: &self.merge.sources(),
+            sources: &self.sources_then,
             recording_fails: self.recording.failing(),
         };
         for alert in self.alerts.look(evidence) {
