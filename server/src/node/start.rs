@@ -33,12 +33,13 @@ use crate::limits;
 use crate::market::campaign::Campaign;
 use crate::node::stop::Running;
 use crate::services::envelope_runs::Runs;
-use crate::services::offers::Clerk;
+use crate::services::expiry::Expiry;
+use crate::services::offers::Offers;
 use crate::services::rooms;
-use crate::set::chat::room_requests::RoomShards;
 use crate::set::directory::Directory;
 use crate::set::message::{Message, StockReport};
 use crate::set::payments::Wallets;
+use crate::set::room_requests::RoomShards;
 use crate::set::tally::Tally;
 use crate::set::{SetHandle, Shared};
 use crate::shard::acceptor::{AcceptTally, Acceptor};
@@ -216,7 +217,8 @@ impl Opened {
             reporter: None,
         };
         services.spawn(generator.run(command_queue, stock_reports, wall));
-        services.spawn(Clerk::new(Arc::clone(&shared), wall).run(offering_queue));
+        services.spawn(Offers::new(Arc::clone(&shared)).run(offering_queue));
+        services.spawn(Expiry::new(Arc::clone(&shared), wall).run());
         let (accepting, accepting_watch) = watch::channel(true);
         let (closing, closing_watch) = watch::channel(false);
         // Another server may have come meanwhile, which did not listen either when we looked.

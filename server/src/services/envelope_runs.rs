@@ -1,4 +1,4 @@
-//! The house as a sender: runs of envelopes at a steady rate, each to distinct users drawn from a
+//! Runs of envelopes on the operator's account: sent at a steady rate, each to distinct users drawn from a
 //! range.
 //!
 //! A run lives as long as the process; its envelopes are in the ledger and outlive it. Each is

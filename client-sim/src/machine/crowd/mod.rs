@@ -45,7 +45,7 @@ use crate::machine::user::{State, User};
 use crate::machine::wire::{self, GrabTemplate};
 use crate::results::SaleOrder;
 use crate::schedule::mix::{Mix, Operation};
-use crate::schedule::{Change, Schedule, Spread, Turn, Turns};
+use crate::schedule::{Schedule, ScheduleChange, Spread, Turn, Turns};
 use answers::Unacknowledged;
 use hongbao_telemetry::journal::Journal;
 use turns::Asked;
@@ -212,19 +212,19 @@ impl Crowd {
         self.tag = Some(tag);
         let is_last = |index| index + 1 == self.schedule.segments().len();
         let mix = mix.unwrap_or(match change {
-            Change::Added(index) if index > 0 && !is_last(index) => self.mixes[index - 1],
-            Change::Replaced(index) => self.mixes[index],
-            Change::Added(_) => self.mix,
+            ScheduleChange::Added(index) if index > 0 && !is_last(index) => self.mixes[index - 1],
+            ScheduleChange::Replaced(index) => self.mixes[index],
+            ScheduleChange::Added(_) => self.mix,
         });
         if !mix.is_grabs() {
             self.tally.separate_operations();
         }
         match change {
-            Change::Added(index) => {
+            ScheduleChange::Added(index) => {
                 self.tally.add_segment(index, at);
                 self.mixes.insert(index, mix);
             }
-            Change::Replaced(index) => self.mixes[index] = mix,
+            ScheduleChange::Replaced(index) => self.mixes[index] = mix,
         }
         Ok(())
     }
@@ -274,7 +274,7 @@ impl Crowd {
             self.ask(user, request, now);
             self.tally.sent(segment, due, now, operation, false);
         } else {
-            self.tally.counters.held_back += 1;
+            self.tally.counters.totals.held_back += 1;
         }
         true
     }
@@ -365,7 +365,7 @@ impl Crowd {
                 return self.leave(user, EndReason::Stuck, Some(pause), now);
             }
             refused.extend_from_slice(bytes);
-            self.tally.counters.held_back += 1;
+            self.tally.counters.totals.held_back += 1;
             return;
         }
         let written = match socket.write(bytes) {
@@ -376,7 +376,7 @@ impl Crowd {
             // connection.
             Err(_) => return,
         };
-        self.tally.counters.held_back += 1;
+        self.tally.counters.totals.held_back += 1;
         self.refused.insert(user, bytes[written..].to_vec());
     }
 
