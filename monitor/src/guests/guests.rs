@@ -26,16 +26,13 @@ use crate::limits::{
     GUEST_TOKEN_SECONDS, GUESTS_STOP_DEADLINE, GUESTS_UNSETTLED_MAX, NEW_GUESTS_BURST, NEW_GUESTS_INTERVAL_MS,
     PEERS_REMEMBERED_MAX,
 };
-use crate::owner::{Message, Question};
+use crate::owner::{GUESTS_SOURCE, Message, Question};
 use crate::run::merge::Presence;
 use crate::run::second::Role;
 use hongbao_telemetry::clock::{monotonic_millis, unix_millis, unix_seconds};
 use hongbao_telemetry::http::{ApiError, JsonBody};
 use hongbao_telemetry::report::names::role;
 use hongbao_telemetry::report::{Key, Reporter, ReporterConfig, Sample};
-
-/// The name under which guests report, in the role of a machine.
-pub const GUESTS_SOURCE: &str = "guests";
 
 /// The first id of a guest. Fleets number their users from 1 on, and never get here.
 const GUEST_ID_MIN: u64 = 1 << 52;
