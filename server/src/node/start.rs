@@ -45,7 +45,7 @@ use crate::set::{SetHandle, Shared};
 use crate::shard::acceptor::{AcceptTally, Acceptor};
 use crate::shard::{Shard, ShardThread, ThreadOptions};
 use crate::telemetry::{Step, Steps, Telemetry};
-use crate::tools::host;
+use crate::tools::check;
 use crate::transport::descriptors;
 use crate::watchdog::Watchdog;
 
@@ -392,7 +392,7 @@ impl Shards<'_> {
 /// binds first.
 fn report_host(config: &Config, port: u16) {
     let shards = hongbao_sysctl::Shards::Fixed { count: config.shards, private: config.private_tables };
-    let wanted = Wanted { port, shards, ..host::wanted(config.connections) };
+    let wanted = Wanted { port, shards, ..check::wanted(config.connections) };
     let verdict = Verdict::of(&HostFacts::read(), &wanted);
     let (wanted, host, binds) = (verdict.wanted, verdict.carries, verdict.binds);
     if verdict.fits {
