@@ -193,7 +193,7 @@ impl Opened {
         });
         let events = Events::default();
         let generator = Generator::recover(sets.clone(), ledger.clone(), campaigns, config.notify_campaigns, now)
-            .telling(events.clone());
+            .reporting_to(events.clone());
         let mut services = JoinSet::new();
         let rooms = rooms::spawn(&shared, room_queues, &mut services);
         let beats: Vec<Arc<Tally>> = threads.iter().map(|_| Arc::default()).collect();
@@ -231,7 +231,7 @@ impl Opened {
 
         let reporter = spawn_reporter(&config, &mut telemetry, listen, admin);
         let stop_requested = Arc::new(Notify::new());
-        let runs = Arc::new(Runs::telling(events));
+        let runs = Arc::new(Runs::reporting_to(events));
         let state = Admin {
             shared,
             generator: commands.clone(),
