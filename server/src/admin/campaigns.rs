@@ -317,7 +317,6 @@ async fn command(
     answer.await.map_err(|_| stopping())?.map_err(refused)
 }
 
-
 fn no_such(id: CampaignId) -> ApiError {
     ApiError::not_found(format!("campaign {id} does not exist"))
 }
