@@ -14,6 +14,7 @@ mod results;
 mod schema;
 pub mod sqlite;
 pub mod task;
+pub mod user_event;
 pub mod writer;
 
 use std::sync::Arc;

@@ -11,8 +11,6 @@ use hongbao_proto::token::{Audience, Signer};
 use hongbao_telemetry::clock::unix_seconds;
 use hongbao_telemetry::credentials::load_secret;
 
-use crate::market::campaign::hex;
-
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// File with the secret; else HONGBAO_SECRET_FILE, else HONGBAO_SECRET
@@ -57,6 +55,6 @@ pub fn run(Arguments { secret_file, purpose, subject, ttl }: &Arguments) -> anyh
 pub fn secret() -> anyhow::Result<ExitCode> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes)?;
-    writeln!(std::io::stdout(), "{}", hex(&bytes))?;
+    writeln!(std::io::stdout(), "{}", const_hex::encode(bytes))?;
     Ok(ExitCode::SUCCESS)
 }
