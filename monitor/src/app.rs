@@ -91,7 +91,7 @@ impl Monitor {
     pub async fn bind(config: &Config) -> Result<Self, RunError> {
         let secret = credentials::load_secret(config.secret_file.as_deref())?;
         let started_at_ms = unix_millis();
-        let recording = Recording::create(&config.record, started_at_ms)?;
+        let recording = Recording::create(&config.record)?;
         let bound = async { Ok((bind("--listen", config.listen).await?, inherited_or_bound(config.http).await?)) };
         let ((ingest_listener, ingest), (http_listener, http)) = match bound.await {
             Ok(bound) => bound,

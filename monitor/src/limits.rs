@@ -206,7 +206,13 @@ pub const IDLE_DEADLINE: Duration = Duration::from_secs(30);
 /// For a refused peer to read why, and to hang up.
 pub const GOODBYE_DEADLINE: Duration = Duration::from_secs(1);
 
+/// What waits to be recorded: some three a second, each second up to a megabyte. What comes beyond,
+/// the disk being too slow, is lost, and counted.
+pub const RECORDING_QUEUE_MAX: usize = 256;
+
 const _: () = assert!(LOST_SECONDS < CATCH_UP_SECONDS_MAX);
+// Catching up is no reason to lose any.
+const _: () = assert!(CATCH_UP_SECONDS_MAX < RECORDING_QUEUE_MAX as u64);
 // Catching up may tell as many seconds at once.
 const _: () =
     assert!(2 * MARKS_PER_TURN_MAX < STREAM_BEHIND_MAX && 2 * CATCH_UP_SECONDS_MAX < STREAM_BEHIND_MAX as u64);
@@ -225,12 +231,9 @@ pub const DIRECTORY_ENTRIES_MAX: usize = 10_000;
 /// Bytes of a recording's name.
 pub const RUN_ID_BYTES_MAX: usize = 128;
 
-/// Bytes of run.json or of the fleet's summary: a day of seconds in the latter are some ten
-/// megabytes.
+/// Bytes of the fleet's summary, a day of seconds being some ten megabytes, and of what is inflated
+/// of one second.
 pub const DOCUMENT_BYTES_MAX: usize = 32 * 1024 * 1024;
-
-/// Bytes of a line of a recorded file. The longest is a histogram in base 64.
-pub const LINE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Seconds of a recorded run that are told at all: a recording of days would fill memory before
 /// anything was seen of it.
@@ -256,7 +259,6 @@ pub const REPORTS_KEPT_MAX: usize = 4;
 /// Marks of a recorded run that are told.
 pub const MARKS_TOLD_MAX: usize = 10_000;
 
-const _: () = assert!(LINE_BYTES_MAX > HISTOGRAM_BYTES_MAX * 4 / 3);
 const _: () = assert!(SERIES_ROWS_MAX <= RUN_SECONDS_MAX);
 const _: () = assert!(GUEST_OUTBOX_BYTES_MAX >= 2 * hongbao_proto::limits::SERVER_FRAME_BYTES_MAX);
 const _: () = assert!(ACTION_DEADLINE.as_secs() < hongbao_telemetry::http::REQUEST_DEADLINE.as_secs());

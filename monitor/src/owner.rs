@@ -30,7 +30,7 @@ use hongbao_telemetry::clock::unix_millis;
 use hongbao_telemetry::disk;
 use hongbao_telemetry::report::{Key, Sample};
 
-/// `run.json` is written anew after this many seconds, and whenever a source joins.
+/// What the run is, is recorded anew after this many seconds, and whenever a source joins.
 const RUN_FILE_SECONDS: u64 = 10;
 
 /// What stands is told again after this long, if it has changed: less than a second, so that no
@@ -179,7 +179,7 @@ pub struct Subscription {
 
 /// A closed second that waits for the host's row of it.
 struct Untold {
-    closed: ClosedSecond,
+    closed: Arc<ClosedSecond>,
     host: Option<Box<HostSecond>>,
 }
 
@@ -216,6 +216,8 @@ pub struct Owner {
     told: broadcast::Sender<Arc<Told>>,
     sources_told: Vec<SourceStatus>,
     sets_told: bool,
+    /// The SETs as they are have been recorded.
+    sets_recorded: bool,
     state_told_ms: u64,
     streams_dropped: Arc<AtomicU64>,
     connected: u64,
@@ -249,6 +251,7 @@ impl Owner {
             told: broadcast::Sender::new(STREAM_BEHIND_MAX),
             sources_told: Vec::new(),
             sets_told: true,
+            sets_recorded: true,
             state_told_ms: 0,
             streams_dropped: Arc::default(),
             connected: 0,
@@ -317,7 +320,9 @@ impl Owner {
         // Streams end once they have read this: nobody can tell them anything any more.
         self.tell(|| Told::new("end", &self.run_status()));
         let stdout_is_read = self.view.close();
-        Outcome { run: self.run_status(), sources: self.merge.sources(), stdout_is_read }
+        let (run, sources) = (self.run_status(), self.merge.sources());
+        self.recording.close();
+        Outcome { run, sources, stdout_is_read }
     }
 
     fn apply(&mut self, message: Message) {
@@ -375,7 +380,7 @@ impl Owner {
         }
         if let (Some(sets), Role::Server) = (sets, source.role) {
             self.sets.put(source.name, second, sets);
-            self.sets_told = false;
+            (self.sets_told, self.sets_recorded) = (false, false);
         }
         Ok(())
     }
@@ -502,7 +507,7 @@ impl Owner {
         let source = self.merge.source(joined.source);
         if source.role == Role::Server {
             self.sets.forget(source.name);
-            self.sets_told = false;
+            (self.sets_told, self.sets_recorded) = (false, false);
         }
     }
 
@@ -520,9 +525,11 @@ impl Owner {
     fn closed(&mut self, closed: ClosedSecond) {
         self.seconds += 1;
         self.seconds_complete += u64::from(closed.merged.complete);
-        self.recording.write(&closed);
+        let closed = Arc::new(closed);
+        let sets = (!std::mem::replace(&mut self.sets_recorded, true)).then(|| self.sets.clone());
+        self.recording.write(Arc::clone(&closed), sets);
         let evidence = Evidence {
-            headline: &closed.merged.headline(),
+            headline: &closed.merged.headline,
             books: &closed.merged.books,
             sources: &self.merge.sources(),
             recording_fails: self.recording.failing(),
@@ -538,7 +545,7 @@ impl Owner {
             self.kept.pop_front();
         }
         self.kept.push_back(Arc::new(closed.merged.clone()));
-        self.view.show(|| Frame { headline: closed.merged.headline(), books: closed.merged.books });
+        self.view.show(|| Frame { headline: closed.merged.headline, books: closed.merged.books });
         let second = closed.merged.second;
         while self.hosts.pop_front_if(|row| row.second < second).is_some() {}
         let host = self.hosts.pop_front_if(|row| row.second == second);
@@ -546,8 +553,7 @@ impl Owner {
     }
 
     fn write_run(&mut self) {
-        let (run, sources) = (self.run_status(), self.merge.sources());
-        self.recording.write_run(&run, &sources);
+        self.recording.write_run(self.run_status(), self.merge.sources());
     }
 
     fn run_status(&self) -> RunStatus {
@@ -628,7 +634,7 @@ impl Owner {
                 Key::new("streams_dropped", "Readers of the stream that were too slow"),
                 self.streams_dropped.load(Ordering::Relaxed),
             ),
-            (Key::new("record_failures", "Writes to the recording that failed"), self.recording.failures()),
+            (Key::new("record_failures", "Seconds that could not be recorded"), self.recording.failures()),
         ];
         for end in End::ALL {
             let key =

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD as BASE64;
 use futures_util::{SinkExt, StreamExt};
 use hdrhistogram::Histogram;
 use hongbao_monitor::app::Monitor;
 use hongbao_monitor::config::{Config, Doors};
 use hongbao_monitor::owner::Outcome;
+use hongbao_monitor::recording::ReportedByRole;
+use hongbao_monitor::recording::read::{Reader, Second};
 use hongbao_monitor::terminal::lines::ViewMode;
 use hongbao_proto::frame::Codec;
 use hongbao_proto::limits::REPORT_FRAME_BYTES_MAX;
@@ -284,14 +284,14 @@ async fn late_repeated_and_reordered_seconds_lose_nothing() {
     let (outcome, record, _directory) = running.stop().await;
     assert_eq!(outcome.run.reports.duplicate, 2);
 
-    let mut reader = csv::Reader::from_path(record.join("headline.csv")).unwrap();
-    let column = |name: &str, headers: &csv::StringRecord| headers.iter().position(|header| header == name).unwrap();
-    let headers = reader.headers().unwrap().clone();
-    let (sent, at) = (column("sent", &headers), column("second", &headers));
-    let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
-    let sent: Vec<i64> = rows.iter().map(|row| row[sent].parse().unwrap()).collect();
+    let (mut sent, mut seconds) = (Vec::new(), Vec::new());
+    let take = |second: Second| {
+        sent.push(second.headline.sent);
+        seconds.push(second.headline.second);
+        true
+    };
+    Reader::open(&record).unwrap().seconds(0, u64::MAX, take).unwrap();
     assert_eq!((sent[0], sent[1], sent.iter().sum::<i64>()), (10, 20, 35));
-    let seconds: Vec<u64> = rows.iter().map(|row| row[at].parse().unwrap()).collect();
     assert!(seconds.windows(2).all(|pair| pair[1] == pair[0] + 1), "{seconds:?}");
 }
 
@@ -342,24 +342,27 @@ async fn both_books_agree_and_the_recording_can_be_read_back() {
     assert!(outcome.run.books.balanced(), "{:?}", outcome.run.books);
     assert!(outcome.run.books.claims.won > 0);
 
-    let run: Value = serde_json::from_slice(&std::fs::read(record.join("run.json")).unwrap()).unwrap();
+    let recording = Reader::open(&record).unwrap();
+    let run = recording.document().unwrap();
     assert_eq!(run["run"]["books"]["residual_fen"], 0);
     assert!(run["run"]["ended_at_ms"].as_u64() > run["run"]["started_at_ms"].as_u64());
 
-    let log = std::fs::read(record.join("latency.hlog")).unwrap();
-    let mut recorded = 0;
-    for entry in hdrhistogram::serialization::interval_log::IntervalLogIterator::new(&log) {
-        if let hdrhistogram::serialization::interval_log::LogEntry::Interval(interval) = entry.unwrap() {
-            let bytes = BASE64.decode(interval.encoded_histogram()).unwrap();
-            recorded += hongbao_monitor::run::histogram::decode(&bytes).unwrap().len();
-        }
-    }
-    assert!(recorded >= 2, "{recorded}");
+    let mut measured = 0;
+    recording
+        .histograms(|_, name, histogram| measured += u64::from(name == "machine.latency_us") * histogram.len())
+        .unwrap();
+    assert!(measured >= 2, "{measured}");
 
-    let tidy = std::fs::read_to_string(record.join("seconds.csv")).unwrap();
-    assert!(tidy.starts_with("second,complete,source,kind,name,value\n"));
-    assert!(tidy.contains(",server/s1,counter,prizes_won,10\n") && tidy.contains(",server/s1,gauge,users_online,5\n"));
-    assert!(!tidy.contains("final_report"));
+    let (mut won, mut online, mut names) = (Vec::new(), Vec::new(), String::new());
+    let take = |_, roles: ReportedByRole| {
+        names.push_str(&format!("{roles:?}"));
+        let Some(server) = roles.get(role::SERVER).filter(|server| server.sources == ["s1"]) else { return };
+        won.extend(server.counters["prizes_won"][0]);
+        online.extend(server.gauges["users_online"][0]);
+    };
+    recording.reported(0, u64::MAX, take).unwrap();
+    assert!(won.contains(&10) && online.contains(&5), "{won:?} {online:?}");
+    assert!(!names.contains("final_report"));
 }
 
 #[tokio::test]

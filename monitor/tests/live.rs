@@ -12,6 +12,7 @@ use hongbao_monitor::app::Monitor;
 use hongbao_monitor::config::{Arguments, Config};
 use hongbao_monitor::limits::{MARKS_KEPT_MAX, STREAMS_MAX};
 use hongbao_monitor::owner::Outcome;
+use hongbao_monitor::recording::read::{Reader, Second};
 use hongbao_proto::frame::Codec;
 use hongbao_proto::limits::REPORT_FRAME_BYTES_MAX;
 use hongbao_proto::report_v1::{
@@ -281,10 +282,9 @@ async fn what_many_machines_report_is_one_mark_everywhere() {
     assert_eq!(running.get("/api/v1/marks?run=another").await.0, 404);
 
     let (_, record, _directory) = running.stop().await;
-    let mut rows = csv::Reader::from_path(record.join("marks.csv")).unwrap();
-    let rows: Vec<(u64, String, String, String)> = rows.deserialize().map(Result::unwrap).collect();
-    let row = |text: &str, source: &str| (second * 1000, "qps".to_owned(), source.to_owned(), text.to_owned());
-    assert_eq!(rows, [row("5,000 a second, \"fast\"", "3 machines"), row("another", "machine/m0")]);
+    let marks = Reader::open(&record).unwrap().marks().unwrap();
+    assert_eq!(json!(marks)[0], expected);
+    assert_eq!((marks.len(), marks[1].text.as_str(), marks[1].source.as_str()), (2, "another", "machine/m0"));
 }
 
 #[tokio::test]
@@ -364,18 +364,16 @@ async fn a_series_is_what_headline_csv_recorded() {
     assert_eq!(running.get("/api/v1/series?run=../../etc").await.0, 404);
 
     let (_, record, _directory) = running.stop().await;
-    let mut csv = csv::Reader::from_path(record.join("headline.csv")).unwrap();
-    let names = csv.headers().unwrap().clone();
-    let rows: Vec<csv::StringRecord> = csv.records().map(Result::unwrap).collect();
+    let mut rows = Vec::new();
+    let take = |second: Second| {
+        rows.push(json!(second.headline));
+        true
+    };
+    Reader::open(&record).unwrap().seconds(0, u64::MAX, take).unwrap();
     for (index, row) in rows.iter().take(3).enumerate() {
-        for (name, recorded) in names.iter().zip(row) {
+        for (name, recorded) in row.as_object().unwrap() {
             let told = &series["columns"][name][index];
-            let recorded = match recorded {
-                "true" => json!(1),
-                "false" => json!(0),
-                "" => Value::Null,
-                number => json!(number.parse::<i64>().unwrap()),
-            };
+            let recorded = recorded.as_bool().map_or_else(|| recorded.clone(), |yes| json!(u8::from(yes)));
             // Nothing was measured: a recording has 0 there, a series nothing.
             let nothing = told.is_null() && recorded == json!(0) && name.contains("_lag_");
             assert!(*told == recorded || nothing, "{name}: {told} is not {recorded}");

@@ -9,6 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use hongbao_monitor::recording::read::Reader;
 use hongbao_proto::token::{Audience, Secret, Signer};
 use hongbao_telemetry::clock::unix_seconds;
 use hongbao_telemetry::report::names::{self, role};
@@ -179,13 +180,11 @@ fn it_says_where_it_listens_and_ends_in_order_when_told() {
         }
         assert!(text.contains("residual") && text.contains("the books agree"), "{text}");
         let record = directory.path().join(bound["record"].as_str().unwrap());
-        for file in ["headline.csv", "seconds.csv", "latency.hlog", "host.csv", "run.json"] {
-            assert!(record.join(file).is_file(), "{file}");
-        }
+        let files: Vec<_> = std::fs::read_dir(&record).unwrap().map(|file| file.unwrap().file_name()).collect();
+        assert_eq!(files, ["run.sqlite"]);
         // The host as it was before anybody reported.
-        let host = std::fs::read_to_string(record.join("host.csv")).unwrap();
-        let available = host.lines().next().unwrap().split(',').position(|column| column == "memory_available_bytes");
-        let bytes: u64 = host.lines().nth(1).unwrap().split(',').nth(available.unwrap()).unwrap().parse().unwrap();
+        let hosts = Reader::open(&record).unwrap().hosts().unwrap();
+        let bytes = hosts[0].memory_available_bytes.unwrap();
         assert!(bytes > 0);
     }
 }

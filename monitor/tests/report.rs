@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use hongbao_monitor::recording::read::{Reader, Second};
 use serde_json::Value;
 
 const CHARTS: [&str; 15] = [
@@ -35,6 +36,11 @@ fn copy(to: &Path) {
         let path = entry.unwrap().path();
         fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
     }
+}
+
+/// Changes a recording as whoever has SQLite may.
+fn change(directory: &Path, sql: &str) {
+    rusqlite::Connection::open(directory.join("run.sqlite")).unwrap().execute_batch(sql).unwrap();
 }
 
 fn report(arguments: &[&Path]) -> Output {
@@ -78,8 +84,8 @@ fn a_report_says_where_it_is_and_holds_every_chart_twice() {
 #[test]
 fn figures_are_those_that_were_recorded() {
     let (_directory, out, _) = written();
-    let (told, fleet, run) =
-        (json(&out.join("report.json")), json(&recorded().join("summary.json")), json(&recorded().join("run.json")));
+    let run = Reader::open(&recorded()).unwrap().document().unwrap();
+    let (told, fleet) = (json(&out.join("report.json")), json(&recorded().join("summary.json")));
     let phases = fleet["phases"].as_array().unwrap();
     assert!(phases.len() >= 2 && told["phases"].as_array().unwrap().len() == phases.len());
     for (told, fleet) in told["phases"].as_array().unwrap().iter().zip(phases) {
@@ -192,13 +198,12 @@ fn line(svg: &str, colour: &str) -> Vec<(f64, f64)> {
 fn charts_show_what_was_recorded() {
     let (_directory, out, _) = written();
     let chart = |name: &str| fs::read_to_string(out.join(format!("{name}.svg"))).unwrap();
-    let headline = fs::read_to_string(recorded().join("headline.csv")).unwrap();
-    let mut reader = csv::Reader::from_reader(headline.as_bytes());
-    let columns = reader.headers().unwrap().clone();
-    let at = |name: &str| columns.iter().position(|column| column == name).unwrap();
-    let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
-    let complete: Vec<&csv::StringRecord> = rows.iter().filter(|row| &row[at("complete")] == "true").collect();
-    let sent: Vec<f64> = complete.iter().map(|row| row[at("sent")].parse().unwrap()).collect();
+    let mut sent: Vec<f64> = Vec::new();
+    let take = |second: Second| {
+        sent.extend(second.headline.complete.then_some(second.headline.sent as f64));
+        true
+    };
+    Reader::open(&recorded()).unwrap().seconds(0, u64::MAX, take).unwrap();
     let drawn: Vec<f64> = line(&chart("1-sent"), "#DD842A").into_iter().map(|(_, y)| y).collect();
     assert_eq!(drawn.len(), sent.len(), "a point for each complete second");
     // Heights are in proportion to what was sent.
@@ -228,12 +233,10 @@ fn charts_show_what_was_recorded() {
 fn a_second_that_is_missing_or_not_whole_is_a_gap() {
     let directory = tempfile::tempdir().unwrap();
     copy(directory.path());
-    let headline = directory.path().join("headline.csv");
-    let text = fs::read_to_string(&headline).unwrap();
-    let mut rows: Vec<String> = text.lines().map(str::to_owned).collect();
-    rows[20] = rows[20].replace(",true,", ",false,");
-    rows.remove(10);
-    fs::write(&headline, rows.join("\n") + "\n").unwrap();
+    change(
+        directory.path(),
+        "UPDATE seconds SET complete = 0 WHERE second = 1795264122; DELETE FROM seconds WHERE second = 1795264112",
+    );
     assert!(report(&[directory.path()]).status.success());
     let lines = |folder: &Path, chart: &str| {
         let svg = fs::read_to_string(folder.join(format!("{chart}.svg"))).unwrap();
@@ -243,21 +246,15 @@ fn a_second_that_is_missing_or_not_whole_is_a_gap() {
     let torn = directory.path().join("report");
     assert_eq!((lines(&whole, "1-sent"), lines(&torn, "1-sent")), (1, 3));
     assert_eq!((lines(&whole, "6-latency"), lines(&torn, "6-latency")), (1, 3));
-    assert_eq!(json(&torn.join("report.json"))["run"]["seconds_complete"], rows.len() - 2);
+    assert_eq!(json(&torn.join("report.json"))["run"]["seconds_complete"], 28);
 }
 
 #[test]
 fn a_recording_without_host_and_fleet_is_told_as_far_as_it_goes() {
     let directory = tempfile::tempdir().unwrap();
     copy(directory.path());
-    for file in ["host.csv", "summary.json", "latency.hlog"] {
-        fs::remove_file(directory.path().join(file)).unwrap();
-    }
-    // A monitor that was killed leaves half a line.
-    let headline = directory.path().join("headline.csv");
-    let mut text = fs::read_to_string(&headline).unwrap();
-    text.push_str("1795");
-    fs::write(&headline, text).unwrap();
+    fs::remove_file(directory.path().join("summary.json")).unwrap();
+    change(directory.path(), "DELETE FROM hosts; DELETE FROM latency; UPDATE run SET ended_at_ms = NULL");
     let output = report(&[directory.path()]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let told = json(&directory.path().join("report/report.json"));
@@ -282,22 +279,32 @@ fn what_is_no_recording_is_refused_with_the_remedy() {
     };
     let write =
         |file: &'static str, text: &'static str| move |directory: &Path| fs::write(directory.join(file), text).unwrap();
-    refused(&|directory| fs::remove_file(directory.join("run.json")).unwrap(), &["holds no recording", "run.json"]);
-    refused(&write("run.json", "{}"), &["run.json", "damaged", "run"]);
-    refused(&write("headline.csv", "second,complete\n1,perhaps\n"), &["headline.csv", "damaged"]);
+    let sql = |sql: &'static str| move |directory: &Path| change(directory, sql);
+    refused(&|directory| fs::remove_file(directory.join("run.sqlite")).unwrap(), &["holds no recording", "run.sqlite"]);
     refused(
-        &write("seconds.csv", "second,complete,source,kind,name,value\n1,true,a/b,gauge,x,many\n"),
-        &["seconds.csv", "line"],
+        &|directory| fs::rename(directory.join("run.sqlite"), directory.join("headline.csv")).unwrap(),
+        &["older version", "record the run again"],
     );
-    refused(&write("host.csv", "when\n1\n"), &["host.csv", "second"]);
-    refused(&write("latency.hlog", "1.0,1.0,0.0,HISTnonsense\n"), &["latency.hlog", "second 1"]);
+    refused(&write("run.sqlite", "no"), &["run.sqlite", "damaged"]);
     refused(&write("summary.json", "no"), &["summary.json", "damaged"]);
-    refused(
-        &|directory| fs::write(directory.join("seconds.csv"), [0xff, 0xfe, b'\n']).unwrap(),
-        &["seconds.csv", "utf-8"],
-    );
-    let header = fs::read_to_string(recorded().join("headline.csv")).unwrap().lines().next().unwrap().to_owned() + "\n";
-    refused(&|directory| fs::write(directory.join("headline.csv"), &header).unwrap(), &["no second was recorded"]);
+    for (spoil, part) in [
+        ("PRAGMA user_version = 9", "version 9"),
+        ("DELETE FROM run", "what the run was"),
+        ("UPDATE run SET status = '{'", "JSON"),
+        ("UPDATE seconds SET complete = 'perhaps' WHERE second = 1795264110", "column complete"),
+        ("UPDATE seconds SET sent = 0.5 WHERE second = 1795264110", "second 1795264110"),
+        ("UPDATE hosts SET tcp_in_use = -1", "invalid value"),
+        ("UPDATE sources SET reported = x'00'", "deflate"),
+        ("UPDATE latency SET histogram = x'00' WHERE second = 1795264111", "second 1795264111"),
+        ("ALTER TABLE seconds DROP COLUMN won", "won"),
+        (
+            "CREATE TABLE other AS SELECT * FROM seconds; DROP TABLE seconds; CREATE VIEW seconds AS SELECT * FROM other",
+            "seconds",
+        ),
+        ("DELETE FROM seconds", "no second was recorded"),
+    ] {
+        refused(&sql(spoil), &[part]);
+    }
     let output = report(&[Path::new("/no/such/place")]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("/no/such/place holds no recording"));
 }

@@ -406,7 +406,7 @@ async fn odds(State(guests): State<Arc<Guests>>) -> Result<Json<serde_json::Valu
     let (reply, answer) = oneshot::channel();
     let question = Question::Seconds { from: None, limit: 5, reply };
     guests.owner.send(Message::Ask(question)).await.map_err(|_| stopping())?;
-    let seconds: Vec<_> = answer.await.map_err(|_| stopping())?.iter().map(|second| second.headline()).collect();
+    let seconds: Vec<_> = answer.await.map_err(|_| stopping())?.iter().map(|second| second.headline).collect();
     let last = seconds.last();
     Ok(Json(json!({
         "second": last.map(|last| last.second),

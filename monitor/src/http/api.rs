@@ -110,7 +110,7 @@ async fn seconds(State(owner): State<Owner>, QueryParams(range): QueryParams<Ran
 async fn latest(State(owner): State<Owner>) -> Result<Json<Value>, ApiError> {
     let seconds = ask(&owner, |reply| Question::Seconds { from: None, limit: 1, reply }).await?;
     match seconds.first() {
-        Some(second) => Ok(Json(json!({ "headline": second.headline(), "second": &**second }))),
+        Some(second) => Ok(Json(json!({ "headline": second.headline, "second": &**second }))),
         None => Err(ApiError::not_found("no second has been closed yet")),
     }
 }

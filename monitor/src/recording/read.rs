@@ -1,44 +1,45 @@
-//! Files of a recording, read back: as streams of whole lines, however long the run was and whoever
-//! is still writing.
+//! A recording, read back by query: however long the run was, and whoever is still writing it.
 //!
-//! A recording may be damaged, half written, or planted: only regular files are opened, no line and
-//! no document is longer than its bound, and a last line without its end is no line.
+//! A recording may be damaged, half written, or planted: only a regular file is opened, views and
+//! triggers in it do nothing, and nothing is inflated beyond its bound.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Take};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::str;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use flate2::read::ZlibDecoder;
 use hdrhistogram::Histogram;
-use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
-use nix::libc;
+use rusqlite::config::DbConfig;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Params, Row as SqlRow};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
 
-use crate::limits::{DOCUMENT_BYTES_MAX, LINE_BYTES_MAX, MARKS_TOLD_MAX};
-use crate::recording::write::VALUES_HEADER;
+use crate::limits::{DOCUMENT_BYTES_MAX, MARKS_TOLD_MAX, RUN_SECONDS_MAX};
+use crate::recording::{APPLICATION_ID, FILE, OLD_FILE, ReportedByRole, VERSION, headline_columns, host_columns};
+use crate::run::books::Balance;
 use crate::run::histogram;
+use crate::run::host::{HostFacts, HostSecond};
 use crate::run::mark::Mark;
-use crate::run::second::{ANSWERS_PREFIX, ENDED_PREFIX, ERRORS_PREFIX, Role, VIOLATIONS_PREFIX};
-use crate::run::series::NO_ANSWER;
-use hongbao_telemetry::report::names;
+use crate::run::merge::Presence;
+use crate::run::second::Headline;
+use crate::run::series::{self, Heat, Reasons};
 
-/// Read at a time.
-const BUFFER_BYTES: usize = 64 * 1024;
-
-/// Why a file of a recording cannot be told from. One line.
+/// Why a recording cannot be read. One line.
 #[derive(Debug, thiserror::Error)]
-pub enum FileError {
-    /// A file cannot be read.
-    #[error("cannot read {path}: {source}")]
+pub enum ReadError {
+    #[error("{0} holds no recording: {FILE} is missing; name a directory that hongbao-monitor has recorded to")]
+    Foreign(PathBuf),
+    #[error("{0} was recorded as CSV by an older version, which alone reads it; record the run again")]
+    Old(PathBuf),
+    #[error("cannot read {path}: {problem}")]
     Unreadable {
         path: PathBuf,
         /// What the system says.
-        source: io::Error,
+        problem: String,
     },
-    /// A file is not what a monitor writes.
+    /// Not what a monitor writes.
     #[error("{path} is damaged, or of another version: {problem}; record the run again, or repair the file")]
     Damaged {
         path: PathBuf,
@@ -47,486 +48,382 @@ pub enum FileError {
     },
 }
 
-/// A [`FileError::Damaged`] of that file, with the reader's own words.
-pub fn damaged<E: std::fmt::Display>(path: &Path) -> impl FnOnce(E) -> FileError {
-    move |error| FileError::Damaged { path: path.into(), problem: error.to_string().replace('\n', " ") }
+/// A [`ReadError::Damaged`] of that file, in one line.
+pub fn damaged<E: std::fmt::Display>(path: &Path) -> impl FnOnce(E) -> ReadError {
+    move |error| ReadError::Damaged { path: path.into(), problem: error.to_string().replace('\n', " ") }
 }
 
-fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> FileError {
-    move |source| FileError::Unreadable { path: path.into(), source }
+fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> ReadError {
+    move |error| ReadError::Unreadable { path: path.into(), problem: error.to_string() }
 }
 
-/// Opens a file for reading if it is one: a link may lead anywhere, and a pipe would be waited for.
-pub fn open(path: &Path) -> Result<File, FileError> {
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path)
-        .map_err(unreadable(path))?;
-    if file.metadata().map_err(unreadable(path))?.is_file() {
-        Ok(file)
-    } else {
-        Err(unreadable(path)(io::Error::other("not a regular file")))
+/// A link may lead anywhere, and a pipe would be waited for.
+fn regular(path: &Path) -> Result<(), ReadError> {
+    match fs::symlink_metadata(path).map_err(unreadable(path))?.is_file() {
+        true => Ok(()),
+        false => Err(unreadable(path)(io::Error::other("not a regular file"))),
     }
 }
 
-/// A whole JSON document of at most [`DOCUMENT_BYTES_MAX`] bytes.
-pub fn json<T: DeserializeOwned>(path: &Path) -> Result<T, FileError> {
+/// A whole JSON document of at most [`DOCUMENT_BYTES_MAX`] bytes: the fleet's summary beside the
+/// recording.
+pub fn json<T: DeserializeOwned>(path: &Path) -> Result<T, ReadError> {
+    regular(path)?;
+    let file = fs::File::open(path).map_err(unreadable(path))?;
+    serde_json::from_slice(&bounded(file).map_err(damaged(path))?).map_err(damaged(path))
+}
+
+fn bounded(reader: impl Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let limit = DOCUMENT_BYTES_MAX as u64;
-    open(path)?.take(limit + 1).read_to_end(&mut bytes).map_err(unreadable(path))?;
-    if bytes.len() > DOCUMENT_BYTES_MAX {
-        return Err(damaged(path)(format!("it is longer than {DOCUMENT_BYTES_MAX} bytes")));
-    }
-    serde_json::from_slice(&bytes).map_err(damaged(path))
-}
-
-/// The whole lines that a file had when it was opened, one after the other.
-#[derive(Debug)]
-pub struct Lines {
-    path: PathBuf,
-    reader: BufReader<Take<File>>,
-    line: Vec<u8>,
-    number: u64,
-    bytes: u64,
-}
-
-impl Lines {
-    /// Opens a file; without its last line, if that has no end yet.
-    pub fn open(path: &Path) -> Result<Self, FileError> {
-        let mut file = open(path)?;
-        let bytes = whole(&mut file).map_err(unreadable(path))?;
-        let reader = BufReader::with_capacity(BUFFER_BYTES, file.take(bytes));
-        Ok(Self { path: path.into(), reader, line: Vec::new(), number: 0, bytes })
-    }
-
-    /// The file.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// How long the whole lines are together.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// The next line, without its end; `None` after the last.
-    pub fn next_bytes(&mut self) -> Result<Option<&[u8]>, FileError> {
-        self.line.clear();
-        let limit = LINE_BYTES_MAX as u64 + 1;
-        let read = (&mut self.reader).take(limit).read_until(b'\n', &mut self.line);
-        if read.map_err(unreadable(&self.path))? == 0 {
-            return Ok(None);
-        }
-        self.number += 1;
-        if self.line.pop() != Some(b'\n') {
-            return Err(self.damaged(format!("it is longer than {LINE_BYTES_MAX} bytes")));
-        }
-        if self.line.last() == Some(&b'\r') {
-            self.line.pop();
-        }
-        Ok(Some(&self.line))
-    }
-
-    /// The next line as text.
-    pub fn next_text(&mut self) -> Result<Option<&str>, FileError> {
-        if self.next_bytes()?.is_none() {
-            return Ok(None);
-        }
-        match str::from_utf8(&self.line) {
-            Ok(text) => Ok(Some(text)),
-            Err(error) => Err(self.damaged(error)),
-        }
-    }
-
-    /// What is wrong with the line that was read last.
-    pub fn damaged(&self, problem: impl std::fmt::Display) -> FileError {
-        damaged(&self.path)(format!("line {}: {problem}", self.number))
+    reader.take(DOCUMENT_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    match bytes.len() <= DOCUMENT_BYTES_MAX {
+        true => Ok(bytes),
+        false => Err(io::Error::other(format!("it is longer than {DOCUMENT_BYTES_MAX} bytes"))),
     }
 }
 
-/// Where the last whole line ends.
-fn whole(file: &mut File) -> io::Result<u64> {
-    let mut end = file.metadata()?.len();
-    let mut block = vec![0; BUFFER_BYTES];
-    while end > 0 {
-        let start = end.saturating_sub(BUFFER_BYTES as u64);
-        let length = usize::try_from(end - start).unwrap_or(BUFFER_BYTES);
-        file.seek(SeekFrom::Start(start))?;
-        file.read_exact(&mut block[..length])?;
-        if let Some(last) = block[..length].iter().rposition(|&byte| byte == b'\n') {
-            end = start + last as u64 + 1;
-            break;
-        }
-        end = start;
-    }
-    file.seek(SeekFrom::Start(0))?;
-    Ok(end)
+/// What a recording says of its run.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Run {
+    pub version: String,
+    pub started_at_ms: u64,
+    pub ended_at_ms: Option<u64>,
+    pub seconds: u64,
+    pub seconds_complete: u64,
+    pub joined_late: bool,
+    pub record_failures: u64,
+    pub host: HostFacts,
+    pub books: Balance,
 }
 
-/// The first cell of the last whole line, where it is a number: the last second of a file of one
-/// row a second.
-pub fn last_second(path: &Path) -> Result<Option<u64>, FileError> {
-    let mut file = open(path)?;
-    let end = whole(&mut file).map_err(unreadable(path))?;
-    let start = end.saturating_sub(LINE_BYTES_MAX as u64);
-    let mut tail = Vec::new();
-    file.seek(SeekFrom::Start(start)).map_err(unreadable(path))?;
-    file.take(end - start).read_to_end(&mut tail).map_err(unreadable(path))?;
-    let tail = tail.strip_suffix(b"\n").unwrap_or(&tail);
-    let line = tail.rsplit(|&byte| byte == b'\n').next().unwrap_or_default();
-    let cell = line.split(|&byte| byte == b',').next().unwrap_or_default();
-    Ok(str::from_utf8(cell).ok().and_then(|cell| cell.parse().ok()))
-}
-
-/// A file of one row of figures a second: a header that begins with `second`, then numbers, `true`
-/// and `false`, or nothing.
-#[derive(Debug)]
-pub struct Grid {
-    lines: Lines,
-    columns: Vec<String>,
-    last: Option<u64>,
-}
-
-/// Columns of a file.
-const COLUMNS_MAX: usize = 512;
-
-/// One row, as it was written.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct GridRow {
-    pub second: u64,
-    /// One cell for each column, `second` among them.
-    pub cells: Vec<String>,
-}
-
-impl Grid {
-    /// Opens a file and reads its header.
-    pub fn open(path: &Path) -> Result<Self, FileError> {
-        let mut lines = Lines::open(path)?;
-        let header = lines.next_text()?.unwrap_or_default().to_owned();
-        let columns: Vec<String> = header.split(',').map(str::to_owned).collect();
-        let plain = |name: &String| {
-            !name.is_empty()
-                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
-        };
-        let mut distinct: Vec<&String> = columns.iter().collect();
-        distinct.sort();
-        distinct.dedup();
-        let problem = match columns.first() {
-            _ if header.is_empty() => Some("it has no header".to_owned()),
-            Some(first) if first != "second" => Some(format!("its first column is {first:?}, not second")),
-            _ if columns.len() > COLUMNS_MAX => Some(format!("it has more than {COLUMNS_MAX} columns")),
-            _ if !columns.iter().all(plain) => Some("a column's name is none".to_owned()),
-            _ if distinct.len() < columns.len() => Some("two columns have one name".to_owned()),
-            _ => None,
-        };
-        match problem {
-            Some(problem) => Err(lines.damaged(problem)),
-            None => Ok(Self { lines, columns, last: None }),
-        }
-    }
-
-    /// Names of the columns, `second` first.
-    pub fn columns(&self) -> &[String] {
-        &self.columns
-    }
-
-    /// What is wrong with the row that was read last.
-    pub fn damaged(&self, problem: impl std::fmt::Display) -> FileError {
-        self.lines.damaged(problem)
-    }
-
-    /// The next row. A row of a second that has been told already is passed over: clocks are set
-    /// back now and then.
-    pub fn next_row(&mut self, row: &mut GridRow) -> Result<bool, FileError> {
-        loop {
-            let Some(text) = self.lines.next_text()? else { return Ok(false) };
-            row.cells.clear();
-            row.cells.extend(text.split(',').map(str::to_owned));
-            let wrong = match row.cells.iter().find(|cell| figure(cell).is_err()) {
-                _ if row.cells.len() != self.columns.len() => {
-                    Some(format!("{} cells for {} columns", row.cells.len(), self.columns.len()))
-                }
-                Some(cell) => Some(format!("{cell:?} is no figure")),
-                None => None,
-            };
-            if let Some(wrong) = wrong {
-                return Err(self.lines.damaged(wrong));
-            }
-            row.second = match row.cells[0].parse() {
-                Ok(second) => second,
-                Err(error) => return Err(self.lines.damaged(format!("second: {error}"))),
-            };
-            if self.last.is_none_or(|last| row.second > last) {
-                self.last = Some(row.second);
-                return Ok(true);
-            }
-        }
-    }
-}
-
-/// A cell's figure: nothing is none, `true` is 1.
-pub fn figure(cell: &str) -> Result<Option<f64>, std::num::ParseFloatError> {
-    match cell {
-        "" => Ok(None),
-        "true" => Ok(Some(1.0)),
-        "false" => Ok(Some(0.0)),
-        number => number.parse().map(|number: f64| Some(number).filter(|number| number.is_finite())),
-    }
-}
-
-/// A row of seconds.csv, as far as anybody sums it up.
+/// The first and the last second of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Value<'a> {
+pub struct Extent {
     /// Unix time.
-    pub second: u64,
-    /// What kind of process told it; one that this version does not know is none.
-    pub role: Option<Role>,
-    /// A counter's part of this second; else a gauge.
-    pub counter: bool,
-    pub name: &'a [u8],
+    pub first: u64,
     /// Likewise.
-    pub value: i64,
+    pub last: u64,
 }
 
-/// The rows of seconds.csv. They are many, millions an hour: they are looked at as bytes, and
-/// nothing is copied.
+/// A closed second, with the host's row of it.
+#[derive(Debug, Clone)]
+pub struct Second {
+    pub headline: Headline,
+    pub host: Option<HostSecond>,
+    pub reasons: Reasons,
+    pub heat: Heat,
+}
+
+/// What the seconds of a run come to, for a list. What no second tells is absent.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Totals {
+    pub seconds: u64,
+    pub seconds_complete: u64,
+    /// Most users on-line in a complete second.
+    pub users_max: Option<f64>,
+    /// Most answers in a complete second.
+    pub qps_max: Option<f64>,
+    /// 99th percentile of latency in the middle one of all complete seconds that had answers.
+    pub latency_p99_us: Option<f64>,
+    pub won: Option<i64>,
+}
+
+/// A recording, open for reading. It is not written to, and nothing is made beside it once its run
+/// has ended.
 #[derive(Debug)]
-pub struct Values(Lines);
-
-impl Values {
-    /// Opens the file and checks its header.
-    pub fn open(path: &Path) -> Result<Self, FileError> {
-        let mut lines = Lines::open(path)?;
-        if lines.next_text()?.is_none_or(|header| header != VALUES_HEADER.trim_end()) {
-            return Err(lines.damaged(format!("it has another header than {}", VALUES_HEADER.trim_end())));
-        }
-        Ok(Self(lines))
-    }
-
-    /// The next row; `None` after the last.
-    pub fn next_value(&mut self) -> Result<Option<Value<'_>>, FileError> {
-        if self.0.next_bytes()?.is_none() {
-            return Ok(None);
-        }
-        match value(&self.0.line) {
-            Some(value) => Ok(Some(value)),
-            None => Err(self.0.damaged("it is no row of second, complete, source, kind, name and value")),
-        }
-    }
-
-    /// What is wrong with the row that was read last.
-    pub fn damaged(&self, problem: impl std::fmt::Display) -> FileError {
-        self.0.damaged(problem)
-    }
+pub struct Reader {
+    path: PathBuf,
+    connection: Connection,
 }
 
-fn value(line: &[u8]) -> Option<Value<'_>> {
-    let mut cells = line.splitn(6, |&byte| byte == b',');
-    let (second, _, source, kind) = (cells.next()?, cells.next()?, cells.next()?, cells.next()?);
-    let (name, value) = (cells.next()?, cells.next()?);
-    let role = source.split(|&byte| byte == b'/').next()?;
-    Some(Value {
-        second: str::from_utf8(second).ok()?.parse().ok()?,
-        role: str::from_utf8(role).ok().and_then(Role::from_name),
-        counter: kind == b"counter",
-        name,
-        value: str::from_utf8(value).ok()?.parse().ok()?,
-    })
-}
-
-/// The histograms of latency.hlog.
-#[derive(Debug)]
-pub struct Times(Lines);
-
-impl Times {
-    /// Opens the file.
-    pub fn open(path: &Path) -> Result<Self, FileError> {
-        Lines::open(path).map(Self)
-    }
-
-    /// The next one of those `wanted` by second and `role.name`; the others are not decoded.
-    pub fn next_time(
-        &mut self,
-        wanted: impl Fn(u64, &str) -> bool,
-    ) -> Result<Option<(u64, String, Histogram<u64>)>, FileError> {
-        let path = self.0.path.clone();
-        let wrong = damaged::<String>;
-        loop {
-            if self.0.next_bytes()?.is_none() {
-                return Ok(None);
-            }
-            // The library wants a line with its end.
-            self.0.line.push(b'\n');
-            let Some(entry) = IntervalLogIterator::new(&self.0.line).next() else { continue };
-            let LogEntry::Interval(interval) = entry.map_err(|error| wrong(&path)(format!("{error:?}")))? else {
-                continue;
-            };
-            let second = interval.start_timestamp().as_secs();
-            let name = interval
-                .tag()
-                .map_or_else(|| format!("{}.{}", Role::Machine, names::LATENCY.name), |tag| tag.as_str().to_owned());
-            if !wanted(second, &name) {
-                continue;
-            }
-            let bytes = STANDARD
-                .decode(interval.encoded_histogram())
-                .map_err(|error| wrong(&path)(format!("second {second}: {error}")))?;
-            let histogram =
-                histogram::decode(&bytes).map_err(|error| wrong(&path)(format!("second {second}: {error}")))?;
-            return Ok(Some((second, name, histogram)));
+impl Reader {
+    /// Opens the recording in a directory.
+    pub fn open(directory: &Path) -> Result<Self, ReadError> {
+        // Of links, the file's own is refused below.
+        let directory = &fs::canonicalize(directory).map_err(|_| ReadError::Foreign(directory.into()))?;
+        let path = directory.join(FILE);
+        match regular(&path) {
+            Ok(()) => {}
+            Err(_) if directory.join(OLD_FILE).exists() => return Err(ReadError::Old(directory.into())),
+            Err(_) if !path.is_symlink() && !path.exists() => return Err(ReadError::Foreign(directory.into())),
+            Err(error) => return Err(error),
         }
-    }
-}
-
-/// The latest marks of marks.csv, at most [`MARKS_TOLD_MAX`], sorted by time; none where there is
-/// no such file.
-pub fn marks(path: &Path) -> Result<Vec<Mark>, FileError> {
-    if !path.exists() {
-        return Ok(Vec::new());
-    }
-    let mut lines = Lines::open(path)?;
-    let header = csv::StringRecord::from(lines.next_text()?.unwrap_or_default().split(',').collect::<Vec<_>>());
-    let mut marks = std::collections::VecDeque::new();
-    while let Some(line) = lines.next_text()? {
-        let mut record = csv::StringRecord::new();
-        let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(line.as_bytes());
-        let read = reader.read_record(&mut record).and_then(|_| record.deserialize::<Mark>(Some(&header)));
-        let mark = match read {
-            Ok(mark) => mark,
-            Err(error) => return Err(lines.damaged(error)),
+        let flags =
+            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+        let opened = || {
+            let connection = Connection::open_with_flags(&path, flags)?;
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false)?;
+            let read = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+            let whose = (read("application_id")?, read("user_version")?);
+            Ok((connection, whose))
         };
-        if marks.len() == MARKS_TOLD_MAX {
-            marks.pop_front();
+        match opened().map_err(|error| failed(&path, error))? {
+            (connection, (APPLICATION_ID, VERSION)) => Ok(Self { path, connection }),
+            (_, (id, version)) => {
+                let problem = format!("application id {id}, version {version}; known is {APPLICATION_ID}, {VERSION}");
+                Err(damaged(&path)(problem))
+            }
         }
-        marks.push_back(mark);
     }
-    let mut marks = Vec::from(marks);
-    marks.sort_by_key(|mark: &Mark| mark.at_ms);
-    Ok(marks)
-}
 
-/// What counts things by reason: its name, whose counters they are, and what these begin with.
-pub const GROUPS: [(&str, Role, &str); 4] = [
-    ("ended", Role::Server, ENDED_PREFIX),
-    ("answers", Role::Server, ANSWERS_PREFIX),
-    ("errors", Role::Server, ERRORS_PREFIX),
-    ("violations", Role::Machine, VIOLATIONS_PREFIX),
-];
+    /// What is wrong with the recording, for whoever makes something of it.
+    pub fn damaged(&self, problem: impl std::fmt::Display) -> ReadError {
+        damaged(&self.path)(problem)
+    }
 
-impl<'a> Value<'a> {
-    /// The group that this counts for, and the reason.
-    pub fn reason(&self) -> Option<(usize, &'a str)> {
-        let role = self.role.filter(|_| self.counter)?;
-        let (group, rest) = GROUPS.iter().enumerate().find_map(|(group, (_, whose, prefix))| {
-            let rest = self.name.strip_prefix(prefix.as_bytes())?;
-            (*whose == role).then_some((group, rest))
+    fn failed(&self, error: rusqlite::Error) -> ReadError {
+        failed(&self.path, error)
+    }
+
+    /// Each row of a query is handed to `take`, whose error is a damage of the row.
+    fn each(
+        &self,
+        sql: &str,
+        params: impl Params,
+        mut take: impl FnMut(&SqlRow<'_>) -> Result<(), Box<dyn std::error::Error>>,
+    ) -> Result<(), ReadError> {
+        self.each_while(sql, params, |row| take(row).map(|()| true))
+    }
+
+    fn each_while(
+        &self,
+        sql: &str,
+        params: impl Params,
+        mut take: impl FnMut(&SqlRow<'_>) -> Result<bool, Box<dyn std::error::Error>>,
+    ) -> Result<(), ReadError> {
+        let mut statement = self.connection.prepare_cached(sql).map_err(|error| self.failed(error))?;
+        let mut rows = statement.query(params).map_err(|error| self.failed(error))?;
+        while let Some(row) = rows.next().map_err(|error| self.failed(error))? {
+            if !take(row).map_err(damaged(&self.path))? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn one<T: rusqlite::types::FromSql>(&self, sql: &str, params: impl Params) -> Result<Option<T>, ReadError> {
+        self.connection.query_row(sql, params, |row| row.get(0)).optional().map_err(|error| self.failed(error))
+    }
+
+    /// What the run is, or was. A monitor that could write nothing of it leaves none.
+    pub fn run(&self) -> Result<Run, ReadError> {
+        serde_json::from_value(self.document()?["run"].take()).map_err(damaged(&self.path))
+    }
+
+    /// `{"run": …, "sources": […]}`, as the monitor told of them last.
+    pub fn document(&self) -> Result<Value, ReadError> {
+        let text: Option<String> =
+            self.one("SELECT json_object('run', json(status), 'sources', json(sources)) FROM run", [])?;
+        let text = text.ok_or_else(|| damaged(&self.path)("it does not say what the run was"))?;
+        serde_json::from_str(&text).map_err(damaged(&self.path))
+    }
+
+    /// Every process as the monitor told of it last; or as it was at a second, by what it reported
+    /// then.
+    pub fn sources(&self, at: Option<u64>) -> Result<Value, ReadError> {
+        let mut sources = self.document()?["sources"].take();
+        let Some(at) = at else { return Ok(sources) };
+        let mut reported = ReportedByRole::new();
+        self.reported(at, at, |_, roles| reported = roles)?;
+        for source in sources.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+            let text = |name: &str| source.get(name).and_then(Value::as_str).unwrap_or_default();
+            let figures = reported.get(text("role")).and_then(|reported| reported.figures(text("name")));
+            // Whoever took its leave before stays as it was.
+            let presence = match figures {
+                Some(_) => Presence::Reporting,
+                None if source.get("last_second").and_then(Value::as_u64) < Some(at) => continue,
+                None => Presence::Lost,
+            };
+            source.insert("presence".to_owned(), json!(presence));
+            source.insert("last_second".to_owned(), json!(figures.map(|_| at)));
+            if let Value::Object(figures) = json!(figures.unwrap_or_default()) {
+                source.extend(figures);
+            }
+        }
+        Ok(sources)
+    }
+
+    /// The run's seconds; none of a run without any.
+    pub fn extent(&self) -> Result<Option<Extent>, ReadError> {
+        let sql = "SELECT min(second), max(second), count(*) FROM seconds";
+        let mut extent = None;
+        self.each(sql, [], |row| {
+            let count = unsigned(row, 2)?;
+            if count > RUN_SECONDS_MAX {
+                return Err(format!("more than {RUN_SECONDS_MAX} seconds; no more are told").into());
+            }
+            if count > 0 {
+                extent = Some(Extent { first: unsigned(row, 0)?, last: unsigned(row, 1)? });
+            }
+            Ok(())
         })?;
-        let reason = str::from_utf8(rest).ok().filter(|rest| !rest.is_empty() && *rest != NO_ANSWER)?;
-        Some((group, reason))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-
-    fn file(text: &[u8]) -> (tempfile::TempDir, PathBuf) {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("file.csv");
-        fs::write(&path, text).unwrap();
-        (directory, path)
+        Ok(extent)
     }
 
-    fn rows(path: &Path) -> Result<Vec<GridRow>, FileError> {
-        let (mut grid, mut row, mut rows) = (Grid::open(path)?, GridRow::default(), Vec::new());
-        while grid.next_row(&mut row)? {
-            rows.push(row.clone());
-        }
+    /// The seconds `from..=until`, in order, until `take` is false.
+    pub fn seconds(&self, from: u64, until: u64, mut take: impl FnMut(Second) -> bool) -> Result<(), ReadError> {
+        let (headline, host) = (headline_columns(), host_columns());
+        let names =
+            |table: &str, names: &[&str]| names.iter().map(|name| format!("{table}.{name}")).collect::<Vec<_>>();
+        let columns = [names("seconds", &headline), names("hosts", &host)].concat().join(", ");
+        let sql = format!(
+            "SELECT {columns}, reasons, heat FROM seconds LEFT JOIN hosts USING (second)
+             WHERE second BETWEEN ? AND ? ORDER BY second"
+        );
+        let (hosts, texts) = (headline.len(), headline.len() + host.len());
+        self.each_while(&sql, range(from, until), |row| {
+            let sampled = row.get_ref(hosts)? != ValueRef::Null;
+            Ok(take(Second {
+                headline: typed(row, 0, &headline)?,
+                host: if sampled { Some(typed(row, hosts, &host)?) } else { None },
+                reasons: serde_json::from_str(row.get_ref(texts)?.as_str()?)?,
+                heat: serde_json::from_str(row.get_ref(texts + 1)?.as_str()?)?,
+            }))
+        })
+    }
+
+    /// The same as they are told live, `every` of them folded into one.
+    pub fn rows(&self, from: u64, until: u64, every: u64) -> Result<Vec<series::Row>, ReadError> {
+        let (mut rows, mut group) = (Vec::new(), Vec::<series::Row>::new());
+        let fold = |group: &mut Vec<series::Row>, rows: &mut Vec<series::Row>| {
+            rows.extend(series::Row::folded(&group.iter().collect::<Vec<_>>()));
+            group.clear();
+        };
+        self.seconds(from, until, |Second { headline, host, reasons, heat }| {
+            if group.first().is_some_and(|first| first.second() / every != headline.second / every) {
+                fold(&mut group, &mut rows);
+            }
+            group.push(series::Row::new(&headline, host.as_ref(), reasons, heat));
+            true
+        })?;
+        fold(&mut group, &mut rows);
         Ok(rows)
     }
 
-    #[test]
-    fn a_last_line_that_is_half_written_is_no_line() {
-        let (_directory, path) = file(b"second,x\n1,2\n2,3\n3,");
-        assert_eq!(rows(&path).unwrap().len(), 2);
-        assert_eq!(last_second(&path).unwrap(), Some(2));
-        for (text, last) in [(&b""[..], None), (b"second,x\n", None), (b"second,x\n9,1\n", Some(9)), (b"no end", None)]
-        {
-            let (_directory, path) = file(text);
-            assert_eq!(last_second(&path).unwrap(), last);
+    /// The host's rows, those of seconds in which nobody reported too.
+    pub fn hosts(&self) -> Result<Vec<HostSecond>, ReadError> {
+        let (columns, mut rows) = (host_columns(), Vec::new());
+        self.each(&format!("SELECT {} FROM hosts ORDER BY second", columns.join(", ")), [], |row| {
+            rows.push(typed(row, 0, &columns)?);
+            Ok(())
+        })?;
+        Ok(rows)
+    }
+
+    /// What each process reported in the seconds `from..=until`, in order.
+    pub fn reported(&self, from: u64, until: u64, mut take: impl FnMut(u64, ReportedByRole)) -> Result<(), ReadError> {
+        let sql = "SELECT second, reported FROM sources WHERE second BETWEEN ? AND ? ORDER BY second";
+        self.each(sql, range(from, until), |row| {
+            take(unsigned(row, 0)?, serde_json::from_slice(&inflated(row.get_ref(1)?.as_blob()?)?)?);
+            Ok(())
+        })
+    }
+
+    /// JSON of each server's SETs as they were at the end of a second: `{server: {list: […]}}`.
+    pub fn sets(&self, at: u64) -> Result<Vec<u8>, ReadError> {
+        let sql = "SELECT servers FROM sets WHERE second <= ? ORDER BY second DESC LIMIT 1";
+        match self.one::<Vec<u8>>(sql, [range(at, at)[0]])? {
+            Some(bytes) => inflated(&bytes).map_err(damaged(&self.path)),
+            None => Ok(b"{}".to_vec()),
         }
     }
 
-    #[test]
-    fn the_last_whole_line_is_found_however_far_back_it_lies() {
-        let mut text = b"second,x\n7,1\n".to_vec();
-        text.extend(vec![b'1'; 3 * BUFFER_BYTES]);
-        let (_directory, path) = file(&text);
-        assert_eq!((rows(&path).unwrap().len(), last_second(&path).unwrap()), (1, Some(7)));
+    /// The latest marks, at most [`MARKS_TOLD_MAX`], sorted by time.
+    pub fn marks(&self) -> Result<Vec<Mark>, ReadError> {
+        let sql =
+            "SELECT at_ms, kind, source, text FROM (SELECT * FROM marks ORDER BY id DESC LIMIT ?) ORDER BY at_ms, id";
+        let mut marks = Vec::new();
+        self.each(sql, [range(MARKS_TOLD_MAX as u64, 0)[0]], |row| {
+            marks.push(Mark { at_ms: unsigned(row, 0)?, kind: row.get(1)?, source: row.get(2)?, text: row.get(3)? });
+            Ok(())
+        })?;
+        Ok(marks)
     }
 
-    #[test]
-    fn a_row_of_a_second_that_was_told_is_passed_over() {
-        let (_directory, path) = file(b"second,x\n5,1\n4,2\n5,3\n6,4\n");
-        assert_eq!(rows(&path).unwrap().iter().map(|row| row.second).collect::<Vec<_>>(), [5, 6]);
+    /// Every histogram by second and `role.name`, microseconds.
+    pub fn histograms(&self, mut take: impl FnMut(u64, &str, Histogram<u64>)) -> Result<(), ReadError> {
+        self.each("SELECT second, name, histogram FROM latency ORDER BY second, name", [], |row| {
+            let second = unsigned(row, 0)?;
+            let decoded = histogram::decode(row.get_ref(2)?.as_blob()?);
+            take(second, row.get_ref(1)?.as_str()?, decoded.map_err(|error| format!("second {second}: {error}"))?);
+            Ok(())
+        })
     }
 
-    #[test]
-    fn what_no_monitor_writes_is_refused_with_its_line() {
-        let wide = format!("second,{}\n", (0..COLUMNS_MAX).map(|n| format!("c{n}")).collect::<Vec<_>>().join(","));
-        let long = format!("second,x\n1,{}\n", "1".repeat(LINE_BYTES_MAX));
-        for (text, part) in [
-            ("", "no header"),
-            ("when,x\n", "not second"),
-            ("second,x,x\n", "one name"),
-            ("second,=cmd()\n", "a column's name"),
-            (&wide, "columns"),
-            ("second,x\n1,2,3\n", "line 2: 3 cells"),
-            ("second,x\n1,2\n2,many\n", "line 3: \"many\""),
-            ("second,x\n-1,2\n", "line 2: second"),
-            (&long, "line 2: it is longer than"),
-        ] {
-            let (_directory, path) = file(text.as_bytes());
-            let error = rows(&path).unwrap_err().to_string();
-            assert!(error.contains(part) && error.contains("damaged"), "{error} should say {part}");
-        }
-        let (_directory, path) = file(&[b's', 0xff, b'\n']);
-        assert!(rows(&path).unwrap_err().to_string().contains("utf-8"));
+    /// For a list.
+    pub fn totals(&self) -> Result<Totals, ReadError> {
+        let sql = "
+            WITH told AS (SELECT latency_p99_us AS us FROM seconds WHERE complete AND latency_p99_us > 0)
+            SELECT count(*), count(*) FILTER (WHERE complete), max(users_online) FILTER (WHERE complete),
+                max(answered) FILTER (WHERE complete), sum(won),
+                (SELECT us FROM told ORDER BY us LIMIT 1 OFFSET (SELECT count(*) / 2 FROM told))
+            FROM seconds";
+        let mut totals = Totals::default();
+        self.each(sql, [], |row| {
+            totals = Totals {
+                seconds: unsigned(row, 0)?,
+                seconds_complete: unsigned(row, 1)?,
+                users_max: row.get(2)?,
+                qps_max: row.get(3)?,
+                won: row.get(4)?,
+                latency_p99_us: row.get(5)?,
+            };
+            Ok(())
+        })?;
+        Ok(totals)
     }
 
-    #[test]
-    fn links_pipes_and_directories_are_not_opened() {
-        let (directory, path) = file(b"second,x\n");
-        let (link, pipe) = (directory.path().join("link"), directory.path().join("pipe"));
-        std::os::unix::fs::symlink(&path, &link).unwrap();
-        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        for odd in [link.as_path(), &pipe, directory.path()] {
-            assert!(matches!(open(odd), Err(FileError::Unreadable { .. })), "{}", odd.display());
-        }
-        assert!(open(&path).is_ok());
+    /// The kinds that were counted in any second: by group as in [`Reasons`], each sorted.
+    pub fn reason_names(&self) -> Result<Vec<(String, String)>, ReadError> {
+        let sql = "SELECT DISTINCT groups.key, kinds.key FROM seconds, json_each(reasons) AS groups,
+                   json_each(groups.value) AS kinds ORDER BY 1, 2";
+        let mut names = Vec::new();
+        self.each(sql, [], |row| {
+            names.push((row.get(0)?, row.get(1)?));
+            Ok(())
+        })?;
+        Ok(names)
     }
+}
 
-    #[test]
-    fn the_latest_marks_are_told_by_time_and_a_text_may_have_commas() {
-        let mut text = "at_ms,kind,source,text\n".to_owned();
-        for number in (0..MARKS_TOLD_MAX as u64 + 2).rev() {
-            text.push_str(&format!("{number},qps,monitor,\"so, {number}\"\n"));
-        }
-        text.push_str("7,half");
-        let (_directory, path) = file(text.as_bytes());
-        let told = marks(&path).unwrap();
-        assert_eq!((told.len(), told[0].at_ms, told[1].text.as_str()), (MARKS_TOLD_MAX, 0, "so, 1"));
-        let (_directory, path) = file(b"at_ms,kind,source,text\nsoon,a,b,c\n");
-        assert!(marks(&path).unwrap_err().to_string().contains("line 2"));
-        assert!(marks(Path::new("/no/such/marks.csv")).unwrap().is_empty());
+fn failed(path: &Path, error: rusqlite::Error) -> ReadError {
+    match error.sqlite_error_code() {
+        Some(
+            ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::SystemIoFailure | ErrorCode::DatabaseBusy,
+        ) => unreadable(path)(io::Error::other(error)),
+        _ => damaged(path)(error),
     }
+}
 
-    #[test]
-    fn a_document_longer_than_its_bound_is_refused() {
-        let (_directory, path) = file(&vec![b' '; DOCUMENT_BYTES_MAX + 1]);
-        assert!(json::<serde_json::Value>(&path).unwrap_err().to_string().contains("longer than"));
+/// A time or a count.
+fn unsigned(row: &SqlRow<'_>, at: usize) -> Result<u64, Box<dyn std::error::Error>> {
+    Ok(row.get::<_, i64>(at)?.try_into()?)
+}
+
+/// As SQLite counts.
+fn range(from: u64, until: u64) -> [i64; 2] {
+    [from, until].map(|second| i64::try_from(second).unwrap_or(i64::MAX))
+}
+
+fn inflated(bytes: &[u8]) -> io::Result<Vec<u8>> {
+    bounded(ZlibDecoder::new(bytes))
+}
+
+/// A struct of the row's cells from the place `at` on, which are called `columns`.
+fn typed<T: DeserializeOwned>(row: &SqlRow<'_>, at: usize, columns: &[&str]) -> Result<T, Box<dyn std::error::Error>> {
+    let mut fields = Map::new();
+    for (place, &name) in columns.iter().enumerate() {
+        let value = match row.get_ref(at + place)? {
+            ValueRef::Null => Value::Null,
+            ValueRef::Integer(yes) if name == "complete" => Value::Bool(yes != 0),
+            ValueRef::Integer(number) => json!(number),
+            ValueRef::Real(number) => json!(number),
+            ValueRef::Text(_) | ValueRef::Blob(_) => return Err(format!("column {name} is no figure").into()),
+        };
+        fields.insert(name.to_owned(), value);
     }
+    let second = fields.get("second").cloned().unwrap_or_default();
+    serde_json::from_value(Value::Object(fields)).map_err(|error| format!("second {second}: {error}").into())
 }

@@ -1,42 +1,41 @@
-//! The run on disk, in formats that other tools read: CSV with named columns, HdrHistogram's
-//! interval log, JSON.
+//! The run being recorded: the owner hands over what there is, and a thread of its own writes it.
 //!
-//! Every second is written when it is closed, whole or not at all: what a full disk cut off is
-//! taken back before the next attempt. A failing disk is counted and said once; the run goes on.
+//! Everything up to a second's end is one transaction. Where it fails, as on a full disk, it is
+//! rolled back and its second is lost, counted; the next is tried again. Where the disk is too slow
+//! the queue fills up, and what finds no room in it is lost likewise. The run never waits.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{self, OpenOptions};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, UNIX_EPOCH};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
-use hdrhistogram::serialization::V2DeflateSerializer;
-use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, IntervalLogWriterError, Tag};
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
+use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
+use rusqlite::types::Value;
+use rusqlite::{Connection, ToSql, Transaction, params, params_from_iter};
 use serde::Serialize;
 use serde_json::json;
 
+use crate::limits::{MARKS_HELD_MAX, RECORDING_QUEUE_MAX};
+use crate::recording::{
+    APPLICATION_ID, FILE, OLD_FILE, Reported, ReportedByRole, TABLES, VERSION, headline_columns, host_columns,
+};
 use crate::run::books::Balance;
 use crate::run::host::{HostFacts, HostSecond};
 use crate::run::mark::Mark;
 use crate::run::merge::{MergeCounts, SourceStatus};
-use crate::run::second::{ClosedSecond, Headline, Role};
-use hongbao_telemetry::report::names;
+use crate::run::second::{ClosedSecond, ValueKind};
+use crate::run::series::{Heat, Reasons};
+use crate::run::sets::SetsBoard;
 
-/// One row per second with fixed columns.
-pub const HEADLINE_FILE: &str = "headline.csv";
-/// One row per second, process and value.
-pub const SECONDS_FILE: &str = "seconds.csv";
-/// One line per second and histogram.
-pub const HISTOGRAM_FILE: &str = "latency.hlog";
-/// One row per second of the monitor's host.
-pub const HOST_FILE: &str = "host.csv";
-/// One row per mark of the timeline.
-pub const MARKS_FILE: &str = "marks.csv";
-/// The first line of [`SECONDS_FILE`].
-pub const VALUES_HEADER: &str = "second,complete,source,kind,name,value\n";
-/// What the run was.
-pub const RUN_FILE: &str = "run.json";
+/// Marks and the host's rows wait so long for a second's end.
+const TRANSACTION_EVERY: Duration = Duration::from_secs(1);
 
 /// Why there is no recording. One line.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +53,7 @@ pub enum RecordError {
     Occupied { path: PathBuf },
 }
 
-/// What `run.json` and `/api/v1/run` tell.
+/// What a recording says of its run, and `/api/v1/run` tells.
 #[derive(Debug, Clone, Serialize)]
 pub struct RunStatus {
     /// Of this program.
@@ -83,89 +82,68 @@ pub struct RunStatus {
     pub connections_ended: BTreeMap<&'static str, u64>,
 }
 
-/// Appends whole records to a file, or none of them.
+/// What is to be written.
 #[derive(Debug)]
-struct Appender {
-    file: File,
-    length: u64,
-    torn: bool,
+enum Entry {
+    /// The SETs are given where they have changed.
+    Second(Arc<ClosedSecond>, Option<SetsBoard>),
+    Host(HostSecond),
+    Mark(Arc<Mark>),
+    Run(Box<RunStatus>, Vec<SourceStatus>),
 }
 
-impl Appender {
-    fn create(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().append(true).create_new(true).open(path)?;
-        Ok(Self { file, length: 0, torn: false })
+/// How the writing goes.
+#[derive(Debug, Default)]
+struct Health {
+    /// Seconds lost, and transactions without a second that failed.
+    failures: AtomicU64,
+    failing: AtomicBool,
+}
+
+impl Health {
+    fn failed(&self, failures: u64, directory: &Path, error: &dyn std::fmt::Display) {
+        self.failures.fetch_add(failures, Ordering::Relaxed);
+        if !self.failing.swap(true, Ordering::Relaxed) {
+            tracing::error!(event = "recording_failing", directory = %directory.display(), %error, "cannot record; the run goes on");
+        }
     }
 
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.torn {
-            self.file.set_len(self.length)?;
-            self.torn = false;
+    fn works(&self, directory: &Path) {
+        if self.failing.swap(false, Ordering::Relaxed) {
+            tracing::info!(event = "recording_works", directory = %directory.display(), "recording works again");
         }
-        if let Err(error) = self.file.write_all(bytes) {
-            self.torn = true;
-            return Err(error);
-        }
-        self.length += bytes.len() as u64;
-        Ok(())
     }
 }
 
-/// The open files of a run.
+/// The run's recording, as its owner has it.
 #[derive(Debug)]
 pub struct Recording {
     directory: PathBuf,
-    headline: Appender,
-    seconds: Appender,
-    histograms: Appender,
-    host: Appender,
-    marks: Appender,
-    failures: u64,
-    failing: bool,
+    health: Arc<Health>,
+    queue: SyncSender<Entry>,
+    thread: JoinHandle<()>,
 }
 
 impl Recording {
-    /// Makes the directory and its files, headers included; none of them may exist yet.
-    pub fn create(directory: &Path, started_at_ms: u64) -> Result<Self, RecordError> {
-        let unwritable = |path: &Path| {
-            let path = path.to_path_buf();
-            move |source: io::Error| match source.kind() {
-                io::ErrorKind::AlreadyExists
-                    if path.is_file() && path.parent().is_some_and(|parent| parent.is_dir()) =>
-                {
-                    RecordError::Occupied { path: path.parent().unwrap_or(&path).to_path_buf() }
-                }
-                _ => RecordError::Unwritable { path, source },
-            }
-        };
-        fs::create_dir_all(directory).map_err(|source| RecordError::Unwritable { path: directory.into(), source })?;
-        let create = |name: &str, header: &[u8]| {
-            let path = directory.join(name);
-            let mut appender = Appender::create(&path).map_err(unwritable(&path))?;
-            appender.append(header).map_err(unwritable(&path))?;
-            Ok::<_, RecordError>(appender)
-        };
-        let mut hlog = Vec::new();
-        interval_log(&mut hlog, Some(started_at_ms), |_| Ok(())).map_err(unwritable(directory))?;
-        Ok(Self {
-            headline: create(HEADLINE_FILE, &header(csv_row(&Headline::default(), true)))?,
-            seconds: create(SECONDS_FILE, VALUES_HEADER.as_bytes())?,
-            histograms: create(HISTOGRAM_FILE, &hlog)?,
-            host: create(HOST_FILE, &header(csv_row(&HostSecond::default(), true)))?,
-            marks: create(MARKS_FILE, b"at_ms,kind,source,text\n")?,
-            directory: directory.to_path_buf(),
-            failures: 0,
-            failing: false,
-        })
+    /// Makes the directory and the file, which may not exist yet, and starts the thread that
+    /// writes.
+    pub fn create(directory: &Path) -> Result<Self, RecordError> {
+        let file = File::create(directory)?;
+        let (queue, inbox) = sync_channel(RECORDING_QUEUE_MAX);
+        let health = Arc::new(Health::default());
+        let thread = Writer { file, health: Arc::clone(&health) };
+        let thread = std::thread::Builder::new().name("recording".into()).spawn(move || thread.run(&inbox));
+        let thread = thread.map_err(|source| RecordError::Unwritable { path: directory.into(), source })?;
+        Ok(Self { directory: directory.into(), health, queue, thread })
     }
 
     /// Takes back what [`create`](Self::create) made: the run cannot start.
     pub fn discard(self) {
-        let files = [HEADLINE_FILE, SECONDS_FILE, HISTOGRAM_FILE, HOST_FILE, MARKS_FILE];
-        let files = files.map(|name| self.directory.join(name));
-        let removed = files.iter().try_for_each(fs::remove_file).and_then(|()| fs::remove_dir(&self.directory));
+        let directory = self.directory.clone();
+        self.close();
+        let removed = fs::remove_file(directory.join(FILE)).and_then(|()| fs::remove_dir(&directory));
         if let Err(error) = removed {
-            tracing::warn!(event = "recording_left", %error, directory = %self.directory.display(), "the directory stays");
+            tracing::warn!(event = "recording_left", %error, directory = %directory.display(), "the directory stays");
         }
     }
 
@@ -174,77 +152,255 @@ impl Recording {
         &self.directory
     }
 
-    /// Writes that failed.
+    /// Seconds that were not recorded, and other writes that failed.
     pub fn failures(&self) -> u64 {
-        self.failures
+        self.health.failures.load(Ordering::Relaxed)
     }
 
     /// Whether the latest write failed.
     pub fn failing(&self) -> bool {
-        self.failing
+        self.health.failing.load(Ordering::Relaxed)
     }
 
-    /// Writes a closed second.
-    pub fn write(&mut self, closed: &ClosedSecond) {
-        let outcomes = [
-            self.headline.append(&headline_row(&closed.merged.headline())),
-            self.seconds.append(&tidy_rows(closed)),
-            histogram_lines(closed).and_then(|lines| self.histograms.append(&lines)),
-        ];
-        for outcome in outcomes {
-            self.note(outcome);
+    /// Records a closed second, and the SETs at its end where they have changed.
+    pub fn write(&self, closed: Arc<ClosedSecond>, sets: Option<SetsBoard>) {
+        self.push(Entry::Second(closed, sets));
+    }
+
+    /// Records a second of the host.
+    pub fn write_host(&self, row: &HostSecond) {
+        self.push(Entry::Host(*row));
+    }
+
+    /// Records a mark of the timeline.
+    pub fn write_mark(&self, mark: &Arc<Mark>) {
+        self.push(Entry::Mark(Arc::clone(mark)));
+    }
+
+    /// Records what the run is by now.
+    pub fn write_run(&self, run: RunStatus, sources: Vec<SourceStatus>) {
+        self.push(Entry::Run(Box::new(run), sources));
+    }
+
+    fn push(&self, entry: Entry) {
+        if self.queue.try_send(entry).is_err() {
+            self.health.failed(1, &self.directory, &"the disk is too slow");
         }
     }
 
-    /// Writes a second of the host.
-    pub fn write_host(&mut self, row: &HostSecond) {
-        let outcome = self.host.append(&csv_row(row, false));
-        self.note(outcome);
+    /// Waits until everything is written, and leaves one file.
+    pub fn close(self) {
+        drop(self.queue);
+        if self.thread.join().is_err() {
+            tracing::error!(event = "recording_failing", directory = %self.directory.display(), error = "the writer has panicked", "cannot record");
+        }
     }
+}
 
-    /// Writes a mark of the timeline.
-    pub fn write_mark(&mut self, mark: &Mark) {
-        let outcome = self.marks.append(&csv_row(mark, false));
-        self.note(outcome);
-    }
+/// The thread that writes.
+#[derive(Debug)]
+struct Writer {
+    file: File,
+    health: Arc<Health>,
+}
 
-    /// Replaces `run.json`.
-    pub fn write_run(&mut self, run: &RunStatus, sources: &[SourceStatus]) {
-        let document = json!({
-            "run": run,
-            "sources": sources,
-            "files": {
-                HEADLINE_FILE: "one row per second; flows are what the second added, residuals stand at its end; fen, microseconds",
-                SECONDS_FILE: "one row per second, process and value; a counter's value is what the second added, a gauge's as reported",
-                HISTOGRAM_FILE: "HdrHistogram interval log, microseconds; untagged lines are the machines' latency of Grabs",
-                HOST_FILE: "one row per second of the monitor's host and network namespace; processor time and TCP's counts are what span_seconds added",
-                MARKS_FILE: "one row per mark of the timeline, in the order in which the monitor heard of them; Unix milliseconds",
-            },
-        });
-        let outcome = replace(&self.directory.join(RUN_FILE), format!("{document:#}\n").as_bytes());
-        self.note(outcome);
-    }
-
-    fn note(&mut self, outcome: io::Result<()>) {
-        match outcome {
-            Ok(()) if self.failing && !self.any_torn() => {
-                self.failing = false;
-                tracing::info!(event = "recording_works", directory = %self.directory.display(), "recording works again");
+impl Writer {
+    fn run(mut self, inbox: &Receiver<Entry>) {
+        let mut batch = Vec::new();
+        while let Ok(first) = inbox.recv() {
+            batch.push(first);
+            let due = Instant::now() + TRANSACTION_EVERY;
+            while !matches!(batch.last(), Some(Entry::Second(..) | Entry::Run(..)))
+                && let Ok(next) = inbox.recv_timeout(due.saturating_duration_since(Instant::now()))
+            {
+                batch.push(next);
             }
-            Ok(()) => {}
+            batch.extend(inbox.try_iter().take(RECORDING_QUEUE_MAX));
+            self.write(&mut batch);
+        }
+        if let Err(error) = self.file.close() {
+            self.health.failed(1, &self.file.directory, &error);
+        }
+    }
+
+    /// Writes a batch, or loses its seconds: marks stay in it, for the next try.
+    fn write(&mut self, batch: &mut Vec<Entry>) {
+        match self.file.write(batch) {
+            Ok(()) => {
+                self.health.works(&self.file.directory);
+                batch.clear();
+            }
             Err(error) => {
-                self.failures += 1;
-                if !self.failing {
-                    tracing::error!(event = "recording_failing", directory = %self.directory.display(), %error, "cannot record; the run goes on");
-                }
-                self.failing = true;
+                let seconds = batch.iter().filter(|entry| matches!(entry, Entry::Second(..))).count() as u64;
+                self.health.failed(seconds.max(1), &self.file.directory, &error);
+                batch.retain(|entry| matches!(entry, Entry::Mark(_)));
+                batch.truncate(MARKS_HELD_MAX);
             }
         }
     }
+}
 
-    fn any_torn(&self) -> bool {
-        [&self.headline, &self.seconds, &self.histograms, &self.host, &self.marks].iter().any(|appender| appender.torn)
+/// The open file of a run.
+#[derive(Debug)]
+struct File {
+    directory: PathBuf,
+    connection: Connection,
+    /// With a place for each column.
+    insert_second: String,
+    insert_host: String,
+}
+
+impl File {
+    fn create(directory: &Path) -> Result<Self, RecordError> {
+        let unwritable = |path: &Path, source| RecordError::Unwritable { path: path.into(), source };
+        let path = directory.join(FILE);
+        fs::create_dir_all(directory).map_err(|source| unwritable(directory, source))?;
+        let occupied = || RecordError::Occupied { path: directory.into() };
+        if directory.join(OLD_FILE).exists() {
+            return Err(occupied());
+        }
+        OpenOptions::new().write(true).create_new(true).open(&path).map_err(|source| match source.kind() {
+            io::ErrorKind::AlreadyExists => occupied(),
+            _ => unwritable(&path, source),
+        })?;
+        let connection = open(&path).map_err(|error| unwritable(&path, io::Error::other(error)))?;
+        let insert = |table: &str, columns: usize| {
+            let places = vec!["?"; columns].join(", ");
+            // A clock that was set back brings no second twice.
+            format!("INSERT OR IGNORE INTO {table} VALUES ({places})")
+        };
+        Ok(Self {
+            directory: directory.into(),
+            connection,
+            insert_second: insert("seconds", headline_columns().len() + 2),
+            insert_host: insert("hosts", host_columns().len()),
+        })
     }
+
+    /// All of it, or nothing.
+    fn write(&mut self, entries: &[Entry]) -> rusqlite::Result<()> {
+        let transaction = self.connection.transaction()?;
+        for entry in entries {
+            match entry {
+                Entry::Second(closed, sets) => write_second(&transaction, &self.insert_second, closed, sets.as_ref())?,
+                Entry::Host(row) => {
+                    transaction
+                        .prepare_cached(&self.insert_host)?
+                        .execute(params_from_iter(cells(row, &host_columns())))?;
+                }
+                Entry::Mark(mark) => {
+                    let mut insert = transaction
+                        .prepare_cached("INSERT INTO marks (at_ms, kind, source, text) VALUES (?, ?, ?, ?)")?;
+                    insert.execute(params![integer(mark.at_ms), mark.kind, mark.source, mark.text])?;
+                }
+                Entry::Run(run, sources) => write_run(&transaction, run, sources)?,
+            }
+        }
+        transaction.commit()
+    }
+
+    /// Folds the log into the file, which then needs no other to be read; of one that is being read
+    /// right now, an empty log stays.
+    fn close(&self) -> rusqlite::Result<()> {
+        let ended = self.connection.pragma_update(None, "journal_mode", "DELETE");
+        ended.or_else(|_| self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())))
+    }
+}
+
+fn open(path: &Path) -> rusqlite::Result<Connection> {
+    let mut connection = Connection::open(path)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // What a power cut takes is the last seconds, and never the file.
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    let transaction = connection.transaction()?;
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.execute_batch(&TABLES)?;
+    transaction.commit()?;
+    Ok(connection)
+}
+
+fn write_second(
+    transaction: &Transaction<'_>,
+    insert: &str,
+    closed: &ClosedSecond,
+    sets: Option<&SetsBoard>,
+) -> rusqlite::Result<()> {
+    let second = integer(closed.merged.second);
+    let texts = [text(&Reasons::of(&closed.merged)), text(&Heat::of(closed))].map(Value::Text);
+    let figures = cells(&closed.merged.headline, &headline_columns()).into_iter().chain(texts);
+    transaction.prepare_cached(insert)?.execute(params_from_iter(figures))?;
+    let put = |sql: &str, values: &[&dyn ToSql]| transaction.prepare_cached(sql)?.execute(values);
+    put("INSERT OR IGNORE INTO sources VALUES (?, ?)", params![second, deflated(&reported(closed))])?;
+    if let Some(sets) = sets {
+        put("INSERT OR IGNORE INTO sets VALUES (?, ?)", params![second, deflated(&sets.servers())])?;
+    }
+    for ((role, name), histogram) in &closed.histograms {
+        let mut bytes = Vec::new();
+        V2DeflateSerializer::new()
+            .serialize(histogram, &mut bytes)
+            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+        put("INSERT OR IGNORE INTO latency VALUES (?, ?, ?)", params![second, format!("{role}.{name}"), bytes])?;
+    }
+    Ok(())
+}
+
+fn write_run(transaction: &Transaction<'_>, run: &RunStatus, sources: &[SourceStatus]) -> rusqlite::Result<()> {
+    let (started, ended) = (integer(run.started_at_ms), run.ended_at_ms.map(integer));
+    let mut put = transaction.prepare_cached("INSERT OR REPLACE INTO run VALUES (1, ?, ?, ?, ?, ?)")?;
+    put.execute(params![run.version, started, ended, text(run), text(&sources)]).map(drop)
+}
+
+/// Of a struct's fields, those that are `columns`.
+fn cells(row: &impl Serialize, columns: &[&str]) -> Vec<Value> {
+    let row = json!(row);
+    let cell = |name: &&str| match &row[name] {
+        serde_json::Value::Null => Value::Null,
+        serde_json::Value::Bool(yes) => Value::Integer(i64::from(*yes)),
+        serde_json::Value::Number(number) => {
+            number.as_i64().map_or_else(|| number.as_f64().map_or(Value::Null, Value::Real), Value::Integer)
+        }
+        other => Value::Text(other.to_string()),
+    };
+    columns.iter().map(cell).collect()
+}
+
+fn text(value: &impl Serialize) -> String {
+    serde_json::to_string(value)
+        .unwrap_or_else(|error| unreachable!("plain values in memory are always written: {error}"))
+}
+
+fn deflated(value: &impl Serialize) -> Vec<u8> {
+    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
+    let written = serde_json::to_writer(&mut encoder, value).map_err(io::Error::other);
+    written
+        .and_then(|()| encoder.finish())
+        .unwrap_or_else(|error| unreachable!("plain values in memory are always written: {error}"))
+}
+
+/// SQLite's integers have a sign; no time or count of ours needs the last bit.
+fn integer(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn reported(closed: &ClosedSecond) -> ReportedByRole {
+    let mut roles = ReportedByRole::new();
+    for value in &closed.values {
+        let (role, name) = value.source.split_once('/').unwrap_or(("", &value.source));
+        let Reported { sources, counters, gauges } = roles.entry(role.to_owned()).or_default();
+        let place = sources.iter().position(|source| source == name).unwrap_or_else(|| {
+            sources.push(name.to_owned());
+            sources.len() - 1
+        });
+        let values = match value.kind {
+            ValueKind::Counter => counters,
+            ValueKind::Gauge => gauges,
+        };
+        let values = values.entry(value.name.clone()).or_default();
+        values.resize(values.len().max(place + 1), None);
+        values[place] = Some(value.value);
+    }
+    roles
 }
 
 /// Writes a file so that a reader sees the old or the new one, never a part.
@@ -255,92 +411,12 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::rename(&beside, path)
 }
 
-/// The first line of `text`.
-fn header(mut text: Vec<u8>) -> Vec<u8> {
-    let end = text.iter().position(|&byte| byte == b'\n').map_or(text.len(), |index| index + 1);
-    text.truncate(end);
-    text
-}
-
-fn headline_row(headline: &Headline) -> Vec<u8> {
-    csv_row(headline, false)
-}
-
-fn csv_row(row: &impl Serialize, header: bool) -> Vec<u8> {
-    let mut writer = csv::WriterBuilder::new().has_headers(header).from_writer(Vec::new());
-    let written = writer.serialize(row).map_err(io::Error::other);
-    written
-        .and_then(|()| writer.into_inner().map_err(|error| io::Error::other(error.to_string())))
-        .unwrap_or_else(|error| unreachable!("plain fields in memory are always written: {error}"))
-}
-
-/// Names and labels are of `[A-Za-z0-9._/-]`, checked when they came in, so nothing needs quoting.
-fn tidy_rows(closed: &ClosedSecond) -> Vec<u8> {
-    let mut rows = String::new();
-    for value in &closed.values {
-        let fields: [&str; 6] = [
-            &closed.merged.second.to_string(),
-            if closed.merged.complete { "true" } else { "false" },
-            &value.source,
-            value.kind.name(),
-            &value.name,
-            &value.value.to_string(),
-        ];
-        rows.push_str(&fields.join(","));
-        rows.push('\n');
-    }
-    rows.into_bytes()
-}
-
-type Log<'a, 'b> = hdrhistogram::serialization::interval_log::IntervalLogWriter<'a, 'b, Vec<u8>, V2DeflateSerializer>;
-
-fn interval_log(
-    lines: &mut Vec<u8>,
-    started_at_ms: Option<u64>,
-    write: impl FnOnce(&mut Log<'_, '_>) -> io::Result<()>,
-) -> io::Result<()> {
-    let mut builder = IntervalLogWriterBuilder::new();
-    if let Some(started_at_ms) = started_at_ms {
-        builder.add_comment("[hongbao-monitor; values in microseconds]");
-        builder.with_start_time(UNIX_EPOCH + Duration::from_millis(started_at_ms));
-    }
-    let mut serializer = V2DeflateSerializer::new();
-    let mut log = builder.begin_log_with(lines, &mut serializer)?;
-    write(&mut log)
-}
-
-fn histogram_lines(closed: &ClosedSecond) -> io::Result<Vec<u8>> {
-    let mut lines = Vec::new();
-    interval_log(&mut lines, None, |log| {
-        let start = Duration::from_secs(closed.merged.second);
-        for ((role, name), histogram) in &closed.histograms {
-            let plain = (*role, name.as_str()) == (Role::Machine, names::LATENCY.name);
-            let tag = if plain { String::new() } else { format!("{role}.{name}") };
-            write_interval(log, start, histogram, (!plain).then(|| Tag::new(&tag)).flatten())?;
-        }
-        Ok(())
-    })?;
-    Ok(lines)
-}
-
-fn write_interval(
-    log: &mut Log<'_, '_>,
-    start: Duration,
-    histogram: &Histogram<u64>,
-    tag: Option<Tag<'_>>,
-) -> io::Result<()> {
-    log.write_histogram(histogram, start, Duration::from_secs(1), tag).map_err(|error| match error {
-        IntervalLogWriterError::IoError(error) => error,
-        IntervalLogWriterError::SerializeError(error) => io::Error::other(error),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::second::MergedSecond;
+    use crate::run::second::{Headline, MergedSecond};
 
-    fn closed(second: u64) -> ClosedSecond {
+    fn closed(second: u64) -> Entry {
         let merged = MergedSecond {
             second,
             complete: true,
@@ -349,34 +425,76 @@ mod tests {
             missing: vec![],
             roles: BTreeMap::new(),
             books: Balance::default(),
+            headline: Headline { second, complete: true, ..Headline::default() },
         };
-        ClosedSecond { merged, values: vec![], histograms: BTreeMap::new() }
+        Entry::Second(Arc::new(ClosedSecond { merged, values: vec![], histograms: BTreeMap::new() }), None)
+    }
+
+    fn mark(text: &str) -> Entry {
+        let mark = Mark { at_ms: 1, kind: "qps".into(), source: "monitor".into(), text: text.into() };
+        Entry::Mark(Arc::new(mark))
+    }
+
+    fn column<T: rusqlite::types::FromSql>(connection: &Connection, sql: &str) -> Vec<T> {
+        let mut rows = connection.prepare(sql).unwrap();
+        rows.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
     }
 
     #[test]
-    fn a_full_disk_is_counted_and_recording_resumes_with_space() {
+    fn a_full_disk_costs_its_seconds_counted_and_no_mark() {
         let directory = tempfile::tempdir().unwrap();
-        let mut recording = Recording::create(&directory.path().join("run"), 1_000).unwrap();
-        recording.write(&closed(1));
-        let full = OpenOptions::new().append(true).open("/dev/full").unwrap();
-        let good = std::mem::replace(&mut recording.headline.file, full);
-        recording.write(&closed(2));
-        assert!(recording.failing() && recording.failures() == 1);
-        recording.headline.file = good;
-        // What a full disk leaves: the beginning of a row.
-        recording.headline.file.write_all(b"2,tr").unwrap();
-        recording.write(&closed(3));
-        assert!(!recording.failing());
-        let text = fs::read_to_string(directory.path().join("run").join(HEADLINE_FILE)).unwrap();
-        let seconds: Vec<&str> = text.lines().map(|line| line.split(',').next().unwrap()).collect();
-        assert_eq!(seconds, ["second", "1", "3"]);
+        let file = File::create(&directory.path().join("run")).unwrap();
+        let mut writer = Writer { file, health: Arc::default() };
+        let limit = |writer: &Writer, pages: u32| {
+            writer.file.connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(())).unwrap();
+        };
+        writer.write(&mut vec![closed(1)]);
+        // No page more than there are: what does not fit is rolled back whole.
+        limit(&writer, 1);
+        let mut batch = vec![mark(&"x".repeat(10_000)), closed(2), closed(3)];
+        writer.write(&mut batch);
+        assert!(writer.health.failing.load(Ordering::Relaxed) && matches!(batch[..], [Entry::Mark(_)]));
+        assert_eq!(writer.health.failures.load(Ordering::Relaxed), 2);
+        limit(&writer, 1 << 20);
+        batch.push(closed(4));
+        writer.write(&mut batch);
+        assert!(!writer.health.failing.load(Ordering::Relaxed) && batch.is_empty());
+        assert_eq!(column::<i64>(&writer.file.connection, "SELECT second FROM seconds"), [1, 4]);
+        assert_eq!(column::<String>(&writer.file.connection, "SELECT kind FROM marks"), ["qps"]);
     }
 
     #[test]
-    fn a_recording_taken_back_leaves_nothing() {
+    fn a_disk_that_stands_still_never_holds_up_the_run() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("run");
-        Recording::create(&path, 1_000).unwrap().discard();
-        assert!(!path.exists());
+        let recording = Recording::create(&directory.path().join("run")).unwrap();
+        // Whoever holds the file keeps the writer waiting, as a disk does that does not answer.
+        let other = Connection::open(directory.path().join("run").join(FILE)).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let total = 3 * RECORDING_QUEUE_MAX as u64;
+        for second in 1..=total {
+            recording.push(closed(second));
+        }
+        assert!(recording.failing() && recording.failures() > 0);
+        other.execute_batch("ROLLBACK").unwrap();
+        drop(other);
+        let (health, path) = (Arc::clone(&recording.health), recording.directory().join(FILE));
+        recording.close();
+        let written = column::<i64>(&Connection::open(path).unwrap(), "SELECT count(*) FROM seconds")[0];
+        let lost = health.failures.load(Ordering::Relaxed);
+        assert_eq!(u64::try_from(written).unwrap() + lost, total, "each is written or counted");
+    }
+
+    #[test]
+    fn a_recording_that_has_ended_is_one_file_and_one_taken_back_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let (kept, discarded) = (directory.path().join("kept"), directory.path().join("discarded"));
+        let recording = Recording::create(&kept).unwrap();
+        recording.push(closed(1));
+        recording.close();
+        let files: Vec<_> = fs::read_dir(&kept).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(files, [FILE]);
+        assert!(matches!(Recording::create(&kept), Err(RecordError::Occupied { .. })));
+        Recording::create(&discarded).unwrap().discard();
+        assert!(!discarded.exists());
     }
 }

@@ -94,6 +94,9 @@ pub struct MergedSecond {
     pub roles: BTreeMap<Role, RoleSecond>,
     /// The books at the end of the second.
     pub books: Balance,
+    /// The figures that a person looks at first: [`Headline::of`] the rest.
+    #[serde(skip)]
+    pub headline: Headline,
 }
 
 impl MergedSecond {
@@ -123,79 +126,6 @@ impl MergedSecond {
 
     fn family_sum(&self, role: Role, prefix: &str) -> Option<i64> {
         self.family(role, prefix).map(|(_, delta)| delta).reduce(|sum, delta| sum + delta)
-    }
-
-    /// The figures that a person looks at first.
-    pub fn headline(&self) -> Headline {
-        let (server, machine) = (Role::Server, Role::Machine);
-        let of_either = |key: &Key| self.gauge(server, key.name).or_else(|| self.gauge(machine, key.name));
-        let sum = |role, name| self.gauge(role, name).map(|gauge| gauge.sum);
-        let latency = self.quantiles(machine, names::LATENCY.name).unwrap_or_default();
-        let send_lag = self.quantiles(machine, names::SEND_LAG.name);
-        let commit = self.quantiles(server, names::LEDGER_COMMIT.name);
-        let residual = |book: Book, of: fn(&Sides) -> i64| {
-            let (servers, users) = book.counters();
-            let kept = self.counter(server, servers[0].name).or_else(|| self.counter(machine, users[0].name));
-            kept.map(|_| of(&self.books.claims.sides(book)))
-        };
-        let turned_away = self.counter(server, names::ACCEPTS_WITHOUT_DESCRIPTOR.name);
-        Headline {
-            second: self.second,
-            complete: self.complete,
-            sources_expected: self.sources_expected,
-            sources_reported: self.sources_reported,
-            users_online: of_either(&names::USERS_ONLINE).map_or(0, |gauge| gauge.sum),
-            planned: self.delta(machine, &names::GRABS_PLANNED),
-            sent: self.delta(machine, &names::GRABS_SENT),
-            received: self.delta(server, &names::GRABS_RECEIVED),
-            answered: self.delta(machine, &names::GRABS_ANSWERED),
-            issued: self.delta(server, &names::PRIZES_ISSUED),
-            won: self.delta(server, &names::PRIZES_WON),
-            paid_fen: self.delta(server, &names::PAID_FEN),
-            received_fen: self.delta(machine, &names::RECEIVED_FEN),
-            residual_fen: self.books.residual_fen,
-            residual_prizes: self.books.residual_prizes,
-            latency_p50_us: latency.p50,
-            latency_p99_us: latency.p99,
-            latency_p999_us: latency.p999,
-            latency_max_us: latency.max,
-            send_lag_p99_us: send_lag.map_or(0, |lag| lag.p99),
-            users_goal: sum(machine, names::USERS.name),
-            connections: sum(server, names::CONNECTIONS.name),
-            requests_received: self.counter(server, names::REQUESTS_RECEIVED.name),
-            requests_answered: self.counter(server, names::REQUESTS_ANSWERED.name),
-            requests_owed: sum(server, names::REQUESTS_OWED.name),
-            units_sold: self.counter(server, names::UNITS_SOLD.name),
-            earned_fen: self.counter(server, names::EARNED_FEN.name),
-            residual_units: residual(Book::Sales, Sides::residual_count),
-            residual_sale_fen: residual(Book::Sales, Sides::residual_fen),
-            shares_opened: self.counter(server, names::SHARES_OPENED.name),
-            opened_fen: self.counter(server, names::OPENED_FEN.name),
-            residual_shares: residual(Book::Envelopes, Sides::residual_count),
-            residual_share_fen: residual(Book::Envelopes, Sides::residual_fen),
-            envelopes_sent: self.counter(server, names::ENVELOPES_SENT.name),
-            chat_delivered: self.counter(server, names::CHAT_DELIVERED.name),
-            announcements_delivered: self.counter(server, names::ANNOUNCEMENTS_DELIVERED.name),
-            send_lag_p50_us: send_lag.map(|lag| lag.p50),
-            send_lag_max_us: send_lag.map(|lag| lag.max),
-            ledger_commit_p50_us: commit.map(|commit| commit.p50),
-            ledger_commit_p99_us: commit.map(|commit| commit.p99),
-            clock_error_max_us: self.gauge(machine, names::CLOCK_ERROR.name).map(|gauge| gauge.max),
-            overloaded: self.counter(server, "answers_overloaded"),
-            refused: self
-                .family_sum(server, ERRORS_PREFIX)
-                .map(|errors| errors + turned_away.unwrap_or_default())
-                .or(turned_away),
-            disconnects: self.family_sum(server, ENDED_PREFIX),
-            queue_depth_max: self.gauge(server, names::QUEUE_DEPTH_MAX.name).map(|gauge| gauge.max),
-            prizes_in_sets: sum(server, names::PRIZES_IN_SETS.name),
-            server_cpu_us: self.counter(server, names::CPU.name),
-            fleet_cpu_us: self.counter(machine, names::CPU.name),
-            server_resident_bytes: sum(server, names::RESIDENT_BYTES.name),
-            fleet_resident_bytes: sum(machine, names::RESIDENT_BYTES.name),
-            open_descriptors: of_either(&names::OPEN_DESCRIPTORS).map(|gauge| gauge.max),
-            descriptors_limit: of_either(&names::DESCRIPTORS_LIMIT).map(|gauge| gauge.min),
-        }
     }
 }
 
@@ -320,6 +250,81 @@ pub struct Headline prefixed "" {
     /// Descriptors that the smallest of those tables may hold.
     descriptors_limit: Option<i64> => Last,
 }
+}
+
+impl Headline {
+    /// Of a merged second.
+    pub fn of(merged: &MergedSecond) -> Self {
+        let (server, machine) = (Role::Server, Role::Machine);
+        let of_either = |key: &Key| merged.gauge(server, key.name).or_else(|| merged.gauge(machine, key.name));
+        let sum = |role, name| merged.gauge(role, name).map(|gauge| gauge.sum);
+        let latency = merged.quantiles(machine, names::LATENCY.name).unwrap_or_default();
+        let send_lag = merged.quantiles(machine, names::SEND_LAG.name);
+        let commit = merged.quantiles(server, names::LEDGER_COMMIT.name);
+        let residual = |book: Book, of: fn(&Sides) -> i64| {
+            let (servers, users) = book.counters();
+            let kept = merged.counter(server, servers[0].name).or_else(|| merged.counter(machine, users[0].name));
+            kept.map(|_| of(&merged.books.claims.sides(book)))
+        };
+        let turned_away = merged.counter(server, names::ACCEPTS_WITHOUT_DESCRIPTOR.name);
+        Self {
+            second: merged.second,
+            complete: merged.complete,
+            sources_expected: merged.sources_expected,
+            sources_reported: merged.sources_reported,
+            users_online: of_either(&names::USERS_ONLINE).map_or(0, |gauge| gauge.sum),
+            planned: merged.delta(machine, &names::GRABS_PLANNED),
+            sent: merged.delta(machine, &names::GRABS_SENT),
+            received: merged.delta(server, &names::GRABS_RECEIVED),
+            answered: merged.delta(machine, &names::GRABS_ANSWERED),
+            issued: merged.delta(server, &names::PRIZES_ISSUED),
+            won: merged.delta(server, &names::PRIZES_WON),
+            paid_fen: merged.delta(server, &names::PAID_FEN),
+            received_fen: merged.delta(machine, &names::RECEIVED_FEN),
+            residual_fen: merged.books.residual_fen,
+            residual_prizes: merged.books.residual_prizes,
+            latency_p50_us: latency.p50,
+            latency_p99_us: latency.p99,
+            latency_p999_us: latency.p999,
+            latency_max_us: latency.max,
+            send_lag_p99_us: send_lag.map_or(0, |lag| lag.p99),
+            users_goal: sum(machine, names::USERS.name),
+            connections: sum(server, names::CONNECTIONS.name),
+            requests_received: merged.counter(server, names::REQUESTS_RECEIVED.name),
+            requests_answered: merged.counter(server, names::REQUESTS_ANSWERED.name),
+            requests_owed: sum(server, names::REQUESTS_OWED.name),
+            units_sold: merged.counter(server, names::UNITS_SOLD.name),
+            earned_fen: merged.counter(server, names::EARNED_FEN.name),
+            residual_units: residual(Book::Sales, Sides::residual_count),
+            residual_sale_fen: residual(Book::Sales, Sides::residual_fen),
+            shares_opened: merged.counter(server, names::SHARES_OPENED.name),
+            opened_fen: merged.counter(server, names::OPENED_FEN.name),
+            residual_shares: residual(Book::Envelopes, Sides::residual_count),
+            residual_share_fen: residual(Book::Envelopes, Sides::residual_fen),
+            envelopes_sent: merged.counter(server, names::ENVELOPES_SENT.name),
+            chat_delivered: merged.counter(server, names::CHAT_DELIVERED.name),
+            announcements_delivered: merged.counter(server, names::ANNOUNCEMENTS_DELIVERED.name),
+            send_lag_p50_us: send_lag.map(|lag| lag.p50),
+            send_lag_max_us: send_lag.map(|lag| lag.max),
+            ledger_commit_p50_us: commit.map(|commit| commit.p50),
+            ledger_commit_p99_us: commit.map(|commit| commit.p99),
+            clock_error_max_us: merged.gauge(machine, names::CLOCK_ERROR.name).map(|gauge| gauge.max),
+            overloaded: merged.counter(server, "answers_overloaded"),
+            refused: merged
+                .family_sum(server, ERRORS_PREFIX)
+                .map(|errors| errors + turned_away.unwrap_or_default())
+                .or(turned_away),
+            disconnects: merged.family_sum(server, ENDED_PREFIX),
+            queue_depth_max: merged.gauge(server, names::QUEUE_DEPTH_MAX.name).map(|gauge| gauge.max),
+            prizes_in_sets: sum(server, names::PRIZES_IN_SETS.name),
+            server_cpu_us: merged.counter(server, names::CPU.name),
+            fleet_cpu_us: merged.counter(machine, names::CPU.name),
+            server_resident_bytes: sum(server, names::RESIDENT_BYTES.name),
+            fleet_resident_bytes: sum(machine, names::RESIDENT_BYTES.name),
+            open_descriptors: of_either(&names::OPEN_DESCRIPTORS).map(|gauge| gauge.max),
+            descriptors_limit: of_either(&names::DESCRIPTORS_LIMIT).map(|gauge| gauge.min),
+        }
+    }
 }
 
 /// One value of one process, as recorded.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use hdrhistogram::Histogram;
 use serde::ser::{SerializeMap, SerializeSeq, SerializeStruct};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::limits::{SERIES_SECONDS_MAX, SERIES_TENS_MAX};
 use crate::run::column::{Column, Fold};
@@ -54,7 +54,7 @@ pub fn heat_of(histogram: &Histogram<u64>) -> HeatCounts {
 pub type Kinds = BTreeMap<String, f64>;
 
 /// What ended, was answered, refused and violated, by kind.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Reasons {
     /// Connections that ended at the servers, by reason.
     #[serde(serialize_with = "plain_map")]
@@ -88,31 +88,8 @@ impl Reasons {
         }
     }
 
-    /// Adds a counter by its recorded name, for whoever reads a recording. False: it belongs to no
-    /// family.
-    pub fn add(&mut self, role: Role, name: &str, delta: i64) -> bool {
-        let families = match role {
-            Role::Server => [
-                (ENDED_PREFIX, &mut self.ended),
-                (ANSWERS_PREFIX, &mut self.answers),
-                (ERRORS_PREFIX, &mut self.errors),
-            ]
-            .into_iter()
-            .collect::<Vec<_>>(),
-            Role::Machine => vec![(VIOLATIONS_PREFIX, &mut self.violations)],
-        };
-        for (prefix, kinds) in families {
-            if let Some(kind) = name.strip_prefix(prefix).filter(|kind| *kind != NO_ANSWER) {
-                if delta != 0 {
-                    *kinds.entry(kind.to_owned()).or_default() += as_float(delta);
-                }
-                return true;
-            }
-        }
-        false
-    }
-
-    fn families(&self) -> [&Kinds; 4] {
+    /// Of connections, answers, errors and violations.
+    pub fn families(&self) -> [&Kinds; 4] {
         [&self.ended, &self.answers, &self.errors, &self.violations]
     }
 
@@ -127,7 +104,7 @@ fn as_float(count: i64) -> f64 {
 }
 
 /// The second's rows of the two heat maps; absent where nothing was measured.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heat {
     /// Latency of Grabs.
     pub latency: Option<HeatCounts>,
@@ -176,7 +153,7 @@ impl Row {
 
     /// Of a second that was closed just now.
     pub fn of(closed: &ClosedSecond, host: Option<&HostSecond>) -> Self {
-        Self::new(&closed.merged.headline(), host, Reasons::of(&closed.merged), Heat::of(closed))
+        Self::new(&closed.merged.headline, host, Reasons::of(&closed.merged), Heat::of(closed))
     }
 
     /// Unix time; of several, the first.
@@ -441,9 +418,8 @@ mod tests {
             overloaded: (sent > 0).then_some(sent / 2),
             ..Headline::default()
         };
-        let mut reasons = Reasons::default();
-        assert!(reasons.add(Role::Server, "answers_overloaded", sent));
-        assert!(!reasons.add(Role::Server, "violations_malformed", 1));
+        let answers = (sent != 0).then(|| ("overloaded".to_owned(), as_float(sent)));
+        let reasons = Reasons { answers: answers.into_iter().collect(), ..Reasons::default() };
         let mut counts = HeatCounts::default();
         counts[2] = sent.unsigned_abs();
         Row::new(&headline, None, reasons, Heat { latency: Some(counts), send_lag: None })

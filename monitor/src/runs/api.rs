@@ -33,6 +33,8 @@ pub fn router(runs: Arc<Runs>) -> Router {
         .route("/api/v1/runs/{id}", get(run))
         .route("/api/v1/runs/{id}/series", get(series))
         .route("/api/v1/runs/{id}/marks", get(marks))
+        .route("/api/v1/runs/{id}/sets", get(sets))
+        .route("/api/v1/runs/{id}/sources", get(sources))
         .route("/api/v1/runs/{id}/export.csv", get(export_csv))
         .route("/api/v1/runs/{id}/export.json", get(export_json))
         .route("/api/v1/runs/{id}/report.html", get(report_html))
@@ -61,6 +63,29 @@ async fn series(
 
 async fn marks(State(runs): Shared, PathParam(id): PathParam<String>) -> Result<Json<Value>, Failure> {
     Ok(Json(json!({ "marks": runs.marks(&id).await? })))
+}
+
+/// A second of a run; without it, its last.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Moment {
+    at: Option<u64>,
+}
+
+async fn sets(
+    State(runs): Shared,
+    PathParam(id): PathParam<String>,
+    QueryParams(moment): QueryParams<Moment>,
+) -> Result<Response, Failure> {
+    Ok(json_bytes(runs.sets(&id, moment.at).await?))
+}
+
+async fn sources(
+    State(runs): Shared,
+    PathParam(id): PathParam<String>,
+    QueryParams(moment): QueryParams<Moment>,
+) -> Result<Json<Value>, Failure> {
+    Ok(Json(json!({ "sources": runs.sources(&id, moment.at).await? })))
 }
 
 async fn export_csv(State(runs): Shared, PathParam(id): PathParam<String>) -> Result<Response, Failure> {

@@ -13,13 +13,11 @@ use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::limits::{DIRECTORY_ENTRIES_MAX, RUN_ID_BYTES_MAX, RUNS_LISTED_MAX};
-use crate::recording::read::{self, FileError};
-use crate::recording::replay::{Parts, Replay, Row};
-use crate::recording::write::{HEADLINE_FILE, HISTOGRAM_FILE, HOST_FILE, MARKS_FILE, RUN_FILE, SECONDS_FILE};
-use crate::report::load::Run;
+use crate::recording::FILE;
+use crate::recording::read::{self, ReadError, Reader, Totals};
 use crate::report::words;
 use hongbao_telemetry::summary::{SUMMARY_FILE, Summary};
 
@@ -92,20 +90,15 @@ pub struct Entry {
 pub struct Stamp(Vec<Option<(u128, u64)>>);
 
 impl Stamp {
-    /// Of some files of a directory.
-    pub fn of(directory: &Path, files: &[&str]) -> Self {
-        Self(files.iter().map(|file| stamp(&directory.join(file))).collect())
+    /// Of every file that a recording is read from.
+    pub fn of(directory: &Path) -> Self {
+        let log = format!("{FILE}-wal");
+        Self([FILE, &log, SUMMARY_FILE].iter().map(|file| stamp(&directory.join(file))).collect())
     }
 
     /// Of a moment instead: what was made then holds while that lasts.
     pub fn moment(number: u64) -> Self {
         Self(vec![Some((0, number))])
-    }
-
-    /// Of every file that a recording is read from.
-    pub fn of_all(directory: &Path) -> Self {
-        let files = [RUN_FILE, SUMMARY_FILE, HEADLINE_FILE, SECONDS_FILE, HISTOGRAM_FILE, HOST_FILE, MARKS_FILE];
-        Self::of(directory, &files)
     }
 }
 
@@ -143,8 +136,7 @@ impl Catalog {
         // A link is followed only to another place of the same directory.
         let real = fs::canonicalize(&path).ok()?;
         let inside = real.parent() == Some(&*self.parent);
-        let recorded = || [RUN_FILE, HEADLINE_FILE].iter().any(|file| real.join(file).is_file());
-        (inside && real.is_dir() && recorded()).then_some(path)
+        (inside && real.join(FILE).is_file()).then_some(path)
     }
 
     /// Newest first; at most [`RUNS_LISTED_MAX`].
@@ -157,9 +149,9 @@ impl Catalog {
         let mut found: Vec<(bool, Option<SystemTime>, RunId, PathBuf)> = Vec::new();
         for id in ids {
             let Some(path) = self.find(&id) else { continue };
-            let modified = |file| fs::metadata(path.join(file)).and_then(|file| file.modified()).ok();
+            let modified = fs::metadata(path.join(FILE)).and_then(|file| file.modified()).ok();
             let live = self.current.as_ref() == Some(&id);
-            found.push((live, modified(RUN_FILE).or_else(|| modified(HEADLINE_FILE)), id, path));
+            found.push((live, modified, id, path));
         }
         // Before anything is read: those that were written last.
         found.sort_by(|a, b| b.cmp(a));
@@ -172,7 +164,7 @@ impl Catalog {
     }
 
     fn entry(&self, id: &RunId, directory: &Path) -> Entry {
-        let stamp = Stamp::of(directory, &[RUN_FILE, SUMMARY_FILE]);
+        let stamp = Stamp::of(directory);
         if let Some((known, entry)) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(id)
             && *known == stamp
         {
@@ -185,29 +177,16 @@ impl Catalog {
     }
 }
 
-#[derive(Deserialize)]
-struct RunFile {
-    run: Run,
-}
-
-/// What `run.json` says.
-pub fn run(directory: &Path) -> Result<Run, FileError> {
-    Ok(read::json::<RunFile>(&directory.join(RUN_FILE))?.run)
-}
-
 fn read(id: &RunId, directory: &Path) -> Entry {
     let mut entry = Entry { id: id.to_string(), title: id.to_string(), ..Entry::default() };
     let mut problems: Vec<String> = Vec::new();
-    match run(directory) {
-        Ok(run) => {
-            entry.started_at_ms = Some(run.started_at_ms).filter(|&ms| ms > 0);
-            entry.ended_at_ms = run.ended_at_ms;
-            entry.won = Some(run.books.claims.won);
-            entry.balanced = Some(run.books.balanced());
-            if run.record_failures > 0 {
-                problems.push(format!("{} writes to the recording failed", run.record_failures));
-            }
-        }
+    let recorded = Reader::open(directory).and_then(|reader| {
+        let told = read_run(&mut entry, &reader);
+        read_totals(&mut entry, &reader).and(told)
+    });
+    match recorded {
+        Ok(0) => {}
+        Ok(failures) => problems.push(format!("{failures} writes to the recording failed")),
         Err(error) => problems.push(without_directory(&error, directory)),
     }
     if directory.join(SUMMARY_FILE).exists() {
@@ -219,11 +198,27 @@ fn read(id: &RunId, directory: &Path) -> Entry {
             Err(error) => problems.push(without_directory(&error, directory)),
         }
     }
-    if let Err(error) = read_headline(&mut entry, directory) {
-        problems.push(without_directory(&error, directory));
-    }
     entry.problem = Some(problems.join("; ")).filter(|text| !text.is_empty());
     entry
+}
+
+/// Writes that failed.
+fn read_run(entry: &mut Entry, reader: &Reader) -> Result<u64, ReadError> {
+    let run = reader.run()?;
+    entry.started_at_ms = Some(run.started_at_ms).filter(|&ms| ms > 0);
+    entry.ended_at_ms = run.ended_at_ms;
+    entry.won = Some(run.books.claims.won);
+    entry.balanced = Some(run.books.balanced());
+    Ok(run.record_failures)
+}
+
+fn read_totals(entry: &mut Entry, reader: &Reader) -> Result<(), ReadError> {
+    let Totals { seconds, seconds_complete, users_max, qps_max, latency_p99_us, won } = reader.totals()?;
+    let (seconds, seconds_complete) = (Some(seconds), Some(seconds_complete));
+    // The books are of all seconds; without them, these are as near as it gets.
+    let won = entry.won.or(won);
+    *entry = Entry { seconds, seconds_complete, users_max, qps_max, latency_p99_us, won, ..std::mem::take(entry) };
+    Ok(())
 }
 
 /// Errors go to whoever may read this interface; where on the disk things lie is no affair of
@@ -244,41 +239,6 @@ fn title(summary: &Summary) -> String {
         phases.push("…".into());
     }
     if phases.is_empty() { users } else { format!("{users}: {}", phases.join(", ")) }
-}
-
-fn read_headline(entry: &mut Entry, directory: &Path) -> Result<(), FileError> {
-    let mut replay = Replay::open(directory, true, Parts { reasons: false, times: false })?;
-    let columns = replay.columns();
-    let at = |name: &str| columns.iter().position(|column| column == name);
-    let [complete, users, answered, p99, won] =
-        ["complete", "users_online", "answered", "latency_p99_us", "won"].map(at);
-    let (mut row, mut seconds, mut whole, mut times, mut wins) = (Row::default(), 0, 0, Vec::new(), None);
-    while replay.next(&mut row)? {
-        let cell = |at: Option<usize>| read::figure(row.headline.get(at?)?).ok().flatten();
-        seconds += 1;
-        if let Some(won) = cell(won) {
-            wins = Some(wins.unwrap_or(0.0) + won);
-        }
-        if cell(complete) != Some(1.0) {
-            continue;
-        }
-        whole += 1;
-        let more = |most: &mut Option<f64>, value: Option<f64>| {
-            *most = value.into_iter().chain(*most).reduce(f64::max);
-        };
-        more(&mut entry.users_max, cell(users));
-        more(&mut entry.qps_max, cell(answered));
-        times.extend(cell(p99).filter(|&us| us > 0.0));
-    }
-    times.sort_by(f64::total_cmp);
-    entry.seconds = Some(seconds);
-    entry.seconds_complete = Some(whole);
-    entry.latency_p99_us = times.get(times.len() / 2).copied();
-    // The books in run.json are of all seconds; without them, these are as near as it gets.
-    #[allow(clippy::cast_possible_truncation, reason = "a count of prizes")]
-    let wins = wins.map(|wins: f64| wins as i64);
-    entry.won = entry.won.or(wins);
-    Ok(())
 }
 
 #[cfg(test)]
@@ -309,12 +269,24 @@ mod tests {
         }
     }
 
+    fn change(directory: &Path, sql: &str) {
+        rusqlite::Connection::open(directory.join(FILE)).unwrap().execute_batch(sql).unwrap();
+    }
+
+    /// One of two seconds.
     fn recording(parent: &Path, name: &str, started_at_ms: u64) -> PathBuf {
         let directory = parent.join(name);
         fs::create_dir_all(&directory).unwrap();
-        let run = serde_json::json!({ "run": { "started_at_ms": started_at_ms, "ended_at_ms": started_at_ms + 1 } });
-        fs::write(directory.join(RUN_FILE), run.to_string()).unwrap();
-        fs::write(directory.join(HEADLINE_FILE), "second,complete,answered\n1,true,7\n2,false,9\n").unwrap();
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/recording");
+        fs::copy(fixture.join(FILE), directory.join(FILE)).unwrap();
+        change(
+            &directory,
+            &format!(
+                "PRAGMA synchronous = OFF; BEGIN; DELETE FROM seconds WHERE second > (SELECT min(second) + 1 FROM seconds);
+                 UPDATE seconds SET answered = 7; UPDATE seconds SET answered = 9, complete = 0 WHERE second % 2;
+                 UPDATE run SET status = json_set(status, '$.started_at_ms', {started_at_ms}); COMMIT"
+            ),
+        );
         directory
     }
 
@@ -369,32 +341,37 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_is_kept_until_a_document_changes() {
+    fn what_was_read_is_kept_until_the_recording_changes() {
         let parent = tempfile::tempdir().unwrap();
         let directory = recording(parent.path(), "a", 1_000);
         let catalog = Catalog::beside(&directory).unwrap();
-        assert_eq!(catalog.list().unwrap()[0].qps_max, Some(7.0));
-        fs::write(directory.join(HEADLINE_FILE), "second,complete,answered\n1,true,8\n").unwrap();
-        assert_eq!(catalog.list().unwrap()[0].qps_max, Some(7.0), "nothing is read again");
-        fs::write(directory.join(RUN_FILE), r#"{"run":{"started_at_ms":5}}"#).unwrap();
+        let listed = catalog.list().unwrap();
+        let known = || catalog.known.lock().unwrap().values().next().unwrap().0.clone();
+        let before = known();
+        assert_eq!((catalog.list().unwrap(), known()), (listed, before.clone()), "nothing is read again");
+        change(
+            &directory,
+            "UPDATE seconds SET answered = 8; UPDATE run SET status = json_set(status, '$.started_at_ms', 5)",
+        );
         let listed = catalog.list().unwrap();
         assert_eq!((listed[0].qps_max, listed[0].started_at_ms), (Some(8.0), Some(5)));
+        assert_ne!(known(), before);
     }
 
     #[test]
     fn a_damaged_recording_is_listed_with_what_is_known_and_why() {
         let parent = tempfile::tempdir().unwrap();
         let current = recording(parent.path(), "a", 1_000);
-        let damaged = recording(parent.path(), "b", 2_000);
-        fs::write(damaged.join(RUN_FILE), "{").unwrap();
+        let silent = recording(parent.path(), "b", 2_000);
+        change(&silent, "DELETE FROM run");
         let torn = recording(parent.path(), "c", 3_000);
-        fs::write(torn.join(HEADLINE_FILE), "second,complete,answered\n1,true,7\n2,perhaps,9\n").unwrap();
+        change(&torn, "UPDATE seconds SET answered = 'some'");
         let entries = Catalog::beside(&current).unwrap().list().unwrap();
         let of = |id: &str| entries.iter().find(|entry| entry.id == id).unwrap();
         let problem = of("b").problem.clone().unwrap();
-        assert!(problem.starts_with("run.json is damaged") && of("b").qps_max == Some(7.0), "{problem}");
+        assert!(problem.starts_with("run.sqlite is damaged") && of("b").qps_max == Some(7.0), "{problem}");
         let problem = of("c").problem.clone().unwrap();
-        assert!(problem.contains("headline.csv") && problem.contains("line 3") && of("c").started_at_ms == Some(3_000));
+        assert!(problem.contains("run.sqlite") && of("c").started_at_ms == Some(3_000), "{problem}");
         assert!(!problem.contains(parent.path().to_str().unwrap()), "{problem}");
     }
 }

@@ -5,96 +5,83 @@ use std::io;
 use std::path::Path;
 
 use futures_util::stream::{self, Stream};
+use serde_json::{Value, json};
 
-use crate::recording::read::{FileError, GROUPS};
-use crate::recording::replay::{Parts, ReasonNames, Replay, Row};
+use crate::recording::plain_name;
+use crate::recording::read::{ReadError, Reader, Second};
+use crate::run::host::HostSecond;
+use crate::run::second::Headline;
+use crate::run::series::columns;
 use crate::runs::Failure;
 use crate::runs::jobs::aside;
 
 /// Sent at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// A table that is made while somebody reads it: between two chunks it holds open files and no
+/// A table that is made while somebody reads it: between two chunks it holds an open file and no
 /// thread.
 #[derive(Debug)]
 pub struct Table {
-    replay: Replay,
-    /// Columns of headline.csv, and of host.csv.
-    widths: [usize; 2],
-    reasons: ReasonNames,
-    row: Row,
-    begun: bool,
-    /// Made before anything is sent: what is damaged early on is refused in words.
-    first: Option<Vec<u8>>,
+    reader: Reader,
+    /// Group and kind.
+    reasons: Vec<(String, String)>,
+    /// The next second.
+    from: u64,
+    /// What is to be sent next. The first is made before anything is sent: what is damaged early on
+    /// is refused in words.
+    chunk: Vec<u8>,
 }
 
 impl Table {
-    /// Opens a recording whose reasons are known: the header is told before the first row.
-    pub fn open(directory: &Path, ended: bool, reasons: &ReasonNames) -> Result<Self, FileError> {
-        let mut replay = Replay::open(directory, ended, Parts { reasons: true, times: false })?;
-        replay.expect_reasons(reasons);
-        let widths = replay.widths();
-        let mut table =
-            Self { replay, widths, reasons: reasons.clone(), row: Row::default(), begun: false, first: None };
-        table.first = Some(table.chunk()?);
+    /// Opens a recording and makes the table's beginning.
+    pub fn open(directory: &Path) -> Result<Self, ReadError> {
+        let reader = Reader::open(directory)?;
+        let mut table = Self { reasons: reader.reason_names()?, reader, from: 0, chunk: Vec::new() };
+        let reasons = table.reasons.iter().map(|(group, kind)| format!("{group}_{kind}"));
+        let header: Vec<String> = columns().map(|column| column.name.to_owned()).chain(reasons).collect();
+        write(&mut table.chunk, &header);
+        table.extend()?;
         Ok(table)
     }
 
-    fn header(&self) -> Vec<String> {
-        let mut names = self.replay.columns();
-        for ((group, ..), reasons) in GROUPS.iter().zip(&self.reasons) {
-            names.extend(reasons.iter().map(|reason| format!("{group}_{reason}")));
-        }
-        names
-    }
-
-    fn cells(&self) -> Vec<String> {
-        let (row, [headline, host]) = (&self.row, self.widths);
-        let mut cells = row.headline.clone();
-        cells.resize(headline, String::new());
-        cells.extend_from_slice(&row.host);
-        cells.resize(headline + host, String::new());
-        for (names, sums) in self.reasons.iter().zip(&row.reasons) {
-            let sum = |place: usize| sums.get(place).copied().flatten().map_or_else(String::new, |sum| sum.to_string());
-            cells.extend((0..names.len()).map(sum));
-        }
-        cells
-    }
-
-    /// The next rows; empty after the last.
-    pub fn chunk(&mut self) -> Result<Vec<u8>, FileError> {
-        if let Some(first) = self.first.take() {
-            return Ok(first);
-        }
-        let written = |outcome: csv::Result<()>| {
-            outcome.unwrap_or_else(|error| unreachable!("rows of one length in memory are always written: {error}"));
-        };
-        let mut bytes = Vec::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 8);
-        while bytes.len() < CHUNK_BYTES {
-            let mut writer = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(&mut bytes);
-            if !self.begun {
-                self.begun = true;
-                written(writer.write_record(self.header()));
-                continue;
-            }
-            if !self.replay.next(&mut self.row)? {
-                break;
-            }
-            written(writer.write_record(self.cells()));
-        }
-        Ok(bytes)
+    /// Adds the next rows to the chunk; none after the last.
+    fn extend(&mut self) -> Result<(), ReadError> {
+        let Self { reader, reasons, from, chunk } = self;
+        reader.seconds(*from, u64::MAX, |second| {
+            write(chunk, &cells(&second, reasons));
+            *from = second.headline.second + 1;
+            chunk.len() < CHUNK_BYTES
+        })
     }
 
     /// The table in chunks, each made aside. A damaged row ends it with an error, so that nobody
     /// takes a part for the whole.
     pub fn stream(self) -> impl Stream<Item = io::Result<Vec<u8>>> + Send {
         stream::try_unfold(self, |mut table| async move {
-            let made = aside(move || match table.chunk() {
-                Ok(chunk) => Ok((chunk, table)),
-                Err(error) => Err(Failure::Damaged(error.to_string())),
+            let made = aside(move || {
+                let chunk = std::mem::take(&mut table.chunk);
+                table.extend().map_err(|error| Failure::Damaged(error.to_string()))?;
+                Ok((chunk, table))
             });
             let (chunk, table) = made.await.map_err(io::Error::other)?;
             Ok((!chunk.is_empty()).then_some((chunk, table)))
         })
     }
+}
+
+fn cells(second: &Second, reasons: &[(String, String)]) -> Vec<String> {
+    let text = |value: &Value| if value.is_null() { String::new() } else { value.to_string() };
+    let (headline, host, kinds) = (json!(second.headline), json!(second.host), json!(second.reasons));
+    let figures = Headline::COLUMNS.iter().map(|column| text(&headline[column.name]));
+    // The second is there already.
+    let hosts = HostSecond::COLUMNS.iter().skip(1).map(|column| text(&host[plain_name(column)]));
+    let counts = reasons.iter().map(|(group, kind)| kinds[group].get(kind).map_or_else(|| "0".to_owned(), text));
+    figures.chain(hosts).chain(counts).collect()
+}
+
+fn write(bytes: &mut Vec<u8>, record: &[String]) {
+    let mut writer = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(bytes);
+    writer
+        .write_record(record)
+        .unwrap_or_else(|error| unreachable!("rows of one length in memory are always written: {error}"));
 }

@@ -23,9 +23,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use crate::limits::{READERS_MAX, REPORTS_KEPT_MAX, SERIES_KEPT_MAX, SERIES_ROWS_MAX};
-use crate::recording::replay::{Extent, ReasonNames};
-use crate::recording::write::{MARKS_FILE, RUN_FILE};
-use crate::recording::{read, replay};
+use crate::recording::read::{self, Extent, ReadError, Reader};
 use crate::report::Drawn;
 use crate::report::compare::Comparison;
 use crate::report::load::Recording;
@@ -93,12 +91,15 @@ impl IntoResponse for Failure {
 struct Found {
     id: RunId,
     directory: PathBuf,
-    ended: bool,
     stamp: Stamp,
 }
 
 impl Found {
-    /// An error of its files, without where they lie.
+    /// What is made of the recording; or an error of its files, without where they lie.
+    fn read<T>(&self, make: impl FnOnce(&Reader) -> Result<T, ReadError>) -> Result<T, Failure> {
+        Reader::open(&self.directory).and_then(|reader| make(&reader)).map_err(|error| self.damaged(&error))
+    }
+
     fn damaged(&self, error: &impl ToString) -> Failure {
         Failure::Damaged(without_directory(error, &self.directory))
     }
@@ -115,16 +116,16 @@ pub struct Window {
     pub every: Option<u64>,
 }
 
-/// The stretch that a [`Window`] comes to in a run.
+/// What a [`Window`] comes to in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stretch {
+struct Range {
     from: u64,
     until: u64,
     every: u64,
 }
 
 impl Window {
-    fn within(&self, extent: Option<Extent>) -> Result<Stretch, Failure> {
+    fn within(&self, extent: Option<Extent>) -> Result<Range, Failure> {
         if let (Some(from), Some(until)) = (self.from, self.until)
             && from > until
         {
@@ -143,11 +144,11 @@ impl Window {
                 until - from + 1
             )));
         }
-        Ok(Stretch { from, until, every })
+        Ok(Range { from, until, every })
     }
 }
 
-type SeriesKey = (RunId, Stamp, Option<Stretch>);
+type SeriesKey = (RunId, Stamp, Option<Range>);
 
 /// What is told of recorded runs.
 #[derive(Debug)]
@@ -155,7 +156,6 @@ pub struct Runs {
     catalog: Arc<Catalog>,
     listing: Shelf<Stamp, Vec<Entry>>,
     series: Shelf<SeriesKey, Vec<Row>>,
-    reasons: Shelf<(RunId, Stamp), ReasonNames>,
     reports: Shelf<(RunId, Stamp), Drawn>,
     painter: Arc<Semaphore>,
 }
@@ -167,8 +167,7 @@ impl Runs {
         Ok(Arc::new(Self {
             catalog: Arc::new(Catalog::beside(current)?),
             listing: Shelf::new(1, Arc::new(Semaphore::new(1))),
-            series: Shelf::new(SERIES_KEPT_MAX, Arc::clone(&readers)),
-            reasons: Shelf::new(REPORTS_KEPT_MAX, readers),
+            series: Shelf::new(SERIES_KEPT_MAX, readers),
             reports: Shelf::new(REPORTS_KEPT_MAX, Arc::clone(&painter)),
             painter,
         }))
@@ -203,58 +202,64 @@ impl Runs {
         let catalog = Arc::clone(&self.catalog);
         aside(move || {
             let directory = catalog.find(&id).ok_or_else(|| Failure::Unknown(id.clone()))?;
-            // Without a good run.json the rest may still be told.
-            let ended = catalog::run(&directory).is_ok_and(|run| run.ended_at_ms.is_some());
-            let stamp = match ended {
-                true => Stamp::of_all(&directory),
+            let run = Reader::open(&directory).and_then(|reader| reader.run());
+            let stamp = match run.is_ok_and(|run| run.ended_at_ms.is_some()) {
+                true => Stamp::of(&directory),
                 false => Stamp::moment(unix_seconds() / UNENDED_SECONDS),
             };
-            Ok(Found { id, directory, ended, stamp })
+            Ok(Found { id, directory, stamp })
         })
         .await
     }
 
-    /// Rows of a run, and the stretch of it that was asked for.
-    async fn rows(&self, found: &Found, window: Window) -> Result<(Arc<Vec<Row>>, Stretch), Failure> {
+    /// Rows of a run, and the range of it that was asked for.
+    async fn rows(&self, found: &Found, window: Window) -> Result<(Arc<Vec<Row>>, Range), Failure> {
         let reader = found.clone();
-        let extent = aside(move || replay::extent(&reader.directory).map_err(|error| reader.damaged(&error))).await?;
-        let stretch = window.within(extent)?;
+        let extent = aside(move || reader.read(Reader::extent)).await?;
+        let range = window.within(extent)?;
         let whole = extent.is_none_or(|extent| extent.last - extent.first < SERIES_ROWS_MAX);
-        // A run that fits is read once and folded for whoever asks; of a longer one each stretch is
+        // A run that fits is read once and folded for whoever asks; of a longer one each range is
         // read by itself.
-        let read = (!whole).then_some(stretch);
-        let key = (found.id.clone(), found.stamp.clone(), read);
+        let asked = (!whole).then_some(range);
+        let key = (found.id.clone(), found.stamp.clone(), asked);
         let reader = found.clone();
-        let rows = self
-            .series
-            .get(key, move || {
-                replay::rows(&reader.directory, reader.ended, read.map(|read| (read.from, read.until, read.every)))
-                    .map_err(|error| reader.damaged(&error))
-            })
-            .await?;
-        Ok((rows, stretch))
+        let Range { from, until, every } = asked.unwrap_or(Range { from: 0, until: u64::MAX, every: 1 });
+        let rows = self.series.get(key, move || reader.read(|recording| recording.rows(from, until, every))).await?;
+        Ok((rows, range))
     }
 
-    /// A stretch of a run, column by column, as JSON.
+    /// A range of a run, column by column, as JSON.
     pub async fn series(&self, id: &str, window: Window) -> Result<Vec<u8>, Failure> {
         let found = self.find(id).await?;
-        let (rows, stretch) = self.rows(&found, window).await?;
-        aside(move || encoded(&series(&found.id, &rows, stretch))).await
+        let (rows, range) = self.rows(&found, window).await?;
+        aside(move || encoded(&series(&found.id, &rows, range))).await
+    }
+
+    /// Each server's SETs at a second, or at the run's end: JSON as it is told live.
+    pub async fn sets(&self, id: &str, at: Option<u64>) -> Result<Vec<u8>, Failure> {
+        let found = self.find(id).await?;
+        aside(move || found.read(|recording| recording.sets(at.unwrap_or(u64::MAX)))).await
+    }
+
+    /// Every process of a run, as it was at a second, or at the run's end.
+    pub async fn sources(&self, id: &str, at: Option<u64>) -> Result<Value, Failure> {
+        let found = self.find(id).await?;
+        aside(move || found.read(|recording| recording.sources(at))).await
     }
 
     /// The timeline of a run, by time.
     pub async fn marks(&self, id: &str) -> Result<Vec<Mark>, Failure> {
         let found = self.find(id).await?;
-        aside(move || marks(&found)).await
+        aside(move || found.read(Reader::marks)).await
     }
 
-    /// What a list tells of a run, and all that its run.json says.
+    /// What a list tells of a run, and all that its recording says of it.
     pub async fn run(&self, id: &str) -> Result<Value, Failure> {
         let found = self.find(id).await?;
         let entries = self.list().await?;
         aside(move || {
             let entry = entries.iter().find(|entry| entry.id == found.id.as_str());
-            let document: Option<Value> = read::json(&found.directory.join(RUN_FILE)).ok();
+            let document = found.read(Reader::document).ok();
             Ok(json!({ "entry": entry, "recorded": document }))
         })
         .await
@@ -270,15 +275,13 @@ impl Runs {
             series: Series,
         }
         let found = self.find(id).await?;
-        let (rows, stretch) = self.rows(&found, Window::default()).await?;
+        let (rows, range) = self.rows(&found, Window::default()).await?;
         aside(move || {
-            let document = |file| read::json::<Value>(&found.directory.join(file));
-            let recorded = document(RUN_FILE).map_err(|error| found.damaged(&error))?;
             let export = Export {
-                run: recorded,
-                summary: document(hongbao_telemetry::summary::SUMMARY_FILE).ok(),
-                marks: marks(&found)?,
-                series: series(&found.id, &rows, stretch),
+                run: found.read(Reader::document)?,
+                summary: read::json(&found.directory.join(hongbao_telemetry::summary::SUMMARY_FILE)).ok(),
+                marks: found.read(Reader::marks)?,
+                series: series(&found.id, &rows, range),
             };
             Ok((found.id, encoded(&export)?))
         })
@@ -288,14 +291,9 @@ impl Runs {
     /// The whole run as a table, read while it is sent.
     pub async fn table(&self, id: &str) -> Result<(RunId, export::Table), Failure> {
         let found = self.find(id).await?;
-        let reader = found.clone();
-        let reasons = self.reasons.get((found.id.clone(), found.stamp.clone()), move || {
-            replay::reasons_of(&reader.directory).map_err(|error| reader.damaged(&error))
-        });
-        let reasons = reasons.await?;
         aside(move || {
-            let table = export::Table::open(&found.directory, found.ended, &reasons);
-            Ok((found.id.clone(), table.map_err(|error| found.damaged(&error))?))
+            let table = export::Table::open(&found.directory).map_err(|error| found.damaged(&error))?;
+            Ok((found.id, table))
         })
         .await
     }
@@ -336,15 +334,11 @@ impl Runs {
     }
 }
 
-fn series(id: &RunId, rows: &[Row], stretch: Stretch) -> Series {
-    let Stretch { from, until, every } = stretch;
+fn series(id: &RunId, rows: &[Row], range: Range) -> Series {
+    let Range { from, until, every } = range;
     // A row of several seconds is named by the first that it has.
     let wanted = rows.iter().filter(|row| (from..=until).contains(&row.second()));
     Series::of(id.as_str(), every, wanted)
-}
-
-fn marks(found: &Found) -> Result<Vec<Mark>, Failure> {
-    read::marks(&found.directory.join(MARKS_FILE)).map_err(|error| found.damaged(&error))
 }
 
 fn encoded(value: &impl Serialize) -> Result<Vec<u8>, Failure> {
@@ -361,9 +355,9 @@ mod tests {
         let window = |from, until, every| Window { from, until, every }.within(extent);
         assert_eq!(
             window(None, None, None).unwrap(),
-            Stretch { from: 1_000, until: 1_000 + 2 * SERIES_ROWS_MAX, every: 3 }
+            Range { from: 1_000, until: 1_000 + 2 * SERIES_ROWS_MAX, every: 3 }
         );
-        assert_eq!(window(Some(0), Some(1_009), None).unwrap(), Stretch { from: 1_000, until: 1_009, every: 1 });
+        assert_eq!(window(Some(0), Some(1_009), None).unwrap(), Range { from: 1_000, until: 1_009, every: 1 });
         assert_eq!(window(Some(2_000), Some(2_100), Some(5)).unwrap().every, 5);
         for (from, until, every, part) in [
             (Some(9), Some(8), None, "must not be the later"),

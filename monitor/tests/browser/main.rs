@@ -11,7 +11,6 @@ mod monitor;
 mod programs;
 mod shake;
 
-use std::fs;
 use std::time::Duration;
 
 use chromium::{Browser, Key};
@@ -102,13 +101,10 @@ async fn the_numbers_on_the_page_are_those_recorded() {
     browser.until("the end of the run", "document.getElementById('state').dataset.is === 'ended'").await;
     browser.close().await;
 
-    let recorded = fs::read_to_string(monitor.record.join("headline.csv")).unwrap();
-    let mut lines = recorded.lines();
-    let names: Vec<&str> = lines.next().unwrap().split(',').collect();
-    let rows: Vec<Vec<&str>> = lines.map(|line| line.split(',').collect()).collect();
-    let of = |second: &Value, name: &str| {
-        let row = rows.iter().find(|row| *second == row[0]).unwrap_or_else(|| panic!("no second {second}"));
-        row[names.iter().position(|one| *one == name).unwrap_or_else(|| panic!("no column {name}"))]
+    let recorded = rusqlite::Connection::open(monitor.record.join("run.sqlite")).unwrap();
+    let of = |second: &Value, name: &str| -> String {
+        let figure = format!("SELECT CAST({name} AS TEXT) FROM seconds WHERE second = {second}");
+        recorded.query_row(&figure, [], |row| row.get(0)).unwrap_or_else(|error| panic!("{name} of {second}: {error}"))
     };
     for (key, column) in [
         ("users", "users_online"),
@@ -117,11 +113,11 @@ async fn the_numbers_on_the_page_are_those_recorded() {
         ("p99", "latency_p99_us"),
         ("won", "won"),
     ] {
-        assert_tells(key, paused["glance"][key].as_str().unwrap(), of(&paused["second"], column));
+        assert_tells(key, paused["glance"][key].as_str().unwrap(), &of(&paused["second"], column));
     }
     for seen in [&paused, &hovered, &stepped] {
         for (column, text) in seen["side"].as_object().unwrap() {
-            assert_tells(column, text.as_str().unwrap(), of(&seen["second"], column));
+            assert_tells(column, text.as_str().unwrap(), &of(&seen["second"], column));
         }
     }
     assert!(of(&paused["second"], "answered").parse::<u64>().unwrap() > 0);

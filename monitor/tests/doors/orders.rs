@@ -44,9 +44,9 @@ async fn a_change_of_qps_reaches_every_machine_and_the_timeline() {
     assert!(expires_at <= unix_seconds() + 60, "{expires_at}");
 
     running.get_until("/api/v1/marks", |told| told["marks"].to_string().contains("mei")).await;
-    let text = std::fs::read_to_string(running.record.join("marks.csv")).unwrap();
-    assert!(text.contains("5000 requests a second, by mei"), "{text}");
-    assert!(text.contains(&format!("{at}000")), "{text}");
+    let recorded = |told: &Value| told["marks"].to_string().contains("5000 requests a second, by mei");
+    let told = running.get_until("/api/v1/runs/recording/marks", recorded).await;
+    assert!(told["marks"].to_string().contains(&format!("{at}000")), "{told}");
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ use crate::limits::{
 use crate::run::books::{Balance, Book, Claims, Sides};
 use crate::run::histogram::{self, HistogramError, Quantiles};
 use crate::run::second::{
-    ClosedSecond, CounterSecond, GaugeSecond, MergedSecond, Role, RoleSecond, SourceValue, ValueKind,
+    ClosedSecond, CounterSecond, GaugeSecond, Headline, MergedSecond, Role, RoleSecond, SourceValue, ValueKind,
 };
 use hongbao_telemetry::report::names;
 
@@ -219,7 +219,8 @@ pub struct Figures {
 }
 
 impl Figures {
-    fn gauge(&mut self, name: &str, value: i64) {
+    /// Takes a gauge, where it is one of these.
+    pub fn gauge(&mut self, name: &str, value: i64) {
         let figure = match name {
             name if name == names::USERS_ONLINE.name => &mut self.online,
             name if name == names::USERS.name => &mut self.users,
@@ -598,19 +599,18 @@ impl Merge {
             name,
             value,
         });
-        Some(ClosedSecond {
-            values: values.collect(),
-            merged: MergedSecond {
-                second,
-                complete,
-                sources_expected: expected.len(),
-                sources_reported: reported.len(),
-                missing,
-                roles,
-                books: self.books,
-            },
-            histograms,
-        })
+        let mut merged = MergedSecond {
+            second,
+            complete,
+            sources_expected: expected.len(),
+            sources_reported: reported.len(),
+            missing,
+            roles,
+            books: self.books,
+            headline: Headline::default(),
+        };
+        merged.headline = Headline::of(&merged);
+        Some(ClosedSecond { values: values.collect(), merged, histograms })
     }
 
     fn claims(&self) -> Claims {

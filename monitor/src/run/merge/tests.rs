@@ -52,7 +52,7 @@ fn a_second_closes_complete_as_soon_as_all_have_reported_it() {
     assert_eq!(closed.len(), 1);
     assert!(closed[0].merged.complete);
     assert_eq!(delta(&closed[0], Role::Machine, "grabs_sent"), 12);
-    assert_eq!(closed[0].merged.headline().sent, 12);
+    assert_eq!(closed[0].merged.headline.sent, 12);
 }
 
 #[test]
@@ -265,7 +265,7 @@ fn histograms_of_a_second_are_merged() {
         merge.report(after(START), joined, report).unwrap();
     }
     let closed = merge.advance(after(START));
-    let headline = closed[0].merged.headline();
+    let headline = closed[0].merged.headline;
     let quantiles = Quantiles::of(&expected);
     assert_eq!((headline.latency_p50_us, headline.latency_max_us), (quantiles.p50, quantiles.max));
     assert_eq!(closed[0].histograms[&(Role::Machine, names::LATENCY.name.to_owned())].len(), 4);
