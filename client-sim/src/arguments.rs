@@ -20,24 +20,11 @@ pub enum ArgumentError {
     #[error(
         "{users} users on {machines} machine(s) are {each} connections in one process, which may hold {available}: use at least {needed} machines, or raise RLIMIT_NOFILE"
     )]
-    Descriptors {
-        users: u32,
-        machines: u32,
-        /// Users of the largest machine.
-        each: u32,
-        available: u64,
-        /// Machines that would do.
-        needed: u64,
-    },
+    Descriptors { users: u32, machines: u32, each: u32, available: u64, needed: u64 },
     #[error("descriptor limit: {0}")]
     DescriptorLimit(#[from] nix::Error),
     #[error("--{option} {value}: {reason}")]
-    Range {
-        option: &'static str,
-        value: String,
-        /// What it should be.
-        reason: &'static str,
-    },
+    Range { option: &'static str, value: String, reason: &'static str },
     #[error(transparent)]
     Secret(#[from] CredentialError),
 }

@@ -43,12 +43,7 @@ pub enum ClockError {
     #[error("NTP server {server} cannot be used: {reason}")]
     Unusable { server: String, reason: String },
     #[error("clock offset is known to ±{error_us} µs only; the budget is ±{budget_us} µs (--clock-budget)")]
-    OverBudget {
-        /// Bound on the error, microseconds.
-        error_us: u64,
-        /// What was allowed, microseconds.
-        budget_us: u64,
-    },
+    OverBudget { error_us: u64, budget_us: u64 },
 }
 
 /// The offset that several exchanges support.

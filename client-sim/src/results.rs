@@ -6,7 +6,7 @@ use hongbao_telemetry::summary::Clock;
 use serde::{Deserialize, Serialize};
 
 use crate::schedule::mix::Mix;
-use crate::storm::Share;
+use crate::storm::Fraction;
 
 /// Counts by label; labels without a count are left out.
 pub type Counts = BTreeMap<String, u64>;
@@ -57,7 +57,7 @@ pub struct StatementsOrder {
 #[serde(deny_unknown_fields)]
 pub struct StormOrder {
     /// The part of all users that is hit, in parts per million.
-    pub share: Share,
+    pub share: Fraction,
     /// Unix second in which it begins.
     pub at: u64,
     /// For so long the requests of users who are not hit are looked at, seconds.

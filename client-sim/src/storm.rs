@@ -13,9 +13,9 @@ use crate::backoff::scramble;
 /// A part of the users, in parts per million: more than none, all at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
-pub struct Share(u32);
+pub struct Fraction(u32);
 
-impl Share {
+impl Fraction {
     const WHOLE: u32 = 1_000_000;
     /// Of a percentage.
     const DECIMALS: usize = 4;
@@ -26,7 +26,7 @@ impl Share {
     }
 }
 
-impl TryFrom<u32> for Share {
+impl TryFrom<u32> for Fraction {
     type Error = String;
 
     fn try_from(parts: u32) -> Result<Self, String> {
@@ -37,13 +37,13 @@ impl TryFrom<u32> for Share {
     }
 }
 
-impl From<Share> for u32 {
-    fn from(share: Share) -> u32 {
+impl From<Fraction> for u32 {
+    fn from(share: Fraction) -> u32 {
         share.0
     }
 }
 
-impl FromStr for Share {
+impl FromStr for Fraction {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -54,7 +54,7 @@ impl FromStr for Share {
     }
 }
 
-impl fmt::Display for Share {
+impl fmt::Display for Fraction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         percent::write(f, self.0.into(), Self::DECIMALS)
     }
@@ -66,7 +66,7 @@ impl fmt::Display for Share {
 /// As many as the range's share of the fleet's, rounded so that contiguous ranges add up to the
 /// fleet's share exactly; and those of them whose hash is smallest, so that they are spread over
 /// SETs and over the schedule, and differ from storm to storm.
-pub fn hit(share: Share, at: u64, first: u32, last: u32) -> Vec<u32> {
+pub fn hit(share: Fraction, at: u64, first: u32, last: u32) -> Vec<u32> {
     let count = share.below(last + 1) - share.below(first);
     let count = usize::try_from(count).unwrap_or(usize::MAX);
     let rank = |user: u32| (scramble(scramble(at) ^ u64::from(user)), user);
@@ -86,7 +86,7 @@ mod tests {
 
     const AT: u64 = 1_800_000_000;
 
-    fn share(text: &str) -> Share {
+    fn share(text: &str) -> Fraction {
         text.parse().unwrap()
     }
 
@@ -96,11 +96,11 @@ mod tests {
             assert_eq!((u32::from(share(text)), share(text).to_string()), (parts, text.to_owned()));
         }
         for wrong in ["", "%", "30", "0%", "100.1%", "-1%", "0.00001%", "2.x%", "4294967296%"] {
-            assert!(wrong.parse::<Share>().is_err(), "{wrong}");
+            assert!(wrong.parse::<Fraction>().is_err(), "{wrong}");
         }
-        assert_eq!(serde_json::from_str::<Share>("300000").unwrap(), share("30%"));
+        assert_eq!(serde_json::from_str::<Fraction>("300000").unwrap(), share("30%"));
         for wrong in ["0", "1000001", "-1", "\"30%\""] {
-            assert!(serde_json::from_str::<Share>(wrong).is_err(), "{wrong}");
+            assert!(serde_json::from_str::<Fraction>(wrong).is_err(), "{wrong}");
         }
     }
 
@@ -133,7 +133,7 @@ mod tests {
         fn machines_together_hit_exactly_the_share_of_the_fleet(
             total in 1u32..3_000, machines in 1u32..9, parts in 1u32..=1_000_000,
         ) {
-            let share = Share::try_from(parts).unwrap();
+            let share = Fraction::try_from(parts).unwrap();
             let edge = |index: u32| total * index / machines;
             let mut hits = std::collections::BTreeSet::new();
             for machine in (0..machines).filter(|&machine| edge(machine) < edge(machine + 1)) {

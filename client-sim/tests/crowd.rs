@@ -74,7 +74,7 @@ async fn a_server_that_does_not_read_is_cut_and_its_grabs_are_kept() {
     let Pair { ours, peer: _peer } = pair().await;
     crowd.connected(0, ours, now + SECOND);
     welcome(&mut crowd, now + SECOND);
-    assert_eq!((crowd.tally.counters.resent, crowd.outstanding.count()), (kept, kept));
+    assert_eq!((crowd.tally.counters.totals.resent, crowd.outstanding.count()), (kept, kept));
 }
 
 #[tokio::test]

@@ -1,85 +1,28 @@
 //! The run as it happens, over the real HTTP surface: stream, series, marks, SETs.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::time::Duration;
-
-use clap::Parser;
-use futures_util::{SinkExt, StreamExt};
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
-use hongbao_monitor::app::Monitor;
-use hongbao_monitor::config::{Arguments, Config};
 use hongbao_monitor::limits::{MARKS_KEPT_MAX, STREAMS_MAX};
-use hongbao_monitor::owner::Outcome;
 use hongbao_monitor::recording::read::{Reader, Second};
-use hongbao_proto::frame::Codec;
-use hongbao_proto::limits::REPORT_FRAME_BYTES_MAX;
-use hongbao_proto::report_v1::{
-    Counter, Event, Gauge, Hello, MonitorFrame, Report, ReporterFrame, Sets, Source, reporter_frame,
-};
-use hongbao_proto::token::{Audience, Secret, Signer};
+use hongbao_proto::report_v1::{Counter, Event, Gauge, Report, Sets};
 use hongbao_telemetry::clock::{unix_millis, unix_seconds};
 use hongbao_telemetry::report::names::{self, role};
 use hongbao_telemetry::report::{Events, Reporter, ReporterConfig, Sample};
+use hongbao_testing::reporter::{ReporterPeer, report_token, source};
+use hongbao_testing::soon;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
-use tokio::task::JoinHandle;
-use tokio::time::timeout;
-use tokio_util::codec::Framed;
-use tokio_util::sync::CancellationToken;
+use tokio::net::TcpSocket;
 
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
-const DEADLINE: Duration = Duration::from_secs(30);
-
-struct Running {
-    ingest: SocketAddr,
-    http: SocketAddr,
-    record: PathBuf,
-    stop: CancellationToken,
-    task: JoinHandle<Outcome>,
-    directory: TempDir,
-}
+use crate::support::Running;
 
 impl Running {
-    async fn start() -> Self {
-        Self::start_on("127.0.0.1:0").await
-    }
-
-    async fn start_on(listen: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let (secret, record) = (directory.path().join("secret"), directory.path().join("the-run"));
-        std::fs::write(&secret, SECRET).unwrap();
-        let arguments = Arguments::try_parse_from([
-            "hongbao-monitor",
-            &format!("--listen={listen}"),
-            "--http=127.0.0.1:0",
-            "--stragglers=500ms",
-            "--view=none",
-            &format!("--record={}", record.display()),
-            &format!("--secret-file={}", secret.display()),
-        ]);
-        let config = Config::checked(arguments.unwrap(), unix_seconds()).unwrap();
-        let monitor = Monitor::bind(&config).await.unwrap();
-        let stop = CancellationToken::new();
-        let (ingest, http, stopping) = (monitor.ingest, monitor.http, stop.clone());
-        let task = tokio::spawn(async move { monitor.run(stopping).await.unwrap() });
-        Self { ingest, http, record, stop, task, directory }
-    }
-
-    async fn get(&self, path: &str) -> (u16, Value) {
-        let response = reqwest::get(format!("http://{}{path}", self.http)).await.unwrap();
-        (response.status().as_u16(), response.json().await.unwrap())
-    }
-
     async fn listen(&self) -> Reading {
         self.listen_after(None).await
     }
 
     async fn listen_after(&self, id: Option<&str>) -> Reading {
-        let request = reqwest::Client::new().get(format!("http://{}/api/v1/stream", self.http));
+        let request = self.client.get(self.url("/api/v1/stream"));
         let request = match id {
             Some(id) => request.header("last-event-id", id),
             None => request,
@@ -87,12 +30,6 @@ impl Running {
         let response = request.send().await.unwrap();
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         Reading { response, text: String::new() }
-    }
-
-    async fn stop(self) -> (Outcome, PathBuf, TempDir) {
-        self.stop.cancel();
-        let outcome = timeout(DEADLINE, self.task).await.unwrap().unwrap();
-        (outcome, self.record, self.directory)
     }
 }
 
@@ -112,7 +49,7 @@ struct Told {
 impl Reading {
     /// The next event, comments left out; none at the end of the stream.
     async fn next(&mut self) -> Option<Told> {
-        timeout(DEADLINE, self.event()).await.expect("the next event never came")
+        soon("the next event", self.event()).await
     }
 
     async fn event(&mut self) -> Option<Told> {
@@ -148,35 +85,8 @@ impl Reading {
 }
 
 /// A process that this test plays.
-struct Process {
-    link: Framed<TcpStream, Codec<MonitorFrame, ReporterFrame, REPORT_FRAME_BYTES_MAX>>,
-}
-
-fn token() -> String {
-    let signer = Signer::new(&Secret::from_text(SECRET).unwrap());
-    signer.sign("test", Audience::Report, unix_seconds(), 600).unwrap()
-}
-
-impl Process {
-    async fn connect(running: &Running, role: &str, name: &str) -> Self {
-        let mut link = Framed::new(TcpStream::connect(running.ingest).await.unwrap(), Codec::default());
-        let source = Source {
-            role: role.into(),
-            name: name.into(),
-            instance: format!("{name}-1"),
-            started_at_ms: unix_millis(),
-            control: "127.0.0.1:7402".into(),
-            listen: String::new(),
-        };
-        let hello = Hello { token: token(), source: Some(source) };
-        link.send(&ReporterFrame { frame: Some(reporter_frame::Frame::Hello(hello)) }).await.unwrap();
-        timeout(DEADLINE, link.next()).await.unwrap().unwrap().unwrap();
-        Self { link }
-    }
-
-    async fn report(&mut self, report: Report) {
-        self.link.send(&ReporterFrame { frame: Some(reporter_frame::Frame::Report(report)) }).await.unwrap();
-    }
+async fn process(running: &Running, role: &str, name: &str) -> ReporterPeer {
+    ReporterPeer::accepted(running.ingest, source(role, name)).await
 }
 
 fn sent(second: u64, total: u64) -> Report {
@@ -196,7 +106,7 @@ async fn a_stream_opens_with_hello_sends_each_second_once_and_ends() {
     let hello = reading.next().await.unwrap();
     assert_eq!((hello.event.as_str(), &hello.data["id"]), ("hello", &json!("the-run")));
     assert!(hello.data["run"]["started_at_ms"].as_u64() <= hello.data["now_ms"].as_u64());
-    let mut machine = Process::connect(&running, role::MACHINE, "m0").await;
+    let mut machine = process(&running, role::MACHINE, "m0").await;
     let first = unix_seconds();
     for (second, total) in [(first, 10), (first + 1, 25)] {
         machine.report(sent(second, total)).await;
@@ -233,7 +143,7 @@ async fn a_stream_opens_with_hello_sends_each_second_once_and_ends() {
 #[tokio::test]
 async fn a_returning_reader_gets_missed_seconds_before_live_ones() {
     let running = Running::start().await;
-    let mut machine = Process::connect(&running, role::MACHINE, "m0").await;
+    let mut machine = process(&running, role::MACHINE, "m0").await;
     let first = unix_seconds();
     let mut reading = running.listen().await;
     machine.report(sent(first, 1)).await;
@@ -261,7 +171,7 @@ async fn what_many_machines_report_is_one_mark_everywhere() {
     let second = unix_seconds();
     let mut machines = Vec::new();
     for name in ["m0", "m1", "m2"] {
-        let mut machine = Process::connect(&running, role::MACHINE, name).await;
+        let mut machine = process(&running, role::MACHINE, name).await;
         machine
             .report(Report { events: vec![event(second * 1000, "5,000 a second, \"fast\"")], ..sent(second, 1) })
             .await;
@@ -293,7 +203,7 @@ async fn an_event_arrives_though_the_monitor_was_away_meanwhile() {
     let address = first.ingest;
     first.stop().await;
     let events = Events::default();
-    let config = ReporterConfig { monitor: address, token: token(), role: role::MACHINE, name: "m0".into() };
+    let config = ReporterConfig { monitor: address, token: report_token(), role: role::MACHINE, name: "m0".into() };
     let reporter = Reporter::new(config).telling(events.clone());
     let dropped = reporter.stats();
     let at = unix_millis();
@@ -303,7 +213,7 @@ async fn an_event_arrives_though_the_monitor_was_away_meanwhile() {
         while dropped.dropped.load(std::sync::atomic::Ordering::Relaxed) < 2 {
             tokio::task::yield_now().await;
         }
-        let second = Running::start_on(&address.to_string()).await;
+        let second = Running::with(&["--listen", &address.to_string()]).await;
         let mut reading = second.listen().await;
         let mark = reading.until(|told| told.event == "mark").await;
         assert_eq!(mark.data, json!({ "at_ms": at, "kind": "storm", "source": "machine/m0", "text": "30% are cut" }));
@@ -319,8 +229,8 @@ async fn an_event_arrives_though_the_monitor_was_away_meanwhile() {
 async fn a_series_is_what_headline_csv_recorded() {
     let running = Running::start().await;
     let mut reading = running.listen().await;
-    let mut machine = Process::connect(&running, role::MACHINE, "m0").await;
-    let mut server = Process::connect(&running, role::SERVER, "s0").await;
+    let mut machine = process(&running, role::MACHINE, "m0").await;
+    let mut server = process(&running, role::SERVER, "s0").await;
     let first = unix_seconds();
     for ahead in 0..3 {
         let mut latency = Histogram::<u64>::new(3).unwrap();
@@ -385,8 +295,8 @@ async fn a_series_is_what_headline_csv_recorded() {
 async fn every_book_has_its_residual_and_one_that_stands_is_an_alert() {
     let running = Running::start().await;
     let mut reading = running.listen().await;
-    let mut server = Process::connect(&running, role::SERVER, "s0").await;
-    let mut machine = Process::connect(&running, role::MACHINE, "m0").await;
+    let mut server = process(&running, role::SERVER, "s0").await;
+    let mut machine = process(&running, role::MACHINE, "m0").await;
     let first = unix_seconds() - 20;
     let counters = |totals: &[(&str, u64)]| {
         totals.iter().map(|(name, total)| Counter { name: (*name).into(), total: *total }).collect::<Vec<_>>()
@@ -432,7 +342,7 @@ async fn every_book_has_its_residual_and_one_that_stands_is_an_alert() {
 async fn sets_are_shown_and_those_of_a_gone_server_are_not() {
     let running = Running::start().await;
     let mut reading = running.listen().await;
-    let mut server = Process::connect(&running, role::SERVER, "s0").await;
+    let mut server = process(&running, role::SERVER, "s0").await;
     let sets = |stock: [u64; 2]| Sets {
         connections: vec![3, 4],
         online: vec![2, 4],
@@ -451,12 +361,12 @@ async fn sets_are_shown_and_those_of_a_gone_server_are_not() {
     drop(server);
     reading.until(|told| told.event == "sets" && told.data == json!({})).await;
 
-    let mut uneven = Process::connect(&running, role::SERVER, "s1").await;
+    let mut uneven = process(&running, role::SERVER, "s1").await;
     uneven
         .report(Report { second: first, sets: Some(Sets { stock: vec![], ..sets([1, 1]) }), ..Report::default() })
         .await;
-    let refused = timeout(DEADLINE, uneven.link.next()).await.unwrap().unwrap().unwrap();
-    assert!(format!("{refused:?}").contains("equally long"), "{refused:?}");
+    let refused = uneven.refusal().await;
+    assert!(refused.contains("equally long"), "{refused}");
     running.stop().await;
 }
 
@@ -473,7 +383,7 @@ async fn a_reader_that_is_too_slow_is_dropped_and_others_miss_nothing() {
     assert!(slow.read(&mut begun).await.unwrap() > 0);
 
     // More than its buffers hold, by far; but never more at once than may wait.
-    let mut machine = Process::connect(&running, role::MACHINE, "m0").await;
+    let mut machine = process(&running, role::MACHINE, "m0").await;
     let (reports, each, second, mut heard) = (300, 32, unix_seconds(), 0);
     for report in 0..reports {
         let text = |number| format!("{report} {number} {}", "\"".repeat(230));
@@ -489,11 +399,11 @@ async fn a_reader_that_is_too_slow_is_dropped_and_others_miss_nothing() {
         }
     }
     let mut rest = Vec::new();
-    timeout(DEADLINE, slow.read_to_end(&mut rest)).await.unwrap().unwrap();
+    soon("the end of the stream", slow.read_to_end(&mut rest)).await.unwrap();
     assert!(rest.ends_with(b"0\r\n\r\n"), "its stream has ended in order");
     let marks = String::from_utf8_lossy(&rest).matches("event: mark").count();
     assert!(marks < reports * each, "{marks}");
-    let metrics = reqwest::get(format!("http://{}/metrics", running.http)).await.unwrap().text().await.unwrap();
+    let metrics = running.metrics().await;
     assert!(metrics.contains("hongbao_monitor_streams_dropped_total 1\n"), "{metrics}");
     let (_, listed) = running.get("/api/v1/marks").await;
     assert_eq!(listed["marks"].as_array().unwrap().len(), MARKS_KEPT_MAX);
@@ -514,10 +424,7 @@ async fn streams_are_bounded_and_leave_room_for_others() {
     assert_eq!(running.get("/api/v1/run").await.0, 200);
     drop(streams.pop());
     // Its place is free as soon as the server has noticed.
-    let freed = async {
-        while reqwest::get(format!("http://{}/api/v1/stream", running.http)).await.unwrap().status() != 200 {}
-    };
-    timeout(DEADLINE, freed).await.unwrap();
+    soon("a place", async { while running.response("/api/v1/stream").await.status() != 200 {} }).await;
     drop(streams);
     running.stop().await;
 }

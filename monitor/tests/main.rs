@@ -8,4 +8,5 @@ mod process;
 mod report;
 mod runs;
 mod shake;
+mod support;
 mod top;

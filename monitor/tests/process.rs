@@ -2,81 +2,34 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::process::{Command, Output};
 
 use hongbao_monitor::recording::read::Reader;
-use hongbao_proto::token::{Audience, Secret, Signer};
-use hongbao_telemetry::clock::unix_seconds;
 use hongbao_telemetry::report::names::{self, role};
 use hongbao_telemetry::report::{Reporter, ReporterConfig, Sample};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use serde_json::Value;
+use hongbao_testing::reporter::report_token;
+use hongbao_testing::{PATIENCE, Running, SECRET, root, soon};
+use nix::sys::signal::Signal;
 
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
-const DEADLINE: Duration = Duration::from_secs(20);
+const BINARY: &str = env!("CARGO_BIN_EXE_hongbao-monitor");
 
 fn command(directory: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hongbao-monitor"));
+    let mut command = Command::new(BINARY);
     command.current_dir(directory).env_clear().env("HONGBAO_SECRET", SECRET);
     command.args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        if let Err(error) = self.0.kill() {
-            eprintln!("already gone: {error}");
-        }
-    }
+fn start(command: &mut Command, directory: &Path) -> Running {
+    Running::start(command, directory.join("log"))
 }
 
-impl Process {
-    fn start(command: &mut Command) -> Self {
-        Self(command.spawn().unwrap())
-    }
-
-    fn ready(&mut self, file: &Path) -> Value {
-        let begun = Instant::now();
-        let changes = Inotify::init(InitFlags::empty()).unwrap();
-        changes.add_watch(file.parent().unwrap(), AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_CLOSE_WRITE).unwrap();
-        loop {
-            if let Ok(text) = std::fs::read(file) {
-                return serde_json::from_slice(&text).unwrap();
-            }
-            assert!(begun.elapsed() < DEADLINE && self.0.try_wait().unwrap().is_none(), "never became ready");
-            let left = DEADLINE.saturating_sub(begun.elapsed());
-            let mut readable = [PollFd::new(changes.as_fd(), PollFlags::POLLIN)];
-            let changed = poll(&mut readable, PollTimeout::try_from(left).unwrap()).unwrap();
-            assert_eq!(changed, 1, "never became ready");
-            changes.read_events().unwrap();
-        }
-    }
-
-    fn terminate(&mut self, signal: Signal) -> (Option<i32>, String) {
-        kill(Pid::from_raw(self.0.id().try_into().unwrap()), signal).unwrap();
-        // Its output ends when it does.
-        let mut output = self.0.stdout.take().unwrap();
-        let (sender, ended) = mpsc::channel();
-        std::thread::spawn(move || {
-            let mut text = String::new();
-            let read = output.read_to_string(&mut text).map(|_| text);
-            // Nobody hears it once the deadline is over.
-            sender.send(read).ok();
-        });
-        let text = ended.recv_timeout(DEADLINE).expect("did not end").unwrap();
-        (self.0.wait().unwrap().code(), text)
-    }
+/// Its exit code, and all that it wrote.
+fn terminate(process: &mut Running, signal: Signal) -> (Option<i32>, String) {
+    process.signal(signal);
+    (process.end().code(), process.log())
 }
 
 /// Ends with code 2 and exactly one line, which holds every part.
@@ -93,22 +46,20 @@ fn refused(output: &Output, parts: &[&str]) {
 fn an_inherited_listening_socket_takes_the_place_of_http() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("ready.json");
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/lib/listening.py");
     let mut handing = Command::new("python3");
-    handing.arg(script).arg(env!("CARGO_BIN_EXE_hongbao-monitor"));
+    handing.arg(root().join("scripts/lib/listening.py")).arg(BINARY);
     handing.current_dir(directory.path()).env_clear().env("PATH", "/usr/bin:/bin").env("HONGBAO_SECRET", SECRET);
     // An address for documentation, which no host has.
     handing.args(["--listen", "127.0.0.1:0", "--http", "192.0.2.1:80", "--view", "none", "--ready-file"]).arg(&file);
-    handing.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-    let mut process = Process::start(&mut handing);
+    let mut process = start(&mut handing, directory.path());
     let ready = process.ready(&file);
     let mut stream = std::net::TcpStream::connect(ready["http"].as_str().unwrap()).unwrap();
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    assert_eq!(process.terminate(Signal::SIGTERM).0, Some(0));
+    assert_eq!(terminate(&mut process, Signal::SIGTERM).0, Some(0));
 }
 
 #[test]
@@ -119,9 +70,9 @@ fn bad_settings_are_one_line_and_code_2_and_touch_nothing() {
     refused(&with(&["--colour"]), &["--colour"]);
     refused(&with(&["--view", "table"]), &["table", "lines", "none"]);
     refused(&with(&["report", "."]), &["report", "--listen"]);
-    let report = Command::new(env!("CARGO_BIN_EXE_hongbao-monitor")).arg("report").output().unwrap();
+    let report = Command::new(BINARY).arg("report").output().unwrap();
     refused(&report, &["RECORDING"]);
-    let listen = Command::new(env!("CARGO_BIN_EXE_hongbao-monitor")).args(["--listen", "here"]).output().unwrap();
+    let listen = Command::new(BINARY).args(["--listen", "here"]).output().unwrap();
     refused(&listen, &["--listen", "here"]);
     refused(&command(directory.path()).env_remove("HONGBAO_SECRET").output().unwrap(), &["hongbao-server secret"]);
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
@@ -143,9 +94,10 @@ fn an_unwritable_recording_is_refused_before_anything_is_bound() {
 fn a_recording_is_never_written_over() {
     let directory = tempfile::tempdir().unwrap();
     let ready = directory.path().join("ready");
-    let mut first = Process::start(command(directory.path()).args(["--record", "run", "--ready-file"]).arg(&ready));
+    let mut first =
+        start(command(directory.path()).args(["--record", "run", "--ready-file"]).arg(&ready), directory.path());
     first.ready(&ready);
-    first.terminate(Signal::SIGTERM);
+    terminate(&mut first, Signal::SIGTERM);
     refused(
         &command(directory.path()).args(["--record", "run"]).output().unwrap(),
         &["already holds a recording", "run"],
@@ -157,7 +109,7 @@ fn a_port_in_use_is_named_and_leaves_no_recording() {
     let directory = tempfile::tempdir().unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let taken_again = TcpListener::bind(taken).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hongbao-monitor"));
+    let mut command = Command::new(BINARY);
     command.current_dir(directory.path()).env("HONGBAO_SECRET", SECRET);
     command.args(["--http", "127.0.0.1:0", "--record", "run", "--listen", &taken.to_string()]);
     refused(&command.output().unwrap(), &["--listen", &taken.to_string()]);
@@ -171,9 +123,9 @@ fn it_says_where_it_listens_and_ends_in_order_when_told() {
         let directory = tempfile::tempdir().unwrap();
         let ready = directory.path().join("ready");
         let mut process =
-            Process::start(command(directory.path()).args(["--expect-balanced", "--ready-file"]).arg(&ready));
+            start(command(directory.path()).args(["--expect-balanced", "--ready-file"]).arg(&ready), directory.path());
         let bound = process.ready(&ready);
-        let (code, text) = process.terminate(signal);
+        let (code, text) = terminate(&mut process, signal);
         assert_eq!(code, Some(0), "{text}");
         for address in ["ingest", "http"] {
             assert!(text.contains(bound[address].as_str().unwrap()), "{text}");
@@ -194,12 +146,12 @@ fn it_says_where_it_listens_and_ends_in_order_when_told() {
 async fn books_that_disagree_are_a_failure_where_that_was_asked_for() {
     let directory = tempfile::tempdir().unwrap();
     let ready = directory.path().join("ready");
-    let mut process = Process::start(command(directory.path()).args(["--expect-balanced", "--ready-file"]).arg(&ready));
+    let mut process =
+        start(command(directory.path()).args(["--expect-balanced", "--ready-file"]).arg(&ready), directory.path());
     let bound = process.ready(&ready);
-    let token = Signer::new(&Secret::from_text(SECRET).unwrap());
     let reporter = Reporter::new(ReporterConfig {
         monitor: bound["ingest"].as_str().unwrap().parse().unwrap(),
-        token: token.sign("test", Audience::Report, unix_seconds(), 60).unwrap(),
+        token: report_token(),
         role: role::MACHINE,
         name: "m1".into(),
     });
@@ -212,8 +164,8 @@ async fn books_that_disagree_are_a_failure_where_that_was_asked_for() {
         }
         Sample { counters: vec![(names::PRIZES_RECEIVED, 1), (names::RECEIVED_FEN, 88)], ..Sample::default() }
     });
-    tokio::time::timeout(DEADLINE, reported).await.unwrap();
-    let (code, text) = process.terminate(Signal::SIGTERM);
+    soon("two reports", reported).await;
+    let (code, text) = terminate(&mut process, Signal::SIGTERM);
     assert_eq!(code, Some(3), "{text}");
     assert!(text.contains("DO NOT agree") && text.contains("-0.88"), "{text}");
 }
@@ -224,11 +176,11 @@ fn a_secret_file_that_others_can_read_is_warned_about() {
     let (ready, secret) = (directory.path().join("ready"), directory.path().join("secret"));
     std::fs::write(&secret, SECRET).unwrap();
     std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o644)).unwrap();
-    let mut process =
-        Process::start(command(directory.path()).arg("--secret-file").arg(&secret).arg("--ready-file").arg(&ready));
+    let mut process = start(
+        command(directory.path()).arg("--secret-file").arg(&secret).arg("--ready-file").arg(&ready),
+        directory.path(),
+    );
     process.ready(&ready);
-    process.terminate(Signal::SIGTERM);
-    let mut log = String::new();
-    process.0.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    let (_, log) = terminate(&mut process, Signal::SIGTERM);
     assert!(log.contains("chmod 600"), "{log}");
 }

@@ -2,76 +2,37 @@
 //! may be wrong with one.
 
 use std::fs;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use clap::Parser;
-use futures_util::{SinkExt, StreamExt};
-use hongbao_monitor::app::Monitor;
-use hongbao_monitor::config::{Arguments, Config};
-use hongbao_monitor::owner::Outcome;
-use hongbao_proto::frame::Codec;
-use hongbao_proto::limits::REPORT_FRAME_BYTES_MAX;
-use hongbao_proto::report_v1::{Counter, Hello, MonitorFrame, Report, ReporterFrame, Source, reporter_frame};
-use hongbao_proto::token::{Audience, Secret, Signer};
-use hongbao_telemetry::clock::{unix_millis, unix_seconds};
+use hongbao_proto::report_v1::{Counter, Report};
+use hongbao_telemetry::clock::unix_seconds;
 use hongbao_telemetry::report::names;
+use hongbao_testing::reporter::{ReporterPeer, source};
+use hongbao_testing::soon;
 use rusqlite::Connection;
 use serde_json::Value;
-use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
-use tokio::time::timeout;
-use tokio_util::codec::Framed;
-use tokio_util::sync::CancellationToken;
 
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
-const DEADLINE: Duration = Duration::from_secs(60);
-
-/// A monitor that records to `recordings/now`, beside whatever a test puts there.
-struct Running {
-    ingest: SocketAddr,
-    http: SocketAddr,
-    recordings: PathBuf,
-    stop: CancellationToken,
-    task: JoinHandle<Outcome>,
-    directory: TempDir,
-}
+use crate::support::Running;
 
 fn fixture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/recording")
 }
 
-impl Running {
-    async fn start() -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), "now").await
-    }
+/// A monitor that records to `recordings/now`, beside whatever a test puts there.
+async fn start() -> Running {
+    Running::start_in(tempfile::tempdir().unwrap(), "now", &[]).await
+}
 
-    async fn start_in(directory: TempDir, name: &str) -> Self {
-        let (secret, recordings) = (directory.path().join("secret"), directory.path().join("recordings"));
-        fs::write(&secret, SECRET).unwrap();
-        let arguments = Arguments::try_parse_from([
-            "hongbao-monitor",
-            "--listen=127.0.0.1:0",
-            "--http=127.0.0.1:0",
-            "--stragglers=500ms",
-            "--view=none",
-            &format!("--record={}", recordings.join(name).display()),
-            &format!("--secret-file={}", secret.display()),
-        ]);
-        let config = Config::checked(arguments.unwrap(), unix_seconds()).unwrap();
-        let monitor = Monitor::bind(&config).await.unwrap();
-        let stop = CancellationToken::new();
-        let (ingest, http, stopping) = (monitor.ingest, monitor.http, stop.clone());
-        let task = tokio::spawn(async move { monitor.run(stopping).await.unwrap() });
-        Self { ingest, http, recordings, stop, task, directory }
+impl Running {
+    fn recordings(&self) -> &Path {
+        self.record.parent().unwrap()
     }
 
     /// Puts a copy of the recording kept with the tests beside the current one.
     fn recorded(&self, name: &str) -> PathBuf {
-        let to = self.recordings.join(name);
+        let to = self.recordings().join(name);
         fs::create_dir_all(&to).unwrap();
         for entry in fs::read_dir(fixture()).unwrap() {
             let path = entry.unwrap().path();
@@ -80,35 +41,14 @@ impl Running {
         to
     }
 
-    async fn response(&self, path: &str) -> reqwest::Response {
-        let response = reqwest::get(format!("http://{}{path}", self.http));
-        timeout(DEADLINE, response).await.unwrap().unwrap()
-    }
-
-    async fn get(&self, path: &str) -> (u16, Value) {
-        let response = self.response(path).await;
-        (response.status().as_u16(), response.json().await.unwrap())
-    }
-
-    async fn good(&self, path: &str) -> Value {
-        let (status, answer) = self.get(path).await;
-        assert_eq!(status, 200, "{path}: {answer}");
-        answer
-    }
-
     /// A request whose path nobody has tidied up.
     async fn raw(&self, path: &str) -> String {
         let mut socket = TcpStream::connect(self.http).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.http);
         socket.write_all(request.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
-        timeout(DEADLINE, socket.read_to_end(&mut answer)).await.unwrap().unwrap();
+        soon(path, socket.read_to_end(&mut answer)).await.unwrap();
         String::from_utf8_lossy(&answer).into_owned()
-    }
-
-    async fn stop(self) -> (Outcome, TempDir) {
-        self.stop.cancel();
-        (timeout(DEADLINE, self.task).await.unwrap().unwrap(), self.directory)
     }
 }
 
@@ -139,11 +79,11 @@ fn floats(values: &Value) -> Vec<f64> {
 
 #[tokio::test]
 async fn runs_are_listed_with_their_results_and_the_current_one_first() {
-    let running = Running::start().await;
+    let running = start().await;
     running.recorded("night-1");
     let damaged = running.recorded("night-2");
     change(&damaged, "UPDATE run SET status = '{ not json'");
-    fs::create_dir(running.recordings.join("empty")).unwrap();
+    fs::create_dir(running.recordings().join("empty")).unwrap();
     let answer = running.good("/api/v1/runs").await;
     let runs = answer["runs"].as_array().unwrap();
     let ids: Vec<&str> = runs.iter().map(|run| run["id"].as_str().unwrap()).collect();
@@ -159,13 +99,13 @@ async fn runs_are_listed_with_their_results_and_the_current_one_first() {
     assert!(run["problem"].is_null() && run["latency_p99_us"].as_f64().unwrap() > 0.0);
     let problem = runs[2]["problem"].as_str().unwrap();
     assert!(problem.starts_with("run.sqlite is damaged") && runs[2]["seconds"] == 30, "{problem}");
-    assert!(!problem.contains(running.recordings.to_str().unwrap()), "{problem}");
+    assert!(!problem.contains(running.recordings().to_str().unwrap()), "{problem}");
     running.stop().await;
 }
 
 #[tokio::test]
 async fn a_series_is_what_was_recorded() {
-    let running = Running::start().await;
+    let running = start().await;
     running.recorded("old");
     let series = running.good("/api/v1/series?run=old").await;
     assert_eq!((&series["run"], &series["every"]), (&"old".into(), &1.into()));
@@ -193,7 +133,7 @@ async fn a_series_is_what_was_recorded() {
 
 #[tokio::test]
 async fn a_series_is_cut_and_folded_as_it_was_asked_for() {
-    let running = Running::start().await;
+    let running = start().await;
     running.recorded("old");
     let whole = running.good("/api/v1/series?run=old").await;
     let (seconds, sent) = (floats(&whole["columns"]["second"]), floats(&whole["columns"]["sent"]));
@@ -222,7 +162,7 @@ async fn a_series_is_cut_and_folded_as_it_was_asked_for() {
 
 #[tokio::test]
 async fn the_table_has_every_column_and_every_second_as_recorded() {
-    let running = Running::start().await;
+    let running = start().await;
     running.recorded("old");
     let response = running.response("/api/v1/runs/old/export.csv").await;
     assert_eq!(response.headers()["content-disposition"], "attachment; filename=\"hongbao-old.csv\"");
@@ -247,7 +187,7 @@ async fn the_table_has_every_column_and_every_second_as_recorded() {
 
 #[tokio::test]
 async fn the_whole_run_is_one_document() {
-    let running = Running::start().await;
+    let running = start().await;
     let directory = running.recorded("old");
     let start = 1_795_264_110_000u64;
     change(
@@ -274,7 +214,7 @@ async fn the_whole_run_is_one_document() {
 
 #[tokio::test]
 async fn the_report_is_drawn_from_the_recording_and_leaves_it_alone() {
-    let running = Running::start().await;
+    let running = start().await;
     let directory = running.recorded("old");
     let files = || fs::read_dir(&directory).unwrap().count();
     let before = files();
@@ -285,11 +225,11 @@ async fn the_report_is_drawn_from_the_recording_and_leaves_it_alone() {
     let page = response.text().await.unwrap();
     let names = running.good("/api/v1/runs/old/charts").await;
     let names: Vec<&str> = names["charts"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
-    assert!(page.matches("<svg ").count() == names.len() && names.contains(&"11-latency-heat"), "{names:?}");
-    let png = running.response(&format!("/api/v1/runs/old/charts/{}.png", names[0])).await;
-    assert_eq!((png.status().as_u16(), png.headers()["content-type"].to_str().unwrap()), (200, "image/png"));
-    assert_eq!(&png.bytes().await.unwrap()[1..4], b"PNG");
-    for missing in ["nothing.png", "0-timeline", "..%2frun.sqlite"] {
+    assert!(page.matches("\\u003csvg ").count() == names.len() && names.contains(&"11-latency-heat"), "{names:?}");
+    let chart = running.response(&format!("/api/v1/runs/old/charts/{}.svg", names[0])).await;
+    assert_eq!((chart.status().as_u16(), chart.headers()["content-type"].to_str().unwrap()), (200, "image/svg+xml"));
+    assert!(chart.text().await.unwrap().starts_with("<svg "));
+    for missing in ["nothing.svg", "0-timeline.png", "0-timeline", "..%2frun.sqlite"] {
         assert_eq!(running.get(&format!("/api/v1/runs/old/charts/{missing}")).await.0, 404, "{missing}");
     }
     let figures = running.good("/api/v1/runs/old/report.json").await;
@@ -308,7 +248,7 @@ async fn the_report_is_drawn_from_the_recording_and_leaves_it_alone() {
 
 #[tokio::test]
 async fn two_runs_are_told_side_by_side() {
-    let running = Running::start().await;
+    let running = start().await;
     running.recorded("a");
     let other = running.recorded("b");
     let path = other.join("summary.json");
@@ -335,7 +275,8 @@ async fn two_runs_are_told_side_by_side() {
     }
     let compare = |json: &[&str]| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_hongbao-monitor"));
-        let output = command.env_clear().arg("compare").args([running.recordings.join("a"), other.clone()]).args(json);
+        let output =
+            command.env_clear().arg("compare").args([running.recordings().join("a"), other.clone()]).args(json);
         output.output().unwrap()
     };
     let printed = String::from_utf8(compare(&[]).stdout).unwrap();
@@ -347,10 +288,10 @@ async fn two_runs_are_told_side_by_side() {
 
 #[tokio::test]
 async fn nobody_gets_out_of_the_recordings_directory() {
-    let running = Running::start().await;
+    let running = start().await;
     running.recorded("old");
-    fs::rename(running.recorded("hidden"), running.directory.path().join("outside")).unwrap();
-    std::os::unix::fs::symlink(running.directory.path().join("outside"), running.recordings.join("link")).unwrap();
+    fs::rename(running.recorded("hidden"), running.home.path().join("outside")).unwrap();
+    std::os::unix::fs::symlink(running.home.path().join("outside"), running.recordings().join("link")).unwrap();
     for id in
         ["..", "../outside", "..%2foutside", "%2e%2e%2foutside", "..%5coutside", ".", "%00", "old%2f..%2fold", "a%20b"]
     {
@@ -384,7 +325,7 @@ async fn nobody_gets_out_of_the_recordings_directory() {
 
 #[tokio::test]
 async fn damage_is_named_with_its_second_and_without_its_place() {
-    let running = Running::start().await;
+    let running = start().await;
     for (id, sql, part) in [
         ("torn-second", "UPDATE seconds SET sent = 0.5 WHERE second = 1795264110", "second 1795264110"),
         ("torn-host", "UPDATE hosts SET tcp_in_use = 'many'", "tcp_in_use"),
@@ -398,7 +339,7 @@ async fn damage_is_named_with_its_second_and_without_its_place() {
                 status == 422 && message.contains("run.sqlite") && message.contains(part),
                 "{path}: {status} {message}"
             );
-            assert!(!message.contains(running.recordings.to_str().unwrap()), "{message}");
+            assert!(!message.contains(running.recordings().to_str().unwrap()), "{message}");
         }
     }
     // A table may be under way when the damaged row is met: then it must not look whole.
@@ -434,7 +375,7 @@ fn columns_after_second() -> String {
 
 #[tokio::test]
 async fn a_run_is_read_while_another_program_writes_it() {
-    let running = Running::start().await;
+    let running = start().await;
     let directory = running.recorded("writing");
     change(
         &directory,
@@ -454,7 +395,7 @@ async fn a_run_is_read_while_another_program_writes_it() {
 
 #[tokio::test]
 async fn a_past_run_has_its_sets_and_its_machines() {
-    let running = Running::start().await;
+    let running = start().await;
     let directory = running.recorded("old");
     let sources = running.good("/api/v1/runs/old/sources").await["sources"].clone();
     assert_eq!((&sources[0]["name"], &sources[0]["presence"]), (&"server-1".into(), &"left".into()));
@@ -470,40 +411,21 @@ async fn a_past_run_has_its_sets_and_its_machines() {
     running.stop().await;
 }
 
-type Raw = Framed<TcpStream, Codec<MonitorFrame, ReporterFrame, REPORT_FRAME_BYTES_MAX>>;
-
-async fn introduced(monitor: SocketAddr) -> Raw {
-    let signer = Signer::new(&Secret::from_text(SECRET).unwrap());
-    let token = signer.sign("test", Audience::Report, unix_seconds(), 600).unwrap();
-    let source = Source {
-        role: names::role::MACHINE.into(),
-        name: "m1".into(),
-        instance: "one".into(),
-        started_at_ms: unix_millis(),
-        ..Source::default()
-    };
-    let hello = ReporterFrame { frame: Some(reporter_frame::Frame::Hello(Hello { token, source: Some(source) })) };
-    let mut raw = Framed::new(TcpStream::connect(monitor).await.unwrap(), Codec::default());
-    raw.send(&hello).await.unwrap();
-    timeout(DEADLINE, raw.next()).await.unwrap().unwrap().unwrap();
-    raw
-}
-
 #[tokio::test]
 async fn a_run_recorded_a_moment_ago_is_told_as_it_was_live() {
-    let first = Running::start_in(tempfile::tempdir().unwrap(), "first").await;
-    let mut machine = introduced(first.ingest).await;
+    let first = Running::start_in(tempfile::tempdir().unwrap(), "first", &[]).await;
+    let mut machine = ReporterPeer::accepted(first.ingest, source(names::role::MACHINE, "m1")).await;
     let from = unix_seconds();
     for number in 1..=3u64 {
         let counters = vec![Counter { name: names::GRABS_SENT.name.into(), total: 100 * number }];
         let report = Report { second: from + number - 1, counters, ..Report::default() };
-        machine.send(&ReporterFrame { frame: Some(reporter_frame::Frame::Report(report)) }).await.unwrap();
+        machine.report(report).await;
     }
     // Reports were taken once the last one shows in the count.
-    let mut stream = reqwest::get(format!("http://{}/api/v1/stream", first.http)).await.unwrap();
+    let mut stream = first.response("/api/v1/stream").await;
     let mut told = String::new();
     while !told.contains("event: second") || !told.contains(&format!("id: {}", from + 2)) {
-        let chunk = timeout(DEADLINE, stream.chunk()).await.unwrap().unwrap().unwrap();
+        let chunk = soon("the next second", stream.chunk()).await.unwrap().unwrap();
         told.push_str(std::str::from_utf8(&chunk).unwrap());
     }
     drop(stream);
@@ -512,9 +434,9 @@ async fn a_run_recorded_a_moment_ago_is_told_as_it_was_live() {
     assert!((sent(&live) - 300.0).abs() < 1e-9, "{live}");
     assert_eq!(first.good("/api/v1/runs/live/report.json").await["recording"], "first");
     drop(machine);
-    let (_, directory) = first.stop().await;
+    let (_, _, directory) = first.stop().await;
 
-    let second = Running::start_in(directory, "second").await;
+    let second = Running::start_in(directory, "second", &[]).await;
     let runs = second.good("/api/v1/runs").await;
     let old = runs["runs"].as_array().unwrap().iter().find(|run| run["id"] == "first").unwrap().clone();
     assert!(old["live"] == false && old["ended_at_ms"].is_u64() && old["problem"].is_null(), "{old}");

@@ -7,11 +7,12 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use hongbao_monitor::terminal::screen::{Choice, View, draw};
 use hongbao_monitor::terminal::state::{Link, State, Update};
 use hongbao_monitor::terminal::terminal::Screen;
+use hongbao_testing::{PATIENCE, command, eventually};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::pty::{OpenptyResult, Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
@@ -22,8 +23,6 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::style::Color;
 use serde_json::{Value, json};
-
-const PATIENCE: Duration = Duration::from_secs(30);
 
 const BEGIN: u64 = 1_800_000_000;
 
@@ -324,12 +323,7 @@ fn spawn(command: &mut Command) -> Top {
 }
 
 fn top(monitor: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hongbao-monitor"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("HONGBAO_") {
-            command.env_remove(name);
-        }
-    }
+    let mut command = command(env!("CARGO_BIN_EXE_hongbao-monitor"));
     command.args(["top", "--monitor", monitor]);
     command
 }
@@ -363,19 +357,9 @@ impl Top {
     }
 }
 
-/// How it ends; one that does not is ended.
+/// How it ends; one that does not is ended with its terminal.
 fn ending(child: &mut Child) -> ExitStatus {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            return status;
-        }
-        if Instant::now() >= deadline {
-            child.kill().unwrap();
-            panic!("it does not end: {}", child.wait().unwrap());
-        }
-        std::thread::park_timeout(Duration::from_millis(10));
-    }
+    eventually("it to end", || child.try_wait().unwrap())
 }
 
 /// An address at which nobody answers.
@@ -432,7 +416,9 @@ fn a_panic_gives_the_terminal_back_before_it_is_reported() {
         panic!("as a test wants it");
     }
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "a_panic_gives_the_terminal_back_before_it_is_reported", "--nocapture"]).env(CHILD, "1");
+    command
+        .args(["--exact", "top::a_panic_gives_the_terminal_back_before_it_is_reported", "--nocapture"])
+        .env(CHILD, "1");
     let mut child = spawn(&mut command);
     child.until("as a test wants it");
     let given_back = child.text.find("\u{1b}[?1049l").expect("the screen is left");

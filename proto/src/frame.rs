@@ -16,10 +16,8 @@ use crate::limits::LENGTH_BYTES_MAX;
 /// frame's start is unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
-    /// A length of 0: no message of this protocol is empty.
     #[error("frame of length 0")]
     Empty,
-    /// A length above the bound of this direction.
     #[error("frame of {length} bytes; at most {max} are allowed")]
     TooLong {
         /// The announced payload length, bytes.
@@ -27,13 +25,10 @@ pub enum FrameError {
         /// The bound, bytes.
         max: usize,
     },
-    /// A length whose varint does not end where every acceptable one does.
     #[error("frame length does not end within {LENGTH_BYTES_MAX} bytes")]
     EndlessLength,
-    /// The payload is no message of the expected type.
     #[error("frame is not a valid message: {0}")]
     Payload(#[from] prost::DecodeError),
-    /// The stream ended, or failed, inside a frame. Only the [`Codec`] meets it.
     #[error("stream failed inside a frame: {0}")]
     Io(#[from] std::io::Error),
 }

@@ -62,25 +62,19 @@ impl fmt::Debug for Secret {
 /// Why a token is not accepted, or cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// Not a token, or one signed by somebody else or in another way.
     #[error("token is malformed or wrongly signed")]
     Invalid,
-    /// Past its `exp`.
     #[error("token has expired")]
     Expired,
-    /// Rightly signed, but for another audience, or for a subject that is no user id.
     #[error("token is not meant for this use")]
     Foreign,
-    /// The secret is shorter than [`SECRET_BYTES_MIN`].
     #[error("secret has {bytes} bytes; at least {SECRET_BYTES_MIN} are needed (make one with `hongbao-server secret`)")]
     SecretTooShort {
         /// How many it has.
         bytes: usize,
     },
-    /// The EdDSA public key cannot be read.
     #[error("public key is not an Ed25519 key in PEM: {0}")]
     PublicKey(String),
-    /// The signing library refused.
     #[error("token cannot be signed: {0}")]
     Signing(String),
 }

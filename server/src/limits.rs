@@ -118,32 +118,32 @@ pub const DELIVER_STEP: usize = 512;
 /// most.
 pub const ROOM_SHARDS: usize = 4;
 
-/// Requests in a desk's queue, up to about 1.2 KiB each.
+/// Requests in a room shard's queue, up to about 1.2 KiB each.
 pub const ROOM_SHARD_QUEUE_MAX: usize = 4 * 1024;
 
-/// Requests of a desk that wait until an earlier message to their room has been handed to the SETs.
+/// Requests of a room shard that wait until an earlier message to their room has been handed to the SETs.
 pub const ROOM_SHARD_WAITING_MAX: usize = 1_024;
 
-/// Messages of one desk's rooms that are on their way to members, 8 bytes for each member.
+/// Messages of one room shard's rooms that are on their way to members, 8 bytes for each member.
 pub const ROOM_SHARD_MESSAGES_MAX: usize = 256;
 
-/// History on its way from one desk to users who catch up, bytes.
+/// History on its way from one room shard to users who catch up, bytes.
 pub const ROOM_SHARD_RECOVERY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Rooms of one desk.
+/// Rooms of one room shard.
 pub const ROOM_SHARD_ROOMS_MAX: usize = 16 * 1024;
 
-/// Memberships in one desk's rooms: 30 to 60 bytes each, as full as their tables are.
+/// Memberships in one room shard's rooms: 30 to 60 bytes each, as full as their tables are.
 pub const ROOM_SHARD_MEMBERSHIPS_MAX: usize = 1024 * 1024;
 
-/// History of one desk's rooms together, bytes.
+/// History of one room shard's rooms together, bytes.
 pub const ROOM_SHARD_HISTORY_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Members looked up for a message before the desk turns to another room.
+/// Members looked up for a message before the room shard turns to another room.
 pub const FANOUT_STEP: usize = 256;
 
-/// Members looked up before a desk lets the other tasks of the main thread run. Any other work of a
-/// desk counts as [`ROOM_SHARD_REQUEST_WEIGHT`] members.
+/// Members looked up before a room shard lets the other tasks of the main thread run. Any other work of a
+/// room shard counts as [`ROOM_SHARD_REQUEST_WEIGHT`] members.
 pub const ROOM_SHARD_STEP: usize = 1_024;
 
 /// What a request, or a SET to be told, is worth in members looked up.
@@ -237,7 +237,7 @@ const _: () =
     assert!(ANNOUNCEMENTS_PENDING_BYTES_MAX + hongbao_proto::limits::SERVER_FRAME_BYTES_MAX <= OUTBOX_BYTES_MAX);
 const _: () = assert!(ANNOUNCEMENTS_PENDING_BYTES_MAX <= SOCKET_SEND_BYTES);
 
-// Every desk's messages may be on their way to one SET, and users' messages besides.
+// Every room shard's messages may be on their way to one SET, and users' messages besides.
 const _: () = assert!(DELIVERIES_PENDING_MAX >= 2 * ROOM_SHARDS * ROOM_SHARD_MESSAGES_MAX);
 // A message always fits an empty history; a full one fits a frame beside the other fields of a
 // RoomState.

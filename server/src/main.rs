@@ -11,11 +11,11 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use hongbao_proto::UserId;
 use hongbao_proto::token::{Audience, Signer};
 use hongbao_server::clock::wall;
-use hongbao_server::config::Settings;
+use hongbao_server::config::{Config, Settings};
 use hongbao_server::ledger::archive;
 use hongbao_server::ledger::audit::{AuditOptions, audit_with};
 use hongbao_server::limits::FIND_ITEMS_MAX;
-use hongbao_server::node::{Node, Stopped};
+use hongbao_server::node::{Bound, Running, StartError, Stopped};
 use hongbao_server::tools::find;
 use hongbao_server::tools::host;
 use hongbao_server::tools::trace;
@@ -236,25 +236,39 @@ fn serve(serve: Serve) -> anyhow::Result<ExitCode> {
     // The main thread serves operators, reports and the generator; shards and the ledger have
     // threads of their own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let node = Node::start(config).await?;
-        let stop_asked = node.stop_asked();
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            () = stop_asked => {}
-        }
-        tokio::select! {
-            stopped = node.stop() => Ok(match stopped {
-                Stopped::InOrder => ExitCode::SUCCESS,
-                Stopped::CutShort => ExitCode::from(EXIT_CUT_SHORT),
-                Stopped::Unbalanced => ExitCode::from(EXIT_UNBALANCED),
-            }),
-            _ = terminate.recv() => at_once(),
-            _ = interrupt.recv() => at_once(),
-        }
-    })
+    let code = runtime.block_on(run(config));
+    // The stop's deadline holds for the process, whatever still reads or writes the ledger: it is
+    // right at every instant.
+    runtime.shutdown_background();
+    code
+}
+
+async fn run(config: Config) -> anyhow::Result<ExitCode> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let running = tokio::select! {
+        running = start(config) => running?,
+        // Nobody was let in yet.
+        _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
+        _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = running.stop_requested() => {}
+    }
+    tokio::select! {
+        stopped = running.stop().finish() => Ok(match stopped {
+            Stopped::InOrder => ExitCode::SUCCESS,
+            Stopped::CutShort => ExitCode::from(EXIT_CUT_SHORT),
+            Stopped::Unbalanced => ExitCode::from(EXIT_UNBALANCED),
+        }),
+        _ = terminate.recv() => at_once(),
+        _ = interrupt.recv() => at_once(),
+    }
+}
+
+async fn start(config: Config) -> Result<Running, StartError> {
+    Bound::bind(config)?.open().await?.serve().await
 }
 
 /// A second signal: whoever sends it does not want to wait. The ledger is safe at every instant.

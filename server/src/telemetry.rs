@@ -1,10 +1,12 @@
 //! What this server says of itself, once a second to the monitor and at every scrape: one
 //! description for both.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use hongbao_proto::report_v1::Sets;
 use hongbao_proto::v1::ErrorCode;
@@ -32,6 +34,8 @@ pub struct Telemetry {
     pub rooms: Arc<RoomsBoard>,
     /// What happens, on its way to the monitor's timeline.
     pub events: Events,
+    /// How the start and the stop come on.
+    pub steps: Arc<Steps>,
     /// What one descriptor table may hold.
     pub descriptors_limit: u64,
     /// SETs whose sockets lie in one private descriptor table; none where all share the process's.
@@ -41,6 +45,87 @@ pub struct Telemetry {
     pub connections_max: u64,
     /// The reporter's own, where there is one.
     pub reporter: Option<Arc<ReporterStats>>,
+}
+
+/// A step of the start or of the stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    /// To the addresses.
+    Bind,
+    OpenLedger,
+    /// To every shard listening.
+    Serve,
+    CloseListeners,
+    StopIssuing,
+    NotifyUsers,
+    RunDry,
+    CloseLedger,
+    Audit,
+}
+
+impl Step {
+    const ALL: [Self; 9] = [
+        Self::Bind,
+        Self::OpenLedger,
+        Self::Serve,
+        Self::CloseListeners,
+        Self::StopIssuing,
+        Self::NotifyUsers,
+        Self::RunDry,
+        Self::CloseLedger,
+        Self::Audit,
+    ];
+
+    /// Its name in metrics and in the log.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Bind => "bind",
+            Self::OpenLedger => "open_ledger",
+            Self::Serve => "serve",
+            Self::CloseListeners => "close_listeners",
+            Self::StopIssuing => "stop_issuing",
+            Self::NotifyUsers => "notify_users",
+            Self::RunDry => "run_dry",
+            Self::CloseLedger => "close_ledger",
+            Self::Audit => "audit",
+        }
+    }
+}
+
+/// The steps that were begun, with how long each took, or when the one began that is under way.
+#[derive(Debug, Default)]
+pub struct Steps(Mutex<BTreeMap<Step, (Instant, Option<Duration>)>>);
+
+impl Steps {
+    /// The step before is over.
+    pub fn begin(&self, step: Step) {
+        self.end();
+        self.lock().insert(step, (Instant::now(), None));
+    }
+
+    /// The last step is over.
+    pub fn end(&self) {
+        for (began, took) in self.lock().values_mut() {
+            took.get_or_insert_with(|| began.elapsed());
+        }
+    }
+
+    /// How long each step since `first` took, for people.
+    pub fn since(&self, first: Step) -> String {
+        let steps = Step::ALL.into_iter().filter(|step| *step >= first && self.millis(*step) > 0);
+        let took: Vec<_> = steps.map(|step| format!("{} {} ms", step.label(), self.millis(step))).collect();
+        took.join(", ")
+    }
+
+    /// 0 where it was not begun.
+    pub fn millis(&self, step: Step) -> u64 {
+        let took = self.lock().get(&step).map(|(began, took)| took.unwrap_or_else(|| began.elapsed()));
+        took.map_or(0, |took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX).max(1))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Step, (Instant, Option<Duration>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Telemetry {
@@ -186,6 +271,10 @@ impl Telemetry {
             (names::OPEN_DESCRIPTORS, gauge(self.open_descriptors())),
             (names::DESCRIPTORS_LIMIT, gauge(self.descriptors_limit)),
         ];
+        for step in Step::ALL {
+            let key = Key::labelled("step_ms", "step", step.label(), "Milliseconds in a step of the start or stop");
+            gauges.push((key, gauge(self.steps.millis(step))));
+        }
         if let Some(free) = disk::free_bytes(&self.ledger_path) {
             gauges.push((Key::new("ledger_free_bytes", "Bytes left on the file system of the ledger"), gauge(free)));
         }

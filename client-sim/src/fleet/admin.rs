@@ -2,11 +2,16 @@
 //! that is missing is an error that names it.
 
 use hongbao_proto::token::{Audience, Secret, Signer, TokenError};
+use reqwest::Response;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::fleet::http::{self, CallError};
 use crate::fleet::plan::{Plan, PlannedEnvelopes, PlannedTickets, Rain};
+
+/// Of what the fleet creates.
+const TITLE: &str = "fleet run";
 
 /// Users that the server lets one deposit go to.
 const DEPOSIT_USERS_MAX: u32 = 100_000;
@@ -69,37 +74,6 @@ pub struct EnvelopeRun {
     pub finished: bool,
 }
 
-#[derive(Debug, Serialize)]
-struct NewEnvelopeRun {
-    count: u32,
-    rate_per_second: u32,
-    recipients: u32,
-    first_user: u64,
-    users: u32,
-    min_total_fen: u64,
-    max_total_fen: u64,
-    lifetime_seconds: u64,
-}
-
-#[derive(Debug, Serialize)]
-struct NewDeposit<'a> {
-    first_user: u32,
-    users: u32,
-    amount_fen: u64,
-    key: &'a str,
-}
-
-#[derive(Debug, Serialize)]
-struct NewSale<'a> {
-    kind: &'a str,
-    title: &'a str,
-    total: u64,
-    price_fen: u64,
-    hold_ms: u64,
-    starts_at_ms: u64,
-    per_user_limit: Option<u32>,
-}
-
 /// Body of `GET /v1/announcements/{id}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Broadcast {
@@ -116,21 +90,6 @@ pub struct Broadcast {
 #[derive(Debug, Deserialize)]
 struct Taken {
     id: u64,
-}
-
-#[derive(Debug, Serialize)]
-struct NewAnnouncement<'a> {
-    text: &'a str,
-}
-
-#[derive(Debug, Serialize)]
-struct NewCampaign<'a> {
-    kind: &'a str,
-    title: &'a str,
-    total: u64,
-    rate_per_second: u32,
-    min_fen: u64,
-    max_fen: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -161,9 +120,14 @@ impl Admin {
     /// Lets it rain until the plan's last phase is over, and somewhat longer. Returns the
     /// campaign's id.
     pub async fn create_rain(&self, plan: &Plan, rain: Rain) -> Result<u32, CallError> {
-        let Rain { rate: rate_per_second, min_fen, max_fen } = rain;
-        let total = plan.rain_total(rain);
-        let campaign = NewCampaign { kind: "rain", title: "fleet run", total, rate_per_second, min_fen, max_fen };
+        let campaign = json!({
+            "kind": "rain",
+            "title": TITLE,
+            "total": plan.rain_total(rain),
+            "rate_per_second": rain.rate,
+            "min_fen": rain.min_fen,
+            "max_fen": rain.max_fen,
+        });
         let created: Created = self.post("/v1/campaigns", &campaign).await?;
         Ok(created.id)
     }
@@ -171,10 +135,15 @@ impl Admin {
     /// Puts the plan's tickets on sale from Unix millisecond `starts_at_ms` on. Returns the
     /// campaign's id.
     pub async fn create_sale(&self, plan: &Plan, tickets: PlannedTickets, starts_at_ms: u64) -> Result<u32, CallError> {
-        let PlannedTickets { total, price_fen, limit: per_user_limit, .. } = tickets;
-        let hold_ms = u64::try_from(plan.hold.as_millis()).unwrap_or(u64::MAX);
-        let (kind, title) = ("ticket", "fleet run");
-        let sale = NewSale { kind, title, total, price_fen, hold_ms, starts_at_ms, per_user_limit };
+        let sale = json!({
+            "kind": "ticket",
+            "title": TITLE,
+            "total": tickets.total,
+            "price_fen": tickets.price_fen,
+            "hold_ms": u64::try_from(plan.hold.as_millis()).unwrap_or(u64::MAX),
+            "starts_at_ms": starts_at_ms,
+            "per_user_limit": tickets.limit,
+        });
         let created: Created = self.post("/v1/campaigns", &sale).await?;
         Ok(created.id)
     }
@@ -185,26 +154,24 @@ impl Admin {
         for first_user in (1..=users).step_by(DEPOSIT_USERS_MAX as usize) {
             let users = DEPOSIT_USERS_MAX.min(users - first_user + 1);
             let key = format!("{key} from {first_user}");
-            let deposit = NewDeposit { first_user, users, amount_fen, key: &key };
-            let url = format!("{}/v1/deposits", self.url);
-            http::send(self.client.post(&url).bearer_auth(&self.token).json(&deposit), &url).await?;
+            let deposit = json!({"first_user": first_user, "users": users, "amount_fen": amount_fen, "key": key});
+            self.order("/v1/deposits", Some(&deposit)).await?;
         }
         Ok(())
     }
 
     /// Has the house send the plan's envelopes. Returns the run's id.
     pub async fn send_envelopes(&self, plan: &Plan, envelopes: PlannedEnvelopes) -> Result<u64, CallError> {
-        let PlannedEnvelopes { count, rate, recipients, .. } = envelopes;
-        let run = NewEnvelopeRun {
-            count,
-            rate_per_second: rate,
-            recipients,
-            first_user: 1,
-            users: plan.users,
-            min_total_fen: u64::from(recipients) * SHARE_FEN_MIN,
-            max_total_fen: u64::from(recipients) * SHARE_FEN_MAX,
-            lifetime_seconds: plan.envelope_lifetime.as_secs(),
-        };
+        let run = json!({
+            "count": envelopes.count,
+            "rate_per_second": envelopes.rate,
+            "recipients": envelopes.recipients,
+            "first_user": 1,
+            "users": plan.users,
+            "min_total_fen": u64::from(envelopes.recipients) * SHARE_FEN_MIN,
+            "max_total_fen": u64::from(envelopes.recipients) * SHARE_FEN_MAX,
+            "lifetime_seconds": plan.envelope_lifetime.as_secs(),
+        });
         let taken: Taken = self.post("/v1/envelope-runs", &run).await?;
         Ok(taken.id)
     }
@@ -216,15 +183,12 @@ impl Admin {
 
     /// No more prizes from this campaign.
     pub async fn stop(&self, campaign: u32) -> Result<(), CallError> {
-        let url = format!("{}/v1/campaigns/{campaign}/stop", self.url);
-        http::send(self.client.post(&url).bearer_auth(&self.token), &url).await.map(drop)
+        self.order(&format!("/v1/campaigns/{campaign}/stop"), None).await.map(drop)
     }
 
     /// Tells everybody a text. Returns the announcement's id, where the server gives one.
     pub async fn announce(&self, text: &str) -> Result<Option<u64>, CallError> {
-        let url = format!("{}/v1/announcements", self.url);
-        let response =
-            http::send(self.client.post(&url).bearer_auth(&self.token).json(&NewAnnouncement { text }), &url).await?;
+        let response = self.order("/v1/announcements", Some(&json!({"text": text}))).await?;
         // A server that keeps no books of announcements says nothing.
         Ok(response.json::<Taken>().await.ok().map(|taken| taken.id))
     }
@@ -239,9 +203,15 @@ impl Admin {
         self.get(&format!("/v1/campaigns/{campaign}")).await
     }
 
-    async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, CallError> {
+    async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, CallError> {
         let url = format!("{}{path}", self.url);
         http::call(self.client.post(&url).bearer_auth(&self.token).json(body), &url).await
+    }
+
+    async fn order(&self, path: &str, body: Option<&Value>) -> Result<Response, CallError> {
+        let url = format!("{}{path}", self.url);
+        let request = self.client.post(&url).bearer_auth(&self.token);
+        http::send(body.into_iter().fold(request, reqwest::RequestBuilder::json), &url).await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CallError> {

@@ -7,12 +7,12 @@ use std::time::Duration;
 use hongbao_proto::limits::ENVELOPE_USERS_MAX;
 
 use crate::limits::{ANNOUNCEMENT_TEXTS_MAX, STORM_WATCH_SECONDS_MAX};
-use crate::storm::Share;
+use crate::storm::Fraction;
 
 /// Users who lose their connections at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlannedStorm {
-    pub share: Share,
+    pub share: Fraction,
     pub at_second: u64,
 }
 
@@ -137,21 +137,9 @@ fn whole_seconds(text: &str) -> Result<u64, String> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EventError {
     #[error("--{option}: {at:?} is not inside the phases, which last {lasting:?}")]
-    Outside {
-        option: &'static str,
-        /// Since the first phase's beginning.
-        at: Duration,
-        /// All phases together.
-        lasting: Duration,
-    },
+    Outside { option: &'static str, at: Duration, lasting: Duration },
     #[error("--storm: the storms at {first} s and {second} s are nearer than --storm-deadline, which is {deadline} s")]
-    Overlap {
-        /// One storm.
-        first: u64,
-        second: u64,
-        /// For all to be back.
-        deadline: u64,
-    },
+    Overlap { first: u64, second: u64, deadline: u64 },
     #[error("--storm-deadline {0:?}: whole seconds, 1 to {STORM_WATCH_SECONDS_MAX}")]
     Deadline(Duration),
 }

@@ -19,11 +19,7 @@ pub enum CallError {
     #[error("{url} answered {status}: {body}")]
     Refused { url: String, status: u16, body: String },
     #[error("{url} answered something unexpected: {reason}")]
-    Unexpected {
-        url: String,
-        /// Which field, usually.
-        reason: String,
-    },
+    Unexpected { url: String, reason: String },
 }
 
 /// A client that keeps its connections.

@@ -25,29 +25,29 @@ struct Row {
 }
 
 /// How many, and their fen.
-pub type Sum = (u64, u64);
+pub type CountAndFen = (u64, u64);
 
 /// What all users were told.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Union {
+pub struct JournalSums {
     /// Distinct prizes, by campaign.
-    pub campaigns: HashMap<u32, Sum>,
+    pub campaigns: HashMap<u32, CountAndFen>,
     /// Distinct shares of envelopes.
-    pub shares: Sum,
+    pub shares: CountAndFen,
     /// Units that are somebody's for good, by sale.
-    pub sold: HashMap<u32, Sum>,
+    pub sold: HashMap<u32, CountAndFen>,
     /// Prizes, shares or units that two users were told of, or that were told in two ways.
     pub contradictions: u64,
 }
 
-impl Union {
+impl JournalSums {
     /// Prizes over all campaigns.
-    pub fn totals(&self) -> Sum {
+    pub fn totals(&self) -> CountAndFen {
         self.campaigns.values().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
 
     /// Units over all sales.
-    pub fn sold(&self) -> Sum {
+    pub fn sold(&self) -> CountAndFen {
         self.sold.values().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
 }
@@ -55,7 +55,7 @@ impl Union {
 /// What is known while rows are read.
 #[derive(Debug, Default)]
 struct Reader {
-    union: Union,
+    sums: JournalSums,
     /// By (campaign, serial): user and fen.
     prizes: HashMap<(u32, u64), (u64, u64)>,
     /// By (envelope, share): user and fen.
@@ -74,9 +74,9 @@ struct Reader {
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct JournalTotals {
     /// What users of the fleet were told.
-    pub fleet: Union,
+    pub fleet: JournalSums,
     /// What guests were told.
-    pub guests: Union,
+    pub guests: JournalSums,
 }
 
 /// Reads the machines' journals and then the guests', where there is one, and holds each row
@@ -87,17 +87,17 @@ pub fn read_all<P: AsRef<Path>>(
 ) -> Result<JournalTotals, JournalError> {
     let mut reader = Reader::default();
     read_into(&mut reader, machines)?;
-    let fleet = std::mem::take(&mut reader.union);
+    let fleet = std::mem::take(&mut reader.sums);
     // No guest has come as long as there is no journal.
     read_into(&mut reader, guests.filter(|path| path.exists()).into_iter())?;
-    Ok(JournalTotals { fleet, guests: reader.union })
+    Ok(JournalTotals { fleet, guests: reader.sums })
 }
 
 /// Reads the journals and joins them.
-pub fn read<P: AsRef<Path>>(paths: impl Iterator<Item = P>) -> Result<Union, JournalError> {
+pub fn read<P: AsRef<Path>>(paths: impl Iterator<Item = P>) -> Result<JournalSums, JournalError> {
     let mut reader = Reader::default();
     read_into(&mut reader, paths)?;
-    Ok(reader.union)
+    Ok(reader.sums)
 }
 
 fn read_into<P: AsRef<Path>>(reader: &mut Reader, paths: impl Iterator<Item = P>) -> Result<(), JournalError> {
@@ -118,22 +118,22 @@ impl Reader {
     /// `None`: the row makes no sense.
     fn row(&mut self, row: &Row) -> Option<()> {
         let Row { user, amount_fen: fen, ref what, ref item } = *row;
-        let union = &mut self.union;
+        let sums = &mut self.sums;
         match what.as_str() {
             "win" => {
                 let (campaign, serial) = item.split_once('/')?;
                 let (campaign, serial) = (campaign.parse().ok()?, serial.parse().ok()?);
-                if is_new(&mut self.prizes, (campaign, serial), (user, fen), &mut union.contradictions) {
-                    add(union.campaigns.entry(campaign).or_default(), fen);
+                if is_new(&mut self.prizes, (campaign, serial), (user, fen), &mut sums.contradictions) {
+                    add(sums.campaigns.entry(campaign).or_default(), fen);
                 }
             }
             "share" => {
                 let (envelope, share) = item.split_once('/')?;
                 let (envelope, share) = (envelope.parse().ok()?, share.parse().ok()?);
-                let contradictions = &mut union.contradictions;
+                let contradictions = &mut sums.contradictions;
                 is_new(&mut self.openings, (envelope, user), share, contradictions);
                 if is_new(&mut self.shares, (envelope, share), (user, fen), contradictions) {
-                    add(&mut union.shares, fen);
+                    add(&mut sums.shares, fen);
                 }
             }
             "order" => {
@@ -141,7 +141,7 @@ impl Reader {
                 let order = parts.next()?.parse().ok()?;
                 let (campaign, serial) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
                 let known = (user, campaign, serial, fen);
-                if is_new(&mut self.orders, order, known, &mut union.contradictions) && fen == 0 {
+                if is_new(&mut self.orders, order, known, &mut sums.contradictions) && fen == 0 {
                     self.sell(order, campaign, serial, fen);
                 }
             }
@@ -151,14 +151,14 @@ impl Reader {
                     Some(&(owner, campaign, serial, price)) if (owner, price) == (user, fen) => {
                         self.sell(order, campaign, serial, fen);
                     }
-                    _ => union.contradictions += 1,
+                    _ => sums.contradictions += 1,
                 }
             }
             "cancelled" => {
                 let order = item.parse().ok()?;
-                is_new(&mut self.cancelled, order, user, &mut union.contradictions);
+                is_new(&mut self.cancelled, order, user, &mut sums.contradictions);
                 if self.orders.get(&order).is_none_or(|known| known.0 != user) {
-                    union.contradictions += 1;
+                    sums.contradictions += 1;
                 }
             }
             "sent" => {}
@@ -170,10 +170,10 @@ impl Reader {
     /// A unit is somebody's for good.
     fn sell(&mut self, order: u64, campaign: u32, serial: u64, fen: u64) {
         if self.cancelled.contains_key(&order) {
-            self.union.contradictions += 1;
+            self.sums.contradictions += 1;
         }
-        if is_new(&mut self.units, (campaign, serial), order, &mut self.union.contradictions) {
-            add(self.union.sold.entry(campaign).or_default(), fen);
+        if is_new(&mut self.units, (campaign, serial), order, &mut self.sums.contradictions) {
+            add(self.sums.sold.entry(campaign).or_default(), fen);
         }
     }
 }
@@ -192,7 +192,7 @@ fn is_new<K: Eq + Hash, V: PartialEq>(known: &mut HashMap<K, V>, key: K, value: 
     }
 }
 
-fn add(sum: &mut Sum, fen: u64) {
+fn add(sum: &mut CountAndFen, fen: u64) {
     sum.0 += 1;
     sum.1 += fen;
 }
@@ -202,7 +202,7 @@ mod tests {
     use super::*;
     use hongbao_telemetry::journal::HEADER;
 
-    fn union(journals: &[&str]) -> Union {
+    fn sums(journals: &[&str]) -> JournalSums {
         let directory = tempfile::tempdir().unwrap();
         let write = |(number, rows): (usize, &&str)| {
             let path = directory.path().join(format!("{number}.csv"));
@@ -215,9 +215,9 @@ mod tests {
     #[test]
     fn a_prize_in_two_journals_is_found_out() {
         let one = "win,1,10,1/0,50,0 win,1,10,1/0,50,0 win,2,11,1/1,5,0";
-        let union = union(&[one, "win,9,12,1/0,50,0 win,9,13,2/0,7,0"]);
-        assert_eq!((union.campaigns[&1], union.campaigns[&2], union.contradictions), ((2, 55), (1, 7), 1));
-        assert_eq!(union.totals(), (3, 62));
+        let sums = sums(&[one, "win,9,12,1/0,50,0 win,9,13,2/0,7,0"]);
+        assert_eq!((sums.campaigns[&1], sums.campaigns[&2], sums.contradictions), ((2, 55), (1, 7), 1));
+        assert_eq!(sums.totals(), (3, 62));
     }
 
     #[test]
@@ -234,15 +234,15 @@ mod tests {
         assert_eq!((words.fleet.totals(), words.guests.totals()), ((2, 55), (1, 7)));
         assert_eq!((words.fleet.contradictions, words.guests.contradictions), (0, 1));
         let words = read_all([&machine].into_iter(), Some(&directory.path().join("none.csv"))).unwrap();
-        assert_eq!((words.fleet.totals(), words.guests), ((2, 55), Union::default()));
+        assert_eq!((words.fleet.totals(), words.guests), ((2, 55), JournalSums::default()));
     }
 
     #[test]
     fn a_share_in_two_journals_or_with_two_amounts_is_found_out() {
         let one = "share,1,10,7/0,50,0 share,1,16,7/0,50,0 share,2,11,7/1,5,0";
-        assert_eq!((union(&[one]).shares, union(&[one]).contradictions), ((2, 55), 0));
+        assert_eq!((sums(&[one]).shares, sums(&[one]).contradictions), ((2, 55), 0));
         for wrong in ["share,9,12,7/0,50,0", "share,1,12,7/0,51,0", "share,1,12,7/2,50,0"] {
-            assert_eq!(union(&[one, wrong]).contradictions, 1, "{wrong}");
+            assert_eq!(sums(&[one, wrong]).contradictions, 1, "{wrong}");
         }
     }
 
@@ -250,7 +250,7 @@ mod tests {
     fn a_unit_sold_twice_is_found_and_one_given_back_is_not_sold() {
         let one = "order,1,10,100/3/0,500,0 paid,1,16,100,500,0 order,2,11,101/3/1,500,0 cancelled,2,17,101,0,0";
         let two = "order,9,12,102/3/1,500,0 paid,9,16,102,500,0 order,9,13,103/4/0,0,0";
-        let good = union(&[one, two]);
+        let good = sums(&[one, two]);
         assert_eq!(
             (good.sold[&3], good.sold[&4], good.sold(), good.contradictions),
             ((2, 1_000), (1, 0), (3, 1_000), 0)
@@ -264,7 +264,7 @@ mod tests {
             "paid,2,14,101,500,0",
             "order,8,14,100/3/0,500,0",
         ] {
-            assert!(union(&[one, two, wrong]).contradictions >= 1, "{wrong}");
+            assert!(sums(&[one, two, wrong]).contradictions >= 1, "{wrong}");
         }
     }
 

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use crate::clock::Clock;
 use crate::clock::SECOND;
 use crate::fleet::admin::{Admin, Campaign, EnvelopeRun};
-use crate::fleet::journals::Union;
+use crate::fleet::journals::JournalSums;
 use crate::fleet::plan::{Plan, PlannedEnvelopes, PlannedTickets};
 use crate::results::{Results, Totals};
 
@@ -112,7 +112,7 @@ pub async fn run_envelopes(
 pub fn judge_envelopes(
     run: Option<&Run>,
     totals: &Totals,
-    journals: &Union,
+    journals: &JournalSums,
     failures: &mut Vec<String>,
 ) -> Option<EnvelopeSummary> {
     let totals = totals.envelopes;
@@ -158,7 +158,7 @@ pub fn judge_sale(
     planned: Option<PlannedTickets>,
     sale: Option<&Campaign>,
     results: &[Results],
-    (journals, guests): (&Union, &Union),
+    (journals, guests): (&JournalSums, &JournalSums),
     failures: &mut Vec<String>,
 ) -> Option<SaleSummary> {
     let totals = results.iter().flat_map(|result| &result.sales);
@@ -253,7 +253,7 @@ mod tests {
     fn failures(run: &Run, shares: (u64, u64)) -> Vec<String> {
         let envelopes = EnvelopeTotals { offered: 9, opened: 8, opened_fen: 400, ..EnvelopeTotals::default() };
         let totals = Totals { envelopes, ..Totals::default() };
-        let (journals, mut failures) = (Union { shares, ..Union::default() }, Vec::new());
+        let (journals, mut failures) = (JournalSums { shares, ..JournalSums::default() }, Vec::new());
         assert!(judge_envelopes(Some(run), &totals, &journals, &mut failures).is_some());
         failures
     }
@@ -278,7 +278,7 @@ mod tests {
         let judged = |change: fn(&mut Campaign)| {
             let mut sale = Campaign { id: 3, issued: 9, won: 4, paid_fen: 400, reserved: 0 };
             change(&mut sale);
-            let journals = Union::default();
+            let journals = JournalSums::default();
             let mut failures = Vec::new();
             let summary =
                 judge_sale("9:100".parse().ok(), Some(&sale), &[], (&journals, &journals), &mut failures).unwrap();

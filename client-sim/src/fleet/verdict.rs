@@ -381,7 +381,7 @@ fn balance(evidence: &Evidence<'_>, totals: &Totals, failures: &mut Vec<String>)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::journals::{Sum, Union};
+    use crate::fleet::journals::{CountAndFen, JournalSums};
     use crate::results::{CampaignResult, SecondRow, SegmentResult, StormOrder, StormResult, StormSecond, StormView};
 
     const FROM: u64 = 1_800_000_000;
@@ -471,14 +471,14 @@ mod tests {
         }
     }
 
-    fn judge_with(spoil: impl FnOnce(&mut Vec<Results>, &mut Campaign, &mut Union)) -> Summary {
+    fn judge_with(spoil: impl FnOnce(&mut Vec<Results>, &mut Campaign, &mut JournalSums)) -> Summary {
         judge_plan(&plan(), spoil)
     }
 
-    fn judge_plan(plan: &Plan, spoil: impl FnOnce(&mut Vec<Results>, &mut Campaign, &mut Union)) -> Summary {
+    fn judge_plan(plan: &Plan, spoil: impl FnOnce(&mut Vec<Results>, &mut Campaign, &mut JournalSums)) -> Summary {
         let mut results = vec![half("machine-01"), half("machine-02")];
         let mut campaign = Campaign { id: 1, issued: 9, won: 4, paid_fen: 40, reserved: 0 };
-        let mut journals = Union { campaigns: [(1, (4, 40))].into(), ..Union::default() };
+        let mut journals = JournalSums { campaigns: [(1, (4, 40))].into(), ..JournalSums::default() };
         spoil(&mut results, &mut campaign, &mut journals);
         let effort = |second: u64, cpu: u64, answered| Effort {
             at: (FROM + second) * crate::clock::SECOND,
@@ -497,7 +497,7 @@ mod tests {
             campaign: Some(&campaign),
             sale: None,
             run: None,
-            words: &JournalTotals { fleet: journals, guests: Union::default() },
+            words: &JournalTotals { fleet: journals, guests: JournalSums::default() },
             posted: &[],
             broadcasts: &[],
             troubles: Vec::new(),
@@ -517,7 +517,7 @@ mod tests {
 
     #[test]
     fn each_condition_that_does_not_hold_has_its_line() {
-        let failing = |spoil: fn(&mut Vec<Results>, &mut Campaign, &mut Union), line: &str| {
+        let failing = |spoil: fn(&mut Vec<Results>, &mut Campaign, &mut JournalSums), line: &str| {
             let summary = judge_with(spoil);
             assert_eq!(summary.passed, Some(false));
             assert!(summary.failures.iter().any(|failure| failure.contains(line)), "{line}: {:?}", summary.failures);
@@ -546,7 +546,7 @@ mod tests {
 
     #[test]
     fn a_phase_has_its_own_tolerance_and_counts_the_seconds_within() {
-        let spoil = |results: &mut Vec<Results>, _: &mut Campaign, _: &mut Union| results[0].seconds[0].sent = 47;
+        let spoil = |results: &mut Vec<Results>, _: &mut Campaign, _: &mut JournalSums| results[0].seconds[0].sent = 47;
         let mut plan = plan();
         for (phase, passed, kept) in [("100x2s~1%", false, 1), ("100x2s~3%", true, 2), ("100x2s", false, 1)] {
             plan.args.phases = vec![phase.parse().unwrap()];
@@ -660,9 +660,9 @@ mod tests {
 
     #[test]
     fn what_guests_were_told_counts_as_what_users_were_told() {
-        let words = |guests: Sum| JournalTotals {
-            fleet: Union { campaigns: [(1, (4, 40))].into(), ..Union::default() },
-            guests: Union { campaigns: [(1, guests)].into(), ..Union::default() },
+        let words = |guests: CountAndFen| JournalTotals {
+            fleet: JournalSums { campaigns: [(1, (4, 40))].into(), ..JournalSums::default() },
+            guests: JournalSums { campaigns: [(1, guests)].into(), ..JournalSums::default() },
         };
         let results = [half("machine-01"), half("machine-02")];
         let campaign = Campaign { id: 1, issued: 9, won: 5, paid_fen: 47, reserved: 0 };

@@ -10,6 +10,7 @@ use rustc_hash::FxHashMap;
 
 use crate::backoff::scramble;
 use crate::machine::labels::Violation;
+use crate::results::ChatTotals;
 
 /// Places of messages that one user skipped and may still hear.
 const SKIPPED_MAX: usize = 64;
@@ -132,32 +133,19 @@ impl RoomProgress {
     }
 }
 
-/// What was heard, over all users of a machine.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct MessageCounts {
-    /// Messages to one user.
-    pub direct: u64,
-    /// Messages to a room, once for each member that heard them.
-    pub room: u64,
-    /// Messages of a room that a member was not told though later ones were, and that it was not
-    /// caught up with.
-    pub missed: u64,
-    /// Messages of a room that a member was caught up with after a reconnect.
-    pub recovered: u64,
-}
-
 /// What users of a machine have heard. Users without a room take no room here.
 #[derive(Debug)]
 pub struct Chats {
     circle: Circle,
     followed: FxHashMap<u32, RoomProgress>,
-    pub counts: MessageCounts,
+    /// What users were told, without what receipts said.
+    pub counts: ChatTotals,
 }
 
 impl Chats {
     /// Nothing was said yet.
     pub fn new(circle: Circle) -> Self {
-        Self { circle, followed: FxHashMap::default(), counts: MessageCounts::default() }
+        Self { circle, followed: FxHashMap::default(), counts: ChatTotals::default() }
     }
 
     /// Where messages go.
@@ -183,14 +171,14 @@ impl Chats {
             return Err(Violation::ChatUntrue);
         }
         if message.room_id == 0 {
-            self.counts.direct += 1;
+            self.counts.received += 1;
             return Ok(());
         }
         let following = self.followed.entry(user).or_default();
         if !following.advance(message.offset, &mut self.counts.missed) {
             return Err(Violation::ChatRepeated);
         }
-        self.counts.room += 1;
+        self.counts.received += 1;
         Ok(())
     }
 
@@ -217,7 +205,7 @@ impl Chats {
             // too.
             let following = self.followed.entry(user).or_default();
             if following.advance(message.offset, &mut self.counts.missed) && message.from_user_id != id {
-                self.counts.room += 1;
+                self.counts.received += 1;
                 self.counts.recovered += 1;
             }
         }
@@ -256,7 +244,7 @@ mod tests {
         assert_eq!(chats.receive(0, 2, &message_of(ROOMS, 6, 50, 6)), Ok(()));
         assert_eq!(chats.receive(0, 2, &message_of(ROOMS, 6, 50, 6)), Err(Violation::ChatRepeated));
         assert_eq!(chats.receive(0, 2, &message_of(ROOMS, 6, 51, 9)), Ok(()));
-        assert_eq!(chats.counts, MessageCounts { room: 2, missed: 2, ..MessageCounts::default() });
+        assert_eq!(chats.counts, ChatTotals { received: 2, missed: 2, ..ChatTotals::default() });
         assert_eq!(chats.resume(0), RoomPosition { epoch: 9, offset: 6 });
         // Back again: one that was skipped, one that is known, a new one, its own, and one that was
         // pushed before this answer.
@@ -266,7 +254,7 @@ mod tests {
         let missed = missed.map(|(from, request, offset)| message_of(ROOMS, from, request, offset)).to_vec();
         let back = v1::RoomState { offset: 12, recovered: true, missed, ..state };
         assert_eq!(chats.joined(0, 2, &back), Ok(()));
-        assert_eq!(chats.counts, MessageCounts { room: 5, missed: 1, recovered: 2, ..MessageCounts::default() });
+        assert_eq!(chats.counts, ChatTotals { received: 5, missed: 1, recovered: 2, ..ChatTotals::default() });
         let lost = v1::RoomState { offset: 20, recovered: false, missed: Vec::new(), ..back.clone() };
         assert_eq!((chats.joined(0, 2, &lost), chats.counts.missed), (Ok(()), 9));
         let anew = v1::RoomState { epoch: 10, offset: 1, ..lost };
@@ -285,7 +273,7 @@ mod tests {
         assert_eq!(chats.receive(0, 2, &message_of(ROOMS, 6, 51, 4)), Ok(()));
         assert_eq!(chats.counts.missed, 1);
         chats.record_own(0, 3);
-        assert_eq!(chats.counts, MessageCounts { room: 2, ..MessageCounts::default() });
+        assert_eq!(chats.counts, ChatTotals { received: 2, ..ChatTotals::default() });
         assert_eq!(chats.receive(0, 2, &message_of(ROOMS, 6, 51, 4)), Err(Violation::ChatRepeated));
         // A gap of any size takes a bounded room.
         assert_eq!(chats.receive(0, 2, &message_of(ROOMS, 6, 52, 1_000_000)), Ok(()));

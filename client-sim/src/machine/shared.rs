@@ -101,7 +101,7 @@ impl Shared {
     pub fn connect_failed(&self, user: u32, error: &io::Error) {
         let mut crowd = self.crowd.borrow_mut();
         crowd.connect_failed(user, self.clock.now());
-        let failures = crowd.tally.counters.connect_failures;
+        let failures = crowd.tally.counters.totals.connect_failures;
         let source = self.config.sources.of(user);
         tracing::warn!(event = "connect_failed", server = %self.config.server, ?source, %error, failures, "cannot connect");
     }

@@ -13,21 +13,9 @@ use crate::results::{StormOrder, StormResult, StormSecond, StormView};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StormError {
     #[error("a storm at {at} s was announced at {now} s: too late")]
-    Past {
-        /// When it should begin, Unix seconds.
-        at: u64,
-        /// The machine's corrected clock, Unix seconds.
-        now: u64,
-    },
+    Past { at: u64, now: u64 },
     #[error("a storm at {at} s overlaps the one that is watched from {other} s until {until} s")]
-    Overlap {
-        /// When it should begin, Unix seconds.
-        at: u64,
-        /// When the other one begins, Unix seconds.
-        other: u64,
-        /// When it ends, Unix seconds.
-        until: u64,
-    },
+    Overlap { at: u64, other: u64, until: u64 },
     #[error("watch_seconds {0}: 1 to {STORM_WATCH_SECONDS_MAX}")]
     Watch(u32),
 }
@@ -185,9 +173,9 @@ impl Storms {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::MILLISECOND;
 
     const AT: u64 = 1_800_000_000;
-    use crate::clock::MILLISECOND;
 
     fn order(at: u64) -> StormOrder {
         StormOrder { share: "30%".parse().unwrap(), at, watch_seconds: 10 }

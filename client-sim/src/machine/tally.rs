@@ -8,7 +8,7 @@ use crate::clock::SECOND;
 use crate::histogram::{self, Micros};
 use crate::machine::labels::{EndReason, Outcome, Violation};
 use crate::machine::reactions::Act;
-use crate::results::{Counts, OperationResult, SecondRow, SegmentResult};
+use crate::results::{Counts, OperationResult, SecondRow, SegmentResult, Totals};
 use crate::schedule::Schedule;
 use crate::schedule::mix::Operation;
 
@@ -20,7 +20,7 @@ const ACTS: usize = Act::LABELS.len();
 
 /// Counts in one wall-clock second.
 #[derive(Debug, Clone, Copy, Default)]
-struct Second {
+struct SecondTally {
     planned: u32,
     sent: u32,
     answered: u32,
@@ -32,7 +32,7 @@ struct Second {
 
 /// Measures of one segment.
 #[derive(Debug)]
-struct Segment {
+struct SegmentTally {
     planned: u64,
     sent: u64,
     answered: u64,
@@ -43,7 +43,7 @@ struct Segment {
 
 /// Measures of one operation of the schedule, or of one kind of what users do of their own accord.
 #[derive(Debug, Default)]
-struct Measured {
+struct OperationTally {
     planned: u64,
     sent: u64,
     answered: u64,
@@ -51,7 +51,7 @@ struct Measured {
     latency: Option<Box<Micros>>,
 }
 
-impl Measured {
+impl OperationTally {
     fn answered(&mut self, outcome: Outcome, latency: Option<u64>) {
         self.answered += 1;
         self.outcomes[outcome as usize] += 1;
@@ -71,25 +71,13 @@ impl Measured {
     }
 }
 
-/// Plain counters, since the machine started; [`crate::results::Totals`] says what each counts.
+/// Plain counters, since the machine started.
 #[derive(Debug, Default)]
 pub struct Counters {
-    pub planned: u64,
-    pub sent: u64,
-    pub answered: u64,
-    pub answered_late: u64,
-    pub resent: u64,
-    pub held_back: u64,
-    pub stand_ins: u64,
-    pub envelopes_empty: u64,
-    pub envelopes_expired: u64,
-    /// Receipts: delivered, offline, dropped.
-    pub receipts: [u64; 3],
+    /// Those that are plain sums. What the parts of a machine count themselves is added by the view.
+    pub totals: Totals,
     /// Logins that succeeded.
     pub logins: u64,
-    pub reconnects: u64,
-    pub connect_failures: u64,
-    pub acknowledges: u64,
     outcomes: [u64; Outcome::COUNT],
     errors: [u64; ERROR_CODES],
     violations: [u64; Violation::COUNT],
@@ -146,12 +134,12 @@ pub struct Tally {
     pub counters: Counters,
     /// Unix second of the first row; 0 before the first segment.
     base: u64,
-    seconds: Vec<Second>,
-    segments: Vec<Segment>,
+    seconds: Vec<SecondTally>,
+    segments: Vec<SegmentTally>,
     /// Kept once there is more than grabs: until then what all requests add up to is what the grabs
     /// do.
-    operations: Option<Box<[Measured; Operation::ALL.len()]>>,
-    reactions: [Measured; ACTS],
+    operations: Option<Box<[OperationTally; Operation::ALL.len()]>>,
+    reactions: [OperationTally; ACTS],
     /// Of the second that runs.
     current: u64,
     latency: Micros,
@@ -189,7 +177,7 @@ impl Tally {
             self.current = self.base;
         }
         let (latency, send_lag) = (histogram::empty(), histogram::empty());
-        let segment = Segment { planned: 0, sent: 0, answered: 0, held_by_storm: 0, latency, send_lag };
+        let segment = SegmentTally { planned: 0, sent: 0, answered: 0, held_by_storm: 0, latency, send_lag };
         self.segments.insert(index, segment);
     }
 
@@ -198,21 +186,22 @@ impl Tally {
         if self.operations.is_some() {
             return;
         }
-        let mut operations: Box<[Measured; Operation::ALL.len()]> = Box::default();
+        let mut operations: Box<[OperationTally; Operation::ALL.len()]> = Box::default();
         let counters = &self.counters;
         let grabs = &mut operations[Operation::Grab as usize];
-        (grabs.planned, grabs.sent, grabs.answered) = (counters.planned, counters.sent, counters.answered);
+        (grabs.planned, grabs.sent, grabs.answered) =
+            (counters.totals.planned, counters.totals.sent, counters.totals.answered);
         grabs.outcomes = counters.outcomes;
         self.operations = Some(operations);
     }
 
-    fn operation(&mut self, operation: Operation) -> Option<&mut Measured> {
+    fn operation(&mut self, operation: Operation) -> Option<&mut OperationTally> {
         self.operations.as_mut().map(|operations| &mut operations[operation as usize])
     }
 
     /// A request of segment `segment` was due at `due`.
     pub fn planned(&mut self, segment: usize, due: u64, operation: Operation) {
-        self.counters.planned += 1;
+        self.counters.totals.planned += 1;
         self.segments[segment].planned += 1;
         self.second(due).planned += 1;
         if let Some(measured) = self.operation(operation) {
@@ -225,7 +214,7 @@ impl Tally {
     pub fn sent(&mut self, segment: usize, due: u64, now: u64, operation: Operation, held_by_storm: bool) {
         let lag = now.saturating_sub(due) / 1_000;
         self.roll(now);
-        self.counters.sent += 1;
+        self.counters.totals.sent += 1;
         self.send_lag.saturating_record(lag);
         self.second(now).sent += 1;
         let segment = &mut self.segments[segment];
@@ -250,7 +239,7 @@ impl Tally {
     ) {
         let latency = now.saturating_sub(due) / 1_000;
         self.roll(now);
-        self.counters.answered += 1;
+        self.counters.totals.answered += 1;
         self.counters.outcomes[outcome as usize] += 1;
         self.latency.saturating_record(latency);
         let second = self.second(now);
@@ -292,10 +281,10 @@ impl Tally {
     /// Of the Grabs of rain and sale alike: due, written, answered.
     pub fn grabs(&self) -> (u64, u64, u64) {
         let counters = &self.counters;
-        let all = (counters.planned, counters.sent, counters.answered);
+        let all = (counters.totals.planned, counters.totals.sent, counters.totals.answered);
         self.operations.as_ref().map_or(all, |operations| {
             let grabs = [Operation::Grab, Operation::Ticket].map(|operation| &operations[operation as usize]);
-            let sum = |of: fn(&Measured) -> u64| grabs.iter().map(|one| of(one)).sum();
+            let sum = |of: fn(&OperationTally) -> u64| grabs.iter().map(|one| of(one)).sum();
             (sum(|one| one.planned), sum(|one| one.sent), sum(|one| one.answered))
         })
     }
@@ -354,7 +343,7 @@ impl Tally {
 
     /// All segments so far.
     pub fn segments(&self, schedule: &Schedule) -> Vec<SegmentResult> {
-        let result = |(planned, measured): (&crate::schedule::Segment, &Segment)| SegmentResult {
+        let result = |(planned, measured): (&crate::schedule::Segment, &SegmentTally)| SegmentResult {
             from: planned.from / SECOND,
             qps: planned.qps,
             planned: measured.planned,
@@ -367,10 +356,10 @@ impl Tally {
         schedule.segments().iter().zip(&self.segments).map(result).collect()
     }
 
-    fn second(&mut self, at: u64) -> &mut Second {
+    fn second(&mut self, at: u64) -> &mut SecondTally {
         let index = usize::try_from((at / SECOND).saturating_sub(self.base)).unwrap_or(usize::MAX);
         if index >= self.seconds.len() {
-            self.seconds.resize(index + 1, Second::default());
+            self.seconds.resize(index + 1, SecondTally::default());
         }
         &mut self.seconds[index]
     }
@@ -387,7 +376,7 @@ pub fn counts<'a>(pairs: impl Iterator<Item = (&'a str, u64)>) -> Counts {
     pairs.filter(|(_, count)| *count > 0).map(|(label, count)| (label.to_owned(), count)).collect()
 }
 
-fn row(unix: u64, second: &Second) -> SecondRow {
+fn row(unix: u64, second: &SecondTally) -> SecondRow {
     let outcomes = Outcome::ALL.iter().map(|outcome| outcome.label()).zip(second.outcomes.map(u64::from));
     SecondRow {
         second: unix,
@@ -453,7 +442,7 @@ mod tests {
         pass(&mut tally, Operation::Grab, Outcome::NoneNow, 20);
         pass(&mut tally, Operation::Open, Outcome::Opened, 30);
         pass(&mut tally, Operation::Ticket, Outcome::Order, 40);
-        assert_eq!((tally.grabs(), tally.counters.answered), ((3, 3, 3), 4));
+        assert_eq!((tally.grabs(), tally.counters.totals.answered), ((3, 3, 3), 4));
         let operations: Vec<_> = tally.operations().collect();
         let seen: Vec<_> = operations.iter().map(|(label, one)| (*label, one.answered, one.outcomes.len())).collect();
         assert_eq!(seen, [("grab", 2, 2), ("open", 1, 1), ("ticket", 1, 1)]);

@@ -18,27 +18,16 @@ fn totals(shared: &Shared) -> Totals {
     let counters = &crowd.tally.counters;
     let (prizes, fen) = crowd.prizes.totals();
     let (opened, opened_fen) = crowd.envelopes.opened();
-    let [delivered, offline, dropped] = counters.receipts;
-    let messages = crowd.chats.counts;
+    let ChatTotals { received, missed, recovered, .. } = crowd.chats.counts;
     Totals {
-        planned: counters.planned,
-        sent: counters.sent,
-        answered: counters.answered,
-        answered_late: counters.answered_late,
         unanswered: crowd.outstanding.expired_count(),
-        resent: counters.resent,
-        held_back: counters.held_back,
         outcomes: counts(counters.outcomes()),
         errors: counters.errors(),
         violations: counts(counters.violations()),
         prizes,
         fen,
-        reconnects: counters.reconnects,
-        connect_failures: counters.connect_failures,
         ends: counts(counters.ends()),
-        acknowledges: counters.acknowledges,
         announcements: crowd.announcements.total(),
-        stand_ins: counters.stand_ins,
         reactions: crowd.tally.reaction_counts(),
         reactions_unanswered: crowd.reactions.given_up_count(),
         envelopes: EnvelopeTotals {
@@ -46,19 +35,12 @@ fn totals(shared: &Shared) -> Totals {
             forgotten: crowd.envelopes.forgotten(),
             opened,
             opened_fen,
-            empty: counters.envelopes_empty,
-            expired: counters.envelopes_expired,
+            ..counters.totals.envelopes
         },
         orders: crowd.orders.counts(),
-        chat: ChatTotals {
-            delivered,
-            offline,
-            dropped,
-            received: messages.direct + messages.room,
-            missed: messages.missed,
-            recovered: messages.recovered,
-        },
+        chat: ChatTotals { received, missed, recovered, ..counters.totals.chat },
         statements: crowd.statements.right,
+        ..counters.totals.clone()
     }
 }
 
@@ -166,14 +148,14 @@ pub fn sample(shared: &Shared) -> Sample {
         (names::GRABS_ANSWERED, answered),
         (names::PRIZES_RECEIVED, prizes),
         (names::RECEIVED_FEN, fen),
-        (RECONNECTS, counters.reconnects),
-        (CONNECT_FAILURES, counters.connect_failures),
+        (RECONNECTS, counters.totals.reconnects),
+        (CONNECT_FAILURES, counters.totals.connect_failures),
         (ANNOUNCEMENTS, crowd.announcements.total()),
         (names::SHARES_TOLD, opened),
         (names::SHARES_TOLD_FEN, opened_fen),
         (names::ORDERS_PAID, orders.paid),
         (names::SPENT_FEN, orders.paid_fen),
-        (MESSAGES_HEARD, messages.direct + messages.room),
+        (MESSAGES_HEARD, messages.received),
         (names::EVENTS_FORGOTTEN, shared.events.forgotten()),
         (names::CPU, process::cpu_micros()),
     ];

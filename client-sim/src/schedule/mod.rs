@@ -157,12 +157,7 @@ impl Segment {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeError {
     #[error("a change at {at} ns was announced at {now} ns: too late, some machine may have passed it")]
-    Past {
-        /// When it should take effect, Unix nanoseconds.
-        at: u64,
-        /// The machine's corrected clock, Unix nanoseconds.
-        now: u64,
-    },
+    Past { at: u64, now: u64 },
 }
 
 /// What a change of QPS has become.

@@ -485,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recording_that_has_ended_is_one_file_and_one_taken_back_none() {
+    fn an_ended_recording_is_one_file_and_one_taken_back_none() {
         let directory = tempfile::tempdir().unwrap();
         let (kept, discarded) = (directory.path().join("kept"), directory.path().join("discarded"));
         let recording = Recording::create(&kept).unwrap();

@@ -22,7 +22,8 @@ type Shared = State<Arc<Runs>>;
 
 /// The report is of no origin: its scripts, which it brings along, cannot ask this interface for
 /// anything. Which of them run is said by a policy within.
-const REPORT_POLICY: &str = "sandbox allow-scripts allow-downloads; frame-ancestors 'none'";
+const REPORT_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline' data:; style-src 'unsafe-inline'; img-src data:; \
+     base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox allow-scripts allow-downloads";
 
 /// A chart has styles and nothing else; whatever stood in a recording, it may load and run nothing.
 const CHART_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; sandbox";

@@ -1,22 +1,20 @@
 //! One server process in a home of its own, which goes away with it.
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use hongbao_proto::token::Audience;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use reqwest::Method;
 use reqwest::blocking::{self, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{Client, SECRET, command, eventually, program, sign, until, user_token};
+pub use crate::programs::write_secret;
+use crate::{Client, PATIENCE, Running, SECRET, command, output, program, sign, until, user_token};
 
 const SERVER: &str = "hongbao-server";
 
@@ -32,12 +30,13 @@ pub struct Setup {
 }
 
 pub struct Server {
-    child: Child,
+    process: Running,
     home: TempDir,
     setup: Setup,
     pub listen: SocketAddr,
     pub admin: SocketAddr,
-    http: blocking::Client,
+    /// Made when it is needed: it must not be where a test is async.
+    http: OnceLock<blocking::Client>,
 }
 
 impl Server {
@@ -52,9 +51,9 @@ impl Server {
     pub fn set_up(setup: Setup) -> Self {
         let home = tempfile::Builder::new().prefix("hongbao-server-").tempdir().unwrap();
         write_secret(home.path().join("secret"), SECRET);
-        let child = spawn(home.path(), &setup);
+        let process = spawn(home.path(), &setup);
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut server = Self { child, home, setup, listen: nowhere, admin: nowhere, http: blocking::Client::new() };
+        let mut server = Self { process, home, setup, listen: nowhere, admin: nowhere, http: OnceLock::new() };
         server.wait_until_ready();
         server
     }
@@ -62,25 +61,21 @@ impl Server {
     /// Starts again on what an earlier process left.
     pub fn start_again(&mut self) {
         fs::remove_file(self.path("ready")).unwrap();
-        self.child = spawn(self.home.path(), &self.setup);
+        self.process = spawn(self.home.path(), &self.setup);
         self.wait_until_ready();
     }
 
     fn wait_until_ready(&mut self) {
-        let ready = self.path("ready");
-        let text = eventually("the server to be ready", || {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                panic!("the server ended with {status}:\n{}", self.log());
-            }
-            fs::read_to_string(&ready).ok()
-        });
-        let ready: Value = serde_json::from_str(&text).unwrap();
+        let ready = self.process.ready(&self.home.path().join("ready"));
         let address = |key: &str| ready[key].as_str().unwrap().parse().unwrap();
         (self.listen, self.admin) = (address("listen"), address("admin"));
+    }
+
+    fn http(&self) -> &blocking::Client {
         // A connection that the surface closes after an answer must not be taken for the next
         // request.
-        self.http =
-            blocking::Client::builder().pool_max_idle_per_host(0).timeout(Duration::from_secs(20)).build().unwrap();
+        let client = || blocking::Client::builder().pool_max_idle_per_host(0).timeout(PATIENCE).build().unwrap();
+        self.http.get_or_init(client)
     }
 
     // ---- The process
@@ -94,28 +89,26 @@ impl Server {
     }
 
     pub fn log(&self) -> String {
-        fs::read_to_string(self.path("log")).unwrap()
+        self.process.log()
     }
 
     pub fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
+        self.process.signal(signal);
     }
 
     /// `kill -9`.
     pub fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.process.kill();
     }
 
     /// The exit code, once the process has ended by itself.
     pub fn exit_code(&mut self) -> Option<i32> {
-        let status: ExitStatus = eventually("the server to end", || self.child.try_wait().unwrap());
-        status.code()
+        self.process.end().code()
     }
 
     /// CPU time used so far, user and system.
     pub fn cpu(&self) -> Duration {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.pid())).unwrap();
         // Fields 14 and 15, counted from after the name in parentheses, which is the second; in
         // ticks of 10 ms.
         let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
@@ -124,7 +117,7 @@ impl Server {
     }
 
     pub fn open_descriptors(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+        fs::read_dir(format!("/proc/{}/fd", self.process.pid())).unwrap().count()
     }
 
     // ---- Peers
@@ -143,7 +136,7 @@ impl Server {
     // ---- Operators
 
     pub fn call_as(&self, token: Option<&str>, method: Method, path: &str, body: Option<&Value>) -> Response {
-        let mut request = self.http.request(method, format!("http://{}{path}", self.admin));
+        let mut request = self.http().request(method, format!("http://{}{path}", self.admin));
         if let Some(token) = token {
             request = request.bearer_auth(token);
         }
@@ -224,8 +217,20 @@ impl Server {
     pub fn stop_and_audit(&mut self) {
         self.signal(Signal::SIGTERM);
         assert_eq!(self.exit_code(), Some(0), "{}", self.log());
-        let audit = command(program(SERVER)).arg("audit").arg("--ledger").arg(self.ledger()).output().unwrap();
-        assert!(audit.status.success(), "{}", String::from_utf8_lossy(&audit.stdout));
+        self.audit(&[]);
+    }
+
+    /// Has the audit find nothing in the ledger of a server that has ended, with `journals` held
+    /// against it; what it says.
+    pub fn audit(&self, journals: &[PathBuf]) -> String {
+        let mut audit = command(program(SERVER));
+        audit.arg("audit").arg("--ledger").arg(self.ledger());
+        for journal in journals {
+            audit.arg("--journal").arg(journal);
+        }
+        let (good, said) = output(&mut audit);
+        assert!(good, "{said}");
+        said
     }
 
     /// 200 or 503.
@@ -251,21 +256,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!(
-                "---- the server's log\n{}",
-                fs::read_to_string(self.home.path().join("log")).unwrap_or_default()
-            );
-        }
-        // It may have ended already.
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
-fn spawn(home: &Path, setup: &Setup) -> Child {
+fn spawn(home: &Path, setup: &Setup) -> Running {
     let mut command = match setup.descriptors {
         None => command(program(SERVER)),
         Some(descriptors) => {
@@ -287,14 +278,7 @@ fn spawn(home: &Path, setup: &Setup) -> Child {
         command.args(["--shards", "2", "--sets", "4"]);
     }
     command.args(&setup.flags);
-    let log = File::options().create(true).append(true).open(home.join("log")).unwrap();
-    command.stdout(Stdio::null()).stderr(log).spawn().expect("the server's program can be started")
-}
-
-/// A file that nobody else can read: of any other the server warns.
-pub fn write_secret(path: impl AsRef<Path>, secret: impl AsRef<[u8]>) {
-    let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(path).unwrap();
-    file.write_all(secret.as_ref()).unwrap();
+    Running::start(&mut command, home.join("log"))
 }
 
 pub fn json_of(response: Response) -> Value {

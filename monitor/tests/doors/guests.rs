@@ -67,7 +67,7 @@ fn login(token: &str) -> Ask {
 /// A monitor whose guests play on the test's server.
 async fn monitor(users: &Users, flags: &[&str]) -> Running {
     let server = users.address.to_string();
-    Running::start(&[&["--guest-server", &server], flags].concat()).await
+    Running::with(&[&["--guest-server", &server], flags].concat()).await
 }
 
 /// A guest who is logged in: browser and server's side.
@@ -107,10 +107,10 @@ async fn a_guests_win_is_booked_once_and_journaled_before_it_is_sent() {
     assert_eq!((&books["received_fen"], &books["residual_fen"]), (&json!(250), &json!(0)), "{books}");
     browser.close(None).await.unwrap();
     server.leave().await;
-    let (outcome, folder) = running.stop().await;
+    let (outcome, _, folder) = running.stop().await;
     assert!(outcome.run.books.balanced());
     assert_eq!(outcome.run.books.claims.prizes_received, 1);
-    let journal = std::fs::read_to_string(folder.path().join("recording/journals/guests.csv")).unwrap();
+    let journal = std::fs::read_to_string(folder.path().join("recordings/the-run/journals/guests.csv")).unwrap();
     assert_eq!(journal.lines().count(), 2, "{journal}");
 }
 
@@ -241,7 +241,7 @@ async fn one_guest_too_many_is_told_so_and_let_in_when_another_leaves() {
     let (mut browser, side, _) = guest(&running, &users).await;
     let mut second = open(&running, &[]).await.unwrap();
     assert_eq!(closed(&mut second).await, (1013, "full".to_owned()));
-    let controls = running.get("/api/v1/controls").await;
+    let controls = running.good("/api/v1/controls").await;
     assert_eq!(controls["guests"], json!({ "max": 1, "now": 1 }));
     assert_eq!(controls["machines"], json!([]), "guests are no machine to be ordered about");
     browser.close(None).await.unwrap();
@@ -252,7 +252,7 @@ async fn one_guest_too_many_is_told_so_and_let_in_when_another_leaves() {
 
 #[tokio::test]
 async fn new_guests_from_one_address_are_rate_limited() {
-    let running = Running::start(&[]).await;
+    let running = Running::start().await;
     for _ in 0..NEW_GUESTS_BURST {
         mint(&running).await;
     }
@@ -263,7 +263,7 @@ async fn new_guests_from_one_address_are_rate_limited() {
 #[tokio::test]
 async fn without_a_server_a_guest_is_told_to_wait_for_one() {
     let users = Users::open().await;
-    let running = Running::start(&[]).await;
+    let running = Running::start().await;
     let (_, token) = mint(&running).await;
     let mut browser = open(&running, &[]).await.unwrap();
     send(&mut browser, 1, login(&token)).await;
@@ -276,7 +276,7 @@ async fn without_a_server_a_guest_is_told_to_wait_for_one() {
 #[tokio::test]
 async fn a_reporter_cannot_send_guests_to_an_address_of_its_choosing() {
     let users = Users::open().await;
-    let running = Running::start(&[]).await;
+    let running = Running::start().await;
     let elsewhere = std::net::SocketAddr::from(([127, 0, 0, 2], users.address.port()));
     let _server = running.reports(role::SERVER, "server-1", None, Some(elsewhere)).await;
     let (_, token) = mint(&running).await;
@@ -355,7 +355,7 @@ async fn a_connections_end_brings_its_goodbye_and_so_does_a_stop() {
 
 #[tokio::test]
 async fn the_protocol_is_there_to_be_read() {
-    let running = Running::start(&[]).await;
+    let running = Running::start().await;
     let text = running.client.get(running.url("/client.proto")).send().await.unwrap().text().await.unwrap();
     assert_eq!(text, hongbao_proto::CLIENT_PROTO);
 }
@@ -386,7 +386,7 @@ async fn no_more_shakes_are_under_way_than_the_bound() {
 
 #[tokio::test]
 async fn a_browser_that_says_nothing_does_not_keep_its_place() {
-    let running = Running::start(&["--guests", "1"]).await;
+    let running = Running::with(&["--guests", "1"]).await;
     let mut silent = open(&running, &[]).await.unwrap();
     assert_eq!(closed(&mut silent).await, (1008, "stranger".to_owned()));
     running.get_until("/api/v1/controls", |controls| controls["guests"]["now"] == 0).await;

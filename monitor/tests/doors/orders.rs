@@ -17,7 +17,7 @@ fn verify(token: &str) -> Result<(String, u64), TokenError> {
 
 #[tokio::test]
 async fn a_change_of_qps_reaches_every_machine_and_the_timeline() {
-    let running = Running::start(&[]).await;
+    let running = Running::start().await;
     let (first, mut hears_first) = surface(StatusCode::OK).await;
     let (second, mut hears_second) = surface(StatusCode::OK).await;
     let _one = running.reports(role::MACHINE, "m1", Some(first), None).await;
@@ -51,7 +51,7 @@ async fn a_change_of_qps_reaches_every_machine_and_the_timeline() {
 
 #[tokio::test]
 async fn what_some_took_and_others_did_not_is_told_one_by_one() {
-    let running = Running::start(&[]).await;
+    let running = Running::start().await;
     let (good, _good) = surface(StatusCode::OK).await;
     let (bad, _bad) = surface(StatusCode::CONFLICT).await;
     // Bound and never listening: a connection is refused.
@@ -72,7 +72,7 @@ async fn what_some_took_and_others_did_not_is_told_one_by_one() {
 
 #[tokio::test]
 async fn no_reporter_can_have_an_administrators_token_sent_elsewhere() {
-    let running = Running::start(&[]).await;
+    let running = Running::start().await;
     let (address, mut hears) = surface(StatusCode::OK).await;
     // An address of this host, and not the one that the report came from.
     let other = std::net::SocketAddr::from(([127, 0, 0, 2], address.port()));
@@ -87,14 +87,14 @@ async fn no_reporter_can_have_an_administrators_token_sent_elsewhere() {
         assert!(error.contains("--trust-control"), "{error}");
     }
     assert!(hears.try_recv().is_err(), "nothing was sent");
-    let controls = running.get("/api/v1/controls").await;
+    let controls = running.good("/api/v1/controls").await;
     assert_eq!(controls["machines"][0]["control"], false);
     assert!(controls["servers"][0]["reason"].as_str().unwrap().contains("192.0.2.1"), "{controls}");
 }
 
 #[tokio::test]
 async fn a_host_that_the_operator_has_named_is_trusted() {
-    let running = Running::start(&["--trust-control", "127.0.0.2"]).await;
+    let running = Running::with(&["--trust-control", "127.0.0.2"]).await;
     let listener = TcpListener::bind("127.0.0.2:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let _server = running.reports(role::SERVER, "s1", Some(address), None).await;
@@ -117,7 +117,7 @@ async fn a_host_that_the_operator_has_named_is_trusted() {
 
 #[tokio::test]
 async fn orders_for_servers_go_to_servers_as_they_were_given() {
-    let running = Running::start(&[]).await;
+    let running = Running::start().await;
     let (address, mut hears) = surface(StatusCode::CREATED).await;
     let (other, mut other_hears) = surface(StatusCode::ACCEPTED).await;
     let _server = running.reports(role::SERVER, "server-1", Some(address), None).await;
@@ -150,7 +150,7 @@ async fn orders_for_servers_go_to_servers_as_they_were_given() {
 
 #[tokio::test]
 async fn orders_without_sense_or_receivers_are_refused_in_words() {
-    let running = Running::start(&[]).await;
+    let running = Running::start().await;
     for (path, body, status, words) in [
         ("qps", json!({ "qps": -1 }), 422, "qps"),
         ("qps", json!({ "qps": 1, "in_seconds": 0 }), 400, "in_seconds"),
@@ -171,7 +171,7 @@ async fn orders_without_sense_or_receivers_are_refused_in_words() {
 
 #[tokio::test]
 async fn an_endless_answer_is_cut_off() {
-    let running = Running::start(&[]).await;
+    let running = Running::start().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let endless = axum::Router::new().fallback(|| async { vec![b'x'; 1 << 20] });
@@ -184,7 +184,7 @@ async fn an_endless_answer_is_cut_off() {
 
 #[tokio::test]
 async fn a_silent_process_delays_an_order_briefly_and_few_wait() {
-    let running = Running::start(&[]).await;
+    let running = Running::start().await;
     // It takes connections, and says nothing.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let _machine = running.reports(role::MACHINE, "m1", Some(silent.local_addr().unwrap()), None).await;

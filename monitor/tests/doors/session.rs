@@ -9,8 +9,8 @@ use super::support::{Running, admin, soon, token};
 
 #[tokio::test]
 async fn an_operator_signs_in_by_token_and_stays_by_safe_cookie() {
-    let running = Running::start(&[]).await;
-    let nobody = running.get("/api/v1/session").await;
+    let running = Running::start().await;
+    let nobody = running.good("/api/v1/session").await;
     assert_eq!(nobody, json!({ "operator": null, "expires_at": null }));
 
     let sign_in = running.client.post(running.url("/api/v1/session")).json(&json!({ "token": admin() }));
@@ -48,7 +48,7 @@ async fn an_operator_signs_in_by_token_and_stays_by_safe_cookie() {
 
 #[tokio::test]
 async fn a_session_ends_when_its_token_does() {
-    let running = Running::start(&[]).await;
+    let running = Running::start().await;
     let token = token("mei", Audience::Admin, 2);
     let sign_in = running.client.post(running.url("/api/v1/session")).json(&json!({ "token": token }));
     let signed_in = sign_in.send().await.unwrap();
@@ -67,7 +67,7 @@ async fn a_session_ends_when_its_token_does() {
 
 #[tokio::test]
 async fn wrong_tokens_are_refused_counted_and_soon_not_looked_at() {
-    let running = Running::start(&[]).await;
+    let running = Running::start().await;
     let sign_in = |token: String| running.client.post(running.url("/api/v1/session")).json(&json!({ "token": token }));
     let wrong = [
         String::new(),
@@ -91,7 +91,7 @@ async fn wrong_tokens_are_refused_counted_and_soon_not_looked_at() {
 
 #[tokio::test]
 async fn a_name_that_was_pointed_at_this_host_gets_nothing() {
-    let running = Running::start(&["--http-name", "monitor.example"]).await;
+    let running = Running::with(&["--http-name", "monitor.example"]).await;
     let port = running.http.port();
     let ask = |path: &str, host: String| running.client.get(running.url(path)).header("host", host).send();
     for host in ["127.0.0.1", "localhost", "monitor.example", "MONITOR.example"] {
@@ -107,7 +107,7 @@ async fn a_name_that_was_pointed_at_this_host_gets_nothing() {
 
 #[tokio::test]
 async fn changes_take_a_page_of_ours_json_and_an_operator() {
-    let running = Running::start(&[]).await;
+    let running = Running::start().await;
     let own = format!("http://127.0.0.1:{}", running.http.port());
     for path in ["/api/v1/session", "/api/v1/guests", "/api/v1/control/qps"] {
         let ask = || running.client.post(running.url(path)).bearer_auth(admin());
@@ -139,7 +139,7 @@ async fn changes_take_a_page_of_ours_json_and_an_operator() {
 
 #[tokio::test]
 async fn beyond_this_host_reading_takes_an_operator_without_guests() {
-    let running = Running::start(&["--http", "0.0.0.0:0"]).await;
+    let running = Running::with(&["--http", "0.0.0.0:0"]).await;
     for path in ["/api/v1/run", "/api/v1/controls", "/api/v1/books"] {
         let ask = || running.client.get(running.url(path));
         assert_eq!(ask().send().await.unwrap().status(), 401, "{path}");

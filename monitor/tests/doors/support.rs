@@ -1,42 +1,30 @@
-//! A monitor in this process, processes that report to it, and a server whose users the test
-//! answers itself.
+//! Processes that report to a monitor, and a server whose users the test answers itself.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
-use clap::Parser;
 use futures_util::{SinkExt, StreamExt};
-use hongbao_monitor::app::Monitor;
-use hongbao_monitor::config::{Arguments, Config};
-use hongbao_monitor::owner::Outcome;
 use hongbao_proto::frame::Codec;
 use hongbao_proto::limits::SERVER_FRAME_BYTES_MAX;
-use hongbao_proto::token::{Audience, Secret, Signer, Verifier};
+use hongbao_proto::token::{Audience, Signer, Verifier};
 use hongbao_proto::v1::client_frame::Request as Ask;
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{ClientFrame, ServerFrame, Welcome};
 use hongbao_telemetry::clock::unix_seconds;
 use hongbao_telemetry::report::{Reporter, ReporterConfig, Sample, names};
+pub use hongbao_testing::{secret, soon};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::codec::Framed;
 use tokio_util::sync::CancellationToken;
 
-pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
-pub const DEADLINE: Duration = Duration::from_secs(30);
-
-pub fn secret() -> Secret {
-    Secret::from_text(SECRET).unwrap()
-}
+pub use crate::support::Running;
 
 /// A token of any audience, good for so many seconds.
 pub fn token(subject: &str, audience: Audience, ttl: u64) -> String {
@@ -47,74 +35,10 @@ pub fn admin() -> String {
     token("mei", Audience::Admin, 600)
 }
 
-/// Fails the test where something that is waited for does not come.
-pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("not within {DEADLINE:?}: {what}"))
-}
-
-pub struct Running {
-    pub ingest: SocketAddr,
-    pub http: SocketAddr,
-    pub record: PathBuf,
-    pub client: reqwest::Client,
-    stop: CancellationToken,
-    task: JoinHandle<Outcome>,
-    pub folder: TempDir,
-}
-
 impl Running {
-    pub async fn start(flags: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("secret");
-        std::fs::write(&path, SECRET).unwrap();
-        let record = folder.path().join("recording");
-        let mut arguments =
-            vec!["hongbao-monitor", "--listen", "127.0.0.1:0", "--view", "none", "--stragglers", "500ms"];
-        if !flags.contains(&"--http") {
-            arguments.extend(["--http", "127.0.0.1:0"]);
-        }
-        let (record_flag, secret_flag) = (record.display().to_string(), path.display().to_string());
-        arguments.extend(["--record", &record_flag, "--secret-file", &secret_flag]);
-        arguments.extend(flags);
-        let config = Config::checked(Arguments::try_parse_from(arguments).unwrap(), unix_seconds()).unwrap();
-        let monitor = Monitor::bind(&config).await.unwrap();
-        let (ingest, http, stop) = (monitor.ingest, monitor.http, CancellationToken::new());
-        let stopping = stop.clone();
-        let task = tokio::spawn(async move { monitor.run(stopping).await.unwrap() });
-        let client = reqwest::Client::builder().no_proxy().timeout(DEADLINE).build().unwrap();
-        Self { ingest, http, record, client, stop, task, folder }
-    }
-
-    pub fn url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.http.port())
-    }
-
-    pub async fn get(&self, path: &str) -> Value {
-        self.client.get(self.url(path)).send().await.unwrap().json().await.unwrap()
-    }
-
-    pub async fn post(&self, path: &str, token: &str, body: &Value) -> (u16, Value) {
-        let request = self.client.post(self.url(path)).bearer_auth(token).json(body);
-        let response = request.send().await.unwrap();
-        (response.status().as_u16(), response.json().await.unwrap())
-    }
-
-    /// Asks again until it is as wanted; there is no event for it outside the monitor.
-    pub async fn get_until(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        soon(path, async {
-            loop {
-                let answer = self.get(path).await;
-                if wanted(&answer) {
-                    return answer;
-                }
-            }
-        })
-        .await
-    }
-
     /// A sample of `/metrics`, named without its `hongbao_monitor_`.
     pub async fn metric(&self, name: &str) -> u64 {
-        let text = self.client.get(self.url("/metrics")).send().await.unwrap().text().await.unwrap();
+        let text = self.metrics().await;
         let line =
             text.lines().find_map(|line| line.strip_prefix("hongbao_monitor_")?.strip_prefix(name)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().unwrap()
@@ -161,11 +85,6 @@ impl Running {
         })
         .await;
         Process { totals, leave, task }
-    }
-
-    pub async fn stop(self) -> (Outcome, TempDir) {
-        self.stop.cancel();
-        (soon("the monitor to stop", self.task).await.unwrap(), self.folder)
     }
 }
 

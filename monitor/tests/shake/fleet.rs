@@ -1,8 +1,6 @@
 //! The real fleet with a guest among its users and an operator who interferes: its verdict is still
 //! about its plan, and its books still agree.
 
-use std::fs;
-
 use hongbao_proto::token::Audience;
 use hongbao_proto::v1::Grab;
 use hongbao_proto::v1::client_frame::Request;
@@ -10,25 +8,18 @@ use hongbao_proto::v1::server_frame::Event;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use super::guest::{Guest, audit};
-use super::monitor::Monitor;
-use hongbao_testing::{Server, command, eventually, program, sign};
+use super::guest::{Guest, runtime};
+use hongbao_testing::{Fleet, Monitor, Server, eventually, sign};
 
 #[test]
 fn a_run_with_a_guest_and_an_operators_qps_passes_and_says_so() {
-    let program = program("hongbao-sim");
-    let monitor = Monitor::start();
+    let (mut monitor, runtime) = (Monitor::with(&["--expect-balanced"]), runtime());
     let mut server = Server::with(&["--monitor", &monitor.ingest.to_string()]);
-    monitor.hears_of_a_server();
-    let (journals, summary) = (server.path("journals"), server.path("summary.json"));
-    let mut fleet = command(program);
-    fleet.args(["fleet", "--machines", "2", "--users", "100", "--server", &server.listen.to_string()]);
-    fleet.args(["--admin", &format!("http://{}", server.admin), "--monitor", &monitor.ingest.to_string()]);
-    fleet.args(["--phases", "40x12s~99%,60x3s~99%", "--rain", "20", "--settle", "0s", "--answer-timeout", "20s"]);
-    fleet.arg("--secret-file").arg(server.path("secret")).arg("--summary").arg(&summary);
-    fleet.arg("--journal-dir").arg(&journals).arg("--guest-journal").arg(monitor.guest_journal());
-    let log = fs::File::create(server.path("fleet.log")).unwrap();
-    let mut fleet = fleet.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+    monitor.knows_a_server();
+    let guests = monitor.guest_journal();
+    let flags = ["--users", "100", "--phases", "40x12s~99%,60x3s~99%", "--rain", "20", "--settle", "0s"];
+    let more = ["--answer-timeout", "20s", "--guest-journal", guests.to_str().unwrap()];
+    let mut fleet = Fleet::start(&server, Some(&monitor), &[flags.as_slice(), &more].concat());
 
     monitor.get_until("/api/v1/latest", |latest| latest["headline"]["planned"].as_i64() > Some(0));
     let ordered = reqwest::blocking::Client::new()
@@ -40,7 +31,7 @@ fn a_run_with_a_guest_and_an_operators_qps_passes_and_says_so() {
     assert_eq!(ordered.status().as_u16(), 200);
     let outcomes: Value = ordered.json().unwrap();
     assert_eq!(outcomes["outcomes"].as_array().unwrap().len(), 2, "{outcomes}");
-    let mut guest = Guest::come(&monitor);
+    let mut guest = Guest::come(&monitor, &runtime);
     let mut ids = 10..;
     eventually("a win", || {
         let id = ids.next().unwrap();
@@ -49,10 +40,8 @@ fn a_run_with_a_guest_and_an_operators_qps_passes_and_says_so() {
     });
     drop(guest);
 
-    let status = eventually("the fleet to end", || fleet.try_wait().unwrap());
-    let said = fs::read_to_string(server.path("fleet.log")).unwrap();
-    assert!(status.success(), "{said}");
-    let summary: Value = serde_json::from_str(&fs::read_to_string(summary).unwrap()).unwrap();
+    let (passed, said, summary) = fleet.end();
+    assert!(passed, "{said}");
     assert_eq!((&summary["passed"], &summary["books"]["residual_fen"]), (&json!(true), &json!(0)), "{said}");
     assert_eq!(summary["books"]["guest_prizes"], 1, "{said}");
     let change = &summary["changes"][0];
@@ -63,8 +52,6 @@ fn a_run_with_a_guest_and_an_operators_qps_passes_and_says_so() {
 
     server.signal(Signal::SIGTERM);
     assert_eq!(server.exit_code(), Some(0));
-    let all = [journals.join("machine-01.csv"), journals.join("machine-02.csv"), monitor.guest_journal()];
-    audit(&server.ledger(), &all.each_ref().map(|path| path.as_path()));
-    let (outcome, _home) = monitor.stop();
-    assert!(outcome.run.books.balanced(), "{:?}", outcome.run.books);
+    server.audit(&[fleet.journals(), vec![guests]].concat());
+    assert!(monitor.process.stop().success(), "{}", monitor.process.log());
 }

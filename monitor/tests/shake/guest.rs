@@ -1,8 +1,6 @@
 //! A guest on a real server: what it wins is paid, told, written down and acknowledged, and both
 //! books hold it.
 
-use std::path::Path;
-
 use futures_util::{SinkExt, StreamExt};
 use hongbao_proto::v1::client_frame::Request;
 use hongbao_proto::v1::server_frame::Event;
@@ -11,21 +9,25 @@ use nix::sys::signal::Signal;
 use prost::Message as _;
 use serde_json::json;
 use tokio::net::TcpStream;
+use tokio::runtime::{Builder, Runtime};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-use super::monitor::Monitor;
-use hongbao_testing::{PATIENCE, Server, command, eventually, program};
+use hongbao_testing::{Monitor, PATIENCE, Server, eventually, free_address};
+
+pub fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
 
 pub struct Guest<'a> {
-    monitor: &'a Monitor,
+    runtime: &'a Runtime,
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     pub user: u64,
 }
 
 impl<'a> Guest<'a> {
     /// Comes, and is welcome.
-    pub fn come(monitor: &'a Monitor) -> Self {
+    pub fn come(monitor: &Monitor, runtime: &'a Runtime) -> Self {
         let minted = reqwest::blocking::Client::new()
             .post(format!("http://{}/api/v1/guests", monitor.http))
             .json(&json!({}))
@@ -33,8 +35,8 @@ impl<'a> Guest<'a> {
             .unwrap();
         let minted: serde_json::Value = minted.json().unwrap();
         let url = format!("ws://{}/api/v1/shake", monitor.http);
-        let (socket, _) = monitor.runtime.block_on(connect_async(url)).unwrap();
-        let mut guest = Self { monitor, socket, user: minted["user"].as_u64().unwrap() };
+        let (socket, _) = runtime.block_on(connect_async(url)).unwrap();
+        let mut guest = Self { runtime, socket, user: minted["user"].as_u64().unwrap() };
         let token = minted["token"].as_str().unwrap().to_owned();
         let welcome = guest.ask(1, Request::Login(Login { token }));
         assert!(matches!(&welcome, Event::Welcome(welcome) if welcome.user_id == guest.user), "{welcome:?}");
@@ -60,30 +62,17 @@ impl<'a> Guest<'a> {
             }
         };
         let answered = async { tokio::time::timeout(PATIENCE, answered).await };
-        self.monitor.runtime.block_on(answered).unwrap()
+        self.runtime.block_on(answered).unwrap()
     }
-}
-
-/// `hongbao-server audit` over a ledger and journals; what it says.
-pub fn audit(ledger: &Path, journals: &[&Path]) -> String {
-    let mut audit = command(program("hongbao-server"));
-    audit.arg("audit").arg("--ledger").arg(ledger);
-    for journal in journals {
-        audit.arg("--journal").arg(journal);
-    }
-    let audited = audit.output().unwrap();
-    let said = String::from_utf8_lossy(&audited.stdout).into_owned() + &String::from_utf8_lossy(&audited.stderr);
-    assert!(audited.status.success(), "{said}");
-    said
 }
 
 #[test]
 fn a_guests_wins_are_in_both_books_and_in_an_audited_journal() {
-    let monitor = Monitor::start();
+    let (mut monitor, runtime) = (Monitor::with(&["--expect-balanced"]), runtime());
     let mut server = Server::with(&["--monitor", &monitor.ingest.to_string()]);
     server.rain(1_000, 200, &json!({}));
-    monitor.hears_of_a_server();
-    let mut guest = Guest::come(&monitor);
+    monitor.knows_a_server();
+    let mut guest = Guest::come(&monitor, &runtime);
     let mut ids = 10..;
     let wins: Vec<_> = eventually("three wins", || {
         let mut wins = Vec::new();
@@ -109,28 +98,26 @@ fn a_guests_wins_are_in_both_books_and_in_an_audited_journal() {
     drop(guest);
     server.signal(Signal::SIGTERM);
     assert_eq!(server.exit_code(), Some(0));
-    let said = audit(&server.ledger(), &[&monitor.guest_journal()]);
+    let said = server.audit(&[monitor.guest_journal()]);
     assert!(said.contains("1 files, 3 wins"), "{said}");
-    let (outcome, _home) = monitor.stop();
-    assert!(outcome.run.books.balanced(), "{:?}", outcome.run.books);
+    assert!(monitor.process.stop().success(), "{}", monitor.process.log());
 }
 
 #[test]
 fn a_guests_wins_survive_its_server_killed_under_a_shake() {
-    let monitor = Monitor::start();
+    let (monitor, runtime) = (Monitor::with(&["--expect-balanced"]), runtime());
     // Addresses that were free a moment ago: the server must come back to them.
-    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let (listen, admin) = (free(), free());
+    let (listen, admin) = (free_address().to_string(), free_address().to_string());
     let flags =
         ["--monitor", &monitor.ingest.to_string(), "--listen", &listen, "--admin", &admin, "--name", "server-1"];
     let mut server = Server::with(&flags);
     server.rain(10_000, 1_000, &json!({}));
-    monitor.hears_of_a_server();
-    let mut guest = Guest::come(&monitor);
+    monitor.knows_a_server();
+    let mut guest = Guest::come(&monitor, &runtime);
     // So many at once that some are surely under way when it dies.
     let frames =
         (10..50).map(|id| ClientFrame { request_id: id, request: Some(Request::Grab(Grab { campaign_id: 0 })) });
-    monitor.runtime.block_on(async {
+    runtime.block_on(async {
         for frame in frames {
             guest.socket.send(Message::binary(frame.encode_to_vec())).await.unwrap();
         }
@@ -145,7 +132,7 @@ fn a_guests_wins_survive_its_server_killed_under_a_shake() {
     let books = monitor.get_until("/api/v1/books", |books| books["prizes_received"] == won);
     server.signal(Signal::SIGTERM);
     assert_eq!(server.exit_code(), Some(0));
-    let said = audit(&server.ledger(), &[&monitor.guest_journal()]);
+    let said = server.audit(&[monitor.guest_journal()]);
     assert!(
         said.contains(&format!("1 files, {won} wins")) && said.contains("0 wins nobody has heard of"),
         "{said}\n{books}"

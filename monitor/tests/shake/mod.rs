@@ -3,5 +3,3 @@
 
 mod fleet;
 mod guest;
-#[allow(dead_code, reason = "the browser uses the rest")]
-mod monitor;

@@ -1,4 +1,4 @@
-//! Runs of envelopes that the house sends, and any one envelope.
+//! Runs of envelopes on the operator's account, and any one envelope.
 
 use axum::Json;
 use axum::extract::State;
@@ -18,7 +18,7 @@ use crate::market::campaign::{Amounts, Seed};
 use crate::market::envelope::Mode;
 use crate::services::envelope_runs::{self, COUNT_MAX, Progress, Terms};
 
-/// Envelopes from the house.
+/// Envelopes on the operator's account.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewRun {
@@ -52,7 +52,7 @@ pub struct NewRun {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct EnvelopeInfo {
     id: u64,
-    /// Absent: the house.
+    /// Absent: an operator.
     sender: Option<u64>,
     room: Option<u64>,
     total_fen: u64,
@@ -126,7 +126,7 @@ impl NewRun {
     }
 }
 
-/// Have the house send envelopes
+/// Send a run of envelopes on the operator's account
 #[utoipa::path(post, path = "/v1/envelope-runs", request_body = NewRun, security(("bearer" = [])),
     responses((status = 201, description = "Begun", body = Progress), (status = 400)))]
 pub async fn start(

@@ -43,7 +43,7 @@ pub struct Admin {
     pub ledger: LedgerHandle<ReplyPermit>,
     /// The opening window of sales that begin later and do not say otherwise, milliseconds.
     pub fair_window_ms: u32,
-    /// The house's runs of envelopes.
+    /// Operators' runs of envelopes.
     pub runs: Arc<Runs>,
     /// What was announced lately, and how far it has come.
     pub broadcasts: Arc<Broadcasts>,

@@ -6,32 +6,34 @@
 //! what a SET says it was ever supplied must equal what had been issued to it when it was asked, to
 //! the unit ([`Conservation::residual`]).
 
+mod campaign;
+pub mod conservation;
+mod draw;
 pub mod sale;
 pub mod source;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use hongbao_proto::v1::{self, campaign_notice::State, server_frame::Event};
 use hongbao_proto::{CampaignId, Serial};
 use hongbao_telemetry::report::{Events, names::event};
-use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use crate::clock::UnixMs;
-use crate::generator::sale::SaleAllocator;
-use crate::generator::source::{Pacer, Source};
+use crate::generator::campaign::{ActiveCampaign, Demand, Supply};
+pub use crate::generator::conservation::{CampaignStatus, Conservation, StockBoard};
+use crate::generator::draw::Round;
 use crate::ledger::writer::{LedgerHandle, Request};
 use crate::ledger::{Ledger, LedgerError};
-use crate::market::campaign::{Campaign, CampaignTerms, Goods, Seed};
-use crate::market::lottery::{self, Entrant};
-use crate::market::stock::{SalePhase, ShelfBooks};
+use crate::market::campaign::{Campaign, CampaignTerms, Goods};
+use crate::market::stock::SalePhase;
 use crate::set::SetHandle;
 use crate::set::message::{Control, Message, ReplyPermit, StockReport};
 
@@ -82,252 +84,17 @@ pub enum Finished {
     Sold(Vec<(CampaignId, u64, u64)>),
 }
 
-/// Where a campaign's serials are, summed over the SETs at the moments at which each was asked.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-pub struct Conservation {
-    /// Handed to SETs by this run of the server, again after a return included.
-    pub issued: u64,
-    /// Handed out for the first time by this run.
-    pub issued_first: u64,
-    /// Durably somebody's, through this run.
-    pub claimed: u64,
-    /// On the SETs' shelves.
-    pub in_sets: u64,
-    /// With the ledger.
-    pub in_flight: u64,
-    /// Given back by SETs.
-    pub returned: u64,
-    /// Issued since the SETs were asked.
-    pub in_transit: u64,
-    /// Refused by the ledger as somebody else's. Reads 0.
-    pub void: u64,
-    /// Serials unaccounted for. Reads 0.
-    pub residual: u64,
-}
-
-/// The generator's view of a campaign.
-#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
-pub struct CampaignStatus {
-    /// `scheduled`, `open`, `sold_out` or `ended`.
-    pub state: &'static str,
-    /// Whether what was left has been given back, and the seed published.
-    pub settled: bool,
-    /// Units that were somebody's, for good or until paid, when this run of the server began.
-    pub won_before: u64,
-    /// Not with any SET, not claimed.
-    pub unissued: u64,
-    /// Where the others are.
-    pub conservation: Conservation,
-}
-
-/// The generator's latest word on every campaign, for anyone to read.
-#[derive(Debug, Default)]
-pub struct StockBoard {
-    /// As of the last question to the SETs.
-    statuses: Mutex<BTreeMap<CampaignId, CampaignStatus>>,
-    issued_first: AtomicU64,
-}
-
-impl StockBoard {
-    /// The status of one campaign.
-    pub fn get(&self, id: CampaignId) -> Option<CampaignStatus> {
-        self.statuses.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
-    }
-
-    /// Prizes of rains handed out for the first time by this run, up to this moment.
-    pub fn issued_first(&self) -> u64 {
-        self.issued_first.load(Ordering::Relaxed)
-    }
-
-    /// Sums over all campaigns.
-    pub fn total(&self) -> Conservation {
-        let statuses = self.statuses.lock().unwrap_or_else(PoisonError::into_inner);
-        statuses.values().map(|status| status.conservation).fold(Conservation::default(), |sum, one| Conservation {
-            issued: sum.issued + one.issued,
-            issued_first: sum.issued_first + one.issued_first,
-            claimed: sum.claimed + one.claimed,
-            in_sets: sum.in_sets + one.in_sets,
-            in_flight: sum.in_flight + one.in_flight,
-            returned: sum.returned + one.returned,
-            in_transit: sum.in_transit + one.in_transit,
-            void: sum.void + one.void,
-            residual: sum.residual + one.residual,
+/// Every campaign, with its claimed serials where some may still be issued: what
+/// [`Generator::recover`] begins with.
+pub fn unfinished(ledger: &mut dyn Ledger) -> Result<Vec<(Campaign, Vec<Serial>)>, LedgerError> {
+    let campaigns = ledger.campaigns()?;
+    campaigns
+        .into_iter()
+        .map(|campaign| {
+            let claimed = if campaign.settlement.is_none() { ledger.claimed_serials(campaign.id)? } else { Vec::new() };
+            Ok((campaign, claimed))
         })
-    }
-}
-
-/// One SET's side of a campaign, as the generator sees it.
-#[derive(Debug, Clone, Copy, Default)]
-struct SetStock {
-    /// The phase that it was told last.
-    told: Option<SalePhase>,
-    issued: u64,
-    /// `issued` when the SET was asked last.
-    issued_when_asked: u64,
-    returned: u64,
-    books: ShelfBooks,
-    /// `books.claimed` a question earlier.
-    claimed_before: u64,
-    /// The round of `books`.
-    round: u64,
-    residual: u64,
-}
-
-/// Whether a SET's users shake.
-#[derive(Debug, Clone, Copy, Default)]
-struct Demand {
-    /// Grabs ever, as of the last question.
-    grabs: u64,
-    /// Whether there were any between the last two questions.
-    shaking: bool,
-}
-
-/// What decides when units are handed out, and where.
-#[derive(Debug)]
-enum Supply {
-    Rain(Pacer),
-    Sale(SaleAllocator),
-}
-
-/// The draw of a sale's opening window.
-#[derive(Debug)]
-struct Draw {
-    /// When the window is over.
-    at: UnixMs,
-    /// By SET.
-    rounds: Vec<Round>,
-}
-
-/// How far the draw has come in one SET.
-#[derive(Debug, Default)]
-enum Round {
-    /// It is to be asked who came.
-    #[default]
-    ToAsk,
-    /// It was.
-    Asked,
-    /// It has said so.
-    Reported(Vec<Entrant>),
-    /// It is to be told who is served.
-    ToTell(Box<[(Entrant, Serial)]>),
-    /// It was.
-    Told,
-}
-
-impl Draw {
-    /// Draws once every SET has reported: who is served, by SET, with a unit each while there are
-    /// any.
-    fn draw(&mut self, seed: &Seed, source: &mut Source, issued_first: &mut u64) {
-        let all = self.rounds.iter().all(|round| matches!(round, Round::Reported(_)));
-        if !all || self.rounds.is_empty() {
-            return;
-        }
-        let mut entrants = Vec::new();
-        for (set, round) in self.rounds.iter_mut().enumerate() {
-            if let Round::Reported(some) = std::mem::take(round) {
-                entrants.extend(some.into_iter().map(|entrant| (entrant, set)));
-            }
-        }
-        let mut served = HashSet::new();
-        let mut winners: Vec<Vec<(Entrant, Serial)>> = vec![Vec::new(); self.rounds.len()];
-        for (entrant, set) in lottery::draw(seed, entrants) {
-            // Whoever has come on two connections takes part once.
-            if !served.insert(entrant.user) {
-                continue;
-            }
-            let Some((serial, first)) = source.take() else { break };
-            *issued_first += u64::from(first);
-            winners[set].push((entrant, serial));
-        }
-        for (round, winners) in self.rounds.iter_mut().zip(winners) {
-            *round = Round::ToTell(winners.into());
-        }
-    }
-}
-
-#[derive(Debug)]
-struct ActiveCampaign {
-    terms: Arc<CampaignTerms>,
-    won_before: u64,
-    phase: SalePhase,
-    /// The round in which every SET will have heard of the end.
-    ended_in_round: u64,
-    settling: bool,
-    settled: bool,
-    supply: Supply,
-    /// The draw of its opening window, where it has one that is not over.
-    draw: Option<Draw>,
-    source: Source,
-    /// The SET, of those that are supplied, that had a prize of this rain last. Each rain has its
-    /// turns to itself: with common ones, two rains of which the last prizes wander may keep each
-    /// other from ever coming to the SET where they are wanted.
-    turn: usize,
-    issued_first: u64,
-    accounts: Vec<SetStock>,
-}
-
-impl ActiveCampaign {
-    fn conservation(&self) -> Conservation {
-        let mut books = ShelfBooks::default();
-        let mut sum = Conservation { issued_first: self.issued_first, ..Conservation::default() };
-        for account in &self.accounts {
-            books.add(&account.books);
-            sum.issued += account.issued;
-            sum.in_transit += account.issued - account.books.supplied.min(account.issued);
-            sum.residual += account.residual;
-        }
-        sum.claimed = books.claimed;
-        sum.in_sets = books.on_shelf;
-        sum.in_flight = books.in_flight;
-        sum.returned = books.returned;
-        sum.void = books.void;
-        sum
-    }
-
-    fn status(&self) -> CampaignStatus {
-        CampaignStatus {
-            state: label(self.phase),
-            settled: self.settled,
-            won_before: self.won_before,
-            unissued: self.source.remaining(),
-            conservation: self.conservation(),
-        }
-    }
-
-    /// Hands so many units to a SET. How many of them for the first time; `None`, and nothing done,
-    /// where its queue had no room.
-    fn hand_out(&mut self, campaign: CampaignId, index: usize, count: u64, set: &SetHandle) -> Option<u64> {
-        let parcel: Vec<(Serial, bool)> = (0..count).map_while(|_| self.source.take()).collect();
-        let serials: Box<[Serial]> = parcel.iter().map(|(serial, _)| *serial).collect();
-        let supply = Message::Control(Control::Supply { campaign, serials });
-        let account = &mut self.accounts[index];
-        if account.told != Some(SalePhase::Open) || set.inbox.try_send(supply).is_err() {
-            self.source.undo_take(parcel);
-            return None;
-        }
-        account.issued += parcel.len() as u64;
-        let first = parcel.iter().filter(|(_, first)| *first).count() as u64;
-        self.issued_first += first;
-        Some(first)
-    }
-
-    /// Whether every unit is durably somebody's. Those that wait for their payment may come back.
-    fn is_sold_out(&self) -> bool {
-        match &self.supply {
-            Supply::Rain(_) => self.won_before + self.conservation().claimed >= self.terms.total,
-            Supply::Sale(counter) => counter.sold >= self.terms.total,
-        }
-    }
-
-    /// Whether no SET holds anything any more, as reported after all of them heard of the end.
-    fn is_empty_handed(&self) -> bool {
-        self.accounts.iter().all(|account| {
-            account.round > self.ended_in_round
-                && account.books.on_shelf == 0
-                && account.books.in_flight == 0
-                && account.residual == 0
-        })
-    }
+        .collect()
 }
 
 /// See the module.
@@ -545,37 +312,8 @@ impl Generator {
     }
 
     fn adopt(&mut self, campaign: &Campaign, claimed: &[Serial], now: UnixMs) {
-        let terms = Arc::new(campaign.terms.clone());
-        let phase = match (campaign.settlement, campaign.stopped_at) {
-            _ if campaign.won == terms.total => SalePhase::SoldOut,
-            (_, Some(at)) => SalePhase::Ended { at },
-            (Some(settlement), None) => SalePhase::Ended { at: terms.ends_at.unwrap_or(settlement.settled_at) },
-            (None, None) => SalePhase::Scheduled,
-        };
-        let running = ActiveCampaign {
-            won_before: campaign.won + campaign.reserved,
-            phase,
-            ended_in_round: self.round,
-            settling: false,
-            settled: campaign.settlement.is_some(),
-            supply: match &terms.goods {
-                Goods::Rain { rate_per_second, .. } => {
-                    Supply::Rain(Pacer::new(*rate_per_second, terms.starts_at.max(now)))
-                }
-                Goods::Sale(_) => Supply::Sale(SaleAllocator::new(campaign.won, campaign.reserved)),
-            },
-            draw: terms.sale().filter(|sale| sale.fair_window_ms > 0).map(|sale| Draw {
-                at: terms.starts_at.saturating_add(sale.fair_window_ms.into()),
-                rounds: (0..self.sets.len()).map(|_| Round::ToAsk).collect(),
-            }),
-            source: Source::recover(terms.total, claimed),
-            // Not all at the same SET.
-            turn: campaign.id.get() as usize,
-            issued_first: 0,
-            accounts: vec![SetStock::default(); self.sets.len()],
-            terms,
-        };
-        self.campaigns.insert(campaign.id, running);
+        let active = ActiveCampaign::new(campaign, claimed, self.sets.len(), self.round, now);
+        self.campaigns.insert(campaign.id, active);
     }
 
     fn forget_old(&mut self) {
@@ -662,12 +400,12 @@ impl Generator {
     /// it is not supplied.
     fn tell_phases(&mut self) {
         for (&campaign, running) in &mut self.campaigns {
-            for (set, account) in self.sets.iter().zip(&mut running.accounts) {
-                if account.told != Some(running.phase) {
+            for (set, stock) in self.sets.iter().zip(&mut running.in_sets) {
+                if stock.told != Some(running.phase) {
                     let terms = Arc::clone(&running.terms);
                     let control = Control::Phase { campaign, terms, phase: running.phase };
                     if set.inbox.try_send(Message::Control(control)).is_ok() {
-                        account.told = Some(running.phase);
+                        stock.told = Some(running.phase);
                     }
                 }
             }
@@ -680,11 +418,11 @@ impl Generator {
         for (&campaign, running) in self.campaigns.iter_mut().filter(|(_, running)| running.phase == SalePhase::Open) {
             let Some(draw) = running.draw.as_mut().filter(|draw| now >= draw.at) else { continue };
             draw.draw(&running.terms.seed, &mut running.source, &mut running.issued_first);
-            for ((set, round), account) in self.sets.iter().zip(&mut draw.rounds).zip(&mut running.accounts) {
+            for ((set, round), stock) in self.sets.iter().zip(&mut draw.rounds).zip(&mut running.in_sets) {
                 // A SET without room is asked, or told, at the next step.
                 match round {
                     Round::ToAsk
-                        if account.told == Some(SalePhase::Open)
+                        if stock.told == Some(SalePhase::Open)
                             && set.inbox.try_send(Message::Control(Control::Draw { campaign })).is_ok() =>
                     {
                         *round = Round::Asked;
@@ -694,7 +432,7 @@ impl Generator {
                         if let Ok(permit) = set.inbox.try_reserve() {
                             let winners = std::mem::take(winners);
                             permit.send(Message::Control(Control::Drawn { campaign, winners }));
-                            account.issued += count;
+                            stock.issued += count;
                             *round = Round::Told;
                         }
                     }
@@ -740,8 +478,8 @@ impl Generator {
                     if counter.recalls(remaining, now) {
                         for (index, set) in self.sets.iter().enumerate().filter(|(index, _)| counter.may_spare(*index))
                         {
-                            let account = &running.accounts[index];
-                            let may_hold = account.issued > account.returned + account.books.claimed;
+                            let stock = &running.in_sets[index];
+                            let may_hold = stock.issued > stock.returned + stock.books.claimed;
                             if may_hold {
                                 // Without room the SET is asked again while somebody waits.
                                 set.inbox.try_send(Message::Control(Control::GiveBack { campaign })).ok();
@@ -785,7 +523,7 @@ impl Generator {
             // Without room the SET is asked again in a second.
             if set.inbox.try_send(Message::Control(Control::Report { round: self.round })).is_ok() {
                 for running in self.campaigns.values_mut() {
-                    running.accounts[index].issued_when_asked = running.accounts[index].issued;
+                    running.in_sets[index].issued_when_asked = running.in_sets[index].issued;
                 }
             }
         }
@@ -830,11 +568,11 @@ impl Generator {
             .iter_mut()
             .filter(|(_, running)| running.phase == SalePhase::Open && matches!(running.supply, Supply::Rain(_)));
         for (&campaign, running) in rains {
-            for ((set, demand), account) in self.sets.iter().zip(&self.demand).zip(&mut running.accounts) {
-                let lies_idle = account.books.claimed == account.claimed_before && account.books.in_flight == 0;
-                account.claimed_before = account.books.claimed;
+            for ((set, demand), stock) in self.sets.iter().zip(&self.demand).zip(&mut running.in_sets) {
+                let lies_idle = stock.books.claimed == stock.claimed_before && stock.books.in_flight == 0;
+                stock.claimed_before = stock.books.claimed;
                 let wanted_elsewhere = shaking > usize::from(demand.shaking);
-                if account.books.on_shelf > 0 && wanted_elsewhere && (lies_idle || !demand.shaking) {
+                if stock.books.on_shelf > 0 && wanted_elsewhere && (lies_idle || !demand.shaking) {
                     // Without room the SET is busy after all, or hears it in a second.
                     set.inbox.try_send(Message::Control(Control::GiveBack { campaign })).ok();
                 }
@@ -847,7 +585,7 @@ impl Generator {
         match report {
             StockReport::Returned { set, campaign, serials } => {
                 if let Some(running) = self.campaigns.get_mut(&campaign) {
-                    running.accounts[set as usize].returned += serials.len() as u64;
+                    running.in_sets[set as usize].returned += serials.len() as u64;
                     running.source.put_back(serials);
                 }
             }
@@ -875,15 +613,15 @@ impl Generator {
                 }
                 for (campaign, books) in books {
                     let Some(running) = self.campaigns.get_mut(&campaign) else { continue };
-                    let account = &mut running.accounts[set as usize];
+                    let stock = &mut running.in_sets[set as usize];
                     let unbalanced = u64::try_from(books.balance().unsigned_abs()).unwrap_or(u64::MAX);
-                    account.residual = unbalanced
-                        + account.issued_when_asked.abs_diff(books.supplied)
-                        + account.returned.abs_diff(books.returned);
-                    account.books = books;
-                    account.round = round;
-                    if account.residual != 0 {
-                        tracing::error!(event = "prizes_unaccounted", set, %campaign, residual = account.residual, ?books, issued = account.issued_when_asked, returned = account.returned, "prizes are unaccounted for");
+                    stock.residual = unbalanced
+                        + stock.issued_when_asked.abs_diff(books.supplied)
+                        + stock.returned.abs_diff(books.returned);
+                    stock.books = books;
+                    stock.round = round;
+                    if stock.residual != 0 {
+                        tracing::error!(event = "prizes_unaccounted", set, %campaign, residual = stock.residual, ?books, issued = stock.issued_when_asked, returned = stock.returned, "prizes are unaccounted for");
                     }
                 }
             }
@@ -892,7 +630,7 @@ impl Generator {
 
     fn publish(&self) {
         let statuses = self.campaigns.iter().map(|(id, running)| (*id, running.status())).collect();
-        *self.board.statuses.lock().unwrap_or_else(PoisonError::into_inner) = statuses;
+        self.board.publish(statuses);
     }
 
     /// Tells users what became of a campaign; the seed once nothing more can be won.
@@ -915,14 +653,5 @@ impl Generator {
             // A courtesy: whoever misses it finds the same in the public list of campaigns.
             set.inbox.try_send(Message::Control(Control::Announce(frame.clone()))).ok();
         }
-    }
-}
-
-fn label(phase: SalePhase) -> &'static str {
-    match phase {
-        SalePhase::Scheduled => "scheduled",
-        SalePhase::Open => "open",
-        SalePhase::SoldOut => "sold_out",
-        SalePhase::Ended { .. } => "ended",
     }
 }

@@ -1,7 +1,10 @@
 //! The stock keeper with SETs that only listen.
 
+use std::collections::HashSet;
+
 use super::*;
 use crate::ledger::writer::Request as WriterRequest;
+use crate::market::stock::ShelfBooks;
 
 struct Rig {
     generator: Generator,
@@ -67,7 +70,7 @@ impl Rig {
 
     /// A SET says that so many of its prizes are somebody's and the others are still there.
     fn report(&mut self, set: u32, claimed: u64) {
-        let supplied = self.generator.campaigns[&id()].accounts[set as usize].issued_when_asked;
+        let supplied = self.generator.campaigns[&id()].in_sets[set as usize].issued_when_asked;
         let books = ShelfBooks { supplied, on_shelf: supplied - claimed, claimed, ..ShelfBooks::default() };
         let round = self.generator.round;
         self.generator.hear(StockReport::Books { set, round, books: vec![(id(), books)] });

@@ -1,4 +1,4 @@
-//! The house as a sender: runs of envelopes at a steady rate, each to distinct users drawn from a
+//! Runs of envelopes on the operator's account: sent at a steady rate, each to distinct users drawn from a
 //! range.
 //!
 //! A run lives as long as the process; its envelopes are in the ledger and outlive it. Each is
@@ -6,13 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hongbao_proto::{EnvelopeId, Fen, RequestId, Serial, UserId};
 use hongbao_telemetry::report::{Events, names::event};
 use serde::Serialize;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use crate::clock::UnixMs;
@@ -96,6 +97,7 @@ pub struct Runs {
     /// The moment after which the request ids of the latest run are named.
     latest: AtomicU64,
     events: Events,
+    tasks: Mutex<JoinSet<()>>,
 }
 
 impl Runs {
@@ -117,6 +119,16 @@ impl Runs {
     /// Stops sending. `false`: no such run.
     pub fn stop(&self, id: u64) -> bool {
         self.lock().get_mut(&id).map(|progress| progress.stopped = true).is_some()
+    }
+
+    /// Ends all that are on their way, as the process would: the server stops, and each holds a way
+    /// to the ledger.
+    pub fn end_all(&self) {
+        self.tasks().abort_all();
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn begin(&self, count: u64) -> u64 {
@@ -144,7 +156,7 @@ impl Runs {
         now.max(latest + 1) * COUNT_MAX
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Progress>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Progress>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -165,7 +177,9 @@ pub fn start(
         run.terms.count, run.terms.rate_per_second, run.terms.recipients
     );
     runs.events.push(clock(), event::ENVELOPES, text);
-    tokio::spawn(run.run());
+    let mut tasks = runs.tasks();
+    while tasks.try_join_next().is_some() {}
+    tasks.spawn(run.run());
     id
 }
 

@@ -1,117 +1,64 @@
-//! What happens to users without their asking: envelopes are offered to those on-line, and what is
-//! overdue expires.
+//! Envelopes are offered to those of their recipients who are on-line.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use hongbao_proto::UserId;
 use hongbao_proto::v1::{self, server_frame::Event};
 use tokio::sync::mpsc;
-use tokio::time::MissedTickBehavior;
 
-use crate::clock::UnixMs;
-use crate::ledger::{Expired, Ledger, LedgerError, Outcome, Posting, facts};
 use crate::limits;
-use crate::market::order::Order;
 use crate::set::Shared;
 use crate::set::chat::delivery::{self, Count, Delivery};
 use crate::set::directory::ConnectionKey;
 use crate::set::events;
-use crate::set::message::{Control, Message, Offering, StockReport};
+use crate::set::message::{Control, Message, Offering};
 
 /// See the module.
-pub struct Clerk {
+pub struct Offers {
     shared: Arc<Shared>,
-    clock: fn() -> UnixMs,
 }
 
-impl Clerk {
-    /// A clerk of this node.
-    pub fn new(shared: Arc<Shared>, clock: fn() -> UnixMs) -> Self {
-        Self { shared, clock }
+impl Offers {
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
     }
 
-    /// Works until every queue is closed.
+    /// Works until the queue is closed.
     pub async fn run(self, mut offerings: mpsc::Receiver<Offering>) {
-        let mut interval = tokio::time::interval(Duration::from_millis(limits::EXPIRE_INTERVAL_MS));
-        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                offering = offerings.recv() => match offering {
-                    Some(offering) => self.offer(&offering).await,
-                    None => return,
-                },
-                _ = interval.tick() => self.expire().await,
-            }
+        while let Some(offering) = offerings.recv().await {
+            self.offer(&offering).await;
         }
     }
 
-    /// Tells those on-line; the others find it at their next login.
+    /// Whoever is off-line finds it at the next login.
     pub async fn offer(&self, offering: &Offering) {
         let offers = vec![events::offer(&offering.offer)];
         let frame = delivery::encode(Event::Offers(v1::Offers { offers }));
-        self.push(&offering.to, frame).await;
-    }
-
-    /// Tells the buyer of an order that its hold is over.
-    async fn tell_expired(&self, order: &Order) {
-        let orders = vec![events::order(order, None)];
-        let frame = delivery::encode(Event::Reminder(v1::Reminder { wins: Vec::new(), orders }));
-        self.push(&[order.user], frame).await;
-    }
-
-    /// Writes a frame to those of some users who are on-line. Whoever is behind by too much, or in
-    /// a SET without room, is passed over: all that is told here is told again at the next login.
-    async fn push(&self, to: &[UserId], frame: Bytes) {
-        let count = Count::new(|_| {});
-        let mut keys: BTreeMap<u32, Vec<ConnectionKey>> = BTreeMap::new();
-        for some in to.chunks(limits::FANOUT_STEP) {
-            for user in some {
-                if let Some(address) = self.shared.directory.find(*user) {
-                    keys.entry(address.set).or_default().push(address.key);
-                }
-            }
-            if some.len() == limits::FANOUT_STEP {
-                tokio::task::yield_now().await;
-            }
-        }
-        for (set, keys) in keys {
-            let delivery = Control::Deliver(Delivery::new(keys, frame.clone(), Arc::clone(&count)));
-            if let Err(refused) = self.shared.sets[set as usize].inbox.try_send(Message::Control(delivery)) {
-                drop(refused);
-            }
-        }
-    }
-
-    /// Has everything expire that is overdue, by as many postings as it takes.
-    pub async fn expire(&self) {
-        loop {
-            let now = (self.clock)();
-            // Errors are the ledger's to report; the next interval tries again.
-            let Ok(Ok(Some(expired))) = self.shared.ledger.call(move |ledger| expire(ledger, now)).await else {
-                return;
-            };
-            for order in &expired.orders {
-                let released = StockReport::Released { campaign: order.campaign, serials: vec![order.serial] };
-                // An error says that the generator has ended with the server.
-                self.shared.generator.send(released).await.ok();
-                self.tell_expired(order).await;
-            }
-            if expired.next_due.is_none_or(|due| due > now) {
-                return;
-            }
-        }
+        send_to(&self.shared, &offering.to, frame).await;
     }
 }
 
-fn expire(ledger: &mut dyn Ledger, now: UnixMs) -> Result<Option<Box<Expired>>, LedgerError> {
-    if ledger.next_due().is_none_or(|due| due > now) {
-        return Ok(None);
+/// Writes a frame to those of some users who are on-line. Whoever is behind by too much, or in
+/// a SET without room, is passed over: all of it is repeated at the next login.
+pub(super) async fn send_to(shared: &Shared, users: &[UserId], frame: Bytes) {
+    let count = Count::new(|_| {});
+    let mut keys: BTreeMap<u32, Vec<ConnectionKey>> = BTreeMap::new();
+    for some in users.chunks(limits::FANOUT_STEP) {
+        for user in some {
+            if let Some(address) = shared.directory.find(*user) {
+                keys.entry(address.set).or_default().push(address.key);
+            }
+        }
+        if some.len() == limits::FANOUT_STEP {
+            tokio::task::yield_now().await;
+        }
     }
-    match facts::post(ledger, &[Posting::Expire], now)?.pop() {
-        Some(Outcome::Expired(expired)) => Ok(Some(expired)),
-        _ => Err(LedgerError::Corrupt("the ledger answered something else to an expiry".to_owned())),
+    for (set, keys) in keys {
+        let delivery = Control::Deliver(Delivery::new(keys, frame.clone(), Arc::clone(&count)));
+        if let Err(refused) = shared.sets[set as usize].inbox.try_send(Message::Control(delivery)) {
+            drop(refused);
+        }
     }
 }

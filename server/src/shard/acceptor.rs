@@ -40,11 +40,11 @@ pub struct AcceptTally {
     pub closed_full: AtomicU64,
 }
 
-/// A listening socket that shares its port with those of the other shards. Where the calling thread
-/// is pinned to a core, the kernel prefers this socket for peers whose handshake it processes on
-/// that core: on the queue of a network card that interrupts there, or, on loopback, from peers
-/// there.
-pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+/// A bound socket that shares its port with those of the other shards. Until it listens, peers are
+/// refused. Where the calling thread is pinned to a core, the kernel prefers this socket for peers
+/// whose handshake it processes on that core: on the queue of a network card that interrupts there,
+/// or, on loopback, from peers there.
+pub fn bind(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.cloexec().nonblocking(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
@@ -56,6 +56,12 @@ pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
         socket.set_cpu_affinity(core)?;
     }
     socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// The same, and from now on peers are let in.
+pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = bind(address)?;
     socket.listen(limits::LISTEN_BACKLOG)?;
     Ok(socket.into())
 }

@@ -7,7 +7,7 @@ pub mod worker;
 
 use std::cell::RefCell;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Barrier, mpsc as std_mpsc};
 use std::thread::JoinHandle;
@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use hongbao_proto::token::Verifier;
 use hongbao_sysctl::cores;
+use socket2::Socket;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
@@ -43,8 +44,8 @@ pub struct Shard {
     pub clock: Clock,
     /// Grows once a second for as long as the shard turns.
     pub beat: Arc<Tally>,
-    /// Told, and dropped, once connections are accepted.
-    pub serving: mpsc::Sender<()>,
+    /// Told, and dropped, once peers are let in, or why they cannot be.
+    pub serving: mpsc::Sender<io::Result<()>>,
 }
 
 /// What the shards' threads have to themselves.
@@ -63,14 +64,14 @@ pub struct ThreadOptions {
 /// waits for orders. Dropped, it ends, unless it serves already.
 pub struct ShardThread {
     commands: std_mpsc::Sender<ShardCommand>,
-    listening: std_mpsc::Receiver<io::Result<SocketAddr>>,
+    bound: std_mpsc::Receiver<io::Result<SocketAddr>>,
     handle: JoinHandle<()>,
 }
 
 enum ShardCommand {
-    /// Bind and listen.
-    Listen(SocketAddr),
-    /// Serve until each SET was told to stop.
+    /// Bind: peers are refused until it serves.
+    Bind(SocketAddr),
+    /// Listen, and serve until each SET was told to stop.
     Serve(Box<Shard>),
 }
 
@@ -84,26 +85,26 @@ impl ShardThread {
 
     fn start(index: u32, options: ThreadOptions, built: Arc<Barrier>) -> io::Result<Self> {
         let (commands, inbox) = std_mpsc::channel();
-        let (reports, listening) = std_mpsc::channel();
+        let (reports, bound) = std_mpsc::channel();
         let handle = std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
             if let Err(error) = run_commands(index, options, &built, &inbox, &reports) {
-                // Whoever waits for this shard to listen hears why it never will.
+                // Whoever waits for this shard to bind learns why it never will.
                 reports.send(Err(error)).ok();
             }
         })?;
-        Ok(Self { commands, listening, handle })
+        Ok(Self { commands, bound, handle })
     }
 
-    /// Has the shard listen, on its own thread; returns the address with its actual port.
-    pub fn listen(&self, address: SocketAddr) -> io::Result<SocketAddr> {
+    /// Has the shard bind, on its own thread; returns the address with its actual port.
+    pub fn bind(&self, address: SocketAddr) -> io::Result<SocketAddr> {
         let ended = || io::Error::other("the shard's thread has ended");
-        self.commands.send(ShardCommand::Listen(address)).map_err(|_| ended())?;
-        self.listening.recv().map_err(|_| ended())?
+        self.commands.send(ShardCommand::Bind(address)).map_err(|_| ended())?;
+        self.bound.recv().map_err(|_| ended())?
     }
 
-    /// Has the shard serve; its thread ends when each of its SETs was told to stop.
+    /// Has the shard listen and serve; its thread ends when each of its SETs was told to stop.
     pub fn serve(self, shard: Shard) -> JoinHandle<()> {
-        // A thread that has ended has said why when it should have listened.
+        // A thread that has ended has said why when it was to bind.
         self.commands.send(ShardCommand::Serve(Box::new(shard))).ok();
         self.handle
     }
@@ -133,36 +134,50 @@ fn run_commands(
     if options.tables {
         descriptors::unshare_table()?;
     }
-    let mut listener = None;
+    let mut bound = None;
     while let Ok(command) = commands.recv() {
-        match (command, listener.take()) {
-            (ShardCommand::Listen(address), _) => {
-                let bound = acceptor::listen(address).and_then(|bound| Ok((bound.local_addr()?, bound)));
+        match (command, bound.take()) {
+            (ShardCommand::Bind(address), _) => {
+                let socket = acceptor::bind(address).and_then(|socket| Ok((address_of(&socket)?, socket)));
                 // The asker waits.
                 reports
-                    .send(bound.map(|(address, bound)| {
-                        listener = Some(bound);
+                    .send(socket.map(|(address, socket)| {
+                        bound = Some(socket);
                         address
                     }))
                     .ok();
             }
-            (ShardCommand::Serve(shard), Some(listener)) => {
-                runtime.block_on(shard.run(listener));
+            (ShardCommand::Serve(shard), Some(bound)) => {
+                runtime.block_on(shard.run(bound));
                 return Ok(());
             }
-            (ShardCommand::Serve(_), None) => return Err(io::Error::other("told to serve before it listens")),
+            (ShardCommand::Serve(_), None) => return Err(io::Error::other("ordered to serve before it was bound")),
         }
     }
     Ok(())
 }
 
+fn address_of(socket: &Socket) -> io::Result<SocketAddr> {
+    socket.local_addr()?.as_socket().ok_or_else(|| io::Error::other("not an internet address"))
+}
+
 impl Shard {
-    async fn run(self, listener: TcpListener) {
+    async fn run(self, bound: Socket) {
+        // All that a login needs runs by now, but for our SETs, which take what arrives as soon as
+        // this thread comes to them.
+        let listening = bound.listen(limits::LISTEN_BACKLOG);
+        let failed = listening.is_err();
+        // There is room for a word of each shard; nobody waits for it where the start has failed
+        // meanwhile.
+        self.serving.try_send(listening).ok();
+        drop(self.serving);
+        if failed {
+            return;
+        }
         let scratch = Rc::new(RefCell::new(vec![0; limits::SCRATCH_BYTES].into_boxed_slice()));
         let handles: Vec<SetHandle> = self.acceptor.sets.iter().map(|(set, _)| set.clone()).collect();
-        let acceptor = tokio::task::spawn_local(self.acceptor.run(listener));
-        // After the acceptor, which so has begun when this begins.
-        let ticker = tokio::task::spawn_local(tick(handles.clone(), self.beat, self.serving));
+        let acceptor = tokio::task::spawn_local(self.acceptor.run(bound.into()));
+        let ticker = tokio::task::spawn_local(tick(handles.clone(), self.beat));
         let workers: Vec<_> = (self.first_set..)
             .zip(self.inboxes.into_iter().zip(handles))
             .map(|(index, (inbox, handle))| {
@@ -189,10 +204,7 @@ impl Shard {
 
 /// Tells each SET about once a second that time passes, and whoever looks at `beat` that this shard
 /// turns. A SET whose queue is full hears it the next time.
-async fn tick(sets: Vec<SetHandle>, beat: Arc<Tally>, serving: mpsc::Sender<()>) {
-    // There is room for a word of each shard; nobody hears it where the start has failed meanwhile.
-    serving.try_send(()).ok();
-    drop(serving);
+async fn tick(sets: Vec<SetHandle>, beat: Arc<Tally>) {
     let mut interval = tokio::time::interval(Duration::from_secs(1));
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -255,9 +255,10 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn requests_at_a_full_queue_are_refused_and_later_wait() {
-        let (inbox, mut queue) = mpsc::channel(1);
+    const KEY: ConnectionKey = ConnectionKey { slot: 1, generation: 2 };
+
+    fn link(queue: usize) -> (Link, mpsc::Receiver<Message>) {
+        let (inbox, queue) = mpsc::channel(queue);
         let secret = Secret::from_text("a secret of 32 bytes, for tests only").unwrap();
         let link = Link {
             inbox,
@@ -266,7 +267,31 @@ mod tests {
             verifier: Arc::new(Verifier::hs256(&secret, Audience::User)),
             scratch: Rc::new(RefCell::new(Box::default())),
         };
-        let key = ConnectionKey { slot: 1, generation: 2 };
+        (link, queue)
+    }
+
+    /// The SET times a frame from its first byte on: bytes that trickle in must not begin it anew.
+    #[test]
+    fn a_frame_that_trickles_in_is_partial_once() {
+        let (link, mut queue) = link(8);
+        let (mut kept, mut bytes) = (Kept::default(), bytes::BytesMut::new());
+        let request = Some(client_frame::Request::Ping(v1::Ping {}));
+        frame::append(&v1::ClientFrame { request_id: 7, request }, &mut bytes);
+        for byte in bytes.chunks(1) {
+            link.take(KEY, &mut kept, byte).unwrap();
+        }
+        let mut next = || match queue.try_recv() {
+            Ok(Message::Peer { request, .. }) => request,
+            other => panic!("{other:?}"),
+        };
+        assert!(matches!(next(), ClientRequest::Partial));
+        assert!(matches!(next(), ClientRequest::Ping { request } if request.get() == 7));
+        assert!(queue.try_recv().is_err());
+    }
+
+    #[test]
+    fn requests_at_a_full_queue_are_refused_and_later_wait() {
+        let (link, mut queue) = link(1);
         let chat = v1::Chat { user_id: 5, room_id: 0, text: "x".to_owned() };
         let room = v1::Room { room_id: 7, action: v1::room::Action::Look.into(), ..Default::default() };
         let requests = [client_frame::Request::Chat(chat), client_frame::Request::Room(room)];
@@ -279,13 +304,13 @@ mod tests {
         let mut kept = Kept::default();
         let last = 1 + limits::SET_REFUSALS_MAX as u64;
         for id in 1..=last {
-            assert!(link.take(key, &mut kept, &bytes(id)).is_ok(), "{id}");
+            assert!(link.take(KEY, &mut kept, &bytes(id)).is_ok(), "{id}");
         }
-        assert_eq!(*link.refusals.borrow(), (2..=last).map(|id| (key, id)).collect::<Vec<_>>());
-        assert!(link.take(key, &mut kept, &bytes(last + 1)).is_err());
+        assert_eq!(*link.refusals.borrow(), (2..=last).map(|id| (KEY, id)).collect::<Vec<_>>());
+        assert!(link.take(KEY, &mut kept, &bytes(last + 1)).is_err());
         // Once there is room it is read from what was kept.
         assert!(matches!(queue.try_recv(), Ok(Message::Peer { request: ClientRequest::Chat { .. }, .. })));
-        assert!(link.take(key, &mut kept, &[]).is_ok());
+        assert!(link.take(KEY, &mut kept, &[]).is_ok());
         let Ok(Message::Peer { request: ClientRequest::Room { request, .. }, .. }) = queue.try_recv() else { panic!() };
         assert_eq!(request.get(), last + 1);
     }

@@ -53,8 +53,9 @@ fn every_win_told_before_a_kill_is_in_a_balanced_ledger() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ledger.db");
         let journal = directory.path().join("told.csv");
-        let mut child =
-            Killed(again("faults::every_win_told_before_a_kill_is_in_a_balanced_ledger", &path).spawn().unwrap());
+        let mut child = Killed(
+            again("ledger::faults::every_win_told_before_a_kill_is_in_a_balanced_ledger", &path).spawn().unwrap(),
+        );
         let lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
         let mut told = String::from("user,request,campaign,serial,amount_fen,at_ms\n");
         let mut seen = 0;
@@ -94,7 +95,8 @@ fn a_full_disk_fails_whole_batches_and_space_revives_the_ledger() {
     }
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ledger.db");
-    let output = again("faults::a_full_disk_fails_whole_batches_and_space_revives_the_ledger", &path).output().unwrap();
+    let output =
+        again("ledger::faults::a_full_disk_fails_whole_batches_and_space_revives_the_ledger", &path).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
     let report = audit(&path).unwrap();

@@ -8,8 +8,8 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use super::family::{Family, root, said, tool};
-use hongbao_testing::eventually;
+use super::family::{Family, tool};
+use hongbao_testing::{eventually, output, root};
 
 const BEGIN: &str = "<!-- The table between these marks is checked by a test against a running family. -->\n";
 const END: &str = "<!-- End of the table. -->\n";
@@ -221,7 +221,7 @@ fn promtool_accepts_the_rules_and_tests_each_alert_both_ways() {
         &["check", "rules", "recording.yml", "alerts.yml"],
         &["test", "rules", "tests.yml"],
     ] {
-        let (good, text) = said(tool("promtool").current_dir(&directory).args(arguments));
+        let (good, text) = output(tool("promtool").current_dir(&directory).args(arguments));
         assert!(good && text.contains("SUCCESS"), "{arguments:?}: {text}");
     }
     let read = |name: &str| fs::read_to_string(directory.join(name)).unwrap();

@@ -4,9 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use super::family::{root, said};
 use crate::BINARY;
-use hongbao_testing::{command, program};
+use hongbao_testing::{command, output, program, root};
 
 fn files(directory: &Path) -> Vec<String> {
     let mut found = Vec::new();
@@ -33,7 +32,7 @@ fn what_is_installed_works_from_there_and_goes_away_again() {
     let install = |more: &[&str]| {
         let mut install = command(&script);
         install.args(["--prefix", "/opt/hongbao", "--destdir"]).arg(root.path()).arg("--binaries").arg(binaries);
-        said(install.args(more))
+        output(install.args(more))
     };
     // Something of somebody else's, which must survive.
     let other = root.path().join("opt/hongbao/bin/other");
@@ -56,14 +55,14 @@ fn what_is_installed_works_from_there_and_goes_away_again() {
         "opt/hongbao/lib/sysctl.d/90-hongbao-server.conf",
         "opt/hongbao/share/hongbao/prometheus/alerts.yml",
         "opt/hongbao/share/hongbao/grafana/hongbao.json",
-        "opt/hongbao/share/doc/hongbao/README.md",
+        "opt/hongbao/share/doc/hongbao/OPERATING.md",
         "opt/hongbao/share/doc/hongbao/environment.example",
     ] {
         assert!(found.iter().any(|one| one == file), "{file} in {found:#?}");
     }
     let server = root.path().join("opt/hongbao/bin/hongbao-server");
     assert_eq!(fs::metadata(&server).unwrap().permissions().mode() & 0o777, 0o755);
-    assert!(said(command(server).arg("--version")).0);
+    assert!(output(command(server).arg("--version")).0);
     let unit = fs::read_to_string(root.path().join("opt/hongbao/lib/systemd/system/hongbao-server.service")).unwrap();
     assert!(unit.contains("ExecStart=/opt/hongbao/bin/hongbao-server"), "the unit starts what is installed");
     // Again, over itself.
@@ -78,11 +77,11 @@ fn what_is_installed_works_from_there_and_goes_away_again() {
 #[test]
 fn help_says_every_option_and_an_unknown_one_is_refused() {
     let script = root().join("scripts/install");
-    let (good, text) = said(command(&script).arg("--help"));
+    let (good, text) = output(command(&script).arg("--help"));
     assert!(good);
     for option in ["--prefix", "--destdir", "--binaries", "--uninstall", "--help"] {
         assert!(text.contains(option), "{option}");
     }
-    let (good, text) = said(command(&script).arg("--perfix"));
+    let (good, text) = output(command(&script).arg("--perfix"));
     assert!(!good && text.contains("--perfix"), "{text}");
 }

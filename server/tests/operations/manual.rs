@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use hongbao_telemetry::program::build;
 
-use super::family::{said, tool};
+use super::family::tool;
 use crate::BINARY;
-use hongbao_testing::{command, program};
+use hongbao_testing::{command, output, program};
 
 const NAMES: [&str; 3] = ["hongbao-server", "hongbao-monitor", "hongbao-sim"];
 
@@ -18,7 +18,7 @@ fn path_of(name: &str) -> PathBuf {
 #[test]
 fn each_program_says_what_it_was_built_from() {
     for name in NAMES {
-        let (good, text) = said(command(path_of(name)).arg("--version"));
+        let (good, text) = output(command(path_of(name)).arg("--version"));
         assert!(good);
         assert_eq!(text, format!("{name} {}\n", build::TEXT));
     }
@@ -28,7 +28,7 @@ fn each_program_says_what_it_was_built_from() {
 fn man_finds_nothing_wrong_and_each_page_has_its_sections() {
     let directory = tempfile::tempdir().unwrap();
     for name in NAMES {
-        let (good, text) = said(command(path_of(name)).arg("man").arg(directory.path()));
+        let (good, text) = output(command(path_of(name)).arg("man").arg(directory.path()));
         assert_eq!((good, text.as_str()), (true, ""));
     }
     let pages: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|page| page.unwrap().path()).collect();
@@ -59,7 +59,7 @@ fn a_page_lists_every_flag_and_its_environment_variable() {
     for (name, flag, variable) in
         [("hongbao-server", "--ledger", "HONGBAO_LEDGER"), ("hongbao-monitor", "--record", "HONGBAO_MONITOR_RECORD")]
     {
-        let (good, page) = said(command(path_of(name)).arg("man"));
+        let (good, page) = output(command(path_of(name)).arg("man"));
         assert!(good && page.contains(&flag.replace('-', "\\-")) && page.contains(variable), "{page}");
     }
 }
@@ -68,10 +68,10 @@ fn a_page_lists_every_flag_and_its_environment_variable() {
 fn every_shell_gets_completions_that_it_accepts() {
     for name in NAMES {
         for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-            let (good, script) = said(command(path_of(name)).args(["completions", shell]));
+            let (good, script) = output(command(path_of(name)).args(["completions", shell]));
             assert!(good && script.contains(name) && script.contains("completions"), "{name} {shell}");
         }
-        let (_, script) = said(command(path_of(name)).args(["completions", "bash"]));
+        let (_, script) = output(command(path_of(name)).args(["completions", "bash"]));
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), script).unwrap();
         // Bash completes a subcommand of it.
@@ -80,7 +80,7 @@ fn every_shell_gets_completions_that_it_accepts() {
             file.path().display(),
             name.replace('-', "__")
         );
-        let (good, answer) = said(command("bash").args(["-c", &ask]));
+        let (good, answer) = output(command("bash").args(["-c", &ask]));
         assert!(good && answer.trim() == "completions", "{answer}");
     }
 }

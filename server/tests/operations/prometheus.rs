@@ -8,11 +8,11 @@ use reqwest::{Url, blocking};
 use serde_json::Value;
 
 use super::documented::panel_queries;
-use super::family::{Family, Process, QPS, SECONDS, USERS, root, spawn, tool};
-use hongbao_testing::{eventually, until};
+use super::family::{Family, QPS, SECONDS, USERS, tool};
+use hongbao_testing::{Running, eventually, root, until};
 
 struct Prometheus {
-    _process: Process,
+    _process: Running,
     log: PathBuf,
     api: String,
     http: blocking::Client,
@@ -32,7 +32,7 @@ impl Prometheus {
         let targets = family.path("targets").join("*.json").display().to_string();
         for (shipped, ours) in [
             ("127.0.0.1:7402", family.server.admin.to_string().as_str()),
-            ("127.0.0.1:7404", &family.monitor_http),
+            ("127.0.0.1:7404", &family.monitor.http.to_string()),
             ("targets/*.json]", &format!("{targets}]")),
             ("scrape_timeout: 4s", "scrape_timeout: 1s"),
             ("interval: 5s", "interval: 1s"),
@@ -46,7 +46,7 @@ impl Prometheus {
         prometheus.arg(format!("--storage.tsdb.path={}", home.join("data").display()));
         prometheus.arg("--web.listen-address=127.0.0.1:0");
         let log = family.path("prometheus.log");
-        let process = spawn(&mut prometheus, &log);
+        let process = Running::start(&mut prometheus, log.clone());
         let address = eventually("Prometheus to listen", || address_in(&log));
         let http = blocking::Client::builder().timeout(Duration::from_secs(20)).build().unwrap();
         let started = Self { _process: process, log, api: format!("http://{address}"), http };
@@ -154,11 +154,11 @@ fn a_real_prometheus_scrapes_a_run_and_notices_who_is_missing() {
 
     // Every Grab of the schedule has come by the time at which the fleet lets its machines go.
     prometheus.until("hongbao_server_grabs_received_total", (QPS * SECONDS) as f64);
-    family.fleet.end();
+    family.fleet.process.end();
     until("the books to come to rest", || family.server.stats()["prizes"]["in_flight"] == 0);
     let stats = family.server.stats();
     let won = stats["ledger"]["won"].as_u64().unwrap();
-    assert!(won > 0, "{stats}\n{}", family.log("fleet.log"));
+    assert!(won > 0, "{stats}\n{}", family.fleet.process.log());
     prometheus.until("hongbao_server_prizes_won_total", won as f64);
     prometheus.until("hongbao_server_ledger_commit_seconds_count - hongbao_server_ledger_batches_total", 0.0);
     prometheus.until("count(hongbao:residual != 0) or vector(0)", 0.0);
@@ -185,7 +185,7 @@ fn a_real_prometheus_scrapes_a_run_and_notices_who_is_missing() {
     }
 
     // One that goes without a word is missed.
-    family.monitor.kill();
+    family.monitor.process.kill();
     prometheus.until("ALERTS{alertname=\"HongbaoTargetDown\",alertstate=\"firing\",job=\"hongbao-monitor\"}", 1.0);
     prometheus.rules_are_healthy();
 }

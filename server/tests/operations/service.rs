@@ -5,19 +5,17 @@ use std::fs;
 use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::Child;
 use std::time::{Duration, Instant};
 
 use nix::sys::ptrace;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::family::{Process, spawn};
 use crate::BINARY;
-use hongbao_testing::{PATIENCE, SECRET, command, eventually, program};
+use hongbao_testing::{PATIENCE, Running, SECRET, command, eventually, program};
 
 /// What the manager says it bears. The server pings at a quarter of it, and takes a part for stuck
 /// after as long, at least two seconds.
@@ -40,16 +38,16 @@ impl Manager {
         Self { socket, home }
     }
 
-    fn start(&self, program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> Process {
+    fn start(&self, program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> Running {
         let path = |name: &str| self.home.path().join(name);
         let mut command = command(program);
         command.args(arguments).arg("--secret-file").arg(path("secret")).arg("--ready-file").arg(path("ready"));
         command.current_dir(self.home.path()).env("NOTIFY_SOCKET", path("notify"));
         command.env("WATCHDOG_USEC", WATCHDOG.as_micros().to_string());
-        spawn(&mut command, &path("log"))
+        Running::start(&mut command, path("log"))
     }
 
-    fn server(&self) -> Process {
+    fn server(&self) -> Running {
         self.start(BINARY, &["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", "2", "--sets", "4"])
     }
 
@@ -93,10 +91,6 @@ impl Manager {
     }
 }
 
-fn signal(process: &Child, signal: Signal) {
-    kill(Pid::from_raw(process.id().cast_signed()), signal).unwrap();
-}
-
 fn pings(said: &[String]) -> usize {
     said.iter().filter(|message| message.lines().any(|line| line == "WATCHDOG=1")).count()
 }
@@ -105,8 +99,8 @@ fn pings(said: &[String]) -> usize {
 struct Frozen(Pid);
 
 impl Frozen {
-    fn thread(process: &Child, name: &str) -> Self {
-        let tasks = format!("/proc/{}/task", process.id());
+    fn thread(process: &Running, name: &str) -> Self {
+        let tasks = format!("/proc/{}/task", process.pid());
         let named = |task: &Path| fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim_end() == name);
         let task = eventually(&format!("a thread {name}"), || {
             fs::read_dir(&tasks).unwrap().map(|task| task.unwrap().path()).find(|task| named(task))
@@ -140,13 +134,13 @@ fn the_server_reports_ready_pings_and_reports_its_stop() {
     manager.until("WATCHDOG=1");
     manager.until("WATCHDOG=1");
 
-    signal(&server.0, Signal::SIGSTOP);
+    server.signal(Signal::SIGSTOP);
     manager.catch_up();
     assert_eq!(pings(&manager.during(LONG)), 0, "a process that stands still is not alive");
-    signal(&server.0, Signal::SIGCONT);
+    server.signal(Signal::SIGCONT);
     manager.until("WATCHDOG=1");
 
-    signal(&server.0, Signal::SIGTERM);
+    server.signal(Signal::SIGTERM);
     let said = manager.until("STOPPING=1");
     assert!(said.contains("STATUS=stopping"), "{said}");
     assert_eq!(server.end().code(), Some(0));
@@ -159,7 +153,7 @@ fn a_server_whose_ledger_or_shard_hangs_does_not_ping() {
     let server = manager.server();
     manager.until("WATCHDOG=1");
     for (thread, named) in [("ledger", "the ledger"), ("shard-1", "shard-1")] {
-        let frozen = Frozen::thread(&server.0, thread);
+        let frozen = Frozen::thread(&server, thread);
         manager.until(&format!("STATUS=does not answer: {named}"));
         let said = manager.during(LONG);
         assert!(!said.is_empty(), "the main thread goes on and says what is wrong");
@@ -180,12 +174,12 @@ fn the_monitor_reports_ready_pings_and_reports_its_stop() {
     TcpStream::connect(ready["http"].as_str().unwrap()).unwrap();
     let said = manager.until("WATCHDOG=1");
     assert!(said.contains("the books agree"), "{said}");
-    signal(&monitor.0, Signal::SIGSTOP);
+    monitor.signal(Signal::SIGSTOP);
     manager.catch_up();
     assert_eq!(pings(&manager.during(LONG)), 0);
-    signal(&monitor.0, Signal::SIGCONT);
+    monitor.signal(Signal::SIGCONT);
     manager.until("WATCHDOG=1");
-    signal(&monitor.0, Signal::SIGTERM);
+    monitor.signal(Signal::SIGTERM);
     manager.until("STOPPING=1");
     assert_eq!(monitor.end().code(), Some(0));
 }

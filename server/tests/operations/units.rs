@@ -4,9 +4,9 @@
 use std::fs;
 use std::path::Path;
 
-use super::family::{root, said, tool};
+use super::family::tool;
 use crate::BINARY;
-use hongbao_testing::{command, program};
+use hongbao_testing::{command, output, program, root};
 
 const UNITS: [(&str, f64); 3] =
     [("hongbao-server.service", 1.2), ("hongbao-monitor.service", 1.1), ("hongbao-sim@.service", 1.2)];
@@ -28,7 +28,7 @@ fn systemd_finds_nothing_wrong_with_any_unit() {
     for (name, _) in UNITS {
         let name = name.replace('@', "@machine-01");
         let file = directory.path().join(name.replace("@machine-01", "@"));
-        let (good, text) = said(tool("systemd-analyze").args(["verify", "--man=no"]).arg(file));
+        let (good, text) = output(tool("systemd-analyze").args(["verify", "--man=no"]).arg(file));
         assert!(good && !text.contains("hongbao"), "{name}: {text}");
     }
 }
@@ -38,7 +38,7 @@ fn the_exposure_of_each_unit_is_what_is_stated() {
     let stated = read("README.md");
     for (name, exposure) in UNITS {
         let unit = root().join("sysctl").join(name);
-        let (_, text) = said(tool("systemd-analyze").args(["security", "--offline=true"]).arg(unit));
+        let (_, text) = output(tool("systemd-analyze").args(["security", "--offline=true"]).arg(unit));
         let line = text.lines().find(|line| line.contains("Overall exposure level")).expect("a verdict");
         let level: f64 = line.split(": ").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap();
         // Another systemd may weigh a little otherwise.
@@ -59,7 +59,7 @@ fn variables(text: &str) -> impl Iterator<Item = &str> {
 
 #[test]
 fn every_variable_of_units_and_examples_is_read_by_somebody() {
-    let help = |program: &Path| said(command(program).arg("--help")).1;
+    let help = |program: &Path| output(command(program).arg("--help")).1;
     let programs = help(Path::new(BINARY)) + &help(&program("hongbao-monitor"));
     let known = |name: &str| name == "HONGBAO_SECRET_FILE" || programs.contains(&format!("{name}="));
     for file in ["hongbao-server.service", "hongbao-monitor.service", "environment.example"] {
@@ -77,7 +77,7 @@ fn every_variable_of_units_and_examples_is_read_by_somebody() {
         assert!(set, "{name} is set nowhere");
     }
     // The command line of a machine is one that it accepts.
-    let (_, flags) = said(command(program("hongbao-sim")).args(["machine", "--help"]));
+    let (_, flags) = output(command(program("hongbao-sim")).args(["machine", "--help"]));
     let line = unit.replace("\\\n", " ");
     let line = line.lines().find(|line| line.starts_with("ExecStart=")).unwrap();
     let example = example.lines().filter(|line| !line.starts_with('#')).flat_map(|line| line.split([' ', '=']));

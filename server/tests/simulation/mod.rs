@@ -8,7 +8,7 @@
 //! decided here, on one thread, by one source of chance: finer steps than a simulated network has,
 //! disks and crashes at any of them, tens of thousands of steps a second, and the same seed is the
 //! same run. The queues are the production ones, only smaller; so are the readers that cut frames,
-//! the writer's batching and its rules of order, the futures of clerk and house (polled by hand)
+//! the writer's batching and its rules of order, the futures of offers, expiry and runs of envelopes (polled by hand)
 //! and the ledger in its file.
 //!
 //! Order inside a queue is kept, because the code relies on it; between queues there is none.

@@ -13,13 +13,13 @@ use hongbao_proto::UserId;
 use hongbao_proto::token::Verifier;
 use hongbao_server::admission::{Gate, LoginQueue, Rate};
 use hongbao_server::clock::{Now, UnixMs};
-use hongbao_server::generator::{Command, Generator, StockBoard};
+use hongbao_server::generator::{Command, Generator, StockBoard, unfinished};
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::writer::{LedgerHandle, Request, Writer};
 use hongbao_server::market::campaign::Seed;
-use hongbao_server::node::unfinished;
 use hongbao_server::services::envelope_runs::{Next, Run, Runs, Terms};
-use hongbao_server::services::offers::Clerk;
+use hongbao_server::services::expiry::Expiry;
+use hongbao_server::services::offers::Offers;
 use hongbao_server::services::rooms::room_shard::Bounds;
 use hongbao_server::services::rooms::{self, Epochs, Service};
 use hongbao_server::set::chat::room_requests::{QueuedRoomRequest, RoomShards};
@@ -57,7 +57,7 @@ pub struct Setup {
     pub ledger_queue: usize,
     pub generator_queue: usize,
     pub offerings: usize,
-    pub desks: usize,
+    pub room_shards: usize,
     pub gate: Option<u32>,
     pub logins: Option<u32>,
     pub connection_rate: u32,
@@ -86,7 +86,7 @@ pub enum Lazy {
     Sets,
     Ledger,
     Generator,
-    Clerk,
+    Offers,
     RoomShards,
     Clients,
 }
@@ -103,7 +103,7 @@ impl Setup {
             ledger_queue: size(rng, 2),
             generator_queue: size(rng, 4),
             offerings: size(rng, 1),
-            desks: usize::try_from(rng.within(1, 2)).unwrap_or(1),
+            room_shards: usize::try_from(rng.within(1, 2)).unwrap_or(1),
             gate: rng.one_in(4).then_some(200),
             logins: rng.one_in(4).then_some(20),
             connection_rate: *rng.pick(&[20, 500, 500, 500]).unwrap_or(&500),
@@ -112,7 +112,7 @@ impl Setup {
                 0 => Lazy::Sets,
                 1 => Lazy::Ledger,
                 2 | 3 => Lazy::Generator,
-                4 => Lazy::Clerk,
+                4 => Lazy::Offers,
                 5 => Lazy::RoomShards,
                 6 => Lazy::Clients,
                 _ => Lazy::Nobody,
@@ -134,8 +134,8 @@ pub struct SetNode {
 
 type Work<R> = Pin<Box<dyn Future<Output = R>>>;
 
-/// A run of the house, between two of its steps or in the middle of one.
-enum House {
+/// A run of envelopes, between two of its steps or in the middle of one.
+enum EnvelopeRun {
     Idle(Box<Run>),
     Busy(Work<Box<Run>>),
 }
@@ -152,13 +152,15 @@ pub struct Node {
     pub commands: mpsc::Sender<Command>,
     command_queue: mpsc::Receiver<Command>,
     reports: mpsc::Receiver<StockReport>,
-    clerk: Rc<Clerk>,
+    offers: Rc<Offers>,
+    expiry: Rc<Expiry>,
     offerings: mpsc::Receiver<Offering>,
-    /// What the clerk is at.
-    work: Option<Work<()>>,
-    houses: Vec<House>,
+    /// What each of the two is at.
+    offering: Option<Work<()>>,
+    expiring: Option<Work<()>>,
+    envelope_runs: Vec<EnvelopeRun>,
     pub runs: Arc<Runs>,
-    desks: Vec<(Service, mpsc::Receiver<QueuedRoomRequest>)>,
+    room_shards: Vec<(Service, mpsc::Receiver<QueuedRoomRequest>)>,
 }
 
 impl Node {
@@ -186,7 +188,7 @@ impl Node {
                 (SetHandle { inbox, tally: Arc::default() }, queue)
             })
             .unzip();
-        let (desks, desk_queues) = RoomShards::open(setup.desks);
+        let (room_shards, room_queues) = RoomShards::open(setup.room_shards);
         let shared = Arc::new(Shared {
             traces: Arc::default(),
             directory: Directory::default(),
@@ -197,7 +199,7 @@ impl Node {
             generator: stock,
             payments: Box::new(Wallets(handle.clone())),
             offerings: offerings_in,
-            room_shards: desks,
+            room_shards,
             sets: handles.clone().into(),
             login_seconds: 10,
             idle_seconds: 60,
@@ -205,17 +207,17 @@ impl Node {
         let generator =
             Generator::recover(handles.clone().into(), handle.clone(), commands.clone(), campaigns, true, now.wall);
         let bounds = Bounds { history_bytes: setup.history_bytes, ..Bounds::default() };
-        // In place of random ones: by the moment of the start, the desk, and the room.
-        let (mut desk, life) = (0u64, now.wall << 16);
+        // In place of random ones: by the moment of the start, the shard, and the room.
+        let (mut shard, life) = (0u64, now.wall << 16);
         let epochs = || -> Epochs {
-            let mut next = life + (desk << 12);
-            desk += 1;
+            let mut next = life + (shard << 12);
+            shard += 1;
             Box::new(move || {
                 next += 1;
                 NonZeroU64::new(next).unwrap_or(NonZeroU64::MIN)
             })
         };
-        let (services, _) = rooms::open(&shared, setup.desks, bounds, epochs);
+        let (services, _) = rooms::open(&shared, setup.room_shards, bounds, epochs);
         let sets = (0..)
             .zip(handles.into_iter().zip(inboxes))
             .map(|(index, (handle, inbox))| SetNode {
@@ -240,12 +242,14 @@ impl Node {
             commands,
             command_queue,
             reports,
-            clerk: Rc::new(Clerk::new(Arc::clone(&shared), wall)),
+            offers: Rc::new(Offers::new(Arc::clone(&shared))),
+            expiry: Rc::new(Expiry::new(Arc::clone(&shared), wall)),
             offerings,
-            work: None,
-            houses: Vec::new(),
+            offering: None,
+            expiring: None,
+            envelope_runs: Vec::new(),
             runs: Arc::default(),
-            desks: services.into_iter().zip(desk_queues).collect(),
+            room_shards: services.into_iter().zip(room_queues).collect(),
             shared,
         })
     }
@@ -312,68 +316,69 @@ impl Node {
         Some(text)
     }
 
-    /// Lets the clerk go on, or begin something.
-    pub fn serve_clerk(&mut self, expire: bool) -> Option<&'static str> {
-        let mut what = "the clerk goes on";
-        if self.work.is_none() {
-            let clerk = Rc::clone(&self.clerk);
-            if expire {
-                what = "the clerk looks for what is due";
-                self.work = Some(Box::pin(async move { clerk.expire().await }));
+    /// Lets offers, or expiry, go on, or begin something.
+    pub fn serve_offers(&mut self, expire: bool) -> Option<&'static str> {
+        let (work, what) = match expire {
+            true => (&mut self.expiring, "expiry goes on"),
+            false => (&mut self.offering, "offers go on"),
+        };
+        if work.is_none() {
+            *work = Some(if expire {
+                let expiry = Rc::clone(&self.expiry);
+                Box::pin(async move { expiry.expire().await })
             } else {
-                let offering = self.offerings.try_recv().ok()?;
-                what = "the clerk offers an envelope";
-                self.work = Some(Box::pin(async move { clerk.offer(&offering).await }));
-            }
+                let (offers, offering) = (Rc::clone(&self.offers), self.offerings.try_recv().ok()?);
+                Box::pin(async move { offers.offer(&offering).await })
+            });
         }
-        if let Some(work) = &mut self.work
-            && work.as_mut().poll(&mut Context::from_waker(Waker::noop())) == Poll::Ready(())
+        if let Some(at) = work
+            && at.as_mut().poll(&mut Context::from_waker(Waker::noop())) == Poll::Ready(())
         {
-            self.work = None;
+            *work = None;
         }
         Some(what)
     }
 
     /// Begins to send a run of envelopes.
-    pub fn begin_house(&mut self, terms: Terms, seed: Seed) {
+    pub fn begin_envelope_run(&mut self, terms: Terms, seed: Seed) {
         let (ledger, offerings) = (self.handle.clone(), self.shared.offerings.clone());
         let run = Run::begin(terms, seed, &self.runs, ledger, offerings, wall);
-        self.houses.push(House::Idle(Box::new(run)));
+        self.envelope_runs.push(EnvelopeRun::Idle(Box::new(run)));
     }
 
-    /// Lets one of the house's runs go on. Whether it had anything to do.
-    pub fn serve_house(&mut self, choice: usize) -> bool {
-        if self.houses.is_empty() {
+    /// Lets one of the runs of envelopes go on. Whether it had anything to do.
+    pub fn serve_envelope_run(&mut self, choice: usize) -> bool {
+        if self.envelope_runs.is_empty() {
             return false;
         }
-        let index = choice % self.houses.len();
-        let mut work = match self.houses.swap_remove(index) {
-            House::Busy(work) => work,
-            House::Idle(run) if run.next() == Next::End => return false,
-            House::Idle(mut run) => Box::pin(async move {
+        let index = choice % self.envelope_runs.len();
+        let mut work = match self.envelope_runs.swap_remove(index) {
+            EnvelopeRun::Busy(work) => work,
+            EnvelopeRun::Idle(run) if run.next() == Next::End => return false,
+            EnvelopeRun::Idle(mut run) => Box::pin(async move {
                 run.step().await;
                 run
             }),
         };
-        self.houses.push(match work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(run) => House::Idle(run),
-            Poll::Pending => House::Busy(work),
+        self.envelope_runs.push(match work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(run) => EnvelopeRun::Idle(run),
+            Poll::Pending => EnvelopeRun::Busy(work),
         });
         true
     }
 
-    pub fn serve_desk(&mut self, index: usize) -> Option<()> {
-        let (desk, queue) = &mut self.desks[index];
+    pub fn serve_room_shard(&mut self, index: usize) -> Option<()> {
+        let (shard, queue) = &mut self.room_shards[index];
         let request = queue.try_recv().ok();
-        if request.is_none() && !desk.is_busy() {
+        if request.is_none() && !shard.is_busy() {
             return None;
         }
-        desk.step(request);
+        shard.step(request);
         Some(())
     }
 
-    pub fn desks(&self) -> usize {
-        self.desks.len()
+    pub fn room_shards(&self) -> usize {
+        self.room_shards.len()
     }
 
     /// About a second has passed. A SET whose queue is full hears it the next time.

@@ -237,7 +237,7 @@ impl World {
             0..22 => Lazy::Sets,
             22..32 => Lazy::Ledger,
             32..37 => Lazy::Generator,
-            37..40 => Lazy::Clerk,
+            37..40 => Lazy::Offers,
             40..43 => Lazy::RoomShards,
             54..66 => Lazy::Clients,
             _ => Lazy::Nobody,
@@ -248,9 +248,9 @@ impl World {
             0..22 => self.serve_some_set(),
             22..32 => self.serve_ledger(),
             32..37 => self.serve_generator(),
-            37..40 => self.serve_clerk(),
-            40..43 => self.serve_some_desk(),
-            43 => drop(self.serve_house()),
+            37..40 => self.serve_offers(),
+            40..43 => self.serve_some_room_shard(),
+            43 => drop(self.serve_envelope_run()),
             44..54 => self.carry_up(),
             54..66 => self.carry_down(),
             66..94 => self.act(),
@@ -358,26 +358,26 @@ impl World {
         }
     }
 
-    fn serve_clerk(&mut self) {
+    fn serve_offers(&mut self) {
         let expire = self.rng.one_in(2);
-        if let Some(what) = self.node().serve_clerk(expire) {
+        if let Some(what) = self.node().serve_offers(expire) {
             self.trace.note(what.to_owned());
         }
     }
 
-    fn serve_house(&mut self) -> bool {
+    fn serve_envelope_run(&mut self) -> bool {
         let choice = self.rng.index(64);
-        let served = self.node().serve_house(choice);
+        let served = self.node().serve_envelope_run(choice);
         if served {
-            self.trace.note("the house goes on".to_owned());
+            self.trace.note("a run of envelopes goes on".to_owned());
         }
         served
     }
 
-    fn serve_some_desk(&mut self) {
-        let index = self.rng.index(self.setup.desks);
-        if self.node().serve_desk(index).is_some() {
-            self.trace.note(format!("desk {index} works"));
+    fn serve_some_room_shard(&mut self) {
+        let index = self.rng.index(self.setup.room_shards);
+        if self.node().serve_room_shard(index).is_some() {
+            self.trace.note(format!("room shard {index} works"));
         }
     }
 
@@ -810,7 +810,7 @@ impl World {
     fn operate(&mut self) {
         match self.rng.below(13) {
             0..5 => self.create(),
-            11 => self.begin_house(),
+            11 => self.begin_envelope_run(),
             5 => {
                 let campaigns = lock(&self.watch).model.campaigns.len() as u64;
                 if campaigns > 0 && self.rng.one_in(4) {
@@ -882,7 +882,7 @@ impl World {
         self.post(posting, format!("{amount} fen to everybody"))
     }
 
-    fn begin_house(&mut self) {
+    fn begin_envelope_run(&mut self) {
         let (rng, users) = (&mut self.rng, self.users.len() as u64);
         let recipients = u32::try_from(rng.within(1, users)).unwrap_or(1);
         let shares = u32::try_from(rng.within(1, 4)).unwrap_or(1);
@@ -899,8 +899,8 @@ impl World {
             greeting: "恭喜".into(),
         };
         let seed = Seed(rng.bytes());
-        self.trace.note(format!("an operator: the house sends {terms:?}"));
-        self.node().begin_house(terms, seed);
+        self.trace.note(format!("an operator sends {terms:?}"));
+        self.node().begin_envelope_run(terms, seed);
     }
 
     fn create(&mut self) {
@@ -1069,7 +1069,7 @@ impl World {
     fn advance_only(&mut self) {
         let ms = if self.rng.one_in(3) { self.rng.within(1, 30_000) } else { self.rng.within(1, 200) };
         self.now.at += ms * MS;
-        // The house names its envelopes by the moment: a process that begins before an earlier one
+        // A run names its envelopes by the moment: a process that begins before an earlier one
         // did would repeat it.
         self.now.wall = self.now.wall.max(self.latest_wall) + ms;
         self.latest_wall = self.now.wall;
@@ -1146,11 +1146,11 @@ impl World {
         while self.serve_command() {}
         self.step_generator();
         for expire in [false, false, true] {
-            self.node().serve_clerk(expire);
+            self.node().serve_offers(expire);
         }
-        self.serve_house();
-        for index in 0..self.node().desks() {
-            while self.node().serve_desk(index).is_some() {
+        self.serve_envelope_run();
+        for index in 0..self.node().room_shards() {
+            while self.node().serve_room_shard(index).is_some() {
                 busy = true;
             }
         }
@@ -1371,7 +1371,7 @@ impl World {
         let runs = self.node().runs.all();
         for run in runs {
             if !run.finished || run.opened_fen + run.refunded_fen != run.sent_fen {
-                return self.fail(format!("a run of the house, with everything expired: {run:?}"));
+                return self.fail(format!("a run of envelopes, with everything expired: {run:?}"));
             }
         }
         // Whoever logs in now is told nothing.

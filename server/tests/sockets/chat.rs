@@ -1,16 +1,14 @@
 //! Users talk to each other, and in rooms.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
-
 use hongbao_proto::limits::CHAT_BYTES_MAX;
 use hongbao_proto::v1::client_frame::Request;
 use hongbao_proto::v1::room::Action;
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ErrorCode};
 
+use super::flood;
 use hongbao_testing::client::{code, framed, next_id};
-use hongbao_testing::{Client, Heard, Server, Setup, eventually, until, user_token};
+use hongbao_testing::{Client, Server, Setup, eventually, until, user_token};
 
 /// Members of the large room, each with a connection.
 const CROWD: u64 = 10_000;
@@ -459,50 +457,13 @@ fn chat_out_of_range_is_answered_so_and_the_connection_goes_on() {
 
 #[test]
 fn a_flood_of_chat_is_answered_in_full_and_only_to_members() {
-    const PEERS: u64 = 8;
-    const EACH: u64 = 2_000;
     let server = Server::with(&["--max-connection-qps", "1000000"]);
-    let mut bystander = server.login(9_999);
-    let answered: u64 = std::thread::scope(|scope| {
-        let threads: Vec<_> = (1..=PEERS)
-            .map(|user| {
-                let mut peer = server.login(user);
-                scope.spawn(move || {
-                    let requests = |number: u64| match number % 5 {
-                        0 => visit(number % 7 + 1, Action::Join),
-                        1 => visit(number % 3 + 1, Action::Leave),
-                        2 => to_user(number % PEERS + 1, "x"),
-                        _ => to_room(number % 7 + 1, "y"),
-                    };
-                    let mut answered = 0;
-                    for batch in 0..EACH / 100 {
-                        let ids = batch * 100 + 1..=(batch + 1) * 100;
-                        let frames: Vec<u8> = ids.clone().flat_map(|id| framed(id, requests(id)).to_vec()).collect();
-                        peer.send_raw(&frames);
-                        let mut waiting: BTreeSet<u64> = ids.collect();
-                        while !waiting.is_empty() {
-                            let frame = peer.frame();
-                            if frame.request_id != 0 {
-                                assert!(waiting.remove(&frame.request_id), "answered twice: {frame:?}");
-                                answered += 1;
-                            }
-                        }
-                    }
-                    answered
-                })
-            })
-            .collect();
-        let mut slowest = Duration::ZERO;
-        while threads.iter().any(|thread| !thread.is_finished()) {
-            let asked = std::time::Instant::now();
-            bystander.ping();
-            slowest = slowest.max(asked.elapsed());
-        }
-        assert!(slowest < Duration::from_secs(5), "a bystander waited {slowest:?}");
-        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
-    });
-    assert_eq!(answered, PEERS * EACH);
-    assert!(bystander.pushes.is_empty());
-    assert_eq!(bystander.hear(Duration::from_millis(1)), Heard::Silence);
+    let request = |number: u64| match number % 5 {
+        0 => visit(number % 7 + 1, Action::Join),
+        1 => visit(number % 3 + 1, Action::Leave),
+        2 => to_user(number % 8 + 1, "x"),
+        _ => to_room(number % 7 + 1, "y"),
+    };
+    assert_eq!(flood(&server, 8, 2_000, 100, request), 16_000);
     server.check_books();
 }

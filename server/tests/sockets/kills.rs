@@ -9,9 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use hongbao_proto::v1::server_frame::Event;
 use serde_json::json;
 
-use crate::BINARY;
 use hongbao_testing::client::{grab, login};
-use hongbao_testing::{Client, Heard, PATIENCE, Server, command, eventually, until, user_token};
+use hongbao_testing::{Client, Heard, PATIENCE, Server, eventually, until, user_token};
 
 const KILLS: u64 = 10;
 const TOTAL: u64 = 5_000;
@@ -126,6 +125,5 @@ fn ten_kills_under_load_lose_nothing_and_pay_nothing_twice() {
         statement.query_map([], |row| Ok((number(row, 0)?, (number(row, 1)?, number(row, 2)?, number(row, 3)?))));
     let recorded: Wins = rows.unwrap().map(Result::unwrap).collect();
     assert_eq!(recorded, told);
-    let audit = command(BINARY).arg("audit").arg("--ledger").arg(&path).output().unwrap();
-    assert!(audit.status.success(), "{}", String::from_utf8_lossy(&audit.stdout));
+    server.audit(&[]);
 }

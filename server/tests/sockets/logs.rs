@@ -3,17 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::Stdio;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::BINARY;
 use hongbao_testing::client::{login, next_id};
 use hongbao_testing::server::{json_of, write_secret};
-use hongbao_testing::{SECRET, Server, command, program, until, user_token};
+use hongbao_testing::{Fleet, Running, SECRET, Server, command, until, user_token};
 
 /// Every line as JSON; each must have the stable names.
 fn lines(log: &str) -> Vec<Value> {
@@ -41,22 +38,16 @@ fn find(server: &Server, more: &[&str]) -> (Option<i32>, String) {
 
 #[test]
 fn a_win_is_followed_from_journal_through_log_to_ledger() {
-    let program = program("hongbao-sim");
     let mut server = Server::with(&["--log-format", "json", "--log", "info,facts=debug"]);
-    let (journals, fleet_log) = (server.path("journals"), server.path("fleet.log"));
-    let (listen, admin) = (server.listen.to_string(), format!("http://{}", server.admin));
-    let mut fleet = command(program);
-    fleet.args(["fleet", "--machines", "2", "--users", "40", "--server", &listen, "--admin", &admin]);
-    fleet.args(["--phases", "100x3s~50%", "--rain", "40:1-1000", "--answer-timeout", "20s", "--clock-budget", "5s"]);
-    fleet.args(["--log-format", "json", "--log", "info"]);
-    fleet.arg("--secret-file").arg(server.path("secret")).arg("--journal-dir").arg(&journals);
-    let stderr = fs::File::create(&fleet_log).unwrap();
+    let flags = ["--users", "40", "--phases", "100x3s~50%", "--rain", "40:1-1000", "--answer-timeout", "20s"];
+    let more = ["--clock-budget", "5s", "--log-format", "json", "--log", "info"];
+    let mut fleet = Fleet::start(&server, None, &[flags.as_slice(), &more].concat());
     // Whether a busy host keeps the schedule is not what is looked at here.
-    fleet.stdout(Stdio::null()).stderr(stderr).status().unwrap();
+    let (_, theirs, _) = fleet.end();
 
-    let (path, row) = fs::read_dir(&journals)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
+    let (path, row) = fleet
+        .journals()
+        .into_iter()
         .find_map(|path| {
             let text = fs::read_to_string(&path).unwrap();
             let win = text.lines().find(|line| line.starts_with("win,"))?.to_owned();
@@ -102,7 +93,7 @@ fn a_win_is_followed_from_journal_through_log_to_ledger() {
 
     server.stop_and_audit();
     assert_eq!(find(&server, &wanted).0, Some(0), "a closed ledger can be read as well");
-    let (ours, theirs) = (server.log(), fs::read_to_string(&fleet_log).unwrap());
+    let ours = server.log();
     assert!(lines(&ours).len() > 10);
     assert_nothing_secret(&ours);
     assert_nothing_secret(&theirs);
@@ -194,11 +185,10 @@ fn a_kick_is_logged_once_and_rust_log_still_decides() {
     let mut quiet = command(BINARY);
     quiet.env("RUST_LOG", "error").args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--ledger"]);
     quiet.arg(at("ledger")).arg("--secret-file").arg(at("secret")).arg("--ready-file").arg(at("ready"));
-    let mut quiet = quiet.stdout(Stdio::null()).stderr(fs::File::create(at("log")).unwrap()).spawn().unwrap();
-    until("the quiet server to serve", || at("ready").exists());
-    kill(Pid::from_raw(quiet.id().cast_signed()), Signal::SIGTERM).unwrap();
-    assert!(quiet.wait().unwrap().success());
-    assert_eq!(fs::read_to_string(at("log")).unwrap(), "");
+    let mut quiet = Running::start(&mut quiet, at("log"));
+    quiet.ready(&at("ready"));
+    assert!(quiet.stop().success());
+    assert_eq!(quiet.log(), "");
 }
 
 #[test]

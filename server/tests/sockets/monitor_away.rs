@@ -1,16 +1,16 @@
 //! The monitor may be away, or go away: reports are dropped and counted, and users never notice.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 
 use bytes::BytesMut;
 use hongbao_proto::frame::{self, Split, split};
 use hongbao_proto::limits::REPORT_FRAME_BYTES_MAX;
 use hongbao_proto::report_v1::{Accepted, Hello, MonitorFrame, Report, ReporterFrame, monitor_frame, reporter_frame};
-use hongbao_proto::token::{Audience, Secret, Verifier};
+use hongbao_proto::token::{Audience, Verifier};
 use prost::Message;
 
-use hongbao_testing::{PATIENCE, SECRET, Server, eventually, until};
+use hongbao_testing::{PATIENCE, Server, eventually, free_address, secret, until};
 
 /// One reporter's connection to a monitor that this test plays.
 struct Ingest {
@@ -61,8 +61,7 @@ fn counter(report: &Report, name: &str) -> u64 {
 
 #[test]
 fn reports_are_dropped_while_the_monitor_is_away_then_resumed() {
-    // An address that was free a moment ago, where nobody listens yet.
-    let address: SocketAddr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = free_address();
     let server = Server::with(&["--monitor", &address.to_string(), "--name", "server-7"]);
     let mut user = server.login(1);
     until("reports to be dropped", || server.metric("reports_dropped_total") >= 1);
@@ -74,7 +73,7 @@ fn reports_are_dropped_while_the_monitor_is_away_then_resumed() {
     let hello = first.welcome();
     let source = hello.source.unwrap();
     assert_eq!((source.role.as_str(), source.name.as_str()), ("server", "server-7"));
-    let verifier = Verifier::hs256(&Secret::from_text(SECRET).unwrap(), Audience::Report);
+    let verifier = Verifier::hs256(&secret(), Audience::Report);
     assert_eq!(verifier.verify(&hello.token).as_deref(), Ok("server-7"));
     // The latest few were kept; then comes one with everything in it: totals make up for what was
     // dropped.

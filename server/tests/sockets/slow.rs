@@ -75,26 +75,3 @@ fn a_peer_that_is_merely_late_reads_everything_in_order() {
     assert_eq!(server.ended("slow"), 0);
     server.check_books();
 }
-
-#[test]
-fn a_peer_that_reads_nothing_is_cut_however_little_waits() {
-    let server = Server::start();
-    let (mut bystander, mut stuck) = (server.login(1), Client::connect_narrow(server.listen));
-    stuck.login(&user_token(2));
-    let backlog = || {
-        let sessions = server.get("/v1/sessions")["sessions"].clone();
-        sessions.as_array().unwrap().iter().map(|session| session["outbox_bytes"].as_u64().unwrap()).max().unwrap()
-    };
-    let mut number = 0;
-    until("something to wait in the outbox", || {
-        server.announce(&announcement(number));
-        number += 1;
-        backlog() > 0
-    });
-    until("the stuck peer to be cut", || {
-        bystander.ping();
-        server.ended("slow") == 1
-    });
-    bystander.ping();
-    server.check_books();
-}

@@ -1,14 +1,18 @@
 //! A server that cannot start says why in one line, exits with code 2, and leaves nothing behind.
 
 use std::fs;
-use std::net::TcpListener;
+use std::io::ErrorKind;
+use std::net::{TcpListener, TcpStream};
+use std::num::NonZeroU32;
 use std::path::Path;
 
+use hongbao_server::config::{Count, Settings};
+use hongbao_server::node::{Bound, Stopped};
 use tempfile::TempDir;
 
 use crate::BINARY;
 use hongbao_testing::server::write_secret;
-use hongbao_testing::{SECRET, Server, command};
+use hongbao_testing::{Client, SECRET, Server, command, user_token};
 
 struct Home(TempDir);
 
@@ -300,4 +304,38 @@ fn a_made_secret_signs_tokens_that_open_the_door() {
     let mut peer = server.connect();
     peer.send(1, hongbao_testing::client::login(token.trim()));
     assert_eq!(peer.ending().errors, [(1, hongbao_proto::v1::ErrorCode::TokenInvalid)]);
+}
+
+#[test]
+fn a_peer_is_refused_until_a_login_can_be_answered() {
+    let home = Home::new();
+    let settings = Settings {
+        listen: "127.0.0.1:0".parse().ok(),
+        admin: "127.0.0.1:0".parse().ok(),
+        ledger: Some(home.path("ledger").into()),
+        secret_file: Some(home.path("secret").into()),
+        shards: NonZeroU32::new(2).map(Count::Exactly),
+        ..Settings::default()
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let bound = Bound::bind(settings.check().unwrap()).unwrap();
+        let addresses = [bound.listen(), bound.admin().unwrap()];
+        let refused = || {
+            for address in addresses {
+                let error = TcpStream::connect(address).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{address}");
+            }
+        };
+        refused();
+        let opened = bound.open().await.unwrap();
+        refused();
+        let running = opened.serve().await.unwrap();
+        assert_eq!([running.listen, running.admin], addresses);
+        // Without a word of ours in between.
+        let user = tokio::task::spawn_blocking(move || Client::connect(addresses[0]).login(&user_token(7)).user_id);
+        assert_eq!(user.await.unwrap(), 7);
+        TcpStream::connect(addresses[1]).unwrap();
+        assert_eq!(running.stop().finish().await, Stopped::InOrder);
+    });
 }

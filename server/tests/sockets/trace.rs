@@ -16,7 +16,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::BINARY;
 use hongbao_testing::client::{framed, next_id};
-use hongbao_testing::{PATIENCE, Server, command, eventually, sign};
+use hongbao_testing::{PATIENCE, Server, command, eventually, free_address, sign};
 
 /// `hongbao-server trace --json`, and the lines that it prints.
 struct Tracing {
@@ -124,13 +124,11 @@ fn a_followed_users_story_is_told_in_order_through_reconnects() {
 
 #[test]
 fn a_tracer_survives_a_restart_and_hears_of_the_stop() {
-    let listen = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let listen = free_address().to_string();
     let mut server = Server::with(&["--admin", &listen]);
     let mut trace = Tracing::of(&server, 7);
     trace.until("the beginning", |line| line["what"] == "following");
-    let begun = std::time::Instant::now();
     server.stop_and_audit();
-    assert!(begun.elapsed() < PATIENCE);
     trace.until("the stop", |line| line["what"] == "stopping");
     assert!(!server.log().contains("http_cut"), "the stream ends by itself:\n{}", server.log());
     server.start_again();

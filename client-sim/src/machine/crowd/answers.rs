@@ -119,13 +119,13 @@ impl Crowd {
         one.attempts = 0;
         self.tally.counters.logins += 1;
         if std::mem::replace(&mut one.known, true) {
-            self.tally.counters.reconnects += 1;
+            self.tally.counters.totals.reconnects += 1;
         }
         let held = self.storms.came_back(user, now);
         for unsettled in self.outstanding.write_again(user) {
             self.ask(user, unsettled.request, now);
             if unsettled.written {
-                self.tally.counters.resent += 1;
+                self.tally.counters.totals.resent += 1;
             } else if let (Some(segment), Some(due)) =
                 (self.schedule.segment_of(unsettled.request), self.schedule.due(unsettled.request))
             {
@@ -204,7 +204,7 @@ impl Crowd {
         }
         one.acknowledges += 1;
         self.acknowledges_under_way += 1;
-        self.tally.counters.acknowledges += 1;
+        self.tally.counters.totals.acknowledges += 1;
         let mut acknowledge = Acknowledge::default();
         for (_, seen) in seen {
             match seen {

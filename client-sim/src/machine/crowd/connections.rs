@@ -79,7 +79,7 @@ impl Crowd {
 
     /// A connection could not be opened.
     pub fn connect_failed(&mut self, user: u32, now: u64) {
-        self.tally.counters.connect_failures += 1;
+        self.tally.counters.totals.connect_failures += 1;
         self.enter(user, State::Away, self.millis(now));
         self.come_back_after_a_pause(user, now);
     }

@@ -274,7 +274,7 @@ impl Crowd {
             self.ask(user, request, now);
             self.tally.sent(segment, due, now, operation, false);
         } else {
-            self.tally.counters.held_back += 1;
+            self.tally.counters.totals.held_back += 1;
         }
         true
     }
@@ -365,7 +365,7 @@ impl Crowd {
                 return self.leave(user, EndReason::Stuck, Some(pause), now);
             }
             refused.extend_from_slice(bytes);
-            self.tally.counters.held_back += 1;
+            self.tally.counters.totals.held_back += 1;
             return;
         }
         let written = match socket.write(bytes) {
@@ -376,7 +376,7 @@ impl Crowd {
             // connection.
             Err(_) => return,
         };
-        self.tally.counters.held_back += 1;
+        self.tally.counters.totals.held_back += 1;
         self.refused.insert(user, bytes[written..].to_vec());
     }
 

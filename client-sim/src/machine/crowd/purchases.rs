@@ -37,11 +37,11 @@ impl Crowd {
         match event {
             Event::Opened(opened) => self.opened(user, request_id, envelope, opened, now),
             Event::EnvelopeEmpty(_) => {
-                self.tally.counters.envelopes_empty += 1;
+                self.tally.counters.totals.envelopes.empty += 1;
                 self.is_over(user, envelope);
             }
             Event::TooLate(_) => {
-                self.tally.counters.envelopes_expired += 1;
+                self.tally.counters.totals.envelopes.expired += 1;
                 self.is_over(user, envelope);
             }
             Event::Error(error) if error.code() != ErrorCode::LedgerUnavailable => {}

@@ -11,6 +11,7 @@ use crate::machine::chat::{self, To};
 use crate::machine::labels::{Outcome, Violation};
 use crate::machine::outstanding::Settled;
 use crate::machine::wire::{self, GrabTemplate};
+use crate::results::ChatTotals;
 use crate::schedule::mix::Operation;
 
 /// What a request under way asks for, where it is no Grab of a rain.
@@ -72,7 +73,7 @@ impl Crowd {
                 wanted
             }
             None => {
-                self.tally.counters.stand_ins += 1;
+                self.tally.counters.totals.stand_ins += 1;
                 Operation::Grab
             }
         }
@@ -118,7 +119,7 @@ impl Crowd {
         };
         match self.outstanding.settle(user, request) {
             Settled::InTime => {}
-            Settled::Late => self.tally.counters.answered_late += 1,
+            Settled::Late => self.tally.counters.totals.answered_late += 1,
             Settled::Nothing => return self.unexpected_answer(user, request, due, now),
         }
         if asked.is_some() {
@@ -141,8 +142,10 @@ impl Crowd {
                 } else if receipt.offset > 0 {
                     self.chats.record_own(user, receipt.offset);
                 }
-                let parts = [receipt.delivered, receipt.offline, receipt.dropped].map(u64::from);
-                self.tally.counters.receipts.iter_mut().zip(parts).for_each(|(sum, part)| *sum += part);
+                let ChatTotals { delivered, offline, dropped, .. } = &mut self.tally.counters.totals.chat;
+                *delivered += u64::from(receipt.delivered);
+                *offline += u64::from(receipt.offline);
+                *dropped += u64::from(receipt.dropped);
             }
             (Some(Asked::Chat(_)), _) => {}
         }

@@ -101,10 +101,13 @@ kinds! {
     "report_token_failed" ERROR Server PerSecond ["error"] "there is no token to report with";
     "tracer_joined" INFO Server PerSecond ["user" "tracers"] "an operator follows a user";
     "tracer_left" INFO Server PerSecond ["user" "tracers" "lost"] "an operator has stopped following a user; `lost` events were not told";
-    "stop_step" INFO Server Never ["step" "online"] "a numbered step of the orderly stop begins";
+    "start_step" INFO Server Never ["step"] "a step of the start begins, or takes long; nobody is let in yet";
+    "stop_step" INFO Server Never ["step" "name" "online"] "a numbered step of the orderly stop begins";
     "stop_audited" INFO Server Never ["step"] "the ledger was audited and balances";
     "stop_unbalanced" ERROR Server Never ["step"] "the ledger was audited and does not balance";
     "stop_unaudited" ERROR Server Never ["step" "error"] "the ledger cannot be audited";
+    "stop_audit_unfinished" WARN Server Never ["step" "entries"] "the audit had not read everything when the stop's deadline came";
+    "stopped" INFO Server Never [] "the server has stopped in order";
     "stop_cut_short" WARN Server Never ["dry" "ended" "closed"] "the stop's deadline passed before all was done";
     "stop_at_once" WARN Server Never [] "a second signal ended the server without an orderly stop";
 

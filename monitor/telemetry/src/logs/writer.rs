@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unread_pipe_stops_nobody_and_its_next_reader_is_told_what_is_missing() {
+    fn an_unread_pipe_stops_nobody_and_what_is_missing_is_said() {
         let (reader, writer) = pipe().unwrap();
         let (log, line) = (log(), line());
         let thread = log.clone();

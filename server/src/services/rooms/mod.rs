@@ -1,10 +1,10 @@
 //! Chat rooms: who is in them, what was said last, and who must be told.
 //!
-//! Rooms are spread over a few desks by their id; each desk is one task of the main thread and owns
+//! Rooms are spread over a few room shards by their id; each is one task of the main thread and owns
 //! its rooms. A SET hands it what a user wants
 //! ([`QueuedRoomRequest`](crate::set::chat::room_requests::QueuedRoomRequest)), and it hands the users' SETs what to
 //! write ([`Delivery`](crate::set::chat::delivery::Delivery)); the answer goes the reserved way back.
-//! [`room`] and [`desk`] are plain values under test by themselves, [`service`] is the task around
+//! [`room`] and [`room_shard`] are plain values under test by themselves, [`service`] is the task around
 //! them.
 //!
 //! Membership is the user's and outlives its connections; it ends when the user leaves. Rooms live
@@ -20,7 +20,7 @@ mod tests;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use crate::services::rooms::room_shard::{Bounds, Places};
 pub use crate::services::rooms::service::{Epochs, Service, random_epochs};
@@ -28,13 +28,13 @@ use crate::set::Shared;
 use crate::set::chat::room_requests::QueuedRoomRequest;
 use crate::set::tally::Tally;
 
-/// What the desks say of themselves.
+/// What the room shards count.
 #[derive(Debug, Default)]
 pub struct RoomsBoard {
-    desks: Box<[RoomShardTally]>,
+    shards: Box<[RoomShardTally]>,
 }
 
-/// Gauges of one desk.
+/// Gauges of one room shard.
 #[derive(Debug, Default)]
 struct RoomShardTally {
     rooms: Tally,
@@ -44,36 +44,39 @@ struct RoomShardTally {
 impl RoomsBoard {
     /// Rooms that somebody is in.
     pub fn rooms(&self) -> u64 {
-        self.desks.iter().map(|desk| desk.rooms.get()).sum()
+        self.shards.iter().map(|shard| shard.rooms.get()).sum()
     }
 
     /// Members of all rooms.
     pub fn members(&self) -> u64 {
-        self.desks.iter().map(|desk| desk.members.get()).sum()
+        self.shards.iter().map(|shard| shard.members.get()).sum()
     }
 }
 
-/// Starts a desk for each queue. They hold `shared`, which holds their queues: to be aborted once
+/// Starts a room shard for each queue. They hold `shared`, which holds their queues: to be aborted once
 /// the SETs have stopped.
 pub fn spawn(
     shared: &Arc<Shared>,
     queues: Vec<mpsc::Receiver<QueuedRoomRequest>>,
-) -> (Vec<JoinHandle<()>>, Arc<RoomsBoard>) {
+    tasks: &mut JoinSet<()>,
+) -> Arc<RoomsBoard> {
     let (services, board) = open(shared, queues.len(), Bounds::default(), random_epochs);
-    let tasks = services.into_iter().zip(queues).map(|(service, queue)| tokio::spawn(service.run(queue))).collect();
-    (tasks, board)
+    for (service, queue) in services.into_iter().zip(queues) {
+        tasks.spawn(service.run(queue));
+    }
+    board
 }
 
-/// So many desks of one node.
+/// So many room shards of one node.
 pub fn open(
     shared: &Arc<Shared>,
-    desks: usize,
+    shards: usize,
     bounds: Bounds,
     mut epochs: impl FnMut() -> Epochs,
 ) -> (Vec<Service>, Arc<RoomsBoard>) {
     let places = Arc::<Places>::default();
-    let board = Arc::new(RoomsBoard { desks: (0..desks).map(|_| RoomShardTally::default()).collect() });
+    let board = Arc::new(RoomsBoard { shards: (0..shards).map(|_| RoomShardTally::default()).collect() });
     let service =
         |index| Service::new(Arc::clone(shared), Arc::clone(&places), bounds, epochs(), Arc::clone(&board), index);
-    ((0..desks).map(service).collect(), board)
+    ((0..shards).map(service).collect(), board)
 }

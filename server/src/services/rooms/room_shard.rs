@@ -1,4 +1,4 @@
-//! The rooms of one desk, and the bounds that they share. Plain functions over values, driven by
+//! The rooms of one room shard, and the bounds that they share. Plain functions over values, driven by
 //! tests without a runtime.
 
 use std::collections::HashMap;
@@ -13,7 +13,7 @@ use crate::limits;
 use crate::services::rooms::room::{Kept, Missed, Room};
 use crate::set::chat::messages::Seen;
 
-/// How many rooms each user is in: the one thing that all desks share. They run on one thread and
+/// How many rooms each user is in: the one thing that all room shards share. They run on one thread and
 /// hold the lock for one look-up.
 #[derive(Debug, Default)]
 pub struct Places(Mutex<FxHashMap<UserId, u8>>);
@@ -40,7 +40,7 @@ impl Places {
     }
 }
 
-/// The bounds of a desk; smaller in tests.
+/// The bounds of a room shard; smaller in tests.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
     /// Members of a room.
@@ -94,7 +94,7 @@ pub struct RoomShard {
 }
 
 impl RoomShard {
-    /// A desk without rooms.
+    /// A room shard without rooms.
     pub fn new(places: Arc<Places>, bounds: Bounds) -> Self {
         Self { rooms: HashMap::new(), memberships: 0, history_bytes: 0, places, bounds }
     }
@@ -165,7 +165,7 @@ impl RoomShard {
         Some(self.rooms.get(&id)?.missed(seen))
     }
 
-    /// A member says something; returns its offset. Where the desk's histories would take too much,
+    /// A member says something; returns its offset. Where the shard's histories would take too much,
     /// this room's is cut short.
     pub fn say(&mut self, id: RoomId, message: Kept) -> Result<u64, ErrorCode> {
         let room = self.rooms.get_mut(&id).filter(|room| room.has(message.from)).ok_or(ErrorCode::NoSuchRoom)?;

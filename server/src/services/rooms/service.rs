@@ -1,4 +1,4 @@
-//! The task around a desk: serves requests one after the other, and hands messages out a slice of
+//! The task around a room shard: serves requests one after the other, and hands messages out a slice of
 //! members at a time.
 //!
 //! While a message of a room is being handed out, whatever else is wanted of that room waits behind
@@ -44,7 +44,7 @@ pub fn random_epochs() -> Epochs {
 /// See the module.
 pub struct Service {
     shared: Arc<Shared>,
-    desk: RoomShard,
+    shard: RoomShard,
     /// Rooms with a message that is being handed out, or with requests that waited for one.
     busy: HashMap<RoomId, Busy>,
     /// These, in the order of their turns.
@@ -91,7 +91,7 @@ impl Service {
     ) -> Self {
         Self {
             shared,
-            desk: RoomShard::new(places, bounds),
+            shard: RoomShard::new(places, bounds),
             busy: HashMap::new(),
             turns: VecDeque::new(),
             waiting: 0,
@@ -129,9 +129,9 @@ impl Service {
     pub fn step(&mut self, request: Option<QueuedRoomRequest>) -> usize {
         let mut spent = request.map_or(0, |request| self.take(request));
         spent += self.turn();
-        if let Some(tally) = self.board.desks.get(self.index) {
-            tally.rooms.set(self.desk.rooms() as u64);
-            tally.members.set(self.desk.memberships() as u64);
+        if let Some(tally) = self.board.shards.get(self.index) {
+            tally.rooms.set(self.shard.rooms() as u64);
+            tally.members.set(self.shard.memberships() as u64);
         }
         spent
     }
@@ -184,8 +184,8 @@ impl Service {
         let mut spent = limits::ROOM_SHARD_REQUEST_WEIGHT;
         match action {
             RoomAction::Join(seen) => spent += self.join(user, room, seen, permit),
-            RoomAction::Leave => tell(permit, room, self.desk.leave(user, room)),
-            RoomAction::Look => tell(permit, room, self.desk.look(user, room)),
+            RoomAction::Leave => tell(permit, room, self.shard.leave(user, room)),
+            RoomAction::Look => tell(permit, room, self.shard.look(user, room)),
             RoomAction::Enclose(new) => spent += self.enclose(user, room, new, permit),
             RoomAction::Say(text) => return (spent, self.say(user, room, text, at, permit)),
         }
@@ -194,7 +194,7 @@ impl Service {
 
     /// Returns how many messages are told again.
     fn join(&mut self, user: UserId, room: RoomId, seen: Option<Seen>, permit: ReplyPermit) -> usize {
-        let bytes = self.desk.missed(room, seen).map_or(0, |missed| missed.bytes());
+        let bytes = self.shard.missed(room, seen).map_or(0, |missed| missed.bytes());
         let held = match u32::try_from(bytes) {
             Ok(0) => None,
             Ok(bytes) => match Arc::clone(&self.recovery).try_acquire_many_owned(bytes) {
@@ -205,7 +205,7 @@ impl Service {
             // A history is far smaller.
             Err(_) => return 0,
         };
-        let joined = self.desk.join(user, room, &mut self.epochs);
+        let joined = self.shard.join(user, room, &mut self.epochs);
         let outline = match joined {
             Ok(outline) => outline,
             Err(code) => {
@@ -214,7 +214,7 @@ impl Service {
             }
         };
         let mut state = state(room, outline);
-        if let Some(missed) = self.desk.missed(room, seen) {
+        if let Some(missed) = self.shard.missed(room, seen) {
             state.recovered = missed.recovered;
             state.missed = missed
                 .messages()
@@ -234,11 +234,11 @@ impl Service {
 
     /// Fills in whom an envelope is for; returns how many.
     fn enclose(&self, user: UserId, room: RoomId, mut new: Box<NewEnvelope>, permit: ReplyPermit) -> usize {
-        if let Err(code) = self.desk.look(user, room) {
+        if let Err(code) = self.shard.look(user, room) {
             permit.send(Reply::Refused(code));
             return 0;
         }
-        let mut members = self.desk.members(room).to_vec();
+        let mut members = self.shard.members(room).to_vec();
         members.sort_unstable();
         let count = members.len();
         new.recipients = members.into();
@@ -249,7 +249,7 @@ impl Service {
     fn say(&mut self, from: UserId, room: RoomId, text: Box<str>, at: UnixMs, permit: ReplyPermit) -> Option<Fanout> {
         // Without a permit the way back says `Overloaded`, and nothing was said.
         let under_way = Arc::clone(&self.messages).try_acquire_owned().ok()?;
-        match self.desk.say(room, Kept { from, at, text: text.clone() }) {
+        match self.shard.say(room, Kept { from, at, text: text.clone() }) {
             Err(code) => {
                 permit.send(Reply::Refused(code));
                 None
@@ -271,7 +271,7 @@ impl Service {
     /// Looks some more members up, or tells some SETs. The sender is not told: the receipt has the
     /// message's offset.
     fn fan_out(&self, room: RoomId, mut fanout: Fanout) -> (usize, Option<Fanout>) {
-        let members = self.desk.members(room);
+        let members = self.shard.members(room);
         let until = (fanout.next + limits::FANOUT_STEP).min(members.len());
         let mut spent = until - fanout.next;
         for &member in members[fanout.next..until].iter().filter(|member| **member != fanout.from) {

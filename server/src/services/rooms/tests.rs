@@ -45,7 +45,7 @@ fn kept(from: u64, bytes: usize) -> Kept {
     Kept { from: user(from), at: 5_000, text: "x".repeat(bytes).into() }
 }
 
-// ---- The desk
+// ---- The shard
 
 #[derive(Debug, Clone)]
 enum Act {
@@ -101,8 +101,8 @@ fn outcome(
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
-    fn a_desk_does_as_its_model(acts in prop::collection::vec(act(), 1..80)) {
-        let mut desk = RoomShard::new(Arc::default(), SMALL);
+    fn a_shard_does_as_its_model(acts in prop::collection::vec(act(), 1..80)) {
+        let mut shard = RoomShard::new(Arc::default(), SMALL);
         let mut model: BTreeMap<u64, ModelRoom> = BTreeMap::new();
         let mut epochs = 0;
         for act in acts {
@@ -130,7 +130,7 @@ proptest! {
                         }
                         _ => Err(ErrorCode::RoomFull),
                     };
-                    let result = desk.join(user(who), room(at), || {
+                    let result = shard.join(user(who), room(at), || {
                         epochs += 1;
                         epoch(epochs)
                     });
@@ -143,7 +143,7 @@ proptest! {
                     };
                     let members = u32::try_from(known.members.len()).unwrap();
                     prop_assert_eq!(outcome(result), Ok((known.epoch, known.said.len() as u64, members)));
-                    let missed = desk.missed(room(at), seen).unwrap();
+                    let missed = shard.missed(room(at), seen).unwrap();
                     let told: Vec<_> = missed.messages().map(|(offset, kept)| (offset, kept.clone())).collect();
                     let still_kept = (known.forgotten..known.said.len()).map(|index| (index as u64 + 1, known.said[index].clone()));
                     let (recovered, from) = match seen {
@@ -155,7 +155,7 @@ proptest! {
                     prop_assert_eq!(told, still_kept.filter(|(offset, _)| *offset > from).collect::<Vec<_>>());
                 }
                 Act::Leave(who, at) => {
-                    let result = outcome(desk.leave(user(who), room(at)));
+                    let result = outcome(shard.leave(user(who), room(at)));
                     let was_member = model.get_mut(&at).is_some_and(|known| known.members.remove(&who));
                     match model.get(&at) {
                         Some(known) if was_member => {
@@ -172,11 +172,11 @@ proptest! {
                     let expected = model.get(&at).filter(|known| known.members.contains(&who)).map(|known| {
                         (known.epoch, known.said.len() as u64, u32::try_from(known.members.len()).unwrap())
                     });
-                    prop_assert_eq!(outcome(desk.look(user(who), room(at))), expected.ok_or(ErrorCode::NoSuchRoom));
+                    prop_assert_eq!(outcome(shard.look(user(who), room(at))), expected.ok_or(ErrorCode::NoSuchRoom));
                 }
                 Act::Say(who, at, count, bytes) => {
                     for _ in 0..count {
-                        let result = desk.say(room(at), kept(who, bytes));
+                        let result = shard.say(room(at), kept(who, bytes));
                         let others: usize = model.iter().filter(|(id, _)| **id != at).map(|(_, room)| room.bytes()).sum();
                         match model.get_mut(&at).filter(|known| known.members.contains(&who)) {
                             None => prop_assert_eq!(result, Err(ErrorCode::NoSuchRoom)),
@@ -191,12 +191,12 @@ proptest! {
                     }
                 }
             }
-            prop_assert_eq!(desk.rooms(), model.len());
-            prop_assert_eq!(desk.memberships(), model.values().map(|room| room.members.len()).sum::<usize>());
-            prop_assert_eq!(desk.history_bytes(), model.values().map(ModelRoom::bytes).sum::<usize>());
-            prop_assert!(desk.history_bytes() <= SMALL.history_bytes);
+            prop_assert_eq!(shard.rooms(), model.len());
+            prop_assert_eq!(shard.memberships(), model.values().map(|room| room.members.len()).sum::<usize>());
+            prop_assert_eq!(shard.history_bytes(), model.values().map(ModelRoom::bytes).sum::<usize>());
+            prop_assert!(shard.history_bytes() <= SMALL.history_bytes);
             for (id, known) in &model {
-                let members: BTreeSet<u64> = desk.members(room(*id)).iter().map(|user| user.get()).collect();
+                let members: BTreeSet<u64> = shard.members(room(*id)).iter().map(|user| user.get()).collect();
                 prop_assert_eq!(&members, &known.members);
             }
         }
@@ -205,73 +205,73 @@ proptest! {
 
 #[test]
 fn a_full_room_takes_the_next_member_when_one_has_left() {
-    let mut desk = RoomShard::new(Arc::default(), Bounds::default());
+    let mut shard = RoomShard::new(Arc::default(), Bounds::default());
     let members = limits::ROOM_MEMBERS_MAX as u64;
     for id in 1..=members {
-        desk.join(user(id), room(1), || epoch(7)).unwrap();
+        shard.join(user(id), room(1), || epoch(7)).unwrap();
     }
-    assert_eq!(desk.join(user(members + 1), room(1), || epoch(8)), Err(ErrorCode::RoomFull));
+    assert_eq!(shard.join(user(members + 1), room(1), || epoch(8)), Err(ErrorCode::RoomFull));
     // Whoever is in it may join again, and others may join other rooms.
-    assert_eq!(u64::from(desk.join(user(3), room(1), || epoch(8)).unwrap().members), members);
-    desk.join(user(members + 1), room(2), || epoch(8)).unwrap();
-    desk.leave(user(3), room(1)).unwrap();
-    let outline = desk.join(user(members + 1), room(1), || epoch(9)).unwrap();
+    assert_eq!(u64::from(shard.join(user(3), room(1), || epoch(8)).unwrap().members), members);
+    shard.join(user(members + 1), room(2), || epoch(8)).unwrap();
+    shard.leave(user(3), room(1)).unwrap();
+    let outline = shard.join(user(members + 1), room(1), || epoch(9)).unwrap();
     assert_eq!((outline.epoch, u64::from(outline.members)), (7, members));
 }
 
 #[test]
-fn a_user_may_be_in_so_many_rooms_of_all_desks_together() {
+fn a_user_may_be_in_so_many_rooms_of_all_shards_together() {
     let places = Arc::<Places>::default();
-    let mut desks = [(); 2].map(|()| RoomShard::new(Arc::clone(&places), Bounds::default()));
+    let mut shards = [(); 2].map(|()| RoomShard::new(Arc::clone(&places), Bounds::default()));
     for id in 1..=u64::from(limits::USER_ROOMS_MAX) {
-        desks[(id % 2) as usize].join(user(1), room(id), || epoch(7)).unwrap();
+        shards[(id % 2) as usize].join(user(1), room(id), || epoch(7)).unwrap();
     }
-    for desk in &mut desks {
-        assert_eq!(desk.join(user(1), room(1_000), || epoch(7)), Err(ErrorCode::RoomFull));
-        assert_eq!((desk.rooms(), desk.memberships()), (32, 32), "the room is not made");
+    for shard in &mut shards {
+        assert_eq!(shard.join(user(1), room(1_000), || epoch(7)), Err(ErrorCode::RoomFull));
+        assert_eq!((shard.rooms(), shard.memberships()), (32, 32), "the room is not made");
     }
-    desks[0].join(user(2), room(1_000), || epoch(7)).unwrap();
-    desks[1].leave(user(1), room(1)).unwrap();
-    desks[0].join(user(1), room(1_000), || epoch(7)).unwrap();
+    shards[0].join(user(2), room(1_000), || epoch(7)).unwrap();
+    shards[1].leave(user(1), room(1)).unwrap();
+    shards[0].join(user(1), room(1_000), || epoch(7)).unwrap();
 }
 
 #[test]
-fn a_desk_has_so_many_rooms_and_forgets_those_of_nobody() {
-    let mut desk = RoomShard::new(Arc::default(), Bounds::default());
+fn a_shard_has_so_many_rooms_and_forgets_those_of_nobody() {
+    let mut shard = RoomShard::new(Arc::default(), Bounds::default());
     let rooms = limits::ROOM_SHARD_ROOMS_MAX as u64;
     for id in 1..=rooms {
-        desk.join(user(id), room(id), || epoch(7)).unwrap();
+        shard.join(user(id), room(id), || epoch(7)).unwrap();
     }
-    assert_eq!(desk.join(user(1), room(rooms + 1), || epoch(7)), Err(ErrorCode::RoomFull));
-    desk.join(user(1), room(2), || epoch(7)).unwrap();
-    desk.say(room(5), kept(5, 100)).unwrap();
-    desk.leave(user(5), room(5)).unwrap();
-    assert_eq!((desk.rooms() as u64, desk.history_bytes()), (rooms - 1, 0));
+    assert_eq!(shard.join(user(1), room(rooms + 1), || epoch(7)), Err(ErrorCode::RoomFull));
+    shard.join(user(1), room(2), || epoch(7)).unwrap();
+    shard.say(room(5), kept(5, 100)).unwrap();
+    shard.leave(user(5), room(5)).unwrap();
+    assert_eq!((shard.rooms() as u64, shard.history_bytes()), (rooms - 1, 0));
     // What was said is forgotten with it, and offsets begin anew.
-    let outline = desk.join(user(1), room(5), || epoch(8)).unwrap();
+    let outline = shard.join(user(1), room(5), || epoch(8)).unwrap();
     assert_eq!((outline.epoch, outline.offset, outline.members), (8, 0, 1));
 }
 
 #[test]
 fn a_shard_of_full_memory_cuts_short_the_room_that_talks() {
     let bounds = Bounds { history_bytes: 10_000, ..Bounds::default() };
-    let mut desk = RoomShard::new(Arc::default(), bounds);
+    let mut shard = RoomShard::new(Arc::default(), bounds);
     let message = 1_000 - limits::HISTORY_OVERHEAD_BYTES;
-    desk.join(user(1), room(1), || epoch(7)).unwrap();
-    desk.join(user(1), room(2), || epoch(8)).unwrap();
+    shard.join(user(1), room(1), || epoch(7)).unwrap();
+    shard.join(user(1), room(2), || epoch(8)).unwrap();
     for _ in 0..7 {
-        desk.say(room(1), kept(1, message)).unwrap();
+        shard.say(room(1), kept(1, message)).unwrap();
     }
     for _ in 0..5 {
-        desk.say(room(2), kept(1, message)).unwrap();
+        shard.say(room(2), kept(1, message)).unwrap();
     }
-    assert_eq!(desk.history_bytes(), 10_000);
-    let kept = |desk: &RoomShard, id, epoch| {
-        let missed = desk.missed(room(id), Some(Seen { epoch, offset: 0 })).unwrap();
+    assert_eq!(shard.history_bytes(), 10_000);
+    let kept = |shard: &RoomShard, id, epoch| {
+        let missed = shard.missed(room(id), Some(Seen { epoch, offset: 0 })).unwrap();
         (missed.recovered, missed.messages().map(|(offset, _)| offset).collect::<Vec<_>>())
     };
-    assert_eq!(kept(&desk, 1, 7), (true, (1..=7).collect()));
-    assert_eq!(kept(&desk, 2, 8), (false, vec![3, 4, 5]));
+    assert_eq!(kept(&shard, 1, 7), (true, (1..=7).collect()));
+    assert_eq!(kept(&shard, 2, 8), (false, vec![3, 4, 5]));
 }
 
 #[test]
@@ -339,7 +339,7 @@ impl Rig {
             login_seconds: 10,
             idle_seconds: 600,
         });
-        let board = Arc::new(RoomsBoard { desks: Box::new([RoomShardTally::default()]) });
+        let board = Arc::new(RoomsBoard { shards: Box::new([RoomShardTally::default()]) });
         let service = Service::new(
             Arc::clone(&shared),
             Arc::default(),
@@ -651,7 +651,7 @@ fn beyond_a_bound_a_request_is_overloaded_and_changes_nothing() {
 }
 
 #[test]
-fn what_a_desk_holds_when_it_ends_is_answered() {
+fn what_a_shard_holds_when_it_ends_is_answered() {
     let mut rig = Rig::new(1);
     for id in 1..=1_000 {
         rig.ask(id, 1, RoomAction::Join(None));

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use fantoccini::actions::{InputSource, KeyAction, KeyActions, MOUSE_BUTTON_LEFT, MouseActions, PointerAction};
 use fantoccini::wd::{Capabilities, TimeoutConfiguration};
@@ -12,7 +13,8 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::PATIENCE;
+/// For what is awaited in the page: a browser on a busy machine is slower than the programs.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A browser with a profile of its own.
 pub struct Browser {
