@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use hongbao_proto::v1::{Announcement, ServerFrame, server_frame::Event};
-use hongbao_server::shard::acceptor::listen;
 use hongbao_server::transport::descriptors;
+use hongbao_server::transport::listener::Bound;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::resource::{UsageWho, getrusage};
@@ -74,9 +74,9 @@ fn main() -> Result<(), Failure> {
 
     // Whatever a thread shares with this one is opened before the first of them takes a table: it
     // has one number everywhere.
-    let first = listen(address)?;
+    let first = Bound::new(address).and_then(Bound::listen)?;
     let address = first.local_addr()?;
-    let listeners = std::iter::once(Ok(first)).chain((1..threads).map(|_| listen(address)));
+    let listeners = std::iter::once(Ok(first)).chain((1..threads).map(|_| Bound::new(address).and_then(Bound::listen)));
     let prepared = listeners
         .map(|listener| Ok((listener?, Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?))))
         .collect::<Result<Vec<_>, Failure>>()?;

@@ -31,15 +31,15 @@ use hongbao_server::config::{Config, Settings};
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::writer;
 use hongbao_server::limits;
-use hongbao_server::set::chat::room_requests::RoomShards;
 use hongbao_server::set::directory::{ConnectionAddress, ConnectionKey, Directory};
 use hongbao_server::set::message::{Control, Message};
 use hongbao_server::set::payments::Wallets;
+use hongbao_server::set::room_requests::RoomShards;
 use hongbao_server::set::session::Session;
 use hongbao_server::set::{Set, SetHandle, Shared};
-use hongbao_server::shard::acceptor::listen;
-use hongbao_server::shard::reader::{self, Link};
+use hongbao_server::shard::reader::{self, Intake};
 use hongbao_server::transport::descriptors;
+use hongbao_server::transport::listener::Bound;
 use hongbao_server::transport::stream::Stream;
 use hongbao_server::transport::wire::SocketWire;
 use hongbao_telemetry::clock::unix_seconds;
@@ -238,14 +238,14 @@ fn serve(config: &Config) -> Result<(), Failure> {
     };
 
     // Everything that the threads share is open before the first takes a table of its own.
-    let first = listen(config.listen)?;
+    let first = Bound::new(config.listen)?.listen()?;
     let address = first.local_addr()?;
     let built = Arc::new(Barrier::new(config.shards as usize + 1));
     let (parts, finished) = mpsc::channel();
     let sets_per_shard = config.sets / config.shards;
     let private_table = config.private_tables;
-    for (index, listener) in
-        (0..config.shards).zip(std::iter::once(Ok(first)).chain(std::iter::repeat_with(|| listen(address))))
+    for (index, listener) in (0..config.shards)
+        .zip(std::iter::once(Ok(first)).chain(std::iter::repeat_with(|| Bound::new(address).and_then(Bound::listen))))
     {
         let shard = Shard {
             first_set: index * sets_per_shard,
@@ -310,7 +310,7 @@ struct Shard {
 struct Seats {
     set: Set<SocketWire>,
     inbox: queue::Receiver<Message>,
-    link: Rc<Link>,
+    intake: Rc<Intake>,
 }
 
 impl Shard {
@@ -330,14 +330,14 @@ impl Shard {
             .zip(self.inboxes)
             .map(|(index, inbox)| {
                 let handle = &shared.sets[index as usize];
-                let link = Rc::new(Link {
+                let intake = Rc::new(Intake {
                     inbox: handle.inbox.clone(),
                     refusals: RefCell::default(),
                     tally: Arc::clone(&handle.tally),
                     verifier: Arc::clone(&verifier),
                     scratch: Rc::clone(&scratch),
                 });
-                Seats { set: Set::new(index, Arc::clone(&shared)), inbox, link }
+                Seats { set: Set::new(index, Arc::clone(&shared)), inbox, intake }
             })
             .collect();
         let (account, mut parts) = (Account::open()?, Parts::default());
@@ -356,14 +356,14 @@ impl Shard {
                 })
             })?;
             for stream in streams.drain(..) {
-                let Seats { set, link, .. } = &mut sets[turn];
+                let Seats { set, intake, .. } = &mut sets[turn];
                 let (read_half, wire) = account.charge(&mut parts.write_side, || {
                     let (read_half, write_half) = stream.into_split();
                     (read_half, SocketWire::new(write_half))
                 });
                 let key = account.charge(&mut parts.session, || set.attach(wire, &now));
                 account.charge(&mut parts.task, || {
-                    tokio::task::spawn_local(reader::read(read_half, key, Rc::clone(link)));
+                    tokio::task::spawn_local(reader::read(read_half, key, Rc::clone(intake)));
                 });
                 turn = (turn + 1) % shared.sets.len().min(sets.len());
             }
@@ -383,7 +383,7 @@ impl Shard {
             } else {
                 tokio::task::yield_now().await;
             }
-            let online: u64 = sets.iter().map(|keys| keys.link.tally.online.get()).sum();
+            let online: u64 = sets.iter().map(|keys| keys.intake.tally.online.get()).sum();
             if online == mine && accepted.load(Ordering::Relaxed) == connections {
                 break;
             }

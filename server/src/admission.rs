@@ -1,7 +1,7 @@
 //! How many requests are looked at: the generic cell rate algorithm (ITU-T I.371), whose whole
 //! state is the theoretical arrival time of the next request. [`Meter`] watches one connection in 8
 //! bytes; [`Gate`] is shared by all SETs of the node, one atomic step for each batch. [`LoginQueue`]
-//! refuses nobody for good: whoever it cannot let in now gets an appointment.
+//! refuses nobody for good: whoever it cannot let in now gets a retry slot.
 
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -78,7 +78,7 @@ impl Gate {
 pub struct RetrySlot(NonZeroU64);
 
 impl RetrySlot {
-    /// `promised`: this moment is the holder's. Otherwise it is only told when to ask again.
+    /// `promised`: this moment is the holder's. Otherwise it is only a hint when to ask again.
     fn new(at: Nanos, promised: bool) -> Self {
         // The lowest bit keeps it from 0; 2^62 ns are 146 years.
         Self(NonZeroU64::MIN | (at << 2 | u64::from(promised) << 1))
@@ -115,7 +115,7 @@ impl RetrySlot {
     }
 }
 
-/// What somebody in a [`LoginQueue`] is told.
+/// What a [`LoginQueue`] decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
     /// Come in.
@@ -126,17 +126,17 @@ pub enum Admission {
 
 /// A crowd made into a queue: who cannot pass at the rate takes the next free moment, which moves
 /// the theoretical arrival time on as passing would. So the refused come back evenly, one an
-/// interval, in the order in which they came, and newcomers queue up behind them. Who keeps an
-/// appointment takes nothing from the rate again.
+/// interval, in the order in which they came, and newcomers queue up behind them. Who keeps a
+/// slot takes nothing from the rate again.
 ///
 /// In any window of `t` seconds at most `rate * (t + grace) + burst` pass, whatever peers do; `rate
-/// * t + burst`, where all who hold an appointment come at their moment.
+/// * t + burst`, where all who hold a slot come at their moment.
 #[derive(Debug)]
 pub struct LoginQueue {
     rate: Rate,
-    /// Lateness that does not forfeit an appointment.
+    /// Lateness that does not forfeit a retry slot.
     grace: Nanos,
-    /// No appointment is further away.
+    /// No retry slot is further away.
     horizon: Nanos,
     arrival: AtomicU64,
     /// Peers that came when all moments up to the horizon were taken.
@@ -156,7 +156,7 @@ impl LoginQueue {
         Self { rate, grace, horizon, arrival: AtomicU64::new(0), turned_away: AtomicU64::new(0) }
     }
 
-    /// Somebody asks to be let in at `now`, and was told `held` before. Early: the same again. More
+    /// Somebody asks to be let in at `now`, and got `held` before. Early: the same again. More
     /// than the grace late: as if it had never come.
     pub fn admit(&self, held: Option<RetrySlot>, now: Nanos) -> Admission {
         match held {
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn an_appointment_is_repeated_to_the_early_lost_by_the_late() {
+    fn a_retry_slot_is_repeated_to_the_early_lost_by_the_late() {
         let queue = LoginQueue::new(Rate::new(10, 1), NANOS_PER_SECOND, 60 * NANOS_PER_SECOND);
         let now = 7 * NANOS_PER_SECOND;
         assert_eq!(queue.admit(None, now), Admission::Now);
@@ -277,7 +277,7 @@ mod tests {
                     Admission::Now => passed.push(now),
                     Admission::Later(told) => {
                         let kept = held.is_none_or(|held| !held.is_promised() || now > held.at() + grace);
-                        prop_assert!(kept, "refused although it came at its retry_slot");
+                        prop_assert!(kept, "refused although it came at its moment");
                         prop_assert!(told.at() > now && told.wait_ms(now) > 0);
                         prop_assert!(told.at() <= now + horizon_ms * 1_000_000);
                         if told.is_promised() {
@@ -291,7 +291,7 @@ mod tests {
                 }
             }
             prop_assert_eq!(passed.len(), crowd.len());
-            prop_assert!(booked.is_sorted_by(|a, b| a + interval <= *b), "appointments are an interval apart");
+            prop_assert!(booked.is_sorted_by(|a, b| a + interval <= *b), "retry slots are an interval apart");
             let forgiven = u64::from(burst) * interval + if on_time { 0 } else { grace };
             for (i, from) in passed.iter().enumerate() {
                 for (j, until) in passed.iter().enumerate().skip(i) {

@@ -38,7 +38,7 @@ macro_rules! ends {
                 match self { $(End::$variant => Fault::$fault,)* }
             }
 
-            /// What the peer is told, where it can still be told anything.
+            /// The goodbye, where the socket still works.
             pub const fn goodbye(self) -> Option<Reason> {
                 match self { $(End::$variant => $goodbye,)* }
             }

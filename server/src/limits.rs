@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Unacknowledged wins told at one login.
+/// Unacknowledged wins sent at one login.
 pub const RECALLED_WINS_MAX: usize = 256;
 
 /// Requests that wait for the ledger's writer.
@@ -124,7 +124,7 @@ pub const ROOM_SHARD_QUEUE_MAX: usize = 4 * 1024;
 /// Requests of a room shard that wait until an earlier message to their room has been handed to the SETs.
 pub const ROOM_SHARD_WAITING_MAX: usize = 1_024;
 
-/// Messages of one room shard's rooms that are on their way to members, 8 bytes for each member.
+/// Messages of one room shard that are on their way to members, 8 bytes for each member.
 pub const ROOM_SHARD_MESSAGES_MAX: usize = 256;
 
 /// History on its way from one room shard to users who catch up, bytes.
@@ -133,20 +133,20 @@ pub const ROOM_SHARD_RECOVERY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Rooms of one room shard.
 pub const ROOM_SHARD_ROOMS_MAX: usize = 16 * 1024;
 
-/// Memberships in one room shard's rooms: 30 to 60 bytes each, as full as their tables are.
+/// Memberships in one room shard: 30 to 60 bytes each, as full as their tables are.
 pub const ROOM_SHARD_MEMBERSHIPS_MAX: usize = 1024 * 1024;
 
-/// History of one room shard's rooms together, bytes.
+/// History of one room shard, bytes.
 pub const ROOM_SHARD_HISTORY_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Members looked up for a message before the room shard turns to another room.
+/// Members looked up for a message before the shard turns to another room.
 pub const FANOUT_STEP: usize = 256;
 
-/// Members looked up before a room shard lets the other tasks of the main thread run. Any other work of a
-/// room shard counts as [`ROOM_SHARD_REQUEST_WEIGHT`] members.
+/// Members looked up before a room shard lets the other tasks of the main thread run. Any other work
+/// counts as [`ROOM_SHARD_REQUEST_WEIGHT`] members.
 pub const ROOM_SHARD_STEP: usize = 1_024;
 
-/// What a request, or a SET to be told, is worth in members looked up.
+/// What a request, or a SET to be written to, is worth in members looked up.
 pub const ROOM_SHARD_REQUEST_WEIGHT: usize = 32;
 
 /// Members of a room.
@@ -188,12 +188,12 @@ pub const LOGIN_RATE: u32 = 20_000;
 /// Logins that pass at once after a quiet time, in milliseconds at the rate.
 pub const LOGIN_BURST_MS: u64 = 100;
 
-/// How late an appointment for a login may be kept, milliseconds: the peer's round trip and its
+/// How late a login may come to its retry slot, milliseconds: the peer's round trip and its
 /// timer.
 pub const LOGIN_GRACE_MS: u64 = 1_000;
 
-/// Appointments for logins are at most so far away, seconds. Whoever comes when all of them are
-/// taken is told to ask again, spread evenly over the second half of this time.
+/// Retry slots of logins are at most so far away, seconds. Whoever comes when all of them are
+/// taken asks again, spread evenly over the second half of this time.
 pub const LOGIN_HORIZON_SECONDS: u64 = 60;
 
 /// Connections taken in by a shard before its other tasks get their turn; each costs a few system
@@ -262,14 +262,14 @@ pub const FIND_WALK_MAX: usize = 1_000_000;
 /// Bytes of a line of a journal or a log that `find` reads; longer ones are passed over.
 pub const FIND_LINE_BYTES_MAX: u64 = 64 * 1024;
 
-/// Items that `find` tells at most.
+/// Items that `find` prints at most.
 pub const FIND_ITEMS_MAX: usize = 100_000;
 
 /// Operators who follow users at the same time. Each costs every SET a comparison for each request.
 pub const TRACERS_MAX: usize = 8;
 
 /// Steps that wait for one of them to be read: some seconds of a busy user. What finds no room is
-/// lost, counted and told.
+/// lost, counted and reported.
 pub const TRACE_QUEUE_MAX: usize = 1_024;
 
 /// Requests of followed users in one SET of which it is known when they came.

@@ -43,8 +43,8 @@ impl Seed {
         Ok(Seed(bytes))
     }
 
-    /// 64 lower-case hexadecimal digits. Says the secret: only for a campaign of which nothing more
-    ///    can be won.
+    /// 64 lower-case hexadecimal digits. Gives the secret away: only for a campaign of which nothing
+    /// more can be won.
     pub fn to_hex(&self) -> String {
         hex(&self.0)
     }

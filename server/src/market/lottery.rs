@@ -16,11 +16,11 @@ pub struct Entrant {
     pub request: RequestId,
 }
 
-/// The lot of an entrant: the first 16 bytes of SHA-256(seed ‖ "lot" ‖ user ‖ request), both
+/// The rank of an entrant: the first 16 bytes of SHA-256(seed ‖ "lot" ‖ user ‖ request), both
 /// numbers as 8 bytes, big-endian. The smallest is served first.
-pub fn lottery(seed: &Seed, entrant: Entrant) -> [u8; 16] {
+pub fn rank(seed: &Seed, entrant: Entrant) -> [u8; 16] {
     let mut hash = Sha256::new_with_prefix(seed.0);
-    hash.update(b"lottery");
+    hash.update(b"lot");
     hash.update(entrant.user.get().to_be_bytes());
     hash.update(entrant.request.get().to_be_bytes());
     let hash: [u8; 32] = hash.finalize().into();
@@ -31,8 +31,8 @@ pub fn lottery(seed: &Seed, entrant: Entrant) -> [u8; 16] {
 /// beside it.
 pub fn draw<T>(seed: &Seed, entrants: impl IntoIterator<Item = (Entrant, T)>) -> Vec<(Entrant, T)> {
     let mut drawn: Vec<_> =
-        entrants.into_iter().map(|(entrant, beside)| (lottery(seed, entrant), entrant, beside)).collect();
-    drawn.sort_by_key(|(lottery, entrant, _)| (*lottery, entrant.user, entrant.request));
+        entrants.into_iter().map(|(entrant, beside)| (rank(seed, entrant), entrant, beside)).collect();
+    drawn.sort_by_key(|(rank, entrant, _)| (*rank, entrant.user, entrant.request));
     drawn.into_iter().map(|(_, entrant, beside)| (entrant, beside)).collect()
 }
 
@@ -62,6 +62,13 @@ mod tests {
             prop_assert_eq!(draw(&Seed(seed), came), drawn.clone());
             prop_assert_eq!(drawn.len(), users.len());
         }
+    }
+
+    /// Worked out with Python's hashlib.
+    #[test]
+    fn a_rank_is_what_anyone_computes_from_the_rule() {
+        let rank = rank(&Seed([7; 32]), entrant(5, 9));
+        assert_eq!(crate::market::campaign::hex(&rank), "7f370dce04af1f3b3f7379e4b7a211c9");
     }
 
     #[test]

@@ -60,7 +60,7 @@ pub enum Step {
 /// Why a step leads nowhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stuck {
-    /// The order already is what the step would make it: told again, nothing moves.
+    /// The order already is what the step would make it: nothing moves.
     AlreadyThere,
     /// Paid for good: it can no longer be given back.
     Paid,

@@ -13,7 +13,7 @@ use hongbao_proto::{CampaignId, Fen, Serial};
 use crate::clock::UnixMs;
 use crate::market::campaign::CampaignTerms;
 
-/// What a campaign lets a SET do. The generator decides and tells every SET.
+/// What a campaign lets a SET do. The generator decides and announces it to every SET.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SalePhase {
     /// Before its start.
@@ -32,7 +32,7 @@ pub enum SalePhase {
 /// What a Grab finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taken {
-    /// A prize, now in flight: it must be settled by [`Stock::claimed`], [`Stock::put_back`] or
+    /// A prize, now in flight: it must land by [`Stock::claimed`], [`Stock::put_back`] or
     /// [`Stock::void`].
     Prize {
         campaign: CampaignId,
@@ -51,7 +51,7 @@ pub enum Taken {
         /// Since when.
         ended_at: UnixMs,
     },
-    /// Never heard of.
+    /// There is none, or it ended long ago.
     NoSuchCampaign,
 }
 
@@ -62,7 +62,7 @@ pub struct ShelfBooks {
     pub supplied: u64,
     /// Ready to be taken.
     pub on_shelf: u64,
-    /// Taken, and not yet settled by the ledger.
+    /// Taken, and not yet decided by the ledger.
     pub in_flight: u64,
     /// Durably somebody's, through this SET.
     pub claimed: u64,
@@ -109,7 +109,7 @@ struct Shelf {
     last_supply: usize,
     /// Whether the draw of its opening window is over, where it has one.
     drawn: bool,
-    /// Whether the generator was told that more are wanted, and none have come since.
+    /// Whether the generator was asked for more, and none have come since.
     wanted: bool,
 }
 
@@ -244,15 +244,14 @@ impl Stock {
         }
     }
 
-    /// Whether the generator should be told that the shelf of this sale runs out: once until more
-    /// comes in.
+    /// Whether to ask the generator for more units of this sale: once until they come.
     pub fn wants(&mut self, campaign: CampaignId) -> bool {
         let Some(shelf) = self.shelf(campaign) else { return false };
         let runs_out = shelf.phase == SalePhase::Open && shelf.serials.len() * 2 <= shelf.last_supply;
         runs_out && shelf.terms.sale().is_some() && !std::mem::replace(&mut shelf.wanted, true)
     }
 
-    /// The generator did not hear it: to be told again.
+    /// The generator had no room for the question: to be asked again.
     pub fn still_wants(&mut self, campaign: CampaignId) {
         if let Some(shelf) = self.shelf(campaign) {
             shelf.wanted = false;
@@ -261,20 +260,20 @@ impl Stock {
 
     /// The ledger has the claim: the prize is the user's.
     pub fn claimed(&mut self, campaign: CampaignId) {
-        self.settle(campaign, |shelf| shelf.claimed += 1);
+        self.land(campaign, |shelf| shelf.claimed += 1);
     }
 
     /// The ledger did not take the claim: the prize is the next one to be taken.
     pub fn put_back(&mut self, campaign: CampaignId, serial: Serial) {
-        self.settle(campaign, |shelf| shelf.serials.push_front(serial));
+        self.land(campaign, |shelf| shelf.serials.push_front(serial));
     }
 
     /// The ledger says that the prize is somebody else's already.
     pub fn void(&mut self, campaign: CampaignId) {
-        self.settle(campaign, |shelf| shelf.void += 1);
+        self.land(campaign, |shelf| shelf.void += 1);
     }
 
-    fn settle(&mut self, campaign: CampaignId, to: impl FnOnce(&mut Shelf)) {
+    fn land(&mut self, campaign: CampaignId, to: impl FnOnce(&mut Shelf)) {
         // A serial in flight was taken from a shelf, and shelves are never removed.
         if let Some(shelf) = self.shelf(campaign) {
             shelf.in_flight -= 1;

@@ -12,7 +12,7 @@ use crate::limits;
 use crate::market::order::Order;
 use crate::services::offers::send_to;
 use crate::set::Shared;
-use crate::set::chat::delivery;
+use crate::set::delivery;
 use crate::set::events;
 use crate::set::message::StockReport;
 

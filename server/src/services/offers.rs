@@ -10,10 +10,10 @@ use tokio::sync::mpsc;
 
 use crate::limits;
 use crate::set::Shared;
-use crate::set::chat::delivery::{self, Count, Delivery};
+use crate::set::delivery::{self, Count, Delivery};
 use crate::set::directory::ConnectionKey;
 use crate::set::events;
-use crate::set::message::{Control, Message, Offering};
+use crate::set::message::Offering;
 
 /// See the module.
 pub struct Offers {
@@ -56,9 +56,6 @@ pub(super) async fn send_to(shared: &Shared, users: &[UserId], frame: Bytes) {
         }
     }
     for (set, keys) in keys {
-        let delivery = Control::Deliver(Delivery::new(keys, frame.clone(), Arc::clone(&count)));
-        if let Err(refused) = shared.sets[set as usize].inbox.try_send(Message::Control(delivery)) {
-            drop(refused);
-        }
+        shared.sets[set as usize].deliver(Delivery::new(keys, frame.clone(), Arc::clone(&count)));
     }
 }

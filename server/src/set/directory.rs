@@ -1,4 +1,4 @@
-//! Where each user is connected. DirtySet at login, at the end of a connection and by operators;
+//! Where each user is connected. Touched at login, at the end of a connection and by operators;
 //! never by a Grab.
 
 use dashmap::DashMap;
@@ -20,7 +20,6 @@ pub struct ConnectionKey {
 pub struct ConnectionAddress {
     /// Index of the SET.
     pub set: u32,
-    /// The connection in it.
     pub key: ConnectionKey,
 }
 

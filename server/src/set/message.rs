@@ -1,4 +1,4 @@
-//! The closed list of what a SET worker can be told.
+//! The closed list of what can be sent to a SET.
 
 use std::sync::Arc;
 
@@ -16,9 +16,9 @@ use crate::market::envelope::{NewEnvelope, Offer};
 use crate::market::lottery::Entrant;
 use crate::market::stock::SalePhase;
 use crate::set::broadcast::Receipt;
-use crate::set::chat::delivery::{Delivered, Delivery};
-use crate::set::chat::messages::{Chat, RoomRequest, RoomState};
+use crate::set::delivery::{Delivered, Delivery};
 use crate::set::directory::ConnectionKey;
+use crate::set::room_messages::{Chat, RoomRequest, RoomState};
 use crate::transport::stream::Accepted;
 
 /// One message of a SET's queue.
@@ -61,7 +61,7 @@ pub enum ClientRequest {
         request: RequestId,
         wanted: LedgerRequest,
     },
-    /// Tell somebody.
+    /// A message to a user or a room.
     Chat {
         /// Echoed by the answer.
         request: RequestId,
@@ -136,7 +136,7 @@ pub enum LedgerRequest {
 /// What a SET asked a service for, and needs again to answer.
 #[derive(Debug, Clone, Copy)]
 pub enum PendingRequest {
-    /// What a user must be told at login.
+    /// What a user has missed, at login.
     Recall { request: RequestId },
     /// A prize for the user.
     Claim {
@@ -227,12 +227,12 @@ impl ReplyTo for ReplyPermit {
     }
 }
 
-/// What the generator, operators and the clock tell a SET.
+/// What the generator, operators and the clock want of a SET.
 #[derive(Debug)]
 pub enum Control {
     /// Prizes for the shelf. The generator counts them as issued once this is queued.
     Supply {
-        /// Of which campaign; its phase was told before.
+        /// Of which campaign; announced before.
         campaign: CampaignId,
         serials: Box<[Serial]>,
     },
@@ -243,18 +243,18 @@ pub enum Control {
         /// Where it is now.
         phase: SalePhase,
     },
-    /// The opening window of a sale is over: say who came in it.
+    /// The opening window of a sale is over: report who came in it.
     Draw { campaign: CampaignId },
     /// The draw of a sale's opening window. Its units count as supplied.
     Drawn {
         campaign: CampaignId,
-        /// Those of this SET who are served, in the order of their lots; whoever waits and is not
+        /// Those of this SET who are served, by rank; who waits and is not
         /// among them is not.
         winners: Box<[(Entrant, Serial)]>,
     },
     /// Return what lies on this shelf: users elsewhere shake for it, and nobody here does.
     GiveBack { campaign: CampaignId },
-    /// Tell the generator the shelves' books.
+    /// Report the shelves' books to the generator.
     Report {
         /// Echoed, so that it matches what the generator had issued when it asked.
         round: u64,
@@ -273,7 +273,7 @@ pub enum Control {
     Broadcast { frame: Bytes, receipt: Receipt },
     /// Write a frame to these connections, where they are logged in.
     Deliver(Delivery),
-    /// Say goodbye to everybody.
+    /// Send everybody a goodbye.
     Farewell(ReturnWindow),
     /// List sessions, from this slot on.
     List {
@@ -289,7 +289,7 @@ pub enum Control {
     Stop,
 }
 
-/// The newer connection's SET and connection.
+/// A newer login, which waits for the end of an older connection of its user.
 #[derive(Debug)]
 pub struct DisplacedBy {
     /// A place in the newer SET's queue.
@@ -299,7 +299,7 @@ pub struct DisplacedBy {
 }
 
 impl DisplacedBy {
-    /// Tells the newer connection's SET that the older one has ended.
+    /// The older connection has ended.
     pub fn let_in(self) {
         self.permit.send(Message::Displaced { key: self.key, request: self.request });
     }

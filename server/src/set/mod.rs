@@ -8,21 +8,17 @@
 //! Here are the state, the batch and the answers; what each kind of message does is below, in a
 //! file for each.
 
+mod apply;
 pub mod broadcast;
-pub mod chat;
-mod control;
+pub mod delivery;
 pub mod directory;
-mod ends;
 pub mod events;
-mod grab;
-mod login;
-mod lottery;
 pub mod message;
 pub mod output;
 pub mod parse;
 pub mod payments;
-mod pending;
-mod requests;
+pub mod room_messages;
+pub mod room_requests;
 pub mod session;
 pub mod tally;
 #[cfg(test)]
@@ -42,21 +38,21 @@ use tokio::sync::mpsc;
 use crate::admission::{Gate, LoginQueue, Meter, Rate};
 use crate::clock::Now;
 use crate::ends::End;
-use crate::ledger::Posting;
 use crate::ledger::writer::{LedgerHandle, Request};
 use crate::limits;
 use crate::market::stock::Stock;
+use crate::set::apply::deliveries::Deliveries;
+use crate::set::apply::lottery::Lottery;
+use crate::set::apply::sweeps::Sweep;
 use crate::set::broadcast::Receipt;
-use crate::set::broadcast::sweeps::Sweep;
-use crate::set::chat::deliveries::Deliveries;
-use crate::set::chat::room_requests::RoomShards;
+use crate::set::delivery::Delivery;
 use crate::set::directory::{ConnectionKey, Directory};
-use crate::set::lottery::Lottery;
 use crate::set::message::{
-    ClientRequest, DisplacedBy, Message, Offering, PendingRequest, Reply, ReplyPermit, StockReport,
+    ClientRequest, Control, DisplacedBy, Message, Offering, PendingRequest, ReplyPermit, StockReport,
 };
 use crate::set::output::Output;
 use crate::set::payments::PaymentProvider;
+use crate::set::room_requests::RoomShards;
 use crate::set::session::{Session, SessionState};
 use crate::set::tally::{Answer, SetTally};
 use crate::set::trace::{Traces, Watched};
@@ -67,6 +63,14 @@ use crate::transport::wire::{Wire, Written};
 pub struct SetHandle {
     pub inbox: mpsc::Sender<Message>,
     pub tally: Arc<SetTally>,
+}
+
+impl SetHandle {
+    /// Has the SET write a frame. Where its queue is full the delivery goes, and counts its
+    /// connections as dropped.
+    pub fn deliver(&self, delivery: Delivery) {
+        drop(self.inbox.try_send(Message::Control(Control::Deliver(delivery))));
+    }
 }
 
 /// What all SETs of a node share.
@@ -135,7 +139,7 @@ pub struct Set<W> {
     /// Envelopes that nobody has had room for to offer.
     unoffered: VecDeque<Offering>,
     output: Output,
-    /// Answers owed: errands under way for requests.
+    /// Answers owed: requests that somebody else decides.
     owed: u64,
     /// Chat and Room requests among them.
     chats: usize,
@@ -245,42 +249,6 @@ impl<W: Wire> Set<W> {
         if self.output.len() > limits::SET_OUTPUT_BYTES_MAX {
             self.flush(now);
         }
-    }
-
-    fn on_reply(&mut self, key: ConnectionKey, pending: PendingRequest, reply: Reply, now: &Now) {
-        let request = pending.request();
-        match reply {
-            Reply::Ledger(reply) => self.on_ledger_reply(key, pending, *reply, now),
-            Reply::Receipt { delivered, offset } => {
-                self.end_chat();
-                self.receipt(key, request, delivered, offset);
-            }
-            Reply::Room(state) => self.send_state(key, request, state),
-            Reply::Enclosed(new) => {
-                self.end_chat();
-                self.post(key, request, Posting::Send(new));
-            }
-            Reply::Refused(code) => {
-                self.end_chat();
-                self.error(key, request.get(), code);
-            }
-            Reply::Overloaded => self.on_overload(key, pending, now),
-        }
-    }
-
-    /// A service had no room for a request after all: nothing was done, and nothing will be.
-    fn on_overload(&mut self, key: ConnectionKey, pending: PendingRequest, now: &Now) {
-        self.owed -= 1;
-        match pending {
-            PendingRequest::Chat { .. } => self.chats -= 1,
-            PendingRequest::Claim { request, campaign, serial, .. } => {
-                self.stock.put_back(campaign, serial);
-                self.undecided(key, request);
-            }
-            PendingRequest::Recall { .. } => self.undo_login(key, now),
-            PendingRequest::FirstAnswer { .. } | PendingRequest::Simple { .. } => {}
-        }
-        self.overloaded(key, pending.request().get());
     }
 
     /// Answers a request that met a full queue.

@@ -1,4 +1,4 @@
-//! What one batch has to say, encoded one after the other, and written with one call per connection
+//! The frames of one batch, encoded one after the other, and written with one call per connection
 //! touched.
 
 use std::ops::Range;

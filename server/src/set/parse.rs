@@ -15,7 +15,7 @@ use crate::market::campaign::Seed;
 use crate::market::envelope::{Mode, NewEnvelope};
 use crate::set::message::LedgerRequest;
 
-/// The deed that a request of a user asks for, or what is wrong with it.
+/// What a request of a user wants of the ledger, or what is wrong with it.
 pub fn ledger_request(request: Request, id: RequestId) -> Result<LedgerRequest, ErrorCode> {
     match request {
         Request::Acknowledge(acknowledge) => seen(&acknowledge).map(|seen| LedgerRequest::Acknowledge(Box::new(seen))),

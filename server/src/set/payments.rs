@@ -10,11 +10,11 @@ use crate::set::message::ReplyPermit;
 /// the money is there.
 pub trait PaymentProvider: Send + Sync {
     /// Collects the price of `order` from `user` and answers through `permit`, once and in the end:
-    /// with what the ledger says to [`Posting::Pay`]. A provider without capacity drops the permit;
+    /// with the ledger's reply to [`Posting::Pay`]. A provider without capacity drops the permit;
     /// then nothing was and nothing will be collected.
     ///
     /// Called on a shard's thread: must not block. A provider outside of these books posts
-    /// [`Means::Outside`] once it has the money, and gives it back itself where the ledger says
+    /// [`Means::Outside`] once it has the money, and gives it back itself where the ledger finds
     /// that it came too late or twice.
     fn collect(&self, user: UserId, order: OrderId, permit: ReplyPermit);
 }

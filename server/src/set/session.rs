@@ -36,7 +36,7 @@ impl SessionState {
 #[derive(Debug)]
 pub struct Session<W> {
     pub wire: W,
-    /// Tells it from earlier connections in the same slot.
+    /// Distinguishes it from earlier connections in the same slot.
     pub generation: u32,
     /// How far it has come.
     pub state: SessionState,
@@ -49,7 +49,7 @@ pub struct Session<W> {
     /// Who, from Login on.
     pub user: Option<UserId>,
     /// The highest id of a Grab that got a final answer, or is about to. Nobody grabs before the
-    /// login: until then it is the bits of the appointment for one, see [`Session::appointment`].
+    /// login: until then it is the bits of the retry slot, see [`Session::retry_slot`].
     pub last_grab: u64,
     /// Use of its request rate.
     pub meter: Meter,
@@ -58,12 +58,12 @@ pub struct Session<W> {
 const _: () = assert!(size_of::<Session<SocketWire>>() <= 64);
 
 impl<W> Session<W> {
-    /// When it was told to log in.
+    /// When it may log in.
     pub fn retry_slot(&self) -> Option<RetrySlot> {
         if self.state == SessionState::Fresh { RetrySlot::from_bits(self.last_grab) } else { None }
     }
 
-    /// Remembers when it was told to log in. Only in state [`SessionState::Fresh`].
+    /// Remembers when it may log in. Only in state [`SessionState::Fresh`].
     pub fn book(&mut self, retry_slot: Option<RetrySlot>) {
         self.last_grab = retry_slot.map_or(0, RetrySlot::to_bits);
     }

@@ -103,14 +103,14 @@ pub struct SetTally {
     pub owed: Tally,
     /// Prizes and units on the shelves (gauge).
     pub stock: Tally,
-    /// Answers whose connection had gone when they were ready; a win among them is told at the next
+    /// Answers whose connection had gone when they were ready; a win among them is sent again at the next
     /// login.
     pub undelivered: Tally,
     /// Frames that were still queued when their connection ended.
     pub stale: Tally,
     /// Connections attached (gauge).
     pub connections: Tally,
-    /// Logins told to come back at an appointed moment, because too many came at once.
+    /// Logins that got a retry slot, because too many came at once.
     pub logins_deferred: Tally,
     /// Users logged in (gauge).
     pub online: Tally,
@@ -136,9 +136,9 @@ pub struct SetTally {
     /// Chat messages written to a connection of whom they were for, each once for everybody;
     /// counted where the sender is.
     pub chat_delivered: Tally,
-    /// The same for those whom nobody could be told, off-line as they were.
+    /// The same for those who were off-line.
     pub chat_offline: Tally,
-    /// The same for those who were behind by so much that they were not told.
+    /// The same for those who were too far behind to be written to.
     pub chat_dropped: Tally,
     /// Batches after which an equation of the SET did not hold. Reads 0, or the program is wrong.
     pub broken_equations: Tally,

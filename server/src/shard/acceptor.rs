@@ -12,16 +12,14 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use hongbao_proto::v1::{self, goodbye::Reason, server_frame::Event};
-use hongbao_sysctl::cores;
 use nix::errno::Errno;
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::limits;
 use crate::set::SetHandle;
 use crate::set::message::Message;
-use crate::transport::stream::{Accepted, Stream};
+use crate::transport::listener::{Bound, Listener};
+use crate::transport::stream::Accepted;
 
 /// How long to wait before looking again, where waiting is all there is to do.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -38,32 +36,6 @@ pub struct AcceptTally {
     pub errors: AtomicU64,
     /// Times that the listener was closed because every SET was full.
     pub closed_full: AtomicU64,
-}
-
-/// A bound socket that shares its port with those of the other shards. Until it listens, peers are
-/// refused. Where the calling thread is pinned to a core, the kernel prefers this socket for peers
-/// whose handshake it processes on that core: on the queue of a network card that interrupts there,
-/// or, on loopback, from peers there.
-pub fn bind(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.cloexec().nonblocking(), Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    // Accepted sockets inherit these three: no system call for each connection.
-    socket.set_tcp_nodelay(true)?;
-    socket.set_send_buffer_size(limits::SOCKET_SEND_BYTES)?;
-    socket.set_recv_buffer_size(limits::SOCKET_RECEIVE_BYTES)?;
-    if let Some(core) = cores::pinned_to()? {
-        socket.set_cpu_affinity(core)?;
-    }
-    socket.bind(&address.into())?;
-    Ok(socket)
-}
-
-/// The same, and from now on peers are let in.
-pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = bind(address)?;
-    socket.listen(limits::LISTEN_BACKLOG)?;
-    Ok(socket.into())
 }
 
 /// The acceptor of one shard.
@@ -83,8 +55,8 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    /// Accepts until told otherwise.
-    pub async fn run(mut self, listener: std::net::TcpListener) {
+    /// Accepts while connections are wanted.
+    pub async fn run(mut self, listener: Listener) {
         let mut accepting = self.accepting.clone();
         tokio::select! {
             // An error says that the node is gone.
@@ -93,12 +65,12 @@ impl Acceptor {
         }
     }
 
-    async fn accept_all(&mut self, first: std::net::TcpListener) -> std::convert::Infallible {
+    async fn accept_all(&mut self, first: Listener) -> std::convert::Infallible {
         let mut spare = Spare::new();
-        let mut bound = Some(first);
+        let mut open = Some(first);
         let mut accepted = 0u32;
         loop {
-            let listener = match bound.take().map_or_else(|| listen(self.address), Ok).and_then(TcpListener::from_std) {
+            let listener = match open.take().map_or_else(|| Bound::new(self.address).and_then(Listener::new), Ok) {
                 Ok(listener) => listener,
                 Err(error) => {
                     tracing::error!(event = "listen_failed", %error, address = %self.address, "cannot listen; trying again");
@@ -108,7 +80,7 @@ impl Acceptor {
             };
             while let Some(index) = self.roomiest() {
                 match listener.accept().await {
-                    Ok((stream, peer)) => self.hand_over(index, Accepted { stream: Stream::Tcp(stream), peer }).await,
+                    Ok(accepted) => self.hand_over(index, accepted).await,
                     Err(error) => self.recover(&error, &listener, &mut spare).await,
                 }
                 accepted = accepted.wrapping_add(1);
@@ -142,7 +114,7 @@ impl Acceptor {
         (load(set) < self.set_capacity && total < self.capacity).then_some(index)
     }
 
-    async fn recover(&self, error: &io::Error, listener: &TcpListener, spare: &mut Spare) {
+    async fn recover(&self, error: &io::Error, listener: &Listener, spare: &mut Spare) {
         match error.raw_os_error().map(Errno::from_raw) {
             Some(Errno::EMFILE | Errno::ENFILE) => {
                 let before = self.tally.out_of_descriptors.fetch_add(1, Ordering::Relaxed);
@@ -171,18 +143,19 @@ impl Spare {
         Self(File::open("/dev/null").ok())
     }
 
-    /// Accepts one peer on the spare descriptor, tells it to come back later, and closes it.
-    async fn turn_away(&mut self, listener: &TcpListener) {
+    /// Accepts one peer on the spare descriptor, sends it a goodbye, and closes it.
+    async fn turn_away(&mut self, listener: &Listener) {
         self.0 = None;
-        if let Ok(Ok((stream, _))) = tokio::time::timeout(BACK_OFF, listener.accept()).await {
+        if let Ok(Ok(Accepted { stream, .. })) = tokio::time::timeout(BACK_OFF, listener.accept()).await {
+            let (_read_half, write_half) = stream.into_split();
             let mut frame = BytesMut::new();
             let goodbye = v1::Goodbye { reason: Reason::Full.into(), return_after_ms: Some(RETURN_AFTER_FULL_MS) };
             let event = Some(Event::Goodbye(goodbye));
             hongbao_proto::frame::append(&v1::ServerFrame { request_id: 0, event }, &mut frame);
             // A fresh socket has room for one small frame; should it fail, the peer sees the
             // connection close.
-            if stream.writable().await.is_ok() {
-                stream.try_write(&frame).ok();
+            if write_half.writable().await.is_ok() {
+                write_half.try_write(&frame).ok();
             }
         }
         *self = Self::new();
@@ -192,6 +165,7 @@ impl Spare {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+    use std::collections::HashSet;
     use std::rc::Rc;
 
     use tokio::runtime::{Builder, LocalOptions};
@@ -202,10 +176,13 @@ mod tests {
     #[test]
     fn a_storm_of_peers_leaves_the_shards_other_tasks_their_turns() {
         const PEERS: usize = 500;
-        let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
-        let address = listener.local_addr().unwrap();
+        let bound = Bound::new(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = bound.address().unwrap();
+        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+        let listener = runtime.block_on(async { Listener::new(bound) }).unwrap();
         // All of them wait in the backlog before the acceptor looks.
-        let _peers: Vec<_> = (0..PEERS).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+        let peers: Vec<_> = (0..PEERS).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+        let mut waiting: HashSet<_> = peers.iter().map(|peer| peer.local_addr().unwrap()).collect();
         let (inbox, mut queue) = mpsc::channel(limits::SET_QUEUE_MAX);
         let (_wanted, accepting) = watch::channel(true);
         let acceptor = Acceptor {
@@ -216,7 +193,6 @@ mod tests {
             tally: Arc::default(),
             accepting,
         };
-        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
         let rounds = Rc::new(Cell::new(0));
         let others_turns = Rc::clone(&rounds);
         runtime.block_on(async move {
@@ -225,7 +201,9 @@ mod tests {
             while taken < PEERS {
                 tokio::task::yield_now().await;
                 let mut now = 0;
-                while queue.try_recv().is_ok() {
+                while let Ok(message) = queue.try_recv() {
+                    let Message::Connected(Accepted { peer, .. }) = message else { panic!("{message:?}") };
+                    assert!(waiting.remove(&peer), "{peer}");
                     now += 1;
                 }
                 taken += now;

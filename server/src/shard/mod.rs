@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use hongbao_proto::token::Verifier;
 use hongbao_sysctl::cores;
-use socket2::Socket;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
@@ -26,8 +25,9 @@ use crate::set::message::{Control, Message};
 use crate::set::tally::Tally;
 use crate::set::{Set, SetHandle, Shared};
 use crate::shard::acceptor::Acceptor;
-use crate::shard::reader::Link;
+use crate::shard::reader::Intake;
 use crate::transport::descriptors;
+use crate::transport::listener::{Bound, Listener};
 
 /// Everything a shard serves with.
 pub struct Shard {
@@ -44,7 +44,7 @@ pub struct Shard {
     pub clock: Clock,
     /// Grows once a second for as long as the shard turns.
     pub beat: Arc<Tally>,
-    /// Told, and dropped, once peers are let in, or why they cannot be.
+    /// Takes one word, once peers are let in, or why they cannot be; then it is dropped.
     pub serving: mpsc::Sender<io::Result<()>>,
 }
 
@@ -138,7 +138,7 @@ fn run_commands(
     while let Ok(command) = commands.recv() {
         match (command, bound.take()) {
             (ShardCommand::Bind(address), _) => {
-                let socket = acceptor::bind(address).and_then(|socket| Ok((address_of(&socket)?, socket)));
+                let socket = Bound::new(address).and_then(|socket| Ok((socket.address()?, socket)));
                 // The asker waits.
                 reports
                     .send(socket.map(|(address, socket)| {
@@ -157,31 +157,29 @@ fn run_commands(
     Ok(())
 }
 
-fn address_of(socket: &Socket) -> io::Result<SocketAddr> {
-    socket.local_addr()?.as_socket().ok_or_else(|| io::Error::other("not an internet address"))
-}
-
 impl Shard {
-    async fn run(self, bound: Socket) {
+    async fn run(self, bound: Bound) {
         // All that a login needs runs by now, but for our SETs, which take what arrives as soon as
         // this thread comes to them.
-        let listening = bound.listen(limits::LISTEN_BACKLOG);
-        let failed = listening.is_err();
+        let listener = match Listener::new(bound) {
+            Ok(listener) => listener,
+            Err(error) => {
+                self.serving.try_send(Err(error)).ok();
+                return;
+            }
+        };
         // There is room for a word of each shard; nobody waits for it where the start has failed
         // meanwhile.
-        self.serving.try_send(listening).ok();
+        self.serving.try_send(Ok(())).ok();
         drop(self.serving);
-        if failed {
-            return;
-        }
         let scratch = Rc::new(RefCell::new(vec![0; limits::SCRATCH_BYTES].into_boxed_slice()));
         let handles: Vec<SetHandle> = self.acceptor.sets.iter().map(|(set, _)| set.clone()).collect();
-        let acceptor = tokio::task::spawn_local(self.acceptor.run(bound.into()));
+        let acceptor = tokio::task::spawn_local(self.acceptor.run(listener));
         let ticker = tokio::task::spawn_local(tick(handles.clone(), self.beat));
         let workers: Vec<_> = (self.first_set..)
             .zip(self.inboxes.into_iter().zip(handles))
             .map(|(index, (inbox, handle))| {
-                let link = Rc::new(Link {
+                let intake = Rc::new(Intake {
                     inbox: handle.inbox,
                     refusals: RefCell::default(),
                     tally: handle.tally,
@@ -189,7 +187,7 @@ impl Shard {
                     scratch: Rc::clone(&scratch),
                 });
                 let set = Set::new(index, Arc::clone(&self.shared));
-                tokio::task::spawn_local(worker::run(set, inbox, link, self.clock))
+                tokio::task::spawn_local(worker::run(set, inbox, intake, self.clock))
             })
             .collect();
         for worker in workers {
@@ -202,8 +200,8 @@ impl Shard {
     }
 }
 
-/// Tells each SET about once a second that time passes, and whoever looks at `beat` that this shard
-/// turns. A SET whose queue is full hears it the next time.
+/// Ticks each SET about once a second, and shows in `beat` that this shard turns. A SET with a full
+/// queue misses a tick.
 async fn tick(sets: Vec<SetHandle>, beat: Arc<Tally>) {
     let mut interval = tokio::time::interval(Duration::from_secs(1));
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -22,16 +22,16 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use crate::ends::End;
 use crate::limits;
-use crate::set::chat::messages::{Chat, RoomRequest};
 use crate::set::directory::ConnectionKey;
 use crate::set::message::{ClientRequest, Message};
 use crate::set::parse;
+use crate::set::room_messages::{Chat, RoomRequest};
 use crate::set::tally::SetTally;
 use crate::transport::stream::ReadHalf;
 
 /// What the readers of one SET share with its worker, on one thread.
 #[derive(Debug)]
-pub struct Link {
+pub struct Intake {
     pub inbox: mpsc::Sender<Message>,
     /// Requests that met a full queue, to be answered `Overloaded` by the worker.
     pub refusals: RefCell<Vec<(ConnectionKey, u64)>>,
@@ -54,7 +54,7 @@ enum Pause {
 
 /// What a reader keeps between two reads.
 #[derive(Debug, Default)]
-pub struct Kept {
+pub struct ReaderState {
     /// The beginning of an unfinished frame, or, after [`Pause::Full`], frames not yet taken.
     bytes: Option<Box<[u8]>>,
     /// After a violation everything is read and thrown away, so that closing does not reset the
@@ -63,34 +63,34 @@ pub struct Kept {
 }
 
 /// Reads until the connection ends, and reports the end.
-pub async fn read(mut socket: ReadHalf, key: ConnectionKey, link: Rc<Link>) {
-    let mut kept = Kept::default();
+pub async fn read(mut socket: ReadHalf, key: ConnectionKey, intake: Rc<Intake>) {
+    let mut state = ReaderState::default();
     loop {
-        match poll_fn(|context| link.poll(context, &mut socket, key, &mut kept)).await {
+        match poll_fn(|context| intake.poll(context, &mut socket, key, &mut state)).await {
             Pause::Full => {
                 // The permit is given back at once: whoever is first takes it, and the others wait
                 // again.
-                if Box::pin(link.inbox.reserve()).await.is_err() {
+                if Box::pin(intake.inbox.reserve()).await.is_err() {
                     return;
                 }
             }
             Pause::End(end) => {
-                return Box::pin(link.report(Message::Peer { key, request: ClientRequest::Gone(end) })).await;
+                return Box::pin(intake.report(Message::Peer { key, request: ClientRequest::Gone(end) })).await;
             }
         }
     }
 }
 
-impl Link {
+impl Intake {
     fn poll(
         &self,
         context: &mut Context<'_>,
         socket: &mut ReadHalf,
         key: ConnectionKey,
-        kept: &mut Kept,
+        state: &mut ReaderState,
     ) -> Poll<Pause> {
         let mut scratch = self.scratch.borrow_mut();
-        if kept.bytes.is_some() && self.take(key, kept, &[]).is_err() {
+        if state.bytes.is_some() && self.take(key, state, &[]).is_err() {
             return Poll::Ready(Pause::Full);
         }
         loop {
@@ -100,7 +100,7 @@ impl Link {
                 Ok(()) if buffer.filled().is_empty() => return Poll::Ready(Pause::End(End::Closed)),
                 Ok(()) => {
                     self.tally.bytes_in.add(buffer.filled().len() as u64);
-                    if self.take(key, kept, buffer.filled()).is_err() {
+                    if self.take(key, state, buffer.filled()).is_err() {
                         return Poll::Ready(Pause::Full);
                     }
                 }
@@ -112,13 +112,13 @@ impl Link {
     ///
     /// After [`QueueFull`] it must be called again, with nothing new, once the SET has taken
     /// something from its queue.
-    pub fn take(&self, key: ConnectionKey, kept: &mut Kept, new: &[u8]) -> Result<(), QueueFull> {
-        if kept.discarding {
+    pub fn take(&self, key: ConnectionKey, state: &mut ReaderState, new: &[u8]) -> Result<(), QueueFull> {
+        if state.discarding {
             return Ok(());
         }
-        let was_partial = kept.bytes.is_some();
+        let was_partial = state.bytes.is_some();
         let joined;
-        let mut rest = match kept.bytes.take() {
+        let mut rest = match state.bytes.take() {
             None => new,
             Some(bytes) => {
                 joined = [&bytes, new].concat();
@@ -134,18 +134,18 @@ impl Link {
             };
             let violated = matches!(request, ClientRequest::Violation { .. });
             if self.queue(key, request).is_err() {
-                kept.bytes = Some(rest.into());
+                state.bytes = Some(rest.into());
                 return Err(QueueFull);
             }
             if violated {
-                kept.discarding = true;
+                state.discarding = true;
                 return Ok(());
             }
             taken = true;
             rest = &rest[consumed..];
         }
         if !rest.is_empty() {
-            kept.bytes = Some(rest.into());
+            state.bytes = Some(rest.into());
             // Once for each frame. Without room the deadline starts later, with the next piece.
             if (taken || !was_partial) && self.queue(key, ClientRequest::Partial).is_err() {
                 return Err(QueueFull);
@@ -229,7 +229,7 @@ impl Link {
 #[derive(Debug)]
 pub struct QueueFull;
 
-impl Kept {
+impl ReaderState {
     /// Whether the reader has seen a violation, after which it throws everything away.
     pub fn is_discarding(&self) -> bool {
         self.discarding
@@ -257,28 +257,28 @@ mod tests {
 
     const KEY: ConnectionKey = ConnectionKey { slot: 1, generation: 2 };
 
-    fn link(queue: usize) -> (Link, mpsc::Receiver<Message>) {
+    fn intake(queue: usize) -> (Intake, mpsc::Receiver<Message>) {
         let (inbox, queue) = mpsc::channel(queue);
         let secret = Secret::from_text("a secret of 32 bytes, for tests only").unwrap();
-        let link = Link {
+        let intake = Intake {
             inbox,
             refusals: RefCell::default(),
             tally: Arc::default(),
             verifier: Arc::new(Verifier::hs256(&secret, Audience::User)),
             scratch: Rc::new(RefCell::new(Box::default())),
         };
-        (link, queue)
+        (intake, queue)
     }
 
     /// The SET times a frame from its first byte on: bytes that trickle in must not begin it anew.
     #[test]
     fn a_frame_that_trickles_in_is_partial_once() {
-        let (link, mut queue) = link(8);
-        let (mut kept, mut bytes) = (Kept::default(), bytes::BytesMut::new());
+        let (intake, mut queue) = intake(8);
+        let (mut state, mut bytes) = (ReaderState::default(), bytes::BytesMut::new());
         let request = Some(client_frame::Request::Ping(v1::Ping {}));
         frame::append(&v1::ClientFrame { request_id: 7, request }, &mut bytes);
         for byte in bytes.chunks(1) {
-            link.take(KEY, &mut kept, byte).unwrap();
+            intake.take(KEY, &mut state, byte).unwrap();
         }
         let mut next = || match queue.try_recv() {
             Ok(Message::Peer { request, .. }) => request,
@@ -291,7 +291,7 @@ mod tests {
 
     #[test]
     fn requests_at_a_full_queue_are_refused_and_later_wait() {
-        let (link, mut queue) = link(1);
+        let (intake, mut queue) = intake(1);
         let chat = v1::Chat { user_id: 5, room_id: 0, text: "x".to_owned() };
         let room = v1::Room { room_id: 7, action: v1::room::Action::Look.into(), ..Default::default() };
         let requests = [client_frame::Request::Chat(chat), client_frame::Request::Room(room)];
@@ -301,16 +301,16 @@ mod tests {
             frame::append(&v1::ClientFrame { request_id: id, request }, &mut bytes);
             bytes
         };
-        let mut kept = Kept::default();
+        let mut state = ReaderState::default();
         let last = 1 + limits::SET_REFUSALS_MAX as u64;
         for id in 1..=last {
-            assert!(link.take(KEY, &mut kept, &bytes(id)).is_ok(), "{id}");
+            assert!(intake.take(KEY, &mut state, &bytes(id)).is_ok(), "{id}");
         }
-        assert_eq!(*link.refusals.borrow(), (2..=last).map(|id| (KEY, id)).collect::<Vec<_>>());
-        assert!(link.take(KEY, &mut kept, &bytes(last + 1)).is_err());
+        assert_eq!(*intake.refusals.borrow(), (2..=last).map(|id| (KEY, id)).collect::<Vec<_>>());
+        assert!(intake.take(KEY, &mut state, &bytes(last + 1)).is_err());
         // Once there is room it is read from what was kept.
         assert!(matches!(queue.try_recv(), Ok(Message::Peer { request: ClientRequest::Chat { .. }, .. })));
-        assert!(link.take(KEY, &mut kept, &[]).is_ok());
+        assert!(intake.take(KEY, &mut state, &[]).is_ok());
         let Ok(Message::Peer { request: ClientRequest::Room { request, .. }, .. }) = queue.try_recv() else { panic!() };
         assert_eq!(request.get(), last + 1);
     }

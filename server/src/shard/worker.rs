@@ -8,12 +8,12 @@ use crate::clock::{Clock, Now};
 use crate::limits::SET_BATCH_MAX;
 use crate::set::Set;
 use crate::set::message::Message;
-use crate::shard::reader::{self, Link};
+use crate::shard::reader::{self, Intake};
 use crate::transport::stream::Accepted;
 use crate::transport::wire::{SocketWire, Wire};
 
 /// Serves a SET until it is told to stop.
-pub async fn run(mut set: Set<SocketWire>, mut inbox: mpsc::Receiver<Message>, link: Rc<Link>, clock: Clock) {
+pub async fn run(mut set: Set<SocketWire>, mut inbox: mpsc::Receiver<Message>, intake: Rc<Intake>, clock: Clock) {
     let mut batch = Vec::with_capacity(SET_BATCH_MAX);
     while !set.is_stopped() {
         let received = tokio::select! {
@@ -24,7 +24,7 @@ pub async fn run(mut set: Set<SocketWire>, mut inbox: mpsc::Receiver<Message>, l
         if received == 0 {
             break;
         }
-        round(&mut set, &mut batch, &link, &clock.now(), |set, accepted, now| connect(set, accepted, &link, now));
+        round(&mut set, &mut batch, &intake, &clock.now(), |set, accepted, now| connect(set, accepted, &intake, now));
     }
 }
 
@@ -33,11 +33,11 @@ pub async fn run(mut set: Set<SocketWire>, mut inbox: mpsc::Receiver<Message>, l
 pub fn round<W: Wire>(
     set: &mut Set<W>,
     batch: &mut Vec<Message>,
-    link: &Link,
+    intake: &Intake,
     now: &Now,
     mut connect: impl FnMut(&mut Set<W>, Accepted, &Now),
 ) {
-    link.tally.batch.set(batch.len() as u64);
+    intake.tally.batch.set(batch.len() as u64);
     set.admit(batch, now);
     for message in batch.drain(..) {
         match message {
@@ -45,7 +45,7 @@ pub fn round<W: Wire>(
             message => set.apply(message, now),
         }
     }
-    for (key, request_id) in link.refusals.take() {
+    for (key, request_id) in intake.refusals.take() {
         set.refuse(key, request_id, now);
     }
     // A slice between any two batches, so that nobody waits long behind an announcement to all, or
@@ -54,10 +54,10 @@ pub fn round<W: Wire>(
     set.flush(now);
 }
 
-fn connect(set: &mut Set<SocketWire>, accepted: Accepted, link: &Rc<Link>, now: &Now) {
+fn connect(set: &mut Set<SocketWire>, accepted: Accepted, intake: &Rc<Intake>, now: &Now) {
     let (read_half, write_half) = accepted.stream.into_split();
     let key = set.attach(SocketWire::new(write_half), now);
-    let reader = reader::read(read_half, key, Rc::clone(link));
+    let reader = reader::read(read_half, key, Rc::clone(intake));
     // One lies in the task of every connection, which the runtime aligns to 128 bytes: above this
     // it takes 384.
     debug_assert!(size_of_val(&reader) <= 152, "{}", size_of_val(&reader));

@@ -22,12 +22,12 @@ use hongbao_server::services::expiry::Expiry;
 use hongbao_server::services::offers::Offers;
 use hongbao_server::services::rooms::room_shard::Bounds;
 use hongbao_server::services::rooms::{self, Epochs, Service};
-use hongbao_server::set::chat::room_requests::{QueuedRoomRequest, RoomShards};
 use hongbao_server::set::directory::Directory;
 use hongbao_server::set::message::{Control, Message, Offering, ReplyPermit, StockReport};
 use hongbao_server::set::payments::Wallets;
+use hongbao_server::set::room_requests::{QueuedRoomRequest, RoomShards};
 use hongbao_server::set::{Set, SetHandle, Shared};
-use hongbao_server::shard::reader::Link;
+use hongbao_server::shard::reader::Intake;
 use hongbao_server::shard::worker;
 use tokio::sync::mpsc;
 
@@ -129,7 +129,7 @@ impl Setup {
 pub struct SetNode {
     pub set: Set<SimWire>,
     inbox: mpsc::Receiver<Message>,
-    pub link: Link,
+    pub intake: Intake,
 }
 
 type Work<R> = Pin<Box<dyn Future<Output = R>>>;
@@ -223,7 +223,7 @@ impl Node {
             .map(|(index, (handle, inbox))| SetNode {
                 set: Set::new(index, Arc::clone(&shared)),
                 inbox,
-                link: Link {
+                intake: Intake {
                     inbox: handle.inbox,
                     refusals: RefCell::default(),
                     tally: handle.tally,
@@ -256,7 +256,7 @@ impl Node {
 
     /// Has a SET take up to so many messages; how many it took, if it had anything to do.
     pub fn serve_set(&mut self, index: usize, max: usize, now: &Now, see: impl Fn(&mut Message)) -> Option<usize> {
-        let SetNode { set, inbox, link } = &mut self.sets[index];
+        let SetNode { set, inbox, intake } = &mut self.sets[index];
         let mut batch = Vec::new();
         while batch.len() < max
             && let Ok(mut message) = inbox.try_recv()
@@ -265,10 +265,10 @@ impl Node {
             batch.push(message);
         }
         let taken = batch.len();
-        if taken == 0 && !set.has_bulk_work() && link.refusals.borrow().is_empty() {
+        if taken == 0 && !set.has_bulk_work() && intake.refusals.borrow().is_empty() {
             return None;
         }
-        worker::round(set, &mut batch, link, now, |_, _, _| {});
+        worker::round(set, &mut batch, intake, now, |_, _, _| {});
         Some(taken)
     }
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use hongbao_proto::UserId;
 use hongbao_server::set::directory::ConnectionKey;
-use hongbao_server::shard::reader::Kept;
+use hongbao_server::shard::reader::ReaderState;
 
 use super::wire::Pipe;
 
@@ -143,7 +143,7 @@ pub struct Conn {
     /// Bytes on their way to the server.
     pub up: Vec<u8>,
     /// What the server's reader keeps.
-    pub kept: Kept,
+    pub reader: ReaderState,
     /// Whether the reader waits for room in the SET's queue.
     pub blocked: bool,
     /// The client has closed its end.
@@ -172,7 +172,7 @@ impl Conn {
             key,
             pipe,
             up: Vec::new(),
-            kept: Kept::default(),
+            reader: ReaderState::default(),
             blocked: false,
             closed: false,
             stalled: false,

@@ -439,9 +439,9 @@ impl World {
     fn up(&mut self, id: u64, max: usize) -> bool {
         let mut did = false;
         self.with_conn(id, |world, conn| {
-            let link = &world.node.as_ref().expect("a node").sets[conn.set].link;
+            let intake = &world.node.as_ref().expect("a node").sets[conn.set].intake;
             if conn.blocked {
-                conn.blocked = link.take(conn.key, &mut conn.kept, &[]).is_err();
+                conn.blocked = intake.take(conn.key, &mut conn.reader, &[]).is_err();
                 if conn.blocked {
                     return true;
                 }
@@ -449,7 +449,7 @@ impl World {
             }
             if !conn.up.is_empty() && !conn.pipe.is_cut() {
                 let bytes: Vec<u8> = conn.up.drain(..max.min(conn.up.len())).collect();
-                conn.blocked = link.take(conn.key, &mut conn.kept, &bytes).is_err();
+                conn.blocked = intake.take(conn.key, &mut conn.reader, &bytes).is_err();
                 did = true;
                 let what = format!("connection {id} ({} bytes) is read, blocked: {}", bytes.len(), conn.blocked);
                 world.trace.note(what);
@@ -458,7 +458,7 @@ impl World {
             if conn.closed || conn.pipe.is_cut() {
                 let end = if conn.closed { End::Reset } else { End::Closed };
                 let gone = Message::Peer { key: conn.key, request: Heard::Gone(end) };
-                if link.inbox.try_send(gone).is_ok() {
+                if intake.inbox.try_send(gone).is_ok() {
                     world.trace.note(format!("connection {id} is gone"));
                     did = true;
                     return false;
@@ -854,7 +854,7 @@ impl World {
                 let conn = &self.conns[&id];
                 let (set, key, user) = (conn.set, conn.key, self.users[conn.user].id);
                 self.trace.note(format!("user {user} is kicked off connection {id}"));
-                self.node().sets[set].link.inbox.try_send(Message::Control(Control::Kick { key, user })).ok();
+                self.node().sets[set].intake.inbox.try_send(Message::Control(Control::Kick { key, user })).ok();
             }
         }
     }
@@ -979,7 +979,7 @@ impl World {
         for index in 0..self.setup.sets as usize {
             for _ in 0..100 {
                 let farewell = Control::Farewell(ReturnWindow { from_ms: 1_000, until_ms: 3_000 });
-                if self.node().sets[index].link.inbox.try_send(Message::Control(farewell)).is_ok() {
+                if self.node().sets[index].intake.inbox.try_send(Message::Control(farewell)).is_ok() {
                     break;
                 }
                 self.rounds(1);

@@ -2,8 +2,8 @@
 //!
 //! Rooms are spread over a few room shards by their id; each is one task of the main thread and owns
 //! its rooms. A SET hands it what a user wants
-//! ([`QueuedRoomRequest`](crate::set::chat::room_requests::QueuedRoomRequest)), and it hands the users' SETs what to
-//! write ([`Delivery`](crate::set::chat::delivery::Delivery)); the answer goes the reserved way back.
+//! ([`QueuedRoomRequest`](crate::set::room_requests::QueuedRoomRequest)), and it hands the users' SETs what to
+//! write ([`Delivery`](crate::set::delivery::Delivery)); the answer goes the reserved way back.
 //! [`room`] and [`room_shard`] are plain values under test by themselves, [`service`] is the task around
 //! them.
 //!
@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 use crate::services::rooms::room_shard::{Bounds, Places};
 pub use crate::services::rooms::service::{Epochs, Service, random_epochs};
 use crate::set::Shared;
-use crate::set::chat::room_requests::QueuedRoomRequest;
+use crate::set::room_requests::QueuedRoomRequest;
 use crate::set::tally::Tally;
 
 /// What the room shards count.

@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 
 use crate::clock::UnixMs;
 use crate::limits::{HISTORY_BYTES_MAX, HISTORY_MESSAGES_MAX, HISTORY_OVERHEAD_BYTES};
-use crate::set::chat::messages::Seen;
+use crate::set::room_messages::Seen;
 
 /// A room that somebody is in.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use rustc_hash::FxHashMap;
 
 use crate::limits;
 use crate::services::rooms::room::{Kept, Missed, Room};
-use crate::set::chat::messages::Seen;
+use crate::set::room_messages::Seen;
 
 /// How many rooms each user is in: the one thing that all room shards share. They run on one thread and
 /// hold the lock for one look-up.

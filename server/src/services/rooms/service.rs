@@ -23,11 +23,11 @@ use crate::services::rooms::RoomsBoard;
 use crate::services::rooms::room::Kept;
 use crate::services::rooms::room_shard::{Bounds, Outline, Places, RoomShard};
 use crate::set::Shared;
-use crate::set::chat::delivery::{Count, Delivered, Delivery};
-use crate::set::chat::messages::{RoomAction, RoomRequest, RoomState, Seen, message_frame};
-use crate::set::chat::room_requests::QueuedRoomRequest;
+use crate::set::delivery::{Count, Delivered, Delivery};
 use crate::set::directory::ConnectionKey;
-use crate::set::message::{Control, Message, Reply, ReplyPermit};
+use crate::set::message::{Reply, ReplyPermit};
+use crate::set::room_messages::{RoomAction, RoomRequest, RoomState, Seen, message_frame};
+use crate::set::room_requests::QueuedRoomRequest;
 
 /// Where the epochs of new rooms come from: no two alike, in this process or another.
 pub type Epochs = Box<dyn FnMut() -> NonZeroU64 + Send>;
@@ -287,12 +287,8 @@ impl Service {
             {
                 spent += limits::ROOM_SHARD_REQUEST_WEIGHT;
                 let delivery = Delivery::new(keys, fanout.frame.clone(), Arc::clone(&fanout.count));
-                let queue = &self.shared.sets[set as usize].inbox;
-                if let Err(refused) = queue.try_send(Message::Control(Control::Deliver(delivery))) {
-                    // No room there: its members count as dropped, and find the message in the
-                    // history.
-                    drop(refused);
-                }
+                // Where there is no room, members find the message in the history.
+                self.shared.sets[set as usize].deliver(delivery);
             }
             if fanout.keys.is_empty() {
                 fanout.count.add(Delivered { offline: fanout.offline, ..Delivered::default() });

@@ -21,12 +21,12 @@ use crate::limits;
 use crate::services::rooms::room::{Kept, Room};
 use crate::services::rooms::room_shard::{Bounds, Places, RoomShard};
 use crate::services::rooms::service::Service;
-use crate::set::chat::delivery::{Delivered, Delivery};
-use crate::set::chat::messages::{RoomAction, RoomRequest, Seen};
-use crate::set::chat::room_requests::{QueuedRoomRequest, RoomShards};
+use crate::set::delivery::{Delivered, Delivery};
 use crate::set::directory::{ConnectionAddress, ConnectionKey, Directory};
 use crate::set::message::{Control, Message, PendingRequest, Reply, ReplyPermit};
 use crate::set::payments::Wallets;
+use crate::set::room_messages::{RoomAction, RoomRequest, Seen};
+use crate::set::room_requests::{QueuedRoomRequest, RoomShards};
 use crate::set::{SetHandle, Shared};
 
 fn user(id: u64) -> UserId {

@@ -5,9 +5,9 @@ use std::sync::Mutex;
 use hongbao_proto::RoomId;
 
 use super::*;
-use crate::set::chat::delivery::{self, Count, Delivered, Delivery};
-use crate::set::chat::messages::{Chat, Recipient, RoomAction, RoomRequest, RoomState};
+use crate::set::delivery::{self, Count, Delivered, Delivery};
 use crate::set::message::{PendingRequest, Reply, ReplyPermit};
+use crate::set::room_messages::{Chat, Recipient, RoomAction, RoomRequest, RoomState};
 
 fn user(id: u64) -> UserId {
     UserId::new(id).unwrap()

@@ -27,10 +27,10 @@ use crate::limits;
 use crate::market::campaign::CampaignTerms;
 use crate::market::stock::SalePhase;
 use crate::set::broadcast::{Broadcast, Broadcasts};
-use crate::set::chat::room_requests::{QueuedRoomRequest, RoomShards};
 use crate::set::directory::{ConnectionKey, Directory};
 use crate::set::message::{ClientRequest, Control, LedgerRequest, Message, Offering, StockReport};
 use crate::set::payments::Wallets;
+use crate::set::room_requests::{QueuedRoomRequest, RoomShards};
 use crate::set::tally::SetTally;
 use crate::set::{Set, SetHandle, Shared};
 use crate::transport::wire::{Wire, Written};
@@ -814,7 +814,7 @@ fn a_login_above_the_nodes_rate_is_let_in_at_its_moment() {
 }
 
 #[test]
-fn who_waits_for_its_appointment_is_kept_and_who_misses_cut() {
+fn who_waits_for_its_retry_slot_is_kept_and_who_misses_cut() {
     let mut rig = rig_with_a_line(1);
     let peers: Vec<_> = (1..=32).map(|user| (user, rig.connect(0))).collect();
     for (user, (key, peer)) in &peers {

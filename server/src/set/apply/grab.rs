@@ -16,7 +16,13 @@ use crate::set::tally::Answer;
 use crate::transport::wire::Wire;
 
 impl<W: Wire> Set<W> {
-    pub(super) fn grab(&mut self, key: ConnectionKey, request: RequestId, wanted: Option<CampaignId>, now: &Now) {
+    pub(in crate::set) fn grab(
+        &mut self,
+        key: ConnectionKey,
+        request: RequestId,
+        wanted: Option<CampaignId>,
+        now: &Now,
+    ) {
         self.tally.grabs.add(1);
         if self.shared.gate.is_some() {
             match self.admitted.checked_sub(1) {
@@ -38,7 +44,7 @@ impl<W: Wire> Set<W> {
         self.take_and_claim(key, user, request, wanted, now);
     }
 
-    /// Takes a unit off the shelf and has the ledger say whose it is, or answers why not.
+    /// Takes a unit off the shelf and claims it, or answers why not.
     pub(super) fn take_and_claim(
         &mut self,
         key: ConnectionKey,
@@ -64,18 +70,18 @@ impl<W: Wire> Set<W> {
                     }
                     self.overloaded(key, request.get());
                 }
-                self.ask_for_more(campaign);
+                self.request_stock(campaign);
             }
             other => {
                 if let (Taken::NoneNow, Some(campaign)) = (other, wanted) {
-                    self.ask_for_more(campaign);
+                    self.request_stock(campaign);
                 }
                 self.not_taken(key, request, other);
             }
         }
     }
 
-    /// Has the ledger say whose a unit is that was just taken. `false`: no room; the unit is back
+    /// Claims a unit that was just taken. `false`: no room; the unit is back
     /// on its shelf.
     #[must_use = "a claim that was not sent leaves its request unanswered"]
     fn send_claim(&mut self, key: ConnectionKey, claim: Claim, passed: Option<u16>) -> bool {
@@ -120,7 +126,7 @@ impl<W: Wire> Set<W> {
         }
     }
 
-    pub(super) fn limit_reached(&mut self, key: ConnectionKey, request: RequestId, limit: u32) {
+    pub(in crate::set) fn limit_reached(&mut self, key: ConnectionKey, request: RequestId, limit: u32) {
         let event = Event::LimitReached(v1::LimitReached { limit });
         self.answer(key, request.get(), Answer::LimitReached, event);
     }
@@ -134,8 +140,8 @@ impl<W: Wire> Set<W> {
         }
     }
 
-    /// Tells the generator when the shelf of a sale runs out here.
-    fn ask_for_more(&mut self, campaign: CampaignId) {
+    /// Asks the generator for more when the shelf of a sale runs out here.
+    fn request_stock(&mut self, campaign: CampaignId) {
         if self.stock.wants(campaign)
             && self.shared.generator.try_send(StockReport::Wanted { set: self.index, campaign }).is_err()
         {
@@ -156,7 +162,7 @@ impl<W: Wire> Set<W> {
         self.answer(key, request.get(), kind, event);
     }
 
-    /// A Grab whose id is not new: what it won is in the ledger, or nowhere.
+    /// A Grab with an old id: what it won is in the ledger, or nowhere.
     fn first_answer(&mut self, key: ConnectionKey, user: UserId, request: RequestId, campaign: Option<CampaignId>) {
         self.ask(key, PendingRequest::FirstAnswer { request, campaign }, user, Question::FirstAnswer(request));
     }

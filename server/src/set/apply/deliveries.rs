@@ -3,7 +3,7 @@
 //!
 //! What is handed in stays in order: a connection gets the frames of one pusher in the order in
 //! which they were handed to its SET. A room's state waits here behind them too, so that no message
-//! that it counts as past is told after it.
+//! that it counts as past is sent after it.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -14,9 +14,9 @@ use hongbao_proto::RequestId;
 use crate::clock::Now;
 use crate::limits;
 use crate::set::Set;
-use crate::set::chat::delivery::{Count, Delivered, Delivery};
-use crate::set::chat::messages::RoomState;
+use crate::set::delivery::{Count, Delivered, Delivery};
 use crate::set::directory::ConnectionKey;
+use crate::set::room_messages::RoomState;
 use crate::set::session::SessionState;
 use crate::transport::wire::Wire;
 
@@ -39,7 +39,7 @@ enum Turn {
     State { key: ConnectionKey, request: RequestId, state: Box<RoomState> },
 }
 
-/// Seats whose frame is in the output.
+/// Connections whose frame is in the output.
 #[derive(Debug)]
 struct Handed {
     count: Arc<Count>,
@@ -66,7 +66,7 @@ impl Deliveries {
 
 impl<W: Wire> Set<W> {
     /// Serves the delivery's connections at once where these are few and nothing waits. Where too much
-    /// waits, it is dropped, and its count says so.
+    /// waits, it is dropped, and counts itself so.
     pub(in crate::set) fn deliver(&mut self, delivery: Delivery, now: &Now) {
         if self.deliveries.pending >= limits::DELIVERIES_PENDING_MAX {
             return;
@@ -79,7 +79,7 @@ impl<W: Wire> Set<W> {
     }
 
     /// Gives the next of those that wait their turn. A flush must follow.
-    pub(in crate::set) fn deliver_waiting(&mut self, now: &Now) {
+    pub(super) fn deliver_waiting(&mut self, now: &Now) {
         self.deliveries.spent = 0;
         while self.deliveries.spent < limits::DELIVER_STEP
             && let Some(turn) = self.deliveries.waiting.pop_front()

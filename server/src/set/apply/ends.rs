@@ -20,9 +20,9 @@ impl<W: Wire> Set<W> {
         }
     }
 
-    /// The one place where a connection that we end is ended: counted, told, forgotten by the
+    /// The one place where a connection that we end is ended: counted, sent a goodbye, forgotten by the
     /// directory.
-    pub(super) fn end(&mut self, key: ConnectionKey, end: End, return_after_ms: Option<u32>, now: &Now) {
+    pub(in crate::set) fn end(&mut self, key: ConnectionKey, end: End, return_after_ms: Option<u32>, now: &Now) {
         self.retire(key, end);
         match end.goodbye() {
             Some(reason) => {
@@ -38,8 +38,8 @@ impl<W: Wire> Set<W> {
         }
     }
 
-    /// The reader has ended: nothing more will come, and nothing more can be told.
-    pub(super) fn gone(&mut self, key: ConnectionKey, end: End) {
+    /// The reader has ended: nothing more will come, and nothing more can be sent.
+    pub(in crate::set) fn gone(&mut self, key: ConnectionKey, end: End) {
         self.retire(key, end);
         if self.session(key).is_some() {
             let session = self.sessions.remove(key.slot as usize);
@@ -50,7 +50,7 @@ impl<W: Wire> Set<W> {
     }
 
     /// Those that are yet to be closed count: each still has a descriptor.
-    pub(super) fn count_connections(&self) {
+    pub(in crate::set) fn count_connections(&self) {
         self.tally.connections.set((self.sessions.len() + self.ended.len()) as u64);
     }
 

@@ -97,8 +97,8 @@ impl<W: Wire> Set<W> {
         }
     }
 
-    /// Says goodbye to everybody, after what was announced before.
-    pub(in crate::set) fn farewell(&mut self, window: ReturnWindow) {
+    /// Sends everybody a goodbye, after what was announced before.
+    pub(super) fn farewell(&mut self, window: ReturnWindow) {
         self.sweeps.push_back(Sweep { next_slot: 0, what: Swept::Farewell(window) });
     }
 
@@ -119,8 +119,8 @@ impl<W: Wire> Set<W> {
         self.sweep(now);
     }
 
-    /// What the batch has to say to a connection leaves in the same write as what is swept, and
-    /// before: nobody hears an announcement ahead of its welcome.
+    /// A connection's frames of this batch leave in the same write as what is swept, and before it:
+    /// nobody gets an announcement ahead of the welcome.
     fn sweep(&mut self, now: &Now) {
         let Some(mut sweep) = self.sweeps.pop_front() else { return };
         let from = sweep.next_slot;
@@ -129,7 +129,7 @@ impl<W: Wire> Set<W> {
         match &mut sweep.what {
             Swept::Announcements(round) => {
                 let frames = round.joined();
-                let step = self.visit(slots, &frames, now);
+                let step = self.write_to(slots, &frames, now);
                 self.tally.announced.add(step.reached * round.count as u64);
                 self.tally.bytes_out.add(step.bytes);
                 for receipt in &round.receipts {
@@ -154,7 +154,7 @@ impl<W: Wire> Set<W> {
 
     /// Writes `frames` to every connection in `slots` that is logged in: straight from these bytes,
     /// except where answers wait.
-    fn visit(&mut self, slots: Range<usize>, frames: &[u8], now: &Now) -> Step {
+    fn write_to(&mut self, slots: Range<usize>, frames: &[u8], now: &Now) -> Step {
         let mut step = Step::default();
         let mut touched = self.output.touched(slots.clone());
         for slot in slots {

@@ -1,4 +1,4 @@
-//! What the generator, operators and the clock say.
+//! What the generator, operators and the clock want of a SET.
 
 use hongbao_proto::{CampaignId, UserId};
 
@@ -12,7 +12,7 @@ use crate::set::session::SessionState;
 use crate::transport::wire::Wire;
 
 impl<W: Wire> Set<W> {
-    pub(super) fn control(&mut self, control: Control, now: &Now) {
+    pub(in crate::set) fn control(&mut self, control: Control, now: &Now) {
         match control {
             Control::Supply { campaign, serials } => {
                 let shelved = self.stock.supply(campaign, &serials);
@@ -63,7 +63,7 @@ impl<W: Wire> Set<W> {
         while let Some(key) = self.unwelcome.pop_due(second) {
             let login_seconds = self.shared.login_seconds;
             let Some(session) = self.live(key).filter(|session| session.state == SessionState::Fresh) else { continue };
-            // Who was told to come back later has as long from then on. Looked at again after one
+            // Who holds a retry slot has as long from then on. Looked at again after one
             // login time, and not when that is over, so that the queue stays sorted.
             if session.retry_slot().is_some_and(|retry_slot| second < retry_slot.second() + login_seconds) {
                 self.unwelcome.push(second + login_seconds, key);

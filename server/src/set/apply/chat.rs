@@ -1,10 +1,5 @@
 //! Messages from user to user, and the way to the rooms and back.
 
-pub(super) mod deliveries;
-pub mod delivery;
-pub mod messages;
-pub mod room_requests;
-
 use hongbao_proto::v1;
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::{RequestId, UserId};
@@ -12,11 +7,11 @@ use hongbao_proto::{RequestId, UserId};
 use crate::clock::Now;
 use crate::limits;
 use crate::set::Set;
-use crate::set::chat::delivery::{Count, Delivered, Delivery};
-use crate::set::chat::messages::{Chat, Recipient, RoomAction, RoomRequest, RoomState};
-use crate::set::chat::room_requests::QueuedRoomRequest;
+use crate::set::delivery::{Count, Delivered, Delivery};
 use crate::set::directory::ConnectionKey;
-use crate::set::message::{Control, Message, PendingRequest, Reply, ReplyPermit};
+use crate::set::message::{PendingRequest, Reply, ReplyPermit};
+use crate::set::room_messages::{Chat, Recipient, RoomAction, RoomRequest, RoomState, message_frame};
+use crate::set::room_requests::QueuedRoomRequest;
 use crate::set::tally::Answer;
 use crate::transport::wire::Wire;
 
@@ -39,12 +34,8 @@ impl<W: Wire> Set<W> {
         };
         let Some(permit) = self.chat_permit(key, request) else { return self.overloaded(key, request.get()) };
         let count = Count::new(move |delivered| permit.send(Reply::Receipt { delivered, offset: 0 }));
-        let frame = messages::message_frame(from, None, 0, now.wall, text);
-        let delivery = Control::Deliver(Delivery::new([address.key], frame, count));
-        if let Err(refused) = self.shared.sets[address.set as usize].inbox.try_send(Message::Control(delivery)) {
-            // No room there: it counts as dropped, and the sender hears so.
-            drop(refused);
-        }
+        let frame = message_frame(from, None, 0, now.wall, text);
+        self.shared.sets[address.set as usize].deliver(Delivery::new([address.key], frame, count));
     }
 
     /// Asks the shard that looks after the room.
@@ -80,13 +71,13 @@ impl<W: Wire> Set<W> {
         }
     }
 
-    fn answer_state(&mut self, key: ConnectionKey, request: RequestId, state: RoomState) {
+    pub(super) fn answer_state(&mut self, key: ConnectionKey, request: RequestId, state: RoomState) {
         self.end_chat();
         self.answer(key, request.get(), Answer::Room, Event::RoomState(state.state));
     }
 
-    /// The one place where a message's fate is counted and told.
-    pub(super) fn receipt(&mut self, key: ConnectionKey, request: RequestId, became: Delivered, offset: u64) {
+    /// The one place where a message's fate is counted and sent.
+    pub(in crate::set) fn receipt(&mut self, key: ConnectionKey, request: RequestId, became: Delivered, offset: u64) {
         let Delivered { delivered, offline, dropped } = became;
         self.tally.chat_delivered.add(delivered.into());
         self.tally.chat_offline.add(offline.into());

@@ -14,7 +14,7 @@ use crate::transport::wire::Wire;
 
 /// Those who wait for a draw here: at most one Grab of each connection's user.
 #[derive(Debug, Default)]
-pub(super) struct Lottery {
+pub(in crate::set) struct Lottery {
     waiting: Vec<Waiting>,
     users: FxHashSet<UserId>,
     /// Whether the generator has asked for the list, and not got it yet.
@@ -28,7 +28,7 @@ struct Waiting {
 }
 
 impl<W: Wire> Set<W> {
-    /// Takes a Grab into the lot; its answer is owed until the draw. A second Grab of the same user
+    /// Takes a Grab into the lottery; its answer is owed until the draw. A second Grab of the same user
     /// finds nothing for now.
     pub(super) fn enter_lottery(&mut self, key: ConnectionKey, user: UserId, request: RequestId, campaign: CampaignId) {
         let lottery = self.lotteries.entry(campaign).or_default();
@@ -65,7 +65,7 @@ impl<W: Wire> Set<W> {
         let mut keys: FxHashMap<Entrant, ConnectionKey> =
             lottery.waiting.iter().map(|waiting| (waiting.entrant, waiting.key)).collect();
         for (entrant, _) in winners {
-            // Whoever is not here any more was answered when the lot was dissolved; the unit is for
+            // Whoever is not here any more was answered when the lottery was dissolved; the unit is for
             // the next one.
             if let Some(key) = keys.remove(entrant) {
                 self.owed -= 1;
@@ -81,7 +81,7 @@ impl<W: Wire> Set<W> {
         }
     }
 
-    /// There will be no draw: the sale is over. Everybody hears why.
+    /// There will be no draw: the sale is over. Everybody is answered why.
     pub(super) fn dissolve_lottery(&mut self, campaign: CampaignId, now: &Now) {
         let Some(taken) = self.stock.closed(Some(campaign), now.wall) else { return };
         for Waiting { key, entrant } in self.lotteries.remove(&campaign).unwrap_or_default().waiting {

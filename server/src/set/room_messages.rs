@@ -9,7 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::clock::UnixMs;
 use crate::market::envelope::NewEnvelope;
-use crate::set::chat::delivery;
+use crate::set::delivery;
 
 /// A checked message of a user.
 #[derive(Debug, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub enum RoomAction {
     /// Cease to be one.
     Leave,
     Look,
-    /// Tell its members.
+    /// Send its members a message.
     Say(Box<str>),
     /// Send them this envelope: its recipients are not filled in yet.
     Enclose(Box<NewEnvelope>),
@@ -64,7 +64,7 @@ pub enum RoomAction {
 /// How far a user has followed a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {
-    /// As told in a RoomState; not 0.
+    /// From a RoomState; not 0.
     pub epoch: u64,
     /// The last offset seen, 0 for none.
     pub offset: u64,
@@ -100,7 +100,7 @@ pub fn message_frame(from: UserId, room: Option<RoomId>, offset: u64, at: UnixMs
 #[derive(Debug)]
 pub struct RoomState {
     pub state: v1::RoomState,
-    /// Holds the bytes of `state.missed` against the desk's bound until the answer is encoded.
+    /// Holds the bytes of `state.missed` against the room shard's bound until the answer is encoded.
     pub held: Option<OwnedSemaphorePermit>,
 }
 

@@ -5,7 +5,6 @@ use hongbao_proto::v1;
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::{RequestId, UserId};
 
-use super::{PendingLogin, Set};
 use crate::admission::Admission;
 use crate::clock::Now;
 use crate::ends::End;
@@ -16,13 +15,14 @@ use crate::set::events as wire;
 use crate::set::message::{Control, DisplacedBy, Message, PendingRequest};
 use crate::set::session::SessionState;
 use crate::set::tally::Answer;
+use crate::set::{PendingLogin, Set};
 use crate::transport::wire::Wire;
 
 impl<W: Wire> Set<W> {
     /// Takes the user's place in the directory. An older connection ends first, so that what it had
     /// still queued can no longer win, and all it has won is ahead of our question in the ledger's
     /// queue.
-    pub(super) fn login(&mut self, key: ConnectionKey, request: RequestId, user: UserId, now: &Now) {
+    pub(in crate::set) fn login(&mut self, key: ConnectionKey, request: RequestId, user: UserId, now: &Now) {
         let session = &mut self.sessions[key.slot as usize];
         if let Some(queue) = &self.shared.logins {
             match queue.admit(session.retry_slot(), now.at) {
@@ -88,7 +88,7 @@ impl<W: Wire> Set<W> {
     }
 
     /// What this login waited for has happened.
-    pub(super) fn displaced(&mut self, key: ConnectionKey, request: RequestId, now: &Now) {
+    pub(in crate::set) fn displaced(&mut self, key: ConnectionKey, request: RequestId, now: &Now) {
         let Some(PendingLogin { user, heir }) = self.pending_logins.remove(&key) else { return };
         match (self.live(key).is_some(), heir) {
             (true, _) => return self.recall(key, request, now),
@@ -100,7 +100,7 @@ impl<W: Wire> Set<W> {
         self.answer_gone_as(Answer::Welcome);
     }
 
-    /// Asks the ledger what the user must be told.
+    /// Asks the ledger what the user has missed.
     fn recall(&mut self, key: ConnectionKey, request: RequestId, now: &Now) {
         let Some(user) = self.session(key).and_then(|session| session.user) else { return };
         if !self.send(key, PendingRequest::Recall { request }, |reply_to| Request::Ask {
@@ -127,7 +127,7 @@ impl<W: Wire> Set<W> {
         self.unwelcome.push(now.seconds() + self.shared.login_seconds, key);
     }
 
-    pub(super) fn welcome(&mut self, key: ConnectionKey, request: RequestId, recall: &Recall, now: &Now) {
+    pub(in crate::set) fn welcome(&mut self, key: ConnectionKey, request: RequestId, recall: &Recall, now: &Now) {
         let idle_timeout_ms = self.shared.idle_seconds.saturating_mul(1_000);
         let Some(session) = self.session(key) else { return };
         let Some(user) = session.user else { return };

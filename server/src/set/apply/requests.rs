@@ -1,4 +1,4 @@
-//! What peers say.
+//! What users ask for: each request goes to whoever decides it.
 
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ErrorCode};
@@ -10,15 +10,15 @@ use crate::ledger::writer::Request;
 use crate::ledger::{Posting, Question};
 use crate::limits;
 use crate::set::Set;
-use crate::set::chat::messages::{RoomAction, RoomRequest};
 use crate::set::directory::ConnectionKey;
 use crate::set::message::{ClientRequest, LedgerRequest, PendingRequest};
+use crate::set::room_messages::{RoomAction, RoomRequest};
 use crate::set::session::SessionState;
 use crate::set::tally::Answer;
 use crate::transport::wire::Wire;
 
 impl<W: Wire> Set<W> {
-    pub(super) fn on_request(&mut self, key: ConnectionKey, request: ClientRequest, now: &Now) {
+    pub(in crate::set) fn on_request(&mut self, key: ConnectionKey, request: ClientRequest, now: &Now) {
         if let ClientRequest::Gone(end) = request {
             return self.gone(key, end);
         }
@@ -93,7 +93,7 @@ impl<W: Wire> Set<W> {
             LedgerRequest::Send(mut new) => {
                 new.sender = Some(user);
                 if let Some(room) = new.room {
-                    // The room's desk knows whom it is for.
+                    // The room's shard knows whom it is for.
                     return self.send_room_request(
                         key,
                         request,
@@ -112,14 +112,20 @@ impl<W: Wire> Set<W> {
     }
 
     /// Hands over to the ledger what is answered by its outcome alone.
-    pub(super) fn post(&mut self, key: ConnectionKey, request: RequestId, posting: Posting) {
+    pub(in crate::set) fn post(&mut self, key: ConnectionKey, request: RequestId, posting: Posting) {
         if !self.send(key, PendingRequest::Simple { request }, |reply_to| Request::Post { posting, reply_to }) {
             self.overloaded(key, request.get());
         }
     }
 
     /// Asks the ledger what is answered by its answer alone.
-    pub(super) fn ask(&mut self, key: ConnectionKey, pending: PendingRequest, user: UserId, question: Question) {
+    pub(in crate::set) fn ask(
+        &mut self,
+        key: ConnectionKey,
+        pending: PendingRequest,
+        user: UserId,
+        question: Question,
+    ) {
         if !self.send(key, pending, |reply_to| Request::Ask { user, question, reply_to }) {
             self.overloaded(key, pending.request().get());
         }

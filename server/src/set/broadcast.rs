@@ -4,8 +4,6 @@
 //! Each SET is handed a [`Receipt`] with the announcement. Wherever that is dropped, it reports: so
 //! a broadcast ends even where a SET's queue was full, or the SET has stopped.
 
-pub(super) mod sweeps;
-
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};

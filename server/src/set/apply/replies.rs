@@ -6,13 +6,13 @@ use hongbao_proto::{CampaignId, RequestId, Serial};
 
 use crate::clock::Now;
 use crate::ledger::writer::{Reply, Unavailable};
-use crate::ledger::{Answer, Award, Outcome, Refusal};
+use crate::ledger::{Answer, Award, Outcome, Posting, Refusal};
 use crate::limits;
 use crate::market::stock::Taken;
 use crate::set::Set;
 use crate::set::directory::{ConnectionAddress, ConnectionKey};
 use crate::set::events;
-use crate::set::message::{Offering, PendingRequest, StockReport};
+use crate::set::message::{self, Offering, PendingRequest, StockReport};
 use crate::set::session::SessionState;
 use crate::set::tally::Answer as Kind;
 use crate::transport::wire::Wire;
@@ -154,5 +154,47 @@ impl<W: Wire> Set<W> {
     fn void(&mut self, campaign: CampaignId, serial: Serial, result: &Result<Outcome, Unavailable>) {
         tracing::error!(event = "prize_void", set = self.index, %campaign, %serial, ?result, "the ledger refused a prize of ours; dropped");
         self.stock.void(campaign);
+    }
+
+    pub(in crate::set) fn on_reply(
+        &mut self,
+        key: ConnectionKey,
+        pending: PendingRequest,
+        reply: message::Reply,
+        now: &Now,
+    ) {
+        let request = pending.request();
+        match reply {
+            message::Reply::Ledger(reply) => self.on_ledger_reply(key, pending, *reply, now),
+            message::Reply::Receipt { delivered, offset } => {
+                self.end_chat();
+                self.receipt(key, request, delivered, offset);
+            }
+            message::Reply::Room(state) => self.send_state(key, request, state),
+            message::Reply::Enclosed(new) => {
+                self.end_chat();
+                self.post(key, request, Posting::Send(new));
+            }
+            message::Reply::Refused(code) => {
+                self.end_chat();
+                self.error(key, request.get(), code);
+            }
+            message::Reply::Overloaded => self.on_overload(key, pending, now),
+        }
+    }
+
+    /// A service had no room for a request after all: nothing was done, and nothing will be.
+    fn on_overload(&mut self, key: ConnectionKey, pending: PendingRequest, now: &Now) {
+        self.owed -= 1;
+        match pending {
+            PendingRequest::Chat { .. } => self.chats -= 1,
+            PendingRequest::Claim { request, campaign, serial, .. } => {
+                self.stock.put_back(campaign, serial);
+                self.undecided(key, request);
+            }
+            PendingRequest::Recall { .. } => self.undo_login(key, now),
+            PendingRequest::FirstAnswer { .. } | PendingRequest::Simple { .. } => {}
+        }
+        self.overloaded(key, pending.request().get());
     }
 }
