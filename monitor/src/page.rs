@@ -90,8 +90,7 @@ mod tests {
 
     #[test]
     fn the_browsers_messages_are_generated_from_the_protocol() {
-        let digest: String =
-            Sha256::digest(hongbao_proto::CLIENT_PROTO).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = const_hex::encode(Sha256::digest(hongbao_proto::CLIENT_PROTO));
         let generated = FILES.iter().find(|(path, _)| *path == "app/client.proto.js").unwrap().1;
         let first = String::from_utf8_lossy(generated).lines().next().unwrap().to_owned();
         assert_eq!(first, format!("// from client.proto, sha256 {digest}"), "see page/vendor/pbf/README.md");

@@ -104,7 +104,7 @@ fn file(path: &'static str, bytes: &'static [u8]) -> io::Result<File> {
         Some("svg") => "image/svg+xml",
         _ => "application/octet-stream",
     };
-    let digest: String = Sha256::digest(bytes).iter().take(12).map(|byte| format!("{byte:02x}")).collect();
+    let digest = const_hex::encode(&Sha256::digest(bytes)[..12]);
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     encoder.write_all(bytes)?;
     let short = encoder.finish()?;
