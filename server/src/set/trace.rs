@@ -6,6 +6,8 @@
 //! still right: while nobody is followed, that is all there is to it. What is followed costs a
 //! lookup among the few and a reading of the clock, on the shard's thread.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,8 +22,9 @@ use tokio::sync::mpsc;
 
 use crate::clock::wall_us;
 use crate::ends::{End, Fault};
+use crate::ledger::Answer;
+use crate::ledger::user_event::{Decision, Details};
 use crate::ledger::writer::{Reply, Unavailable};
-use crate::ledger::{Answer, Award, Outcome};
 use crate::limits::{TRACE_ASKED_MAX, TRACE_QUEUE_MAX, TRACERS_MAX};
 use crate::set::directory::ConnectionKey;
 use crate::set::message::{ClientRequest, LedgerRequest};
@@ -94,29 +97,6 @@ pub enum What {
         /// Whose doing: `nobody`, `peer`, `limit`, `host` or `us`.
         fault: &'static str,
     },
-}
-
-/// What a step is about, as far as it says.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Details {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub campaign: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub serial: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub amount_fen: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub order: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub envelope: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub share: Option<u32>,
-    /// How many things it has.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub count: Option<u64>,
-    /// Of an error.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub code: Option<&'static str>,
 }
 
 /// One who follows a user, as the SETs see it.
@@ -364,65 +344,23 @@ fn describe(request: &ClientRequest) -> Option<(u64, &'static str, Details)> {
     })
 }
 
-fn award(award: &Award) -> Details {
-    match award {
-        Award::Win(win) => Details {
-            campaign: Some(win.campaign.get().into()),
-            serial: Some(win.serial.0),
-            amount_fen: Some(win.amount.0),
-            ..Details::default()
-        },
-        Award::Order(one) => Details {
-            campaign: Some(one.campaign.get().into()),
-            serial: Some(one.serial.0),
-            amount_fen: Some(one.price.0),
-            order: Some(one.id.get()),
-            ..Details::default()
-        },
-    }
-}
-
 fn decision(reply: &Reply) -> (&'static str, Details) {
     let nothing = Details::default();
     match reply {
         Reply::Posted(Err(Unavailable)) | Reply::Answered(Err(Unavailable)) => ("unavailable", nothing),
-        Reply::Posted(Ok(outcome)) => match outcome {
-            Outcome::Won(win) => ("won", award(&Award::Win(*win))),
-            Outcome::Ordered(order) => ("ordered", award(&Award::Order(*order))),
-            Outcome::Repeated(first) => ("repeated", award(first)),
-            Outcome::LimitReached { limit } => ("limit_reached", Details { count: Some((*limit).into()), ..nothing }),
-            Outcome::Taken => ("taken", nothing),
-            Outcome::Refused(_) => ("refused", nothing),
-            Outcome::Acknowledged { count } => ("acknowledged", Details { count: Some((*count).into()), ..nothing }),
-            Outcome::Order(order) => ("order", award(&Award::Order(*order))),
-            Outcome::Released(order) => ("released", award(&Award::Order(*order))),
-            Outcome::TooLate { .. } => ("too_late", nothing),
-            Outcome::InsufficientFunds => ("insufficient_funds", nothing),
-            Outcome::OrderPaid => ("order_paid", nothing),
-            Outcome::NoSuchOrder => ("no_such_order", nothing),
-            Outcome::Sent { offer, recipients, .. } => {
-                let (envelope, count) = (Some(offer.envelope.get()), Some((*recipients).into()));
-                ("sent", Details { envelope, count, ..nothing })
-            }
-            Outcome::TooManyEnvelopes => ("too_many_envelopes", nothing),
-            Outcome::Opened { envelope, share, amount } => {
-                let (envelope, share, amount_fen) = (Some(envelope.get()), Some(*share), Some(amount.0));
-                ("opened", Details { envelope, share, amount_fen, ..nothing })
-            }
-            Outcome::Empty { envelope } => ("empty", Details { envelope: Some(envelope.get()), ..nothing }),
-            Outcome::NoSuchEnvelope => ("no_such_envelope", nothing),
-            Outcome::Expired(_) => ("expired", nothing),
-            Outcome::Deposited => ("deposited", nothing),
+        Reply::Posted(Ok(result)) => match Decision::of(result) {
+            Decision::Made(event) => (event.names().decision, event.details()),
+            Decision::Unmoved(name, about) => (name, about),
         },
         Reply::Answered(Ok(answer)) => match answer {
             Answer::Recall(recall) => {
                 let count = recall.unacknowledged.len() + recall.offers.len();
-                ("recalled", Details { count: Some(count as u64), ..nothing })
+                ("recalled", Details::count(count as u64))
             }
-            Answer::FirstAnswer(Some(first)) => ("first_answer", award(first)),
+            Answer::FirstAnswer(Some(first)) => ("first_answer", Details::of(first)),
             Answer::FirstAnswer(None) => ("no_first_answer", nothing),
-            Answer::Orders(page) => ("orders", Details { count: Some(page.items.len() as u64), ..nothing }),
-            Answer::Statement { .. } => ("statement", nothing),
+            Answer::Orders(page) => ("orders", Details::count(page.items.len() as u64)),
+            Answer::Statement(_) => ("statement", nothing),
             Answer::Envelope(_) => ("envelope", nothing),
         },
     }
@@ -431,7 +369,7 @@ fn decision(reply: &Reply) -> (&'static str, Details) {
 /// What a frame is called, and what it is about. Texts stay with their users.
 fn name(event: &Event) -> (&'static str, Details) {
     let nothing = Details::default();
-    let count = |count: usize| Details { count: Some(count as u64), ..Details::default() };
+    let count = |count: usize| Details::count(count as u64);
     match event {
         Event::Welcome(welcome) => ("welcome", count(welcome.unacknowledged as usize)),
         Event::Pong(_) => ("pong", nothing),
