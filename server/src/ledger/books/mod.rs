@@ -7,7 +7,7 @@
 //! batch ends with [`Books::keep`] once its rows are durable, or with [`Books::undo`] if they are
 //! not: then nothing has happened.
 //!
-//! Accounts are the exception: their rows would be dirty in random order, which costs more than
+//! Accounts are the exception: their rows would be touched in random order, which costs more than
 //! all else. They are written behind, a range of neighbours at a time
 //! ([`Books::accounts_to_write`]), each with the number of the last entry that it contains; what is
 //! missing is added up again from the entries when the ledger is opened ([`Books::replay`]).
@@ -222,7 +222,7 @@ enum Due {
     Envelope(EnvelopeId),
 }
 
-/// What a batch has dirty of rows that are written once, at its end.
+/// What a batch has changed of rows that are written once, at its end.
 #[derive(Debug, Default)]
 pub struct DirtySet {
     /// Campaigns whose sums have changed.
@@ -463,7 +463,7 @@ impl Books {
         self.counters = self.before;
     }
 
-    /// What this batch has dirty of rows that are written at its end.
+    /// What this batch has changed of rows that are written at its end.
     pub fn dirty(&self) -> &DirtySet {
         &self.dirty
     }
