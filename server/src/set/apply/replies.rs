@@ -14,7 +14,7 @@ use crate::set::directory::{ConnectionAddress, ConnectionKey};
 use crate::set::events;
 use crate::set::message::{self, Offering, PendingRequest, StockReport};
 use crate::set::session::SessionState;
-use crate::set::tally::Answer as Kind;
+use crate::set::tally::AnswerKind as Kind;
 use crate::transport::wire::Wire;
 
 impl<W: Wire> Set<W> {
