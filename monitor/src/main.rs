@@ -142,7 +142,10 @@ async fn run(config: Config) -> Result<ExitCode, RunError> {
     if outcome.stdout_is_read {
         output::print(lines::summary(&outcome.run, outcome.sources.len()));
     } else {
-        tracing::warn!(event = "books_unread", "nobody reads standard output: the final books are in run.json only");
+        tracing::warn!(
+            event = "books_unread",
+            "nobody reads standard output: the final books are in the recording only"
+        );
     }
     Ok(if config.expect_balanced && !outcome.run.books.balanced() {
         ExitCode::from(EXIT_UNBALANCED)

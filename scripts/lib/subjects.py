@@ -50,7 +50,7 @@ def build(*examples):
         return
     print("building", flush=True)
     for what in [["--bins", "-p", "hongbao-server", "-p", "hongbao-sim"]] + [["-p", "hongbao-server", "--example", name] for name in examples]:
-        if subprocess.run(["cargo", "build", "--release", "--quiet", *what], cwd=ROOT).returncode != 0:
+        if subprocess.run(["cargo", "build", "--release", *what], cwd=ROOT).returncode != 0:
             fail("cargo could not build what is to be measured; its words are above")
 
 

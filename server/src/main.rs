@@ -281,7 +281,7 @@ fn at_once() -> ! {
 fn secret() -> anyhow::Result<ExitCode> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes)?;
-    writeln!(std::io::stdout(), "{}", hongbao_server::market::campaign::hex(&bytes))?;
+    writeln!(std::io::stdout(), "{}", const_hex::encode(bytes))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::clock::Clock;
-use crate::clock::{MILLISECOND, SECOND};
+use crate::clock::{Clock, MILLISECOND, SECOND};
 use crate::fleet::admin::{Admin, Broadcast};
 use crate::fleet::plan::Plan;
 use crate::results::{Announced, Results};
@@ -86,9 +85,9 @@ pub fn judge(
 ) -> Vec<AnnouncementSummary> {
     let excused = results.iter().any(|result| result.totals.reconnects > 0);
     let summarize = |(one, server): (&Posted, Option<Broadcast>)| {
-        let heard = results.iter().flat_map(|result| &result.announced).filter(|heard| heard.text == one.text);
-        let heard: Vec<&Announced> = heard.collect();
-        let sum = |of: fn(&Announced) -> u64| heard.iter().map(|&part| of(part)).sum::<u64>();
+        let parts = results.iter().flat_map(|result| &result.announced).filter(|part| part.text == one.text);
+        let parts: Vec<&Announced> = parts.collect();
+        let sum = |of: fn(&Announced) -> u64| parts.iter().map(|&part| of(part)).sum::<u64>();
         let since = |micros: u64| (micros as f64 - (one.at / 1_000) as f64) / 1_000.0;
         let delivered = sum(|part| part.users);
         AnnouncementSummary {
@@ -98,8 +97,8 @@ pub fn judge(
             delivered,
             shortfall: users.saturating_sub(delivered),
             repeated: sum(|part| part.repeated),
-            first_ms: heard.iter().map(|part| part.first_us).min().map(since),
-            last_ms: heard.iter().map(|part| part.last_us).max().map(since),
+            first_ms: parts.iter().map(|part| part.first_us).min().map(since),
+            last_ms: parts.iter().map(|part| part.last_us).max().map(since),
             server,
         }
     };

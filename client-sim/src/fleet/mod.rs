@@ -27,8 +27,7 @@ use hongbao_telemetry::summary::Memory;
 use tokio::runtime::Builder;
 use tokio::time::{sleep, timeout};
 
-use crate::clock::SECOND;
-use crate::clock::{self, Clock, ClockError};
+use crate::clock::{self, Clock, ClockError, SECOND};
 use crate::limits::ANNOUNCE_SECONDS;
 use crate::ntp_responder::Responder;
 use crate::results::{QpsChange, SaleOrder, Status, StormOrder};
@@ -413,9 +412,9 @@ async fn await_answers(
             .sum();
         let stormy = statuses.iter().flat_map(|status| &status.storms).any(|storm| !storm.over);
         // Who reconnected may never hear one, so these are not waited for longer than an answer.
-        let heard: u64 = statuses.iter().map(|status| status.totals.announcements).sum();
-        let unheard = heard < deliveries && begun.elapsed() < plan.answer_timeout;
-        let waiting = open > 0 || unheard || (stormy && Instant::now() <= storms_over_by);
+        let delivered: u64 = statuses.iter().map(|status| status.totals.announcements).sum();
+        let undelivered = delivered < deliveries && begun.elapsed() < plan.answer_timeout;
+        let waiting = open > 0 || undelivered || (stormy && Instant::now() <= storms_over_by);
         if !waiting || Instant::now() > deadline {
             return Ok(());
         }

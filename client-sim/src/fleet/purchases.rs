@@ -7,8 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::sleep;
 
-use crate::clock::Clock;
-use crate::clock::SECOND;
+use crate::clock::{Clock, SECOND};
 use crate::fleet::admin::{Admin, Campaign, EnvelopeRun};
 use crate::fleet::journals::JournalSums;
 use crate::fleet::plan::{Plan, PlannedEnvelopes, PlannedTickets};

@@ -55,8 +55,7 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::sleep;
 
-use crate::clock::SECOND;
-use crate::clock::{self, Clock, ClockError};
+use crate::clock::{self, Clock, ClockError, SECOND};
 use crate::limits::{ANNOUNCE_SECONDS, CLOSE_DEADLINE, CLOSE_STEP};
 use crate::results::{QpsChange, Results};
 use config::MachineConfig;

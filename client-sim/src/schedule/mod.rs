@@ -162,7 +162,7 @@ pub enum ChangeError {
 
 /// What a change of QPS has become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
+pub enum ScheduleChange {
     /// A segment of its own, at this index; those that were there and behind it have moved up.
     Added(usize),
     /// The segment at this index, which begins at the same moment, has another QPS.
@@ -186,17 +186,17 @@ impl Schedule {
     /// announced holds until the next of these: their requests get other numbers, which none of
     /// them has used yet. Machines that are told the same changes, in whatever order, have the same
     /// schedule.
-    pub fn announce(&mut self, at: u64, qps: u32, now: u64) -> Result<Change, ChangeError> {
+    pub fn announce(&mut self, at: u64, qps: u32, now: u64) -> Result<ScheduleChange, ChangeError> {
         if at <= now {
             return Err(ChangeError::Past { at, now });
         }
         let index = self.segments.partition_point(|segment| segment.from < at);
         let change = if self.segments.get(index).is_some_and(|segment| segment.from == at) {
             self.segments[index].qps = qps;
-            Change::Replaced(index)
+            ScheduleChange::Replaced(index)
         } else {
             self.segments.insert(index, Segment { from: at, first: 0, qps });
-            Change::Added(index)
+            ScheduleChange::Added(index)
         };
         for later in index..self.segments.len() {
             let from = self.segments[later].from;
@@ -371,11 +371,11 @@ mod tests {
     fn a_change_before_an_announced_one_holds_until_then() {
         let mut schedule = schedule_of(&[(0, 10), (5, 20), (9, 0)]);
         let now = EPOCH + SECOND;
-        assert_eq!(schedule.announce(EPOCH + 3 * SECOND, 100, now), Ok(Change::Added(1)));
+        assert_eq!(schedule.announce(EPOCH + 3 * SECOND, 100, now), Ok(ScheduleChange::Added(1)));
         let segments: Vec<_> = schedule.segments().iter().map(|segment| (segment.first, segment.qps)).collect();
         assert_eq!(segments, [(0, 10), (30, 100), (230, 20), (310, 0)]);
         assert_eq!(schedule.due(230), Some(EPOCH + 5 * SECOND));
-        assert_eq!(schedule.announce(EPOCH + 3 * SECOND, 50, now), Ok(Change::Replaced(1)));
+        assert_eq!(schedule.announce(EPOCH + 3 * SECOND, 50, now), Ok(ScheduleChange::Replaced(1)));
         assert_eq!((schedule.segments().len(), schedule.segments()[2].first), (4, 130));
     }
 

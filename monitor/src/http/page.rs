@@ -146,7 +146,7 @@ fn file(path: &'static str, bytes: &'static [u8]) -> io::Result<File> {
         Some("svg") => "image/svg+xml",
         _ => "application/octet-stream",
     };
-    let digest: String = Sha256::digest(bytes).iter().take(12).map(|byte| format!("{byte:02x}")).collect();
+    let digest = const_hex::encode(&Sha256::digest(bytes)[..12]);
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     encoder.write_all(bytes)?;
     let short = encoder.finish()?;
@@ -220,8 +220,7 @@ mod tests {
 
     #[test]
     fn the_browsers_messages_are_generated_from_the_protocol() {
-        let digest: String =
-            Sha256::digest(hongbao_proto::CLIENT_PROTO).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = const_hex::encode(Sha256::digest(hongbao_proto::CLIENT_PROTO));
         let generated = FILES.iter().find(|(path, _)| *path == "app/client.proto.js").unwrap().1;
         let first = String::from_utf8_lossy(generated).lines().next().unwrap().to_owned();
         assert_eq!(first, format!("// from client.proto, sha256 {digest}"), "see page/vendor/pbf/README.md");

@@ -287,7 +287,7 @@ fn trades(all: &Figures) -> Table {
     table
 }
 
-/// Rows of the timeline that are told; whoever wants all has marks.csv.
+/// Rows of the timeline that are told; whoever wants all has the recording.
 const MOMENTS_MAX: usize = 200;
 
 fn timeline(all: &Figures) -> Table {

@@ -11,7 +11,7 @@ pub mod catalog;
 pub mod export;
 pub mod jobs;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Json;
@@ -20,7 +20,7 @@ use axum::http::header::RETRY_AFTER;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::limits::{READERS_MAX, REPORTS_KEPT_MAX, SERIES_KEPT_MAX, SERIES_ROWS_MAX};
 use crate::recording::read::{self, Extent, ReadError, Reader};
@@ -162,7 +162,7 @@ pub struct Runs {
 
 impl Runs {
     /// Of the recordings that lie beside `current`, which is being made.
-    pub fn beside(current: &Path) -> std::io::Result<Arc<Self>> {
+    pub fn beside(current: watch::Receiver<PathBuf>) -> std::io::Result<Arc<Self>> {
         let (readers, painter) = (Arc::new(Semaphore::new(READERS_MAX)), Arc::new(Semaphore::new(1)));
         Ok(Arc::new(Self {
             catalog: Arc::new(Catalog::beside(current)?),
@@ -174,7 +174,7 @@ impl Runs {
     }
 
     /// The id of the run being recorded, if its directory has a name that may be one.
-    pub fn current(&self) -> Option<&RunId> {
+    pub fn current(&self) -> Option<RunId> {
         self.catalog.current()
     }
 
@@ -196,7 +196,7 @@ impl Runs {
 
     async fn find(&self, id: &str) -> Result<Found, Failure> {
         let id = match (id, self.current()) {
-            (LIVE, Some(current)) => current.clone(),
+            (LIVE, Some(current)) => current,
             (id, _) => id.parse()?,
         };
         let catalog = Arc::clone(&self.catalog);

@@ -10,6 +10,7 @@ pub mod monitor;
 pub mod programs;
 pub mod reporter;
 pub mod server;
+pub mod service;
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};

@@ -16,7 +16,7 @@ use crate::clock::wall;
 use crate::generator::{CampaignStatus, Command};
 use crate::ledger::LedgerError;
 use crate::limits::HOLD_MS;
-use crate::market::campaign::{Amounts, Campaign, CampaignKind, CampaignTerms, Goods, Sale, Seed, hex};
+use crate::market::campaign::{Amounts, Campaign, CampaignKind, CampaignTerms, Goods, Sale, Seed};
 
 /// A new campaign.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -168,7 +168,7 @@ impl CampaignView {
             ends_at_ms: terms.ends_at,
             stopped_at_ms: campaign.stopped_at,
             per_user_limit: terms.per_user_limit,
-            seed_sha256: hex(&terms.seed.sha256()),
+            seed_sha256: const_hex::encode(terms.seed.sha256()),
             seed: settled.then(|| terms.seed.to_hex()),
             issued: live.as_ref().map_or(campaign.won, |live| live.won_before + live.conservation.issued_first),
             won: campaign.won,

@@ -12,6 +12,7 @@ pub mod facts;
 pub mod find;
 mod schema;
 pub mod sqlite;
+pub mod user_event;
 pub mod writer;
 
 use std::sync::Arc;

@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 
 use crate::clock::wall_us;
 use crate::ends::{End, Fault};
+use crate::ledger::user_event::Details;
 use crate::ledger::writer::{Reply, Unavailable};
 use crate::ledger::{Answer, Award, Outcome};
 use crate::limits::{TRACE_ASKED_MAX, TRACE_QUEUE_MAX, TRACERS_MAX};
@@ -94,29 +95,6 @@ pub enum What {
         /// Whose doing: `nobody`, `peer`, `limit`, `host` or `us`.
         fault: &'static str,
     },
-}
-
-/// What a step is about, as far as it is known.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Details {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub campaign: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub serial: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub amount_fen: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub order: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub envelope: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub share: Option<u32>,
-    /// How many things it has.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub count: Option<u64>,
-    /// Of an error.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub code: Option<&'static str>,
 }
 
 /// One who follows a user, as the SETs see it.

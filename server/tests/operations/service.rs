@@ -3,92 +3,24 @@
 
 use std::fs;
 use std::net::TcpStream;
-use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::ptrace;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
-use serde_json::Value;
-use tempfile::TempDir;
 
 use crate::BINARY;
-use hongbao_testing::{PATIENCE, Running, SECRET, command, eventually, program};
-
-/// What the manager says it bears. The server pings at a quarter of it, and takes a part for stuck
-/// after as long, at least two seconds.
-const WATCHDOG: Duration = Duration::from_secs(4);
+use hongbao_testing::service::Manager;
+use hongbao_testing::{Running, eventually, program};
 
 /// Of a process that is well there are several pings in this time.
 const LONG: Duration = Duration::from_millis(3_500);
 
-/// The manager's end of the socket.
-struct Manager {
-    socket: UnixDatagram,
-    home: TempDir,
-}
-
-impl Manager {
-    fn new() -> Self {
-        let home = tempfile::tempdir().unwrap();
-        let socket = UnixDatagram::bind(home.path().join("notify")).unwrap();
-        fs::write(home.path().join("secret"), SECRET).unwrap();
-        Self { socket, home }
-    }
-
-    fn start(&self, program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> Running {
-        let path = |name: &str| self.home.path().join(name);
-        let mut command = command(program);
-        command.args(arguments).arg("--secret-file").arg(path("secret")).arg("--ready-file").arg(path("ready"));
-        command.current_dir(self.home.path()).env("NOTIFY_SOCKET", path("notify"));
-        command.env("WATCHDOG_USEC", WATCHDOG.as_micros().to_string());
-        Running::start(&mut command, path("log"))
-    }
-
-    fn server(&self) -> Running {
-        self.start(BINARY, &["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", "2", "--sets", "4"])
-    }
-
-    /// The next message that comes within `patience`.
-    fn hear(&self, patience: Duration) -> Option<String> {
-        self.socket.set_read_timeout(Some(patience.max(Duration::from_millis(1)))).unwrap();
-        let mut buffer = [0; 4096];
-        let length = self.socket.recv(&mut buffer).ok()?;
-        Some(String::from_utf8(buffer[..length].to_vec()).unwrap())
-    }
-
-    /// Hears until a message has `line`, and returns that message.
-    fn until(&self, line: &str) -> String {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let Some(said) = self.hear(left) else {
-                panic!("not within {PATIENCE:?}: {line}\n{}", fs::read_to_string(self.home.path().join("log")).unwrap())
-            };
-            if said.lines().any(|one| one == line) {
-                return said;
-            }
-        }
-    }
-
-    /// What comes within `duration`.
-    fn during(&self, duration: Duration) -> Vec<String> {
-        let end = Instant::now() + duration;
-        let next = || self.hear(end.saturating_duration_since(Instant::now()));
-        std::iter::from_fn(next).take_while(|_| Instant::now() < end).collect()
-    }
-
-    /// Forgets what was said up to now.
-    fn catch_up(&self) {
-        while self.hear(Duration::ZERO).is_some() {}
-    }
-
-    fn ready(&self) -> Value {
-        serde_json::from_str(&fs::read_to_string(self.home.path().join("ready")).expect("it is written by now"))
-            .unwrap()
-    }
+fn server(manager: &Manager) -> Running {
+    let arguments = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", "2", "--sets", "4"];
+    manager.start(BINARY, &[arguments.as_slice(), &["--ready-file", "ready"]].concat())
 }
 
 fn pings(said: &[String]) -> usize {
@@ -123,7 +55,7 @@ impl Drop for Frozen {
 #[test]
 fn the_server_reports_ready_pings_and_reports_its_stop() {
     let manager = Manager::new();
-    let mut server = manager.server();
+    let mut server = server(&manager);
     let said = manager.until("READY=1");
     assert!(said.contains("STATUS=0 users on-line, 0 connections; the ledger works"), "{said}");
     // No waiting here: what was said must be true.
@@ -150,7 +82,7 @@ fn the_server_reports_ready_pings_and_reports_its_stop() {
 #[test]
 fn a_server_whose_ledger_or_shard_hangs_does_not_ping() {
     let manager = Manager::new();
-    let server = manager.server();
+    let server = server(&manager);
     manager.until("WATCHDOG=1");
     for (thread, named) in [("ledger", "the ledger"), ("shard-1", "shard-1")] {
         let frozen = Frozen::thread(&server, thread);
@@ -166,7 +98,18 @@ fn a_server_whose_ledger_or_shard_hangs_does_not_ping() {
 #[test]
 fn the_monitor_reports_ready_pings_and_reports_its_stop() {
     let manager = Manager::new();
-    let arguments = ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--view", "none", "--record", "recording"];
+    let arguments = [
+        "--listen",
+        "127.0.0.1:0",
+        "--http",
+        "127.0.0.1:0",
+        "--view",
+        "none",
+        "--record",
+        "recording",
+        "--ready-file",
+        "ready",
+    ];
     let mut monitor = manager.start(program("hongbao-monitor"), &arguments);
     manager.until("READY=1");
     let ready = manager.ready();

@@ -2,7 +2,6 @@
 
 use std::env;
 use std::panic::{self, AssertUnwindSafe};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::world::{Figures, World};
 
@@ -27,9 +26,4 @@ pub fn run(seed: u64, steps: u64) -> (Figures, Result<u64, String>) {
 /// A number in the environment.
 pub fn number(name: &str) -> Option<u64> {
     env::var(name).ok().and_then(|value| value.parse().ok())
-}
-
-/// A seed from the clock.
-pub fn clock() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -21,7 +21,9 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::runs::{STEPS, clock, number, run};
+use hongbao_telemetry::clock::unix_seconds;
+
+use crate::runs::{STEPS, number, run};
 use crate::world::Figures;
 
 /// From one line of progress to the next.
@@ -72,7 +74,7 @@ impl Sum {
 fn main() -> ExitCode {
     let began = Instant::now();
     let time = Duration::from_secs(number("HONGBAO_SOAK_SECONDS").unwrap_or(60));
-    let first = number("HONGBAO_SIM_SEED").unwrap_or_else(clock);
+    let first = number("HONGBAO_SIM_SEED").unwrap_or_else(unix_seconds);
     let (next, sum) = (AtomicU64::new(first), Mutex::new(Sum::default()));
     println!("seeds from {first} on, for {} s", time.as_secs());
     let work = || {

@@ -45,7 +45,7 @@ use crate::machine::user::{State, User};
 use crate::machine::wire::{self, GrabTemplate};
 use crate::results::SaleOrder;
 use crate::schedule::mix::{Mix, Operation};
-use crate::schedule::{Change, Schedule, Spread, Turn, Turns};
+use crate::schedule::{Schedule, ScheduleChange, Spread, Turn, Turns};
 use answers::Unacknowledged;
 use hongbao_telemetry::journal::Journal;
 use turns::Asked;
@@ -212,19 +212,19 @@ impl Crowd {
         self.tag = Some(tag);
         let is_last = |index| index + 1 == self.schedule.segments().len();
         let mix = mix.unwrap_or(match change {
-            Change::Added(index) if index > 0 && !is_last(index) => self.mixes[index - 1],
-            Change::Replaced(index) => self.mixes[index],
-            Change::Added(_) => self.mix,
+            ScheduleChange::Added(index) if index > 0 && !is_last(index) => self.mixes[index - 1],
+            ScheduleChange::Replaced(index) => self.mixes[index],
+            ScheduleChange::Added(_) => self.mix,
         });
         if !mix.is_grabs() {
             self.tally.separate_operations();
         }
         match change {
-            Change::Added(index) => {
+            ScheduleChange::Added(index) => {
                 self.tally.add_segment(index, at);
                 self.mixes.insert(index, mix);
             }
-            Change::Replaced(index) => self.mixes[index] = mix,
+            ScheduleChange::Replaced(index) => self.mixes[index] = mix,
         }
         Ok(())
     }

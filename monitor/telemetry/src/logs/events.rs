@@ -145,6 +145,8 @@ kinds! {
     "cut_too_late" DEBUG Monitor PerSecond [] "a connection that was to be cut had just ended";
     "recording_failing" ERROR Monitor Never ["directory" "error"] "the run cannot be recorded, and goes on";
     "recording_works" INFO Monitor Never ["directory"] "the run is recorded again";
+    "run_deleted" INFO Monitor Never ["directory" "bytes"] "an old run was deleted to make room";
+    "runs_kept" WARN Monitor PerSecond ["error"] "old runs cannot be deleted";
     "recording_left" WARN Monitor PerSecond ["directory" "error"] "an unused recording could not be taken back";
     "mark_repeated" TRACE Monitor PerSecond ["source"] "a process has told an event again";
     "stream_reader_slow" DEBUG Monitor PerSecond ["events"] "a reader of the stream was too slow, lost it, and may come back";
@@ -153,7 +155,7 @@ kinds! {
     "view_failed" WARN Monitor PerSecond ["error"] "nothing more is shown: standard output failed";
     "view_abandoned" DEBUG Monitor PerSecond [] "the view was given up before it ended";
     "frame_skipped" TRACE Monitor PerSecond [] "the terminal is slow or gone";
-    "books_unread" WARN Monitor PerSecond [] "nobody reads standard output: the final books are in run.json only";
+    "books_unread" WARN Monitor PerSecond [] "nobody reads standard output: the final books are in the recording only";
     "service_failed" ERROR Monitor PerSecond ["error"] "the service manager was not told of the end";
     "operator_signed_in" INFO Monitor PerSecond ["operator"] "an operator has signed in on the page";
     "operator_refused" INFO Monitor PerSecond ["peer" "reason"] "an operator's token was refused";
