@@ -304,12 +304,7 @@ pub async fn published(State(admin): State<Admin>) -> Result<Json<Vec<PublicCamp
 }
 
 async fn all(admin: &Admin) -> Result<BTreeMap<CampaignId, Campaign>, ApiError> {
-    let campaigns = admin
-        .ledger
-        .call(|ledger| ledger.campaigns())
-        .await
-        .map_err(|_| stopping())?
-        .map_err(|error| refused(&error))?;
+    let campaigns = admin.ledger.campaigns().await.map_err(|error| refused(&error))?;
     Ok(campaigns.into_iter().map(|campaign| (campaign.id, campaign)).collect())
 }
 

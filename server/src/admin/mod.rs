@@ -127,6 +127,12 @@ fn refused(error: &LedgerError) -> ApiError {
         LedgerError::NoSuchCampaign(id) => ApiError::not_found(format!("campaign {id} does not exist")),
         LedgerError::BadTerms(why) => ApiError::bad_request(why.clone()),
         LedgerError::Unavailable(_) => ApiError::unavailable(error.to_string()),
-        _ => ApiError::internal(error.to_string()),
+        LedgerError::Stopped => stopping(),
+        LedgerError::TooNew { .. }
+        | LedgerError::TooOld { .. }
+        | LedgerError::InUse { .. }
+        | LedgerError::Foreign { .. }
+        | LedgerError::Corrupt(_)
+        | LedgerError::Mismatched => ApiError::internal(error.to_string()),
     }
 }

@@ -9,14 +9,17 @@
 mod campaign;
 pub mod conservation;
 mod draw;
+mod pending;
 pub mod sale;
 pub mod source;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -30,7 +33,9 @@ use crate::clock::UnixMs;
 use crate::generator::campaign::{ActiveCampaign, Demand, Supply};
 pub use crate::generator::conservation::{CampaignStatus, Conservation, StockBoard};
 use crate::generator::draw::Round;
-use crate::ledger::writer::{LedgerHandle, Request};
+use crate::generator::pending::{Change, LedgerResult, PendingTasks};
+use crate::ledger::task::{CampaignChange, LedgerTask};
+use crate::ledger::writer::LedgerHandle;
 use crate::ledger::{Ledger, LedgerError};
 use crate::market::campaign::{Campaign, CampaignTerms, Goods};
 use crate::market::stock::SalePhase;
@@ -61,28 +66,10 @@ pub enum Command {
     Stop { id: CampaignId, reply: Reply },
     /// Issue nothing more: the server is stopping.
     Halt,
-    /// The ledger has done what a command needed.
-    Done {
-        finished: Finished,
-        /// Who is told once it has taken effect.
-        reply: Option<Reply>,
-    },
 }
 
 /// Where an operator's answer goes. The asker may have given up, which nobody minds.
 pub type Reply = oneshot::Sender<Result<Campaign, LedgerError>>;
-
-/// An errand of the generator's to the ledger.
-#[derive(Debug)]
-pub enum Finished {
-    Created(Box<Campaign>),
-    Stopped(Box<Campaign>),
-    Settled(Box<Campaign>),
-    /// It could not be settled; tried again later.
-    NotSettled(CampaignId),
-    /// How far sales have come: units paid, and units that wait for their payment.
-    Sold(Vec<(CampaignId, u64, u64)>),
-}
 
 /// Every campaign, with its claimed serials where some may still be issued: what
 /// [`Generator::recover`] begins with.
@@ -101,8 +88,8 @@ pub fn unfinished(ledger: &mut dyn Ledger) -> Result<Vec<(Campaign, Vec<Serial>)
 pub struct Generator {
     sets: Box<[SetHandle]>,
     ledger: LedgerHandle<ReplyPermit>,
-    /// Our own queue, for what comes back from the ledger.
-    commands: mpsc::Sender<Command>,
+    /// What comes back from the ledger.
+    pending: PendingTasks,
     board: Arc<StockBoard>,
     campaigns: BTreeMap<CampaignId, ActiveCampaign>,
     round: u64,
@@ -121,7 +108,6 @@ impl Generator {
     pub fn recover(
         sets: Box<[SetHandle]>,
         ledger: LedgerHandle<ReplyPermit>,
-        commands: mpsc::Sender<Command>,
         campaigns: Vec<(Campaign, Vec<Serial>)>,
         notify: bool,
         now: UnixMs,
@@ -130,7 +116,7 @@ impl Generator {
         let mut generator = Self {
             sets,
             ledger,
-            commands,
+            pending: PendingTasks::default(),
             board: Arc::default(),
             campaigns: BTreeMap::new(),
             round: 0,
@@ -182,6 +168,7 @@ impl Generator {
                     Some(report) => self.hear(report),
                     None => return,
                 },
+                result = poll_fn(|context| self.pending.poll(context)) => self.on_ledger_result(result, clock()),
                 _ = interval.tick() => self.step(clock()),
             }
         }
@@ -214,100 +201,118 @@ impl Generator {
                     return;
                 }
                 // Where there is no room for it, the asker is told.
-                let create = move |ledger: &mut dyn Ledger| ledger.create_campaign(*terms, now);
-                self.call(Some(reply), Finished::Created, None, create);
+                self.change(Change::Create, CampaignChange::Create(terms), Some(reply), now);
             }
             Command::Stop { id, reply } => {
-                let stop = move |ledger: &mut dyn Ledger| ledger.stop_campaign(id, now);
-                self.call(Some(reply), Finished::Stopped, None, stop);
+                self.change(Change::Stop, CampaignChange::Stop(id), Some(reply), now);
             }
             Command::Halt => self.halted = true,
-            Command::Done { finished, reply } => {
-                let campaign = self.finish(finished, now);
-                self.advance_phases(now);
-                self.tell_phases();
-                self.publish();
-                if let (Some(campaign), Some(reply)) = (campaign, reply) {
-                    reply.send(Ok(campaign)).ok();
-                }
-            }
         }
     }
 
-    fn finish(&mut self, finished: Finished, now: UnixMs) -> Option<Campaign> {
-        match finished {
-            Finished::Created(campaign) => {
-                self.adopt(&campaign, &[], now);
+    /// Takes in the next result of the ledger's, if there is one. Whether there was.
+    pub fn serve_ledger(&mut self, now: UnixMs) -> bool {
+        match self.pending.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(result) => {
+                self.on_ledger_result(result, now);
+                true
+            }
+            Poll::Pending => false,
+        }
+    }
+
+    fn on_ledger_result(&mut self, result: LedgerResult, now: UnixMs) {
+        let reply = match result {
+            LedgerResult::Changed(change, Ok(campaign), reply) => {
+                self.changed(change, &campaign, now);
+                reply.map(|reply| (reply, Ok(campaign)))
+            }
+            LedgerResult::Changed(change, Err(error), reply) => {
+                self.not_changed(change, &error);
+                reply.map(|reply| (reply, Err(error)))
+            }
+            LedgerResult::Campaigns(campaigns) => {
+                // Errors are the ledger's to report; the next second asks again.
+                for campaign in campaigns.unwrap_or_default() {
+                    let running = self.campaigns.get_mut(&campaign.id);
+                    if let Some(Supply::Sale(counter)) = running.map(|running| &mut running.supply) {
+                        counter.sold = campaign.won;
+                        counter.reserved = campaign.reserved;
+                    }
+                }
+                None
+            }
+        };
+        self.advance_phases(now);
+        self.tell_phases();
+        self.publish();
+        if let Some((reply, result)) = reply {
+            reply.send(result).ok();
+        }
+    }
+
+    fn changed(&mut self, change: Change, campaign: &Campaign, now: UnixMs) {
+        match change {
+            Change::Create => {
+                self.adopt(campaign, &[], now);
                 self.notify(campaign.id, State::Scheduled);
-                self.tell_begin(&campaign, now);
+                self.tell_begin(campaign, now);
                 self.forget_old();
-                Some(*campaign)
             }
-            Finished::Stopped(campaign) => {
-                self.end(campaign.id, SalePhase::Ended { at: campaign.stopped_at.unwrap_or(now) }, now);
-                Some(*campaign)
-            }
-            Finished::Settled(campaign) => {
-                let running = self.campaigns.get_mut(&campaign.id)?;
+            Change::Stop => self.end(campaign.id, SalePhase::Ended { at: campaign.stopped_at.unwrap_or(now) }, now),
+            Change::Settle(id) => {
+                let Some(running) = self.campaigns.get_mut(&id) else { return };
                 running.settled = true;
                 let state = if running.phase == SalePhase::SoldOut { State::SoldOut } else { State::Ended };
-                self.notify(campaign.id, state);
-                Some(*campaign)
-            }
-            Finished::NotSettled(id) => {
-                self.campaigns.get_mut(&id)?.settling = false;
-                None
-            }
-            Finished::Sold(sums) => {
-                for (id, paid, unpaid) in sums {
-                    if let Some(Supply::Sale(counter)) = self.campaigns.get_mut(&id).map(|running| &mut running.supply)
-                    {
-                        counter.sold = paid;
-                        counter.reserved = unpaid;
-                    }
-                }
-                None
+                self.notify(id, state);
             }
         }
     }
 
-    /// Has the ledger do something, and comes back to it as a command of our own, which has its
-    /// place in our queue already. Without room there or here nothing is done, the asker is told
-    /// so, and `false` returned.
-    fn call(
-        &self,
-        reply: Option<Reply>,
-        finished: fn(Box<Campaign>) -> Finished,
-        failed: Option<Finished>,
-        act: impl FnOnce(&mut dyn Ledger) -> Result<Campaign, LedgerError> + Send + 'static,
-    ) -> bool {
-        let (Some(place), Ok(way_back)) = (self.ledger.try_reserve(), self.commands.clone().try_reserve_owned()) else {
-            if let Some(reply) = reply {
-                let why = "too much waits for the ledger, or for the stock keeper; nothing was done; try again";
-                reply.send(Err(LedgerError::Unavailable(why.to_owned()))).ok();
+    fn not_changed(&mut self, change: Change, error: &LedgerError) {
+        match error {
+            // The operator's mistake, who is told of it.
+            LedgerError::NoSuchCampaign(_) | LedgerError::BadTerms(_) => {
+                tracing::info!(event = "campaign_refused", %error, "the change of a campaign cannot be made");
             }
-            return false;
-        };
-        place.send(Request::Call(Box::new(move |ledger| match act(ledger) {
-            Ok(campaign) => drop(way_back.send(Command::Done { finished: finished(Box::new(campaign)), reply })),
-            Err(error) => {
-                match &error {
-                    // The operator's mistake, who is told of it.
-                    LedgerError::NoSuchCampaign(_) | LedgerError::BadTerms(_) => {
-                        tracing::info!(event = "campaign_refused", %error, "the change of a campaign cannot be made");
-                    }
-                    error => {
-                        tracing::error!(event = "campaign_failed", %error, "the ledger failed to change a campaign");
-                    }
+            // At a stop.
+            LedgerError::Stopped => {}
+            LedgerError::Unavailable(_)
+            | LedgerError::TooNew { .. }
+            | LedgerError::TooOld { .. }
+            | LedgerError::InUse { .. }
+            | LedgerError::Foreign { .. }
+            | LedgerError::Corrupt(_)
+            | LedgerError::Mismatched => {
+                tracing::error!(event = "campaign_failed", %error, "the ledger failed to change a campaign");
+            }
+        }
+        match change {
+            Change::Create | Change::Stop => {}
+            // Tried again later.
+            Change::Settle(id) => {
+                if let Some(running) = self.campaigns.get_mut(&id) {
+                    running.settling = false;
                 }
+            }
+        }
+    }
+
+    /// Has the ledger change a campaign. Without room there or here nothing is done, the asker is
+    /// told so, and `false` returned.
+    fn change(&mut self, change: Change, task: CampaignChange, reply: Option<Reply>, now: UnixMs) -> bool {
+        let room = self.pending.has_room();
+        let task = |reply| LedgerTask::ChangeCampaign { change: task, now, reply };
+        match room.then(|| self.ledger.try_task(task)).flatten() {
+            Some(result) => self.pending.push(change, result, reply),
+            None => {
                 if let Some(reply) = reply {
-                    reply.send(Err(error)).ok();
+                    let why = "too much waits for the ledger, or for the stock keeper; nothing was done; try again";
+                    reply.send(Err(LedgerError::Unavailable(why.to_owned()))).ok();
                 }
-                if let Some(finished) = failed {
-                    way_back.send(Command::Done { finished, reply: None });
-                }
+                return false;
             }
-        })));
+        }
         true
     }
 
@@ -389,9 +394,11 @@ impl Generator {
             }
         }
         for id in ready {
-            let settle = move |ledger: &mut dyn Ledger| ledger.settle_campaign(id, now);
-            if !self.call(None, Finished::Settled, Some(Finished::NotSettled(id)), settle) {
-                self.finish(Finished::NotSettled(id), now);
+            let change = CampaignChange::Settle(id);
+            if !self.change(Change::Settle(id), change, None, now)
+                && let Some(running) = self.campaigns.get_mut(&id)
+            {
+                running.settling = false;
             }
         }
     }
@@ -534,23 +541,15 @@ impl Generator {
 
     /// Asks the ledger how far each sale has come: whether a unit is paid, no SET knows for
     /// another.
-    fn ask_ledger(&self) {
+    fn ask_ledger(&mut self) {
         let is_sale = |running: &ActiveCampaign| !running.settled && matches!(running.supply, Supply::Sale(_));
         if !self.campaigns.values().any(is_sale) {
             return;
         }
-        // Without room the next second asks again, and so it does after errors, which are the
-        // ledger's to report.
-        let (Some(place), Ok(way_back)) = (self.ledger.try_reserve(), self.commands.clone().try_reserve_owned()) else {
-            return;
-        };
-        place.send(Request::Call(Box::new(move |ledger| {
-            if let Ok(campaigns) = ledger.campaigns() {
-                let sales = campaigns.iter().filter(|campaign| campaign.terms.sale().is_some());
-                let sums = sales.map(|campaign| (campaign.id, campaign.won, campaign.reserved)).collect();
-                way_back.send(Command::Done { finished: Finished::Sold(sums), reply: None });
-            }
-        })));
+        // Without room the next second asks again.
+        if !self.pending.awaits_campaigns() {
+            self.pending.await_campaigns(self.ledger.try_task(|reply| LedgerTask::Campaigns { reply }));
+        }
     }
 
     /// Takes back what lies where nobody takes it, while somebody shakes elsewhere: they must not

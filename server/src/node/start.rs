@@ -192,9 +192,8 @@ impl Opened {
             idle_seconds: config.idle_seconds,
         });
         let events = Events::default();
-        let generator =
-            Generator::recover(sets.clone(), ledger.clone(), commands.clone(), campaigns, config.notify_campaigns, now)
-                .telling(events.clone());
+        let generator = Generator::recover(sets.clone(), ledger.clone(), campaigns, config.notify_campaigns, now)
+            .telling(events.clone());
         let mut services = JoinSet::new();
         let rooms = rooms::spawn(&shared, room_queues, &mut services);
         let beats: Vec<Arc<Tally>> = threads.iter().map(|_| Arc::default()).collect();

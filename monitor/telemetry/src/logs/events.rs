@@ -96,6 +96,7 @@ kinds! {
     "ledger_failing" ERROR Server Never ["error"] "the ledger cannot be written or read; no win is acknowledged until it works again";
     "ledger_works" INFO Server Never [] "the ledger works again";
     "ledger_not_folded" ERROR Server Never ["error"] "the ledger's log stays beside its file; nothing is lost";
+    "ledger_mismatched" ERROR Server Never ["expected"] "the ledger's reply is of another kind than the request: a fault of this program";
     "ledger_lock_stuck" WARN Server PerSecond ["error"] "the ledger's lock is held until the process ends";
     "admin_ended" ERROR Server PerSecond ["error"] "the operators' surface has ended";
     "report_token_failed" ERROR Server PerSecond ["error"] "there is no token to report with";

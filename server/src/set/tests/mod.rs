@@ -21,6 +21,7 @@ use crate::admission::{Gate, LoginQueue, Rate};
 use crate::clock::Now;
 use crate::ends::End;
 use crate::ledger::sqlite::SqliteLedger;
+use crate::ledger::task::{CampaignChange, LedgerTask};
 use crate::ledger::writer::{self, LedgerHandle, ReplyTo};
 use crate::ledger::{Answer, Ledger, Recall, Seen};
 use crate::limits;
@@ -132,6 +133,13 @@ fn grab(id: u64) -> ClientRequest {
 }
 
 impl Rig {
+    /// Has the ledger make a campaign.
+    fn create(&self, terms: CampaignTerms) -> CampaignId {
+        let change = CampaignChange::Create(Box::new(terms));
+        let task = |reply| LedgerTask::ChangeCampaign { change, now: 1_000, reply };
+        self.shared.ledger.try_task(task).unwrap().blocking_recv().unwrap().unwrap().id
+    }
+
     fn new(sets: u32) -> Self {
         Self::with(sets, None, None)
     }
@@ -909,7 +917,7 @@ fn what_a_service_drops_is_answered_overloaded_and_undone() {
     let mut rig = Rig::over(1, None, None, ledger);
     let (key, peer) = rig.connect(0);
     rig.send(0, key, login());
-    let Ok(writer::Request::Ask { reply_to, .. }) = requests.try_recv() else { panic!() };
+    let Ok(writer::WriterRequest::Ask { reply_to, .. }) = requests.try_recv() else { panic!() };
     reply_to.deliver(writer::Reply::Answered(Ok(Answer::Recall(Recall::default()))));
     rig.await_replies();
     assert!(matches!(peer.event(), Event::Welcome(_)));
