@@ -22,12 +22,9 @@ use tokio::sync::mpsc;
 
 use crate::clock::wall_us;
 use crate::ends::{End, Fault};
-use crate::ledger::user_event::Details;
+use crate::ledger::Answer;
+use crate::ledger::user_event::{Decision, Details};
 use crate::ledger::writer::{Reply, Unavailable};
-use crate::ledger::{
-    Acknowledged, Answer, Award, CancelResult, ClaimResult, DepositResult, OpenResult, PayResult, PostingResult,
-    SendResult,
-};
 use crate::limits::{TRACE_ASKED_MAX, TRACE_QUEUE_MAX, TRACERS_MAX};
 use crate::set::directory::ConnectionKey;
 use crate::set::message::{ClientRequest, LedgerRequest};
@@ -347,91 +344,22 @@ fn describe(request: &ClientRequest) -> Option<(u64, &'static str, Details)> {
     })
 }
 
-fn award(award: &Award) -> Details {
-    match award {
-        Award::Win(win) => Details {
-            campaign: Some(win.campaign.get().into()),
-            serial: Some(win.serial.0),
-            amount_fen: Some(win.amount.0),
-            ..Details::default()
-        },
-        Award::Order(one) => Details {
-            campaign: Some(one.campaign.get().into()),
-            serial: Some(one.serial.0),
-            amount_fen: Some(one.price.0),
-            order: Some(one.id.get()),
-            ..Details::default()
-        },
-    }
-}
-
 fn decision(reply: &Reply) -> (&'static str, Details) {
     let nothing = Details::default();
     match reply {
         Reply::Posted(Err(Unavailable)) | Reply::Answered(Err(Unavailable)) => ("unavailable", nothing),
-        Reply::Posted(Ok(result)) => match result {
-            PostingResult::Claim(result) => match result {
-                ClaimResult::Won(win) => ("won", award(&Award::Win(*win))),
-                ClaimResult::Ordered(order) => ("ordered", award(&Award::Order(*order))),
-                ClaimResult::Repeated(first) => ("repeated", award(first)),
-                ClaimResult::LimitReached { limit } => {
-                    ("limit_reached", Details { count: Some((*limit).into()), ..nothing })
-                }
-                ClaimResult::Taken => ("taken", nothing),
-                ClaimResult::OutOfOrder
-                | ClaimResult::NoSuchCampaign
-                | ClaimResult::Settled
-                | ClaimResult::NoSuchSerial
-                | ClaimResult::WrongAmount => ("refused", nothing),
-            },
-            PostingResult::Acknowledge(Acknowledged { count }) => {
-                ("acknowledged", Details { count: Some((*count).into()), ..nothing })
-            }
-            PostingResult::Pay(result) => match result {
-                PayResult::Paid(order) => ("order", award(&Award::Order(*order))),
-                PayResult::TooLate { .. } => ("too_late", nothing),
-                PayResult::InsufficientFunds => ("insufficient_funds", nothing),
-                PayResult::NoSuchOrder => ("no_such_order", nothing),
-                PayResult::TooMuch => ("refused", nothing),
-            },
-            PostingResult::Cancel(result) => match result {
-                CancelResult::Cancelled(order) => ("released", award(&Award::Order(*order))),
-                CancelResult::Over(order) => ("order", award(&Award::Order(*order))),
-                CancelResult::Paid => ("order_paid", nothing),
-                CancelResult::NoSuchOrder => ("no_such_order", nothing),
-            },
-            PostingResult::Send(result) => match result {
-                SendResult::Sent { offer, recipients, .. } => {
-                    let (envelope, count) = (Some(offer.envelope.get()), Some((*recipients).into()));
-                    ("sent", Details { envelope, count, ..nothing })
-                }
-                SendResult::InsufficientFunds => ("insufficient_funds", nothing),
-                SendResult::TooManyEnvelopes => ("too_many_envelopes", nothing),
-                SendResult::TooMuch => ("refused", nothing),
-            },
-            PostingResult::Open(result) => match result {
-                OpenResult::Opened { envelope, share, amount } => {
-                    let (envelope, share, amount_fen) = (Some(envelope.get()), Some(*share), Some(amount.0));
-                    ("opened", Details { envelope, share, amount_fen, ..nothing })
-                }
-                OpenResult::Empty { envelope } => ("empty", Details { envelope: Some(envelope.get()), ..nothing }),
-                OpenResult::TooLate { .. } => ("too_late", nothing),
-                OpenResult::NoSuchEnvelope => ("no_such_envelope", nothing),
-            },
-            PostingResult::Expire(_) => ("expired", nothing),
-            PostingResult::Deposit(result) => match result {
-                DepositResult::Deposited => ("deposited", nothing),
-                DepositResult::KeyUsed | DepositResult::TooMuch => ("refused", nothing),
-            },
+        Reply::Posted(Ok(result)) => match Decision::of(result) {
+            Decision::Made(event) => (event.names().decision, event.details()),
+            Decision::Unmoved(name, about) => (name, about),
         },
         Reply::Answered(Ok(answer)) => match answer {
             Answer::Recall(recall) => {
                 let count = recall.unacknowledged.len() + recall.offers.len();
-                ("recalled", Details { count: Some(count as u64), ..nothing })
+                ("recalled", Details::count(count as u64))
             }
-            Answer::FirstAnswer(Some(first)) => ("first_answer", award(first)),
+            Answer::FirstAnswer(Some(first)) => ("first_answer", Details::of(first)),
             Answer::FirstAnswer(None) => ("no_first_answer", nothing),
-            Answer::Orders(page) => ("orders", Details { count: Some(page.items.len() as u64), ..nothing }),
+            Answer::Orders(page) => ("orders", Details::count(page.items.len() as u64)),
             Answer::Statement(_) => ("statement", nothing),
             Answer::Envelope(_) => ("envelope", nothing),
         },
@@ -441,7 +369,7 @@ fn decision(reply: &Reply) -> (&'static str, Details) {
 /// What a frame is called, and what it is about. Texts stay with their users.
 fn name(event: &Event) -> (&'static str, Details) {
     let nothing = Details::default();
-    let count = |count: usize| Details { count: Some(count as u64), ..Details::default() };
+    let count = |count: usize| Details::count(count as u64);
     match event {
         Event::Welcome(welcome) => ("welcome", count(welcome.unacknowledged as usize)),
         Event::Pong(_) => ("pong", nothing),
