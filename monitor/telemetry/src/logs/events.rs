@@ -96,6 +96,7 @@ kinds! {
     "ledger_failing" ERROR Server Never ["error"] "the ledger cannot be written or read; no win is acknowledged until it works again";
     "ledger_works" INFO Server Never [] "the ledger works again";
     "ledger_not_folded" ERROR Server Never ["error"] "the ledger's log stays beside its file; nothing is lost";
+    "ledger_mismatched" ERROR Server Never ["expected"] "the ledger's reply is of another kind than the request: a fault of this program";
     "ledger_lock_stuck" WARN Server PerSecond ["error"] "the ledger's lock is held until the process ends";
     "admin_ended" ERROR Server PerSecond ["error"] "the operators' surface has ended";
     "report_token_failed" ERROR Server PerSecond ["error"] "there is no token to report with";
@@ -107,7 +108,7 @@ kinds! {
     "stop_unbalanced" ERROR Server Never ["step"] "the ledger was audited and does not balance";
     "stop_unaudited" ERROR Server Never ["step" "error"] "the ledger cannot be audited";
     "stop_audit_unfinished" WARN Server Never ["step" "entries"] "the audit had not read everything when the stop's deadline came";
-    "stopped" INFO Server Never [] "the server has stopped in order";
+    "stopped" INFO Server Never ["ms"] "the server has stopped in order";
     "stop_cut_short" WARN Server Never ["dry" "ended" "closed"] "the stop's deadline passed before all was done";
     "stop_at_once" WARN Server Never [] "a second signal ended the server without an orderly stop";
 
@@ -174,6 +175,20 @@ kinds! {
     "browser_gone" DEBUG Monitor PerSecond ["end"] "a browser was gone before it was told why";
     "browser_deaf" DEBUG Monitor PerSecond ["end"] "a browser did not take why it was closed";
 }
+
+/// The kinds of the target `facts`: what became durable for a user.
+pub const FACTS: [&str; 10] = [
+    "win",
+    "order",
+    "order_paid",
+    "order_cancelled",
+    "order_expired",
+    "open",
+    "send",
+    "envelope_expired",
+    "acknowledge",
+    "deposit",
+];
 
 /// Whether events of this kind are limited in number.
 pub fn is_limited(kind: &str) -> bool {

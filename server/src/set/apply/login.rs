@@ -8,13 +8,13 @@ use hongbao_proto::{RequestId, UserId};
 use crate::admission::Admission;
 use crate::clock::Now;
 use crate::ends::End;
-use crate::ledger::writer::Request;
+use crate::ledger::writer::WriterRequest;
 use crate::ledger::{Award, Question, Recall};
 use crate::set::directory::{ConnectionAddress, ConnectionKey};
 use crate::set::events as wire;
 use crate::set::message::{Control, DisplacedBy, Message, PendingRequest};
 use crate::set::session::SessionState;
-use crate::set::tally::Answer;
+use crate::set::tally::AnswerKind;
 use crate::set::{PendingLogin, Set};
 use crate::transport::wire::Wire;
 
@@ -97,13 +97,13 @@ impl<W: Wire> Set<W> {
             // in between.
             (false, None) => self.shared.directory.leave(user, ConnectionAddress { set: self.index, key }),
         }
-        self.answer_gone_as(Answer::Welcome);
+        self.answer_gone_as(AnswerKind::Welcome);
     }
 
     /// Asks the ledger what the user has missed.
     fn recall(&mut self, key: ConnectionKey, request: RequestId, now: &Now) {
         let Some(user) = self.session(key).and_then(|session| session.user) else { return };
-        if !self.send(key, PendingRequest::Recall { request }, |reply_to| Request::Ask {
+        if !self.send(key, PendingRequest::Recall { request }, |reply_to| WriterRequest::Ask {
             user,
             question: Question::Recall,
             reply_to,
@@ -141,7 +141,7 @@ impl<W: Wire> Set<W> {
             idle_timeout_ms,
             unacknowledged: u32::try_from(waiting).unwrap_or(u32::MAX),
         };
-        self.answer(key, request.get(), Answer::Welcome, Event::Welcome(welcome));
+        self.answer(key, request.get(), AnswerKind::Welcome, Event::Welcome(welcome));
         for awards in recall.unacknowledged.chunks(ITEMS_PER_FRAME_MAX) {
             let reminder = self.reminder(awards);
             self.push(key, Event::Reminder(reminder));

@@ -6,7 +6,7 @@ use hongbao_proto::{OrderId, RequestId, UserId};
 
 use crate::clock::Now;
 use crate::ends::End;
-use crate::ledger::writer::Request;
+use crate::ledger::writer::WriterRequest;
 use crate::ledger::{Posting, Question};
 use crate::limits;
 use crate::set::Set;
@@ -14,7 +14,7 @@ use crate::set::directory::ConnectionKey;
 use crate::set::message::{ClientRequest, LedgerRequest, PendingRequest};
 use crate::set::room_messages::{RoomAction, RoomRequest};
 use crate::set::session::SessionState;
-use crate::set::tally::Answer;
+use crate::set::tally::AnswerKind;
 use crate::transport::wire::Wire;
 
 impl<W: Wire> Set<W> {
@@ -58,7 +58,7 @@ impl<W: Wire> Set<W> {
             _ if !within_rate => self.overloaded(key, request.request_id()),
             ClientRequest::Grab { request, campaign } => self.grab(key, request, campaign, now),
             ClientRequest::Ping { request } => {
-                self.answer(key, request.get(), Answer::Pong, Event::Pong(v1::Pong { server_time_ms: now.wall }))
+                self.answer(key, request.get(), AnswerKind::Pong, Event::Pong(v1::Pong { server_time_ms: now.wall }))
             }
             ClientRequest::Ledger { request, wanted } => self.on_ledger_request(key, request, wanted, now),
             ClientRequest::Chat { request, chat } => self.on_chat(key, request, *chat, now),
@@ -113,7 +113,7 @@ impl<W: Wire> Set<W> {
 
     /// Hands over to the ledger what is answered by its outcome alone.
     pub(in crate::set) fn post(&mut self, key: ConnectionKey, request: RequestId, posting: Posting) {
-        if !self.send(key, PendingRequest::Simple { request }, |reply_to| Request::Post { posting, reply_to }) {
+        if !self.send(key, PendingRequest::Simple { request }, |reply_to| WriterRequest::Post { posting, reply_to }) {
             self.overloaded(key, request.get());
         }
     }
@@ -126,7 +126,7 @@ impl<W: Wire> Set<W> {
         user: UserId,
         question: Question,
     ) {
-        if !self.send(key, pending, |reply_to| Request::Ask { user, question, reply_to }) {
+        if !self.send(key, pending, |reply_to| WriterRequest::Ask { user, question, reply_to }) {
             self.overloaded(key, pending.request().get());
         }
     }
