@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use hongbao_monitor::app::{Monitor, RunError, say};
 use hongbao_monitor::config::{Arguments, Config, LOG_DEFAULT};
-use hongbao_monitor::report::load::RecapError;
+use hongbao_monitor::report::load::ReportError;
 use hongbao_monitor::report::{self, CompareArguments, ReportArguments};
 use hongbao_monitor::terminal::lines;
 use hongbao_monitor::terminal::{self, TopArguments};
@@ -108,7 +108,7 @@ fn show(arguments: &TopArguments) -> ExitCode {
     }
 }
 
-fn told(outcome: Result<String, RecapError>) -> ExitCode {
+fn told(outcome: Result<String, ReportError>) -> ExitCode {
     match outcome {
         Ok(told) => {
             say(&format!("{told}\n"));

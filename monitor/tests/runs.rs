@@ -225,11 +225,11 @@ async fn the_report_is_drawn_from_the_recording_and_leaves_it_alone() {
     let page = response.text().await.unwrap();
     let names = running.good("/api/v1/runs/old/charts").await;
     let names: Vec<&str> = names["charts"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
-    assert!(page.matches("<svg ").count() == names.len() && names.contains(&"11-latency-heat"), "{names:?}");
-    let png = running.response(&format!("/api/v1/runs/old/charts/{}.png", names[0])).await;
-    assert_eq!((png.status().as_u16(), png.headers()["content-type"].to_str().unwrap()), (200, "image/png"));
-    assert_eq!(&png.bytes().await.unwrap()[1..4], b"PNG");
-    for missing in ["nothing.png", "0-timeline", "..%2frun.sqlite"] {
+    assert!(page.matches("\\u003csvg ").count() == names.len() && names.contains(&"11-latency-heat"), "{names:?}");
+    let chart = running.response(&format!("/api/v1/runs/old/charts/{}.svg", names[0])).await;
+    assert_eq!((chart.status().as_u16(), chart.headers()["content-type"].to_str().unwrap()), (200, "image/svg+xml"));
+    assert!(chart.text().await.unwrap().starts_with("<svg "));
+    for missing in ["nothing.svg", "0-timeline.png", "0-timeline", "..%2frun.sqlite"] {
         assert_eq!(running.get(&format!("/api/v1/runs/old/charts/{missing}")).await.0, 404, "{missing}");
     }
     let figures = running.good("/api/v1/runs/old/report.json").await;

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use crate::limits::{DIRECTORY_ENTRIES_MAX, RUN_ID_BYTES_MAX, RUNS_LISTED_MAX};
 use crate::recording::FILE;
 use crate::recording::read::{self, ReadError, Reader, Totals};
-use crate::report::words;
+use crate::words;
 use hongbao_telemetry::summary::{SUMMARY_FILE, Summary};
 
 /// A recording's name: that of its directory. Nothing in it leads anywhere else.
