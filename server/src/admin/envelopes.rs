@@ -11,7 +11,7 @@ use hongbao_telemetry::http::{ApiError, JsonBody, PathParam};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Admin, refused};
+use super::{Admin, refused, valid};
 use crate::clock::wall;
 use crate::limits::ENVELOPE_FEN_MAX;
 use crate::market::campaign::{Amounts, Seed};
@@ -169,8 +169,8 @@ pub async fn inspect(
     State(admin): State<Admin>,
     PathParam(id): PathParam<u64>,
 ) -> Result<Json<EnvelopeInfo>, ApiError> {
-    let id = EnvelopeId::new(id).map_err(|error| ApiError::bad_request(error.to_string()))?;
-    let views = admin.ledger.envelopes(vec![id]).await.map_err(|error| refused(&error))?;
+    let id = valid(EnvelopeId::new(id))?;
+    let views = admin.ledger.envelopes(vec![id]).await.map_err(refused)?;
     let view = views
         .into_iter()
         .next()

@@ -9,7 +9,7 @@ use hongbao_telemetry::http::{ApiError, JsonBody, PathParam, QueryParams};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Admin, refused};
+use super::{Admin, refused, valid};
 use crate::clock::wall;
 use crate::ledger::{Answer, DepositResult, Movement, Page, Posting, Purpose, Question, Statement};
 use crate::limits::DEPOSIT_USERS_MAX;
@@ -68,7 +68,7 @@ impl RowsQuery {
     }
 
     fn before_order(&self) -> Result<Option<OrderId>, ApiError> {
-        self.before.map(|id| OrderId::new(id).map_err(|error| ApiError::bad_request(error.to_string()))).transpose()
+        self.before.map(|id| valid(OrderId::new(id))).transpose()
     }
 }
 
@@ -160,7 +160,7 @@ pub async fn deposit(
     State(admin): State<Admin>,
     JsonBody(new): JsonBody<NewDeposit>,
 ) -> Result<Json<DepositMade>, ApiError> {
-    let first = user(new.first_user)?;
+    let first = valid(UserId::new(new.first_user))?;
     if !(1..=DEPOSIT_USERS_MAX).contains(&new.users) {
         return Err(ApiError::bad_request(format!("users {} is outside 1..={DEPOSIT_USERS_MAX}", new.users)));
     }
@@ -175,7 +175,7 @@ pub async fn deposit(
     }
     let (count, amount) = (new.users, Fen(new.amount_fen));
     let posting = Posting::Deposit { first, count, amount, key: new.key.into() };
-    match admin.ledger.post_one(posting, wall()).await.map_err(|error| refused(&error))? {
+    match admin.ledger.post_one(posting, wall()).await.map_err(refused)? {
         DepositResult::Deposited => {
             Ok(Json(DepositMade { users: count, total_fen: u64::from(count).saturating_mul(amount.0) }))
         }
@@ -227,16 +227,12 @@ pub async fn orders_of_campaign(
     PathParam(id): PathParam<u32>,
     QueryParams(rows): QueryParams<RowsQuery>,
 ) -> Result<Json<OrdersView>, ApiError> {
-    let id = CampaignId::new(id.into()).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let id = valid(CampaignId::new(id.into()))?;
     let (before, limit) = (rows.before_order()?, rows.limit()?);
-    let page = admin.ledger.orders_of(id, before, limit).await.map_err(|error| refused(&error))?;
+    let page = admin.ledger.orders_of(id, before, limit).await.map_err(refused)?;
     Ok(Json(page.into()))
 }
 
 async fn ask<A: TryFrom<Answer>>(admin: &Admin, id: u64, question: Question) -> Result<A, ApiError> {
-    admin.ledger.ask(user(id)?, question).await.map_err(|error| refused(&error))
-}
-
-fn user(id: u64) -> Result<UserId, ApiError> {
-    UserId::new(id).map_err(|error| ApiError::bad_request(error.to_string()))
+    admin.ledger.ask(valid(UserId::new(id))?, question).await.map_err(refused)
 }

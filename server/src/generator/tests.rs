@@ -71,7 +71,7 @@ impl Rig {
         let supplied = self.generator.campaigns[&id()].in_sets[set as usize].issued_when_asked;
         let books = ShelfBooks { supplied, on_shelf: supplied - claimed, claimed, ..ShelfBooks::default() };
         let round = self.generator.round;
-        self.generator.hear(StockReport::Books { set, round, books: vec![(id(), books)] });
+        self.generator.on_report(StockReport::Books { set, round, books: vec![(id(), books)] });
     }
 
     /// Whether the SET has been asked for what it has.
@@ -122,7 +122,7 @@ fn the_last_prizes_of_two_rains_that_wander_come_to_every_set() {
                 if let Message::Control(Control::Supply { campaign, serials }) = message {
                     came.insert((campaign, set));
                     // Nobody there may have it.
-                    rig.generator.hear(StockReport::Returned { set, campaign, serials: serials.into() });
+                    rig.generator.on_report(StockReport::Returned { set, campaign, serials: serials.into() });
                 }
             }
         }
@@ -134,9 +134,9 @@ fn the_last_prizes_of_two_rains_that_wander_come_to_every_set() {
 fn a_request_the_ledger_has_no_room_for_is_refused_and_not_done() {
     let mut rig = Rig::new(1);
     let (reply, mut first) = oneshot::channel();
-    rig.generator.obey(Command::Stop { id: id(), reply }, rig.now);
+    rig.generator.run_command(Command::Stop { id: id(), reply }, rig.now);
     let (reply, mut second) = oneshot::channel();
-    rig.generator.obey(Command::Stop { id: id(), reply }, rig.now);
+    rig.generator.run_command(Command::Stop { id: id(), reply }, rig.now);
     assert!(matches!(second.try_recv(), Ok(Err(LedgerError::Unavailable(_)))));
     assert!(matches!(first.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
     assert!(!rig.generator.serve_ledger(rig.now));

@@ -103,8 +103,8 @@ pub struct Runs {
 }
 
 impl Runs {
-    /// No runs yet; what becomes of them is told there.
-    pub fn telling(events: Events) -> Self {
+    /// No runs yet; what becomes of them is reported there.
+    pub fn reporting_to(events: Events) -> Self {
         Self { events, ..Self::default() }
     }
 
@@ -201,7 +201,7 @@ pub struct Run {
     id: u64,
     terms: Terms,
     seed: Seed,
-    rain: Pacer,
+    pacer: Pacer,
     first_request: u64,
     runs: Arc<Runs>,
     ledger: LedgerHandle<ReplyPermit>,
@@ -226,7 +226,7 @@ impl Run {
     ) -> Self {
         Self {
             id: runs.begin(terms.count),
-            rain: Pacer::new(terms.rate_per_second, clock()),
+            pacer: Pacer::new(terms.rate_per_second, clock()),
             first_request: runs.first_request(clock()),
             terms,
             seed,
@@ -269,7 +269,7 @@ impl Run {
     pub async fn step(&mut self) {
         match self.next() {
             Next::Send => {
-                let due = self.rain.due((self.clock)()).min(SEND_STEP_MAX).min(self.terms.count - self.sent);
+                let due = self.pacer.due((self.clock)()).min(SEND_STEP_MAX).min(self.terms.count - self.sent);
                 self.is_over = due > 0 && !self.send(due).await;
             }
             Next::Follow => {
@@ -277,14 +277,14 @@ impl Run {
                 self.is_over = is_stopping || self.followed.is_empty();
                 if self.is_over && !is_stopping {
                     self.runs.update(self.id, |progress| progress.finished = true);
-                    self.tell_end();
+                    self.report_end();
                 }
             }
             Next::End => {}
         }
     }
 
-    fn tell_end(&self) {
+    fn report_end(&self) {
         if let Some(Progress { id, sent, opened_shares, refunded_fen, .. }) = self.runs.find(self.id) {
             let text = format!(
                 "envelope run {id} is over: {sent} envelopes sent, {opened_shares} shares opened, {refunded_fen} fen given back"
@@ -331,7 +331,7 @@ impl Run {
             }
         }
         self.sent += count;
-        self.rain.issue(count);
+        self.pacer.issue(count);
         let open = self.followed.len() as u64;
         self.runs.update(self.id, |progress| {
             progress.sent += sent;

@@ -10,8 +10,10 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
+use clap::Args;
 use hongbao_proto::UserId;
 use serde::Serialize;
 use serde_json::Value;
@@ -19,21 +21,52 @@ use serde_json::Value;
 use crate::ledger::LedgerError;
 use crate::ledger::find::{Row, open_by, rows_of};
 use crate::ledger::user_event::{Details, Subject};
-use crate::limits::FIND_LINE_BYTES_MAX;
+use crate::limits::{FIND_ITEMS_MAX, FIND_LINE_BYTES_MAX};
+use crate::tools::{EXIT_NEGATIVE, print, user_id};
 
 /// What is looked for, and where.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Args)]
 pub struct Wanted {
-    pub user: UserId,
-    /// One request; `None`: all.
-    pub request: Option<u64>,
+    /// The ledger; only read
+    #[arg(long, value_name = "FILE")]
     pub ledger: PathBuf,
-    /// Journals of machines.
+    /// Whose
+    #[arg(long, value_name = "ID", value_parser = user_id)]
+    pub user: UserId,
+    /// One request: what it got, and what came of that
+    #[arg(long, value_name = "ID")]
+    pub request: Option<u64>,
+    /// Journals of the fleet's machines
+    #[arg(long = "journal", value_name = "FILE", num_args = 1..)]
     pub journals: Vec<PathBuf>,
-    /// Logs of servers, of either format.
+    /// Logs of servers, json or pretty; with --log info,facts=debug they hold every decision
+    #[arg(long = "log", value_name = "FILE", num_args = 1..)]
     pub logs: Vec<PathBuf>,
-    /// Items told at most; the latest are.
+    /// Items told at most; the latest are
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = item_limit)]
     pub limit: usize,
+}
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    wanted: Wanted,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(Arguments { wanted, json }: &Arguments) -> anyhow::Result<ExitCode> {
+    let found = find(wanted)?;
+    print(*json, &found, format_args!("{found}"))?;
+    Ok(if found.items.is_empty() { ExitCode::from(EXIT_NEGATIVE) } else { ExitCode::SUCCESS })
+}
+
+fn item_limit(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(limit) if (1..=FIND_ITEMS_MAX).contains(&limit) => Ok(limit),
+        _ => Err(format!("not a number from 1 to {FIND_ITEMS_MAX}")),
+    }
 }
 
 /// Why nothing can be found. One line.

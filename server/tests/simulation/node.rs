@@ -303,7 +303,7 @@ impl Node {
             return Some(());
         }
         let command = self.command_queue.try_recv().ok()?;
-        self.generator.obey(command, now.wall);
+        self.generator.run_command(command, now.wall);
         Some(())
     }
 
@@ -313,7 +313,7 @@ impl Node {
             StockReport::Books { set, round, .. } => format!("books of set {set}, round {round}"),
             report => format!("{report:?}"),
         };
-        self.generator.hear(report);
+        self.generator.on_report(report);
         Some(text)
     }
 

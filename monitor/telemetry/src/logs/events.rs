@@ -108,7 +108,7 @@ kinds! {
     "stop_unbalanced" ERROR Server Never ["step"] "the ledger was audited and does not balance";
     "stop_unaudited" ERROR Server Never ["step" "error"] "the ledger cannot be audited";
     "stop_audit_unfinished" WARN Server Never ["step" "entries"] "the audit had not read everything when the stop's deadline came";
-    "stopped" INFO Server Never [] "the server has stopped in order";
+    "stopped" INFO Server Never ["ms"] "the server has stopped in order";
     "stop_cut_short" WARN Server Never ["dry" "ended" "closed"] "the stop's deadline passed before all was done";
     "stop_at_once" WARN Server Never [] "a second signal ended the server without an orderly stop";
 
@@ -175,6 +175,20 @@ kinds! {
     "browser_gone" DEBUG Monitor PerSecond ["end"] "a browser was gone before it was told why";
     "browser_deaf" DEBUG Monitor PerSecond ["end"] "a browser did not take why it was closed";
 }
+
+/// The kinds of the target `facts`: what became durable for a user.
+pub const FACTS: [&str; 10] = [
+    "win",
+    "order",
+    "order_paid",
+    "order_cancelled",
+    "order_expired",
+    "open",
+    "send",
+    "envelope_expired",
+    "acknowledge",
+    "deposit",
+];
 
 /// Whether events of this kind are limited in number.
 pub fn is_limited(kind: &str) -> bool {
