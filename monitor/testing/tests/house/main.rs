@@ -15,7 +15,22 @@ const ROOMS: [(&str, &[&str]); 6] = [
     ("sysctl", &["report", "mend", "judge", "finding", "files", "tables", "facts", "cores", "sys"]),
     (
         "monitor/telemetry",
-        &["metrics", "http", "report", "program", "logs", "journal", "disk", "process", "sse", "credentials", "clock"],
+        &[
+            "metrics",
+            "http",
+            "report",
+            "program",
+            "logs",
+            "journal",
+            "disk",
+            "process",
+            "sse",
+            "credentials",
+            "clock",
+            "summary",
+            "table",
+            "percent",
+        ],
     ),
     (
         "monitor",
@@ -29,9 +44,11 @@ const ROOMS: [(&str, &[&str]); 6] = [
             "guests",
             "runs",
             "report",
+            "page",
             "owner",
             "config",
             "terminal",
+            "words",
             "recording",
             "run",
             "access",
@@ -69,15 +86,14 @@ const ROOMS: [(&str, &[&str]); 6] = [
             "machine",
             "results",
             "ntp_responder",
-            "clock",
             "storm",
             "schedule",
+            "clock",
             "arguments",
             "source",
             "backoff",
             "histogram",
             "ids",
-            "percent",
             "descriptors",
             "limits",
         ],
@@ -166,7 +182,7 @@ fn neither_server_nor_fleet_is_built_with_what_draws() {
         let tree = String::from_utf8(output.stdout).unwrap();
         let names: BTreeSet<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
         assert!(names.contains("hongbao-telemetry"), "{tree}");
-        for name in ["hongbao-monitor", "plotters", "image", "ratatui", "crossterm", "maud"] {
+        for name in ["hongbao-monitor", "plotters", "image", "ratatui", "crossterm", "maud", "comfy-table"] {
             assert!(!names.contains(name), "{package} is built with {name}");
         }
     }
