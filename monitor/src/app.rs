@@ -18,6 +18,7 @@ use crate::http::api::Surface;
 use crate::http::control::Control;
 use crate::limits::{CONNECTIONS_MAX, HTTP_CONNECTIONS_MAX, INBOX_MAX};
 use crate::owner::{Message, Outcome, Owner};
+use crate::recording::rotation::Rotation;
 use crate::recording::write::{RecordError, Recording, replace};
 use crate::runs::Runs;
 use crate::terminal::lines::{View, ViewMode};
@@ -80,6 +81,7 @@ pub struct Monitor {
     secret: Secret,
     doors: Doors,
     recording: Recording,
+    rotation: Option<Rotation>,
     view: ViewMode,
     stragglers: std::time::Duration,
     started_at_ms: u64,
@@ -91,7 +93,7 @@ impl Monitor {
     pub async fn bind(config: &Config) -> Result<Self, RunError> {
         let secret = credentials::load_secret(config.secret_file.as_deref())?;
         let started_at_ms = unix_millis();
-        let recording = Recording::create(&config.record)?;
+        let recording = Recording::create(&config.record, config.rotation.clone())?;
         let bound = async { Ok((bind("--listen", config.listen).await?, inherited_or_bound(config.http).await?)) };
         let ((ingest_listener, ingest), (http_listener, http)) = match bound.await {
             Ok(bound) => bound,
@@ -113,6 +115,7 @@ impl Monitor {
             secret,
             doors: config.doors.clone(),
             recording,
+            rotation: config.rotation.clone(),
             view: config.view,
             stragglers: config.stragglers,
             started_at_ms,
@@ -121,8 +124,8 @@ impl Monitor {
 
     /// What to tell a person first: one line per address, and where the recording lies.
     pub fn banner(&self) -> String {
-        let record = self.recording.directory().display();
-        format!("reporters: {}\nhttp: http://{}\nrecording: {record}", self.ingest, self.http)
+        let record = self.recording.directory();
+        format!("reporters: {}\nhttp: http://{}\nrecording: {}", self.ingest, self.http, record.display())
     }
 
     /// Runs until `stop`.
@@ -156,7 +159,8 @@ impl Monitor {
             }
             ended.cancel();
         });
-        let outcome = Owner::new(self.started_at_ms, self.stragglers, self.recording, view).run(inbox, over).await;
+        let outcome =
+            Owner::new(self.started_at_ms, self.stragglers, self.recording, self.rotation, view).run(inbox, over).await;
         if let Err(error) = heartbeat.await {
             tracing::error!(event = "service_failed", %error, "the service manager was not told of the end");
         }
@@ -187,7 +191,7 @@ fn surface(
     let guests = Arc::new(Guests::new(settings, secret, owner.clone()));
     let control = Control::new(owner.clone(), Arc::clone(&guests), secret, doors.trust_control.clone())
         .map_err(|error| system("cannot prepare the orders of operators")(io::Error::other(error)))?;
-    let runs = Runs::beside(recording.directory()).map_err(system("cannot look at the recordings beside this one"))?;
+    let runs = Runs::beside(recording.current()).map_err(system("cannot look at the recordings beside this one"))?;
     Ok(Surface { access: Arc::new(access), control, guests, runs })
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Parser;
 
 use crate::limits::{GUESTS_MAX, GUESTS_ON_LOOPBACK};
+use crate::recording::rotation::{Rotation, parse_size};
 use crate::terminal::lines::ViewMode;
 use hongbao_telemetry::logs::LogArgs;
 
@@ -53,10 +54,26 @@ pub struct Arguments {
     #[arg(long, env = "HONGBAO_MONITOR_GUEST_SERVER", value_name = "ADDR:PORT")]
     guest_server: Option<SocketAddr>,
 
-    /// Directory of the recording, made if needed; it must not hold one yet [default: ./recordings/
-    /// and the UTC time]
-    #[arg(long, env = "HONGBAO_MONITOR_RECORD", value_name = "DIR")]
+    /// Directory of this one run, made if needed; it must not hold a recording yet. However long the
+    /// monitor runs, it is one run [default: runs below --recordings]
+    #[arg(long, env = "HONGBAO_MONITOR_RECORD", value_name = "DIR",
+          conflicts_with_all = ["recordings", "run_for", "keep"])]
     record: Option<PathBuf>,
+
+    /// Directory of runs, each recorded below it under the UTC time of its begin. A new run begins
+    /// at local midnight, when the first machine of a fleet reports, and after --run-for
+    #[arg(long, env = "HONGBAO_MONITOR_RECORDINGS", value_name = "DIR", default_value = "recordings")]
+    recordings: PathBuf,
+
+    /// How long a run lasts at most, 1s or more; then the next begins
+    #[arg(long, env = "HONGBAO_MONITOR_RUN_FOR", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    run_for: Option<Duration>,
+
+    /// What all runs below --recordings may take together, such as 10GiB: when a run begins, the
+    /// oldest are deleted, each with all that lies in its directory, but never the current one
+    /// [default: all are kept]
+    #[arg(long, env = "HONGBAO_MONITOR_KEEP", value_name = "SIZE", value_parser = parse_size)]
+    keep: Option<u64>,
 
     /// How long after its end a second waits for reports, 0s to 30s; then it is closed as
     /// incomplete
@@ -108,7 +125,10 @@ pub struct Config {
     pub http: SocketAddr,
     /// Who may come in there, and whom we talk to.
     pub doors: Doors,
+    /// The first recording's directory.
     pub record: PathBuf,
+    /// Of those that follow it, where any do.
+    pub rotation: Option<Rotation>,
     pub stragglers: Duration,
     /// What is shown; never `Auto`.
     pub view: ViewMode,
@@ -126,6 +146,7 @@ impl Config {
     /// Checks what was given; the error is one line with the values in it.
     pub fn checked(arguments: Arguments, now_seconds: u64) -> Result<Self, String> {
         let Arguments { listen, http, http_name, trust_control, guests, guest_server, record, .. } = arguments;
+        let Arguments { recordings, run_for, keep, .. } = arguments;
         let Arguments { stragglers, view, ready_file, secret_file, expect_balanced, log, .. } = arguments;
         if listen == http && listen.port() != 0 {
             return Err(format!("--listen {listen} and --http {http} are the same address; they must differ"));
@@ -151,12 +172,25 @@ impl Config {
         let filter = log.filter.or_else(|| std::env::var(FILTER_VARIABLE).ok());
         let log = LogArgs { filter, ..log };
         log.checked(LOG_DEFAULT).map_err(|error| error.to_string())?;
-        let record = record.unwrap_or_else(|| {
-            let time = std::time::UNIX_EPOCH + Duration::from_secs(now_seconds);
-            let name = humantime::format_rfc3339_seconds(time).to_string().replace([':', '-'], "");
-            PathBuf::from("recordings").join(name)
-        });
-        Ok(Self { listen, http, doors, record, stragglers, view, ready_file, secret_file, expect_balanced, log })
+        if run_for.is_some_and(|run_for| run_for < Duration::from_secs(1)) {
+            return Err("--run-for is less than 1s".to_owned());
+        }
+        let rotation = record.is_none().then_some(Rotation { root: recordings, run_for, keep });
+        let below = || rotation.as_ref().map(|rotation| rotation.directory(now_seconds));
+        let record = record.or_else(below).unwrap_or_default();
+        Ok(Self {
+            listen,
+            http,
+            doors,
+            record,
+            rotation,
+            stragglers,
+            view,
+            ready_file,
+            secret_file,
+            expect_balanced,
+            log,
+        })
     }
 }
 
@@ -174,6 +208,7 @@ mod tests {
         let config = checked(&[]).unwrap();
         assert!(config.listen.ip().is_loopback() && config.http.ip().is_loopback());
         assert_eq!(config.record, PathBuf::from("recordings/20231114T221320Z"));
+        assert_eq!(config.rotation, Some(Rotation { root: "recordings".into(), run_for: None, keep: None }));
         assert_eq!(config.stragglers, Duration::from_secs(2));
     }
 
@@ -194,8 +229,23 @@ mod tests {
     }
 
     #[test]
+    fn a_named_recording_is_one_run_and_others_follow_one_another() {
+        let config = checked(&["--recordings", "runs", "--keep", "10GiB", "--run-for", "1h"]).unwrap();
+        assert_eq!(config.record, PathBuf::from("runs/20231114T221320Z"));
+        let rotation = config.rotation.unwrap();
+        assert_eq!((rotation.keep, rotation.run_for), (Some(10 << 30), Some(Duration::from_secs(3_600))));
+        let config = checked(&["--record", "mine"]).unwrap();
+        assert_eq!((config.record, config.rotation), (PathBuf::from("mine"), None));
+        for more in [["--keep", "1GiB"], ["--run-for", "1h"], ["--recordings", "runs"]] {
+            assert!(checked(&[&["--record", "mine"], more.as_slice()].concat()).is_err(), "{more:?}");
+        }
+    }
+
+    #[test]
     fn values_out_of_range_are_refused() {
         for arguments in [
+            ["--keep", "much"],
+            ["--run-for", "900ms"],
             ["--stragglers", "31s"],
             ["--stragglers", "soon"],
             ["--listen", "here"],

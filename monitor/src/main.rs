@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use hongbao_monitor::app::{Monitor, RunError, say};
 use hongbao_monitor::config::{Arguments, Config, LOG_DEFAULT};
-use hongbao_monitor::report::load::RecapError;
+use hongbao_monitor::report::load::ReportError;
 use hongbao_monitor::report::{self, CompareArguments, ReportArguments};
 use hongbao_monitor::terminal::lines;
 use hongbao_monitor::terminal::{self, TopArguments};
@@ -108,7 +108,7 @@ fn show(arguments: &TopArguments) -> ExitCode {
     }
 }
 
-fn told(outcome: Result<String, RecapError>) -> ExitCode {
+fn told(outcome: Result<String, ReportError>) -> ExitCode {
     match outcome {
         Ok(told) => {
             say(&format!("{told}\n"));
@@ -142,7 +142,10 @@ async fn run(config: Config) -> Result<ExitCode, RunError> {
     if outcome.stdout_is_read {
         output::print(lines::summary(&outcome.run, outcome.sources.len()));
     } else {
-        tracing::warn!(event = "books_unread", "nobody reads standard output: the final books are in run.json only");
+        tracing::warn!(
+            event = "books_unread",
+            "nobody reads standard output: the final books are in the recording only"
+        );
     }
     Ok(if config.expect_balanced && !outcome.run.books.balanced() {
         ExitCode::from(EXIT_UNBALANCED)

@@ -15,13 +15,12 @@ pub const MANUAL: Manual = Manual {
         ("130", "Ended at once by a second signal."),
     ],
     files: &[
-        ("recordings/TIME", "The recording of a run, in the working directory unless --record says otherwise."),
+        ("recordings/TIME", "The recording of a run, below --recordings, unless --record says otherwise."),
         (
-            "headline.csv, seconds.csv, host.csv",
-            "In it: one row per second; per second, process and value; per second of the host.",
+            "run.sqlite",
+            "In it, for any SQLite: seconds and hosts, one named column for each figure; marks; run; and, deflated by zlib, what each process and SET had in each second.",
         ),
-        ("latency.hlog", "In it: HdrHistogram's interval log, microseconds."),
-        ("run.json", "In it: what the run was, its sources and its books."),
+        ("journals/guests.csv", "In it: what guests were told."),
         ("/etc/hongbao/secret", "The family's secret, as the service reads it; readable by root only."),
         ("/var/lib/hongbao-monitor", "Where the service keeps its recordings."),
     ],

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use hongbao_proto::report_v1::{Counter, Report};
+use hongbao_proto::report_v1::{Counter, Report, Sets};
 use hongbao_telemetry::clock::unix_seconds;
 use hongbao_telemetry::report::names;
 use hongbao_testing::reporter::{ReporterPeer, source};
@@ -225,11 +225,11 @@ async fn the_report_is_drawn_from_the_recording_and_leaves_it_alone() {
     let page = response.text().await.unwrap();
     let names = running.good("/api/v1/runs/old/charts").await;
     let names: Vec<&str> = names["charts"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
-    assert!(page.matches("<svg ").count() == names.len() && names.contains(&"11-latency-heat"), "{names:?}");
-    let png = running.response(&format!("/api/v1/runs/old/charts/{}.png", names[0])).await;
-    assert_eq!((png.status().as_u16(), png.headers()["content-type"].to_str().unwrap()), (200, "image/png"));
-    assert_eq!(&png.bytes().await.unwrap()[1..4], b"PNG");
-    for missing in ["nothing.png", "0-timeline", "..%2frun.sqlite"] {
+    assert!(page.matches("\\u003csvg ").count() == names.len() && names.contains(&"11-latency-heat"), "{names:?}");
+    let chart = running.response(&format!("/api/v1/runs/old/charts/{}.svg", names[0])).await;
+    assert_eq!((chart.status().as_u16(), chart.headers()["content-type"].to_str().unwrap()), (200, "image/svg+xml"));
+    assert!(chart.text().await.unwrap().starts_with("<svg "));
+    for missing in ["nothing.svg", "0-timeline.png", "0-timeline", "..%2frun.sqlite"] {
         assert_eq!(running.get(&format!("/api/v1/runs/old/charts/{missing}")).await.0, 404, "{missing}");
     }
     let figures = running.good("/api/v1/runs/old/report.json").await;
@@ -448,4 +448,53 @@ async fn a_run_recorded_a_moment_ago_is_told_as_it_was_live() {
     let told = second.good("/api/v1/runs/first").await;
     assert_eq!((&told["entry"]["id"], &told["recorded"]["run"]["version"].is_string()), (&"first".into(), &true));
     second.stop().await;
+}
+
+#[tokio::test]
+async fn a_new_run_begins_with_a_fleet_and_the_last_has_its_sets() {
+    let home = tempfile::tempdir().unwrap();
+    let recordings = format!("--recordings={}", home.path().join("recordings").display());
+    let running = Running::start_in(home, "", &[&recordings]).await;
+    let mut server = ReporterPeer::accepted(running.ingest, source(names::role::SERVER, "s1")).await;
+    let list = || vec![3, 1, 4];
+    let sets = Sets { connections: list(), online: list(), queue_depth: list(), owed: list(), stock: list() };
+    let counters = vec![Counter { name: names::GRABS_RECEIVED.name.into(), total: 7 }];
+    server.report(Report { second: unix_seconds(), counters, sets: Some(sets), ..Report::default() }).await;
+    let run = running.get_until("/api/v1/run", |run| run["seconds"].as_u64() >= Some(1)).await;
+    let first = Path::new(run["record"].as_str().unwrap()).file_name().unwrap().to_str().unwrap().to_owned();
+    let mut stream = running.response("/api/v1/stream").await;
+    let _machine = ReporterPeer::accepted(running.ingest, source(names::role::MACHINE, "m1")).await;
+    // Its readers' streams end with the run, so that they come back to another.
+    while soon("the stream's end", stream.chunk()).await.unwrap().is_some() {}
+    let listed = running.get_until("/api/v1/runs", |runs| {
+        let runs = runs["runs"].as_array().unwrap();
+        runs.len() == 2 && runs.iter().all(|run| run["problem"].is_null()) && runs[1]["ended_at_ms"].is_u64()
+    });
+    let listed = listed.await;
+    let (now, old) = (&listed["runs"][0], &listed["runs"][1]);
+    assert_eq!((&now["live"], &old["live"], &old["id"]), (&true.into(), &false.into(), &first.as_str().into()));
+    assert_eq!(old["ended_at_ms"], now["started_at_ms"]);
+    let told = running.good(&format!("/api/v1/runs/{first}/sets")).await;
+    let expected = serde_json::json!([3, 1, 4]);
+    assert_eq!((&told["s1"]["stock"], &told["s1"]["online"]), (&expected, &expected));
+    assert_eq!(running.good(&format!("/api/v1/runs/{first}/sources")).await["sources"].as_array().unwrap().len(), 1);
+    let series = running.good(&format!("/api/v1/runs/{first}/series")).await;
+    assert!((floats(&series["columns"]["received"]).iter().sum::<f64>() - 7.0).abs() < 1e-9, "{series}");
+    let (outcome, ..) = running.stop().await;
+    assert_ne!(outcome.run.record.file_name().unwrap().to_str(), Some(first.as_str()));
+}
+
+#[test]
+fn python_reads_a_recording_with_its_own_sqlite3() {
+    let script = "import json, sqlite3, sys, zlib\n\
+                  run = sqlite3.connect(sys.argv[1])\n\
+                  (sent, p99), = run.execute('SELECT sum(sent), max(latency_p99_us) FROM seconds')\n\
+                  (reported,), = run.execute('SELECT reported FROM sources ORDER BY second LIMIT 1')\n\
+                  print(sent, p99, *json.loads(zlib.decompress(reported))['machine']['sources'])";
+    let mut python = std::process::Command::new("python3");
+    let output = python.arg("-c").arg(script).arg(fixture().join("run.sqlite")).output().unwrap();
+    let figure = |sql| recorded(sql)[0];
+    let (sent, p99) = (figure("SELECT sum(sent) FROM seconds"), figure("SELECT max(latency_p99_us) FROM seconds"));
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(told.trim(), format!("{sent} {p99} machine-01"), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -33,9 +33,9 @@ impl Running {
         Self::start_in(tempfile::tempdir().unwrap(), "the-run", flags).await
     }
 
-    /// Records to `recordings/NAME` of `home`.
+    /// Records to `recordings/NAME` of `home`, or to runs that follow one another if the flags say so.
     pub async fn start_in(home: TempDir, name: &str, flags: &[&str]) -> Self {
-        let (secret, record) = (home.path().join("secret"), home.path().join("recordings").join(name));
+        let (secret, one) = (home.path().join("secret"), home.path().join("recordings").join(name));
         std::fs::write(&secret, SECRET).unwrap();
         let mut arguments = vec!["hongbao-monitor".to_owned(), "--view=none".into(), "--stragglers=500ms".into()];
         for flag in ["--listen", "--http"] {
@@ -43,11 +43,15 @@ impl Running {
                 arguments.extend([flag.to_owned(), "127.0.0.1:0".into()]);
             }
         }
-        arguments.extend([format!("--record={}", record.display()), format!("--secret-file={}", secret.display())]);
+        if !flags.iter().any(|flag| flag.starts_with("--recordings")) {
+            arguments.push(format!("--record={}", one.display()));
+        }
+        arguments.push(format!("--secret-file={}", secret.display()));
         arguments.extend(flags.iter().map(|&flag| flag.to_owned()));
         let config = Config::checked(Arguments::try_parse_from(arguments).unwrap(), unix_seconds()).unwrap();
         let monitor = Monitor::bind(&config).await.unwrap();
-        let (ingest, http, stop) = (monitor.ingest, monitor.http, CancellationToken::new());
+        let (ingest, http, record) = (monitor.ingest, monitor.http, config.record);
+        let stop = CancellationToken::new();
         let stopping = stop.clone();
         let task = tokio::spawn(async move { monitor.run(stopping).await.unwrap() });
         let client = reqwest::Client::builder().no_proxy().build().unwrap();

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use hongbao_proto::{Fen, RequestId, Serial, UserId};
 use hongbao_server::ledger::sqlite::SqliteLedger;
-use hongbao_server::ledger::writer::{self, Reply, ReplyTo, Request};
-use hongbao_server::ledger::{Claim, Ledger, LedgerError, Outcome, Posting};
+use hongbao_server::ledger::writer::{self, Reply, ReplyTo, WriterRequest};
+use hongbao_server::ledger::{Claim, ClaimResult, Ledger, LedgerError, Posting, PostingResult};
 use hongbao_server::market::campaign::{Amounts, CampaignTerms, Goods, Seed};
 
 /// From one look at what is due to the next.
@@ -34,7 +34,7 @@ impl ReplyTo for Waiting {
     fn deliver(self, reply: Reply) {
         let micros = u64::try_from(self.due.elapsed().as_micros()).unwrap_or(u64::MAX);
         let mut measures = self.measures.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(reply, Reply::Posted(Ok(Outcome::Won(_)))) {
+        if matches!(reply, Reply::Posted(Ok(PostingResult::Claim(ClaimResult::Won(_))))) {
             measures.micros.saturating_record(micros);
             measures.last = Instant::now();
         } else {
@@ -80,7 +80,7 @@ fn main() -> Result<(), LedgerError> {
             });
             let due = started + Duration::from_micros(serial * 1_000_000 / rate);
             let reply_to = Waiting { due, measures: Arc::clone(&measures) };
-            if handle.try_send(Request::Post { posting, reply_to }).is_err() {
+            if handle.try_send(WriterRequest::Post { posting, reply_to }).is_err() {
                 // As a SET would: the user is told to come back, and the prize goes to the next
                 // one.
                 full += 1;

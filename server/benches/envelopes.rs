@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use hongbao_proto::{EnvelopeId, Fen, RequestId, UserId};
 use hongbao_server::ledger::sqlite::SqliteLedger;
-use hongbao_server::ledger::{Ledger, LedgerError, Outcome, Posting};
+use hongbao_server::ledger::{Ledger, LedgerError, OpenResult, Posting, PostingResult};
 use hongbao_server::market::campaign::Seed;
 use hongbao_server::market::envelope::{Mode, NewEnvelope};
 
@@ -70,7 +70,9 @@ fn main() -> Result<(), LedgerError> {
     let (mut opened, started) = (0, Instant::now());
     for chunk in opens.chunks(batch) {
         let outcomes = ledger.post(chunk, 2)?;
-        opened += outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Opened { .. })).count() as u64;
+        opened +=
+            outcomes.iter().filter(|outcome| matches!(outcome, PostingResult::Open(OpenResult::Opened { .. }))).count()
+                as u64;
     }
     println!("opened: {opened} shares, {:.0}/s", rate(opened, started));
     let size = std::fs::metadata(&path).map_err(|error| LedgerError::Unavailable(error.to_string()))?.len();

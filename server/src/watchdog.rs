@@ -6,13 +6,13 @@
 //! commits are the answer. Nothing of this lies on the way of a request.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use hongbao_telemetry::program::service::Service;
 use tokio::time::MissedTickBehavior;
 
-use crate::ledger::writer::{LedgerHandle, Request};
+use crate::ledger::task::LedgerTask;
+use crate::ledger::writer::{LedgerHandle, WriterRequest};
 use crate::set::message::ReplyPermit;
 use crate::set::tally::Tally;
 use crate::telemetry::Telemetry;
@@ -42,17 +42,17 @@ impl Watchdog {
         self.service.ready(&self.status());
         let started = Instant::now();
         let mut shards: Vec<_> = self.shards.iter().map(|(_, beat)| Part::new(beat.get(), started)).collect();
-        let mut ledger = Part::new(self.ledger_count(0), started);
-        let answers = Arc::new(AtomicU64::new(0));
-        let mut asked = 0;
+        let mut ledger = Part::new(self.ledger_count(), started);
+        let mut asked_at = None;
         let mut said = String::new();
         let mut pace = tokio::time::interval(self.service.pace());
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             pace.tick().await;
             // One question at a time: a ledger that hangs must not find a heap of them.
-            if answers.load(Relaxed) == asked && self.ask_ledger(&answers) {
-                asked += 1;
+            let tasks = self.telemetry.ledger.tasks();
+            if asked_at != Some(tasks) && self.ledger.try_send(WriterRequest::Task(LedgerTask::Ping)).is_ok() {
+                asked_at = Some(tasks);
             }
             let now = Instant::now();
             let mut silent: Vec<&str> = Vec::new();
@@ -62,7 +62,7 @@ impl Watchdog {
                     silent.push(name);
                 }
             }
-            ledger.seen(self.ledger_count(answers.load(Relaxed)), now);
+            ledger.seen(self.ledger_count(), now);
             if ledger.silent_since.is_some_and(|since| now - since > self.service.patience()) {
                 silent.push("the ledger");
             }
@@ -85,18 +85,10 @@ impl Watchdog {
         }
     }
 
-    /// Whether there was room for the question.
-    fn ask_ledger(&self, answers: &Arc<AtomicU64>) -> bool {
-        let answers = Arc::clone(answers);
-        let question = Request::Call(Box::new(move |_| {
-            answers.fetch_add(1, Relaxed);
-        }));
-        self.ledger.try_send(question).is_ok()
-    }
-
     /// Grows with whatever the ledger's thread does.
-    fn ledger_count(&self, answers: u64) -> u64 {
-        answers + self.telemetry.ledger.batches() + self.telemetry.ledger.failed_batches()
+    fn ledger_count(&self) -> u64 {
+        let ledger = &self.telemetry.ledger;
+        ledger.tasks() + ledger.batches() + ledger.failed_batches()
     }
 
     fn status(&self) -> String {

@@ -75,11 +75,12 @@ class Card {
     this.title = el("h3", { id: `chart-${spec.key}` });
     this.unit = el("span", { class: "unit" });
     this.legend = el("ul", { class: "legend" });
+    this.save = el("button", { type: "button", class: "quiet save", onclick: () => this.picture() }, "PNG");
     this.place = el("div", { class: "plot", role: "img" });
     this.node = el(
       "section",
       { class: `card chart${spec.wide ? " wide" : ""}`, "aria-labelledby": `chart-${spec.key}` },
-      el("header", {}, this.title, this.unit),
+      el("header", {}, this.title, this.unit, this.save),
       this.legend,
       this.place,
     );
@@ -93,6 +94,31 @@ class Card {
   named() {
     say(this.title, t(`chart.${this.spec.key}`));
     say(this.unit, this.spec.unit ? t(this.spec.unit) : "");
+    this.save.title = t("chart.save");
+    this.save.setAttribute("aria-label", `${t("chart.save")}: ${this.title.textContent}`);
+  }
+
+  /** Saves the chart as it is drawn, with its title and the names of its lines, as a PNG. */
+  picture() {
+    const { canvas } = this.plot?.ctx ?? {};
+    if (!canvas) return;
+    const ratio = canvas.width / this.plot.width;
+    const picture = el("canvas", { width: canvas.width, height: canvas.height + 52 * ratio });
+    const context = picture.getContext("2d");
+    context.fillStyle = colour("surface");
+    context.fillRect(0, 0, picture.width, picture.height);
+    const font = (size) => `600 ${size * ratio}px system-ui, sans-serif`;
+    const write = (text, token, x, y) => ((context.fillStyle = colour(token)), context.fillText(text, x * ratio, y * ratio));
+    context.font = font(15);
+    write([this.title.textContent, this.unit.textContent].filter(Boolean).join(" · "), "ink", 10, 22);
+    context.font = font(12);
+    let x = 10;
+    for (const line of this.lines.filter((one) => !this.hidden.has(one.column))) {
+      write(line.name, line.colour, x, 42);
+      x += context.measureText(line.name).width / ratio + 16;
+    }
+    context.drawImage(canvas, 0, 52 * ratio);
+    el("a", { href: picture.toDataURL(), download: `${this.app.store.run ?? "hongbao"}-${this.spec.key}.png` }).click();
   }
 
   /** The lines as they are now: a stack's reasons appear as they happen. */

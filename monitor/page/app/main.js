@@ -3,11 +3,12 @@
 import { Books, fromColumns } from "./books.js";
 import { Charts } from "./charts.js";
 import { Controls } from "./controls.js";
-import { $, ask, el, forgetColours, icon, say } from "./dom.js";
+import { $, ask, carried, el, forgetColours, icon, say } from "./dom.js";
 import { DERIVED } from "./figures.js";
 import * as format from "./format.js";
 import { Glance } from "./glance.js";
 import { Machines } from "./machines.js";
+import { showReport } from "./report.js";
 import { Runs } from "./runs.js";
 import { Sets } from "./sets.js";
 import { LastMinute, Side } from "./side.js";
@@ -37,11 +38,13 @@ class App {
   /** Takes the view from the address. */
   read() {
     this.state = parse(location.search);
+    if (carried) Object.assign(this.state, { view: "live", run: carried.run });
     const { from, until, run, window } = this.state;
     this.view = new View({ window: run && !location.search.includes("window=") ? 0 : window, from, until });
   }
 
   start() {
+    if (carried) showReport();
     this.glance = new Glance(this, $("glance"));
     this.books = new Books($("books"), $("books-state"));
     this.machines = new Machines($("machines"), $("machines-count"));
@@ -55,7 +58,7 @@ class App {
     this.buttons();
     this.keys();
     this.show();
-    this.controls.whoAmI();
+    if (!carried) this.controls.whoAmI();
     setInterval(() => this.clock(), 1_000);
   }
 
@@ -129,6 +132,7 @@ class App {
       const most = answers.reduce((max, answered) => Math.max(max, answered ?? 0), 0);
       const busy = most ? answers.findLastIndex((answered) => answered >= most / 2) : -1;
       if (this.view.second === null && this.view.following && busy >= 0) this.view.second = this.store.columns.second[busy];
+      this.past();
       this.title();
       this.clock();
       this.draw();
@@ -136,6 +140,18 @@ class App {
       if (error.status === 401) return this.controls.lock(() => this.show());
       this.notice(t("runs.cannot", { run: id, problem: error.message }));
     }
+  }
+
+  /** Servers, machines and SETs of a recorded run, as they were in the second that is looked at. */
+  async past() {
+    const run = this.state.run;
+    const at = this.store.columns.second[this.view.index(this.store)];
+    if (!run || this.pasting || at === this.pastAt) return;
+    [this.pasting, this.pastAt] = [true, at];
+    const take = (path, then) => ask(`/api/v1/runs/${encodeURIComponent(run)}/${path}?at=${at}`).then((answer) => this.state.run === run && then(answer), () => {});
+    await Promise.all([take("sources", ({ sources }) => this.machines.take(sources)), take("sets", (sets) => this.sets.take(sets.sets ?? sets))]);
+    this.pasting = false;
+    this.past();
   }
 
   // What happens
@@ -223,6 +239,7 @@ class App {
       this.side.draw();
       this.timeline.tell();
       if (this.state.run) this.glance.draw();
+      if (this.state.run && !carried) this.past();
     });
   }
 
@@ -309,6 +326,7 @@ class App {
   addressed() {
     const [from, until] = this.view.fixed ?? [null, null];
     Object.assign(this.state, { from, until, window: this.view.window });
+    if (carried) return;
     history.replaceState(null, "", location.pathname + addressOf(this.state, this.kept()));
   }
 
@@ -403,6 +421,7 @@ class App {
 
   /** A choice made on the page outdoes that of the address. */
   forget(name) {
+    if (carried) return;
     const query = new URLSearchParams(location.search);
     query.delete(name);
     const text = query.toString();

@@ -130,7 +130,7 @@ export class Runs {
       try {
         const answer = await ask(`${base}/charts`);
         const names = answer.charts ?? answer;
-        charts.replaceChildren(...names.map((name) => el("li", {}, file(`charts/${encodeURIComponent(name)}.png`, answer.titles?.[name] ?? name))));
+        charts.replaceChildren(...names.map((name) => el("li", {}, file(`charts/${encodeURIComponent(name)}.svg`, answer.titles?.[name] ?? name))));
       } catch (error) {
         charts.replaceChildren(el("li", {}, error.message));
       }

@@ -23,11 +23,11 @@ use hongbao_proto::token::Verifier;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::access::allowance::Allowance;
+use crate::access::rate_limit::{Rate, RateLimit};
 use crate::limits::{
     FAILED_TOKENS_BURST, FAILED_TOKENS_INTERVAL_MS, OPERATOR_BYTES_MAX, PEERS_REMEMBERED_MAX, SESSIONS_MAX,
 };
-use hongbao_telemetry::clock::{unix_millis, unix_seconds};
+use hongbao_telemetry::clock::{monotonic_millis, unix_seconds};
 use hongbao_telemetry::http::{ApiError, JsonBody, bearer};
 use hongbao_telemetry::report::Key;
 
@@ -62,7 +62,7 @@ pub struct Access {
     names: Vec<String>,
     /// By the cookie's value.
     sessions: Mutex<HashMap<String, Operator>>,
-    failed_tokens: Mutex<Allowance>,
+    failed_tokens: Mutex<RateLimit>,
     refusals: Refusals,
 }
 
@@ -80,9 +80,8 @@ impl Access {
             on_loopback: http.ip().is_loopback(),
             names: names.iter().map(|name| name.to_ascii_lowercase()).collect(),
             sessions: Mutex::default(),
-            failed_tokens: Mutex::new(Allowance::new(
-                FAILED_TOKENS_BURST,
-                FAILED_TOKENS_INTERVAL_MS,
+            failed_tokens: Mutex::new(RateLimit::new(
+                Rate { burst: FAILED_TOKENS_BURST, interval_ms: FAILED_TOKENS_INTERVAL_MS },
                 PEERS_REMEMBERED_MAX,
             )),
             refusals: Refusals::default(),
@@ -120,8 +119,8 @@ impl Access {
 
     /// The operator of a token.
     fn by_token(&self, peer: IpAddr, token: &str) -> Result<Operator, Refused> {
-        let now = unix_millis();
-        if let Err(wait_ms) = locked(&self.failed_tokens).left(peer, now) {
+        let now = monotonic_millis();
+        if let Err(wait_ms) = locked(&self.failed_tokens).check(peer, now) {
             self.refusals.throttled.fetch_add(1, Ordering::Relaxed);
             return Err(Refused::later("too many wrong tokens came from this address", wait_ms));
         }
@@ -162,7 +161,7 @@ impl Access {
     fn begin(&self, operator: Operator) -> Result<String, ApiError> {
         let mut bytes = [0u8; 32];
         getrandom::fill(&mut bytes).map_err(|error| ApiError::internal(format!("no randomness: {error}")))?;
-        let session: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let session = const_hex::encode(bytes);
         let mut sessions = locked(&self.sessions);
         // One that has expired makes room, or else the one that would expire first: whoever signs
         // in has a good token.

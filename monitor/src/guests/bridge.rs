@@ -38,8 +38,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::codec::Framed;
 
-use crate::access::allowance::Pace;
 use crate::access::operator::Access;
+use crate::access::rate_limit::{Meter, Rate};
 use crate::guests::guests::{End, Guests, Unsettled};
 use crate::limits::{
     GUEST_DRAIN_DEADLINE, GUEST_FRAMES_BURST, GUEST_FRAMES_INTERVAL_MS, GUEST_IDLE_DEADLINE, GUEST_LOGIN_DEADLINE,
@@ -204,7 +204,8 @@ fn is_about_money(request: Option<&Request>) -> Result<bool, End> {
 /// Both ways, until either end is over.
 async fn relay(guests: &Guests, link: &mut Link, browser: &mut SplitStream<WebSocket>, outbox: &Outbox) -> End {
     let begun = Instant::now();
-    let mut pace = Pace::new(GUEST_FRAMES_BURST, GUEST_FRAMES_INTERVAL_MS);
+    let rate = Rate { burst: GUEST_FRAMES_BURST, interval_ms: GUEST_FRAMES_INTERVAL_MS };
+    let mut meter = Meter::default();
     let mut heard = Instant::now();
     loop {
         let Some(server) = &mut link.server else { return End::ServerEnded };
@@ -232,11 +233,11 @@ async fn relay(guests: &Guests, link: &mut Link, browser: &mut SplitStream<WebSo
                 let frame = match frame_of(message) {
                     Ok(Some(frame)) => frame,
                     // A flood of these costs as much as one of frames.
-                    Ok(None) if pace.take(millis(begun)) => continue,
+                    Ok(None) if meter.take(rate, millis(begun)) => continue,
                     Ok(None) => return End::TooFast,
                     Err(end) => return end,
                 };
-                if !pace.take(millis(begun)) || link.owed.len() >= GUEST_OWED_MAX {
+                if !meter.take(rate, millis(begun)) || link.owed.len() >= GUEST_OWED_MAX {
                     return End::TooFast;
                 }
                 let is_about_money = match is_about_money(frame.request.as_ref()) {

@@ -18,24 +18,21 @@ use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::access::allowance::Allowance;
 use crate::access::operator::{Access, for_own_pages, too_many};
+use crate::access::rate_limit::{Rate, RateLimit};
 use crate::access::trust;
 use crate::guests::guest_book::GuestBook;
 use crate::limits::{
     GUEST_TOKEN_SECONDS, GUESTS_STOP_DEADLINE, GUESTS_UNSETTLED_MAX, NEW_GUESTS_BURST, NEW_GUESTS_INTERVAL_MS,
     PEERS_REMEMBERED_MAX,
 };
-use crate::owner::{Message, Question};
+use crate::owner::{GUESTS_SOURCE, Message, Question};
 use crate::run::merge::Presence;
 use crate::run::second::Role;
-use hongbao_telemetry::clock::{unix_millis, unix_seconds};
+use hongbao_telemetry::clock::{monotonic_millis, unix_millis, unix_seconds};
 use hongbao_telemetry::http::{ApiError, JsonBody};
 use hongbao_telemetry::report::names::role;
 use hongbao_telemetry::report::{Key, Reporter, ReporterConfig, Sample};
-
-/// The name under which guests report, in the role of a machine.
-pub const GUESTS_SOURCE: &str = "guests";
 
 /// The first id of a guest. Fleets number their users from 1 on, and never get here.
 const GUEST_ID_MIN: u64 = 1 << 52;
@@ -162,7 +159,7 @@ pub struct Guests {
     room: Arc<Semaphore>,
     signer: Signer,
     users: Verifier,
-    minted: Mutex<Allowance>,
+    minted: Mutex<RateLimit>,
     /// None before the first guest: until then there is no journal, and no source of reports.
     book: Mutex<Option<GuestBook>>,
     unsettled: Mutex<HashMap<u64, Unsettled>>,
@@ -187,7 +184,10 @@ impl Guests {
             owner,
             signer: Signer::new(secret),
             users: Verifier::hs256(secret, Audience::User),
-            minted: Mutex::new(Allowance::new(NEW_GUESTS_BURST, NEW_GUESTS_INTERVAL_MS, PEERS_REMEMBERED_MAX)),
+            minted: Mutex::new(RateLimit::new(
+                Rate { burst: NEW_GUESTS_BURST, interval_ms: NEW_GUESTS_INTERVAL_MS },
+                PEERS_REMEMBERED_MAX,
+            )),
             book: Mutex::default(),
             unsettled: Mutex::default(),
             ends: Default::default(),
@@ -372,7 +372,7 @@ async fn mint(
     if guests.max() == 0 {
         return no_guests().into_response();
     }
-    if let Err(wait_ms) = locked(&guests.minted).take(peer.ip(), unix_millis()) {
+    if let Err(wait_ms) = locked(&guests.minted).take(peer.ip(), monotonic_millis()) {
         return too_many("many guests have come from this address", wait_ms);
     }
     minted(&guests).map_or_else(IntoResponse::into_response, |minted| Json(minted).into_response())

@@ -22,12 +22,12 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::access::operator::{Access, Operator, for_operators, for_own_pages, for_readers};
 use crate::access::trust::{self, Untrusted};
-use crate::guests::guests::{GUESTS_SOURCE, Guests};
+use crate::guests::guests::Guests;
 use crate::limits::{
     ACTION_ANSWER_BYTES_MAX, ACTION_CALLS_MAX, ACTION_DEADLINE, ACTION_TOKEN_SECONDS, ACTIONS_MAX,
     AHEAD_ORDER_SECONDS_MAX, AHEAD_ORDER_SECONDS_MIN,
 };
-use crate::owner::{ControlPoint, Message, Question};
+use crate::owner::{ControlPoint, GUESTS_SOURCE, Message, Question};
 use crate::run::mark::Mark;
 use crate::run::merge::Presence;
 use crate::run::second::Role;

@@ -24,7 +24,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot};
 
 use crate::limits::{SERIES_POINTS_MAX, STREAMS_MAX};
-use crate::owner::{Message, Question, Subscription, Told};
+use crate::owner::{Message, Question, StreamEvent, Subscription};
 use crate::run::series::{Row, Series};
 use crate::runs::{self, Failure, Runs, Window};
 use hongbao_telemetry::http::{ApiError, QueryParams};
@@ -67,9 +67,9 @@ pub async fn ask<A>(owner: &Owner, question: impl FnOnce(oneshot::Sender<A>) -> 
 
 /// One reader of the stream.
 struct Reader {
-    first: VecDeque<Arc<Told>>,
+    first: VecDeque<Arc<StreamEvent>>,
     missed: VecDeque<Arc<Row>>,
-    live: broadcast::Receiver<Arc<Told>>,
+    live: broadcast::Receiver<Arc<StreamEvent>>,
     dropped: Arc<AtomicU64>,
     _place: OwnedSemaphorePermit,
 }
@@ -81,7 +81,7 @@ impl Reader {
             return Some(event(&told));
         }
         if let Some(row) = self.missed.pop_front() {
-            return Some(event(&Told::second(&row)));
+            return Some(event(&StreamEvent::second(&row)));
         }
         match self.live.recv().await {
             Ok(told) => Some(event(&told)),
@@ -99,7 +99,7 @@ impl Reader {
     }
 }
 
-fn event(told: &Told) -> Event {
+fn event(told: &StreamEvent) -> Event {
     let event = Event::default().event(told.event).data(&told.data);
     match told.id {
         Some(id) => event.id(id.to_string()),
@@ -129,7 +129,7 @@ async fn stream(State(live): State<Live>, headers: HeaderMap) -> Result<Response
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Stretch {
+struct Asked {
     run: Option<String>,
     from: Option<u64>,
     until: Option<u64>,
@@ -154,7 +154,7 @@ pub fn resolution(asked: Option<u64>, span: u64, finest: u64) -> Result<u64, Api
     }
 }
 
-async fn series(State(live): State<Live>, QueryParams(asked): QueryParams<Stretch>) -> Result<Response, ApiError> {
+async fn series(State(live): State<Live>, QueryParams(asked): QueryParams<Asked>) -> Result<Response, ApiError> {
     if let Some(run) = asked.run.as_deref().filter(|run| !live.runs.is_current(run)) {
         let window = Window { from: asked.from, until: asked.until, every: asked.every };
         let told = live.runs.series(run, window).await.map(runs::api::json_bytes);

@@ -22,6 +22,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 
+use crate::page::FILES;
 use hongbao_telemetry::http::ApiError;
 
 /// Scripts, styles, images and connections of our own origin only; no inline code, no frame around
@@ -32,49 +33,6 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 
 /// What `/` and its like show, out of [`FILES`].
 const PAGES: [(&str, &str); 2] = [("/", "index.html"), ("/shake", "shake.html")];
-
-macro_rules! files {
-    ($($path:literal),* $(,)?) => { [$(($path, include_bytes!(concat!("../../page/", $path)) as &[u8])),*] };
-}
-
-/// Everything below `/page/`; a test holds the list against the folder.
-const FILES: [(&str, &[u8]); 35] = files![
-    "app/books.js",
-    "app/charts.js",
-    "app/client.proto.js",
-    "app/controls.js",
-    "app/dom.js",
-    "app/figures.js",
-    "app/format.js",
-    "app/glance.js",
-    "app/heat.js",
-    "app/machines.js",
-    "app/main.js",
-    "app/plot.js",
-    "app/runs.js",
-    "app/scales.js",
-    "app/sets.js",
-    "app/shake-client.js",
-    "app/shake-words.js",
-    "app/side.js",
-    "app/state.js",
-    "app/store.js",
-    "app/stream.js",
-    "app/theme.js",
-    "app/timeline.js",
-    "app/view.js",
-    "app/words.js",
-    "dashboard.css",
-    "icon.svg",
-    "index.html",
-    "shake.css",
-    "shake.html",
-    "shake.js",
-    "style.css",
-    "vendor/pbf/pbf.js",
-    "vendor/uplot/uPlot.esm.js",
-    "vendor/uplot/uPlot.min.css",
-];
 
 /// A file as it is served.
 #[derive(Debug)]
@@ -146,7 +104,7 @@ fn file(path: &'static str, bytes: &'static [u8]) -> io::Result<File> {
         Some("svg") => "image/svg+xml",
         _ => "application/octet-stream",
     };
-    let digest: String = Sha256::digest(bytes).iter().take(12).map(|byte| format!("{byte:02x}")).collect();
+    let digest = const_hex::encode(&Sha256::digest(bytes)[..12]);
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     encoder.write_all(bytes)?;
     let short = encoder.finish()?;
@@ -185,47 +143,7 @@ fn is_known(headers: &HeaderMap, etag: &HeaderValue) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::path::Path;
-
     use super::*;
-
-    fn found(folder: &Path, root: &Path, into: &mut Vec<String>) {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                found(&path, root, into);
-            } else {
-                into.push(path.strip_prefix(root).unwrap().to_str().unwrap().to_owned());
-            }
-        }
-    }
-
-    #[test]
-    fn every_file_of_the_page_is_part_of_the_program() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("page");
-        let mut files = Vec::new();
-        found(&root, &root, &mut files);
-        let beside = |path: &String| {
-            path.starts_with("tests/")
-                || path.starts_with("screenshots/")
-                || path.ends_with(".md")
-                || path.ends_with("LICENSE")
-        };
-        files.retain(|path| !beside(path) && path != "package.json");
-        files.sort();
-        let served: Vec<String> = FILES.iter().map(|(path, _)| (*path).to_owned()).collect();
-        assert_eq!(served, files);
-    }
-
-    #[test]
-    fn the_browsers_messages_are_generated_from_the_protocol() {
-        let digest: String =
-            Sha256::digest(hongbao_proto::CLIENT_PROTO).iter().map(|byte| format!("{byte:02x}")).collect();
-        let generated = FILES.iter().find(|(path, _)| *path == "app/client.proto.js").unwrap().1;
-        let first = String::from_utf8_lossy(generated).lines().next().unwrap().to_owned();
-        assert_eq!(first, format!("// from client.proto, sha256 {digest}"), "see page/vendor/pbf/README.md");
-    }
 
     #[test]
     fn gzip_is_given_only_to_those_who_take_it() {

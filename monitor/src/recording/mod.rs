@@ -5,6 +5,7 @@
 //! SET is JSON deflated by zlib, because a million users' hour of it has to fit on a disk.
 
 pub mod read;
+pub mod rotation;
 pub mod write;
 
 use std::collections::BTreeMap;

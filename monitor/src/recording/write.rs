@@ -4,7 +4,7 @@
 //! rolled back and its second is lost, counted; the next is tried again. Where the disk is too slow
 //! the queue fills up, and what finds no room in it is lost likewise. The run never waits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,8 +21,10 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, ToSql, Transaction, params, params_from_iter};
 use serde::Serialize;
 use serde_json::json;
+use tokio::sync::watch;
 
-use crate::limits::{MARKS_HELD_MAX, RECORDING_QUEUE_MAX};
+use crate::limits::{HOSTS_WAITING_MAX, MARKS_HELD_MAX, RECORDING_QUEUE_MAX};
+use crate::recording::rotation::Rotation;
 use crate::recording::{
     APPLICATION_ID, FILE, OLD_FILE, Reported, ReportedByRole, TABLES, VERSION, headline_columns, host_columns,
 };
@@ -90,6 +92,8 @@ enum Entry {
     Host(HostSecond),
     Mark(Arc<Mark>),
     Run(Box<RunStatus>, Vec<SourceStatus>),
+    /// Another run begins with a second, in this directory.
+    Begin(PathBuf, u64),
 }
 
 /// How the writing goes.
@@ -118,7 +122,8 @@ impl Health {
 /// The run's recording, as its owner has it.
 #[derive(Debug)]
 pub struct Recording {
-    directory: PathBuf,
+    /// As it was asked for; whoever reads recordings is told of another.
+    directory: watch::Sender<PathBuf>,
     health: Arc<Health>,
     queue: SyncSender<Entry>,
     thread: JoinHandle<()>,
@@ -126,20 +131,21 @@ pub struct Recording {
 
 impl Recording {
     /// Makes the directory and the file, which may not exist yet, and starts the thread that
-    /// writes.
-    pub fn create(directory: &Path) -> Result<Self, RecordError> {
-        let file = File::create(directory)?;
+    /// writes. Where there is a rotation it keeps to its bound.
+    pub fn create(directory: &Path, rotation: Option<Rotation>) -> Result<Self, RecordError> {
+        let file = Some(File::create(directory)?);
         let (queue, inbox) = sync_channel(RECORDING_QUEUE_MAX);
         let health = Arc::new(Health::default());
-        let thread = Writer { file, health: Arc::clone(&health) };
-        let thread = std::thread::Builder::new().name("recording".into()).spawn(move || thread.run(&inbox));
+        let (first, hosts) = (directory.to_path_buf(), VecDeque::new());
+        let writer = Writer { file, directory: first.clone(), first, hosts, rotation, health: Arc::clone(&health) };
+        let thread = std::thread::Builder::new().name("recording".into()).spawn(move || writer.run(&inbox));
         let thread = thread.map_err(|source| RecordError::Unwritable { path: directory.into(), source })?;
-        Ok(Self { directory: directory.into(), health, queue, thread })
+        Ok(Self { directory: watch::Sender::new(directory.into()), health, queue, thread })
     }
 
     /// Takes back what [`create`](Self::create) made: the run cannot start.
     pub fn discard(self) {
-        let directory = self.directory.clone();
+        let directory = self.directory();
         self.close();
         let removed = fs::remove_file(directory.join(FILE)).and_then(|()| fs::remove_dir(&directory));
         if let Err(error) = removed {
@@ -148,8 +154,19 @@ impl Recording {
     }
 
     /// Where the recording lies.
-    pub fn directory(&self) -> &Path {
-        &self.directory
+    pub fn directory(&self) -> PathBuf {
+        self.directory.borrow().clone()
+    }
+
+    /// The same, for whoever wants to know when it is another.
+    pub fn current(&self) -> watch::Receiver<PathBuf> {
+        self.directory.subscribe()
+    }
+
+    /// What comes from now on is of another run, which begins with a second.
+    pub fn begin_run(&self, directory: PathBuf, second: u64) {
+        self.directory.send_replace(directory.clone());
+        self.push(Entry::Begin(directory, second));
     }
 
     /// Seconds that were not recorded, and other writes that failed.
@@ -184,7 +201,7 @@ impl Recording {
 
     fn push(&self, entry: Entry) {
         if self.queue.try_send(entry).is_err() {
-            self.health.failed(1, &self.directory, &"the disk is too slow");
+            self.health.failed(1, &self.directory(), &"the disk is too slow");
         }
     }
 
@@ -192,7 +209,7 @@ impl Recording {
     pub fn close(self) {
         drop(self.queue);
         if self.thread.join().is_err() {
-            tracing::error!(event = "recording_failing", directory = %self.directory.display(), error = "the writer has panicked", "cannot record");
+            tracing::error!(event = "recording_failing", directory = %self.directory.borrow().display(), error = "the writer has panicked", "cannot record");
         }
     }
 }
@@ -200,50 +217,91 @@ impl Recording {
 /// The thread that writes.
 #[derive(Debug)]
 struct Writer {
-    file: File,
+    /// None where it could not be made; then it is tried again.
+    file: Option<File>,
+    directory: PathBuf,
+    /// Of the first run: guests' journal lies there.
+    first: PathBuf,
+    /// The host's latest rows: another run begins with seconds of which it has been told already.
+    hosts: VecDeque<HostSecond>,
+    rotation: Option<Rotation>,
     health: Arc<Health>,
 }
 
 impl Writer {
     fn run(mut self, inbox: &Receiver<Entry>) {
+        self.prune();
         let mut batch = Vec::new();
         while let Ok(first) = inbox.recv() {
             batch.push(first);
             let due = Instant::now() + TRANSACTION_EVERY;
-            while !matches!(batch.last(), Some(Entry::Second(..) | Entry::Run(..)))
+            while matches!(batch.last(), Some(Entry::Host(_) | Entry::Mark(_)))
                 && let Ok(next) = inbox.recv_timeout(due.saturating_duration_since(Instant::now()))
             {
                 batch.push(next);
             }
-            batch.extend(inbox.try_iter().take(RECORDING_QUEUE_MAX));
+            let begin = batch.pop_if(|last| matches!(last, Entry::Begin(..)));
             self.write(&mut batch);
+            if let Some(Entry::Begin(directory, second)) = begin {
+                // What could not be written of the last run is of no other.
+                batch.clear();
+                batch.extend(self.hosts.iter().filter(|row| row.second + 1 >= second).copied().map(Entry::Host));
+                self.close();
+                self.directory = directory;
+                self.prune();
+            }
         }
-        if let Err(error) = self.file.close() {
-            self.health.failed(1, &self.file.directory, &error);
+        self.close();
+    }
+
+    fn close(&mut self) {
+        if let Some(Err(error)) = self.file.take().map(|file| file.close()) {
+            self.health.failed(1, &self.directory, &error);
+        }
+    }
+
+    fn prune(&self) {
+        if let Some(Err(error)) = self.rotation.as_ref().map(|of| of.prune(&[&self.first, &self.directory])) {
+            tracing::warn!(event = "runs_kept", %error, "old runs cannot be deleted");
         }
     }
 
     /// Writes a batch, or loses its seconds: marks stay in it, for the next try.
     fn write(&mut self, batch: &mut Vec<Entry>) {
-        match self.file.write(batch) {
+        for entry in &*batch {
+            if let Entry::Host(row) = entry {
+                self.hosts.push_back(*row);
+                if self.hosts.len() > HOSTS_WAITING_MAX {
+                    self.hosts.pop_front();
+                }
+            }
+        }
+        match self.try_write(batch) {
             Ok(()) => {
-                self.health.works(&self.file.directory);
+                self.health.works(&self.directory);
                 batch.clear();
             }
             Err(error) => {
                 let seconds = batch.iter().filter(|entry| matches!(entry, Entry::Second(..))).count() as u64;
-                self.health.failed(seconds.max(1), &self.file.directory, &error);
+                self.health.failed(seconds.max(1), &self.directory, &error);
                 batch.retain(|entry| matches!(entry, Entry::Mark(_)));
                 batch.truncate(MARKS_HELD_MAX);
             }
         }
+    }
+
+    fn try_write(&mut self, batch: &[Entry]) -> Result<(), Box<dyn std::error::Error>> {
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => File::create(&self.directory)?,
+        };
+        Ok(self.file.insert(file).write(batch)?)
     }
 }
 
 /// The open file of a run.
 #[derive(Debug)]
 struct File {
-    directory: PathBuf,
     connection: Connection,
     /// With a place for each column.
     insert_second: String,
@@ -263,14 +321,17 @@ impl File {
             io::ErrorKind::AlreadyExists => occupied(),
             _ => unwritable(&path, source),
         })?;
-        let connection = open(&path).map_err(|error| unwritable(&path, io::Error::other(error)))?;
+        let connection = open(&path).map_err(|error| {
+            // Not half of one: whoever tries again makes it whole.
+            fs::remove_file(&path).ok();
+            unwritable(&path, io::Error::other(error))
+        })?;
         let insert = |table: &str, columns: usize| {
             let places = vec!["?"; columns].join(", ");
             // A clock that was set back brings no second twice.
             format!("INSERT OR IGNORE INTO {table} VALUES ({places})")
         };
         Ok(Self {
-            directory: directory.into(),
             connection,
             insert_second: insert("seconds", headline_columns().len() + 2),
             insert_host: insert("hosts", host_columns().len()),
@@ -294,6 +355,7 @@ impl File {
                     insert.execute(params![integer(mark.at_ms), mark.kind, mark.source, mark.text])?;
                 }
                 Entry::Run(run, sources) => write_run(&transaction, run, sources)?,
+                Entry::Begin(..) => {}
             }
         }
         transaction.commit()
@@ -427,7 +489,18 @@ mod tests {
             books: Balance::default(),
             headline: Headline { second, complete: true, ..Headline::default() },
         };
+        let merged = Arc::new(merged);
         Entry::Second(Arc::new(ClosedSecond { merged, values: vec![], histograms: BTreeMap::new() }), None)
+    }
+
+    fn writer(directory: &Path) -> Writer {
+        let (file, directory) = (Some(File::create(directory).unwrap()), directory.to_path_buf());
+        let (first, hosts, rotation) = (directory.clone(), VecDeque::new(), None);
+        Writer { file, directory, first, hosts, rotation, health: Arc::default() }
+    }
+
+    fn connection(writer: &Writer) -> &Connection {
+        &writer.file.as_ref().unwrap().connection
     }
 
     fn mark(text: &str) -> Entry {
@@ -443,10 +516,9 @@ mod tests {
     #[test]
     fn a_full_disk_costs_its_seconds_counted_and_no_mark() {
         let directory = tempfile::tempdir().unwrap();
-        let file = File::create(&directory.path().join("run")).unwrap();
-        let mut writer = Writer { file, health: Arc::default() };
+        let mut writer = writer(&directory.path().join("run"));
         let limit = |writer: &Writer, pages: u32| {
-            writer.file.connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(())).unwrap();
+            connection(writer).query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(())).unwrap();
         };
         writer.write(&mut vec![closed(1)]);
         // No page more than there are: what does not fit is rolled back whole.
@@ -459,14 +531,14 @@ mod tests {
         batch.push(closed(4));
         writer.write(&mut batch);
         assert!(!writer.health.failing.load(Ordering::Relaxed) && batch.is_empty());
-        assert_eq!(column::<i64>(&writer.file.connection, "SELECT second FROM seconds"), [1, 4]);
-        assert_eq!(column::<String>(&writer.file.connection, "SELECT kind FROM marks"), ["qps"]);
+        assert_eq!(column::<i64>(connection(&writer), "SELECT second FROM seconds"), [1, 4]);
+        assert_eq!(column::<String>(connection(&writer), "SELECT kind FROM marks"), ["qps"]);
     }
 
     #[test]
     fn a_disk_that_stands_still_never_holds_up_the_run() {
         let directory = tempfile::tempdir().unwrap();
-        let recording = Recording::create(&directory.path().join("run")).unwrap();
+        let recording = Recording::create(&directory.path().join("run"), None).unwrap();
         // Whoever holds the file keeps the writer waiting, as a disk does that does not answer.
         let other = Connection::open(directory.path().join("run").join(FILE)).unwrap();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -488,13 +560,60 @@ mod tests {
     fn an_ended_recording_is_one_file_and_one_taken_back_none() {
         let directory = tempfile::tempdir().unwrap();
         let (kept, discarded) = (directory.path().join("kept"), directory.path().join("discarded"));
-        let recording = Recording::create(&kept).unwrap();
+        let recording = Recording::create(&kept, None).unwrap();
         recording.push(closed(1));
         recording.close();
         let files: Vec<_> = fs::read_dir(&kept).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(files, [FILE]);
-        assert!(matches!(Recording::create(&kept), Err(RecordError::Occupied { .. })));
-        Recording::create(&discarded).unwrap().discard();
+        assert!(matches!(Recording::create(&kept, None), Err(RecordError::Occupied { .. })));
+        Recording::create(&discarded, None).unwrap().discard();
         assert!(!discarded.exists());
+    }
+
+    #[test]
+    fn a_new_run_has_the_hosts_rows_from_just_before_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let [one, two] = ["one", "two"].map(|name| directory.path().join(name));
+        let recording = Recording::create(&one, None).unwrap();
+        for second in 1..=4 {
+            recording.write_host(&HostSecond { second, ..HostSecond::default() });
+        }
+        recording.begin_run(two.clone(), 4);
+        recording.push(closed(4));
+        recording.close();
+        let hosts = |of: &Path| column::<i64>(&Connection::open(of.join(FILE)).unwrap(), "SELECT second FROM hosts");
+        assert_eq!((hosts(&one), hosts(&two)), (vec![1, 2, 3, 4], vec![3, 4]));
+    }
+
+    #[test]
+    fn runs_follow_one_another_and_old_ones_make_room() {
+        let root = tempfile::tempdir().unwrap();
+        let [one, two, three] = ["one", "two", "three"].map(|name| root.path().join(name));
+        let rotation = Rotation { root: root.path().into(), run_for: None, keep: Some(0) };
+        let recording = Recording::create(&one, Some(rotation)).unwrap();
+        let host = |second| Entry::Host(HostSecond { second, ..HostSecond::default() });
+        for entry in [host(1), closed(1), host(2), host(3), closed(2)] {
+            recording.push(entry);
+        }
+        recording.begin_run(two.clone(), 3);
+        recording.push(closed(3));
+        // What is in its place is no directory: it is tried until it is one.
+        fs::write(&three, "").unwrap();
+        recording.begin_run(three.clone(), 4);
+        recording.push(closed(4));
+        while recording.failures() == 0 {
+            std::thread::yield_now();
+        }
+        fs::remove_file(&three).unwrap();
+        recording.push(closed(5));
+        assert_eq!((recording.directory(), &*recording.current().borrow()), (three.clone(), &three));
+        recording.close();
+        let seconds = |directory: &Path, table: &str| {
+            let connection = Connection::open(directory.join(FILE)).unwrap();
+            column::<i64>(&connection, &format!("SELECT second FROM {table}"))
+        };
+        assert_eq!((seconds(&one, "seconds"), seconds(&one, "hosts")), (vec![1, 2], vec![1, 2, 3]));
+        assert_eq!(seconds(&three, "seconds"), [5]);
+        assert!(!two.exists(), "neither the first run nor the current is deleted, and the others are");
     }
 }

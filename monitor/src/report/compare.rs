@@ -4,7 +4,7 @@ use hongbao_telemetry::table::aligned;
 use serde::Serialize;
 
 use crate::report::figures::{Figures, PhaseFigures};
-use crate::report::words;
+use crate::words;
 
 /// What a figure is counted in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

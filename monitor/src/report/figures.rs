@@ -8,12 +8,13 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::report::load::{self, Recording};
-use crate::report::words;
+use crate::report::load::Recording;
 use crate::run::books::{Balance, Book, Sides};
 use crate::run::histogram::Quantiles;
 use crate::run::host::{HostFacts, HostSecond};
-use crate::run::second::Role;
+use crate::run::second::Headline;
+use crate::run::series::Kinds;
+use crate::words;
 use hongbao_telemetry::summary::{Books, Change, Phase, Summary, Tolerance};
 
 /// Deviations from the plan that a second is held against, percent.
@@ -281,7 +282,6 @@ fn run(recording: &Recording) -> RunFigures {
 
 fn connect(recording: &Recording, summary: &Summary) -> Connect {
     let first_phase = summary.phases.first().map_or(recording.end(), |phase| phase.from);
-    let logins = |second| recording.value(Role::Server, load::LOGINS, second);
     Connect {
         users: summary.users,
         connected: summary.connected,
@@ -291,7 +291,10 @@ fn connect(recording: &Recording, summary: &Summary) -> Connect {
         } else {
             0.0
         },
-        per_second_max: (recording.start()..first_phase).filter_map(logins).max(),
+        per_second_max: (recording.start()..first_phase)
+            .filter_map(|second| recording.logins(second))
+            .max_by(f64::total_cmp)
+            .map(whole),
     }
 }
 
@@ -321,8 +324,8 @@ fn idle_second(recording: &Recording) -> Option<u64> {
 
 fn memory(recording: &Recording) -> Memory {
     let Some(second) = idle_second(recording) else { return Memory::default() };
-    let resident = |role| recording.value(role, load::RESIDENT, second).map(unsigned);
-    let users = recording.complete(second).map(|headline| unsigned(headline.users_online));
+    let told = recording.complete(second);
+    let users = told.map(|headline| unsigned(headline.users_online));
     let measured = recording.summary.as_ref().map(|summary| summary.memory).unwrap_or_default();
     let before = recording.host.values().next();
     let idle = recording.host.get(&second);
@@ -332,7 +335,8 @@ fn memory(recording: &Recording) -> Memory {
     // took, nothing is known of it.
     let less = |all: Option<u64>, part: Option<u64>| all.zip(part).and_then(|(all, part)| all.checked_sub(part));
     let host_bytes = less(available_before_bytes, available_idle_bytes).filter(|&bytes| bytes > 0);
-    let (server_bytes, fleet_bytes) = (resident(Role::Server), resident(Role::Machine));
+    let server_bytes = told.and_then(|headline| headline.server_resident_bytes).map(unsigned);
+    let fleet_bytes = told.and_then(|headline| headline.fleet_resident_bytes).map(unsigned);
     let kernel_bytes = less(less(host_bytes, server_bytes), fleet_bytes);
     let each = |bytes: Option<u64>| bytes.zip(users).and_then(|(bytes, users)| bytes.checked_div(users));
     let slab = |row: Option<&HostSecond>| row.and_then(|row| row.slab_bytes);
@@ -376,14 +380,8 @@ fn processor(recording: &Recording) -> Vec<Processor> {
 
 fn processor_of(recording: &Recording, stretch: String, seconds: Range<u64>) -> Processor {
     let mean = |values: Vec<f64>| (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64);
-    let part = |role| {
-        mean(
-            seconds
-                .clone()
-                .filter_map(|second| recording.value(role, load::CPU, second))
-                .map(|us| us as f64 / 1e6)
-                .collect(),
-        )
+    let part = |of: fn(&Headline) -> Option<i64>| {
+        mean(seconds.clone().filter_map(|second| of(recording.complete(second)?)).map(|us| us as f64 / 1e6).collect())
     };
     let rows: Vec<&HostSecond> = seconds.clone().filter_map(|second| recording.host_second(second)).collect();
     let kind = |of: fn(&HostSecond) -> Option<f64>| {
@@ -396,8 +394,8 @@ fn processor_of(recording: &Recording, stretch: String, seconds: Range<u64>) -> 
         seconds: (rows.len() as u64)
             .max(seconds.clone().filter(|&second| recording.complete(second).is_some()).count() as u64),
         cpus: recording.run.host.cpus,
-        server: part(Role::Server),
-        fleet: part(Role::Machine),
+        server: part(|second| second.server_cpu_us),
+        fleet: part(|second| second.fleet_cpu_us),
         user,
         system,
         interrupts,
@@ -415,10 +413,10 @@ pub type Kind = fn(&HostSecond) -> Option<f64>;
 
 /// The kinds of processor time that are told apart.
 pub const KINDS: [(&str, Kind); 5] = [
-    ("programs (user)", |row| Some(row.cpu_user_seconds? + row.cpu_nice_seconds?)),
-    ("kernel, for programs (system)", |row| row.cpu_system_seconds),
-    ("kernel, interrupts (irq, softirq)", |row| Some(row.cpu_irq_seconds? + row.cpu_softirq_seconds?)),
-    ("taken by the hypervisor (steal)", |row| row.cpu_steal_seconds),
+    ("programs", |row| Some(row.cpu_user_seconds? + row.cpu_nice_seconds?)),
+    ("kernel, for programs", |row| row.cpu_system_seconds),
+    ("kernel, interrupts", |row| Some(row.cpu_irq_seconds? + row.cpu_softirq_seconds?)),
+    ("steal", |row| row.cpu_steal_seconds),
     ("idle", |row| Some(row.cpu_idle_seconds? + row.cpu_iowait_seconds?)),
 ];
 
@@ -443,8 +441,9 @@ fn tcp(recording: &Recording) -> BTreeMap<&'static str, u64> {
 }
 
 fn trades(recording: &Recording) -> Vec<Trade> {
-    let claims = recording.run.books.claims;
-    let trade = |book: Book, sides: Sides| Trade {
+    let sides = Book::ALL.map(|book| (book, recording.run.books.claims.sides(book)));
+    let moved = |(book, sides): &(Book, Sides)| *book == Book::Rain || *sides != Sides::default();
+    let trade = |(book, sides): (Book, Sides)| Trade {
         book: book.name(),
         servers_count: sides.servers_count,
         servers_fen: sides.servers_fen,
@@ -453,31 +452,7 @@ fn trades(recording: &Recording) -> Vec<Trade> {
         residual_count: sides.residual_count(),
         residual_fen: sides.residual_fen(),
     };
-    let mut trades = vec![trade(Book::Rain, claims.sides(Book::Rain))];
-    #[allow(clippy::cast_possible_truncation, reason = "whole numbers of a recording, far from 2^53")]
-    let whole = |figure: f64| figure as i64;
-    let moved = |column| recording.columns.get(column).map(|seconds| seconds.values().copied().map(whole).sum::<i64>());
-    let stands = |column| recording.columns.get(column)?.values().next_back().copied().map(whole);
-    for (book, names) in [
-        (Book::Sales, ["units_sold", "earned_fen", "residual_units", "residual_sale_fen"]),
-        (Book::Envelopes, ["shares_opened", "opened_fen", "residual_shares", "residual_share_fen"]),
-    ] {
-        let sides = claims.sides(book);
-        if sides != Sides::default() {
-            trades.push(trade(book, sides));
-            continue;
-        }
-        // An older recording's books are of rain alone; what it counted by the second tells of the
-        // others.
-        let [count, fen, residual_count, residual_fen] = names;
-        let (Some(servers_count), Some(servers_fen)) = (moved(count), moved(fen)) else { continue };
-        let (Some(residual_count), Some(residual_fen)) = (stands(residual_count), stands(residual_fen)) else {
-            continue;
-        };
-        let (users_count, users_fen) = (servers_count - residual_count, servers_fen - residual_fen);
-        trades.push(trade(book, Sides { servers_count, servers_fen, users_count, users_fen }));
-    }
-    trades
+    sides.into_iter().filter(moved).map(trade).collect()
 }
 
 /// What happened when: the recorded marks, or where there are none, what the fleet's summary lets
@@ -524,17 +499,22 @@ pub fn timeline(recording: &Recording) -> Vec<Moment> {
     timeline
 }
 
+#[allow(clippy::cast_possible_truncation, reason = "a sum of counts, far from 2^53")]
+fn whole(count: f64) -> i64 {
+    count as i64
+}
+
 fn turned_away(recording: &Recording) -> BTreeMap<String, i64> {
-    let mut counts = BTreeMap::new();
-    let [ended, answers, errors, _] = &recording.reasons;
-    let sum = |seconds: &BTreeMap<u64, i64>| seconds.values().sum::<i64>();
-    counts.extend(ended.iter().map(|(reason, seconds)| (format!("connection ended: {reason}"), sum(seconds))));
-    counts.extend(errors.iter().map(|(code, seconds)| (format!("error: {code}"), sum(seconds))));
-    counts.extend(answers.get("overloaded").map(|seconds| ("answered Overloaded".to_owned(), sum(seconds))));
-    if let Some(refused) = recording.columns.get("refused") {
-        #[allow(clippy::cast_possible_truncation, reason = "a count")]
-        counts.insert("turned away".into(), refused.values().sum::<f64>() as i64);
-    }
+    let named = |what: &str, kinds: Kinds| {
+        let what = what.to_owned();
+        kinds.into_iter().map(move |(kind, count)| (format!("{what}: {kind}"), whole(count)))
+    };
+    let mut counts: BTreeMap<String, i64> =
+        named("connection ended", recording.sums(|reasons| &reasons.ended)).collect();
+    counts.extend(named("error", recording.sums(|reasons| &reasons.errors)));
+    let sum = |of: fn(&Headline) -> Option<i64>| recording.headline.values().filter_map(of).sum();
+    counts.insert("answered Overloaded".into(), sum(|second| second.overloaded));
+    counts.insert("turned away".into(), sum(|second| second.refused));
     counts.retain(|_, count| *count != 0);
     counts
 }

@@ -1,19 +1,19 @@
-//! A recording as it was written, read back into types. Whatever is not a recording is refused with
-//! a line that says what to do.
+//! A recording as the report needs it, by second. What is no recording is refused with a line that
+//! says what to do.
 
+use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use hdrhistogram::Histogram;
+use serde_json::Value;
 
-use crate::limits::{REASONS_MAX, RUN_SECONDS_MAX};
-use crate::recording::plain_name;
+use crate::limits::{REASONS_MAX, RUN_SECONDS_MAX, SERIES_ROWS_MAX};
 use crate::recording::read::{self, ReadError, Reader, Run};
-use crate::run::column::Column;
 use crate::run::host::HostSecond;
 use crate::run::mark::Mark;
 use crate::run::second::{Headline, Role};
+use crate::run::series::{Heat, Kinds, Reasons, Row, Series};
 use hongbao_telemetry::summary::{Phase, SUMMARY_FILE, Summary};
 
 /// Significant digits of histograms over the whole run.
@@ -22,24 +22,23 @@ const DIGITS: u8 = 3;
 /// Different histograms of a recording: each is some hundred kilobytes of memory.
 const HISTOGRAMS_MAX: usize = 64;
 
+/// What servers read from their users' sockets in a second, and what they wrote, bytes.
+const TRAFFIC: [&str; 2] = ["received_bytes", "sent_bytes"];
+
 /// Why there is no report. One line.
 #[derive(Debug, thiserror::Error)]
-pub enum RecapError {
-    /// The recording cannot be read.
+pub enum ReportError {
     #[error(transparent)]
     Read(#[from] ReadError),
     /// A run of no second, or of too many.
     #[error("{directory}: {problem}")]
     Extent { directory: PathBuf, problem: String },
-    /// A part of the report cannot be drawn.
-    #[error("cannot draw {what}: {problem}")]
-    Undrawn {
-        /// The chart or document.
-        what: String,
-        /// What the library says.
+    #[error("cannot put {what} into JSON: {problem}")]
+    Encoding {
+        /// The document.
+        what: &'static str,
         problem: String,
     },
-    /// The report cannot be written.
     #[error("cannot write {path}: {problem}; choose another directory with --out")]
     Unwritable {
         /// The file or directory.
@@ -52,66 +51,32 @@ pub enum RecapError {
 /// A recording, by second where something was recorded.
 #[derive(Debug, Default)]
 pub struct Recording {
-    /// What was asked for.
+    /// As it was named.
     pub directory: PathBuf,
     pub run: Run,
     /// Of each second that was closed.
     pub headline: BTreeMap<u64, Headline>,
-    /// Of each second in which the host was sampled.
+    pub reasons: BTreeMap<u64, Reasons>,
+    pub heat: BTreeMap<u64, Heat>,
+    /// Of each second in which the host was sampled, before the first one that was closed too.
     pub host: BTreeMap<u64, HostSecond>,
-    /// Further figures of [`Headline`] and [`HostSecond`], by column: those that are drawn.
-    pub columns: BTreeMap<&'static str, BTreeMap<u64, f64>>,
-    /// Some values of [`KEPT`], summed over the processes of a role.
-    values: HashMap<(Role, &'static str), BTreeMap<u64, i64>>,
-    /// By family of [`Reasons`](crate::run::series::Reasons::families) and reason: the seconds in
-    /// which something was counted.
-    pub reasons: [BTreeMap<String, BTreeMap<u64, i64>>; 4],
-    /// The machines' latencies of each second, counted by
-    /// [`HEAT_BOUNDS_US`](crate::run::series::HEAT_BOUNDS_US).
-    pub heat: BTreeMap<u64, Vec<u64>>,
+    /// Of [`TRAFFIC`], over all servers.
+    pub traffic: BTreeMap<u64, [Option<i64>; 2]>,
     /// The timeline.
     pub marks: Vec<Mark>,
     /// Of the whole run, by `role.name`, microseconds.
     pub histograms: BTreeMap<String, Histogram<u64>>,
     /// The fleet's summary, where there is one.
     pub summary: Option<Summary>,
+    /// Processes and SETs, as they were in the second that the page shows first.
+    pub processes: Value,
+    pub sets: Value,
 }
-
-/// Processor time in a second, microseconds.
-pub const CPU: &str = "cpu_us";
-/// Resident memory at a second's end.
-pub const RESIDENT: &str = "resident_bytes";
-/// Logins that the server answered in a second.
-pub const LOGINS: &str = "answers_welcome";
-/// Bytes that a server read from its users' sockets in a second.
-pub const RECEIVED_BYTES: &str = "received_bytes";
-/// Bytes that it wrote.
-pub const SENT_BYTES: &str = "sent_bytes";
-
-const KEPT: [&str; 5] = [CPU, RESIDENT, LOGINS, RECEIVED_BYTES, SENT_BYTES];
-
-/// Further columns of seconds that are drawn.
-const HEADLINE_KEPT: [&str; 11] = [
-    "units_sold",
-    "earned_fen",
-    "residual_units",
-    "residual_sale_fen",
-    "shares_opened",
-    "opened_fen",
-    "residual_shares",
-    "residual_share_fen",
-    "overloaded",
-    "refused",
-    "disconnects",
-];
-
-/// Further columns of the host that are drawn.
-const HOST_KEPT: [&str; 4] = ["net_received_packets", "net_received_bytes", "net_sent_packets", "net_sent_bytes"];
 
 impl Recording {
     /// Reads a recording; the fleet's summary from `summary` if given, else from the recording if
     /// it is there.
-    pub fn load(directory: &Path, summary: Option<&Path>) -> Result<Self, RecapError> {
+    pub fn load(directory: &Path, summary: Option<&Path>) -> Result<Self, ReportError> {
         let reader = Reader::open(directory)?;
         let beside = Some(directory.join(SUMMARY_FILE)).filter(|path| path.is_file());
         let summary = match summary.map(Path::to_path_buf).or(beside) {
@@ -120,14 +85,16 @@ impl Recording {
         };
         let mut recording = Self { directory: directory.into(), run: reader.run()?, summary, ..Self::default() };
         recording.load_seconds(&reader)?;
-        recording.load_values(&reader)?;
         recording.load_histograms(&reader)?;
         recording.marks = reader.marks()?;
+        let busy = recording.busy_second();
+        recording.processes = reader.sources(busy)?;
+        recording.sets = serde_json::from_slice(&reader.sets(busy.unwrap_or(u64::MAX))?).unwrap_or_default();
         Ok(recording)
     }
 
-    fn load_seconds(&mut self, reader: &Reader) -> Result<(), RecapError> {
-        let wrong = |problem: String| Err(RecapError::Extent { directory: self.directory.clone(), problem });
+    fn load_seconds(&mut self, reader: &Reader) -> Result<(), ReportError> {
+        let wrong = |problem: String| Err(ReportError::Extent { directory: self.directory.clone(), problem });
         let Some(extent) = reader.extent()? else {
             return wrong("no second was recorded: no process reported to this run".into());
         };
@@ -138,68 +105,36 @@ impl Recording {
             ));
         }
         reader.seconds(extent.first, extent.last, |read::Second { headline, reasons, heat, .. }| {
-            let second = headline.second;
-            self.keep(second, &HEADLINE_KEPT, Headline::COLUMNS.iter().zip(headline.figures()));
-            for (kept, kinds) in self.reasons.iter_mut().zip(reasons.families()) {
-                for (kind, &count) in kinds {
-                    #[allow(clippy::cast_possible_truncation, reason = "a count of one second")]
-                    kept.entry(kind.clone()).or_default().insert(second, count as i64);
-                }
-            }
-            self.heat.extend(heat.latency.map(|counts| (second, counts.to_vec())));
-            self.headline.insert(second, headline);
+            self.reasons.insert(headline.second, reasons);
+            self.heat.insert(headline.second, heat);
+            self.headline.insert(headline.second, headline);
             true
         })?;
-        if self.reasons.iter().any(|kinds| kinds.len() > REASONS_MAX) {
+        let families: [fn(&Reasons) -> &Kinds; 4] =
+            [|of| &of.ended, |of| &of.answers, |of| &of.errors, |of| &of.violations];
+        if families.into_iter().any(|family| self.sums(family).len() > REASONS_MAX) {
             return Err(reader.damaged(format!("more than {REASONS_MAX} different reasons")).into());
         }
-        for row in reader.hosts()? {
-            self.keep(row.second, &HOST_KEPT, HostSecond::COLUMNS.iter().zip(row.figures()));
-            self.host.insert(row.second, row);
-        }
-        Ok(())
-    }
-
-    /// Of a row's figures, those of `columns`.
-    fn keep<'a>(
-        &mut self,
-        second: u64,
-        columns: &[&'static str],
-        figures: impl Iterator<Item = (&'a Column, Option<f64>)>,
-    ) {
-        for (column, figure) in figures {
-            let name = plain_name(column);
-            if let (true, Some(figure)) = (columns.contains(&name), figure) {
-                self.columns.entry(name).or_default().insert(second, figure);
-            }
-        }
-    }
-
-    fn load_values(&mut self, reader: &Reader) -> Result<(), RecapError> {
-        reader.reported(0, u64::MAX, |second, roles| {
-            for (role, reported) in roles.iter().filter_map(|(role, of)| Some((Role::from_name(role)?, of))) {
-                for name in KEPT {
-                    let values = reported.counters.get(name).or_else(|| reported.gauges.get(name));
-                    if let Some(sum) = values.and_then(|values| values.iter().flatten().copied().reduce(|a, b| a + b)) {
-                        self.values.entry((role, name)).or_default().insert(second, sum);
-                    }
-                }
-            }
+        self.host = reader.hosts()?.into_iter().map(|row| (row.second, row)).collect();
+        reader.reported(extent.first, extent.last, |second, roles| {
+            let Some(servers) = roles.get(Role::Server.name()) else { return };
+            let sum = |name| servers.counters.get(name)?.iter().flatten().copied().reduce(|sum, one| sum + one);
+            self.traffic.insert(second, TRAFFIC.map(sum));
         })?;
         Ok(())
     }
 
-    fn load_histograms(&mut self, reader: &Reader) -> Result<(), RecapError> {
+    fn load_histograms(&mut self, reader: &Reader) -> Result<(), ReportError> {
         let mut wrong = None;
         reader.histograms(|second, name, histogram| {
             // One that comes from the wire does not grow; the sum has to.
-            let added = match self.histograms.entry(name.to_owned()) {
-                Entry::Occupied(sum) => sum.into_mut().add(&histogram).map_err(|error| error.to_string()),
-                Entry::Vacant(free) => Histogram::new(DIGITS)
-                    .map_err(|error| error.to_string())
-                    .and_then(|sum| free.insert(sum).add(&histogram).map_err(|error| error.to_string())),
+            let sum = match self.histograms.entry(name.to_owned()) {
+                Entry::Occupied(sum) => Ok(sum.into_mut()),
+                Entry::Vacant(free) => {
+                    Histogram::new(DIGITS).map(|sum| free.insert(sum)).map_err(|error| error.to_string())
+                }
             };
-            if let Err(problem) = added {
+            if let Err(problem) = sum.and_then(|sum| sum.add(&histogram).map_err(|error| error.to_string())) {
                 wrong = Some(format!("second {second}: {problem}"));
             }
         })?;
@@ -208,17 +143,6 @@ impl Recording {
             Some(problem) => Err(reader.damaged(problem).into()),
             None => Ok(()),
         }
-    }
-
-    /// A value of [`KEPT`] in a second that is complete.
-    pub fn value(&self, role: Role, name: &'static str, second: u64) -> Option<i64> {
-        self.complete(second)?;
-        self.values.get(&(role, name))?.get(&second).copied()
-    }
-
-    /// Seconds in which some process of that role told of its processor time.
-    pub fn values_of(&self, role: Role) -> impl Iterator<Item = u64> {
-        self.values.get(&(role, CPU)).into_iter().flat_map(|seconds| seconds.keys().copied())
     }
 
     /// The headline of a second that is complete.
@@ -230,6 +154,21 @@ impl Recording {
     /// second's.
     pub fn host_second(&self, second: u64) -> Option<&HostSecond> {
         self.host.get(&second).filter(|row| row.span_seconds.is_some_and(|span| (0.5..1.5).contains(&span)))
+    }
+
+    /// Logins that servers answered in a complete second.
+    pub fn logins(&self, second: u64) -> Option<f64> {
+        self.complete(second)?.server_cpu_us?;
+        Some(self.reasons.get(&second)?.answers.get("welcome").copied().unwrap_or(0.0))
+    }
+
+    /// Counts of a family over the whole run.
+    pub fn sums(&self, family: impl Fn(&Reasons) -> &Kinds) -> Kinds {
+        let mut sums = Kinds::new();
+        for (kind, count) in self.reasons.values().flat_map(|reasons| family(reasons)) {
+            *sums.entry(kind.clone()).or_default() += count;
+        }
+        sums
     }
 
     /// The run's first second; everything is told from there.
@@ -249,5 +188,22 @@ impl Recording {
     /// Phases of the fleet's summary; none without one.
     pub fn phases(&self) -> &[Phase] {
         self.summary.as_ref().map_or(&[], |summary| &summary.phases)
+    }
+
+    /// The last second that had half of the most answers: what the page shows first.
+    fn busy_second(&self) -> Option<u64> {
+        let most = self.headline.values().map(|second| second.answered).max().filter(|&most| most > 0)?;
+        self.headline.values().rfind(|second| second.answered * 2 >= most).map(|second| second.second)
+    }
+
+    /// The run column by column, as the interface tells of it.
+    pub fn series(&self, run: &str) -> Series {
+        let row = |(second, headline): (&u64, &Headline)| {
+            let (reasons, heat) = (self.reasons.get(second).cloned(), self.heat.get(second).copied());
+            Row::new(headline, self.host.get(second), reasons.unwrap_or_default(), heat.unwrap_or_default())
+        };
+        let rows: Vec<Row> = self.headline.iter().map(row).collect();
+        let first = self.headline.keys().next().copied().unwrap_or_default();
+        Series::of(run, (self.end() - first).div_ceil(SERIES_ROWS_MAX), &rows)
     }
 }

@@ -1,36 +1,25 @@
 //! The report as Markdown.
 
-use std::fmt::Write;
-
 use hongbao_telemetry::table::aligned;
 
-use crate::report::charts::Chart;
-use crate::report::figures::Figures;
+use crate::report::Report;
 use crate::report::tables::{Table, verdict};
 
 /// The whole report; charts are linked beside it.
-pub fn render(figures: &Figures, tables: &[Table], charts: &[(Chart, String)]) -> String {
-    let mut text = format!("# Hongbao: run of {}\n\n**{}**\n", figures.run.started_at, plain(&verdict(figures)));
-    if !figures.verdict.failures.is_empty() {
-        text.push('\n');
-    }
-    let mut push = |line: std::fmt::Arguments<'_>| {
-        text.write_fmt(line).unwrap_or_else(|error| unreachable!("text in memory is always written: {error}"));
-    };
-    for failure in &figures.verdict.failures {
-        push(format_args!("- {}\n", plain(failure)));
-    }
+pub fn render(report: &Report) -> String {
+    let Report { figures, tables, charts, .. } = report;
+    let mut parts =
+        vec![format!("# Hongbao: run of {}", figures.run.started_at), format!("**{}**", plain(&verdict(figures)))];
+    let failures: Vec<String> =
+        figures.verdict.failures.iter().map(|failure| format!("- {}", plain(failure))).collect();
+    parts.extend((!failures.is_empty()).then(|| failures.join("\n")));
     for table in tables {
-        push(format_args!("\n## {}\n\n{}\n", plain(&table.title), grid(table)));
-        if !table.note.is_empty() {
-            push(format_args!("\n{}\n", plain(&table.note)));
-        }
+        parts.extend([format!("## {}", plain(&table.title)), grid(table)]);
+        parts.extend((!table.note.is_empty()).then(|| plain(&table.note)));
     }
-    push(format_args!("\n## Charts\n"));
-    for (chart, _) in charts {
-        push(format_args!("\n![{}]({}.svg)\n", chart.title, chart.file));
-    }
-    text
+    parts.push("## Charts".to_owned());
+    parts.extend(charts.iter().map(|chart| format!("![{}]({}.svg)", chart.title, chart.file)));
+    parts.join("\n\n") + "\n"
 }
 
 fn grid(table: &Table) -> String {

@@ -1,7 +1,8 @@
-//! What a recorded run came to, for people: charts, tables, and the same figures for programs.
+//! What a recorded run came to: the page with the run in it, tables, the experiment's charts, and
+//! the same figures for programs.
 //!
 //! [`load`] reads a recording into types; [`figures`] computes every figure once; [`tables`] and
-//! [`charts`] decide what is told; [`page`], [`markdown`] and [`draw`] decide how.
+//! [`charts`] decide what is shown; [`page`], [`markdown`] and [`draw`] decide how.
 
 pub mod charts;
 pub mod compare;
@@ -11,17 +12,17 @@ pub mod load;
 pub mod markdown;
 pub mod page;
 pub mod tables;
-pub mod words;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde::Serialize;
+use serde_json::json;
 
-use charts::Chart;
 use compare::Comparison;
 use figures::Figures;
-use load::{RecapError, Recording};
+use load::{Recording, ReportError};
 use tables::Table;
 
 use crate::recording::write::replace;
@@ -64,96 +65,119 @@ pub struct CompareArguments {
 }
 
 /// Two recordings side by side, as text.
-pub fn compare(arguments: &CompareArguments) -> Result<String, RecapError> {
-    let figures = |directory: &Path| Ok::<_, RecapError>(Figures::of(&Recording::load(directory, None)?));
+pub fn compare(arguments: &CompareArguments) -> Result<String, ReportError> {
+    let figures = |directory: &Path| Ok::<_, ReportError>(Figures::of(&Recording::load(directory, None)?));
     let (a, b) = (figures(&arguments.a)?, figures(&arguments.b)?);
-    let name = |path: &Path| {
-        path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
-    };
     let both = Comparison::of((&name(&arguments.a), &a), (&name(&arguments.b), &b));
     if arguments.json {
-        serde_json::to_string_pretty(&both).map_err(|error| undrawn("the comparison", &error))
+        Ok(String::from_utf8_lossy(&encoded("the comparison", &both)?).into())
     } else {
         Ok(both.table())
     }
 }
 
-/// A report drawn in memory, whatever becomes of it.
+fn name(path: &Path) -> String {
+    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+}
+
+/// A chart, drawn.
+#[derive(Debug, Clone, Serialize)]
+pub struct Drawing {
+    /// Its file's name, without an ending.
+    pub file: &'static str,
+    pub title: &'static str,
+    pub svg: String,
+}
+
+/// A report in memory.
 #[derive(Debug)]
-pub struct Drawn {
+pub struct Report {
     /// Every figure.
     pub figures: Figures,
     tables: Vec<Table>,
-    /// Each with its drawing as SVG.
-    charts: Vec<(Chart, String)>,
+    pub charts: Vec<Drawing>,
+    /// One page that needs nothing else.
+    pub page: String,
 }
 
-impl Drawn {
+impl Report {
     /// Of a recording.
-    pub fn of(recording: &Recording) -> Result<Self, RecapError> {
+    pub fn of(recording: &Recording) -> Self {
         let figures = Figures::of(recording);
         let tables = tables::all(&figures);
-        let drawn = |chart: Chart| {
-            let svg = draw::svg(&chart).map_err(|problem| undrawn(chart.file, &problem))?;
-            Ok((chart, svg))
-        };
-        let charts = charts::all(recording).into_iter().map(drawn).collect::<Result<_, RecapError>>()?;
-        Ok(Self { figures, tables, charts })
-    }
-
-    /// One page that needs nothing else.
-    pub fn page(&self) -> String {
-        page::render(&self.figures, &self.tables, &self.charts)
+        let charts: Vec<Drawing> = charts::all(recording)
+            .iter()
+            .map(|chart| Drawing { file: chart.file, title: chart.title, svg: draw::svg(chart) })
+            .collect();
+        let page = page::render(&carried(recording, &figures, &tables, &charts));
+        Self { figures, tables, charts, page }
     }
 
     /// The figures for programs.
-    pub fn json(&self) -> Result<Vec<u8>, RecapError> {
-        serde_json::to_vec_pretty(&self.figures).map_err(|error| undrawn(FIGURES_FILE, &error))
-    }
-
-    /// Names of the charts, in the order of the page, each with its title.
-    pub fn names(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
-        self.charts.iter().map(|(chart, _)| (chart.file, chart.title))
-    }
-
-    /// A chart as a PNG; `None` if there is none of that name.
-    pub fn png(&self, name: &str) -> Option<Result<Vec<u8>, RecapError>> {
-        let (chart, _) = self.charts.iter().find(|(chart, _)| chart.file == name)?;
-        Some(draw::png(chart).map_err(|problem| undrawn(chart.file, &problem)))
+    pub fn json(&self) -> Result<Vec<u8>, ReportError> {
+        encoded(FIGURES_FILE, &self.figures)
     }
 }
 
-/// Writes the report and returns what to tell whoever asked for it: the verdict, the memory, and
-/// where the report is. What was there of an older report is replaced.
-pub fn write(arguments: &ReportArguments) -> Result<String, RecapError> {
+/// What the page of a report needs: what a monitor would answer, by path, and the report itself.
+fn carried(recording: &Recording, figures: &Figures, tables: &[Table], charts: &[Drawing]) -> serde_json::Value {
+    let (run, told) = (name(&recording.directory), &recording.run);
+    let entry = json!({
+        "id": run,
+        "title": run,
+        "started_at_ms": told.started_at_ms,
+        "ended_at_ms": told.ended_at_ms,
+        "seconds": figures.run.seconds,
+        "seconds_complete": figures.run.seconds_complete,
+        "record_failures": told.record_failures,
+    });
+    let of = |part| format!("/api/v1/runs/{run}/{part}");
+    json!({
+        "run": run,
+        "answers": {
+            "/api/v1/runs": { "runs": [entry] },
+            (of("series")): recording.series(&run),
+            (of("marks")): { "marks": recording.marks },
+            (of("sources")): { "sources": recording.processes },
+            (of("sets")): { "sets": recording.sets },
+        },
+        "report": {
+            "passed": figures.verdict.passed,
+            "verdict": tables::verdict(figures),
+            "failures": figures.verdict.failures,
+            "tables": tables,
+            "charts": charts,
+        },
+    })
+}
+
+/// Writes the report and returns what to print: the verdict, the memory, and where the report is.
+/// What was there of an older report is replaced.
+pub fn write(arguments: &ReportArguments) -> Result<String, ReportError> {
     let recording = Recording::load(&arguments.recording, arguments.summary.as_deref())?;
     let out = arguments.out.clone().unwrap_or_else(|| arguments.recording.join("report"));
     fs::create_dir_all(&out).map_err(|error| unwritable(&out, &error))?;
-    let drawn = Drawn::of(&recording)?;
-    put(&out.join(FIGURES_FILE), &drawn.json()?)?;
-    put(&out.join(MARKDOWN_FILE), markdown::render(&drawn.figures, &drawn.tables, &drawn.charts).as_bytes())?;
-    for (chart, svg) in &drawn.charts {
-        let file = out.join(format!("{}.svg", chart.file));
-        put(&file, svg.as_bytes())?;
-        let png = draw::png(chart).map_err(|problem| undrawn(chart.file, &problem))?;
-        put(&file.with_extension("png"), &png)?;
+    let put = |file: &str, bytes: &[u8]| {
+        let path = out.join(file);
+        replace(&path, bytes).map_err(|error| unwritable(&path, &error))
+    };
+    let report = Report::of(&recording);
+    put(FIGURES_FILE, &report.json()?)?;
+    put(MARKDOWN_FILE, markdown::render(&report).as_bytes())?;
+    for chart in &report.charts {
+        put(&format!("{}.svg", chart.file), chart.svg.as_bytes())?;
     }
-    let page = out.join(PAGE_FILE);
-    put(&page, drawn.page().as_bytes())?;
-    let mut lines = vec![tables::verdict(&drawn.figures)];
-    lines.extend(tables::memory_line(&drawn.figures));
-    lines.push(format!("report: {}", page.display()));
+    put(PAGE_FILE, report.page.as_bytes())?;
+    let mut lines = vec![tables::verdict(&report.figures)];
+    lines.extend(tables::memory_line(&report.figures));
+    lines.push(format!("report: {}", out.join(PAGE_FILE).display()));
     Ok(lines.join("\n"))
 }
 
-fn put(path: &Path, bytes: &[u8]) -> Result<(), RecapError> {
-    replace(path, bytes).map_err(|error| unwritable(path, &error))
+fn encoded(what: &'static str, value: &impl Serialize) -> Result<Vec<u8>, ReportError> {
+    serde_json::to_vec_pretty(value).map_err(|error| ReportError::Encoding { what, problem: error.to_string() })
 }
 
-fn unwritable(path: &Path, problem: &impl ToString) -> RecapError {
-    RecapError::Unwritable { path: path.into(), problem: problem.to_string() }
-}
-
-fn undrawn(what: &str, problem: &impl ToString) -> RecapError {
-    RecapError::Undrawn { what: what.into(), problem: problem.to_string() }
+fn unwritable(path: &Path, problem: &impl ToString) -> ReportError {
+    ReportError::Unwritable { path: path.into(), problem: problem.to_string() }
 }

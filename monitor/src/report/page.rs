@@ -1,121 +1,62 @@
-//! The report as one page that needs nothing else: no file, no network, no script.
+//! The report as one file: the dashboard's page with the run in it. Its modules and styles are
+//! within, so that it opens from a disk, without a monitor and without a network.
+//!
+//! A file's modules cannot import each other: each becomes a `data:` URL, by a name that an import
+//! map knows. Nothing else may run: scripts need this file's nonce, and nothing may be fetched.
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
-use plotters::style::RGBColor;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value};
 
-use crate::report::charts::{Chart, Tone};
-use crate::report::draw::{BACKGROUND, GRID, HEAT, INK, MARK, MUTED};
-use crate::report::figures::Figures;
-use crate::report::tables::{Table, verdict};
+use crate::page;
 
-const STYLE: &str = "
-:root { color-scheme: light dark; --page: #ffffff; --ink: #1f2a33; --muted: #5b6873; --line: #e4e8ec; --stripe: #f6f8f9;
-  --good: #2c7a4b; --bad: #b3302a; }
-@media (prefers-color-scheme: dark) { :root { --page: #14191e; --ink: #e6ebef; --muted: #9aa7b2; --line: #2b343c; --stripe: #1a2127;
-  --good: #63c08a; --bad: #ef7b72; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1240px; padding: 1.25rem 1rem 3rem; background: var(--page); color: var(--ink);
-  font: 16px/1.5 system-ui, 'DejaVu Sans', sans-serif; }
-h1 { font-size: 1.5rem; margin: 0 0 .75rem; } h2 { font-size: 1.15rem; margin: 2.25rem 0 .6rem; }
-.verdict { border-left: .35rem solid var(--muted); padding: .6rem .9rem; background: var(--stripe); font-weight: 600; }
-.passed { border-color: var(--good); } .failed { border-color: var(--bad); }
-ul { padding-left: 1.3rem; } .note { color: var(--muted); font-size: .88rem; max-width: 75ch; margin: .5rem 0 0; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .32rem .7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
-th:first-child, td:first-child { text-align: left; padding-left: .2rem; }
-th.text, td.text { text-align: left; } td.text:last-child { white-space: normal; min-width: 20rem; }
-thead th { color: var(--muted); font-weight: 600; border-bottom: 2px solid var(--line); }
-figure { margin: 1.25rem 0; } figure svg { display: block; width: 100%; min-width: 720px; height: auto; }
-";
-
-/// The whole report.
-pub fn render(figures: &Figures, tables: &[Table], charts: &[(Chart, String)]) -> String {
-    let title = format!("Hongbao: run of {}", figures.run.started_at);
-    let judged = match figures.verdict.passed {
-        Some(true) => "verdict passed",
-        Some(false) => "verdict failed",
-        None => "verdict",
-    };
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                title { (title) }
-                style { (PreEscaped(STYLE)) (PreEscaped(dark_charts())) }
+/// The page that carries this. Texts of a recording are data in it, never markup.
+pub fn render(carried: &Value) -> String {
+    let mut nonce = [0; 16];
+    // Without it no script would run, which is seen at once; a guessable one would be worse.
+    let nonce = getrandom::fill(&mut nonce).map_or_else(|_| String::new(), |()| STANDARD.encode(nonce));
+    let carried = carried.to_string().replace('<', "\\u003c");
+    let mut text = String::new();
+    for line in page::text("index.html").lines() {
+        let line = line.trim();
+        let (tag, path) = (line.split(' ').next().unwrap_or_default(), line.split("\"/page/").nth(1));
+        let path = path.and_then(|rest| rest.split('"').next()).unwrap_or_default();
+        match (tag, path) {
+            ("<title>Hongbao</title>", _) => {
+                text.push_str(&format!(
+                    "{line}\n<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; \
+                     script-src 'nonce-{nonce}'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'\" />"
+                ));
             }
-            body {
-                h1 { (title) }
-                p class=(judged) { (verdict(figures)) }
-                @if !figures.verdict.failures.is_empty() {
-                    ul { @for failure in &figures.verdict.failures { li { (failure) } } }
-                }
-                // What a reader looks for first, what it looked like, and then everything else.
-                @for one in tables.iter().filter(|one| one.leads) { (table(one)) }
-                h2 { "Charts" }
-                @for (chart, svg) in charts {
-                    figure { div.wide role="img" aria-label=(chart.title) { (PreEscaped(inline(svg))) } }
-                }
-                @for one in tables.iter().filter(|one| !one.leads) { (table(one)) }
+            ("<link", path) if path.ends_with(".css") => text.push_str(&format!("<style>{}</style>", page::text(path))),
+            ("<link", _) => continue,
+            ("<script", "app/theme.js") => {
+                text.push_str(&format!("<script nonce=\"{nonce}\">{}</script>", page::text(path)))
             }
+            ("<script", _) => text.push_str(&format!(
+                "<script type=\"importmap\" nonce=\"{nonce}\">{}</script>\n\
+                 <script type=\"application/json\" id=\"carried\">{carried}</script>\n\
+                 <script type=\"module\" nonce=\"{nonce}\">import \"app/main.js\";</script>",
+                imports()
+            )),
+            _ => text.push_str(line),
         }
-    };
-    page.into_string()
-}
-
-fn table(table: &Table) -> Markup {
-    let text = |column: usize| (table.text_from > 0 && column >= table.text_from).then_some("text");
-    html! {
-        h2 { (table.title) }
-        div.wide {
-            table {
-                thead { tr { @for (column, cell) in table.head.iter().enumerate() { th class=[text(column)] { (cell) } } } }
-                tbody {
-                    @for row in &table.rows {
-                        tr { @for (column, cell) in row.iter().enumerate() { td class=[text(column)] { (cell) } } }
-                    }
-                }
-            }
-        }
-        @if !table.note.is_empty() { p.note { (table.note) } }
+        text.push('\n');
     }
+    text
 }
 
-/// A drawing of ours in the page: its size is the page's affair. Whatever text is in it has been
-/// escaped when it was drawn.
-fn inline(svg: &str) -> String {
-    let Some(start) = svg.find("<svg ") else { return String::new() };
-    let svg = &svg[start..];
-    match (svg.find("viewBox"), svg.find('>')) {
-        (Some(view), Some(end)) if view < end => format!("<svg {}", &svg[view..]),
-        _ => svg.to_owned(),
-    }
-}
+/// Modules of the page for guests.
+const OTHERS: [&str; 3] = ["shake", "proto", "pbf"];
 
-/// In dark surroundings each colour of a chart has another in its place.
-fn dark_charts() -> String {
-    let colours = [
-        (BACKGROUND, "var(--page)"),
-        (INK, "var(--ink)"),
-        (MUTED, "var(--muted)"),
-        (GRID, "var(--line)"),
-        (MARK, "#5a6873"),
-        (Tone::Plan.colour(), "#75828d"),
-        (Tone::Server.colour(), "#5fa3e6"),
-        (Tone::Fleet.colour(), "#eba04f"),
-        (Tone::Kernel.colour(), "#4fb8ac"),
-        (Tone::Red.colour(), "#e8675a"),
-        (Tone::Gold.colour(), "#dcb540"),
-        (Tone::Violet.colour(), "#a48bd0"),
-        (Tone::Idle.colour(), "#28313a"),
-    ];
-    let heat = HEAT.into_iter().zip(["#2f2a1c", "#574417", "#8a6414", "#c48a1d", "#e9b64c", "#ffe9b0"]);
-    let rule = |(RGBColor(red, green, blue), dark): (RGBColor, &str)| {
-        let light = format!("#{red:02X}{green:02X}{blue:02X}");
-        format!("svg [fill=\"{light}\"] {{ fill: {dark}; }} svg [stroke=\"{light}\"] {{ stroke: {dark}; }}\n")
-    };
-    let rules: String = colours.into_iter().chain(heat).map(rule).collect();
-    format!("@media (prefers-color-scheme: dark) {{\n{rules}}}\n")
+/// The page's modules by the names that they import each other by.
+fn imports() -> Value {
+    let modules =
+        page::FILES.iter().filter(|(path, _)| path.ends_with(".js") && !OTHERS.iter().any(|part| path.contains(part)));
+    let urls = modules.map(|(path, bytes)| {
+        let source =
+            String::from_utf8_lossy(bytes).replace("from \"./", "from \"app/").replace("from \"../", "from \"");
+        ((*path).to_owned(), format!("data:text/javascript;base64,{}", STANDARD.encode(source)).into())
+    });
+    Value::Object(Map::from_iter([("imports".to_owned(), Value::Object(urls.collect()))]))
 }

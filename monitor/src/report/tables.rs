@@ -1,12 +1,13 @@
 //! The figures as tables, the same for every format.
 
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::report::figures::{DEVIATIONS, Figures, PhaseFigures, Processor};
-use crate::report::words::{bytes, count, decimals, figures, or_dash, percent, phase, plain, thousands, yuan};
+use crate::words::{bytes, count, decimals, figures, or_dash, percent, phase, plain, thousands, yuan};
 
 /// A table: its first column names the rows, the others hold figures.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Table {
     /// Above it.
     pub title: String,
@@ -287,7 +288,7 @@ fn trades(all: &Figures) -> Table {
     table
 }
 
-/// Rows of the timeline that are told; whoever wants all has marks.csv.
+/// Rows of the timeline that are told; the recording has all.
 const MOMENTS_MAX: usize = 200;
 
 fn timeline(all: &Figures) -> Table {

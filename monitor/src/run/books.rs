@@ -153,7 +153,7 @@ impl Balance {
     /// Whether both sides of all books agree, to the prize and to the fen. A recording from before
     /// there was more than the rain's book has nought in the others.
     pub fn balanced(&self) -> bool {
-        // As recorded: a reader of one line of run.json must come to the same.
+        // As recorded: a reader of the recorded status must come to the same.
         let rain = self.residual_prizes == 0 && self.residual_fen == 0;
         rain && self.claims.sales.balanced() && self.claims.envelopes.balanced()
     }

@@ -41,7 +41,7 @@ impl End {
         End::Stopping,
     ];
 
-    /// As counted: in `/metrics`, in `run.json`.
+    /// As counted: in `/metrics`, in recordings.
     pub const fn name(self) -> &'static str {
         match self {
             End::Closed => "closed",

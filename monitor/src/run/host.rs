@@ -29,7 +29,7 @@ pub struct HostFacts {
 }
 
 row! {
-/// The columns of `host.csv`, in order. Processor time, and all from `listen_overflows` to
+/// The columns of `hosts`, in order. Processor time, and all from `listen_overflows` to
 /// `out_of_memory_kills`, is what passed since the row before: `span_seconds` ago, and absent in
 /// the first row. The rest is as it stood at the second's end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]

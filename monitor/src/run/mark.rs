@@ -18,7 +18,7 @@ pub const ALERT: &str = "alert";
 /// What an alert said is over.
 pub const RESOLVED: &str = "resolved";
 
-/// One mark of the timeline; a row of `marks.csv`.
+/// One mark of the timeline; a row of `marks`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
     /// When it happened, or takes effect: Unix milliseconds.

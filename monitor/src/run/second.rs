@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize, Serializer};
@@ -139,7 +140,7 @@ pub const ERRORS_PREFIX: &str = "errors_";
 pub const VIOLATIONS_PREFIX: &str = "violations_";
 
 row! {
-/// The columns of `headline.csv`, in order. Flows are what the second added; residuals and gauges
+/// The columns of `seconds`, in order. Flows are what the second added; residuals and gauges
 /// stand at its end. What no process reports is absent, and so are the later columns in a recording
 /// from before they were there.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -361,7 +362,7 @@ impl ValueKind {
 #[derive(Debug)]
 pub struct ClosedSecond {
     /// The merged second.
-    pub merged: MergedSecond,
+    pub merged: Arc<MergedSecond>,
     /// Each process's values.
     pub values: Vec<SourceValue>,
     /// Whole histograms, merged over the processes of a role.

@@ -34,7 +34,7 @@ pub const OLDER_EVERY: u64 = 10;
 /// `HEAT_BOUNDS_US[i]`, the last for those above.
 pub type HeatCounts = [u64; HEAT_BOUNDS_US.len() + 1];
 
-/// Columns of a row, in order: those of `headline.csv`, then those of `host.csv` with their prefix.
+/// Columns of a row, in order: those of `seconds`, then those of `hosts` with their prefix.
 pub fn columns() -> impl Iterator<Item = Column> {
     // A row has one second; the host's is the same.
     Headline::COLUMNS.iter().chain(&HostSecond::COLUMNS[1..]).copied()

@@ -16,15 +16,17 @@ use serde_json::{Value, json};
 
 use super::{Failure, Runs, Window};
 use crate::report::compare::Comparison;
-use crate::runs::jobs::aside;
 use hongbao_telemetry::http::{ApiError, PathParam, QueryParams};
 
 type Shared = State<Arc<Runs>>;
 
-/// The report has styles of its own and nothing else; whatever stood in a recording, it may load
-/// and run nothing.
-const REPORT_POLICY: &str =
-    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; sandbox";
+/// The report is of no origin: its scripts, which it brings along, cannot ask this interface for
+/// anything. Which of them run is said by a policy within.
+const REPORT_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline' data:; style-src 'unsafe-inline'; img-src data:; \
+     base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox allow-scripts allow-downloads";
+
+/// A chart has styles and nothing else; whatever stood in a recording, it may load and run nothing.
+const CHART_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; sandbox";
 
 /// `/api/v1/runs…` and `/api/v1/compare`.
 pub fn router(runs: Arc<Runs>) -> Router {
@@ -100,8 +102,8 @@ async fn export_json(State(runs): Shared, PathParam(id): PathParam<String>) -> R
 }
 
 async fn report_html(State(runs): Shared, PathParam(id): PathParam<String>) -> Result<Response, Failure> {
-    let (id, drawn) = runs.report(&id).await?;
-    let page = aside(move || Ok(drawn.page())).await?;
+    let (id, report) = runs.report(&id).await?;
+    let page = report.page.clone();
     let mut response =
         file(Body::from(page), "text/html; charset=utf-8", &Kept::Shown(format!("hongbao-{id}-report.html")));
     response.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(REPORT_POLICY));
@@ -109,24 +111,25 @@ async fn report_html(State(runs): Shared, PathParam(id): PathParam<String>) -> R
 }
 
 async fn report_json(State(runs): Shared, PathParam(id): PathParam<String>) -> Result<Response, Failure> {
-    let (id, drawn) = runs.report(&id).await?;
-    let bytes = drawn.json().map_err(|error| Failure::Internal(error.to_string()))?;
+    let (id, report) = runs.report(&id).await?;
+    let bytes = report.json().map_err(|error| Failure::Internal(error.to_string()))?;
     Ok(file(Body::from(bytes), "application/json", &Kept::Shown(format!("hongbao-{id}-report.json"))))
 }
 
 async fn charts(State(runs): Shared, PathParam(id): PathParam<String>) -> Result<Json<Value>, Failure> {
-    let (_, drawn) = runs.report(&id).await?;
-    let names: Vec<&str> = drawn.names().map(|(name, _)| name).collect();
+    let (_, report) = runs.report(&id).await?;
+    let names: Vec<&str> = report.charts.iter().map(|chart| chart.file).collect();
     let titles: serde_json::Map<String, Value> =
-        drawn.names().map(|(name, title)| (name.to_owned(), title.into())).collect();
+        report.charts.iter().map(|chart| (chart.file.to_owned(), chart.title.into())).collect();
     Ok(Json(json!({ "charts": names, "titles": titles })))
 }
 
 async fn chart(State(runs): Shared, PathParam((id, name)): PathParam<(String, String)>) -> Result<Response, Failure> {
-    let name = name.strip_suffix(".png").ok_or(Failure::NoChart)?;
-    let (id, png) = runs.chart(&id, name).await?;
-    // It was found among ours: nothing of the request is in the file's name.
-    Ok(file(Body::from(png), "image/png", &Kept::Shown(format!("hongbao-{id}-{name}.png"))))
+    let name = name.strip_suffix(".svg").ok_or(Failure::NoChart)?;
+    let (id, chart) = runs.chart(&id, name).await?;
+    let mut response = file(Body::from(chart.svg), "image/svg+xml", &Kept::Shown(format!("hongbao-{id}-{name}.svg")));
+    response.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(CHART_POLICY));
+    Ok(response)
 }
 
 #[derive(Debug, Deserialize)]

@@ -14,11 +14,12 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
+use tokio::sync::watch;
 
 use crate::limits::{DIRECTORY_ENTRIES_MAX, RUN_ID_BYTES_MAX, RUNS_LISTED_MAX};
 use crate::recording::FILE;
 use crate::recording::read::{self, ReadError, Reader, Totals};
-use crate::report::words;
+use crate::words;
 use hongbao_telemetry::summary::{SUMMARY_FILE, Summary};
 
 /// A recording's name: that of its directory. Nothing in it leads anywhere else.
@@ -112,22 +113,21 @@ fn stamp(path: &Path) -> Option<(u128, u64)> {
 #[derive(Debug)]
 pub struct Catalog {
     parent: PathBuf,
-    current: Option<RunId>,
+    current: watch::Receiver<PathBuf>,
     known: Mutex<HashMap<RunId, (Stamp, Entry)>>,
 }
 
 impl Catalog {
     /// Of the directory that holds `current`, which is being recorded.
-    pub fn beside(current: &Path) -> std::io::Result<Self> {
-        let current = fs::canonicalize(current)?;
-        let parent = current.parent().unwrap_or(&current).to_owned();
-        let current = current.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
+    pub fn beside(current: watch::Receiver<PathBuf>) -> std::io::Result<Self> {
+        let directory = fs::canonicalize(&*current.borrow())?;
+        let parent = directory.parent().unwrap_or(&directory).to_owned();
         Ok(Self { parent, current, known: Mutex::default() })
     }
 
     /// The id of the run being recorded; `None` if its directory has a name that no id may have.
-    pub fn current(&self) -> Option<&RunId> {
-        self.current.as_ref()
+    pub fn current(&self) -> Option<RunId> {
+        self.current.borrow().file_name()?.to_str()?.parse().ok()
     }
 
     /// Where the recording of that name lies; `None` if there is none beside the current one.
@@ -141,36 +141,36 @@ impl Catalog {
 
     /// Newest first; at most [`RUNS_LISTED_MAX`].
     pub fn list(&self) -> std::io::Result<Vec<Entry>> {
-        let mut ids = BTreeSet::new();
+        let (mut ids, current) = (BTreeSet::new(), self.current());
         for entry in fs::read_dir(&self.parent)?.take(DIRECTORY_ENTRIES_MAX) {
             ids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<RunId>().ok()));
         }
-        ids.extend(self.current.clone());
+        ids.extend(current.clone());
         let mut found: Vec<(bool, Option<SystemTime>, RunId, PathBuf)> = Vec::new();
         for id in ids {
             let Some(path) = self.find(&id) else { continue };
             let modified = fs::metadata(path.join(FILE)).and_then(|file| file.modified()).ok();
-            let live = self.current.as_ref() == Some(&id);
+            let live = current.as_ref() == Some(&id);
             found.push((live, modified, id, path));
         }
         // Before anything is read: those that were written last.
         found.sort_by(|a, b| b.cmp(a));
         found.truncate(RUNS_LISTED_MAX);
-        let mut entries: Vec<Entry> = found.into_iter().map(|(_, _, id, path)| self.entry(&id, &path)).collect();
+        let mut entries: Vec<Entry> =
+            found.into_iter().map(|(live, _, id, path)| self.entry(live, &id, &path)).collect();
         entries.sort_by(|a, b| (b.live, b.started_at_ms, &b.id).cmp(&(a.live, a.started_at_ms, &a.id)));
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|id, _| entries.iter().any(|entry| entry.id == id.as_str()));
         Ok(entries)
     }
 
-    fn entry(&self, id: &RunId, directory: &Path) -> Entry {
+    fn entry(&self, live: bool, id: &RunId, directory: &Path) -> Entry {
         let stamp = Stamp::of(directory);
         if let Some((known, entry)) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(id)
             && *known == stamp
         {
-            return entry.clone();
+            return Entry { live, ..entry.clone() };
         }
-        let live = self.current.as_ref() == Some(id);
         let entry = Entry { live, ..read(id, directory) };
         self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), (stamp, entry.clone()));
         entry
@@ -269,6 +269,10 @@ mod tests {
         }
     }
 
+    fn beside(current: &Path) -> std::io::Result<Catalog> {
+        Catalog::beside(watch::Sender::new(current.to_owned()).subscribe())
+    }
+
     fn change(directory: &Path, sql: &str) {
         rusqlite::Connection::open(directory.join(FILE)).unwrap().execute_batch(sql).unwrap();
     }
@@ -298,7 +302,7 @@ mod tests {
         }
         fs::create_dir(parent.path().join("empty")).unwrap();
         fs::write(parent.path().join("file"), "").unwrap();
-        let catalog = Catalog::beside(&parent.path().join("a")).unwrap();
+        let catalog = beside(&parent.path().join("a")).unwrap();
         let listed = catalog.list().unwrap();
         let ids: Vec<_> = listed.iter().map(|entry| (entry.id.as_str(), entry.live)).collect();
         assert_eq!(ids, [("a", true), ("c", false), ("b", false)]);
@@ -313,7 +317,7 @@ mod tests {
         let outside = recording(elsewhere.path(), "secret", 1_000);
         std::os::unix::fs::symlink(&outside, parent.path().join("out")).unwrap();
         std::os::unix::fs::symlink(&inside, parent.path().join("latest")).unwrap();
-        let catalog = Catalog::beside(&inside).unwrap();
+        let catalog = beside(&inside).unwrap();
         let found = |name: &str| catalog.find(&name.parse().unwrap()).is_some();
         assert!(found("a") && found("latest") && !found("out") && !found("none"));
     }
@@ -324,7 +328,7 @@ mod tests {
         for number in 0..RUNS_LISTED_MAX + 5 {
             recording(parent.path(), &format!("run-{number}"), 1_000 + number as u64);
         }
-        let catalog = Catalog::beside(&parent.path().join("run-0")).unwrap();
+        let catalog = beside(&parent.path().join("run-0")).unwrap();
         let listed = catalog.list().unwrap();
         assert_eq!((listed.len(), listed[0].id.as_str(), listed[0].live), (RUNS_LISTED_MAX, "run-0", true));
     }
@@ -336,7 +340,7 @@ mod tests {
             fs::write(parent.path().join(format!("thing-{number}")), "").unwrap();
         }
         let current = recording(parent.path(), "now", 1_000);
-        let listed = Catalog::beside(&current).unwrap().list().unwrap();
+        let listed = beside(&current).unwrap().list().unwrap();
         assert_eq!(listed.iter().map(|entry| entry.id.as_str()).collect::<Vec<_>>(), ["now"]);
     }
 
@@ -344,7 +348,7 @@ mod tests {
     fn what_was_read_is_kept_until_the_recording_changes() {
         let parent = tempfile::tempdir().unwrap();
         let directory = recording(parent.path(), "a", 1_000);
-        let catalog = Catalog::beside(&directory).unwrap();
+        let catalog = beside(&directory).unwrap();
         let listed = catalog.list().unwrap();
         let known = || catalog.known.lock().unwrap().values().next().unwrap().0.clone();
         let before = known();
@@ -366,7 +370,7 @@ mod tests {
         change(&silent, "DELETE FROM run");
         let torn = recording(parent.path(), "c", 3_000);
         change(&torn, "UPDATE seconds SET answered = 'some'");
-        let entries = Catalog::beside(&current).unwrap().list().unwrap();
+        let entries = beside(&current).unwrap().list().unwrap();
         let of = |id: &str| entries.iter().find(|entry| entry.id == id).unwrap();
         let problem = of("b").problem.clone().unwrap();
         assert!(problem.starts_with("run.sqlite is damaged") && of("b").qps_max == Some(7.0), "{problem}");

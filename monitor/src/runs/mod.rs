@@ -2,7 +2,7 @@
 //! take away of them.
 //!
 //! All of it is read from recordings, by the [`replay`](crate::recording::replay) and the
-//! [`recap`](crate::report), never from the run that goes on: reading waits for disks and takes
+//! [`report`](crate::report), never from the run that goes on: reading waits for disks and takes
 //! cores, so it is done aside, little of it at once ([`jobs`]), and what it came to is kept while
 //! its files stay as they are.
 
@@ -11,7 +11,7 @@ pub mod catalog;
 pub mod export;
 pub mod jobs;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Json;
@@ -20,13 +20,13 @@ use axum::http::header::RETRY_AFTER;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::limits::{READERS_MAX, REPORTS_KEPT_MAX, SERIES_KEPT_MAX, SERIES_ROWS_MAX};
 use crate::recording::read::{self, Extent, ReadError, Reader};
-use crate::report::Drawn;
 use crate::report::compare::Comparison;
 use crate::report::load::Recording;
+use crate::report::{Drawing, Report};
 use crate::run::mark::Mark;
 use crate::run::series::{Row, Series};
 use crate::runs::catalog::{BadRunId, Catalog, Entry, RunId, Stamp, without_directory};
@@ -156,25 +156,23 @@ pub struct Runs {
     catalog: Arc<Catalog>,
     listing: Shelf<Stamp, Vec<Entry>>,
     series: Shelf<SeriesKey, Vec<Row>>,
-    reports: Shelf<(RunId, Stamp), Drawn>,
-    painter: Arc<Semaphore>,
+    reports: Shelf<(RunId, Stamp), Report>,
 }
 
 impl Runs {
     /// Of the recordings that lie beside `current`, which is being made.
-    pub fn beside(current: &Path) -> std::io::Result<Arc<Self>> {
-        let (readers, painter) = (Arc::new(Semaphore::new(READERS_MAX)), Arc::new(Semaphore::new(1)));
+    pub fn beside(current: watch::Receiver<PathBuf>) -> std::io::Result<Arc<Self>> {
+        let readers = Arc::new(Semaphore::new(READERS_MAX));
         Ok(Arc::new(Self {
             catalog: Arc::new(Catalog::beside(current)?),
             listing: Shelf::new(1, Arc::new(Semaphore::new(1))),
             series: Shelf::new(SERIES_KEPT_MAX, readers),
-            reports: Shelf::new(REPORTS_KEPT_MAX, Arc::clone(&painter)),
-            painter,
+            reports: Shelf::new(REPORTS_KEPT_MAX, Arc::new(Semaphore::new(1))),
         }))
     }
 
     /// The id of the run being recorded, if its directory has a name that may be one.
-    pub fn current(&self) -> Option<&RunId> {
+    pub fn current(&self) -> Option<RunId> {
         self.catalog.current()
     }
 
@@ -196,7 +194,7 @@ impl Runs {
 
     async fn find(&self, id: &str) -> Result<Found, Failure> {
         let id = match (id, self.current()) {
-            (LIVE, Some(current)) => current.clone(),
+            (LIVE, Some(current)) => current,
             (id, _) => id.parse()?,
         };
         let catalog = Arc::clone(&self.catalog);
@@ -299,31 +297,23 @@ impl Runs {
     }
 
     /// The report of a run, as far as it is recorded.
-    pub async fn report(&self, id: &str) -> Result<(RunId, Arc<Drawn>), Failure> {
+    pub async fn report(&self, id: &str) -> Result<(RunId, Arc<Report>), Failure> {
         let found = self.find(id).await?;
         let key = (found.id.clone(), found.stamp.clone());
         let reader = found.clone();
         let drawn = self.reports.get(key, move || {
             let mut recording = Recording::load(&reader.directory, None).map_err(|error| reader.damaged(&error))?;
             recording.directory = PathBuf::from(reader.id.as_str());
-            Drawn::of(&recording).map_err(|error| Failure::Internal(error.to_string()))
+            Ok(Report::of(&recording))
         });
         Ok((found.id, drawn.await?))
     }
 
     /// A chart of a run.
-    pub async fn chart(&self, id: &str, name: &str) -> Result<(RunId, Vec<u8>), Failure> {
-        let (id, drawn) = self.report(id).await?;
-        let name = name.to_owned();
-        // One after the other; whoever waits is cut off by the request's deadline.
-        let permit = Arc::clone(&self.painter).acquire_owned().await;
-        let permit = permit.map_err(|error| Failure::Internal(error.to_string()))?;
-        aside(move || {
-            let png = drawn.png(&name).ok_or(Failure::NoChart)?;
-            drop(permit);
-            Ok((id, png.map_err(|error| Failure::Internal(error.to_string()))?))
-        })
-        .await
+    pub async fn chart(&self, id: &str, name: &str) -> Result<(RunId, Drawing), Failure> {
+        let (id, report) = self.report(id).await?;
+        let chart = report.charts.iter().find(|chart| chart.file == name).ok_or(Failure::NoChart)?;
+        Ok((id, chart.clone()))
     }
 
     /// Two runs side by side.

@@ -11,9 +11,9 @@ use clap::ValueEnum;
 use hongbao_telemetry::table::aligned;
 
 use crate::recording::write::RunStatus;
-use crate::report::words::{thousands, yuan};
 use crate::run::books::{Balance, Book, Sides};
 use crate::run::second::Headline;
+use crate::words::{thousands, yuan};
 
 /// For the last line to be taken when the run is over.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);

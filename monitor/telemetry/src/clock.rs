@@ -1,7 +1,14 @@
 //! Wall time, read in one place. It may be set at any moment: two readings are never subtracted for
-//! a rate or a deadline, which is what [`std::time::Instant`] is for.
+//! a rate or a deadline, which go by monotonic time.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Monotonic time since the first reading, milliseconds.
+pub fn monotonic_millis() -> u64 {
+    static FIRST: LazyLock<Instant> = LazyLock::new(Instant::now);
+    u64::try_from(FIRST.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
 
 /// Since 1970; nothing on a clock that is set before.
 pub fn unix_time() -> Duration {

@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_newer_fleet_adds_is_kept_and_what_an_older_lacks_empty() {
+    fn what_newer_fleets_add_is_kept_and_what_older_lack_is_empty() {
         let text = r#"{"users":3,"phases":[{"name":"a"}],"books":{"residual_fen":0},"news":{"of":1}}"#;
         let summary: Summary = serde_json::from_str(text).unwrap();
         assert_eq!((summary.passed, summary.users, summary.phases[0].judged), (None, 3, true));

@@ -89,7 +89,12 @@ impl Running {
     /// What it writes, on either output, is added to `log`.
     pub fn start(command: &mut Command, log: PathBuf) -> Self {
         let file = File::options().create(true).append(true).open(&log).unwrap();
-        command.stdout(file.try_clone().unwrap()).stderr(file);
+        Self::spawn(command.stdout(file.try_clone().unwrap()).stderr(file), log)
+    }
+
+    /// Its outputs are as the command has them; whatever of them is in `log` is shown if a test
+    /// fails.
+    pub fn spawn(command: &mut Command, log: PathBuf) -> Self {
         Self { child: command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")), log }
     }
 

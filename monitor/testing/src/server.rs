@@ -1,6 +1,8 @@
 //! One server process in a home of its own, which goes away with it.
 
+use std::ffi::OsString;
 use std::fs;
+use std::io::PipeWriter;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -27,6 +29,9 @@ pub struct Setup {
     pub descriptors: Option<u32>,
     /// Where the ledger is; its own home, if absent.
     pub ledger: Option<PathBuf>,
+    pub environment: Vec<(&'static str, OsString)>,
+    /// Where it logs; a file in its home, if absent.
+    pub log: Option<PipeWriter>,
 }
 
 pub struct Server {
@@ -278,7 +283,12 @@ fn spawn(home: &Path, setup: &Setup) -> Running {
         command.args(["--shards", "2", "--sets", "4"]);
     }
     command.args(&setup.flags);
-    Running::start(&mut command, home.join("log"))
+    command.envs(setup.environment.iter().cloned());
+    let log = home.join("log");
+    match &setup.log {
+        Some(pipe) => Running::spawn(command.stderr(pipe.try_clone().unwrap()), log),
+        None => Running::start(&mut command, log),
+    }
 }
 
 pub fn json_of(response: Response) -> Value {

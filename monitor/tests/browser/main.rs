@@ -48,7 +48,11 @@ fn number(text: &str) -> (f64, f64) {
     };
     let decimals = plain.split_once('.').map_or(0, |(_, decimals)| decimals.len());
     let value: f64 = plain.parse().unwrap_or_else(|_| panic!("{text:?} is no figure"));
+<<<<<<< HEAD
     let off = if decimals == 0 && matches!(unit, "" | "µs") { 0.0 } else { 0.5 / 10f64.powi(i32::try_from(decimals).unwrap()) };
+=======
+    let off = if decimals == 0 && scale == 1.0 { 0.0 } else { 0.5 / 10f64.powi(i32::try_from(decimals).unwrap()) };
+>>>>>>> main
     // Half of the last digit, and a little for what a float cannot hold.
     (value * scale, off * scale * 1.001)
 }
@@ -292,6 +296,22 @@ async fn a_link_reproduces_the_view_in_either_language_and_theme() {
     assert_eq!(browser.run(seen).await, chinese);
     let view = browser.run("return [hongbao.view.fixed, hongbao.state.set]").await;
     assert_eq!(view, json!([[1_800_000_600, 1_800_000_900], "stock"]));
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn a_report_opens_from_a_disk_without_a_monitor() {
+    let (recording, out) =
+        (concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/recording"), tempfile::tempdir().unwrap());
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_hongbao-monitor"));
+    assert!(command.args(["report", recording, "--out"]).arg(out.path()).output().unwrap().status.success());
+    let browser = Browser::start().await;
+    browser.open(&format!("file://{}/report.html", out.path().display())).await;
+    browser.until("charts", "document.querySelectorAll('[data-chart=rates] .uplot').length === 1").await;
+    let shown = "return [hongbao.store.length, document.querySelectorAll('.pictures img').length,
+        document.querySelectorAll('#machines tbody tr').length, document.querySelector('.verdict').dataset.state]";
+    assert_eq!(browser.run(shown).await, json!([30, 15, 2, "ok"]));
+    assert_eq!(browser.problems().await, Vec::<String>::new());
     browser.close().await;
 }
 

@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
-use super::{Admin, refused, stopping};
+use super::{Admin, refused, stopping, valid};
 use crate::clock::wall;
 use crate::generator::{CampaignStatus, Command};
 use crate::ledger::LedgerError;
 use crate::limits::HOLD_MS;
-use crate::market::campaign::{Amounts, Campaign, CampaignKind, CampaignTerms, Goods, Sale, Seed, hex};
+use crate::market::campaign::{Amounts, Campaign, CampaignKind, CampaignTerms, Goods, Sale, Seed};
 
 /// A new campaign.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -168,7 +168,7 @@ impl CampaignView {
             ends_at_ms: terms.ends_at,
             stopped_at_ms: campaign.stopped_at,
             per_user_limit: terms.per_user_limit,
-            seed_sha256: hex(&terms.seed.sha256()),
+            seed_sha256: const_hex::encode(terms.seed.sha256()),
             seed: settled.then(|| terms.seed.to_hex()),
             issued: live.as_ref().map_or(campaign.won, |live| live.won_before + live.conservation.issued_first),
             won: campaign.won,
@@ -260,7 +260,7 @@ pub async fn inspect(
     State(admin): State<Admin>,
     PathParam(id): PathParam<u32>,
 ) -> Result<Json<CampaignView>, ApiError> {
-    let id = checked(id)?;
+    let id = valid(CampaignId::new(id.into()))?;
     let campaigns = all(&admin).await?;
     let campaign = campaigns.get(&id).ok_or_else(|| no_such(id))?;
     Ok(Json(CampaignView::new(campaign, admin.stock.get(id))))
@@ -270,7 +270,7 @@ pub async fn inspect(
 #[utoipa::path(post, path = "/v1/campaigns/{id}/stop", params(("id" = u32, Path)), security(("bearer" = [])),
     responses((status = 200, body = CampaignView), (status = 404)))]
 pub async fn stop(State(admin): State<Admin>, PathParam(id): PathParam<u32>) -> Result<Json<CampaignView>, ApiError> {
-    let id = checked(id)?;
+    let id = valid(CampaignId::new(id.into()))?;
     let campaign = command(&admin, |reply| Command::Stop { id, reply }).await?;
     Ok(Json(CampaignView::new(&campaign, admin.stock.get(id))))
 }
@@ -304,12 +304,7 @@ pub async fn published(State(admin): State<Admin>) -> Result<Json<Vec<PublicCamp
 }
 
 async fn all(admin: &Admin) -> Result<BTreeMap<CampaignId, Campaign>, ApiError> {
-    let campaigns = admin
-        .ledger
-        .call(|ledger| ledger.campaigns())
-        .await
-        .map_err(|_| stopping())?
-        .map_err(|error| refused(&error))?;
+    let campaigns = admin.ledger.campaigns().await.map_err(refused)?;
     Ok(campaigns.into_iter().map(|campaign| (campaign.id, campaign)).collect())
 }
 
@@ -319,11 +314,7 @@ async fn command(
 ) -> Result<Campaign, ApiError> {
     let (reply, answer) = oneshot::channel();
     admin.generator.send(command(reply)).await.map_err(|_| stopping())?;
-    answer.await.map_err(|_| stopping())?.map_err(|error| refused(&error))
-}
-
-fn checked(id: u32) -> Result<CampaignId, ApiError> {
-    CampaignId::new(id.into()).map_err(|error| ApiError::bad_request(error.to_string()))
+    answer.await.map_err(|_| stopping())?.map_err(refused)
 }
 
 fn no_such(id: CampaignId) -> ApiError {

@@ -11,7 +11,7 @@ use hongbao_telemetry::http::{ApiError, JsonBody, PathParam};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Admin, refused, stopping};
+use super::{Admin, refused, valid};
 use crate::clock::wall;
 use crate::limits::ENVELOPE_FEN_MAX;
 use crate::market::campaign::{Amounts, Seed};
@@ -169,13 +169,12 @@ pub async fn inspect(
     State(admin): State<Admin>,
     PathParam(id): PathParam<u64>,
 ) -> Result<Json<EnvelopeInfo>, ApiError> {
-    let id = EnvelopeId::new(id).map_err(|error| ApiError::bad_request(error.to_string()))?;
-    let view = admin
-        .ledger
-        .call(move |ledger| ledger.envelope(id))
-        .await
-        .map_err(|_| stopping())?
-        .map_err(|error| refused(&error))?
+    let id = valid(EnvelopeId::new(id))?;
+    let views = admin.ledger.envelopes(vec![id]).await.map_err(refused)?;
+    let view = views
+        .into_iter()
+        .next()
+        .flatten()
         .ok_or_else(|| ApiError::not_found(format!("envelope {id} does not exist")))?;
     let opened =
         view.opened.iter().map(|(user, amount, at)| ShareInfo { user: user.get(), amount_fen: amount.0, at_ms: *at });

@@ -8,6 +8,7 @@ mod operations;
 mod trace;
 mod wallets;
 
+use std::fmt::Display;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -121,12 +122,23 @@ fn stopping() -> ApiError {
     ApiError::unavailable("the server is stopping")
 }
 
+/// An id of the path, if it is one.
+fn valid<I, E: Display>(id: Result<I, E>) -> Result<I, ApiError> {
+    id.map_err(|error| ApiError::bad_request(error.to_string()))
+}
+
 /// What the ledger would not do, as an answer over HTTP.
-fn refused(error: &LedgerError) -> ApiError {
+fn refused(error: LedgerError) -> ApiError {
     match error {
         LedgerError::NoSuchCampaign(id) => ApiError::not_found(format!("campaign {id} does not exist")),
-        LedgerError::BadTerms(why) => ApiError::bad_request(why.clone()),
+        LedgerError::BadTerms(why) => ApiError::bad_request(why),
         LedgerError::Unavailable(_) => ApiError::unavailable(error.to_string()),
-        _ => ApiError::internal(error.to_string()),
+        LedgerError::Stopped => stopping(),
+        LedgerError::TooNew { .. }
+        | LedgerError::TooOld { .. }
+        | LedgerError::InUse { .. }
+        | LedgerError::Foreign { .. }
+        | LedgerError::Corrupt(_)
+        | LedgerError::Mismatched => ApiError::internal(error.to_string()),
     }
 }

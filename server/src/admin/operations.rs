@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Admin, stopping};
+use super::{Admin, stopping, valid};
 use crate::generator::Conservation;
 use crate::set::message::{Control, Message, SessionInfo};
 
@@ -208,7 +208,7 @@ pub async fn sessions(
 #[utoipa::path(delete, path = "/v1/sessions/{user}", params(("user" = u64, Path)), security(("bearer" = [])),
     responses((status = 202, description = "On its way"), (status = 404, description = "Not logged in here")))]
 pub async fn kick(State(admin): State<Admin>, PathParam(user): PathParam<u64>) -> Result<StatusCode, ApiError> {
-    let user = UserId::new(user).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let user = valid(UserId::new(user))?;
     let address = admin
         .shared
         .directory

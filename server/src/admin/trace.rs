@@ -13,7 +13,7 @@ use hongbao_telemetry::http::{ApiError, PathParam};
 use serde_json::json;
 use tokio::sync::watch;
 
-use crate::admin::Admin;
+use crate::admin::{Admin, valid};
 use crate::clock::wall_us;
 use crate::set::directory::Directory;
 use crate::set::trace::{Follower, Heard};
@@ -36,7 +36,7 @@ pub async fn follow(
     State(admin): State<Admin>,
     PathParam(user): PathParam<u64>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
-    let user = UserId::new(user).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let user = valid(UserId::new(user))?;
     let follower = admin
         .shared
         .traces

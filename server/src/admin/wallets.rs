@@ -1,5 +1,7 @@
 //! Users' money: deposits, statements, orders.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 use axum::Json;
 use axum::extract::State;
 use hongbao_proto::{CampaignId, Fen, OrderId, UserId};
@@ -7,9 +9,9 @@ use hongbao_telemetry::http::{ApiError, JsonBody, PathParam, QueryParams};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Admin, refused, stopping};
+use super::{Admin, refused, valid};
 use crate::clock::wall;
-use crate::ledger::{Answer, Movement, Outcome, Page, Posting, Purpose, Question, facts};
+use crate::ledger::{Answer, DepositResult, Movement, Page, Posting, Purpose, Question, Statement};
 use crate::limits::DEPOSIT_USERS_MAX;
 use crate::market::order::{Order, OrderState};
 
@@ -66,7 +68,7 @@ impl RowsQuery {
     }
 
     fn before_order(&self) -> Result<Option<OrderId>, ApiError> {
-        self.before.map(|id| OrderId::new(id).map_err(|error| ApiError::bad_request(error.to_string()))).transpose()
+        self.before.map(|id| valid(OrderId::new(id))).transpose()
     }
 }
 
@@ -158,7 +160,7 @@ pub async fn deposit(
     State(admin): State<Admin>,
     JsonBody(new): JsonBody<NewDeposit>,
 ) -> Result<Json<DepositMade>, ApiError> {
-    let first = user(new.first_user)?;
+    let first = valid(UserId::new(new.first_user))?;
     if !(1..=DEPOSIT_USERS_MAX).contains(&new.users) {
         return Err(ApiError::bad_request(format!("users {} is outside 1..={DEPOSIT_USERS_MAX}", new.users)));
     }
@@ -173,21 +175,12 @@ pub async fn deposit(
     }
     let (count, amount) = (new.users, Fen(new.amount_fen));
     let posting = Posting::Deposit { first, count, amount, key: new.key.into() };
-    let outcomes = admin
-        .ledger
-        .call(move |ledger| facts::post(ledger, &[posting], wall()))
-        .await
-        .map_err(|_| stopping())?
-        .map_err(|error| refused(&error))?;
-    match outcomes.first() {
-        Some(Outcome::Deposited) => {
+    match admin.ledger.post_one(posting, wall()).await.map_err(refused)? {
+        DepositResult::Deposited => {
             Ok(Json(DepositMade { users: count, total_fen: u64::from(count).saturating_mul(amount.0) }))
         }
-        Some(Outcome::Refused(refusal @ crate::ledger::Refusal::KeyUsed)) => {
-            Err(ApiError::conflict(refusal.to_string()))
-        }
-        Some(Outcome::Refused(refusal)) => Err(ApiError::bad_request(refusal.to_string())),
-        _ => Err(ApiError::internal("the ledger answered something else to a deposit")),
+        DepositResult::KeyUsed => Err(ApiError::conflict("a different deposit has this key")),
+        DepositResult::TooMuch => Err(ApiError::bad_request("more than the books can hold")),
     }
 }
 
@@ -203,15 +196,14 @@ pub async fn statement(
         .before
         .map(|before| i64::try_from(before).map_err(|_| ApiError::bad_request("before: no such entry")))
         .transpose()?;
-    match ask(&admin, id, Question::Statement { before, limit: rows.limit()? }).await? {
-        Answer::Statement { balance, movements } => Ok(Json(StatementView {
-            user: id,
-            balance_fen: balance.0,
-            movements: movements.items.iter().map(MovementView::from).collect(),
-            more: movements.more,
-        })),
-        _ => Err(ApiError::internal("the ledger answered another question")),
-    }
+    let Statement { balance, movements } =
+        ask(&admin, id, Question::Statement { before, limit: rows.limit()? }).await?;
+    Ok(Json(StatementView {
+        user: id,
+        balance_fen: balance.0,
+        movements: movements.items.iter().map(MovementView::from).collect(),
+        more: movements.more,
+    }))
 }
 
 /// A user's orders
@@ -222,10 +214,9 @@ pub async fn orders_of_user(
     PathParam(id): PathParam<u64>,
     QueryParams(rows): QueryParams<RowsQuery>,
 ) -> Result<Json<OrdersView>, ApiError> {
-    match ask(&admin, id, Question::Orders { before: rows.before_order()?, limit: rows.limit()? }).await? {
-        Answer::Orders(page) => Ok(Json(page.into())),
-        _ => Err(ApiError::internal("the ledger answered another question")),
-    }
+    let page: Page<Order> =
+        ask(&admin, id, Question::Orders { before: rows.before_order()?, limit: rows.limit()? }).await?;
+    Ok(Json(page.into()))
 }
 
 /// A sale's orders
@@ -236,27 +227,12 @@ pub async fn orders_of_campaign(
     PathParam(id): PathParam<u32>,
     QueryParams(rows): QueryParams<RowsQuery>,
 ) -> Result<Json<OrdersView>, ApiError> {
-    let id = CampaignId::new(id.into()).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let id = valid(CampaignId::new(id.into()))?;
     let (before, limit) = (rows.before_order()?, rows.limit()?);
-    let page = admin
-        .ledger
-        .call(move |ledger| ledger.orders_of(id, before, limit))
-        .await
-        .map_err(|_| stopping())?
-        .map_err(|error| refused(&error))?;
+    let page = admin.ledger.orders_of(id, before, limit).await.map_err(refused)?;
     Ok(Json(page.into()))
 }
 
-async fn ask(admin: &Admin, id: u64, question: Question) -> Result<Answer, ApiError> {
-    let user = user(id)?;
-    admin
-        .ledger
-        .call(move |ledger| ledger.ask(user, &question))
-        .await
-        .map_err(|_| stopping())?
-        .map_err(|error| refused(&error))
-}
-
-fn user(id: u64) -> Result<UserId, ApiError> {
-    UserId::new(id).map_err(|error| ApiError::bad_request(error.to_string()))
+async fn ask<A: TryFrom<Answer>>(admin: &Admin, id: u64, question: Question) -> Result<A, ApiError> {
+    admin.ledger.ask(valid(UserId::new(id))?, question).await.map_err(refused)
 }

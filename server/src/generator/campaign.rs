@@ -17,8 +17,8 @@ use crate::set::message::{Control, Message};
 /// One SET's side of a campaign, as the generator sees it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct SetStock {
-    /// The phase that it was told last.
-    pub(super) told: Option<SalePhase>,
+    /// The phase that it knows.
+    pub(super) phase_sent: Option<SalePhase>,
     pub(super) issued: u64,
     /// `issued` when the SET was asked last.
     pub(super) issued_when_asked: u64,
@@ -52,7 +52,7 @@ pub(super) struct ActiveCampaign {
     pub(super) terms: Arc<CampaignTerms>,
     pub(super) won_before: u64,
     pub(super) phase: SalePhase,
-    /// The round in which every SET will have heard of the end.
+    /// The round in which every SET will know of the end.
     pub(super) ended_in_round: u64,
     pub(super) settling: bool,
     pub(super) settled: bool,
@@ -138,8 +138,8 @@ impl ActiveCampaign {
         let serials: Box<[Serial]> = parcel.iter().map(|(serial, _)| *serial).collect();
         let supply = Message::Control(Control::Supply { campaign, serials });
         let stock = &mut self.in_sets[index];
-        if stock.told != Some(SalePhase::Open) || set.inbox.try_send(supply).is_err() {
-            self.source.undo_take(parcel);
+        if stock.phase_sent != Some(SalePhase::Open) || set.inbox.try_send(supply).is_err() {
+            self.source.put_back(parcel);
             return None;
         }
         stock.issued += parcel.len() as u64;
@@ -156,7 +156,7 @@ impl ActiveCampaign {
         }
     }
 
-    /// Whether no SET holds anything any more, as reported after all of them heard of the end.
+    /// Whether no SET holds anything any more, as reported once all of them knew of the end.
     pub(super) fn is_empty_handed(&self) -> bool {
         self.in_sets.iter().all(|stock| {
             stock.round > self.ended_in_round

@@ -28,10 +28,10 @@ pub(super) enum Round {
     Asked,
     /// It has said so.
     Reported(Vec<Entrant>),
-    /// It is to be told who is served.
-    ToTell(Box<[(Entrant, Serial)]>),
-    /// It was.
-    Told,
+    /// It is to get whom it serves.
+    Drawn(Box<[(Entrant, Serial)]>),
+    /// It has that.
+    Sent,
 }
 
 impl Draw {
@@ -60,7 +60,7 @@ impl Draw {
             winners[set].push((entrant, serial));
         }
         for (round, winners) in self.rounds.iter_mut().zip(winners) {
-            *round = Round::ToTell(winners.into());
+            *round = Round::Drawn(winners.into());
         }
     }
 }

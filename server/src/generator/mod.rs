@@ -9,14 +9,17 @@
 mod campaign;
 pub mod conservation;
 mod draw;
+mod pending;
 pub mod sale;
 pub mod source;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -30,7 +33,9 @@ use crate::clock::UnixMs;
 use crate::generator::campaign::{ActiveCampaign, Demand, Supply};
 pub use crate::generator::conservation::{CampaignStatus, Conservation, StockBoard};
 use crate::generator::draw::Round;
-use crate::ledger::writer::{LedgerHandle, Request};
+use crate::generator::pending::{Change, LedgerResult, PendingTasks};
+use crate::ledger::task::{CampaignChange, LedgerTask};
+use crate::ledger::writer::LedgerHandle;
 use crate::ledger::{Ledger, LedgerError};
 use crate::market::campaign::{Campaign, CampaignTerms, Goods};
 use crate::market::stock::SalePhase;
@@ -61,28 +66,10 @@ pub enum Command {
     Stop { id: CampaignId, reply: Reply },
     /// Issue nothing more: the server is stopping.
     Halt,
-    /// The ledger has done what a command needed.
-    Done {
-        finished: Finished,
-        /// Who is told once it has taken effect.
-        reply: Option<Reply>,
-    },
 }
 
 /// Where an operator's answer goes. The asker may have given up, which nobody minds.
 pub type Reply = oneshot::Sender<Result<Campaign, LedgerError>>;
-
-/// An errand of the generator's to the ledger.
-#[derive(Debug)]
-pub enum Finished {
-    Created(Box<Campaign>),
-    Stopped(Box<Campaign>),
-    Settled(Box<Campaign>),
-    /// It could not be settled; tried again later.
-    NotSettled(CampaignId),
-    /// How far sales have come: units paid, and units that wait for their payment.
-    Sold(Vec<(CampaignId, u64, u64)>),
-}
 
 /// Every campaign, with its claimed serials where some may still be issued: what
 /// [`Generator::recover`] begins with.
@@ -101,8 +88,8 @@ pub fn unfinished(ledger: &mut dyn Ledger) -> Result<Vec<(Campaign, Vec<Serial>)
 pub struct Generator {
     sets: Box<[SetHandle]>,
     ledger: LedgerHandle<ReplyPermit>,
-    /// Our own queue, for what comes back from the ledger.
-    commands: mpsc::Sender<Command>,
+    /// What comes back from the ledger.
+    pending: PendingTasks,
     board: Arc<StockBoard>,
     campaigns: BTreeMap<CampaignId, ActiveCampaign>,
     round: u64,
@@ -121,7 +108,6 @@ impl Generator {
     pub fn recover(
         sets: Box<[SetHandle]>,
         ledger: LedgerHandle<ReplyPermit>,
-        commands: mpsc::Sender<Command>,
         campaigns: Vec<(Campaign, Vec<Serial>)>,
         notify: bool,
         now: UnixMs,
@@ -130,7 +116,7 @@ impl Generator {
         let mut generator = Self {
             sets,
             ledger,
-            commands,
+            pending: PendingTasks::default(),
             board: Arc::default(),
             campaigns: BTreeMap::new(),
             round: 0,
@@ -141,19 +127,19 @@ impl Generator {
             events: Events::default(),
         };
         for (campaign, claimed) in campaigns {
-            generator.adopt(&campaign, &claimed, now);
+            generator.add(&campaign, &claimed, now);
         }
         generator.forget_old();
         // Before anybody is connected: no Grab may find its campaign unknown.
         generator.advance_phases(now);
-        generator.tell_phases();
+        generator.send_phases();
         generator.publish();
         generator
     }
 
-    /// Tells there what becomes of campaigns from now on.
+    /// What becomes of campaigns is reported there from now on.
     #[must_use]
-    pub fn telling(mut self, events: Events) -> Self {
+    pub fn reporting_to(mut self, events: Events) -> Self {
         self.events = events;
         self
     }
@@ -175,13 +161,14 @@ impl Generator {
         loop {
             tokio::select! {
                 command = commands.recv() => match command {
-                    Some(command) => self.obey(command, clock()),
+                    Some(command) => self.run_command(command, clock()),
                     None => return,
                 },
                 report = reports.recv() => match report {
-                    Some(report) => self.hear(report),
+                    Some(report) => self.on_report(report),
                     None => return,
                 },
+                result = poll_fn(|context| self.pending.poll(context)) => self.on_ledger_result(result, clock()),
                 _ = interval.tick() => self.step(clock()),
             }
         }
@@ -190,22 +177,22 @@ impl Generator {
     /// Everything that depends on the time.
     pub fn step(&mut self, now: UnixMs) {
         self.advance_phases(now);
-        self.tell_phases();
+        self.send_phases();
         if !self.halted {
             self.draw(now);
             self.issue(now);
         }
         if now >= self.asked_at + REPORT_INTERVAL_MS {
             self.asked_at = now;
-            self.ask();
+            self.request_reports();
         }
     }
 
     /// Does what a command says, or has it done.
-    pub fn obey(&mut self, command: Command, now: UnixMs) {
+    pub fn run_command(&mut self, command: Command, now: UnixMs) {
         match command {
             Command::Create { terms, reply } => {
-                let open = self.campaigns.values().filter(|running| !running.settled).count();
+                let open = self.campaigns.values().filter(|active| !active.settled).count();
                 if open >= CAMPAIGNS_OPEN_MAX {
                     let why = format!(
                         "{open} campaigns have not ended; at most {CAMPAIGNS_OPEN_MAX} may run at once: stop one first"
@@ -214,110 +201,128 @@ impl Generator {
                     return;
                 }
                 // Where there is no room for it, the asker is told.
-                let create = move |ledger: &mut dyn Ledger| ledger.create_campaign(*terms, now);
-                self.call(Some(reply), Finished::Created, None, create);
+                self.change(Change::Create, CampaignChange::Create(terms), Some(reply), now);
             }
             Command::Stop { id, reply } => {
-                let stop = move |ledger: &mut dyn Ledger| ledger.stop_campaign(id, now);
-                self.call(Some(reply), Finished::Stopped, None, stop);
+                self.change(Change::Stop, CampaignChange::Stop(id), Some(reply), now);
             }
             Command::Halt => self.halted = true,
-            Command::Done { finished, reply } => {
-                let campaign = self.finish(finished, now);
-                self.advance_phases(now);
-                self.tell_phases();
-                self.publish();
-                if let (Some(campaign), Some(reply)) = (campaign, reply) {
-                    reply.send(Ok(campaign)).ok();
-                }
-            }
         }
     }
 
-    fn finish(&mut self, finished: Finished, now: UnixMs) -> Option<Campaign> {
-        match finished {
-            Finished::Created(campaign) => {
-                self.adopt(&campaign, &[], now);
-                self.notify(campaign.id, State::Scheduled);
-                self.tell_begin(&campaign, now);
-                self.forget_old();
-                Some(*campaign)
+    /// Takes in the next result of the ledger's, if there is one. Whether there was.
+    pub fn serve_ledger(&mut self, now: UnixMs) -> bool {
+        match self.pending.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(result) => {
+                self.on_ledger_result(result, now);
+                true
             }
-            Finished::Stopped(campaign) => {
-                self.end(campaign.id, SalePhase::Ended { at: campaign.stopped_at.unwrap_or(now) }, now);
-                Some(*campaign)
+            Poll::Pending => false,
+        }
+    }
+
+    fn on_ledger_result(&mut self, result: LedgerResult, now: UnixMs) {
+        let reply = match result {
+            LedgerResult::Changed(change, Ok(campaign), reply) => {
+                self.changed(change, &campaign, now);
+                reply.map(|reply| (reply, Ok(campaign)))
             }
-            Finished::Settled(campaign) => {
-                let running = self.campaigns.get_mut(&campaign.id)?;
-                running.settled = true;
-                let state = if running.phase == SalePhase::SoldOut { State::SoldOut } else { State::Ended };
-                self.notify(campaign.id, state);
-                Some(*campaign)
+            LedgerResult::Changed(change, Err(error), reply) => {
+                self.not_changed(change, &error);
+                reply.map(|reply| (reply, Err(error)))
             }
-            Finished::NotSettled(id) => {
-                self.campaigns.get_mut(&id)?.settling = false;
-                None
-            }
-            Finished::Sold(sums) => {
-                for (id, paid, unpaid) in sums {
-                    if let Some(Supply::Sale(counter)) = self.campaigns.get_mut(&id).map(|running| &mut running.supply)
-                    {
-                        counter.sold = paid;
-                        counter.reserved = unpaid;
+            LedgerResult::Campaigns(campaigns) => {
+                // Errors are the ledger's to report; the next second asks again.
+                for campaign in campaigns.unwrap_or_default() {
+                    let active = self.campaigns.get_mut(&campaign.id);
+                    if let Some(Supply::Sale(sale)) = active.map(|active| &mut active.supply) {
+                        sale.sold = campaign.won;
+                        sale.reserved = campaign.reserved;
                     }
                 }
                 None
             }
-        }
-    }
-
-    /// Has the ledger do something, and comes back to it as a command of our own, which has its
-    /// place in our queue already. Without room there or here nothing is done, the asker is told
-    /// so, and `false` returned.
-    fn call(
-        &self,
-        reply: Option<Reply>,
-        finished: fn(Box<Campaign>) -> Finished,
-        failed: Option<Finished>,
-        act: impl FnOnce(&mut dyn Ledger) -> Result<Campaign, LedgerError> + Send + 'static,
-    ) -> bool {
-        let (Some(place), Ok(way_back)) = (self.ledger.try_reserve(), self.commands.clone().try_reserve_owned()) else {
-            if let Some(reply) = reply {
-                let why = "too much waits for the ledger, or for the stock keeper; nothing was done; try again";
-                reply.send(Err(LedgerError::Unavailable(why.to_owned()))).ok();
-            }
-            return false;
         };
-        place.send(Request::Call(Box::new(move |ledger| match act(ledger) {
-            Ok(campaign) => drop(way_back.send(Command::Done { finished: finished(Box::new(campaign)), reply })),
-            Err(error) => {
-                match &error {
-                    // The operator's mistake, who is told of it.
-                    LedgerError::NoSuchCampaign(_) | LedgerError::BadTerms(_) => {
-                        tracing::info!(event = "campaign_refused", %error, "the change of a campaign cannot be made");
-                    }
-                    error => {
-                        tracing::error!(event = "campaign_failed", %error, "the ledger failed to change a campaign");
-                    }
-                }
-                if let Some(reply) = reply {
-                    reply.send(Err(error)).ok();
-                }
-                if let Some(finished) = failed {
-                    way_back.send(Command::Done { finished, reply: None });
+        self.advance_phases(now);
+        self.send_phases();
+        self.publish();
+        if let Some((reply, result)) = reply {
+            reply.send(result).ok();
+        }
+    }
+
+    fn changed(&mut self, change: Change, campaign: &Campaign, now: UnixMs) {
+        match change {
+            Change::Create => {
+                self.add(campaign, &[], now);
+                self.notify(campaign.id, State::Scheduled);
+                self.report_begin(campaign, now);
+                self.forget_old();
+            }
+            Change::Stop => self.end(campaign.id, SalePhase::Ended { at: campaign.stopped_at.unwrap_or(now) }, now),
+            Change::Settle(id) => {
+                let Some(active) = self.campaigns.get_mut(&id) else { return };
+                active.settled = true;
+                let state = if active.phase == SalePhase::SoldOut { State::SoldOut } else { State::Ended };
+                self.notify(id, state);
+            }
+        }
+    }
+
+    fn not_changed(&mut self, change: Change, error: &LedgerError) {
+        match error {
+            // The operator's mistake, who is told of it.
+            LedgerError::NoSuchCampaign(_) | LedgerError::BadTerms(_) => {
+                tracing::info!(event = "campaign_refused", %error, "the change of a campaign cannot be made");
+            }
+            // At a stop.
+            LedgerError::Stopped => {}
+            LedgerError::Unavailable(_)
+            | LedgerError::TooNew { .. }
+            | LedgerError::TooOld { .. }
+            | LedgerError::InUse { .. }
+            | LedgerError::Foreign { .. }
+            | LedgerError::Corrupt(_)
+            | LedgerError::Mismatched => {
+                tracing::error!(event = "campaign_failed", %error, "the ledger failed to change a campaign");
+            }
+        }
+        match change {
+            Change::Create | Change::Stop => {}
+            // Tried again later.
+            Change::Settle(id) => {
+                if let Some(active) = self.campaigns.get_mut(&id) {
+                    active.settling = false;
                 }
             }
-        })));
+        }
+    }
+
+    /// Has the ledger change a campaign. Without room there or here nothing is done, the asker is
+    /// told so, and `false` returned.
+    fn change(&mut self, change: Change, task: CampaignChange, reply: Option<Reply>, now: UnixMs) -> bool {
+        let room = self.pending.has_room();
+        let task = |reply| LedgerTask::ChangeCampaign { change: task, now, reply };
+        match room.then(|| self.ledger.try_task(task)).flatten() {
+            Some(result) => self.pending.push(change, result, reply),
+            None => {
+                if let Some(reply) = reply {
+                    let why = "too much waits for the ledger, or for the stock keeper; nothing was done; try again";
+                    reply.send(Err(LedgerError::Unavailable(why.to_owned()))).ok();
+                }
+                return false;
+            }
+        }
         true
     }
 
-    fn adopt(&mut self, campaign: &Campaign, claimed: &[Serial], now: UnixMs) {
+    fn add(&mut self, campaign: &Campaign, claimed: &[Serial], now: UnixMs) {
         let active = ActiveCampaign::new(campaign, claimed, self.sets.len(), self.round, now);
         self.campaigns.insert(campaign.id, active);
     }
 
     fn forget_old(&mut self) {
-        let settled: Vec<_> = self.campaigns.iter().filter(|(_, running)| running.settled).map(|(id, _)| *id).collect();
+        let settled: Vec<_> = self.campaigns.iter().filter(|(_, active)| active.settled).map(|(id, _)| *id).collect();
         for id in settled.iter().take(settled.len().saturating_sub(ENDED_REMEMBERED)) {
             self.campaigns.remove(id);
         }
@@ -325,24 +330,24 @@ impl Generator {
 
     fn advance_phases(&mut self, now: UnixMs) {
         let mut changes = Vec::new();
-        for (id, running) in &mut self.campaigns {
-            match running.phase {
-                SalePhase::Scheduled | SalePhase::Open if running.terms.ends_at.is_some_and(|end| now >= end) => {
-                    changes.push((*id, SalePhase::Ended { at: running.terms.ends_at.unwrap_or(now) }));
+        for (id, active) in &mut self.campaigns {
+            match active.phase {
+                SalePhase::Scheduled | SalePhase::Open if active.terms.ends_at.is_some_and(|end| now >= end) => {
+                    changes.push((*id, SalePhase::Ended { at: active.terms.ends_at.unwrap_or(now) }));
                 }
-                SalePhase::Scheduled if now >= running.terms.starts_at => changes.push((*id, SalePhase::Open)),
-                SalePhase::Open if running.is_sold_out() => changes.push((*id, SalePhase::SoldOut)),
+                SalePhase::Scheduled if now >= active.terms.starts_at => changes.push((*id, SalePhase::Open)),
+                SalePhase::Open if active.is_sold_out() => changes.push((*id, SalePhase::SoldOut)),
                 _ => {}
             }
         }
         for (id, phase) in changes {
             if phase == SalePhase::Open {
-                if let Some(running) = self.campaigns.get_mut(&id) {
-                    running.phase = phase;
-                    if let Supply::Sale(counter) = &mut running.supply {
+                if let Some(active) = self.campaigns.get_mut(&id) {
+                    active.phase = phase;
+                    if let Supply::Sale(sale) = &mut active.supply {
                         // The first to grab should find something, wherever they are.
                         let inhabited = self.sets.iter().enumerate().filter(|(_, set)| set.tally.online.get() > 0);
-                        inhabited.for_each(|(index, _)| counter.ask(index));
+                        inhabited.for_each(|(index, _)| sale.request(index));
                     }
                 }
                 self.notify(id, State::Open);
@@ -350,10 +355,10 @@ impl Generator {
                 self.end(id, phase, now);
             }
         }
-        self.settle(now);
+        self.settle_ended(now);
     }
 
-    fn tell_begin(&self, campaign: &Campaign, now: UnixMs) {
+    fn report_begin(&self, campaign: &Campaign, now: UnixMs) {
         let Campaign { id, terms, .. } = campaign;
         let what = match &terms.goods {
             Goods::Rain { rate_per_second, .. } => {
@@ -367,45 +372,47 @@ impl Generator {
 
     fn end(&mut self, id: CampaignId, phase: SalePhase, now: UnixMs) {
         let round = self.round;
-        if let Some(running) = self.campaigns.get_mut(&id)
-            && matches!(running.phase, SalePhase::Scheduled | SalePhase::Open)
+        if let Some(active) = self.campaigns.get_mut(&id)
+            && matches!(active.phase, SalePhase::Scheduled | SalePhase::Open)
         {
-            running.phase = phase;
-            running.ended_in_round = round;
+            active.phase = phase;
+            active.ended_in_round = round;
             let how = if phase == SalePhase::SoldOut { "is sold out" } else { "has ended" };
             self.events.push(now, event::CAMPAIGN, format!("campaign {id} {how}"));
         }
     }
 
     /// Settles ended campaigns of which no SET holds anything any more.
-    fn settle(&mut self, now: UnixMs) {
+    fn settle_ended(&mut self, now: UnixMs) {
         let mut ready = Vec::new();
-        for (id, running) in &mut self.campaigns {
-            let over = matches!(running.phase, SalePhase::SoldOut | SalePhase::Ended { .. });
-            let unpaid = matches!(&running.supply, Supply::Sale(counter) if counter.reserved > 0);
-            if over && !unpaid && !running.settled && !running.settling && running.is_empty_handed() {
-                running.settling = true;
+        for (id, active) in &mut self.campaigns {
+            let over = matches!(active.phase, SalePhase::SoldOut | SalePhase::Ended { .. });
+            let unpaid = matches!(&active.supply, Supply::Sale(sale) if sale.reserved > 0);
+            if over && !unpaid && !active.settled && !active.settling && active.is_empty_handed() {
+                active.settling = true;
                 ready.push(*id);
             }
         }
         for id in ready {
-            let settle = move |ledger: &mut dyn Ledger| ledger.settle_campaign(id, now);
-            if !self.call(None, Finished::Settled, Some(Finished::NotSettled(id)), settle) {
-                self.finish(Finished::NotSettled(id), now);
+            let change = CampaignChange::Settle(id);
+            if !self.change(Change::Settle(id), change, None, now)
+                && let Some(active) = self.campaigns.get_mut(&id)
+            {
+                active.settling = false;
             }
         }
     }
 
-    /// Brings every SET up to date. One whose queue is full hears it at the next step; until then
+    /// Brings every SET up to date. One whose queue is full gets it at the next step; until then
     /// it is not supplied.
-    fn tell_phases(&mut self) {
-        for (&campaign, running) in &mut self.campaigns {
-            for (set, stock) in self.sets.iter().zip(&mut running.in_sets) {
-                if stock.told != Some(running.phase) {
-                    let terms = Arc::clone(&running.terms);
-                    let control = Control::Phase { campaign, terms, phase: running.phase };
+    fn send_phases(&mut self) {
+        for (&campaign, active) in &mut self.campaigns {
+            for (set, stock) in self.sets.iter().zip(&mut active.in_sets) {
+                if stock.phase_sent != Some(active.phase) {
+                    let terms = Arc::clone(&active.terms);
+                    let control = Control::Phase { campaign, terms, phase: active.phase };
                     if set.inbox.try_send(Message::Control(control)).is_ok() {
-                        stock.told = Some(running.phase);
+                        stock.phase_sent = Some(active.phase);
                     }
                 }
             }
@@ -415,35 +422,35 @@ impl Generator {
     /// Takes the draws of opening windows further. A draw of 100,000 takes about 30 ms of this
     /// thread, once.
     fn draw(&mut self, now: UnixMs) {
-        for (&campaign, running) in self.campaigns.iter_mut().filter(|(_, running)| running.phase == SalePhase::Open) {
-            let Some(draw) = running.draw.as_mut().filter(|draw| now >= draw.at) else { continue };
-            draw.draw(&running.terms.seed, &mut running.source, &mut running.issued_first);
-            for ((set, round), stock) in self.sets.iter().zip(&mut draw.rounds).zip(&mut running.in_sets) {
-                // A SET without room is asked, or told, at the next step.
+        for (&campaign, active) in self.campaigns.iter_mut().filter(|(_, active)| active.phase == SalePhase::Open) {
+            let Some(draw) = active.draw.as_mut().filter(|draw| now >= draw.at) else { continue };
+            draw.draw(&active.terms.seed, &mut active.source, &mut active.issued_first);
+            for ((set, round), stock) in self.sets.iter().zip(&mut draw.rounds).zip(&mut active.in_sets) {
+                // A SET without room is asked, or gets its winners, at the next step.
                 match round {
                     Round::ToAsk
-                        if stock.told == Some(SalePhase::Open)
+                        if stock.phase_sent == Some(SalePhase::Open)
                             && set.inbox.try_send(Message::Control(Control::Draw { campaign })).is_ok() =>
                     {
                         *round = Round::Asked;
                     }
-                    Round::ToTell(winners) => {
+                    Round::Drawn(winners) => {
                         let count = winners.len() as u64;
                         if let Ok(permit) = set.inbox.try_reserve() {
                             let winners = std::mem::take(winners);
                             permit.send(Message::Control(Control::Drawn { campaign, winners }));
                             stock.issued += count;
-                            *round = Round::Told;
+                            *round = Round::Sent;
                         }
                     }
                     _ => {}
                 }
             }
-            if draw.rounds.iter().all(|round| matches!(round, Round::Told)) {
-                running.draw = None;
-                if let Supply::Sale(counter) = &mut running.supply {
+            if draw.rounds.iter().all(|round| matches!(round, Round::Sent)) {
+                active.draw = None;
+                if let Supply::Sale(sale) = &mut active.supply {
                     let inhabited = self.sets.iter().enumerate().filter(|(_, set)| set.tally.online.get() > 0);
-                    inhabited.for_each(|(index, _)| counter.ask(index));
+                    inhabited.for_each(|(index, _)| sale.request(index));
                 }
             }
         }
@@ -458,9 +465,9 @@ impl Generator {
         if inhabited.iter().any(|index| self.demand[*index].shaking) {
             inhabited.retain(|index| self.demand[*index].shaking);
         }
-        for (&campaign, running) in self.campaigns.iter_mut().filter(|(_, running)| running.phase == SalePhase::Open) {
-            let remaining = running.source.remaining();
-            let parcels: Vec<(usize, u64)> = match &mut running.supply {
+        for (&campaign, active) in self.campaigns.iter_mut().filter(|(_, active)| active.phase == SalePhase::Open) {
+            let remaining = active.source.remaining();
+            let parcels: Vec<(usize, u64)> = match &mut active.supply {
                 Supply::Rain(rain) => {
                     let due = rain.due(now).min(ISSUE_STEP_MAX).min(remaining);
                     if due == 0 {
@@ -468,17 +475,16 @@ impl Generator {
                     }
                     let mut parcels: Vec<_> = inhabited.iter().map(|index| (*index, 0)).collect();
                     for _ in 0..if parcels.is_empty() { 0 } else { due } {
-                        running.turn = (running.turn + 1) % parcels.len();
-                        parcels[running.turn].1 += 1;
+                        active.turn = (active.turn + 1) % parcels.len();
+                        parcels[active.turn].1 += 1;
                     }
                     parcels
                 }
-                Supply::Sale(_) if running.draw.is_some() => continue,
-                Supply::Sale(counter) => {
-                    if counter.recalls(remaining, now) {
-                        for (index, set) in self.sets.iter().enumerate().filter(|(index, _)| counter.may_spare(*index))
-                        {
-                            let stock = &running.in_sets[index];
+                Supply::Sale(_) if active.draw.is_some() => continue,
+                Supply::Sale(sale) => {
+                    if sale.recalls(remaining, now) {
+                        for (index, set) in self.sets.iter().enumerate().filter(|(index, _)| sale.may_spare(*index)) {
+                            let stock = &active.in_sets[index];
                             let may_hold = stock.issued > stock.returned + stock.books.claimed;
                             if may_hold {
                                 // Without room the SET is asked again while somebody waits.
@@ -486,34 +492,34 @@ impl Generator {
                             }
                         }
                     }
-                    counter.parcels(remaining, users_in)
+                    sale.parcels(remaining, users_in)
                 }
             };
             let (wanted, mut issued) = (parcels.iter().map(|(_, count)| count).sum::<u64>(), 0);
             for (index, count) in parcels.into_iter().filter(|(_, count)| *count > 0) {
-                let first = running.hand_out(campaign, index, count, &self.sets[index]);
+                let first = active.hand_out(campaign, index, count, &self.sets[index]);
                 if let Some(first) = first {
                     issued += count;
-                    match &mut running.supply {
+                    match &mut active.supply {
                         Supply::Rain(_) => {
                             self.board.issued_first.fetch_add(first, Ordering::Relaxed);
                         }
-                        Supply::Sale(counter) => counter.served(index),
+                        Supply::Sale(sale) => sale.served(index),
                     }
                 }
             }
-            if let Supply::Rain(rain) = &mut running.supply {
+            if let Supply::Rain(rain) = &mut active.supply {
                 rain.issue(issued);
                 // Nobody was there to take the rest, or no queue had room.
                 if issued < wanted || inhabited.is_empty() {
-                    rain.forgive(now);
+                    rain.cap_backlog(now);
                 }
             }
         }
     }
 
     /// Asks every SET for its books, and looks where Grabs come from.
-    fn ask(&mut self) {
+    fn request_reports(&mut self) {
         self.round += 1;
         for (set, demand) in self.sets.iter().zip(&mut self.demand) {
             let grabs = set.tally.grabs.get();
@@ -522,35 +528,27 @@ impl Generator {
         for (index, set) in self.sets.iter().enumerate() {
             // Without room the SET is asked again in a second.
             if set.inbox.try_send(Message::Control(Control::Report { round: self.round })).is_ok() {
-                for running in self.campaigns.values_mut() {
-                    running.in_sets[index].issued_when_asked = running.in_sets[index].issued;
+                for active in self.campaigns.values_mut() {
+                    active.in_sets[index].issued_when_asked = active.in_sets[index].issued;
                 }
             }
         }
         self.redistribute();
-        self.ask_ledger();
+        self.request_sales();
         self.publish();
     }
 
     /// Asks the ledger how far each sale has come: whether a unit is paid, no SET knows for
     /// another.
-    fn ask_ledger(&self) {
-        let is_sale = |running: &ActiveCampaign| !running.settled && matches!(running.supply, Supply::Sale(_));
+    fn request_sales(&mut self) {
+        let is_sale = |active: &ActiveCampaign| !active.settled && matches!(active.supply, Supply::Sale(_));
         if !self.campaigns.values().any(is_sale) {
             return;
         }
-        // Without room the next second asks again, and so it does after errors, which are the
-        // ledger's to report.
-        let (Some(place), Ok(way_back)) = (self.ledger.try_reserve(), self.commands.clone().try_reserve_owned()) else {
-            return;
-        };
-        place.send(Request::Call(Box::new(move |ledger| {
-            if let Ok(campaigns) = ledger.campaigns() {
-                let sales = campaigns.iter().filter(|campaign| campaign.terms.sale().is_some());
-                let sums = sales.map(|campaign| (campaign.id, campaign.won, campaign.reserved)).collect();
-                way_back.send(Command::Done { finished: Finished::Sold(sums), reply: None });
-            }
-        })));
+        // Without room the next second asks again.
+        if !self.pending.awaits_campaigns() {
+            self.pending.await_campaigns(self.ledger.try_task(|reply| LedgerTask::Campaigns { reply }));
+        }
     }
 
     /// Takes back what lies where nobody takes it, while somebody shakes elsewhere: they must not
@@ -566,14 +564,14 @@ impl Generator {
         let rains = self
             .campaigns
             .iter_mut()
-            .filter(|(_, running)| running.phase == SalePhase::Open && matches!(running.supply, Supply::Rain(_)));
-        for (&campaign, running) in rains {
-            for ((set, demand), stock) in self.sets.iter().zip(&self.demand).zip(&mut running.in_sets) {
+            .filter(|(_, active)| active.phase == SalePhase::Open && matches!(active.supply, Supply::Rain(_)));
+        for (&campaign, active) in rains {
+            for ((set, demand), stock) in self.sets.iter().zip(&self.demand).zip(&mut active.in_sets) {
                 let lies_idle = stock.books.claimed == stock.claimed_before && stock.books.in_flight == 0;
                 stock.claimed_before = stock.books.claimed;
                 let wanted_elsewhere = shaking > usize::from(demand.shaking);
                 if stock.books.on_shelf > 0 && wanted_elsewhere && (lies_idle || !demand.shaking) {
-                    // Without room the SET is busy after all, or hears it in a second.
+                    // Without room the SET is busy after all, or gets it in a second.
                     set.inbox.try_send(Message::Control(Control::GiveBack { campaign })).ok();
                 }
             }
@@ -581,30 +579,28 @@ impl Generator {
     }
 
     /// Takes in what a SET reports.
-    pub fn hear(&mut self, report: StockReport) {
+    pub fn on_report(&mut self, report: StockReport) {
         match report {
             StockReport::Returned { set, campaign, serials } => {
-                if let Some(running) = self.campaigns.get_mut(&campaign) {
-                    running.in_sets[set as usize].returned += serials.len() as u64;
-                    running.source.put_back(serials);
+                if let Some(active) = self.campaigns.get_mut(&campaign) {
+                    active.in_sets[set as usize].returned += serials.len() as u64;
+                    active.source.put_back(serials.into_iter().map(|serial| (serial, false)));
                 }
             }
             StockReport::Released { campaign, serials } => {
-                if let Some(running) = self.campaigns.get_mut(&campaign) {
-                    running.source.put_back(serials);
+                if let Some(active) = self.campaigns.get_mut(&campaign) {
+                    active.source.put_back(serials.into_iter().map(|serial| (serial, false)));
                 }
             }
             StockReport::Lottery { set, campaign, entrants } => {
-                let draw = self.campaigns.get_mut(&campaign).and_then(|running| running.draw.as_mut());
+                let draw = self.campaigns.get_mut(&campaign).and_then(|active| active.draw.as_mut());
                 if let Some(round) = draw.and_then(|draw| draw.rounds.get_mut(set as usize)) {
                     *round = Round::Reported(entrants);
                 }
             }
             StockReport::Wanted { set, campaign } => {
-                if let Some(Supply::Sale(counter)) =
-                    self.campaigns.get_mut(&campaign).map(|running| &mut running.supply)
-                {
-                    counter.ask(set as usize);
+                if let Some(Supply::Sale(sale)) = self.campaigns.get_mut(&campaign).map(|active| &mut active.supply) {
+                    sale.request(set as usize);
                 }
             }
             StockReport::Books { set, round, books } => {
@@ -612,8 +608,8 @@ impl Generator {
                     return;
                 }
                 for (campaign, books) in books {
-                    let Some(running) = self.campaigns.get_mut(&campaign) else { continue };
-                    let stock = &mut running.in_sets[set as usize];
+                    let Some(active) = self.campaigns.get_mut(&campaign) else { continue };
+                    let stock = &mut active.in_sets[set as usize];
                     let unbalanced = u64::try_from(books.balance().unsigned_abs()).unwrap_or(u64::MAX);
                     stock.residual = unbalanced
                         + stock.issued_when_asked.abs_diff(books.supplied)
@@ -629,18 +625,18 @@ impl Generator {
     }
 
     fn publish(&self) {
-        let statuses = self.campaigns.iter().map(|(id, running)| (*id, running.status())).collect();
+        let statuses = self.campaigns.iter().map(|(id, active)| (*id, active.status())).collect();
         self.board.publish(statuses);
     }
 
     /// Tells users what became of a campaign; the seed once nothing more can be won.
     fn notify(&self, id: CampaignId, state: State) {
-        let Some(running) = self.campaigns.get(&id).filter(|_| self.notify) else { return };
-        let seed = if running.settled { running.terms.seed.0.to_vec() } else { Vec::new() };
+        let Some(active) = self.campaigns.get(&id).filter(|_| self.notify) else { return };
+        let seed = if active.settled { active.terms.seed.0.to_vec() } else { Vec::new() };
         let notice = v1::CampaignNotice {
             campaign_id: id.get(),
             state: state.into(),
-            seed_sha256: running.terms.seed.sha256().to_vec().into(),
+            seed_sha256: active.terms.seed.sha256().to_vec().into(),
             seed: seed.into(),
         };
         let mut frame = BytesMut::new();

@@ -31,13 +31,13 @@ pub struct SaleAllocator {
 }
 
 impl SaleAllocator {
-    /// A counter of a sale of which so many units are paid, and so many wait for their payment.
+    /// An allocator for a sale of which so many units are paid, and so many wait for their payment.
     pub fn new(sold: u64, reserved: u64) -> Self {
         Self { sold, reserved, ..Self::default() }
     }
 
     /// A SET wants more.
-    pub fn ask(&mut self, set: usize) {
+    pub fn request(&mut self, set: usize) {
         self.waiting.insert(set);
     }
 
@@ -90,36 +90,36 @@ mod tests {
 
     #[test]
     fn parcels_shrink_to_single_units_as_stock_runs_out() {
-        let mut counter = SaleAllocator::default();
-        (0..4).for_each(|set| counter.ask(set));
-        assert_eq!(counter.parcels(10_000, 4), [(0, 256), (1, 256), (2, 256), (3, 256)]);
-        assert_eq!(counter.parcels(80, 4), [(0, 10), (1, 8), (2, 7), (3, 6)]);
-        assert_eq!(counter.parcels(3, 4), [(0, 1), (1, 1), (2, 1)]);
+        let mut allocator = SaleAllocator::default();
+        (0..4).for_each(|set| allocator.request(set));
+        assert_eq!(allocator.parcels(10_000, 4), [(0, 256), (1, 256), (2, 256), (3, 256)]);
+        assert_eq!(allocator.parcels(80, 4), [(0, 10), (1, 8), (2, 7), (3, 6)]);
+        assert_eq!(allocator.parcels(3, 4), [(0, 1), (1, 1), (2, 1)]);
         // The one that went without comes first.
-        assert_eq!(counter.parcels(2, 4), [(3, 1), (0, 1)]);
+        assert_eq!(allocator.parcels(2, 4), [(3, 1), (0, 1)]);
     }
 
     #[test]
     fn stock_elsewhere_is_recalled_only_for_somebody_who_waits() {
-        let mut counter = SaleAllocator::default();
-        assert!(!counter.recalls(0, 1_000));
-        counter.ask(2);
-        assert!(!counter.recalls(1, 1_000));
-        assert!(counter.recalls(0, 1_000));
-        assert!(!counter.recalls(0, 1_049));
-        assert!(counter.recalls(0, 1_050));
-        counter.served(2);
-        assert!(!counter.recalls(0, 9_000));
+        let mut allocator = SaleAllocator::default();
+        assert!(!allocator.recalls(0, 1_000));
+        allocator.request(2);
+        assert!(!allocator.recalls(1, 1_000));
+        assert!(allocator.recalls(0, 1_000));
+        assert!(!allocator.recalls(0, 1_049));
+        assert!(allocator.recalls(0, 1_050));
+        allocator.served(2);
+        assert!(!allocator.recalls(0, 9_000));
     }
 
     /// It asked when half of its parcel was gone, and nobody there may have the rest.
     #[test]
     fn stock_of_a_set_that_waits_itself_is_recalled_for_another() {
-        let mut counter = SaleAllocator::default();
-        counter.ask(0);
-        assert!(!counter.may_spare(0), "nobody else wants it");
-        counter.ask(1);
-        assert!(counter.may_spare(0) && counter.may_spare(1) && counter.may_spare(2));
+        let mut allocator = SaleAllocator::default();
+        allocator.request(0);
+        assert!(!allocator.may_spare(0), "nobody else wants it");
+        allocator.request(1);
+        assert!(allocator.may_spare(0) && allocator.may_spare(1) && allocator.may_spare(2));
     }
 
     proptest! {
@@ -128,32 +128,32 @@ mod tests {
         #[test]
         fn every_unit_is_sold_however_demand_is_spread(total in 1u64..2_000, demand in prop::collection::vec(0u64..100, 1..9)) {
             prop_assume!(demand.iter().sum::<u64>() > 0);
-            let (mut counter, mut here) = (SaleAllocator::default(), total);
+            let (mut allocator, mut here) = (SaleAllocator::default(), total);
             let mut shelves = vec![0u64; demand.len()];
             let (mut sold, mut now) = (0, 0);
             // Stock is first laid out everywhere, as if all had asked.
-            (0..shelves.len()).for_each(|set| counter.ask(set));
+            (0..shelves.len()).for_each(|set| allocator.request(set));
             for _ in 0..100_000 {
                 if sold == total {
                     break;
                 }
                 now += RECALL_INTERVAL_MS;
-                for (set, parcel) in counter.parcels(here, shelves.len()) {
+                for (set, parcel) in allocator.parcels(here, shelves.len()) {
                     here -= parcel;
                     shelves[set] += parcel;
-                    counter.served(set);
+                    allocator.served(set);
                 }
                 for (set, wanted) in demand.iter().enumerate() {
                     let taken = shelves[set].min(*wanted);
                     shelves[set] -= taken;
                     sold += taken;
                     if taken < *wanted {
-                        counter.ask(set);
+                        allocator.request(set);
                     }
                 }
-                if counter.recalls(here, now) {
+                if allocator.recalls(here, now) {
                     for (set, shelf) in shelves.iter_mut().enumerate() {
-                        if counter.may_spare(set) {
+                        if allocator.may_spare(set) {
                             here += std::mem::take(shelf);
                         }
                     }

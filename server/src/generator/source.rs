@@ -58,14 +58,10 @@ impl Source {
         })
     }
 
-    /// Takes back serials that a SET returned.
-    pub fn put_back(&mut self, serials: impl IntoIterator<Item = Serial>) {
-        self.returned.extend(serials.into_iter().map(|serial| (serial, false)));
-    }
-
-    /// Takes back what [`Self::take`] gave and no SET had room for.
-    pub fn undo_take(&mut self, taken: impl IntoIterator<Item = (Serial, bool)>) {
-        self.returned.extend(taken);
+    /// Takes back serials: those that a SET returned (`false`), or no SET had room for, as
+    /// [`Self::take`] gave them.
+    pub fn put_back(&mut self, serials: impl IntoIterator<Item = (Serial, bool)>) {
+        self.returned.extend(serials);
     }
 }
 
@@ -96,7 +92,7 @@ impl Pacer {
 
     /// What could not be issued is made up for, but for at most a second's worth: nobody was there
     /// to shake for more.
-    pub fn forgive(&mut self, now: UnixMs) {
+    pub fn cap_backlog(&mut self, now: UnixMs) {
         if self.due(now) > self.rate {
             *self = Self { rate: self.rate, anchor: now.saturating_sub(999), issued: 0 };
         }
@@ -147,7 +143,7 @@ mod tests {
     fn returned_serials_come_first_and_are_no_first_issues() {
         let mut source = Source::recover(3, &[]);
         assert_eq!(source.take(), Some((Serial(0), true)));
-        source.put_back([Serial(0)]);
+        source.put_back([(Serial(0), false)]);
         assert_eq!(source.remaining(), 3);
         assert_eq!(source.take(), Some((Serial(0), false)));
     }
@@ -157,7 +153,7 @@ mod tests {
         let mut rain = Pacer::new(200, 10_000);
         assert_eq!(rain.due(9_999), 0);
         assert_eq!(rain.due(10_000), 1);
-        rain.forgive(70_000);
+        rain.cap_backlog(70_000);
         assert_eq!(rain.due(70_000), 200);
         rain.issue(200);
         assert_eq!(rain.due(71_000), 200);

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::*;
-use crate::ledger::writer::Request as WriterRequest;
+use crate::ledger::writer::WriterRequest;
 use crate::market::stock::ShelfBooks;
 
 struct Rig {
@@ -11,7 +11,6 @@ struct Rig {
     sets: Box<[SetHandle]>,
     queues: Vec<mpsc::Receiver<Message>>,
     ledger: mpsc::Receiver<WriterRequest<ReplyPermit>>,
-    commands: mpsc::Receiver<Command>,
     now: UnixMs,
 }
 
@@ -35,7 +34,6 @@ impl Rig {
         let sets: Box<[SetHandle]> = sets.into();
         sets.iter().for_each(|set| set.tally.online.set(1));
         let (ledger, requests) = LedgerHandle::open(ledger_queue);
-        let (commands, command_queue) = mpsc::channel(4);
         let campaign = Campaign {
             id: id(),
             created_at: 0,
@@ -55,8 +53,8 @@ impl Rig {
             true => vec![(campaign, claimed(total)), (second, claimed(total))],
             false => vec![(campaign, Vec::new())],
         };
-        let generator = Generator::recover(sets.clone(), ledger, commands, campaigns, false, now);
-        Self { generator, sets, queues, ledger: requests, commands: command_queue, now }
+        let generator = Generator::recover(sets.clone(), ledger, campaigns, false, now);
+        Self { generator, sets, queues, ledger: requests, now }
     }
 
     /// A second later, in which users have shaken so often in each SET.
@@ -73,7 +71,7 @@ impl Rig {
         let supplied = self.generator.campaigns[&id()].in_sets[set as usize].issued_when_asked;
         let books = ShelfBooks { supplied, on_shelf: supplied - claimed, claimed, ..ShelfBooks::default() };
         let round = self.generator.round;
-        self.generator.hear(StockReport::Books { set, round, books: vec![(id(), books)] });
+        self.generator.on_report(StockReport::Books { set, round, books: vec![(id(), books)] });
     }
 
     /// Whether the SET has been asked for what it has.
@@ -124,7 +122,7 @@ fn the_last_prizes_of_two_rains_that_wander_come_to_every_set() {
                 if let Message::Control(Control::Supply { campaign, serials }) = message {
                     came.insert((campaign, set));
                     // Nobody there may have it.
-                    rig.generator.hear(StockReport::Returned { set, campaign, serials: serials.into() });
+                    rig.generator.on_report(StockReport::Returned { set, campaign, serials: serials.into() });
                 }
             }
         }
@@ -136,11 +134,16 @@ fn the_last_prizes_of_two_rains_that_wander_come_to_every_set() {
 fn a_request_the_ledger_has_no_room_for_is_refused_and_not_done() {
     let mut rig = Rig::new(1);
     let (reply, mut first) = oneshot::channel();
-    rig.generator.obey(Command::Stop { id: id(), reply }, rig.now);
+    rig.generator.run_command(Command::Stop { id: id(), reply }, rig.now);
     let (reply, mut second) = oneshot::channel();
-    rig.generator.obey(Command::Stop { id: id(), reply }, rig.now);
+    rig.generator.run_command(Command::Stop { id: id(), reply }, rig.now);
     assert!(matches!(second.try_recv(), Ok(Err(LedgerError::Unavailable(_)))));
     assert!(matches!(first.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
-    assert!(matches!(rig.ledger.try_recv(), Ok(WriterRequest::Call(_))) && rig.ledger.try_recv().is_err());
-    assert!(rig.commands.try_recv().is_err());
+    assert!(!rig.generator.serve_ledger(rig.now));
+    assert!(
+        matches!(
+            rig.ledger.try_recv(),
+            Ok(WriterRequest::Task(LedgerTask::ChangeCampaign { change: CampaignChange::Stop(_), .. }))
+        ) && rig.ledger.try_recv().is_err()
+    );
 }

@@ -2,11 +2,16 @@
 //! for each decision that moved or reserved something. Off unless asked for; then it costs the
 //! ledger's thread one look for each batch.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 use hongbao_proto::{RequestId, UserId};
 
-use super::{Ledger, LedgerError, Outcome, Posting};
+use super::{
+    Acknowledged, CancelResult, ClaimResult, DepositResult, Expired, Ledger, LedgerError, OpenResult, PayResult,
+    Posting, PostingResult, SendResult,
+};
 use crate::clock::UnixMs;
-use crate::market::order::{Order, OrderState};
+use crate::market::order::OrderState;
 
 /// The target of these events.
 macro_rules! fact {
@@ -18,112 +23,134 @@ pub fn are_wanted() -> bool {
     tracing::enabled!(target: "facts", tracing::Level::DEBUG)
 }
 
-/// Says what became of `posting`, which is durable. `request`: what brought it about, where it was
-/// a user's.
-pub fn tell(posting: &Posting, request: Option<RequestId>, outcome: &Outcome) {
-    let by = posting.user().map_or(0, UserId::get);
+/// Logs what became of `posting`, which is durable: not what was logged before, nor where nothing
+/// moved. `request`: what brought it about, where it was a user's.
+pub fn log(posting: &Posting, request: Option<RequestId>, result: &PostingResult) {
+    let user = posting.user().map_or(0, UserId::get);
     let request = request.map(RequestId::get);
-    match (posting, outcome) {
-        (Posting::Claim(claim), Outcome::Won(win)) => fact!(
+    match result {
+        PostingResult::Claim(result) => log_claim(user, result),
+        PostingResult::Acknowledge(Acknowledged { count: 0 }) => {}
+        PostingResult::Acknowledge(Acknowledged { count }) => {
+            fact!(event = "acknowledge", user, request, count = *count, "seen");
+        }
+        PostingResult::Pay(result) => match result {
+            PayResult::Paid(order) => fact!(
+                event = "order_paid",
+                user,
+                request,
+                order = order.id.get(),
+                campaign = order.campaign.get(),
+                serial = order.serial.0,
+                price_fen = order.price.0,
+                "paid"
+            ),
+            PayResult::TooLate { .. } | PayResult::InsufficientFunds | PayResult::NoSuchOrder | PayResult::TooMuch => {}
+        },
+        PostingResult::Cancel(result) => match result {
+            CancelResult::Cancelled(order) => fact!(
+                event = "order_cancelled",
+                user,
+                request,
+                order = order.id.get(),
+                campaign = order.campaign.get(),
+                serial = order.serial.0,
+                "given back"
+            ),
+            CancelResult::Over(_) | CancelResult::Paid | CancelResult::NoSuchOrder => {}
+        },
+        PostingResult::Send(result) => match result {
+            SendResult::Sent { to, .. } if to.is_empty() => {}
+            SendResult::Sent { offer, recipients, .. } => {
+                // Envelopes of the house have numbers of their own.
+                let request = if let Posting::Send(new) = posting { Some(new.request.get()) } else { request };
+                let (envelope, recipients) = (offer.envelope.get(), *recipients);
+                fact!(event = "send", user, request, envelope, recipients, "sent");
+            }
+            SendResult::InsufficientFunds | SendResult::TooManyEnvelopes | SendResult::TooMuch => {}
+        },
+        PostingResult::Open(result) => match result {
+            OpenResult::Opened { envelope, share, amount } => fact!(
+                event = "open",
+                user,
+                request,
+                envelope = envelope.get(),
+                share = *share,
+                amount_fen = amount.0,
+                "opened"
+            ),
+            OpenResult::Empty { .. } | OpenResult::TooLate { .. } | OpenResult::NoSuchEnvelope => {}
+        },
+        PostingResult::Deposit(result) => match (posting, result) {
+            (Posting::Deposit { first, count, amount, .. }, DepositResult::Deposited) => {
+                let (user, users, amount_fen) = (first.get(), *count, amount.0);
+                fact!(event = "deposit", user, users, amount_fen, "deposited, now or before");
+            }
+            (_, DepositResult::Deposited | DepositResult::KeyUsed | DepositResult::TooMuch) => {}
+        },
+        PostingResult::Expire(expired) => log_expired(expired),
+    }
+}
+
+fn log_claim(user: u64, result: &ClaimResult) {
+    match result {
+        ClaimResult::Won(win) => fact!(
             event = "win",
-            user = by,
-            request = claim.request.get(),
+            user,
+            request = win.request.get(),
             campaign = win.campaign.get(),
             serial = win.serial.0,
             amount_fen = win.amount.0,
             "won"
         ),
-        (Posting::Claim(_), Outcome::Ordered(order)) => tell_order(order),
-        (Posting::Pay { .. }, Outcome::Order(order)) if order.state == OrderState::Paid => fact!(
-            event = "order_paid",
-            user = by,
-            request,
+        ClaimResult::Ordered(order) => fact!(
+            event = "order",
+            user,
+            request = order.request.get(),
             order = order.id.get(),
             campaign = order.campaign.get(),
             serial = order.serial.0,
             price_fen = order.price.0,
-            "paid"
+            state = if order.state == OrderState::Paid { "paid" } else { "reserved" },
+            "taken"
         ),
-        (Posting::Cancel { .. }, Outcome::Released(order)) => fact!(
-            event = "order_cancelled",
-            user = by,
-            request,
+        ClaimResult::Repeated(_)
+        | ClaimResult::LimitReached { .. }
+        | ClaimResult::OutOfOrder
+        | ClaimResult::Taken
+        | ClaimResult::NoSuchCampaign
+        | ClaimResult::Settled
+        | ClaimResult::NoSuchSerial
+        | ClaimResult::WrongAmount => {}
+    }
+}
+
+fn log_expired(expired: &Expired) {
+    for order in &expired.orders {
+        fact!(
+            event = "order_expired",
+            user = order.user.get(),
+            request = order.request.get(),
             order = order.id.get(),
             campaign = order.campaign.get(),
             serial = order.serial.0,
-            "given back"
-        ),
-        (Posting::Open { .. }, Outcome::Opened { envelope, share, amount }) => fact!(
-            event = "open",
-            user = by,
-            request,
-            envelope = envelope.get(),
-            share = *share,
-            amount_fen = amount.0,
-            "opened"
-        ),
-        (Posting::Send(new), Outcome::Sent { offer, to, recipients, .. }) if !to.is_empty() => fact!(
-            event = "send",
-            user = by,
-            request = new.request.get(),
-            envelope = offer.envelope.get(),
-            recipients = *recipients,
-            "sent"
-        ),
-        (Posting::Acknowledge { .. }, Outcome::Acknowledged { count }) if *count > 0 => {
-            fact!(event = "acknowledge", user = by, request, count = *count, "seen");
-        }
-        (Posting::Deposit { first, count, amount, .. }, Outcome::Deposited) => fact!(
-            event = "deposit",
-            user = first.get(),
-            users = *count,
-            amount_fen = amount.0,
-            "deposited, now or before"
-        ),
-        (Posting::Expire, Outcome::Expired(expired)) => {
-            for order in &expired.orders {
-                fact!(
-                    event = "order_expired",
-                    user = order.user.get(),
-                    request = order.request.get(),
-                    order = order.id.get(),
-                    campaign = order.campaign.get(),
-                    serial = order.serial.0,
-                    "not paid in time"
-                );
-            }
-            for (envelope, sender, returned) in &expired.envelopes {
-                let user = sender.map_or(0, UserId::get);
-                let (envelope, amount_fen) = (envelope.get(), returned.0);
-                fact!(event = "envelope_expired", user, envelope, amount_fen, "the rest went back");
-            }
-        }
-        // A repeat, which was said before; or nothing moved.
-        _ => {}
+            "not paid in time"
+        );
+    }
+    for (envelope, sender, returned) in &expired.envelopes {
+        let user = sender.map_or(0, UserId::get);
+        let (envelope, amount_fen) = (envelope.get(), returned.0);
+        fact!(event = "envelope_expired", user, envelope, amount_fen, "the rest went back");
     }
 }
 
-fn tell_order(order: &Order) {
-    fact!(
-        event = "order",
-        user = order.user.get(),
-        request = order.request.get(),
-        order = order.id.get(),
-        campaign = order.campaign.get(),
-        serial = order.serial.0,
-        price_fen = order.price.0,
-        state = if order.state == OrderState::Paid { "paid" } else { "reserved" },
-        "taken"
-    );
-}
-
-/// [`Ledger::post`] for those who post without a user's request, and says what came of it.
-pub fn post(ledger: &mut dyn Ledger, postings: &[Posting], now: UnixMs) -> Result<Vec<Outcome>, LedgerError> {
-    let outcomes = ledger.post(postings, now)?;
+/// [`Ledger::post`] for those who post without a user's request, and logs what came of it.
+pub fn post(ledger: &mut dyn Ledger, postings: &[Posting], now: UnixMs) -> Result<Vec<PostingResult>, LedgerError> {
+    let results = ledger.post(postings, now)?;
     if are_wanted() {
-        for (posting, outcome) in postings.iter().zip(&outcomes) {
-            tell(posting, None, outcome);
+        for (posting, result) in postings.iter().zip(&results) {
+            log(posting, None, result);
         }
     }
-    Ok(outcomes)
+    Ok(results)
 }

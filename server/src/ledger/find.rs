@@ -15,36 +15,8 @@ use super::{LedgerError, sqlite};
 use crate::ledger::audit::open_read_only;
 use crate::ledger::books::{AccountId, Entry, Kind, Owner};
 use crate::ledger::schema::code;
+use crate::ledger::user_event::Details;
 use crate::limits::FIND_WALK_MAX;
-
-/// What an entry is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-pub enum About {
-    Prize {
-        campaign: u64,
-        serial: i64,
-    },
-    Order {
-        order: i64,
-        campaign: Option<i64>,
-        serial: Option<i64>,
-        /// Where it is now: reserved, paid, cancelled or expired.
-        state: Option<&'static str>,
-    },
-    /// A share of an envelope.
-    Share {
-        envelope: u64,
-        /// Which share, from 0.
-        share: i64,
-    },
-    /// An envelope as a whole.
-    Envelope {
-        envelope: u64,
-    },
-    /// Nothing else.
-    Nothing {},
-}
 
 /// One entry of a user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -60,7 +32,7 @@ pub struct Row {
     pub amount_fen: i64,
     /// What it is about.
     #[serde(flatten)]
-    pub about: About,
+    pub about: Details,
     /// Whether the user has seen it, where there is something to be seen.
     pub acknowledged: Option<bool>,
 }
@@ -117,16 +89,20 @@ fn entry(connection: &Connection, id: i64) -> Result<Entry, LedgerError> {
 }
 
 fn row(connection: &Connection, entry: &Entry) -> Result<Row, LedgerError> {
+    let (item, nothing) = (u64::try_from(entry.item).ok(), Details::default());
     let about = match (entry.kind, entry.debit.owner(), entry.credit.owner()) {
         (Kind::Win, Owner::Campaign(campaign), _) => {
-            About::Prize { campaign: campaign.get().into(), serial: entry.item }
+            Details { campaign: Some(campaign.get().into()), serial: item, ..nothing }
         }
-        (Kind::Open, Owner::Envelope(envelope), _) => About::Share { envelope: envelope.get(), share: entry.item },
+        (Kind::Open, Owner::Envelope(envelope), _) => {
+            let share = item.and_then(|item| u32::try_from(item).ok());
+            Details { envelope: Some(envelope.get()), share, ..nothing }
+        }
         (Kind::Send, _, Owner::Envelope(envelope)) | (Kind::Return, Owner::Envelope(envelope), _) => {
-            About::Envelope { envelope: envelope.get() }
+            Details { envelope: Some(envelope.get()), ..nothing }
         }
         (Kind::Reserve | Kind::Release | Kind::Pay, ..) => order(connection, entry.item)?,
-        _ => About::Nothing {},
+        _ => nothing,
     };
     let unseen: bool = connection
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM notices WHERE entry = ?1)")?
@@ -142,7 +118,7 @@ fn row(connection: &Connection, entry: &Entry) -> Result<Row, LedgerError> {
     })
 }
 
-fn order(connection: &Connection, id: i64) -> Result<About, LedgerError> {
+fn order(connection: &Connection, id: i64) -> Result<Details, LedgerError> {
     let found = connection
         .prepare_cached("SELECT campaign, serial, state FROM orders WHERE id = ?1")?
         .query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
@@ -155,7 +131,14 @@ fn order(connection: &Connection, id: i64) -> Result<About, LedgerError> {
         code::EXPIRED => "expired",
         _ => "unknown",
     });
-    Ok(About::Order { order: id, campaign, serial, state })
+    let number = |number: Option<i64>| number.map(i64::cast_unsigned);
+    Ok(Details {
+        order: number(Some(id)),
+        campaign: number(campaign),
+        serial: number(serial),
+        state,
+        ..Details::default()
+    })
 }
 
 /// As the log and the journals call it, where they do.

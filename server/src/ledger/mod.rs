@@ -10,8 +10,11 @@ pub mod audit;
 pub mod books;
 pub mod facts;
 pub mod find;
+mod results;
 mod schema;
 pub mod sqlite;
+pub mod task;
+pub mod user_event;
 pub mod writer;
 
 use std::sync::Arc;
@@ -24,6 +27,11 @@ use crate::clock::UnixMs;
 use crate::market::campaign::{Campaign, CampaignTerms};
 use crate::market::envelope::{NewEnvelope, Offer};
 use crate::market::order::Order;
+
+use self::results::one_of;
+pub use self::results::{
+    Acknowledged, CancelResult, ClaimResult, DepositResult, Expired, OpenResult, PayResult, PostingResult, SendResult,
+};
 
 /// A user takes a unit of a campaign. The SET that sends it owns the serial until the outcome is
 /// known.
@@ -127,112 +135,6 @@ impl Posting {
     }
 }
 
-/// Why a posting can never succeed. Stock that is issued as the ledger says never meets the first
-/// five.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// The campaign is not in the ledger.
-    #[error("no such campaign")]
-    NoSuchCampaign,
-    /// The campaign has been settled: the rest of its fund is gone.
-    #[error("the campaign is settled")]
-    Settled,
-    /// The serial is not below the campaign's total.
-    #[error("no such serial")]
-    NoSuchSerial,
-    /// The amount is not what the campaign says.
-    #[error("the amount is not the drawn one")]
-    WrongAmount,
-    /// The request is older than what the user got last, and got nothing itself: whoever sends it
-    /// again is too late.
-    #[error("a later request of this user came first")]
-    OutOfOrder,
-    /// A deposit of this key went to other users, or was of another amount.
-    #[error("a different deposit has this key")]
-    KeyUsed,
-    /// The sums would exceed what the books can hold.
-    #[error("more than the books can hold")]
-    TooMuch,
-}
-
-/// What became of a [`Posting`] once it is durable.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// To a claim: the prize is the user's.
-    Won(Win),
-    /// To a claim: the unit is held for the user, or theirs where it costs nothing.
-    Ordered(Order),
-    /// To a claim: the same (user, request) had already got this; the serial offered now stays
-    /// unclaimed.
-    Repeated(Award),
-    /// To a claim: the user holds as many units of the campaign as one may; the serial stays
-    /// unclaimed.
-    LimitReached { limit: u32 },
-    /// To a claim: the serial already is somebody's. Never seen unless stock was issued twice; the
-    /// caller must drop the serial.
-    Taken,
-    /// The posting cannot be right and nothing moved; the serial of a claim must be dropped, unless
-    /// the refusal is [`Refusal::OutOfOrder`].
-    Refused(Refusal),
-    /// So many of the named things (each counted once) are the user's and acknowledged now.
-    Acknowledged { count: u32 },
-    /// To a payment or cancellation: the order as it stands.
-    Order(Order),
-    /// To a cancellation: the order as it stands, and its unit is for sale again. Said once for
-    /// each order.
-    Released(Order),
-    /// The order was decided, or the envelope expired, before.
-    TooLate {
-        /// Since when.
-        at: UnixMs,
-    },
-    /// The wallet holds less than this takes.
-    InsufficientFunds,
-    /// To a cancellation: it is paid.
-    OrderPaid,
-    /// No such order of this user.
-    NoSuchOrder,
-    /// The envelope is on its way. The same for a repeat, which is not offered again.
-    Sent {
-        offer: Arc<Offer>,
-        /// To whom; nobody where the posting repeats an earlier one.
-        to: Arc<[UserId]>,
-        /// How many may open it.
-        recipients: u32,
-        /// What the sender's wallet holds now; nothing for the house.
-        balance: Fen,
-    },
-    /// Too many envelopes can still be opened.
-    TooManyEnvelopes,
-    /// A share is the user's, or was before.
-    Opened {
-        envelope: EnvelopeId,
-        /// From 0, in the order of opening.
-        share: u32,
-        /// What it is worth.
-        amount: Fen,
-    },
-    /// Every share is somebody else's.
-    Empty { envelope: EnvelopeId },
-    /// No such envelope, or not for this user.
-    NoSuchEnvelope,
-    /// To [`Posting::Expire`].
-    Expired(Box<Expired>),
-    /// The deposit is made, or was before.
-    Deposited,
-}
-
-/// What has expired in one posting.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Expired {
-    /// Orders that were not paid in time; their units are for sale again.
-    pub orders: Vec<Order>,
-    /// Envelopes, and what went back to their senders.
-    pub envelopes: Vec<(EnvelopeId, Option<UserId>, Fen)>,
-    /// When the next one is due, if any is.
-    pub next_due: Option<UnixMs>,
-}
-
 /// What a user who logs in must be told, and how its requests go on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recall {
@@ -270,24 +172,25 @@ pub enum Question {
     Envelope(EnvelopeId),
 }
 
-/// The answers, one for each [`Question`].
+one_of! {
+    /// The answers, one for each [`Question`].
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    Answer {
+        Recall(Recall),
+        FirstAnswer(Option<Award>),
+        Orders(Page<Order>),
+        Statement(Statement),
+        /// `None` where the user has nothing to do with it.
+        Envelope(Option<Box<EnvelopeView>>),
+    }
+}
+
+/// A wallet, and what went through it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
-    /// To [`Question::Recall`].
-    Recall(Recall),
-    /// To [`Question::FirstAnswer`].
-    FirstAnswer(Option<Award>),
-    /// To [`Question::Orders`].
-    Orders(Page<Order>),
-    /// To [`Question::Statement`].
-    Statement {
-        /// What the wallet holds now.
-        balance: Fen,
-        /// What went through it.
-        movements: Page<Movement>,
-    },
-    /// To [`Question::Envelope`]; `None` where the user has nothing to do with it.
-    Envelope(Option<Box<EnvelopeView>>),
+pub struct Statement {
+    /// Now, whichever page this is.
+    pub balance: Fen,
+    pub movements: Page<Movement>,
 }
 
 /// Part of a list, newest first.
@@ -407,13 +310,19 @@ pub enum LedgerError {
     /// What was read cannot be right.
     #[error("ledger is corrupt: {0}")]
     Corrupt(String),
+    /// Its thread has ended, or is too late to begin with this.
+    #[error("the ledger is closed")]
+    Stopped,
+    /// The reply is of another kind than the request: our own fault, logged as such.
+    #[error("the ledger answered something else")]
+    Mismatched,
 }
 
 /// The books. One caller at a time; every method is a blocking call.
 pub trait Ledger: Send {
     /// Applies all postings in one transaction, and answers in their order. Durable once it returns
     /// `Ok`.
-    fn post(&mut self, postings: &[Posting], now: UnixMs) -> Result<Vec<Outcome>, LedgerError>;
+    fn post(&mut self, postings: &[Posting], now: UnixMs) -> Result<Vec<PostingResult>, LedgerError>;
 
     /// Answers a user's question from what is durable. Cheap for a login of the many who never got
     /// anything.

@@ -6,10 +6,10 @@
 //!
 //! **Order.** Every request sees all that were queued before it and none that were queued after it,
 //! as far as anyone can tell. What a user has done depends on that user's postings alone, so a
-//! question ([`Request::Ask`]) of a user with nothing pending in the batch is answered at once,
+//! question ([`WriterRequest::Ask`]) of a user with nothing pending in the batch is answered at once,
 //! ahead of the commit: a storm of logins costs no commits. A question of a user with a posting
 //! pending waits for the batch's commit. A posting of a user whose question waits so, or a
-//! [`Request::Call`], commits what is pending first. What others do to a user (an envelope, a
+//! [`WriterRequest::Task`], commits what is pending first. What others do to a user (an envelope, a
 //! deposit) may come before or after a question, as it would if they had done it a moment earlier
 //! or later.
 //!
@@ -17,6 +17,7 @@
 //! off; the thread stays and tries again with each batch, and once a second with a probe when there
 //! is none.
 
+use std::any::type_name;
 use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -27,9 +28,10 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use hongbao_proto::{RequestId, UserId};
 use rustc_hash::FxHashMap;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
-use super::{Answer, Ledger, LedgerError, Outcome, Posting, Question, Totals, facts};
+use super::task::LedgerTask;
+use super::{Answer, Ledger, LedgerError, Posting, PostingResult, Question, Totals, facts};
 use crate::clock::UnixMs;
 use crate::limits::{LEDGER_BATCH_MAX, LEDGER_QUEUE_MAX};
 
@@ -56,37 +58,67 @@ pub trait ReplyTo: Send + 'static {
 #[error("the ledger is unavailable")]
 pub struct Unavailable;
 
-/// The ledger's thread has ended; nothing was done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the ledger is closed")]
-pub struct LedgerStopped;
-
-/// What became of a request, one variant for each kind of [`Request`].
+/// What became of a request, one variant for each kind of [`WriterRequest`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
-    /// To [`Request::Post`]; durable.
-    Posted(Result<Outcome, Unavailable>),
-    /// To [`Request::Ask`].
+    /// To [`WriterRequest::Post`]; durable.
+    Posted(Result<PostingResult, Unavailable>),
+    /// To [`WriterRequest::Ask`].
     Answered(Result<Answer, Unavailable>),
 }
 
-/// Something to be run on the ledger's thread.
-pub type LedgerCall = Box<dyn FnOnce(&mut dyn Ledger) + Send>;
+impl Reply {
+    /// What became of a posting of this kind.
+    pub fn posted<R: TryFrom<PostingResult>>(self) -> Result<R, NoResult> {
+        match self {
+            Reply::Posted(Ok(result)) => R::try_from(result).map_err(|_| mismatched::<R>()),
+            Reply::Answered(Ok(_)) => Err(mismatched::<R>()),
+            Reply::Posted(Err(Unavailable)) | Reply::Answered(Err(Unavailable)) => Err(NoResult::Unavailable),
+        }
+    }
+
+    /// The answer to a question of this kind.
+    pub fn answered<A: TryFrom<Answer>>(self) -> Result<A, NoResult> {
+        match self {
+            Reply::Answered(Ok(answer)) => A::try_from(answer).map_err(|_| mismatched::<A>()),
+            Reply::Posted(Ok(_)) => Err(mismatched::<A>()),
+            Reply::Posted(Err(Unavailable)) | Reply::Answered(Err(Unavailable)) => Err(NoResult::Unavailable),
+        }
+    }
+}
+
+/// Why there is no result of the kind that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoResult {
+    /// The ledger did nothing.
+    Unavailable,
+    /// It replied to something else. Our own fault, and logged as such; what it did is not known.
+    Mismatched,
+}
+
+/// A reply of another kind than the request is never seen, and never passed over in silence.
+pub fn log_mismatch(expected: &'static str) {
+    tracing::error!(event = "ledger_mismatched", expected, "the ledger's reply is of another kind than the request");
+}
+
+fn mismatched<R>() -> NoResult {
+    log_mismatch(type_name::<R>());
+    NoResult::Mismatched
+}
 
 /// What the ledger's thread can be asked.
-pub enum Request<T: ReplyTo> {
+pub enum WriterRequest<T: ReplyTo> {
     /// Write this.
     Post { posting: Posting, reply_to: T },
     /// Answer this.
     Ask { user: UserId, question: Question, reply_to: T },
-    /// Run this on the ledger, all earlier postings being durable. For administration: it holds up
-    /// everybody.
-    Call(LedgerCall),
+    /// Do this, all earlier postings being durable.
+    Task(LedgerTask),
 }
 
 /// A way into the ledger's queue. The thread ends when the last one is gone.
 pub struct LedgerHandle<T: ReplyTo> {
-    queue: mpsc::Sender<Request<T>>,
+    queue: mpsc::Sender<WriterRequest<T>>,
 }
 
 impl<T: ReplyTo> Clone for LedgerHandle<T> {
@@ -97,7 +129,7 @@ impl<T: ReplyTo> Clone for LedgerHandle<T> {
 
 impl<T: ReplyTo> LedgerHandle<T> {
     /// A queue for so many requests; the other end is for whoever owns the [`Writer`].
-    pub fn open(capacity: usize) -> (Self, mpsc::Receiver<Request<T>>) {
+    pub fn open(capacity: usize) -> (Self, mpsc::Receiver<WriterRequest<T>>) {
         let (queue, receiver) = mpsc::channel(capacity);
         (Self { queue }, receiver)
     }
@@ -105,7 +137,7 @@ impl<T: ReplyTo> LedgerHandle<T> {
     /// Queues a request, or gives it back if the queue is full or the ledger's thread has ended: it
     /// was not and will not be done.
     #[must_use = "a request given back was not done, and its sender is owed an answer"]
-    pub fn try_send(&self, request: Request<T>) -> Result<(), Request<T>> {
+    pub fn try_send(&self, request: WriterRequest<T>) -> Result<(), WriterRequest<T>> {
         self.queue.try_send(request).map_err(|error| match error {
             mpsc::error::TrySendError::Full(request) | mpsc::error::TrySendError::Closed(request) => request,
         })
@@ -113,27 +145,13 @@ impl<T: ReplyTo> LedgerHandle<T> {
 
     /// Queues a request, waiting for room. Gives it back if the ledger's thread has ended.
     #[must_use = "a request given back was not done, and its sender is owed an answer"]
-    pub async fn send(&self, request: Request<T>) -> Result<(), Request<T>> {
+    pub async fn send(&self, request: WriterRequest<T>) -> Result<(), WriterRequest<T>> {
         self.queue.send(request).await.map_err(|error| error.0)
     }
 
     /// A place in the queue, if there is one: what is sent into it is certain to fit.
-    pub fn try_reserve(&self) -> Option<mpsc::Permit<'_, Request<T>>> {
+    pub fn try_reserve(&self) -> Option<mpsc::Permit<'_, WriterRequest<T>>> {
         self.queue.try_reserve().ok()
-    }
-
-    /// Runs `f` on the ledger once all that was queued before is durable, and returns its result.
-    pub async fn call<R: Send + 'static>(
-        &self,
-        f: impl FnOnce(&mut dyn Ledger) -> R + Send + 'static,
-    ) -> Result<R, LedgerStopped> {
-        let (sender, receiver) = oneshot::channel();
-        let run = Request::Call(Box::new(move |ledger: &mut dyn Ledger| {
-            // A caller that has gone away no longer wants the result.
-            drop(sender.send(f(ledger)));
-        }));
-        self.send(run).await.map_err(|_| LedgerStopped)?;
-        receiver.await.map_err(|_| LedgerStopped)
     }
 
     /// Requests that wait in the queue, at most [`LEDGER_QUEUE_MAX`].
@@ -152,6 +170,7 @@ struct Status {
     batches: AtomicU64,
     postings: AtomicU64,
     failed_batches: AtomicU64,
+    tasks: AtomicU64,
     last_error: Mutex<Option<String>>,
     commits: Mutex<Commits>,
     close_by: OnceLock<Instant>,
@@ -172,6 +191,7 @@ impl LedgerStatus {
             batches: AtomicU64::new(0),
             postings: AtomicU64::new(0),
             failed_batches: AtomicU64::new(0),
+            tasks: AtomicU64::new(0),
             last_error: Mutex::new(None),
             commits: Mutex::new(Commits {
                 micros: micros_histogram(),
@@ -221,6 +241,11 @@ impl LedgerStatus {
     /// Transactions that failed, and were told so to all who waited for them.
     pub fn failed_batches(&self) -> u64 {
         self.0.failed_batches.load(Relaxed)
+    }
+
+    /// Tasks that were done, well or not.
+    pub fn tasks(&self) -> u64 {
+        self.0.tasks.load(Relaxed)
     }
 
     /// What went wrong last, even if it works again.
@@ -353,7 +378,7 @@ impl<T: ReplyTo> Writer<T> {
         self.status.clone()
     }
 
-    fn run(mut self, mut queue: mpsc::Receiver<Request<T>>) {
+    fn run(mut self, mut queue: mpsc::Receiver<WriterRequest<T>>) {
         let mut batch = Vec::with_capacity(LEDGER_BATCH_MAX);
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         loop {
@@ -371,6 +396,13 @@ impl<T: ReplyTo> Writer<T> {
             self.flush();
             self.probe_if_due();
         }
+        self.close();
+    }
+
+    /// The last thing to be done: commits what is pending, and puts the books in the form that is
+    /// quickest to open.
+    pub fn close(&mut self) {
+        self.flush();
         match self.ledger.checkpoint(self.status.close_by()) {
             Ok(true) => {}
             Ok(false) => {
@@ -388,9 +420,9 @@ impl<T: ReplyTo> Writer<T> {
     }
 
     /// Takes a request. A posting waits for [`Writer::flush`], and so do questions of its user.
-    pub fn apply(&mut self, request: Request<T>) {
+    pub fn apply(&mut self, request: WriterRequest<T>) {
         match request {
-            Request::Post { posting, reply_to } => {
+            WriterRequest::Post { posting, reply_to } => {
                 if let Some(user) = posting.user() {
                     if self.users.get(&user) == Some(&UserPending::Read) {
                         self.flush();
@@ -400,11 +432,14 @@ impl<T: ReplyTo> Writer<T> {
                 self.postings.push(posting);
                 self.repliers.push(reply_to);
             }
-            Request::Ask { user, question, reply_to } => self.ask(user, question, reply_to),
-            Request::Call(call) => {
+            WriterRequest::Ask { user, question, reply_to } => self.ask(user, question, reply_to),
+            WriterRequest::Task(task) => {
                 self.flush();
-                call(&mut *self.ledger);
-                self.publish_totals();
+                if !self.status.is_late() {
+                    task.run(&mut *self.ledger);
+                    self.publish_totals();
+                    add(&self.status.0.tasks, 1);
+                }
             }
         }
     }
@@ -436,18 +471,18 @@ impl<T: ReplyTo> Writer<T> {
         if !self.postings.is_empty() {
             let started = Instant::now();
             match self.ledger.post(&self.postings, (self.clock)()) {
-                Ok(outcomes) => {
-                    assert_eq!(outcomes.len(), self.postings.len(), "the ledger answers each posting");
-                    self.status.committed(outcomes.len(), started.elapsed());
+                Ok(results) => {
+                    assert_eq!(results.len(), self.postings.len(), "the ledger answers each posting");
+                    self.status.committed(results.len(), started.elapsed());
                     self.status.works();
                     self.publish_totals();
                     if facts::are_wanted() {
-                        for ((posting, reply_to), outcome) in self.postings.iter().zip(&self.repliers).zip(&outcomes) {
-                            facts::tell(posting, reply_to.request(), outcome);
+                        for ((posting, reply_to), result) in self.postings.iter().zip(&self.repliers).zip(&results) {
+                            facts::log(posting, reply_to.request(), result);
                         }
                     }
-                    for (reply_to, outcome) in self.repliers.drain(..).zip(outcomes) {
-                        reply_to.deliver(Reply::Posted(Ok(outcome)));
+                    for (reply_to, result) in self.repliers.drain(..).zip(results) {
+                        reply_to.deliver(Reply::Posted(Ok(result)));
                     }
                 }
                 Err(error) => {

@@ -32,41 +32,24 @@ impl Seed {
 
     /// Reads 64 hexadecimal digits.
     pub fn from_hex(text: &str) -> Result<Seed, SeedError> {
-        let digits = text.as_bytes();
-        if digits.len() != 64 {
+        // The crate would take a `0x` before them, too.
+        if text.len() != 64 {
             return Err(SeedError);
         }
         let mut bytes = [0; 32];
-        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            *byte = (hex_digit(pair[0])? << 4) | hex_digit(pair[1])?;
-        }
+        const_hex::decode_to_slice(text, &mut bytes).map_err(|_| SeedError)?;
         Ok(Seed(bytes))
     }
 
     /// 64 lower-case hexadecimal digits. Gives the secret away: only for a campaign of which nothing
     /// more can be won.
     pub fn to_hex(&self) -> String {
-        hex(&self.0)
+        const_hex::encode(self.0)
     }
 
     /// The commitment to this seed, SHA-256 of its 32 bytes: published at creation.
     pub fn sha256(&self) -> [u8; 32] {
         Sha256::digest(self.0).into()
-    }
-}
-
-/// Lower-case hexadecimal digits of `bytes`.
-pub fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|nibble| char::from(DIGITS[usize::from(nibble)])).collect()
-}
-
-fn hex_digit(digit: u8) -> Result<u8, SeedError> {
-    match digit {
-        b'0'..=b'9' => Ok(digit - b'0'),
-        b'a'..=b'f' => Ok(digit - b'a' + 10),
-        b'A'..=b'F' => Ok(digit - b'A' + 10),
-        _ => Err(SeedError),
     }
 }
 
@@ -477,7 +460,10 @@ mod tests {
         }
         assert_eq!(format!("{seed:?}"), "Seed(..)");
         // SHA-256 of 32 zero bytes.
-        assert_eq!(hex(&Seed([0; 32]).sha256()), "66687aadf862bd776c8fc18b8e9f8e20089714856ee233b3902a591d0d5f2925");
+        assert_eq!(
+            const_hex::encode(Seed([0; 32]).sha256()),
+            "66687aadf862bd776c8fc18b8e9f8e20089714856ee233b3902a591d0d5f2925"
+        );
     }
 
     #[test]

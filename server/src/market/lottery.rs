@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn a_rank_is_what_anyone_computes_from_the_rule() {
         let rank = rank(&Seed([7; 32]), entrant(5, 9));
-        assert_eq!(crate::market::campaign::hex(&rank), "7f370dce04af1f3b3f7379e4b7a211c9");
+        assert_eq!(const_hex::encode(rank), "7f370dce04af1f3b3f7379e4b7a211c9");
     }
 
     #[test]

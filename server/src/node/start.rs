@@ -45,7 +45,7 @@ use crate::set::{SetHandle, Shared};
 use crate::shard::acceptor::{AcceptTally, Acceptor};
 use crate::shard::{Shard, ShardThread, ThreadOptions};
 use crate::telemetry::{Step, Steps, Telemetry};
-use crate::tools::host;
+use crate::tools::check;
 use crate::transport::descriptors;
 use crate::watchdog::Watchdog;
 
@@ -192,9 +192,8 @@ impl Opened {
             idle_seconds: config.idle_seconds,
         });
         let events = Events::default();
-        let generator =
-            Generator::recover(sets.clone(), ledger.clone(), commands.clone(), campaigns, config.notify_campaigns, now)
-                .telling(events.clone());
+        let generator = Generator::recover(sets.clone(), ledger.clone(), campaigns, config.notify_campaigns, now)
+            .reporting_to(events.clone());
         let mut services = JoinSet::new();
         let rooms = rooms::spawn(&shared, room_queues, &mut services);
         let beats: Vec<Arc<Tally>> = threads.iter().map(|_| Arc::default()).collect();
@@ -232,7 +231,7 @@ impl Opened {
 
         let reporter = spawn_reporter(&config, &mut telemetry, listen, admin);
         let stop_requested = Arc::new(Notify::new());
-        let runs = Arc::new(Runs::telling(events));
+        let runs = Arc::new(Runs::reporting_to(events));
         let state = Admin {
             shared,
             generator: commands.clone(),
@@ -392,7 +391,7 @@ impl Shards<'_> {
 /// binds first.
 fn report_host(config: &Config, port: u16) {
     let shards = hongbao_sysctl::Shards::Fixed { count: config.shards, private: config.private_tables };
-    let wanted = Wanted { port, shards, ..host::wanted(config.connections) };
+    let wanted = Wanted { port, shards, ..check::wanted(config.connections) };
     let verdict = Verdict::of(&HostFacts::read(), &wanted);
     let (wanted, host, binds) = (verdict.wanted, verdict.carries, verdict.binds);
     if verdict.fits {

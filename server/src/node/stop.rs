@@ -148,7 +148,8 @@ impl Stopping {
                 "the stop was cut short by its deadline: {took}"
             );
         } else {
-            tracing::info!(event = "stopped", "stopped in order: {took}");
+            let ms = u64::try_from(deadline.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            tracing::info!(event = "stopped", ms, "stopped in order: {took}");
         }
         match balanced {
             false => Stopped::Unbalanced,
@@ -203,6 +204,7 @@ async fn joined(deadline: Instant, threads: Vec<thread::JoinHandle<()>>) -> bool
 
 /// When which part of a stop must be over: each later one keeps a share, whatever comes before it.
 struct Deadline {
+    began: Instant,
     /// Users have left, and every request was answered.
     dry: Instant,
     /// The ledger is closed. What it was not told to write by then nobody waits for any more.
@@ -217,7 +219,7 @@ impl Deadline {
     fn begin(patience: Duration) -> Self {
         let began = Instant::now();
         let after = |percent| began + patience * percent / 100;
-        Self { dry: after(75), closed: after(85), audited: after(95), whole: after(100) }
+        Self { began, dry: after(75), closed: after(85), audited: after(95), whole: after(100) }
     }
 }
 

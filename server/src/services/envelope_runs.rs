@@ -4,6 +4,8 @@
 //! A run lives as long as the process; its envelopes are in the ledger and outlive it. Each is
 //! followed until it is empty or has expired.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,7 +21,7 @@ use tokio::time::MissedTickBehavior;
 use crate::clock::UnixMs;
 use crate::generator::source::Pacer;
 use crate::ledger::writer::LedgerHandle;
-use crate::ledger::{Ledger, LedgerError, Outcome, Posting, facts};
+use crate::ledger::{EnvelopeView, LedgerError, Posting, SendResult};
 use crate::market::campaign::{Amounts, Seed, amount_of};
 use crate::market::envelope::{Mode, NewEnvelope};
 use crate::set::message::{Offering, ReplyPermit};
@@ -101,8 +103,8 @@ pub struct Runs {
 }
 
 impl Runs {
-    /// No runs yet; what becomes of them is told there.
-    pub fn telling(events: Events) -> Self {
+    /// No runs yet; what becomes of them is reported there.
+    pub fn reporting_to(events: Events) -> Self {
         Self { events, ..Self::default() }
     }
 
@@ -199,7 +201,7 @@ pub struct Run {
     id: u64,
     terms: Terms,
     seed: Seed,
-    rain: Pacer,
+    pacer: Pacer,
     first_request: u64,
     runs: Arc<Runs>,
     ledger: LedgerHandle<ReplyPermit>,
@@ -224,7 +226,7 @@ impl Run {
     ) -> Self {
         Self {
             id: runs.begin(terms.count),
-            rain: Pacer::new(terms.rate_per_second, clock()),
+            pacer: Pacer::new(terms.rate_per_second, clock()),
             first_request: runs.first_request(clock()),
             terms,
             seed,
@@ -267,7 +269,7 @@ impl Run {
     pub async fn step(&mut self) {
         match self.next() {
             Next::Send => {
-                let due = self.rain.due((self.clock)()).min(SEND_STEP_MAX).min(self.terms.count - self.sent);
+                let due = self.pacer.due((self.clock)()).min(SEND_STEP_MAX).min(self.terms.count - self.sent);
                 self.is_over = due > 0 && !self.send(due).await;
             }
             Next::Follow => {
@@ -275,14 +277,14 @@ impl Run {
                 self.is_over = is_stopping || self.followed.is_empty();
                 if self.is_over && !is_stopping {
                     self.runs.update(self.id, |progress| progress.finished = true);
-                    self.tell_end();
+                    self.report_end();
                 }
             }
             Next::End => {}
         }
     }
 
-    fn tell_end(&self) {
+    fn report_end(&self) {
         if let Some(Progress { id, sent, opened_shares, refunded_fen, .. }) = self.runs.find(self.id) {
             let text = format!(
                 "envelope run {id} is over: {sent} envelopes sent, {opened_shares} shares opened, {refunded_fen} fen given back"
@@ -300,16 +302,16 @@ impl Run {
         let now = (self.clock)();
         let postings: Vec<Posting> =
             (self.sent..self.sent + count).map(|number| Posting::Send(Box::new(self.envelope(number)))).collect();
-        let outcomes = match self.ledger.call(move |ledger| facts::post(ledger, &postings, now)).await {
-            Ok(Ok(outcomes)) => outcomes,
+        let results = match self.ledger.post::<SendResult>(postings, now).await {
+            Ok(results) => results,
+            Err(LedgerError::Stopped) => return false,
             // The ledger's to report. What was due is due again.
-            Ok(Err(_)) => return true,
-            Err(_) => return false,
+            Err(_) => return true,
         };
         let (mut sent, mut fen) = (0, 0);
-        for (number, outcome) in (self.sent..).zip(outcomes) {
-            match outcome {
-                Outcome::Sent { offer, to, .. } => {
+        for (number, result) in (self.sent..).zip(results) {
+            match result {
+                SendResult::Sent { offer, to, .. } => {
                     sent += 1;
                     fen += self.total(number).0;
                     self.followed.push_back(offer.envelope);
@@ -317,7 +319,7 @@ impl Run {
                         return false;
                     }
                 }
-                other => {
+                other @ (SendResult::InsufficientFunds | SendResult::TooManyEnvelopes | SendResult::TooMuch) => {
                     tracing::warn!(
                         event = "house_run_stopped",
                         run = self.id,
@@ -329,7 +331,7 @@ impl Run {
             }
         }
         self.sent += count;
-        self.rain.issue(count);
+        self.pacer.issue(count);
         let open = self.followed.len() as u64;
         self.runs.update(self.id, |progress| {
             progress.sent += sent;
@@ -343,11 +345,13 @@ impl Run {
     async fn follow(&mut self) -> bool {
         for _ in 0..self.followed.len().div_ceil(FOLLOW_STEP) {
             let step: Vec<EnvelopeId> = self.followed.drain(..FOLLOW_STEP.min(self.followed.len())).collect();
-            let asked = step.clone();
-            let Ok(looked) = self.ledger.call(move |ledger| look(ledger, &asked)).await else { return false };
-            let Ok(sums) = looked else {
-                self.followed.extend(step);
-                continue;
+            let sums = match self.ledger.envelopes(step.clone()).await {
+                Ok(views) => Sums::of(&step, &views),
+                Err(LedgerError::Stopped) => return false,
+                Err(_) => {
+                    self.followed.extend(step);
+                    continue;
+                }
             };
             self.followed.extend(&sums.open);
             self.runs.update(self.id, |progress| {
@@ -411,19 +415,21 @@ struct Sums {
     refunded: Fen,
 }
 
-fn look(ledger: &mut dyn Ledger, envelopes: &[EnvelopeId]) -> Result<Sums, LedgerError> {
-    let mut sums = Sums::default();
-    for id in envelopes {
-        match ledger.envelope(*id)? {
-            Some(view) if view.is_over => {
-                sums.shares += view.opened.len() as u64;
-                sums.opened.0 += view.opened.iter().map(|(_, amount, _)| amount.0).sum::<u64>();
-                sums.refunded.0 += view.refunded.unwrap_or_default().0;
+impl Sums {
+    fn of(ids: &[EnvelopeId], views: &[Option<EnvelopeView>]) -> Self {
+        let mut sums = Self::default();
+        for (id, view) in ids.iter().zip(views) {
+            match view {
+                Some(view) if view.is_over => {
+                    sums.shares += view.opened.len() as u64;
+                    sums.opened.0 += view.opened.iter().map(|(_, amount, _)| amount.0).sum::<u64>();
+                    sums.refunded.0 += view.refunded.unwrap_or_default().0;
+                }
+                Some(_) | None => sums.open.push(*id),
             }
-            _ => sums.open.push(*id),
         }
+        sums
     }
-    Ok(sums)
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ use hongbao_proto::v1::{self, server_frame::Event};
 use tokio::time::MissedTickBehavior;
 
 use crate::clock::UnixMs;
-use crate::ledger::{Expired, Ledger, LedgerError, Outcome, Posting, facts};
 use crate::limits;
 use crate::market::order::Order;
 use crate::services::offers::send_to;
@@ -42,9 +41,7 @@ impl Expiry {
         loop {
             let now = (self.clock)();
             // Errors are the ledger's to report; the next interval tries again.
-            let Ok(Ok(Some(expired))) = self.shared.ledger.call(move |ledger| expire(ledger, now)).await else {
-                return;
-            };
+            let Ok(expired) = self.shared.ledger.expire_due(now).await else { return };
             for order in &expired.orders {
                 let released = StockReport::Released { campaign: order.campaign, serials: vec![order.serial] };
                 // An error says that the generator has ended with the server.
@@ -62,15 +59,5 @@ impl Expiry {
         let orders = vec![events::order(order, None)];
         let frame = delivery::encode(Event::Reminder(v1::Reminder { wins: Vec::new(), orders }));
         send_to(&self.shared, &[order.user], frame).await;
-    }
-}
-
-fn expire(ledger: &mut dyn Ledger, now: UnixMs) -> Result<Option<Box<Expired>>, LedgerError> {
-    if ledger.next_due().is_none_or(|due| due > now) {
-        return Ok(None);
-    }
-    match facts::post(ledger, &[Posting::Expire], now)?.pop() {
-        Some(Outcome::Expired(expired)) => Ok(Some(expired)),
-        _ => Err(LedgerError::Corrupt("the ledger answered something else to an expiry".to_owned())),
     }
 }

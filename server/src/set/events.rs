@@ -4,7 +4,8 @@ use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ErrorCode, movement, order::State, send_envelope};
 use hongbao_proto::{RoomId, UserId};
 
-use crate::ledger::{Answer, Award, EnvelopeView, Movement, Outcome, Purpose, Win};
+use crate::ledger::writer::log_mismatch;
+use crate::ledger::{Answer, Award, EnvelopeView, Movement, Purpose, Statement, Win};
 use crate::market::campaign::CampaignTerms;
 use crate::market::envelope::{Mode, Offer};
 use crate::market::order::{Order, OrderState};
@@ -70,43 +71,6 @@ pub fn award(award: &Award, terms: Option<&CampaignTerms>) -> (Kind, Event) {
     }
 }
 
-/// What became of a posting other than a claim.
-pub fn outcome(outcome: &Outcome, terms: Option<&CampaignTerms>) -> Result<(Kind, Event), ErrorCode> {
-    Ok(match outcome {
-        Outcome::Acknowledged { count } => {
-            (Kind::Acknowledged, Event::Acknowledged(v1::Acknowledged { count: *count }))
-        }
-        Outcome::Order(one) | Outcome::Released(one) => (Kind::Order, Event::Order(order(one, terms))),
-        Outcome::TooLate { at } => (Kind::TooLate, Event::TooLate(v1::TooLate { ended_at_ms: *at })),
-        Outcome::Sent { offer, recipients, balance, .. } => {
-            let sent =
-                v1::EnvelopeSent { envelope_id: offer.envelope.get(), recipients: *recipients, balance_fen: balance.0 };
-            (Kind::EnvelopeSent, Event::EnvelopeSent(sent))
-        }
-        Outcome::Opened { envelope, share, amount } => {
-            let opened = v1::Opened { envelope_id: envelope.get(), share: *share, amount_fen: amount.0 };
-            (Kind::Opened, Event::Opened(opened))
-        }
-        Outcome::Empty { envelope } => {
-            (Kind::EnvelopeEmpty, Event::EnvelopeEmpty(v1::EnvelopeEmpty { envelope_id: envelope.get() }))
-        }
-        Outcome::InsufficientFunds => return Err(ErrorCode::InsufficientFunds),
-        Outcome::OrderPaid => return Err(ErrorCode::OrderPaid),
-        Outcome::NoSuchOrder => return Err(ErrorCode::NoSuchOrder),
-        Outcome::NoSuchEnvelope => return Err(ErrorCode::NoSuchEnvelope),
-        // Answers to claims and to the house.
-        _ => return Err(ErrorCode::LedgerUnavailable),
-    })
-}
-
-/// The order that an outcome is about.
-pub fn order_in(outcome: &Outcome) -> Option<&Order> {
-    match outcome {
-        Outcome::Order(order) | Outcome::Released(order) | Outcome::Ordered(order) => Some(order),
-        _ => None,
-    }
-}
-
 /// The answer to a question of a user; `terms` finds those of a campaign.
 pub fn answer<'a>(
     answer: &Answer,
@@ -117,7 +81,7 @@ pub fn answer<'a>(
             let orders = page.items.iter().map(|one| order(one, terms(one))).collect();
             (Kind::Page, Event::OrderList(v1::OrderList { orders, more: page.more }))
         }
-        Answer::Statement { balance, movements } => {
+        Answer::Statement(Statement { balance, movements }) => {
             let page = v1::StatementPage {
                 balance_fen: balance.0,
                 movements: movements.items.iter().map(movement).collect(),
@@ -127,8 +91,11 @@ pub fn answer<'a>(
         }
         Answer::Envelope(Some(view)) => (Kind::Page, Event::EnvelopeView(envelope_view(view))),
         Answer::Envelope(None) => return Err(ErrorCode::NoSuchEnvelope),
-        // Answers to a login and to a repeated Grab.
-        Answer::Recall(_) | Answer::FirstAnswer(_) => return Err(ErrorCode::LedgerUnavailable),
+        // Of a login and of a repeated Grab.
+        Answer::Recall(_) | Answer::FirstAnswer(_) => {
+            log_mismatch("an answer to a question of one's own affairs");
+            return Err(ErrorCode::LedgerUnavailable);
+        }
     })
 }
 

@@ -38,7 +38,7 @@ use tokio::sync::mpsc;
 use crate::admission::{Gate, LoginQueue, Meter, Rate};
 use crate::clock::Now;
 use crate::ends::End;
-use crate::ledger::writer::{LedgerHandle, Request};
+use crate::ledger::writer::{LedgerHandle, WriterRequest};
 use crate::limits;
 use crate::market::stock::Stock;
 use crate::set::apply::deliveries::Deliveries;
@@ -377,7 +377,7 @@ impl<W: Wire> Set<W> {
         &mut self,
         key: ConnectionKey,
         pending: PendingRequest,
-        request: impl FnOnce(ReplyPermit) -> Request<ReplyPermit>,
+        request: impl FnOnce(ReplyPermit) -> WriterRequest<ReplyPermit>,
     ) -> bool {
         let Some(reply) = self.reserve() else { return false };
         let Some(place) = self.shared.ledger.try_reserve() else { return false };

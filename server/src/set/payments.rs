@@ -2,7 +2,7 @@
 
 use hongbao_proto::{OrderId, UserId};
 
-use crate::ledger::writer::{LedgerHandle, Request};
+use crate::ledger::writer::{LedgerHandle, WriterRequest};
 use crate::ledger::{Means, Posting};
 use crate::set::message::ReplyPermit;
 
@@ -26,7 +26,7 @@ impl PaymentProvider for Wallets {
     fn collect(&self, user: UserId, order: OrderId, permit: ReplyPermit) {
         let posting = Posting::Pay { user, order, means: Means::Wallet };
         if let Some(place) = self.0.try_reserve() {
-            place.send(Request::Post { posting, reply_to: permit });
+            place.send(WriterRequest::Post { posting, reply_to: permit });
         }
     }
 }

@@ -6,6 +6,8 @@
 //! still right: while nobody is followed, that is all there is to it. What is followed costs a
 //! lookup among the few and a reading of the clock, on the shard's thread.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,8 +22,12 @@ use tokio::sync::mpsc;
 
 use crate::clock::wall_us;
 use crate::ends::{End, Fault};
+use crate::ledger::user_event::Details;
 use crate::ledger::writer::{Reply, Unavailable};
-use crate::ledger::{Answer, Award, Outcome};
+use crate::ledger::{
+    Acknowledged, Answer, Award, CancelResult, ClaimResult, DepositResult, OpenResult, PayResult, PostingResult,
+    SendResult,
+};
 use crate::limits::{TRACE_ASKED_MAX, TRACE_QUEUE_MAX, TRACERS_MAX};
 use crate::set::directory::ConnectionKey;
 use crate::set::message::{ClientRequest, LedgerRequest};
@@ -94,29 +100,6 @@ pub enum What {
         /// Whose doing: `nobody`, `peer`, `limit`, `host` or `us`.
         fault: &'static str,
     },
-}
-
-/// What a step is about, as far as it says.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Details {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub campaign: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub serial: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub amount_fen: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub order: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub envelope: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub share: Option<u32>,
-    /// How many things it has.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub count: Option<u64>,
-    /// Of an error.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub code: Option<&'static str>,
 }
 
 /// One who follows a user, as the SETs see it.
@@ -386,33 +369,60 @@ fn decision(reply: &Reply) -> (&'static str, Details) {
     let nothing = Details::default();
     match reply {
         Reply::Posted(Err(Unavailable)) | Reply::Answered(Err(Unavailable)) => ("unavailable", nothing),
-        Reply::Posted(Ok(outcome)) => match outcome {
-            Outcome::Won(win) => ("won", award(&Award::Win(*win))),
-            Outcome::Ordered(order) => ("ordered", award(&Award::Order(*order))),
-            Outcome::Repeated(first) => ("repeated", award(first)),
-            Outcome::LimitReached { limit } => ("limit_reached", Details { count: Some((*limit).into()), ..nothing }),
-            Outcome::Taken => ("taken", nothing),
-            Outcome::Refused(_) => ("refused", nothing),
-            Outcome::Acknowledged { count } => ("acknowledged", Details { count: Some((*count).into()), ..nothing }),
-            Outcome::Order(order) => ("order", award(&Award::Order(*order))),
-            Outcome::Released(order) => ("released", award(&Award::Order(*order))),
-            Outcome::TooLate { .. } => ("too_late", nothing),
-            Outcome::InsufficientFunds => ("insufficient_funds", nothing),
-            Outcome::OrderPaid => ("order_paid", nothing),
-            Outcome::NoSuchOrder => ("no_such_order", nothing),
-            Outcome::Sent { offer, recipients, .. } => {
-                let (envelope, count) = (Some(offer.envelope.get()), Some((*recipients).into()));
-                ("sent", Details { envelope, count, ..nothing })
+        Reply::Posted(Ok(result)) => match result {
+            PostingResult::Claim(result) => match result {
+                ClaimResult::Won(win) => ("won", award(&Award::Win(*win))),
+                ClaimResult::Ordered(order) => ("ordered", award(&Award::Order(*order))),
+                ClaimResult::Repeated(first) => ("repeated", award(first)),
+                ClaimResult::LimitReached { limit } => {
+                    ("limit_reached", Details { count: Some((*limit).into()), ..nothing })
+                }
+                ClaimResult::Taken => ("taken", nothing),
+                ClaimResult::OutOfOrder
+                | ClaimResult::NoSuchCampaign
+                | ClaimResult::Settled
+                | ClaimResult::NoSuchSerial
+                | ClaimResult::WrongAmount => ("refused", nothing),
+            },
+            PostingResult::Acknowledge(Acknowledged { count }) => {
+                ("acknowledged", Details { count: Some((*count).into()), ..nothing })
             }
-            Outcome::TooManyEnvelopes => ("too_many_envelopes", nothing),
-            Outcome::Opened { envelope, share, amount } => {
-                let (envelope, share, amount_fen) = (Some(envelope.get()), Some(*share), Some(amount.0));
-                ("opened", Details { envelope, share, amount_fen, ..nothing })
-            }
-            Outcome::Empty { envelope } => ("empty", Details { envelope: Some(envelope.get()), ..nothing }),
-            Outcome::NoSuchEnvelope => ("no_such_envelope", nothing),
-            Outcome::Expired(_) => ("expired", nothing),
-            Outcome::Deposited => ("deposited", nothing),
+            PostingResult::Pay(result) => match result {
+                PayResult::Paid(order) => ("order", award(&Award::Order(*order))),
+                PayResult::TooLate { .. } => ("too_late", nothing),
+                PayResult::InsufficientFunds => ("insufficient_funds", nothing),
+                PayResult::NoSuchOrder => ("no_such_order", nothing),
+                PayResult::TooMuch => ("refused", nothing),
+            },
+            PostingResult::Cancel(result) => match result {
+                CancelResult::Cancelled(order) => ("released", award(&Award::Order(*order))),
+                CancelResult::Over(order) => ("order", award(&Award::Order(*order))),
+                CancelResult::Paid => ("order_paid", nothing),
+                CancelResult::NoSuchOrder => ("no_such_order", nothing),
+            },
+            PostingResult::Send(result) => match result {
+                SendResult::Sent { offer, recipients, .. } => {
+                    let (envelope, count) = (Some(offer.envelope.get()), Some((*recipients).into()));
+                    ("sent", Details { envelope, count, ..nothing })
+                }
+                SendResult::InsufficientFunds => ("insufficient_funds", nothing),
+                SendResult::TooManyEnvelopes => ("too_many_envelopes", nothing),
+                SendResult::TooMuch => ("refused", nothing),
+            },
+            PostingResult::Open(result) => match result {
+                OpenResult::Opened { envelope, share, amount } => {
+                    let (envelope, share, amount_fen) = (Some(envelope.get()), Some(*share), Some(amount.0));
+                    ("opened", Details { envelope, share, amount_fen, ..nothing })
+                }
+                OpenResult::Empty { envelope } => ("empty", Details { envelope: Some(envelope.get()), ..nothing }),
+                OpenResult::TooLate { .. } => ("too_late", nothing),
+                OpenResult::NoSuchEnvelope => ("no_such_envelope", nothing),
+            },
+            PostingResult::Expire(_) => ("expired", nothing),
+            PostingResult::Deposit(result) => match result {
+                DepositResult::Deposited => ("deposited", nothing),
+                DepositResult::KeyUsed | DepositResult::TooMuch => ("refused", nothing),
+            },
         },
         Reply::Answered(Ok(answer)) => match answer {
             Answer::Recall(recall) => {
@@ -422,7 +432,7 @@ fn decision(reply: &Reply) -> (&'static str, Details) {
             Answer::FirstAnswer(Some(first)) => ("first_answer", award(first)),
             Answer::FirstAnswer(None) => ("no_first_answer", nothing),
             Answer::Orders(page) => ("orders", Details { count: Some(page.items.len() as u64), ..nothing }),
-            Answer::Statement { .. } => ("statement", nothing),
+            Answer::Statement(_) => ("statement", nothing),
             Answer::Envelope(_) => ("envelope", nothing),
         },
     }

@@ -10,29 +10,63 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
+use clap::Args;
 use hongbao_proto::UserId;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::ledger::LedgerError;
-use crate::ledger::find::{About, Row, open_by, rows_of};
-use crate::limits::FIND_LINE_BYTES_MAX;
+use crate::ledger::find::{Row, open_by, rows_of};
+use crate::ledger::user_event::{Details, Subject};
+use crate::limits::{FIND_ITEMS_MAX, FIND_LINE_BYTES_MAX};
+use crate::tools::{EXIT_NEGATIVE, print, user_id};
 
 /// What is looked for, and where.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Args)]
 pub struct Wanted {
-    pub user: UserId,
-    /// One request; `None`: all.
-    pub request: Option<u64>,
+    /// The ledger; only read
+    #[arg(long, value_name = "FILE")]
     pub ledger: PathBuf,
-    /// Journals of machines.
+    /// Whose
+    #[arg(long, value_name = "ID", value_parser = user_id)]
+    pub user: UserId,
+    /// One request: what it got, and what came of that
+    #[arg(long, value_name = "ID")]
+    pub request: Option<u64>,
+    /// Journals of the fleet's machines
+    #[arg(long = "journal", value_name = "FILE", num_args = 1..)]
     pub journals: Vec<PathBuf>,
-    /// Logs of servers, of either format.
+    /// Logs of servers, json or pretty; with --log info,facts=debug they hold every decision
+    #[arg(long = "log", value_name = "FILE", num_args = 1..)]
     pub logs: Vec<PathBuf>,
-    /// Items told at most; the latest are.
+    /// Items told at most; the latest are
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = item_limit)]
     pub limit: usize,
+}
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    wanted: Wanted,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(Arguments { wanted, json }: &Arguments) -> anyhow::Result<ExitCode> {
+    let found = find(wanted)?;
+    print(*json, &found, format_args!("{found}"))?;
+    Ok(if found.items.is_empty() { ExitCode::from(EXIT_NEGATIVE) } else { ExitCode::SUCCESS })
+}
+
+fn item_limit(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(limit) if (1..=FIND_ITEMS_MAX).contains(&limit) => Ok(limit),
+        _ => Err(format!("not a number from 1 to {FIND_ITEMS_MAX}")),
+    }
 }
 
 /// Why nothing can be found. One line.
@@ -112,40 +146,10 @@ pub struct Found {
     pub cut: bool,
 }
 
-/// Things that a request got, as journals and logs name them.
-#[derive(Debug, Default)]
-struct Got {
-    prizes: BTreeSet<(u64, i64)>,
-    orders: BTreeSet<i64>,
-    shares: BTreeSet<(u64, i64)>,
-    envelopes: BTreeSet<u64>,
-}
-
-impl Got {
-    fn has(&self, about: About) -> bool {
-        match about {
-            About::Prize { campaign, serial } => self.prizes.contains(&(campaign, serial)),
-            About::Order { order, .. } => self.orders.contains(&order),
-            About::Share { envelope, share } => self.shares.contains(&(envelope, share)),
-            About::Envelope { envelope } => self.envelopes.contains(&envelope),
-            About::Nothing {} => false,
-        }
-    }
-
-    fn add(&mut self, about: About) {
-        match about {
-            About::Prize { campaign, serial } => drop(self.prizes.insert((campaign, serial))),
-            About::Order { order, .. } => drop(self.orders.insert(order)),
-            About::Share { envelope, share } => drop(self.shares.insert((envelope, share))),
-            About::Envelope { envelope } => drop(self.envelopes.insert(envelope)),
-            About::Nothing {} => {}
-        }
-    }
-}
-
 /// Looks for it.
 pub fn find(wanted: &Wanted) -> Result<Found, FindError> {
-    let mut got = Got::default();
+    // What the request got, as journals, logs and the ledger name it.
+    let mut got = BTreeSet::new();
     let mut items = Vec::new();
     let mut left_off = 0;
     let open_by = open_by(&wanted.ledger);
@@ -162,10 +166,10 @@ pub fn find(wanted: &Wanted) -> Result<Found, FindError> {
     let users = rows_of(&wanted.ledger, wanted.user)?;
     for row in &users.rows {
         if row.request.is_some() && row.request == wanted.request {
-            got.add(row.about);
+            got.extend(row.about.subject());
         }
     }
-    let of_request = |row: &Row| wanted.request.is_none() || row.request == wanted.request || got.has(row.about);
+    let of_request = |row: &Row| wanted.request.is_none() || row.request == wanted.request || has(&got, row.about);
     for row in users.rows.into_iter().filter(of_request) {
         if items.len() < wanted.limit {
             items.push(Item::Ledger { at_us: row.at_ms.saturating_mul(1_000), row });
@@ -205,41 +209,45 @@ pub fn find(wanted: &Wanted) -> Result<Found, FindError> {
 
 /// What a line of a journal or a log says of a user.
 #[derive(Debug, Clone, Copy)]
-struct Said {
+struct Mention {
     user: u64,
     request: Option<u64>,
-    about: About,
+    about: Details,
     at_us: u64,
 }
 
-fn note(got: &mut Got, said: Option<Said>, wanted: &Wanted) {
-    if let Some(said) = said
-        && said.user == wanted.user.get()
-        && said.request == wanted.request
+fn has(got: &BTreeSet<Subject>, about: Details) -> bool {
+    about.subject().is_some_and(|subject| got.contains(&subject))
+}
+
+fn note(got: &mut BTreeSet<Subject>, mention: Option<Mention>, wanted: &Wanted) {
+    if let Some(mention) = mention
+        && mention.user == wanted.user.get()
+        && mention.request == wanted.request
     {
-        got.add(said.about);
+        got.extend(mention.about.subject());
     }
 }
 
 /// The latest lines of a file that are wanted; returns how many older ones there were.
 fn matching(
     path: &Path,
-    parse: fn(&str) -> Option<Said>,
+    parse: fn(&str) -> Option<Mention>,
     wanted: &Wanted,
-    got: &Got,
+    got: &BTreeSet<Subject>,
     items: &mut Vec<Item>,
     item: fn(u64, String, u64, String) -> Item,
 ) -> Result<u64, FindError> {
     let mut latest = VecDeque::new();
     let mut older = 0;
     each_line(path, |number, text| {
-        let Some(said) = parse(text).filter(|said| said.user == wanted.user.get()) else { return };
-        if wanted.request.is_none() || said.request == wanted.request || got.has(said.about) {
+        let Some(mention) = parse(text).filter(|mention| mention.user == wanted.user.get()) else { return };
+        if wanted.request.is_none() || mention.request == wanted.request || has(got, mention.about) {
             if latest.len() == wanted.limit {
                 latest.pop_front();
                 older += 1;
             }
-            latest.push_back(item(said.at_us, path.display().to_string(), number, text.to_owned()));
+            latest.push_back(item(mention.at_us, path.display().to_string(), number, text.to_owned()));
         }
     })?;
     items.extend(latest);
@@ -272,51 +280,47 @@ fn each_line(path: &Path, mut take: impl FnMut(u64, &str)) -> Result<(), FindErr
 }
 
 /// `what,user,request,item,amount_fen,at_ms`
-fn journal_row(text: &str) -> Option<Said> {
+fn journal_row(text: &str) -> Option<Mention> {
     let fields: Vec<&str> = text.split(',').collect();
     let [what, user, request, item, _, at_ms] = fields.as_slice() else { return None };
     let mut parts = item.split('/').map(|part| part.parse::<u64>().ok());
-    let (first, second) = (parts.next()??, parts.next().flatten());
-    let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    let (first, second) = (Some(parts.next()??), parts.next().flatten());
+    let nothing = Details::default();
     let about = match *what {
-        "win" => About::Prize { campaign: first, serial: signed(second?) },
-        "share" => About::Share { envelope: first, share: signed(second?) },
-        "order" | "paid" | "cancelled" => order(signed(first)),
-        "sent" => About::Envelope { envelope: first },
+        "win" => Details { campaign: first, serial: Some(second?), ..nothing },
+        "share" => Details { envelope: first, share: Some(u32::try_from(second?).ok()?), ..nothing },
+        "order" | "paid" | "cancelled" => Details { order: first, ..nothing },
+        "sent" => Details { envelope: first, ..nothing },
         _ => return None,
     };
     // 0: none of the user's own.
     let request = request.parse().ok().filter(|request| *request != 0);
     let at_ms: u64 = at_ms.parse().ok()?;
-    Some(Said { user: user.parse().ok()?, request, about, at_us: at_ms.saturating_mul(1_000) })
-}
-
-fn order(order: i64) -> About {
-    About::Order { order, campaign: None, serial: None, state: None }
+    Some(Mention { user: user.parse().ok()?, request, about, at_us: at_ms.saturating_mul(1_000) })
 }
 
 /// A line of either format.
-fn log_row(text: &str) -> Option<Said> {
+fn log_row(text: &str) -> Option<Mention> {
     if text.starts_with('{') {
         let line: Value = serde_json::from_str(text).ok()?;
-        return said(|name| line.get(name)?.as_u64(), line.get("ts")?.as_str()?);
+        return mention(|name| line.get(name)?.as_u64(), line.get("ts")?.as_str()?);
     }
     let ts = text.split(' ').next()?;
-    said(|name| text.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse().ok()), ts)
+    mention(|name| text.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse().ok()), ts)
 }
 
-fn said(field: impl Fn(&str) -> Option<u64>, ts: &str) -> Option<Said> {
+fn mention(field: impl Fn(&str) -> Option<u64>, ts: &str) -> Option<Mention> {
     let user = field("user")?;
     let at = humantime::parse_rfc3339(ts).ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-    let signed = |name: &str| field(name).and_then(|number| i64::try_from(number).ok());
-    let about = match (field("campaign"), signed("serial"), signed("order"), field("envelope"), signed("share")) {
-        (_, _, Some(number), ..) => order(number),
-        (Some(campaign), Some(serial), ..) => About::Prize { campaign, serial },
-        (_, _, _, Some(envelope), Some(share)) => About::Share { envelope, share },
-        (_, _, _, Some(envelope), None) => About::Envelope { envelope },
-        _ => About::Nothing {},
+    let about = Details {
+        order: field("order"),
+        campaign: field("campaign"),
+        serial: field("serial"),
+        envelope: field("envelope"),
+        share: field("share").and_then(|share| u32::try_from(share).ok()),
+        ..Details::default()
     };
-    Some(Said { user, request: field("request"), about, at_us: u64::try_from(at.as_micros()).ok()? })
+    Some(Mention { user, request: field("request"), about, at_us: u64::try_from(at.as_micros()).ok()? })
 }
 
 impl fmt::Display for Found {
@@ -336,19 +340,7 @@ impl fmt::Display for Found {
         for item in &self.items {
             match item {
                 Item::Ledger { at_us, row } => {
-                    write!(f, "{}  ledger   entry {}: {}", stamp(*at_us), row.entry, row.kind)?;
-                    match row.about {
-                        About::Prize { campaign, serial } => write!(f, " campaign={campaign} serial={serial}")?,
-                        About::Order { order, campaign, serial, state } => {
-                            write!(f, " order={order}")?;
-                            if let (Some(campaign), Some(serial), Some(state)) = (campaign, serial, state) {
-                                write!(f, " campaign={campaign} serial={serial} now={state}")?;
-                            }
-                        }
-                        About::Share { envelope, share } => write!(f, " envelope={envelope} share={share}")?,
-                        About::Envelope { envelope } => write!(f, " envelope={envelope}")?,
-                        About::Nothing {} => {}
-                    }
+                    write!(f, "{}  ledger   entry {}: {}{}", stamp(*at_us), row.entry, row.kind, row.about)?;
                     write!(f, " amount_fen={}", row.amount_fen)?;
                     if let Some(request) = row.request {
                         write!(f, " request={request}")?;
@@ -363,7 +355,7 @@ impl fmt::Display for Found {
                     writeln!(f, "{}  journal  {file}:{line}: {text}", stamp(*at_us))?;
                 }
                 Item::Log { at_us, file, line, text } => {
-                    writeln!(f, "{}  log      {file}:{line}: {}", stamp(*at_us), told(text))?;
+                    writeln!(f, "{}  log      {file}:{line}: {}", stamp(*at_us), readable(text))?;
                 }
             }
         }
@@ -372,16 +364,16 @@ impl fmt::Display for Found {
 }
 
 /// A line of JSON for people; one for people as it is, without its time.
-fn told(text: &str) -> String {
+fn readable(text: &str) -> String {
     let Ok(Value::Object(line)) = serde_json::from_str(text) else {
         return text.split_once(' ').map_or(text, |(_, rest)| rest).trim_start().to_owned();
     };
     let word = |name: &str| line.get(name).and_then(Value::as_str).unwrap_or_default();
-    let mut told = format!("{}:", word("event"));
+    let mut line_out = format!("{}:", word("event"));
     for (name, value) in line.iter().filter(|(name, _)| !["ts", "level", "event", "msg"].contains(&name.as_str())) {
-        told.push_str(&format!(" {name}={value}"));
+        line_out.push_str(&format!(" {name}={value}"));
     }
-    told
+    line_out
 }
 
 fn stamp(at_us: u64) -> humantime::Rfc3339Timestamp {
@@ -397,10 +389,10 @@ mod tests {
         let journal = journal_row("win,42,77,3/9,120,1700000000123").unwrap();
         let json = r#"{"ts":"2023-11-14T22:13:20.123456Z","level":"debug","event":"win","msg":"won","user":42,"request":77,"campaign":3,"serial":9,"amount_fen":120}"#;
         let pretty = "2023-11-14T22:13:20.123456Z DEBUG win: won user=42 request=77 campaign=3 serial=9 amount_fen=120";
-        for said in [journal, log_row(json).unwrap(), log_row(pretty).unwrap()] {
-            assert_eq!((said.user, said.request), (42, Some(77)));
-            assert_eq!(said.about, About::Prize { campaign: 3, serial: 9 });
-            assert_eq!(said.at_us / 1_000, 1_700_000_000_123);
+        for mention in [journal, log_row(json).unwrap(), log_row(pretty).unwrap()] {
+            assert_eq!((mention.user, mention.request), (42, Some(77)));
+            assert_eq!(mention.about.subject(), Some(Subject::Prize { campaign: 3, serial: 9 }));
+            assert_eq!(mention.at_us / 1_000, 1_700_000_000_123);
         }
     }
 

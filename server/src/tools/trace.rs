@@ -2,14 +2,21 @@
 
 use std::fmt::Write as _;
 use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
+use clap::Args;
 use hongbao_proto::UserId;
 use hongbao_proto::token::{Audience, Secret, Signer};
 use hongbao_telemetry::clock::unix_seconds;
+use hongbao_telemetry::credentials::load_secret;
 use hongbao_telemetry::sse::{Event, Stream, StreamError, client};
 use reqwest::StatusCode;
 use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::tools::user_id;
 
 /// Between two attempts to reach a server that has gone.
 const RETRY: Duration = Duration::from_secs(1);
@@ -17,15 +24,38 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Lifetime of the token of one attempt, seconds: it is looked at when the stream begins.
 const TOKEN_SECONDS: u64 = 60;
 
-/// What is followed, and how it is told.
-pub struct Wanted {
-    pub user: UserId,
-    /// The server's operators' surface, `http://HOST:PORT`.
-    pub admin: String,
-    /// Signs the token.
-    pub secret: Secret,
-    /// One JSON object for each line.
-    pub json: bool,
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Whom
+    #[arg(long, value_name = "ID", value_parser = user_id)]
+    user: UserId,
+    /// The server's operators' surface
+    #[arg(long, value_name = "URL", env = "HONGBAO_ADMIN_URL", default_value = "http://127.0.0.1:7402")]
+    admin: String,
+    /// File with the secret; else HONGBAO_SECRET_FILE, else HONGBAO_SECRET
+    #[arg(long, value_name = "FILE")]
+    secret_file: Option<PathBuf>,
+    /// Print a JSON object for each event
+    #[arg(long)]
+    json: bool,
+}
+
+/// Follows until a signal comes.
+pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let admin = &arguments.admin;
+    if !admin.starts_with("http://") {
+        anyhow::bail!("--admin {admin}: give http://HOST:PORT");
+    }
+    let secret = load_secret(arguments.secret_file.as_deref())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        tokio::select! {
+            never = follow(arguments, &secret) => match never? {},
+            _ = terminate.recv() => Ok(ExitCode::SUCCESS),
+            _ = interrupt.recv() => Ok(ExitCode::SUCCESS),
+        }
+    })
 }
 
 /// Why nobody can be followed. One line.
@@ -44,10 +74,10 @@ pub enum TraceError {
 
 /// Follows until it is cancelled. A server that goes away is waited for; one that was never there,
 /// or refuses, is an error.
-pub async fn run(wanted: &Wanted) -> Result<std::convert::Infallible, TraceError> {
+async fn follow(wanted: &Arguments, secret: &Secret) -> Result<std::convert::Infallible, TraceError> {
     let refused = |source| TraceError::Refused { admin: wanted.admin.clone(), source };
     let client = client().map_err(refused)?;
-    let signer = Signer::new(&wanted.secret);
+    let signer = Signer::new(secret);
     let url = format!("{}/v1/users/{}/trace", wanted.admin.trim_end_matches('/'), wanted.user);
     let mut was_there = false;
     let mut told_away = false;

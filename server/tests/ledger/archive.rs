@@ -9,7 +9,10 @@ use hongbao_server::clock::UnixMs;
 use hongbao_server::ledger::archive::{ArchiveError, Archived, Wanted, archive};
 use hongbao_server::ledger::audit::audit;
 use hongbao_server::ledger::sqlite::SqliteLedger;
-use hongbao_server::ledger::{Answer, Ledger, LedgerError, Means, Outcome, Posting, Question, Refusal, Seen};
+use hongbao_server::ledger::{
+    Answer, CancelResult, ClaimResult, DepositResult, Ledger, LedgerError, Means, OpenResult, PayResult, Posting,
+    PostingResult, Question, Seen, SendResult, Statement,
+};
 use hongbao_server::market::campaign::Campaign;
 use rusqlite::Connection;
 
@@ -155,19 +158,36 @@ fn balances_limits_and_audit_are_the_same_without_the_archived() {
         send(envelope(Some(1), 20, 10, 1, &[2])),
     ];
     let outcomes = ledger.post(&batch, NOW).unwrap();
-    assert_eq!(outcomes[..3], [Outcome::Refused(Refusal::OutOfOrder), Outcome::NoSuchEnvelope, Outcome::NoSuchOrder]);
-    assert!(matches!(outcomes[3], Outcome::Opened { share: 0, .. }), "{outcomes:?}");
-    assert!(matches!(outcomes[4], Outcome::Order(order) if order.id == order_id(4)), "{outcomes:?}");
-    let expected = [Outcome::Deposited, Outcome::Won(won(&running, 13, 1)), Outcome::LimitReached { limit: 2 }];
+    assert_eq!(
+        outcomes[..3],
+        [
+            PostingResult::Claim(ClaimResult::OutOfOrder),
+            PostingResult::Open(OpenResult::NoSuchEnvelope),
+            PostingResult::Cancel(CancelResult::NoSuchOrder)
+        ]
+    );
+    assert!(matches!(outcomes[3], PostingResult::Open(OpenResult::Opened { share: 0, .. })), "{outcomes:?}");
+    assert!(
+        matches!(outcomes[4], PostingResult::Pay(PayResult::Paid(order)) if order.id == order_id(4)),
+        "{outcomes:?}"
+    );
+    let expected = [
+        PostingResult::Deposit(DepositResult::Deposited),
+        PostingResult::Claim(ClaimResult::Won(won(&running, 13, 1))),
+        PostingResult::Claim(ClaimResult::LimitReached { limit: 2 }),
+    ];
     assert_eq!(outcomes[5..8], expected);
-    assert!(matches!(&outcomes[8], Outcome::Sent { offer, .. } if offer.envelope == envelope_id(4)), "{outcomes:?}");
+    assert!(
+        matches!(&outcomes[8], PostingResult::Send(SendResult::Sent { offer, .. }) if offer.envelope == envelope_id(4)),
+        "{outcomes:?}"
+    );
     // Numbers go on where they were.
     let sale = ledger.create_campaign(sale_terms(3, None, 0), NOW).unwrap();
     let outcomes = ledger.post(&[claim(&sale, 5, 1, 0)], NOW).unwrap();
-    assert_eq!(outcomes, [Outcome::Ordered(ordered(&sale, 5, (5, 1), 0, NOW))]);
+    assert_eq!(outcomes, [PostingResult::Claim(ClaimResult::Ordered(ordered(&sale, 5, (5, 1), 0, NOW)))]);
     // A statement begins after the cut; its balance is whole.
     let question = Question::Statement { before: None, limit: 100 };
-    let Answer::Statement { balance, movements } = ledger.ask(user(1), &question).unwrap() else { panic!() };
+    let Answer::Statement(Statement { balance, movements }) = ledger.ask(user(1), &question).unwrap() else { panic!() };
     assert!(!movements.more && movements.items.iter().all(|movement| movement.entry > last));
     assert_eq!(balance.0, before[0].0 + won(&running, 13, 1).amount.0 - 10);
     drop(ledger);
@@ -195,8 +215,11 @@ fn one_archive_follows_another_and_together_they_hold_all_once() {
     let mut ledger = files.ledger();
     let sale = ledger.create_campaign(sale_terms(3, None, 0), NOW).unwrap();
     let outcomes = ledger.post(&[claim(&sale, 5, 1, 0), send(envelope(None, 9, 5, 1, &[2]))], NOW).unwrap();
-    assert_eq!(outcomes[0], Outcome::Ordered(ordered(&sale, 5, (5, 1), 0, NOW)));
-    assert!(matches!(&outcomes[1], Outcome::Sent { offer, .. } if offer.envelope == envelope_id(4)), "{outcomes:?}");
+    assert_eq!(outcomes[0], PostingResult::Claim(ClaimResult::Ordered(ordered(&sale, 5, (5, 1), 0, NOW))));
+    assert!(
+        matches!(&outcomes[1], PostingResult::Send(SendResult::Sent { offer, .. }) if offer.envelope == envelope_id(4)),
+        "{outcomes:?}"
+    );
     drop(ledger);
     is_balanced(&path);
 }

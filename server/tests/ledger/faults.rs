@@ -12,7 +12,7 @@ use std::{env, fs, io};
 
 use hongbao_server::ledger::audit::{AuditOptions, audit, audit_with};
 use hongbao_server::ledger::sqlite::SqliteLedger;
-use hongbao_server::ledger::{Ledger, LedgerError, Outcome, Posting};
+use hongbao_server::ledger::{ClaimResult, Ledger, LedgerError, Posting, PostingResult};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rusqlite::Connection;
 
@@ -25,7 +25,8 @@ fn again(test: &str, ledger: &Path) -> Command {
     // `exec`.
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(env::current_exe().unwrap());
-    command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(PATH, ledger);
+    let module = module_path!().split_once("::").expect("a test is in a module of its program").1;
+    command.args(["--exact", &format!("{module}::{test}"), "--nocapture", "--test-threads=1"]).env(PATH, ledger);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     command
 }
@@ -53,9 +54,7 @@ fn every_win_told_before_a_kill_is_in_a_balanced_ledger() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ledger.db");
         let journal = directory.path().join("told.csv");
-        let mut child = Killed(
-            again("ledger::faults::every_win_told_before_a_kill_is_in_a_balanced_ledger", &path).spawn().unwrap(),
-        );
+        let mut child = Killed(again("every_win_told_before_a_kill_is_in_a_balanced_ledger", &path).spawn().unwrap());
         let lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
         let mut told = String::from("user,request,campaign,serial,amount_fen,at_ms\n");
         let mut seen = 0;
@@ -82,7 +81,13 @@ fn every_win_told_before_a_kill_is_in_a_balanced_ledger() {
         let rain = ledger.campaigns().unwrap().remove(0);
         assert_eq!(rain.won, report.wins);
         let outcomes = ledger.post(&[claim(&rain, 1, 1_000_000, 0), claim(&rain, 1, 1_000_000, 49_999)], 9).unwrap();
-        assert!(matches!(outcomes[..], [Outcome::Taken, Outcome::Won(_)]), "{outcomes:?}");
+        assert!(
+            matches!(
+                outcomes[..],
+                [PostingResult::Claim(ClaimResult::Taken), PostingResult::Claim(ClaimResult::Won(_))]
+            ),
+            "{outcomes:?}"
+        );
         drop(ledger);
         assert!(audit(&path).unwrap().is_balanced());
     }
@@ -95,8 +100,7 @@ fn a_full_disk_fails_whole_batches_and_space_revives_the_ledger() {
     }
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ledger.db");
-    let output =
-        again("ledger::faults::a_full_disk_fails_whole_batches_and_space_revives_the_ledger", &path).output().unwrap();
+    let output = again("a_full_disk_fails_whole_batches_and_space_revives_the_ledger", &path).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
     let report = audit(&path).unwrap();
@@ -119,7 +123,13 @@ fn a_database_that_may_not_grow_fails_whole_batches_too() {
     }
     assert_eq!(recall(&mut ledger, 500).last_request, None);
     ledger.limit_pages(1_000_000).unwrap();
-    assert!(ledger.post(&batch, 4).unwrap().iter().all(|outcome| matches!(outcome, Outcome::Won(_))));
+    assert!(
+        ledger
+            .post(&batch, 4)
+            .unwrap()
+            .iter()
+            .all(|outcome| matches!(outcome, PostingResult::Claim(ClaimResult::Won(_))))
+    );
     let report = audit(&path).unwrap();
     assert!(report.is_balanced() && report.wins == 10_000, "{report}");
 }
@@ -226,7 +236,7 @@ fn post_until_killed(path: &Path) {
     for start in (0..49_000).step_by(50) {
         let batch: Vec<Posting> = (start..start + 50).map(|n| claim(&rain, n * 31 % 997 + 1, n + 1, n)).collect();
         for (n, outcome) in (start..).zip(ledger.post(&batch, n_ms(start)).unwrap()) {
-            let Outcome::Won(win) = outcome else { panic!("{outcome:?}") };
+            let PostingResult::Claim(ClaimResult::Won(win)) = outcome else { panic!("{outcome:?}") };
             let user = n * 31 % 997 + 1;
             writeln!(out, "won {user},{},{},{},{},0", win.request, win.campaign, win.serial, win.amount.0).unwrap();
         }
@@ -262,5 +272,11 @@ fn meet_the_end_of_the_disk(path: &Path) {
 
     setrlimit(Resource::RLIMIT_FSIZE, hard, hard).unwrap();
     ledger.probe(4).unwrap();
-    assert!(ledger.post(&batch(posted), 5).unwrap().iter().all(|outcome| matches!(outcome, Outcome::Won(_))));
+    assert!(
+        ledger
+            .post(&batch(posted), 5)
+            .unwrap()
+            .iter()
+            .all(|outcome| matches!(outcome, PostingResult::Claim(ClaimResult::Won(_))))
+    );
 }

@@ -3,6 +3,7 @@
 
 mod archive;
 mod audit;
+mod decided;
 mod faults;
 mod histories;
 mod posting;

@@ -4,7 +4,8 @@ use hongbao_proto::{CampaignId, Fen, Serial};
 use hongbao_server::ledger::audit::audit;
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::{
-    Award, Claim, Expired, Ledger, LedgerError, Means, Outcome, Posting, Recall, Refusal, Seen,
+    Acknowledged, Award, CancelResult, Claim, ClaimResult, DepositResult, Expired, Ledger, LedgerError, Means,
+    OpenResult, PayResult, Posting, PostingResult, Recall, Seen, SendResult,
 };
 use hongbao_server::limits::{ENVELOPES_OPEN_PER_USER_MAX, EXPIRE_STEP, RECALLED_WINS_MAX};
 use hongbao_server::market::campaign::{Amounts, Campaign, Goods, Settlement};
@@ -19,13 +20,13 @@ use super::support::{
 fn a_claim_is_won_once_and_its_repeat_gets_the_first_answer() {
     let mut ledger = SqliteLedger::open_in_memory().unwrap();
     let rain = ledger.create_campaign(terms(10, None), 5).unwrap();
-    let first = Outcome::Won(won(&rain, 100, 0));
-    let again = Outcome::Repeated(Award::Win(won(&rain, 100, 0)));
+    let first = PostingResult::Claim(ClaimResult::Won(won(&rain, 100, 0)));
+    let again = PostingResult::Claim(ClaimResult::Repeated(Award::Win(won(&rain, 100, 0))));
 
     // In one batch, and in a later one; the serial offered with the repeat stays free.
     let batch = [claim(&rain, 1, 100, 0), claim(&rain, 1, 100, 1), claim(&rain, 2, 100, 0)];
-    assert_eq!(ledger.post(&batch, 6).unwrap(), [first, again.clone(), Outcome::Taken]);
-    assert_eq!(ledger.post(&batch, 7).unwrap(), [again.clone(), again, Outcome::Taken]);
+    assert_eq!(ledger.post(&batch, 6).unwrap(), [first, again.clone(), PostingResult::Claim(ClaimResult::Taken)]);
+    assert_eq!(ledger.post(&batch, 7).unwrap(), [again.clone(), again, PostingResult::Claim(ClaimResult::Taken)]);
     assert_eq!(ledger.claimed_serials(rain.id).unwrap(), [Serial(0)]);
     assert_eq!(first_answer(&mut ledger, 1, 100), Some(Award::Win(won(&rain, 100, 0))));
     assert_eq!(first_answer(&mut ledger, 2, 100), None);
@@ -36,11 +37,19 @@ fn a_limit_holds_in_a_batch_and_a_repeat_gets_its_answer() {
     let mut ledger = SqliteLedger::open_in_memory().unwrap();
     let rain = ledger.create_campaign(terms(10, Some(2)), 5).unwrap();
     let batch: Vec<Posting> = (0..4).map(|n| claim(&rain, 1, 10 + n, n)).collect();
-    let limit = || Outcome::LimitReached { limit: 2 };
+    let limit = || PostingResult::Claim(ClaimResult::LimitReached { limit: 2 });
     let (zero, one) = (won(&rain, 10, 0), won(&rain, 11, 1));
-    assert_eq!(ledger.post(&batch, 6).unwrap(), [Outcome::Won(zero), Outcome::Won(one), limit(), limit()]);
+    assert_eq!(
+        ledger.post(&batch, 6).unwrap(),
+        [PostingResult::Claim(ClaimResult::Won(zero)), PostingResult::Claim(ClaimResult::Won(one)), limit(), limit()]
+    );
     let later = [claim(&rain, 1, 10, 5), claim(&rain, 1, 12, 5), claim(&rain, 1, 13, 1), claim(&rain, 2, 12, 5)];
-    let expected = [Outcome::Repeated(Award::Win(zero)), limit(), Outcome::Taken, Outcome::Won(won(&rain, 12, 5))];
+    let expected = [
+        PostingResult::Claim(ClaimResult::Repeated(Award::Win(zero))),
+        limit(),
+        PostingResult::Claim(ClaimResult::Taken),
+        PostingResult::Claim(ClaimResult::Won(won(&rain, 12, 5))),
+    ];
     assert_eq!(ledger.post(&later, 7).unwrap(), expected);
 }
 
@@ -64,14 +73,14 @@ fn one_impossible_claim_does_not_fail_the_others_of_its_batch() {
         claim(&rain, 1, 5, 2),
     ];
     let expected = [
-        Outcome::Refused(Refusal::NoSuchCampaign),
-        Outcome::Refused(Refusal::NoSuchSerial),
-        Outcome::Refused(Refusal::NoSuchSerial),
-        Outcome::Refused(Refusal::WrongAmount),
-        Outcome::Refused(Refusal::Settled),
-        Outcome::Repeated(Award::Win(won(&over, 70, 0))),
-        Outcome::Acknowledged { count: 0 },
-        Outcome::Won(won(&rain, 5, 2)),
+        PostingResult::Claim(ClaimResult::NoSuchCampaign),
+        PostingResult::Claim(ClaimResult::NoSuchSerial),
+        PostingResult::Claim(ClaimResult::NoSuchSerial),
+        PostingResult::Claim(ClaimResult::WrongAmount),
+        PostingResult::Claim(ClaimResult::Settled),
+        PostingResult::Claim(ClaimResult::Repeated(Award::Win(won(&over, 70, 0)))),
+        PostingResult::Acknowledge(Acknowledged { count: 0 }),
+        PostingResult::Claim(ClaimResult::Won(won(&rain, 5, 2))),
     ];
     assert_eq!(ledger.post(&batch, 7).unwrap(), expected);
 }
@@ -91,7 +100,7 @@ fn wins_are_recalled_oldest_first_until_acknowledged() {
     let mine = [(rain.id, many - 1), (rain.id, many - 1), (rain.id, many - 2), (rain.id, many)];
     let outcomes = ledger.post(&[acknowledge(2, &mine), acknowledge(1, &mine), acknowledge(1, &mine)], 7).unwrap();
     // Each is acknowledged once; what was acknowledged before counts no more.
-    assert_eq!(outcomes, [0, 2, 0].map(|count| Outcome::Acknowledged { count }));
+    assert_eq!(outcomes, [0, 2, 0].map(|count| PostingResult::Acknowledge(Acknowledged { count })));
     let told = recall(&mut ledger, 1);
     assert_eq!((told.unacknowledged[0], told.last_request), (oldest(2), Some(request(many))));
     assert_eq!(recall(&mut ledger, 2), Recall::default());
@@ -140,8 +149,13 @@ fn bad_terms_and_more_money_than_the_books_hold_are_refused() {
         send(envelope(None, 1, 5, 1, &[1])),
         claim(&first, 1, 1, 0),
     ];
-    let too_much = || Outcome::Refused(Refusal::TooMuch);
-    assert_eq!(ledger.post(&batch, 6).unwrap(), [too_much(), too_much(), too_much(), Outcome::Won(won(&first, 1, 0))]);
+    let expected = [
+        DepositResult::TooMuch.into(),
+        DepositResult::TooMuch.into(),
+        SendResult::TooMuch.into(),
+        PostingResult::Claim(ClaimResult::Won(won(&first, 1, 0))),
+    ];
+    assert_eq!(ledger.post(&batch, 6).unwrap(), expected);
 }
 
 #[test]
@@ -149,8 +163,12 @@ fn a_request_too_late_gets_nothing_and_its_serial_stays_free() {
     let mut ledger = SqliteLedger::open_in_memory().unwrap();
     let rain = ledger.create_campaign(terms(10, None), 5).unwrap();
     let batch = [claim(&rain, 1, 8, 0), claim(&rain, 1, 7, 1), claim(&rain, 2, 7, 1)];
-    let late = || Outcome::Refused(Refusal::OutOfOrder);
-    let expected = [Outcome::Won(won(&rain, 8, 0)), late(), Outcome::Won(won(&rain, 7, 1))];
+    let late = || PostingResult::Claim(ClaimResult::OutOfOrder);
+    let expected = [
+        PostingResult::Claim(ClaimResult::Won(won(&rain, 8, 0))),
+        late(),
+        PostingResult::Claim(ClaimResult::Won(won(&rain, 7, 1))),
+    ];
     assert_eq!(ledger.post(&batch, 6).unwrap(), expected);
     assert_eq!(ledger.post(&[claim(&rain, 1, 7, 2)], 7).unwrap(), [late()]);
     assert_eq!(ledger.claimed_serials(rain.id).unwrap(), [Serial(0), Serial(1)]);
@@ -163,7 +181,10 @@ fn a_unit_is_held_paid_cancelled_or_expired_and_shown_so() {
     ledger.post(&[deposit(1, 1, 500, "start")], 5).unwrap();
     let grabs: Vec<Posting> = (0..4).map(|n| claim(&sale, 1, 10 + n, n)).collect();
     let order = |n: u64| ordered(&sale, n, (1, 9 + n), n - 1, 1_000);
-    assert_eq!(ledger.post(&grabs, 1_000).unwrap(), [1, 2, 3, 4].map(|n| Outcome::Ordered(order(n))));
+    assert_eq!(
+        ledger.post(&grabs, 1_000).unwrap(),
+        [1, 2, 3, 4].map(|n| PostingResult::Claim(ClaimResult::Ordered(order(n))))
+    );
     assert_eq!((ledger.next_due(), ledger.campaigns().unwrap()[0].reserved), (Some(6_000), 4));
     assert!(
         matches!(ledger.settle_campaign(sale.id, 2_000), Err(LedgerError::BadTerms(why)) if why.contains("4 orders"))
@@ -184,17 +205,17 @@ fn a_unit_is_held_paid_cancelled_or_expired_and_shown_so() {
     ];
     let (paid, outside) = (decided(1, OrderState::Paid, 2_000), decided(2, OrderState::Paid, 2_000));
     let cancelled = decided(3, OrderState::Cancelled, 2_000);
-    let expected = [
-        Outcome::Order(paid),
-        Outcome::InsufficientFunds,
-        Outcome::Order(outside),
-        Outcome::NoSuchOrder,
-        Outcome::Order(paid),
-        Outcome::Released(cancelled),
-        Outcome::Order(cancelled),
-        Outcome::OrderPaid,
-        Outcome::NoSuchOrder,
-        Outcome::TooLate { at: 2_000 },
+    let expected: [PostingResult; 10] = [
+        PayResult::Paid(paid).into(),
+        PayResult::InsufficientFunds.into(),
+        PayResult::Paid(outside).into(),
+        PayResult::NoSuchOrder.into(),
+        PayResult::Paid(paid).into(),
+        CancelResult::Cancelled(cancelled).into(),
+        CancelResult::Over(cancelled).into(),
+        CancelResult::Paid.into(),
+        CancelResult::NoSuchOrder.into(),
+        PayResult::TooLate { at: 2_000 }.into(),
     ];
     assert_eq!(ledger.post(&steps, 2_000).unwrap(), expected);
     assert_eq!(balance(&mut ledger, 1), Fen(200));
@@ -202,20 +223,29 @@ fn a_unit_is_held_paid_cancelled_or_expired_and_shown_so() {
     let told = [order(4), paid, outside].map(Award::Order);
     assert_eq!(recall(&mut ledger, 1).unacknowledged, told);
 
-    assert_eq!(ledger.post(&[pay(1, 4, Means::Outside)], 6_000).unwrap(), [Outcome::TooLate { at: 6_000 }]);
+    assert_eq!(
+        ledger.post(&[pay(1, 4, Means::Outside)], 6_000).unwrap(),
+        [PostingResult::Pay(PayResult::TooLate { at: 6_000 })]
+    );
     let over = decided(4, OrderState::Expired, 6_000);
     let expired = Expired { orders: vec![over], envelopes: vec![], next_due: None };
-    assert_eq!(ledger.post(&[Posting::Expire], 6_000).unwrap(), [Outcome::Expired(Box::new(expired))]);
+    assert_eq!(ledger.post(&[Posting::Expire], 6_000).unwrap(), [PostingResult::Expire(Box::new(expired))]);
     assert_eq!(recall(&mut ledger, 1).unacknowledged, [paid, outside, over].map(Award::Order));
     assert_eq!(first_answer(&mut ledger, 1, 13), Some(Award::Order(over)));
     let seen = Seen { orders: [1, 2, 4, 4].map(super::support::order_id).into(), ..Seen::default() };
     let seen = Posting::Acknowledge { user: user(1), seen: Box::new(seen) };
-    assert_eq!(ledger.post(&[seen], 6_001).unwrap(), [Outcome::Acknowledged { count: 3 }]);
+    assert_eq!(ledger.post(&[seen], 6_001).unwrap(), [PostingResult::Acknowledge(Acknowledged { count: 3 })]);
 
     // Released units are for sale again, to anybody.
     assert_eq!(ledger.claimed_serials(sale.id).unwrap(), [Serial(0), Serial(1)]);
     let again = ledger.post(&[claim(&sale, 2, 1, 2), claim(&sale, 2, 2, 0)], 6_002).unwrap();
-    assert_eq!(again, [Outcome::Ordered(ordered(&sale, 5, (2, 1), 2, 6_002)), Outcome::Taken]);
+    assert_eq!(
+        again,
+        [
+            PostingResult::Claim(ClaimResult::Ordered(ordered(&sale, 5, (2, 1), 2, 6_002))),
+            PostingResult::Claim(ClaimResult::Taken)
+        ]
+    );
     ledger.post(&[cancel(2, 5)], 6_003).unwrap();
     let settlement = Settlement { settled_at: 6_004, refunded: Fen(600) };
     assert_eq!(ledger.settle_campaign(sale.id, 6_004).unwrap().settlement, Some(settlement));
@@ -227,16 +257,19 @@ fn a_limit_counts_what_is_held_now_not_what_was_given_back() {
     let path = directory.path().join("ledger.db");
     let mut ledger = SqliteLedger::open(&path).unwrap();
     let sale = ledger.create_campaign(sale_terms(9, Some(2), 300), 5).unwrap();
-    let limit = || Outcome::LimitReached { limit: 2 };
+    let limit = || PostingResult::Claim(ClaimResult::LimitReached { limit: 2 });
     let batch = [claim(&sale, 1, 1, 0), claim(&sale, 1, 2, 1), claim(&sale, 1, 3, 2)];
     assert_eq!(ledger.post(&batch, 10).unwrap()[2], limit());
     let batch = [cancel(1, 1), claim(&sale, 1, 4, 0), claim(&sale, 1, 5, 3)];
-    assert_eq!(ledger.post(&batch, 11).unwrap()[1..], [Outcome::Ordered(ordered(&sale, 3, (1, 4), 0, 11)), limit()]);
+    assert_eq!(
+        ledger.post(&batch, 11).unwrap()[1..],
+        [PostingResult::Claim(ClaimResult::Ordered(ordered(&sale, 3, (1, 4), 0, 11))), limit()]
+    );
     drop(ledger);
     // Counted from the rows by a ledger that has not seen it happen.
     let mut ledger = SqliteLedger::open(&path).unwrap();
     assert_eq!(ledger.post(&[claim(&sale, 1, 6, 4)], 12).unwrap(), [limit()]);
-    assert!(matches!(ledger.post(&[Posting::Expire], 6_000).unwrap()[..], [Outcome::Expired(_)]));
+    assert!(matches!(ledger.post(&[Posting::Expire], 6_000).unwrap()[..], [PostingResult::Expire(_)]));
     let batch = [claim(&sale, 1, 7, 4), claim(&sale, 1, 8, 5), claim(&sale, 1, 9, 6)];
     assert_eq!(ledger.post(&batch, 6_000).unwrap()[2], limit());
 }
@@ -251,7 +284,7 @@ fn what_is_overdue_expires_the_oldest_first_in_steps() {
     ledger.post(&grabs[20..], 100).unwrap();
     ledger.post(&[send(envelope(None, 1, 5, 1, &[1]))], 100).unwrap();
     let mut expire = || match ledger.post(&[Posting::Expire], 5_100).unwrap().remove(0) {
-        Outcome::Expired(expired) => *expired,
+        PostingResult::Expire(expired) => *expired,
         other => panic!("{other:?}"),
     };
     let (first, second) = (expire(), expire());
@@ -268,33 +301,37 @@ fn an_envelope_is_opened_once_a_recipient_and_its_rest_returns() {
     let sent = envelope(Some(1), 3, 100, 3, &[2, 3, 4, 5]);
     let outcomes = ledger.post(&[send(sent.clone()), send(sent.clone()), send(envelope(Some(2), 1, 5, 1, &[1]))], 10);
     let outcomes = outcomes.unwrap();
-    let Outcome::Sent { offer, to, recipients: 4, balance: Fen(900) } = &outcomes[0] else { panic!("{outcomes:?}") };
+    let PostingResult::Send(SendResult::Sent { offer, to, recipients: 4, balance: Fen(900) }) = &outcomes[0] else {
+        panic!("{outcomes:?}")
+    };
     assert_eq!((&to[..], offer.expires_at), (&sent.recipients[..], 10_010));
     assert!(
-        matches!(&outcomes[1], Outcome::Sent { to, recipients: 4, balance: Fen(900), .. } if to.is_empty()),
+        matches!(&outcomes[1], PostingResult::Send(SendResult::Sent { to, recipients: 4, balance: Fen(900), .. }) if to.is_empty()),
         "{outcomes:?}"
     );
-    assert_eq!(outcomes[2], Outcome::InsufficientFunds);
+    assert_eq!(outcomes[2], PostingResult::Send(SendResult::InsufficientFunds));
     assert_eq!(recall(&mut ledger, 2).offers, std::slice::from_ref(offer));
 
-    let opened = |share, amount| Outcome::Opened { envelope: envelope_id(1), share, amount: Fen(amount) };
+    let opened = |share, amount| {
+        PostingResult::Open(OpenResult::Opened { envelope: envelope_id(1), share, amount: Fen(amount) })
+    };
     let outcomes = ledger.post(&[open(2, 1), open(2, 1), open(1, 1), open(2, 2), open(4, 1)], 11).unwrap();
-    let none = || Outcome::NoSuchEnvelope;
+    let none = || PostingResult::Open(OpenResult::NoSuchEnvelope);
     assert_eq!(outcomes, [opened(0, 34), opened(0, 34), none(), none(), opened(1, 33)]);
     assert_eq!((balance(&mut ledger, 2), ledger.totals().unwrap().enclosed), (Fen(34), Fen(33)));
     assert_eq!(recall(&mut ledger, 2).offers, []);
 
     // Its time is over before anybody says so.
-    assert_eq!(ledger.post(&[open(3, 1)], 10_010).unwrap(), [Outcome::TooLate { at: 10_010 }]);
+    assert_eq!(ledger.post(&[open(3, 1)], 10_010).unwrap(), [PostingResult::Open(OpenResult::TooLate { at: 10_010 })]);
     let expired = Expired { orders: vec![], envelopes: vec![(envelope_id(1), Some(user(1)), Fen(33))], next_due: None };
-    assert_eq!(ledger.post(&[Posting::Expire], 10_010).unwrap(), [Outcome::Expired(Box::new(expired))]);
+    assert_eq!(ledger.post(&[Posting::Expire], 10_010).unwrap(), [PostingResult::Expire(Box::new(expired))]);
     let outcomes = ledger.post(&[open(3, 1), open(4, 1)], 10_011).unwrap();
-    assert_eq!(outcomes, [Outcome::TooLate { at: 10_010 }, opened(1, 33)]);
+    assert_eq!(outcomes, [PostingResult::Open(OpenResult::TooLate { at: 10_010 }), opened(1, 33)]);
     assert_eq!(balance(&mut ledger, 1), Fen(933));
 
     // From the house, and emptied.
     let outcomes = ledger.post(&[send(envelope(None, 1, 1, 1, &[2, 3])), open(3, 2), open(2, 2)], 10_012).unwrap();
-    assert_eq!(outcomes[2], Outcome::Empty { envelope: envelope_id(2) });
+    assert_eq!(outcomes[2], PostingResult::Open(OpenResult::Empty { envelope: envelope_id(2) }));
     assert_eq!(recall(&mut ledger, 2).offers, []);
     assert_eq!(ledger.next_due(), None);
 }
@@ -303,8 +340,13 @@ fn an_envelope_is_opened_once_a_recipient_and_its_rest_returns() {
 fn a_deposit_is_made_once_for_each_key() {
     let mut ledger = SqliteLedger::open_in_memory().unwrap();
     let batch = [deposit(1, 3, 10, "a"), deposit(1, 3, 10, "a"), deposit(1, 3, 11, "a"), deposit(3, 1, 5, "b")];
-    let used = || Outcome::Refused(Refusal::KeyUsed);
-    let expected = [Outcome::Deposited, Outcome::Deposited, used(), Outcome::Deposited];
+    let used = || PostingResult::Deposit(DepositResult::KeyUsed);
+    let expected = [
+        PostingResult::Deposit(DepositResult::Deposited),
+        PostingResult::Deposit(DepositResult::Deposited),
+        used(),
+        PostingResult::Deposit(DepositResult::Deposited),
+    ];
     assert_eq!(ledger.post(&batch, 6).unwrap(), expected);
     assert_eq!([1, 2, 3, 4].map(|n| balance(&mut ledger, n)), [Fen(10), Fen(10), Fen(15), Fen(0)]);
 }
@@ -336,19 +378,31 @@ fn open_envelopes_are_bounded_and_one_that_is_over_makes_room() {
     ledger.post(&[deposit(1, 2, 100_000, "wallets")], 1).unwrap();
     let most = u64::from(ENVELOPES_OPEN_PER_USER_MAX);
     let batch: Vec<_> = (1..=most).map(|number| send(envelope(Some(1), number, 1, 1, &[2, 3]))).collect();
-    assert!(ledger.post(&batch, 2).unwrap().iter().all(|outcome| matches!(outcome, Outcome::Sent { .. })));
+    assert!(
+        ledger
+            .post(&batch, 2)
+            .unwrap()
+            .iter()
+            .all(|outcome| matches!(outcome, PostingResult::Send(SendResult::Sent { .. })))
+    );
     // Counted again from the file.
     drop(ledger);
     let mut ledger = SqliteLedger::open(&path).unwrap();
     let mut post = |posting: Posting, now| ledger.post(&[posting], now).unwrap().remove(0);
     let next = |number: u64| send(envelope(Some(1), most + number, 1, 1, &[2, 3]));
-    assert_eq!(post(next(1), 3), Outcome::TooManyEnvelopes);
-    assert!(matches!(post(send(envelope(Some(2), 1, 1, 1, &[3])), 3), Outcome::Sent { .. }), "somebody else may");
-    assert!(matches!(post(send(envelope(None, 1, 1, 1, &[3])), 3), Outcome::Sent { .. }), "so may the house");
-    assert!(matches!(post(open(3, 7), 4), Outcome::Opened { .. }));
-    assert!(matches!(post(next(1), 5), Outcome::Sent { .. }));
-    assert_eq!(post(next(2), 5), Outcome::TooManyEnvelopes);
+    assert_eq!(post(next(1), 3), PostingResult::Send(SendResult::TooManyEnvelopes));
+    assert!(
+        matches!(post(send(envelope(Some(2), 1, 1, 1, &[3])), 3), PostingResult::Send(SendResult::Sent { .. })),
+        "somebody else may"
+    );
+    assert!(
+        matches!(post(send(envelope(None, 1, 1, 1, &[3])), 3), PostingResult::Send(SendResult::Sent { .. })),
+        "so may the house"
+    );
+    assert!(matches!(post(open(3, 7), 4), PostingResult::Open(OpenResult::Opened { .. })));
+    assert!(matches!(post(next(1), 5), PostingResult::Send(SendResult::Sent { .. })));
+    assert_eq!(post(next(2), 5), PostingResult::Send(SendResult::TooManyEnvelopes));
     // The first ones expire, all at once.
-    assert!(matches!(post(Posting::Expire, 10_002), Outcome::Expired(_)));
-    assert!(matches!(post(next(2), 10_002), Outcome::Sent { .. }));
+    assert!(matches!(post(Posting::Expire, 10_002), PostingResult::Expire(_)));
+    assert!(matches!(post(next(2), 10_002), PostingResult::Send(SendResult::Sent { .. })));
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use hongbao_server::ledger::audit::{AuditOptions, AuditReport, audit, audit_with};
 use hongbao_server::ledger::sqlite::SqliteLedger;
-use hongbao_server::ledger::writer::{Reply, ReplyTo, Request, Unavailable, Writer};
+use hongbao_server::ledger::writer::{Reply, ReplyTo, Unavailable, Writer, WriterRequest};
 use hongbao_server::ledger::{Ledger, Posting, Question};
 use hongbao_server::market::campaign::Campaign;
 use rusqlite::Connection;
@@ -112,14 +112,17 @@ fn past_its_end_the_ledger_commits_and_answers_nothing() {
     let rain = ledger.create_campaign(terms(5, None), 1).unwrap();
     let mut writer = Writer::new(Box::new(ledger), || 7);
     let (sender, replies) = mpsc::channel();
-    let ask =
-        |to: &mpsc::Sender<Reply>| Request::Ask { user: user(9), question: Question::Recall, reply_to: To(to.clone()) };
+    let ask = |to: &mpsc::Sender<Reply>| WriterRequest::Ask {
+        user: user(9),
+        question: Question::Recall,
+        reply_to: To(to.clone()),
+    };
     writer.apply(ask(&sender));
     assert!(matches!(replies.try_recv(), Ok(Reply::Answered(Ok(_)))));
     writer.status().end_by(Instant::now());
     writer.apply(ask(&sender));
     assert_eq!(replies.try_recv(), Ok(Reply::Answered(Err(Unavailable))));
-    writer.apply(Request::Post { posting: claim(&rain, 1, 1, 0), reply_to: To(sender.clone()) });
+    writer.apply(WriterRequest::Post { posting: claim(&rain, 1, 1, 0), reply_to: To(sender.clone()) });
     writer.flush();
     assert!(matches!(replies.try_recv(), Ok(Reply::Posted(Ok(_)))));
     assert!(writer.status().healthy(), "a question that came too late is no fault of the ledger");

@@ -8,8 +8,9 @@ use hongbao_proto::{CampaignId, EnvelopeId, Fen, OrderId, RequestId, RoomId, Ser
 use hongbao_server::clock::UnixMs;
 use hongbao_server::ledger::books::{AccountId, Entry, Kind};
 use hongbao_server::ledger::{
-    Answer, Award, Claim, EnvelopeView, Expired, Ledger, Means, Movement, Outcome, Page, Posting, Purpose, Question,
-    Recall, Refusal, Seen, Totals, Win,
+    Acknowledged, Answer, Award, CancelResult, Claim, ClaimResult, DepositResult, EnvelopeView, Expired, Ledger, Means,
+    Movement, OpenResult, Page, PayResult, Posting, PostingResult, Purpose, Question, Recall, Seen, SendResult,
+    Statement, Totals, Win,
 };
 use hongbao_server::limits::{EXPIRE_STEP, RECALLED_WINS_MAX};
 use hongbao_server::market::campaign::{Amounts, Campaign, CampaignKind, CampaignTerms, Goods, Sale, Seed, Settlement};
@@ -156,7 +157,7 @@ pub fn first_answer(ledger: &mut impl Ledger, user_n: u64, request_n: u64) -> Op
 
 pub fn balance(ledger: &mut impl Ledger, user_n: u64) -> Fen {
     match ledger.ask(user(user_n), &Question::Statement { before: None, limit: 0 }).unwrap() {
-        Answer::Statement { balance, .. } => balance,
+        Answer::Statement(Statement { balance, .. }) => balance,
         other => panic!("{other:?}"),
     }
 }
@@ -256,47 +257,47 @@ impl Model {
         self.campaign(id).cloned()
     }
 
-    pub fn post(&mut self, posting: &Posting, now: UnixMs) -> Outcome {
+    pub fn post(&mut self, posting: &Posting, now: UnixMs) -> PostingResult {
         match posting {
-            Posting::Claim(claim) => self.claim(claim, now),
-            Posting::Acknowledge { user, seen } => self.acknowledge(*user, seen),
-            Posting::Pay { user, order, means } => self.pay(*user, *order, *means, now),
-            Posting::Cancel { user, order } => self.cancel(*user, *order, now),
-            Posting::Send(new) => self.send(new, now),
-            Posting::Open { user, envelope } => self.open(*user, *envelope, now),
-            Posting::Expire => self.expire(now),
-            Posting::Deposit { first, count, amount, key } => self.deposit(*first, *count, *amount, key, now),
+            Posting::Claim(claim) => self.claim(claim, now).into(),
+            Posting::Acknowledge { user, seen } => self.acknowledge(*user, seen).into(),
+            Posting::Pay { user, order, means } => self.pay(*user, *order, *means, now).into(),
+            Posting::Cancel { user, order } => self.cancel(*user, *order, now).into(),
+            Posting::Send(new) => self.send(new, now).into(),
+            Posting::Open { user, envelope } => self.open(*user, *envelope, now).into(),
+            Posting::Expire => Box::new(self.expire(now)).into(),
+            Posting::Deposit { first, count, amount, key } => self.deposit(*first, *count, *amount, key, now).into(),
         }
     }
 
-    fn claim(&mut self, claim: &Claim, now: UnixMs) -> Outcome {
+    fn claim(&mut self, claim: &Claim, now: UnixMs) -> ClaimResult {
         if self.last_request(claim.user).is_some_and(|last| claim.request <= last) {
             return match self.first_answer(claim.user, claim.request) {
-                Some(award) => Outcome::Repeated(award),
-                None => Outcome::Refused(Refusal::OutOfOrder),
+                Some(award) => ClaimResult::Repeated(award),
+                None => ClaimResult::OutOfOrder,
             };
         }
         let Some(campaign) = self.campaign(claim.campaign) else {
-            return Outcome::Refused(Refusal::NoSuchCampaign);
+            return ClaimResult::NoSuchCampaign;
         };
         if campaign.settlement.is_some() {
-            return Outcome::Refused(Refusal::Settled);
+            return ClaimResult::Settled;
         }
         if claim.serial.0 >= campaign.terms.total {
-            return Outcome::Refused(Refusal::NoSuchSerial);
+            return ClaimResult::NoSuchSerial;
         }
         if claim.amount != campaign.terms.amount(claim.serial) {
-            return Outcome::Refused(Refusal::WrongAmount);
+            return ClaimResult::WrongAmount;
         }
         let holders = self.holders(claim.campaign);
         if holders.iter().any(|(_, serial)| *serial == claim.serial) {
-            return Outcome::Taken;
+            return ClaimResult::Taken;
         }
         let held = holders.iter().filter(|(owner, _)| *owner == claim.user).count();
         if let Some(limit) = campaign.terms.per_user_limit
             && held >= usize::try_from(limit).unwrap()
         {
-            return Outcome::LimitReached { limit };
+            return ClaimResult::LimitReached { limit };
         }
         let campaign = campaign.clone();
         let ends = (AccountId::campaign(claim.campaign), AccountId::user(claim.user));
@@ -309,7 +310,7 @@ impl Model {
             let campaign = self.campaign_mut(claim.campaign);
             campaign.won += 1;
             campaign.paid.0 += claim.amount.0;
-            return Outcome::Won(win);
+            return ClaimResult::Won(win);
         }
         let id = self.orders.len() as u64 + 1;
         let order = ordered(&campaign, id, (claim.user.get(), claim.request.get()), claim.serial.0, now);
@@ -321,10 +322,10 @@ impl Model {
             OrderState::Reserved => campaign.reserved += 1,
             _ => campaign.won += 1,
         }
-        Outcome::Ordered(order)
+        ClaimResult::Ordered(order)
     }
 
-    fn acknowledge(&mut self, user: UserId, seen: &Seen) -> Outcome {
+    fn acknowledge(&mut self, user: UserId, seen: &Seen) -> Acknowledged {
         let before = self.notices.len();
         self.notices.retain(|_, (owner, about)| {
             *owner != user
@@ -340,22 +341,22 @@ impl Model {
                 count += 1;
             }
         }
-        Outcome::Acknowledged { count: u32::try_from(count).unwrap() }
+        Acknowledged { count: u32::try_from(count).unwrap() }
     }
 
-    fn pay(&mut self, user: UserId, id: OrderId, means: Means, now: UnixMs) -> Outcome {
-        let Some(order) = self.order(id).filter(|order| order.user == user) else { return Outcome::NoSuchOrder };
+    fn pay(&mut self, user: UserId, id: OrderId, means: Means, now: UnixMs) -> PayResult {
+        let Some(order) = self.order(id).filter(|order| order.user == user) else { return PayResult::NoSuchOrder };
         match order.state {
-            OrderState::Paid => return Outcome::Order(order),
+            OrderState::Paid => return PayResult::Paid(order),
             OrderState::Cancelled | OrderState::Expired => {
-                return Outcome::TooLate { at: order.decided_at.unwrap() };
+                return PayResult::TooLate { at: order.decided_at.unwrap() };
             }
-            OrderState::Reserved if now >= order.pay_by => return Outcome::TooLate { at: order.pay_by },
+            OrderState::Reserved if now >= order.pay_by => return PayResult::TooLate { at: order.pay_by },
             OrderState::Reserved => {}
         }
         let till = AccountId::campaign(order.campaign);
         let (kind, from) = match means {
-            Means::Wallet if self.wallet(user) < order.price => return Outcome::InsufficientFunds,
+            Means::Wallet if self.wallet(user) < order.price => return PayResult::InsufficientFunds,
             Means::Wallet => (Kind::Pay, AccountId::user(user)),
             Means::Outside => (Kind::PayOutside, AccountId::TREASURY),
         };
@@ -366,31 +367,31 @@ impl Model {
         campaign.reserved -= 1;
         campaign.won += 1;
         campaign.paid.0 += order.price.0;
-        Outcome::Order(self.decide(id, OrderState::Paid, now))
+        PayResult::Paid(self.decide(id, OrderState::Paid, now))
     }
 
-    fn cancel(&mut self, user: UserId, id: OrderId, now: UnixMs) -> Outcome {
-        let Some(order) = self.order(id).filter(|order| order.user == user) else { return Outcome::NoSuchOrder };
+    fn cancel(&mut self, user: UserId, id: OrderId, now: UnixMs) -> CancelResult {
+        let Some(order) = self.order(id).filter(|order| order.user == user) else { return CancelResult::NoSuchOrder };
         match order.state {
-            OrderState::Paid => Outcome::OrderPaid,
-            OrderState::Cancelled | OrderState::Expired => Outcome::Order(order),
+            OrderState::Paid => CancelResult::Paid,
+            OrderState::Cancelled | OrderState::Expired => CancelResult::Over(order),
             OrderState::Reserved => {
                 self.release(&order, now);
-                Outcome::Released(self.decide(id, OrderState::Cancelled, now))
+                CancelResult::Cancelled(self.decide(id, OrderState::Cancelled, now))
             }
         }
     }
 
-    fn send(&mut self, new: &NewEnvelope, now: UnixMs) -> Outcome {
+    fn send(&mut self, new: &NewEnvelope, now: UnixMs) -> SendResult {
         let earlier =
             self.envelopes.iter().find(|sent| sent.new.sender == new.sender && sent.new.request == new.request);
         let wallet = |model: &Self| new.sender.map_or(Fen::ZERO, |sender| model.wallet(sender));
         if let Some(sent) = earlier {
             let recipients = u32::try_from(sent.new.recipients.len()).unwrap();
-            return Outcome::Sent { offer: sent.offer(), to: [].into(), recipients, balance: wallet(self) };
+            return SendResult::Sent { offer: sent.offer(), to: [].into(), recipients, balance: wallet(self) };
         }
         if new.sender.is_some() && wallet(self) < new.total {
-            return Outcome::InsufficientFunds;
+            return SendResult::InsufficientFunds;
         }
         let id = envelope_id(self.envelopes.len() as u64 + 1);
         let sent = Sent { id, new: new.clone(), at: now, told: BTreeSet::new(), opened: Vec::new(), closed: None };
@@ -400,16 +401,18 @@ impl Model {
         let request = new.sender.map(|_| new.request);
         self.put(now, Kind::Send, (from, AccountId::envelope(id)), new.total, 0, request);
         let recipients = u32::try_from(new.recipients.len()).unwrap();
-        Outcome::Sent { offer, to: Arc::clone(&new.recipients), recipients, balance: wallet(self) }
+        SendResult::Sent { offer, to: Arc::clone(&new.recipients), recipients, balance: wallet(self) }
     }
 
-    fn open(&mut self, user: UserId, id: EnvelopeId, now: UnixMs) -> Outcome {
-        let Some(sent) = self.envelopes.iter_mut().find(|sent| sent.id == id) else { return Outcome::NoSuchEnvelope };
+    fn open(&mut self, user: UserId, id: EnvelopeId, now: UnixMs) -> OpenResult {
+        let Some(sent) = self.envelopes.iter_mut().find(|sent| sent.id == id) else {
+            return OpenResult::NoSuchEnvelope;
+        };
         if !sent.new.recipients.contains(&user) {
-            return Outcome::NoSuchEnvelope;
+            return OpenResult::NoSuchEnvelope;
         }
         if let Some(share) = sent.opened.iter().position(|(opener, ..)| *opener == user) {
-            return Outcome::Opened {
+            return OpenResult::Opened {
                 envelope: id,
                 share: u32::try_from(share).unwrap(),
                 amount: sent.opened[share].1,
@@ -417,9 +420,9 @@ impl Model {
         }
         let share = sent.opened.len();
         let shares: Vec<Fen> = split(&sent.new.seed, sent.new.mode, sent.new.total, sent.new.shares).collect();
-        let Some(amount) = shares.get(share).copied() else { return Outcome::Empty { envelope: id } };
+        let Some(amount) = shares.get(share).copied() else { return OpenResult::Empty { envelope: id } };
         if sent.closed.is_some() || now >= sent.expires_at() {
-            return Outcome::TooLate { at: sent.expires_at() };
+            return OpenResult::TooLate { at: sent.expires_at() };
         }
         sent.opened.push((user, amount, now));
         sent.told.insert(user);
@@ -428,10 +431,10 @@ impl Model {
         }
         let ends = (AccountId::envelope(id), AccountId::user(user));
         self.put(now, Kind::Open, ends, amount, i64::try_from(share).unwrap(), None);
-        Outcome::Opened { envelope: id, share: u32::try_from(share).unwrap(), amount }
+        OpenResult::Opened { envelope: id, share: u32::try_from(share).unwrap(), amount }
     }
 
-    fn expire(&mut self, now: UnixMs) -> Outcome {
+    fn expire(&mut self, now: UnixMs) -> Expired {
         let mut expired = Expired::default();
         for _ in 0..EXPIRE_STEP {
             let Some((_, what)) = self.due().into_iter().next().filter(|(at, _)| *at <= now) else { break };
@@ -453,20 +456,20 @@ impl Model {
             }
         }
         expired.next_due = self.next_due();
-        Outcome::Expired(Box::new(expired))
+        expired
     }
 
-    fn deposit(&mut self, first: UserId, count: u32, amount: Fen, key: &str, now: UnixMs) -> Outcome {
+    fn deposit(&mut self, first: UserId, count: u32, amount: Fen, key: &str, now: UnixMs) -> DepositResult {
         let this = (first, count, amount);
         if let Some(earlier) = self.deposits.get(key) {
-            return if *earlier == this { Outcome::Deposited } else { Outcome::Refused(Refusal::KeyUsed) };
+            return if *earlier == this { DepositResult::Deposited } else { DepositResult::KeyUsed };
         }
         self.deposits.insert(key.to_owned(), this);
         for n in 0..u64::from(count) {
             let wallet = AccountId::user(user(first.get() + n));
             self.put(now, Kind::Deposit, (AccountId::TREASURY, wallet), amount, 0, None);
         }
-        Outcome::Deposited
+        DepositResult::Deposited
     }
 
     // ---- What is written with a posting
@@ -603,7 +606,7 @@ impl Model {
                         && before.is_none_or(|before| entry.id < before)
                 });
                 let movements = page(mine.map(movement), limit);
-                Answer::Statement { balance: self.wallet(user), movements }
+                Answer::Statement(Statement { balance: self.wallet(user), movements })
             }
             Question::Envelope(id) => Answer::Envelope(self.view(user, id)),
         }

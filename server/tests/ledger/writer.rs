@@ -5,13 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use hongbao_proto::{CampaignId, EnvelopeId, OrderId, Serial, UserId};
+use hongbao_proto::{CampaignId, EnvelopeId, Fen, OrderId, Serial, UserId};
 use hongbao_server::clock::UnixMs;
 use hongbao_server::ledger::audit::audit;
 use hongbao_server::ledger::sqlite::SqliteLedger;
-use hongbao_server::ledger::writer::{LedgerHandle, LedgerStatus, Reply, ReplyTo, Request, Unavailable, spawn};
+use hongbao_server::ledger::task::{CampaignChange, LedgerTask};
+use hongbao_server::ledger::writer::{LedgerHandle, LedgerStatus, Reply, ReplyTo, Unavailable, WriterRequest, spawn};
 use hongbao_server::ledger::{
-    Answer, EnvelopeView, Ledger, LedgerError, Means, Outcome, Page, Posting, Question, Totals,
+    Answer, ClaimResult, DepositResult, EnvelopeView, Ledger, LedgerError, Means, Page, PayResult, Posting,
+    PostingResult, Question, Recall, Statement, Totals,
 };
 use hongbao_server::limits::{LEDGER_BATCH_MAX, LEDGER_QUEUE_MAX};
 use hongbao_server::market::campaign::{Campaign, CampaignTerms};
@@ -24,11 +26,21 @@ use super::support::{
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-struct To(usize, mpsc::Sender<(usize, Reply)>);
+enum To {
+    Test(usize, mpsc::Sender<(usize, Reply)>),
+    /// Says that the ledger's thread is here, and keeps it until the other end is dropped.
+    Hold(mpsc::Sender<()>, mpsc::Receiver<()>),
+}
 
 impl ReplyTo for To {
     fn deliver(self, reply: Reply) {
-        self.1.send((self.0, reply)).expect("the test waits for every answer");
+        match self {
+            To::Test(n, answers) => answers.send((n, reply)).expect("the test waits for every answer"),
+            To::Hold(entered, held) => {
+                entered.send(()).expect("the test waits for the thread");
+                held.recv().unwrap_err();
+            }
+        }
     }
 }
 
@@ -40,18 +52,15 @@ fn clock() -> UnixMs {
 /// one batch.
 fn hold(handle: &LedgerHandle<To>) -> mpsc::Sender<()> {
     let (release, held) = mpsc::channel::<()>();
-    let (entered, in_call) = mpsc::channel();
-    let call = Request::Call(Box::new(move |_: &mut dyn Ledger| {
-        entered.send(()).unwrap();
-        held.recv().unwrap_err();
-    }));
-    assert!(handle.try_send(call).is_ok());
-    in_call.recv_timeout(PATIENCE).unwrap();
+    let (entered, entry) = mpsc::channel();
+    let reply_to = To::Hold(entered, held);
+    assert!(handle.try_send(WriterRequest::Ask { user: user(9_999), question: Question::Recall, reply_to }).is_ok());
+    entry.recv_timeout(PATIENCE).unwrap();
     release
 }
 
 fn post(handle: &LedgerHandle<To>, n: usize, posting: Posting, answers: &mpsc::Sender<(usize, Reply)>) {
-    assert!(handle.try_send(Request::Post { posting, reply_to: To(n, answers.clone()) }).is_ok());
+    assert!(handle.try_send(WriterRequest::Post { posting, reply_to: To::Test(n, answers.clone()) }).is_ok());
 }
 
 fn until(what: &str, mut holds: impl FnMut() -> bool) {
@@ -106,7 +115,7 @@ proptest! {
         prop_assert_eq!(&model.create_campaign(sale_terms(10, None, 20), 1), &sale);
         let (handle, status, thread) = spawn::<To>(Box::new(ledger), clock);
         let (answers, inbox) = mpsc::channel();
-        let (calls, called) = mpsc::channel();
+        let mut called = Vec::new();
         let mut expected = Vec::new();
         let release = hold(&handle);
         for (n, step) in steps.iter().enumerate() {
@@ -121,32 +130,29 @@ proptest! {
                 Step::Open(u, id) => open(u, id),
                 Step::Ask(u, question) => {
                     expected.push((n, Reply::Answered(Ok(model.ask(user(u), &question)))));
-                    let reply_to = To(n, answers.clone());
-                    let sent = handle.try_send(Request::Ask { user: user(u), question, reply_to });
+                    let reply_to = To::Test(n, answers.clone());
+                    let sent = handle.try_send(WriterRequest::Ask { user: user(u), question, reply_to });
                     prop_assert!(sent.is_ok());
                     continue;
                 }
                 Step::Call => {
-                    let (calls, totals) = (calls.clone(), model.totals());
-                    let call = Request::Call(Box::new(move |ledger: &mut dyn Ledger| {
-                        calls.send((ledger.totals().unwrap(), totals)).unwrap();
-                    }));
-                    prop_assert!(handle.try_send(call).is_ok());
+                    let campaigns = handle.try_task(|reply| LedgerTask::Campaigns { reply }).unwrap();
+                    called.push((campaigns, model.campaigns.clone()));
                     continue;
                 }
             };
             expected.push((n, Reply::Posted(Ok(model.post(&posting, clock())))));
-            let sent = handle.try_send(Request::Post { posting, reply_to: To(n, answers.clone()) });
+            let sent = handle.try_send(WriterRequest::Post { posting, reply_to: To::Test(n, answers.clone()) });
             prop_assert!(sent.is_ok());
         }
         drop(release);
-        drop((handle, answers, calls));
+        drop((handle, answers));
         thread.join().unwrap();
         let mut answered: Vec<(usize, Reply)> = inbox.iter().collect();
         answered.sort_by_key(|(n, _)| *n);
         prop_assert_eq!(answered, expected);
-        for (seen, expected) in called.iter() {
-            prop_assert_eq!(seen, expected);
+        for (campaigns, expected) in called {
+            prop_assert_eq!(campaigns.blocking_recv().unwrap().unwrap(), expected);
         }
         prop_assert_eq!(status.totals(), model.totals());
     }
@@ -162,10 +168,10 @@ fn a_storm_of_logins_between_claims_costs_one_commit() {
     for n in 0..100 {
         post(&handle, 0, claim(&rain, n + 1, 1, n), &answers);
         for user_n in [1_000 + n, n + 1] {
-            let recall = Request::Ask {
+            let recall = WriterRequest::Ask {
                 user: user(user_n),
                 question: Question::Recall,
-                reply_to: To(usize::try_from(user_n).unwrap(), answers.clone()),
+                reply_to: To::Test(usize::try_from(user_n).unwrap(), answers.clone()),
             };
             assert!(handle.try_send(recall).is_ok());
         }
@@ -173,7 +179,7 @@ fn a_storm_of_logins_between_claims_costs_one_commit() {
     drop((release, handle, answers));
     thread.join().unwrap();
     assert_eq!(inbox.iter().count(), 300);
-    // The call that held the thread was a batch of its own, without postings.
+    // What held the thread was a batch of its own, without postings.
     assert_eq!((status.batches(), status.postings(), status.totals().won), (1, 100, 100));
     let sizes = status.take_batch_sizes();
     assert_eq!((sizes.len(), sizes.max()), (1, 100));
@@ -194,12 +200,16 @@ fn a_full_queue_returns_the_request_and_answers_all_accepted() {
     }
     assert_eq!(handle.queue_depth(), LEDGER_QUEUE_MAX);
     let last = claim(&rain, 1, total, total - 1);
-    let returned = handle.try_send(Request::Post { posting: last.clone(), reply_to: To(1, answers.clone()) });
-    assert!(matches!(&returned, Err(Request::Post { posting, reply_to: To(1, _) }) if *posting == last));
+    let returned =
+        handle.try_send(WriterRequest::Post { posting: last.clone(), reply_to: To::Test(1, answers.clone()) });
+    assert!(matches!(&returned, Err(WriterRequest::Post { posting, reply_to: To::Test(1, _) }) if *posting == last));
     drop((release, handle, answers, returned));
     thread.join().unwrap();
     assert_eq!(
-        inbox.iter().filter(|(_, reply)| matches!(reply, Reply::Posted(Ok(Outcome::Won(_))))).count(),
+        inbox
+            .iter()
+            .filter(|(_, reply)| matches!(reply, Reply::Posted(Ok(PostingResult::Claim(ClaimResult::Won(_))))))
+            .count(),
         LEDGER_QUEUE_MAX
     );
     let batches = u64::try_from(LEDGER_QUEUE_MAX / LEDGER_BATCH_MAX).unwrap();
@@ -230,16 +240,31 @@ fn the_thread_ends_with_its_handles_and_leaves_balanced_books() {
 fn a_call_returns_its_result_and_a_stopped_ledger_says_so() {
     let (handle, _status, thread) = spawn::<To>(Box::new(SqliteLedger::open_in_memory().unwrap()), clock);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let created = runtime.block_on(handle.call(|ledger| ledger.create_campaign(terms(5, None), 1))).unwrap().unwrap();
-    assert_eq!(created.id.get(), 1);
+    let change = CampaignChange::Create(Box::new(terms(5, None)));
+    let created = handle.try_task(|reply| LedgerTask::ChangeCampaign { change, now: 1, reply }).unwrap();
+    assert_eq!(created.blocking_recv().unwrap().unwrap().id.get(), 1);
+    assert_eq!(runtime.block_on(handle.campaigns()).unwrap().len(), 1);
+    let deposit = Posting::Deposit { first: user(1), count: 1, amount: Fen(5), key: "start".into() };
+    let deposited = runtime.block_on(handle.post_one::<DepositResult>(deposit.clone(), 2));
+    assert_eq!(deposited.unwrap(), DepositResult::Deposited);
+    let taken_for_another = runtime.block_on(handle.post_one::<PayResult>(deposit, 2));
+    assert!(matches!(taken_for_another, Err(LedgerError::Mismatched)));
+    let statement = Question::Statement { before: None, limit: 5 };
+    assert_eq!(runtime.block_on(handle.ask::<Statement>(user(1), statement)).unwrap().balance, Fen(5));
+    assert!(matches!(runtime.block_on(handle.ask::<Recall>(user(1), statement)), Err(LedgerError::Mismatched)));
     // A thread that panics takes the queue with it (in a release build, the process).
-    let panicked = runtime.block_on(handle.call(|_| -> () { panic!("on purpose") }));
-    assert!(panicked.is_err());
+    let (entered, entry) = mpsc::channel();
+    drop(entry);
+    let reply_to = To::Hold(entered, mpsc::channel().1);
+    assert!(handle.try_send(WriterRequest::Ask { user: user(1), question: Question::Recall, reply_to }).is_ok());
     assert!(thread.join().is_err());
-    assert!(runtime.block_on(handle.call(|_| ())).is_err());
+    assert!(matches!(runtime.block_on(handle.campaigns()), Err(LedgerError::Stopped)));
+    assert!(handle.try_task(|reply| LedgerTask::Campaigns { reply }).is_none());
     let (answers, _inbox) = mpsc::channel();
     assert!(
-        handle.try_send(Request::Ask { user: user(1), question: Question::Recall, reply_to: To(0, answers) }).is_err()
+        handle
+            .try_send(WriterRequest::Ask { user: user(1), question: Question::Recall, reply_to: To::Test(0, answers) })
+            .is_err()
     );
 }
 
@@ -253,7 +278,7 @@ impl Flaky {
 }
 
 impl Ledger for Flaky {
-    fn post(&mut self, postings: &[Posting], now: UnixMs) -> Result<Vec<Outcome>, LedgerError> {
+    fn post(&mut self, postings: &[Posting], now: UnixMs) -> Result<Vec<PostingResult>, LedgerError> {
         self.check()?;
         self.0.post(postings, now)
     }
@@ -306,14 +331,20 @@ fn flaky() -> (LedgerHandle<To>, LedgerStatus, Arc<AtomicBool>, Campaign) {
 fn a_failed_commit_is_told_to_all_in_it_and_a_later_one_heals() {
     let (handle, status, fails, rain) = flaky();
     let (answers, inbox) = mpsc::channel();
+    fails.store(false, Ordering::SeqCst);
     let release = hold(&handle);
+    fails.store(true, Ordering::SeqCst);
     assert!(status.healthy());
     for n in 0..10 {
         post(&handle, 0, claim(&rain, n + 1, 1, n), &answers);
     }
     assert!(
         handle
-            .try_send(Request::Ask { user: user(1), question: Question::Recall, reply_to: To(1, answers.clone()) })
+            .try_send(WriterRequest::Ask {
+                user: user(1),
+                question: Question::Recall,
+                reply_to: To::Test(1, answers.clone())
+            })
             .is_ok()
     );
     drop(release);
@@ -327,7 +358,10 @@ fn a_failed_commit_is_told_to_all_in_it_and_a_later_one_heals() {
 
     fails.store(false, Ordering::SeqCst);
     post(&handle, 2, claim(&rain, 1, 1, 0), &answers);
-    assert_eq!(inbox.recv_timeout(PATIENCE).unwrap(), (2, Reply::Posted(Ok(Outcome::Won(won(&rain, 1, 0))))));
+    assert_eq!(
+        inbox.recv_timeout(PATIENCE).unwrap(),
+        (2, Reply::Posted(Ok(PostingResult::Claim(ClaimResult::Won(won(&rain, 1, 0))))))
+    );
     assert!(status.healthy());
     assert_eq!(status.totals().won, 1);
 }

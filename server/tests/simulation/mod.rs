@@ -3,7 +3,7 @@
 //! **Own clock and queues, not turmoil, not shuttle.** turmoil simulates hosts and a network
 //! between tokio programs, and shuttle the interleaving of threads around locks and atomics. What
 //! can go wrong here is neither: every state has one owner, which is a plain function over messages
-//! (`Set::apply`, `Generator::{obey, hear, step}`, `Service::step`, `Writer::{apply, flush}`) with
+//! (`Set::apply`, `Generator::{run_command, on_report, step}`, `Service::step`, `Writer::{apply, flush}`) with
 //! the time passed in, and what is open is only who is served next, and what is lost. That is
 //! decided here, on one thread, by one source of chance: finer steps than a simulated network has,
 //! disks and crashes at any of them, tens of thousands of steps a second, and the same seed is the

@@ -15,7 +15,7 @@ use hongbao_server::admission::{Gate, LoginQueue, Rate};
 use hongbao_server::clock::{Now, UnixMs};
 use hongbao_server::generator::{Command, Generator, StockBoard, unfinished};
 use hongbao_server::ledger::sqlite::SqliteLedger;
-use hongbao_server::ledger::writer::{LedgerHandle, Request, Writer};
+use hongbao_server::ledger::writer::{LedgerHandle, Writer, WriterRequest};
 use hongbao_server::market::campaign::Seed;
 use hongbao_server::services::envelope_runs::{Next, Run, Runs, Terms};
 use hongbao_server::services::expiry::Expiry;
@@ -143,7 +143,7 @@ enum EnvelopeRun {
 pub struct Node {
     // The writer goes first: it holds places in the others' queues.
     pub ledger: Writer<ReplyPermit>,
-    pub requests: mpsc::Receiver<Request<ReplyPermit>>,
+    pub requests: mpsc::Receiver<WriterRequest<ReplyPermit>>,
     pub handle: LedgerHandle<ReplyPermit>,
     pub shared: Arc<Shared>,
     pub sets: Vec<SetNode>,
@@ -204,8 +204,7 @@ impl Node {
             login_seconds: 10,
             idle_seconds: 60,
         });
-        let generator =
-            Generator::recover(handles.clone().into(), handle.clone(), commands.clone(), campaigns, true, now.wall);
+        let generator = Generator::recover(handles.clone().into(), handle.clone(), campaigns, true, now.wall);
         let bounds = Bounds { history_bytes: setup.history_bytes, ..Bounds::default() };
         // In place of random ones: by the moment of the start, the shard, and the room.
         let (mut shard, life) = (0u64, now.wall << 16);
@@ -281,7 +280,7 @@ impl Node {
             && let Ok(request) = self.requests.try_recv()
         {
             let posting = match &request {
-                Request::Post { posting, .. } => Some(posting.user()),
+                WriterRequest::Post { posting, .. } => Some(posting.user()),
                 _ => None,
             };
             self.ledger.apply(request);
@@ -296,13 +295,15 @@ impl Node {
 
     /// The last thing that the ledger's thread does.
     pub fn fold(&mut self) {
-        let fold = |ledger: &mut dyn hongbao_server::ledger::Ledger| drop(ledger.checkpoint(None));
-        self.ledger.apply(Request::Call(Box::new(fold)));
+        self.ledger.close();
     }
 
     pub fn serve_command(&mut self, now: &Now) -> Option<()> {
+        if self.generator.serve_ledger(now.wall) {
+            return Some(());
+        }
         let command = self.command_queue.try_recv().ok()?;
-        self.generator.obey(command, now.wall);
+        self.generator.run_command(command, now.wall);
         Some(())
     }
 
@@ -312,7 +313,7 @@ impl Node {
             StockReport::Books { set, round, .. } => format!("books of set {set}, round {round}"),
             report => format!("{report:?}"),
         };
-        self.generator.hear(report);
+        self.generator.on_report(report);
         Some(text)
     }
 

@@ -11,7 +11,7 @@ use hongbao_proto::{CampaignId, EnvelopeId, OrderId, RequestId, Serial, UserId};
 use hongbao_server::clock::UnixMs;
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::{
-    Answer, EnvelopeView, Ledger, LedgerError, Outcome, Page, Posting, Question, Recall, Totals,
+    Answer, EnvelopeView, Ledger, LedgerError, Page, Posting, PostingResult, Question, Recall, Totals,
 };
 use hongbao_server::market::campaign::{Campaign, CampaignTerms};
 use hongbao_server::market::order::Order;
@@ -142,7 +142,7 @@ impl Watched {
 }
 
 impl Ledger for Watched {
-    fn post(&mut self, postings: &[Posting], now: UnixMs) -> Result<Vec<Outcome>, LedgerError> {
+    fn post(&mut self, postings: &[Posting], now: UnixMs) -> Result<Vec<PostingResult>, LedgerError> {
         {
             // Calls post for themselves, when the writer holds nothing.
             let held = &mut lock(&self.watch).held;

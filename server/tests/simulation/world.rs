@@ -15,7 +15,7 @@ use hongbao_server::ends::End;
 use hongbao_server::generator::Command;
 use hongbao_server::ledger::audit::audit;
 use hongbao_server::ledger::sqlite::SqliteLedger;
-use hongbao_server::ledger::writer::Request;
+use hongbao_server::ledger::task::LedgerTask;
 use hongbao_server::ledger::{Answer, Award, Means, Posting, Question};
 use hongbao_server::market::campaign::{Amounts, CampaignKind, CampaignTerms, Goods, Sale, Seed};
 use hongbao_server::market::envelope::Mode;
@@ -867,10 +867,8 @@ impl World {
     /// Has the ledger write something on its own, as the operators' surface does.
     fn post(&mut self, posting: Posting, what: String) -> bool {
         let now = self.now.wall;
-        let sent = self.node().handle.try_reserve().is_some_and(|place| {
-            place.send(Request::Call(Box::new(move |ledger| drop(ledger.post(&[posting], now)))));
-            true
-        });
+        let task = |reply| LedgerTask::Post { postings: vec![posting], now, reply };
+        let sent = self.node().handle.try_task(task).is_some();
         self.trace.note(format!("an operator: {what} ({sent})"));
         sent
     }

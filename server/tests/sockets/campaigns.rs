@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ErrorCode, campaign_notice};
 use hongbao_proto::{Fen, Serial};
-use hongbao_server::market::campaign::{Amounts, Seed, amount_of, hex};
+use hongbao_server::market::campaign::{Amounts, Seed, amount_of};
 use hongbao_telemetry::clock::unix_millis;
 use serde_json::{Value, json};
 
@@ -164,7 +164,7 @@ fn the_seed_is_committed_to_first_and_proves_every_amount_after() {
         assert_eq!(wins.insert(won.serial, won.amount_fen), None, "a prize won twice");
     }
     let seed = eventually("the seed", || public()["seed"].as_str().map(|seed| Seed::from_hex(seed).unwrap()));
-    assert_eq!(hex(&seed.sha256()), commitment);
+    assert_eq!(const_hex::encode(&seed.sha256()), commitment);
     let amounts = Amounts { min: Fen(1), max: Fen(10_000) };
     for (&serial, &amount) in &wins {
         assert_eq!(Fen(amount), amount_of(&seed, amounts, Serial(serial)));
@@ -175,7 +175,7 @@ fn the_seed_is_committed_to_first_and_proves_every_amount_after() {
         Event::CampaignNotice(notice) if notice.state() == campaign_notice::State::SoldOut => Some(notice.clone()),
         _ => None,
     });
-    assert_eq!((hex(&pushed.seed_sha256), hex(&pushed.seed)), (commitment, seed.to_hex()));
+    assert_eq!((const_hex::encode(&pushed.seed_sha256), const_hex::encode(&pushed.seed)), (commitment, seed.to_hex()));
     server.check_books();
 }
 

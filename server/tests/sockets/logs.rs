@@ -2,15 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
+use nix::fcntl::{FcntlArg, fcntl};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::BINARY;
 use hongbao_testing::client::{login, next_id};
-use hongbao_testing::server::{json_of, write_secret};
-use hongbao_testing::{Fleet, Running, SECRET, Server, command, until, user_token};
+use hongbao_testing::server::{Setup, json_of, write_secret};
+use hongbao_testing::{Fleet, PATIENCE, Running, SECRET, Server, command, eventually, until, user_token};
 
 /// Every line as JSON; each must have the stable names.
 fn lines(log: &str) -> Vec<Value> {
@@ -211,4 +216,72 @@ fn an_operators_mistake_is_answered_and_no_failure_of_ours() {
     let loud = lines(&server.log());
     let loud: Vec<_> = loud.iter().filter(|line| line["level"] == "error").collect();
     assert!(loud.is_empty(), "{loud:?}");
+}
+
+/// Waits until the service manager is told that all is well.
+fn ping(manager: &UnixDatagram) {
+    let mut message = [0; 4096];
+    eventually("a ping for the service manager", || {
+        let length = manager.recv(&mut message).expect("the server tells its manager something every second");
+        String::from_utf8_lossy(&message[..length]).lines().any(|line| line == "WATCHDOG=1").then_some(())
+    });
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_nobody() {
+    /// Enough to fill the log's queue with what they win, twice.
+    const USERS: u64 = 16;
+    const WINS_MAX: usize = 2_000;
+    let home = tempfile::tempdir().unwrap();
+    let manager = UnixDatagram::bind(home.path().join("notify")).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
+    let flags = ["--log", "debug", "--log-format", "json", "--max-connection-qps", "100000"];
+    let mut server = Server::set_up(Setup {
+        flags: flags.map(str::to_owned).to_vec(),
+        environment: vec![("NOTIFY_SOCKET", home.path().join("notify").into()), ("WATCHDOG_USEC", "4000000".into())],
+        log: Some(writer),
+        ..Setup::default()
+    });
+    let campaign = server.rain(1_000_000, 100_000, &Value::Null);
+    let enough = AtomicBool::new(false);
+    let won: u64 = std::thread::scope(|scope| {
+        let users: Vec<_> = (1..=USERS)
+            .map(|user| {
+                let (mut client, enough) = (server.login(user), &enough);
+                let wins = (0..WINS_MAX).take_while(|_| !enough.load(Ordering::Relaxed));
+                scope.spawn(move || wins.map(|_| client.win(campaign)).count() as u64)
+            })
+            .collect();
+        until("lines to be lost", || server.metric("log_lines_lost_total") > 0);
+        manager.set_nonblocking(true).unwrap();
+        while manager.recv(&mut [0; 4096]).is_ok() {}
+        manager.set_nonblocking(false).unwrap();
+        let won = server.answers("won");
+        for _ in 0..3 {
+            ping(&manager);
+            assert_eq!(server.call_as(None, Method::GET, "/healthz", None).status(), 200);
+        }
+        until("more to be won", || server.answers("won") >= won + 100);
+        enough.store(true, Ordering::Relaxed);
+        users.into_iter().map(|user| user.join().unwrap()).sum()
+    });
+
+    let read = Arc::new(Mutex::new(Vec::new()));
+    let reading = std::thread::spawn({
+        let read = Arc::clone(&read);
+        move || BufReader::new(reader).lines().for_each(|line| read.lock().unwrap().push(line.unwrap()))
+    });
+    until("the loss to be told", || read.lock().unwrap().iter().any(|line| line.contains("log_lines_lost")));
+    let lost = server.metric("log_lines_lost_total");
+    server.stop_and_audit();
+    drop(server);
+    reading.join().unwrap();
+    let lines = lines(&read.lock().unwrap().join("\n"));
+    let of = |event: &'static str| lines.iter().filter(move |line| line["event"] == event);
+    assert_eq!(of("log_lines_lost").map(|line| line["count"].as_u64().unwrap()).sum::<u64>(), lost);
+    let told = of("win").count() as u64;
+    assert!(told < won && told + lost >= won, "{told} wins in the log, {lost} lines lost, {won} won");
+    assert!(of("stop_audited").count() == 1, "the log goes on to the end");
 }

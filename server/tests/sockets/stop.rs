@@ -1,14 +1,17 @@
 //! The way out: told to everybody, with a deadline, and an audit at its end.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use hongbao_proto::v1::goodbye::Reason;
 use hongbao_proto::v1::server_frame::Event;
+use hongbao_server::ledger::books::Kind;
+use hongbao_server::ledger::sqlite::SqliteLedger;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use hongbao_testing::client::{framed, grab, next_id};
-use hongbao_testing::{Client, Server, until, user_token};
+use hongbao_testing::{Client, Server, Setup, until, user_token};
 
 /// Shakes until dismissed; returns the prizes it was told of, and when to come back.
 fn shake_until_dismissed(client: &mut Client, campaign: u32) -> (BTreeMap<u64, u64>, Option<u32>) {
@@ -139,4 +142,67 @@ fn a_stopped_server_starts_again_where_it_was() {
     assert_eq!(user.ask_as(id, grab(campaign)), Event::Won(won));
     assert_ne!(user.win(campaign).1.serial, won.serial);
     server.check_books();
+}
+
+/// A ledger of so many deposits of 1 fen to each of 100,000 users, as an orderly stop leaves it.
+/// Written past the books: posting as much takes minutes.
+fn write_deposits(path: &Path, deposits: u32) {
+    drop(SqliteLedger::open(path).unwrap());
+    let ledger = rusqlite::Connection::open(path).unwrap();
+    let count = |until: String| {
+        format!("WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < {until})")
+    };
+    let (entries, one, each) =
+        (format!("{deposits} * 100000"), count("100000".to_owned()), count(deposits.to_string()));
+    let all = count(entries.clone());
+    let deposit = Kind::Deposit.code();
+    ledger
+        .execute_batch(&format!(
+            "BEGIN;
+            INSERT INTO entries (id, at_ms, kind, debit, credit, amount_fen, item, previous)
+                {all} SELECT i + 1, 1, {deposit}, 0, 1 + i % 100000, 1, 0, max(i + 1 - 100000, 0) FROM n;
+            INSERT INTO deposits (key, at_ms, first_user, users, amount_fen, first_entry)
+                {each} SELECT 'deposit ' || i, 1, 1, 100000, 1, 1 + i * 100000 FROM n;
+            INSERT INTO accounts (id, balance, last_entry, last_claim)
+                {one} SELECT 1 + i, {deposits}, {entries} - 100000 + 1 + i, 0 FROM n;
+            INSERT OR REPLACE INTO accounts (id, balance, last_entry, last_claim) VALUES (0, -{entries}, {entries}, 0);
+            UPDATE progress SET accounts_from = {entries} + 1;
+            COMMIT;"
+        ))
+        .unwrap();
+}
+
+#[test]
+fn a_stop_keeps_its_deadline_whatever_the_ledgers_size() {
+    let home = tempfile::tempdir().unwrap();
+    let ledger = home.path().join("ledger");
+    write_deposits(&ledger, 50);
+    let setup = Setup {
+        flags: ["--stop-deadline", "5s"].map(str::to_owned).to_vec(),
+        ledger: Some(ledger),
+        ..Setup::default()
+    };
+    let mut server = Server::set_up(setup);
+    let mut user = server.login(1);
+    server.signal(Signal::SIGTERM);
+    assert_eq!(user.ending().goodbye, Some(Reason::Draining));
+    drop(user);
+    assert_eq!(server.exit_code(), Some(0), "{}", server.log());
+    let log = server.log();
+    println!("{log}");
+    assert!(log.contains("balanced as far as it was read") && log.contains(" of 5000000 entries"), "{log}");
+    let (_, stopped) = log.split_once("stopped in order").expect("a last word");
+    let (_, ms) = stopped.split_once("ms=").expect("how long it took");
+    let ms: u64 = ms.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap();
+    assert!(ms <= 5_000, "{log}");
+}
+
+#[test]
+fn a_small_ledger_of_deposits_is_audited_whole_at_a_stop() {
+    let home = tempfile::tempdir().unwrap();
+    let ledger = home.path().join("ledger");
+    write_deposits(&ledger, 2);
+    let mut server = Server::set_up(Setup { ledger: Some(ledger), ..Setup::default() });
+    server.stop_and_audit();
+    assert!(server.log().contains("balanced: 0 campaigns, 100001 accounts, 200000 entries"), "{}", server.log());
 }

@@ -7,6 +7,7 @@
 //! total is ever lost: the deltas of all closed seconds add up to the last total of every process.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use hdrhistogram::Histogram;
 use hongbao_proto::report_v1::{Report, Source};
@@ -262,6 +263,10 @@ pub struct Merge {
     totals: BTreeMap<(Role, String), i64>,
     books: Balance,
     counts: MergeCounts,
+    /// The run's first second; 0 for the first run.
+    began: u64,
+    /// The first second of the next run.
+    split_at: Option<u64>,
 }
 
 impl Merge {
@@ -278,12 +283,40 @@ impl Merge {
             totals: BTreeMap::new(),
             books: Balance::default(),
             counts: MergeCounts::default(),
+            began: 0,
+            split_at: None,
         }
     }
 
-    /// The books at the end of the last closed second.
-    pub fn books(&self) -> Balance {
-        self.books
+    /// With `next`, a second, another run begins, whose totals and books are its own; only what one
+    /// book is ahead of the other by then goes over to it, because the other will follow there. If
+    /// the last such second has not come, it is now.
+    pub fn begin_run(&mut self, next: Option<u64>) {
+        if let Some(at) = self.split_at {
+            self.split(at);
+        }
+        self.split_at = next;
+    }
+
+    /// As [`begin_run`](Self::begin_run), but in place of the last such second.
+    pub fn begin_run_at(&mut self, next: Option<u64>) {
+        self.split_at = next;
+    }
+
+    fn split(&mut self, at: u64) {
+        self.began = at;
+        let before = std::mem::take(&mut self.totals);
+        for (servers, users) in Book::ALL.map(Book::counters) {
+            for (kept, told) in servers.into_iter().zip(users) {
+                let [kept, told] = [(Role::Server, kept.name.to_owned()), (Role::Machine, told.name.to_owned())];
+                let total = |key| before.get(key).copied().unwrap_or_default();
+                let ahead = total(&kept) - total(&told);
+                if ahead != 0 {
+                    self.totals.insert(if ahead > 0 { kept } else { told }, ahead.abs());
+                }
+            }
+        }
+        self.books = Balance::default();
     }
 
     /// What was out of the ordinary.
@@ -308,7 +341,7 @@ impl Merge {
         self.sources.iter().any(|source| source.older_than_run)
     }
 
-    /// Every source of the run.
+    /// Every source of the run; those that had gone before it began are not.
     pub fn sources(&self) -> Vec<SourceStatus> {
         let status = |source: &SourceState| SourceStatus {
             role: source.role,
@@ -322,7 +355,8 @@ impl Merge {
             older_than_run: source.older_than_run,
             figures: source.figures,
         };
-        self.sources.iter().map(status).collect()
+        let of_the_run = |source: &&SourceState| source.until.is_none_or(|until| until >= self.began);
+        self.sources.iter().filter(of_the_run).map(status).collect()
     }
 
     /// A process introduces itself. A newer instance replaces an older one of the same role and
@@ -477,9 +511,14 @@ impl Merge {
             if now_ms < (second + 1) * 1000 + self.straggler_ms && !self.all_reported(second) {
                 break;
             }
+            let ends_run = self.split_at.is_some_and(|at| at <= second);
             closed.extend(self.close(second));
             second += 1;
             self.next = Some(second);
+            // Whoever asks says first when the run after that begins.
+            if ends_run {
+                break;
+            }
         }
         closed
     }
@@ -527,6 +566,9 @@ impl Merge {
     }
 
     fn close(&mut self, second: u64) -> Option<ClosedSecond> {
+        if let Some(at) = self.split_at.take_if(|at| *at <= second) {
+            self.split(at);
+        }
         let reported = self.reported(second);
         let expected: Vec<usize> =
             (0..self.sources.len()).filter(|&index| self.sources[index].expected(second)).collect();
@@ -610,7 +652,7 @@ impl Merge {
             headline: Headline::default(),
         };
         merged.headline = Headline::of(&merged);
-        Some(ClosedSecond { values: values.collect(), merged, histograms })
+        Some(ClosedSecond { values: values.collect(), merged: Arc::new(merged), histograms })
     }
 
     fn claims(&self) -> Claims {

@@ -117,7 +117,7 @@ fn a_restarted_process_adds_to_its_sum_but_a_ledger_continues() {
     // Won by the old instance after its last report, and durable: 5.
     merge.report(after(START + 3), new, report(START + 3, &totals(1_000_055, 8))).unwrap();
     merge.advance(after(START + 5));
-    let books = merge.books();
+    let books = merge.books;
     assert_eq!((books.claims.won, books.claims.paid_fen, books.claims.issued), (55, 5_500, 68));
     assert_eq!(merge.sources()[0].instances, 2);
 }
@@ -130,7 +130,37 @@ fn a_ledger_replaced_by_an_empty_one_shows_in_the_residual() {
     let new = merge.connect(after(START), &source("server", "s1", "b", START + 1)).unwrap();
     merge.report(after(START + 1), new, report(START + 1, &[("prizes_won", 0)])).unwrap();
     merge.advance(after(START + 4));
-    assert_eq!(merge.books().residual_prizes, -40);
+    assert_eq!(merge.books.residual_prizes, -40);
+}
+
+#[test]
+fn the_next_run_begins_with_what_one_book_is_ahead_and_balances_by_it() {
+    let mut merge = merge();
+    let server = merge.connect(START * 1000, &source("server", "s1", "a", START)).unwrap();
+    let machine = merge.connect(START * 1000, &source("machine", "m1", "b", START)).unwrap();
+    let gone = merge.connect(START * 1000, &source("machine", "m2", "c", START)).unwrap();
+    let mut closed = Vec::new();
+    merge.begin_run_at(Some(START + 2));
+    for (second, won, told) in [(START, 0, 0), (START + 1, 50, 40), (START + 2, 60, 45), (START + 3, 60, 60)] {
+        merge.report(after(second), server, report(second, &[("prizes_won", won), ("paid_fen", won * 10)])).unwrap();
+        let told = report(second, &[("prizes_received", told), ("received_fen", told * 10)]);
+        merge.report(after(second), machine, told).unwrap();
+        if second == START {
+            merge.report(after(second), gone, last(report(second, &[]))).unwrap();
+            merge.disconnect(after(second), gone);
+        }
+        closed.extend(merge.advance(after(second)));
+        if second == START + 2 {
+            merge.begin_run(Some(START + 100));
+        }
+    }
+    let books: Vec<_> = closed.iter().map(|closed| closed.merged.books).collect();
+    assert_eq!(books.iter().map(|books| books.residual_prizes).collect::<Vec<_>>(), [0, 10, 15, 0]);
+    // Ten were on their way when the run ended, and ten are won in the next.
+    assert_eq!((books[1].claims.won, books[2].claims.won, books[3].claims.won), (50, 20, 20));
+    assert_eq!((books[3].claims.prizes_received, books[3].residual_fen), (20, 0));
+    assert!(books[3].balanced() && books[2].unbalanced_seconds == 1);
+    assert_eq!(merge.sources().len(), 2, "who had gone before is not of the run");
 }
 
 #[test]
@@ -141,7 +171,7 @@ fn a_process_older_than_the_run_counts_from_its_first_report() {
     merge.report(after(START + 1), one, report(START + 1, &[("prizes_received", 75)])).unwrap();
     let closed = merge.advance(after(START + 1));
     assert!(!closed[0].merged.complete && closed[1].merged.complete);
-    assert_eq!(merge.books().claims.prizes_received, 5);
+    assert_eq!(merge.books.claims.prizes_received, 5);
     assert!(merge.joined_late());
 }
 
@@ -315,7 +345,7 @@ proptest! {
         prop_assert!(seconds.windows(2).all(|pair| pair[0] < pair[1]), "{:?}", seconds);
         let sum: i64 = closed.iter().filter_map(|closed| closed.merged.roles.get(&Role::Machine)?.counters.get("prizes_received"))
             .map(|counter| counter.delta).sum();
-        prop_assert_eq!(sum, merge.books().claims.prizes_received);
+        prop_assert_eq!(sum, merge.books.claims.prizes_received);
         let expected: u64 = state.iter().map(|(_, _, ended, total)| ended + total).sum();
         prop_assert_eq!(sum, i64::try_from(expected).unwrap());
     }

@@ -96,6 +96,7 @@ kinds! {
     "ledger_failing" ERROR Server Never ["error"] "the ledger cannot be written or read; no win is acknowledged until it works again";
     "ledger_works" INFO Server Never [] "the ledger works again";
     "ledger_not_folded" ERROR Server Never ["error"] "the ledger's log stays beside its file; nothing is lost";
+    "ledger_mismatched" ERROR Server Never ["expected"] "the ledger's reply is of another kind than the request: a fault of this program";
     "ledger_lock_stuck" WARN Server PerSecond ["error"] "the ledger's lock is held until the process ends";
     "admin_ended" ERROR Server PerSecond ["error"] "the operators' surface has ended";
     "report_token_failed" ERROR Server PerSecond ["error"] "there is no token to report with";
@@ -107,7 +108,7 @@ kinds! {
     "stop_unbalanced" ERROR Server Never ["step"] "the ledger was audited and does not balance";
     "stop_unaudited" ERROR Server Never ["step" "error"] "the ledger cannot be audited";
     "stop_audit_unfinished" WARN Server Never ["step" "entries"] "the audit had not read everything when the stop's deadline came";
-    "stopped" INFO Server Never [] "the server has stopped in order";
+    "stopped" INFO Server Never ["ms"] "the server has stopped in order";
     "stop_cut_short" WARN Server Never ["dry" "ended" "closed"] "the stop's deadline passed before all was done";
     "stop_at_once" WARN Server Never [] "a second signal ended the server without an orderly stop";
 
@@ -145,6 +146,8 @@ kinds! {
     "cut_too_late" DEBUG Monitor PerSecond [] "a connection that was to be cut had just ended";
     "recording_failing" ERROR Monitor Never ["directory" "error"] "the run cannot be recorded, and goes on";
     "recording_works" INFO Monitor Never ["directory"] "the run is recorded again";
+    "run_deleted" INFO Monitor Never ["directory" "bytes"] "an old run was deleted to make room";
+    "runs_kept" WARN Monitor PerSecond ["error"] "old runs cannot be deleted";
     "recording_left" WARN Monitor PerSecond ["directory" "error"] "an unused recording could not be taken back";
     "mark_repeated" TRACE Monitor PerSecond ["source"] "a process has told an event again";
     "stream_reader_slow" DEBUG Monitor PerSecond ["events"] "a reader of the stream was too slow, lost it, and may come back";
@@ -153,7 +156,7 @@ kinds! {
     "view_failed" WARN Monitor PerSecond ["error"] "nothing more is shown: standard output failed";
     "view_abandoned" DEBUG Monitor PerSecond [] "the view was given up before it ended";
     "frame_skipped" TRACE Monitor PerSecond [] "the terminal is slow or gone";
-    "books_unread" WARN Monitor PerSecond [] "nobody reads standard output: the final books are in run.json only";
+    "books_unread" WARN Monitor PerSecond [] "nobody reads standard output: the final books are in the recording only";
     "service_failed" ERROR Monitor PerSecond ["error"] "the service manager was not told of the end";
     "operator_signed_in" INFO Monitor PerSecond ["operator"] "an operator has signed in on the page";
     "operator_refused" INFO Monitor PerSecond ["peer" "reason"] "an operator's token was refused";

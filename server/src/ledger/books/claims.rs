@@ -4,40 +4,45 @@ use hongbao_proto::{CampaignId, Fen, OrderId, UserId};
 
 use super::{About, AccountId, Books, CampaignState, Due, Kind, Store, Unacknowledged, Undo, Units};
 use crate::clock::UnixMs;
-use crate::ledger::{Claim, LedgerError, Outcome, Refusal, Seen, Win};
+use crate::ledger::{Acknowledged, Claim, ClaimResult, LedgerError, Seen, Win};
 use crate::market::campaign::{Campaign, CampaignTerms, Settlement};
 use crate::market::order::{Order, OrderState};
 
 impl Books {
-    pub(super) fn claim(&mut self, claim: &Claim, now: UnixMs, store: &mut impl Store) -> Result<Outcome, LedgerError> {
+    pub(super) fn claim(
+        &mut self,
+        claim: &Claim,
+        now: UnixMs,
+        store: &mut impl Store,
+    ) -> Result<ClaimResult, LedgerError> {
         let account = self.accounts.get(&AccountId::user(claim.user));
         if account.is_some_and(|account| account.last_claim >= claim.request.get()) {
             return Ok(match self.first_answer(claim.user, claim.request, store)? {
-                Some(award) => Outcome::Repeated(award),
-                None => Outcome::Refused(Refusal::OutOfOrder),
+                Some(award) => ClaimResult::Repeated(award),
+                None => ClaimResult::OutOfOrder,
             });
         }
         let Some(shop) = self.shops.get(&claim.campaign) else {
-            return Ok(Outcome::Refused(Refusal::NoSuchCampaign));
+            return Ok(ClaimResult::NoSuchCampaign);
         };
         let terms = &shop.campaign.terms;
         if shop.campaign.settlement.is_some() {
-            return Ok(Outcome::Refused(Refusal::Settled));
+            return Ok(ClaimResult::Settled);
         }
         if claim.serial.0 >= terms.total {
-            return Ok(Outcome::Refused(Refusal::NoSuchSerial));
+            return Ok(ClaimResult::NoSuchSerial);
         }
         if claim.amount != terms.amount(claim.serial) {
-            return Ok(Outcome::Refused(Refusal::WrongAmount));
+            return Ok(ClaimResult::WrongAmount);
         }
         if shop.units.is_taken(claim.serial) {
-            return Ok(Outcome::Taken);
+            return Ok(ClaimResult::Taken);
         }
         let (limit, sale) = (terms.per_user_limit, terms.sale().copied());
         if let Some(limit) = limit
             && self.held(claim.campaign, claim.user, store)? >= limit
         {
-            return Ok(Outcome::LimitReached { limit });
+            return Ok(ClaimResult::LimitReached { limit });
         }
         self.set_unit(claim.campaign, claim.serial, true);
         self.hold(claim.campaign, claim.user, |held| held + 1);
@@ -55,7 +60,7 @@ impl Books {
             });
             self.counters.totals.won += 1;
             self.counters.totals.paid.0 += claim.amount.0;
-            return Ok(Outcome::Won(win));
+            return Ok(ClaimResult::Won(win));
         };
         let id = OrderId::new(self.counters.next_order).map_err(|error| LedgerError::Corrupt(error.to_string()))?;
         self.counters.next_order += 1;
@@ -74,7 +79,7 @@ impl Books {
             self.sum_up(claim.campaign, |campaign| campaign.won += 1);
             self.counters.totals.sold += 1;
         }
-        Ok(Outcome::Ordered(order))
+        Ok(ClaimResult::Ordered(order))
     }
 
     /// Units that a user holds of a campaign with a limit. Counted from the user's chain where
@@ -142,7 +147,7 @@ impl Books {
         user: UserId,
         seen: &Seen,
         store: &mut impl Store,
-    ) -> Result<Outcome, LedgerError> {
+    ) -> Result<Acknowledged, LedgerError> {
         let mut count = 0;
         let is_seen = |notice: &Unacknowledged| match notice.about {
             About::Win(win) => seen.prizes.contains(&(win.campaign, win.serial)),
@@ -162,7 +167,7 @@ impl Books {
             self.withdraw_offer(user, *id);
             count += 1;
         }
-        Ok(Outcome::Acknowledged { count })
+        Ok(Acknowledged { count })
     }
 
     // ---- Campaigns: one at a time, each in a batch of its own

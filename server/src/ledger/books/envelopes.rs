@@ -6,7 +6,7 @@ use hongbao_proto::{EnvelopeId, Fen, UserId};
 
 use super::{AccountId, Books, Due, Envelope, Kind, Opening, Store, Undo};
 use crate::clock::UnixMs;
-use crate::ledger::{LedgerError, Outcome, Refusal};
+use crate::ledger::{LedgerError, OpenResult, SendResult};
 use crate::limits;
 use crate::market::envelope::{NewEnvelope, Offer, share};
 
@@ -16,7 +16,7 @@ impl Books {
         new: &NewEnvelope,
         now: UnixMs,
         store: &mut impl Store,
-    ) -> Result<Outcome, LedgerError> {
+    ) -> Result<SendResult, LedgerError> {
         let wallet = new.sender.map(AccountId::user);
         if let Some(earlier) = store.sent(new.sender, new.request)? {
             let (offer, recipients) = match self.envelopes.get(&earlier) {
@@ -29,8 +29,8 @@ impl Books {
             return Ok(self.sent(offer, Arc::new([]), recipients, wallet));
         }
         match wallet {
-            Some(wallet) if self.balance(wallet) < new.total => return Ok(Outcome::InsufficientFunds),
-            None if !self.treasury_can_give(new.total.0.into()) => return Ok(Outcome::Refused(Refusal::TooMuch)),
+            Some(wallet) if self.balance(wallet) < new.total => return Ok(SendResult::InsufficientFunds),
+            None if !self.treasury_can_give(new.total.0.into()) => return Ok(SendResult::TooMuch),
             _ => {}
         }
         let recipients = new.recipients.len() as u64;
@@ -39,7 +39,7 @@ impl Books {
             || self.counters.offers_open + recipients > limits::OFFERS_OPEN_MAX
             || open_of_sender >= limits::ENVELOPES_OPEN_PER_USER_MAX
         {
-            return Ok(Outcome::TooManyEnvelopes);
+            return Ok(SendResult::TooManyEnvelopes);
         }
         let id =
             EnvelopeId::new(self.counters.next_envelope).map_err(|error| LedgerError::Corrupt(error.to_string()))?;
@@ -83,9 +83,9 @@ impl Books {
         Ok(self.sent(offer, Arc::clone(&new.recipients), new.recipients.len(), wallet))
     }
 
-    fn sent(&self, offer: Arc<Offer>, to: Arc<[UserId]>, recipients: usize, wallet: Option<AccountId>) -> Outcome {
+    fn sent(&self, offer: Arc<Offer>, to: Arc<[UserId]>, recipients: usize, wallet: Option<AccountId>) -> SendResult {
         let balance = wallet.map_or(Fen::ZERO, |wallet| self.balance(wallet));
-        Outcome::Sent { offer, to, recipients: u32::try_from(recipients).unwrap_or(u32::MAX), balance }
+        SendResult::Sent { offer, to, recipients: u32::try_from(recipients).unwrap_or(u32::MAX), balance }
     }
 
     pub(super) fn open(
@@ -94,7 +94,7 @@ impl Books {
         id: EnvelopeId,
         now: UnixMs,
         store: &mut impl Store,
-    ) -> Result<Outcome, LedgerError> {
+    ) -> Result<OpenResult, LedgerError> {
         let read;
         let envelope = match self.envelopes.get(&id) {
             Some(envelope) => envelope,
@@ -103,20 +103,20 @@ impl Books {
                     read = envelope;
                     &read
                 }
-                None => return Ok(Outcome::NoSuchEnvelope),
+                None => return Ok(OpenResult::NoSuchEnvelope),
             },
-            None => return Ok(Outcome::NoSuchEnvelope),
+            None => return Ok(OpenResult::NoSuchEnvelope),
         };
-        let Some(position) = envelope.position(user) else { return Ok(Outcome::NoSuchEnvelope) };
+        let Some(position) = envelope.position(user) else { return Ok(OpenResult::NoSuchEnvelope) };
         if let Some(number) = envelope.opened.iter().position(|opening| opening.user == user) {
             return Ok(opened(id, number, envelope.opened[number].amount));
         }
         if envelope.is_empty() {
-            return Ok(Outcome::Empty { envelope: id });
+            return Ok(OpenResult::Empty { envelope: id });
         }
         let expires_at = envelope.offer.expires_at;
         if envelope.closed.is_some() || now >= expires_at {
-            return Ok(Outcome::TooLate { at: expires_at });
+            return Ok(OpenResult::TooLate { at: expires_at });
         }
 
         let number = envelope.opened.len();
@@ -205,6 +205,6 @@ impl Books {
     }
 }
 
-fn opened(envelope: EnvelopeId, number: usize, amount: Fen) -> Outcome {
-    Outcome::Opened { envelope, share: u32::try_from(number).unwrap_or(u32::MAX), amount }
+fn opened(envelope: EnvelopeId, number: usize, amount: Fen) -> OpenResult {
+    OpenResult::Opened { envelope, share: u32::try_from(number).unwrap_or(u32::MAX), amount }
 }

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use hongbao_proto::{CampaignId, EnvelopeId, Fen, OrderId, RequestId, UserId};
 use rustc_hash::FxHashMap;
 
-use super::{Award, EnvelopeView, LedgerError, Outcome, Page, Posting, Recall, Refusal, Totals, Win};
+use super::{Award, DepositResult, EnvelopeView, LedgerError, Page, Posting, PostingResult, Recall, Totals, Win};
 use crate::clock::UnixMs;
 pub use crate::ledger::books::entry::{AccountId, Entry, Kind, Owner};
 use crate::ledger::books::undo::Undo;
@@ -387,17 +387,24 @@ impl Books {
     }
 
     /// Decides one posting.
-    pub fn post(&mut self, posting: &Posting, now: UnixMs, store: &mut impl Store) -> Result<Outcome, LedgerError> {
-        match posting {
-            Posting::Claim(claim) => self.claim(claim, now, store),
-            Posting::Acknowledge { user, seen } => self.acknowledge(*user, seen, store),
-            Posting::Pay { user, order, means } => self.pay(*user, *order, *means, now, store),
-            Posting::Cancel { user, order } => self.cancel(*user, *order, now, store),
-            Posting::Send(envelope) => self.send(envelope, now, store),
-            Posting::Open { user, envelope } => self.open(*user, *envelope, now, store),
-            Posting::Expire => self.expire(now, store),
-            Posting::Deposit { first, count, amount, key } => self.deposit(*first, *count, *amount, key, now, store),
-        }
+    pub fn post(
+        &mut self,
+        posting: &Posting,
+        now: UnixMs,
+        store: &mut impl Store,
+    ) -> Result<PostingResult, LedgerError> {
+        Ok(match posting {
+            Posting::Claim(claim) => self.claim(claim, now, store)?.into(),
+            Posting::Acknowledge { user, seen } => self.acknowledge(*user, seen, store)?.into(),
+            Posting::Pay { user, order, means } => self.pay(*user, *order, *means, now, store)?.into(),
+            Posting::Cancel { user, order } => self.cancel(*user, *order, now, store)?.into(),
+            Posting::Send(envelope) => self.send(envelope, now, store)?.into(),
+            Posting::Open { user, envelope } => self.open(*user, *envelope, now, store)?.into(),
+            Posting::Expire => Box::new(self.expire(now, store)?).into(),
+            Posting::Deposit { first, count, amount, key } => {
+                self.deposit(*first, *count, *amount, key, now, store)?.into()
+            }
+        })
     }
 
     fn deposit(
@@ -408,15 +415,15 @@ impl Books {
         key: &str,
         now: UnixMs,
         store: &mut impl Store,
-    ) -> Result<Outcome, LedgerError> {
+    ) -> Result<DepositResult, LedgerError> {
         if let Some(earlier) = store.deposit(key)? {
             let same = earlier == (first, count, amount);
-            return Ok(if same { Outcome::Deposited } else { Outcome::Refused(Refusal::KeyUsed) });
+            return Ok(if same { DepositResult::Deposited } else { DepositResult::KeyUsed });
         }
         let last = first.get().checked_add(count.into()).and_then(|end| UserId::new(end - 1).ok());
         let sum = u128::from(count) * u128::from(amount.0);
         let (Some(last), true) = (last, self.treasury_can_give(sum)) else {
-            return Ok(Outcome::Refused(Refusal::TooMuch));
+            return Ok(DepositResult::TooMuch);
         };
         store.put_deposit(key, (first, count, amount), now, self.counters.next_entry)?;
         for user in first.get()..=last.get() {
@@ -424,7 +431,7 @@ impl Books {
             let to = AccountId::user(user);
             self.move_money(Kind::Deposit, (AccountId::TREASURY, to), amount, 0, None, now, store)?;
         }
-        Ok(Outcome::Deposited)
+        Ok(DepositResult::Deposited)
     }
 
     // ---- Batches

@@ -4,7 +4,7 @@ use hongbao_proto::{Fen, OrderId, UserId};
 
 use super::{About, AccountId, Books, Due, Kind, Store, Unacknowledged};
 use crate::clock::UnixMs;
-use crate::ledger::{Expired, LedgerError, Means, Outcome, Refusal};
+use crate::ledger::{CancelResult, Expired, LedgerError, Means, PayResult};
 use crate::limits;
 use crate::market::order::{Order, Step, Stuck};
 
@@ -16,25 +16,26 @@ impl Books {
         means: Means,
         now: UnixMs,
         store: &mut impl Store,
-    ) -> Result<Outcome, LedgerError> {
-        let Some(order) = self.order_of(user, id, store)? else { return Ok(Outcome::NoSuchOrder) };
+    ) -> Result<PayResult, LedgerError> {
+        let Some(order) = self.order_of(user, id, store)? else { return Ok(PayResult::NoSuchOrder) };
         let paid = match order.step(Step::Pay, now) {
             Ok(paid) => paid,
-            Err(Stuck::TooLate(at)) => return Ok(Outcome::TooLate { at }),
-            Err(_) => return Ok(Outcome::Order(order)),
+            Err(Stuck::TooLate(at)) => return Ok(PayResult::TooLate { at }),
+            Err(Stuck::AlreadyThere | Stuck::Paid) => return Ok(PayResult::Paid(order)),
+            Err(Stuck::TooEarly) => return Err(LedgerError::Corrupt(format!("order {id} can be paid too early"))),
         };
         let till = AccountId::campaign(order.campaign);
         let (kind, from) = match means {
             Means::Wallet => {
                 let wallet = AccountId::user(user);
                 if self.balance(wallet) < order.price {
-                    return Ok(Outcome::InsufficientFunds);
+                    return Ok(PayResult::InsufficientFunds);
                 }
                 (Kind::Pay, wallet)
             }
             Means::Outside => {
                 if !self.treasury_can_give(order.price.0.into()) {
-                    return Ok(Outcome::Refused(Refusal::TooMuch));
+                    return Ok(PayResult::TooMuch);
                 }
                 (Kind::PayOutside, AccountId::TREASURY)
             }
@@ -52,7 +53,7 @@ impl Books {
         totals.reserved -= 1;
         totals.sold += 1;
         totals.earned.0 += order.price.0;
-        Ok(Outcome::Order(paid))
+        Ok(PayResult::Paid(paid))
     }
 
     pub(super) fn cancel(
@@ -61,22 +62,22 @@ impl Books {
         id: OrderId,
         now: UnixMs,
         store: &mut impl Store,
-    ) -> Result<Outcome, LedgerError> {
-        let Some(order) = self.order_of(user, id, store)? else { return Ok(Outcome::NoSuchOrder) };
+    ) -> Result<CancelResult, LedgerError> {
+        let Some(order) = self.order_of(user, id, store)? else { return Ok(CancelResult::NoSuchOrder) };
         match order.step(Step::Cancel, now) {
             Ok(cancelled) => {
                 self.release(&cancelled, now, store)?;
                 // Its user has just said so, and hears the answer; nothing else is to be told of
                 // it.
                 self.forget_notices_of(user, id, store)?;
-                Ok(Outcome::Released(cancelled))
+                Ok(CancelResult::Cancelled(cancelled))
             }
-            Err(Stuck::Paid) => Ok(Outcome::OrderPaid),
-            Err(_) => Ok(Outcome::Order(order)),
+            Err(Stuck::Paid) => Ok(CancelResult::Paid),
+            Err(Stuck::AlreadyThere | Stuck::TooLate(_) | Stuck::TooEarly) => Ok(CancelResult::Over(order)),
         }
     }
 
-    pub(super) fn expire(&mut self, now: UnixMs, store: &mut impl Store) -> Result<Outcome, LedgerError> {
+    pub(super) fn expire(&mut self, now: UnixMs, store: &mut impl Store) -> Result<Expired, LedgerError> {
         let mut expired = Expired::default();
         for _ in 0..limits::EXPIRE_STEP {
             let Some((_, what)) = self.due.first().copied().filter(|(at, _)| *at <= now) else { break };
@@ -94,7 +95,7 @@ impl Books {
             }
         }
         expired.next_due = self.next_due();
-        Ok(Outcome::Expired(Box::new(expired)))
+        Ok(expired)
     }
 
     /// The unit is for sale again.

@@ -19,7 +19,9 @@ use rustc_hash::FxHashMap;
 pub(super) use self::deadline::Deadline;
 pub(super) use self::file::{at, examine};
 pub(super) use self::rows::{Rows, account as read_account, entry as read_entry};
-use super::{Answer, EnvelopeView, Ledger, LedgerError, Outcome, Page, Posting, Question, Totals, schema};
+use super::{
+    Answer, EnvelopeView, Ledger, LedgerError, Page, Posting, PostingResult, Question, Statement, Totals, schema,
+};
 use crate::clock::UnixMs;
 use crate::ledger::books::{
     About, AccountId, Books, CampaignState, CheckpointRange, Kind, Restored, Store, Unacknowledged, order_id, win_of,
@@ -194,7 +196,7 @@ impl SqliteLedger {
 }
 
 impl Ledger for SqliteLedger {
-    fn post(&mut self, postings: &[Posting], now: UnixMs) -> Result<Vec<Outcome>, LedgerError> {
+    fn post(&mut self, postings: &[Posting], now: UnixMs) -> Result<Vec<PostingResult>, LedgerError> {
         if postings.is_empty() {
             return Ok(Vec::new());
         }
@@ -213,7 +215,7 @@ impl Ledger for SqliteLedger {
             Question::Statement { before, limit } => {
                 let wallet = self.books.account(AccountId::user(user));
                 let balance = hongbao_proto::Fen(unsigned(wallet.map_or(0, |account| account.balance))?);
-                Answer::Statement { balance, movements: self.books.movements(user, before, limit, &store)? }
+                Answer::Statement(Statement { balance, movements: self.books.movements(user, before, limit, &store)? })
             }
             Question::Envelope(id) => Answer::Envelope(self.books.view(user, id, &store)?),
         })

@@ -5,7 +5,7 @@ use hongbao_proto::v1::{self, ErrorCode};
 use hongbao_proto::{CampaignId, RequestId, UserId};
 
 use crate::clock::Now;
-use crate::ledger::writer::Request;
+use crate::ledger::writer::WriterRequest;
 use crate::ledger::{Claim, Posting, Question};
 use crate::limits;
 use crate::market::stock::Taken;
@@ -88,7 +88,7 @@ impl<W: Wire> Set<W> {
         let Claim { request, campaign, serial, .. } = claim;
         let pending = PendingRequest::Claim { request, campaign, serial, passed };
         let posting = Posting::Claim(claim);
-        let sent = self.send(key, pending, |reply_to| Request::Post { posting, reply_to });
+        let sent = self.send(key, pending, |reply_to| WriterRequest::Post { posting, reply_to });
         if !sent {
             self.stock.put_back(campaign, serial);
         }

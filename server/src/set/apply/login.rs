@@ -8,7 +8,7 @@ use hongbao_proto::{RequestId, UserId};
 use crate::admission::Admission;
 use crate::clock::Now;
 use crate::ends::End;
-use crate::ledger::writer::Request;
+use crate::ledger::writer::WriterRequest;
 use crate::ledger::{Award, Question, Recall};
 use crate::set::directory::{ConnectionAddress, ConnectionKey};
 use crate::set::events as wire;
@@ -103,7 +103,7 @@ impl<W: Wire> Set<W> {
     /// Asks the ledger what the user has missed.
     fn recall(&mut self, key: ConnectionKey, request: RequestId, now: &Now) {
         let Some(user) = self.session(key).and_then(|session| session.user) else { return };
-        if !self.send(key, PendingRequest::Recall { request }, |reply_to| Request::Ask {
+        if !self.send(key, PendingRequest::Recall { request }, |reply_to| WriterRequest::Ask {
             user,
             question: Question::Recall,
             reply_to,

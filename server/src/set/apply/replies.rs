@@ -1,12 +1,18 @@
 //! What services reply.
 
-use hongbao_proto::v1::ErrorCode;
+#![deny(clippy::wildcard_enum_match_arm)]
+
+use std::fmt::Debug;
+
 use hongbao_proto::v1::server_frame::Event;
+use hongbao_proto::v1::{self, ErrorCode};
 use hongbao_proto::{CampaignId, RequestId, Serial};
 
 use crate::clock::Now;
-use crate::ledger::writer::{Reply, Unavailable};
-use crate::ledger::{Answer, Award, Outcome, Posting, Refusal};
+use crate::ledger::writer::{NoResult, Reply, Unavailable, log_mismatch};
+use crate::ledger::{
+    Acknowledged, Award, CancelResult, ClaimResult, OpenResult, PayResult, Posting, PostingResult, SendResult,
+};
 use crate::limits;
 use crate::market::stock::Taken;
 use crate::set::Set;
@@ -23,70 +29,105 @@ impl<W: Wire> Set<W> {
         if let Some(user) = self.followed(key) {
             self.watched.replied(self.index, key, user, pending.request().get(), &reply);
         }
-        match (pending, reply) {
-            (PendingRequest::Claim { request, campaign, serial, passed }, Reply::Posted(result)) => {
-                match &result {
-                    Ok(Outcome::Won(_) | Outcome::Ordered(_)) => self.stock.claimed(campaign),
-                    Ok(Outcome::Repeated(_) | Outcome::LimitReached { .. } | Outcome::Refused(Refusal::OutOfOrder))
-                    | Err(Unavailable) => self.stock.put_back(campaign, serial),
-                    Ok(_) => self.void(campaign, serial, &result),
+        match pending {
+            PendingRequest::Claim { request, campaign, serial, passed } => match reply.posted() {
+                Ok(result) => self.claimed(key, (request, passed), (campaign, serial), result, now),
+                Err(NoResult::Unavailable) => {
+                    self.stock.put_back(campaign, serial);
+                    self.undecided(key, request);
+                    self.error(key, request.get(), ErrorCode::LedgerUnavailable);
                 }
-                match (result, passed) {
-                    (Ok(Outcome::LimitReached { limit }), Some(passed)) => {
-                        self.try_another_rain(key, request, campaign, passed, limit, now);
-                    }
-                    (result, _) => self.claimed(key, request, result),
+                Err(NoResult::Mismatched) => {
+                    self.void(campaign, serial, &NoResult::Mismatched);
+                    self.error(key, request.get(), ErrorCode::LedgerUnavailable);
                 }
-            }
-            (PendingRequest::FirstAnswer { request, .. }, Reply::Answered(Ok(Answer::FirstAnswer(Some(award))))) => {
-                self.awarded(key, request, &award);
-            }
-            (PendingRequest::FirstAnswer { request, campaign }, Reply::Answered(Ok(Answer::FirstAnswer(None)))) => {
-                let taken = self.stock.closed(campaign, now.wall).unwrap_or(Taken::NoneNow);
-                self.not_taken(key, request, taken);
-            }
-            (PendingRequest::Simple { request }, Reply::Posted(Ok(outcome))) => self.done(key, request, outcome),
-            (PendingRequest::Simple { request }, Reply::Answered(Ok(answer))) => {
-                let told = events::answer(&answer, |order| self.stock.terms(order.campaign));
-                self.tell(key, request, told);
-            }
-            (PendingRequest::Recall { request }, Reply::Answered(Ok(Answer::Recall(recall)))) => match self.live(key) {
-                Some(_) => self.welcome(key, request, &recall, now),
-                None => self.answer_gone_as(Kind::Welcome),
             },
-            (PendingRequest::Recall { request }, _) => {
-                let user = self.live(key).and_then(|session| {
-                    session.state = SessionState::Fresh;
-                    session.user.take()
-                });
-                if let Some(user) = user {
-                    self.shared.directory.leave(user, ConnectionAddress { set: self.index, key });
-                    self.unwelcome.push(now.seconds() + self.shared.login_seconds, key);
+            PendingRequest::FirstAnswer { request, campaign } => match reply.answered::<Option<Award>>() {
+                Ok(Some(award)) => self.awarded(key, request, &award),
+                Ok(None) => {
+                    let taken = self.stock.closed(campaign, now.wall).unwrap_or(Taken::NoneNow);
+                    self.not_taken(key, request, taken);
                 }
-                self.error(key, request.get(), ErrorCode::LedgerUnavailable);
-            }
-            (
-                PendingRequest::FirstAnswer { request, .. }
-                | PendingRequest::Chat { request }
-                | PendingRequest::Simple { request }
-                | PendingRequest::Claim { request, .. },
-                _,
-            ) => {
+                Err(NoResult::Unavailable | NoResult::Mismatched) => {
+                    self.error(key, request.get(), ErrorCode::LedgerUnavailable);
+                }
+            },
+            PendingRequest::Simple { request } => match reply {
+                Reply::Posted(Ok(result)) => self.done(key, request, result),
+                Reply::Answered(Ok(answer)) => {
+                    match events::answer(&answer, |order| self.stock.terms(order.campaign)) {
+                        Ok((kind, event)) => self.answer(key, request.get(), kind, event),
+                        Err(code) => self.error(key, request.get(), code),
+                    }
+                }
+                Reply::Posted(Err(Unavailable)) | Reply::Answered(Err(Unavailable)) => {
+                    self.error(key, request.get(), ErrorCode::LedgerUnavailable);
+                }
+            },
+            PendingRequest::Recall { request } => match reply.answered() {
+                Ok(recall) => match self.live(key) {
+                    Some(_) => self.welcome(key, request, &recall, now),
+                    None => self.answer_gone_as(Kind::Welcome),
+                },
+                Err(NoResult::Unavailable | NoResult::Mismatched) => {
+                    let user = self.live(key).and_then(|session| {
+                        session.state = SessionState::Fresh;
+                        session.user.take()
+                    });
+                    if let Some(user) = user {
+                        self.shared.directory.leave(user, ConnectionAddress { set: self.index, key });
+                        self.unwelcome.push(now.seconds() + self.shared.login_seconds, key);
+                    }
+                    self.error(key, request.get(), ErrorCode::LedgerUnavailable);
+                }
+            },
+            PendingRequest::Chat { request } => {
+                log_mismatch("nothing: a Chat is not the ledger's");
                 self.error(key, request.get(), ErrorCode::LedgerUnavailable);
             }
         }
     }
 
-    fn claimed(&mut self, key: ConnectionKey, request: RequestId, result: Result<Outcome, Unavailable>) {
+    /// Settles the unit that was claimed, and answers the Grab.
+    fn claimed(
+        &mut self,
+        key: ConnectionKey,
+        (request, passed): (RequestId, Option<u16>),
+        (campaign, serial): (CampaignId, Serial),
+        result: ClaimResult,
+        now: &Now,
+    ) {
         match result {
-            Ok(Outcome::Won(win)) => self.awarded(key, request, &Award::Win(win)),
-            Ok(Outcome::Ordered(order)) => self.awarded(key, request, &Award::Order(order)),
-            Ok(Outcome::Repeated(award)) => self.awarded(key, request, &award),
-            Ok(Outcome::LimitReached { limit }) => self.limit_reached(key, request, limit),
-            Ok(_) => self.not_taken(key, request, Taken::NoneNow),
-            Err(Unavailable) => {
-                self.undecided(key, request);
-                self.error(key, request.get(), ErrorCode::LedgerUnavailable);
+            ClaimResult::Won(win) => {
+                self.stock.claimed(campaign);
+                self.awarded(key, request, &Award::Win(win));
+            }
+            ClaimResult::Ordered(order) => {
+                self.stock.claimed(campaign);
+                self.awarded(key, request, &Award::Order(order));
+            }
+            ClaimResult::Repeated(award) => {
+                self.stock.put_back(campaign, serial);
+                self.awarded(key, request, &award);
+            }
+            ClaimResult::LimitReached { limit } => {
+                self.stock.put_back(campaign, serial);
+                match passed {
+                    Some(passed) => self.try_another_rain(key, request, campaign, passed, limit, now),
+                    None => self.limit_reached(key, request, limit),
+                }
+            }
+            ClaimResult::OutOfOrder => {
+                self.stock.put_back(campaign, serial);
+                self.not_taken(key, request, Taken::NoneNow);
+            }
+            ClaimResult::Taken
+            | ClaimResult::NoSuchCampaign
+            | ClaimResult::Settled
+            | ClaimResult::NoSuchSerial
+            | ClaimResult::WrongAmount => {
+                self.void(campaign, serial, &result);
+                self.not_taken(key, request, Taken::NoneNow);
             }
         }
     }
@@ -100,36 +141,71 @@ impl<W: Wire> Set<W> {
         self.answer(key, request.get(), kind, event);
     }
 
-    /// Answers a deed that is durable, and passes on what follows from it.
-    fn done(&mut self, key: ConnectionKey, request: RequestId, outcome: Outcome) {
-        if matches!(outcome, Outcome::TooManyEnvelopes) {
-            return self.overloaded(key, request.get());
-        }
-        let terms = events::order_in(&outcome).and_then(|order| self.stock.terms(order.campaign));
-        let told = events::outcome(&outcome, terms);
-        self.tell(key, request, told);
-        match outcome {
-            Outcome::Released(order) => {
-                self.released.push((order.campaign, order.serial));
-                self.pass_on();
+    /// Answers a request that is durable, and passes on what follows from it.
+    fn done(&mut self, key: ConnectionKey, request: RequestId, result: PostingResult) {
+        let id = request.get();
+        match result {
+            PostingResult::Acknowledge(Acknowledged { count }) => {
+                self.answer(key, id, Kind::Acknowledged, Event::Acknowledged(v1::Acknowledged { count }));
             }
-            Outcome::Sent { offer, to, .. } if !to.is_empty() => {
-                if self.unoffered.len() < limits::SET_UNSENT_MAX {
-                    self.unoffered.push_back(Offering { offer, to });
-                } else {
-                    self.tally.offers_dropped.add(1);
+            PostingResult::Pay(result) => match result {
+                PayResult::Paid(order) => self.awarded(key, request, &Award::Order(order)),
+                PayResult::TooLate { at } => self.not_taken(key, request, Taken::TooLate { ended_at: at }),
+                PayResult::InsufficientFunds => self.error(key, id, ErrorCode::InsufficientFunds),
+                PayResult::NoSuchOrder => self.error(key, id, ErrorCode::NoSuchOrder),
+                PayResult::TooMuch => self.error(key, id, ErrorCode::LedgerUnavailable),
+            },
+            PostingResult::Cancel(result) => match result {
+                CancelResult::Cancelled(order) => {
+                    self.awarded(key, request, &Award::Order(order));
+                    self.released.push((order.campaign, order.serial));
+                    self.pass_on();
                 }
-                self.pass_on();
+                CancelResult::Over(order) => self.awarded(key, request, &Award::Order(order)),
+                CancelResult::Paid => self.error(key, id, ErrorCode::OrderPaid),
+                CancelResult::NoSuchOrder => self.error(key, id, ErrorCode::NoSuchOrder),
+            },
+            PostingResult::Send(result) => match result {
+                SendResult::Sent { offer, to, recipients, balance } => {
+                    let envelope_id = offer.envelope.get();
+                    let sent = v1::EnvelopeSent { envelope_id, recipients, balance_fen: balance.0 };
+                    self.answer(key, id, Kind::EnvelopeSent, Event::EnvelopeSent(sent));
+                    if !to.is_empty() {
+                        self.offer(Offering { offer, to });
+                    }
+                }
+                SendResult::InsufficientFunds => self.error(key, id, ErrorCode::InsufficientFunds),
+                SendResult::TooManyEnvelopes => self.overloaded(key, id),
+                SendResult::TooMuch => self.error(key, id, ErrorCode::LedgerUnavailable),
+            },
+            PostingResult::Open(result) => match result {
+                OpenResult::Opened { envelope, share, amount } => {
+                    let opened = v1::Opened { envelope_id: envelope.get(), share, amount_fen: amount.0 };
+                    self.answer(key, id, Kind::Opened, Event::Opened(opened));
+                }
+                OpenResult::Empty { envelope } => {
+                    let empty = v1::EnvelopeEmpty { envelope_id: envelope.get() };
+                    self.answer(key, id, Kind::EnvelopeEmpty, Event::EnvelopeEmpty(empty));
+                }
+                OpenResult::TooLate { at } => self.not_taken(key, request, Taken::TooLate { ended_at: at }),
+                OpenResult::NoSuchEnvelope => self.error(key, id, ErrorCode::NoSuchEnvelope),
+            },
+            // Of a Grab, and of the house.
+            PostingResult::Claim(_) | PostingResult::Expire(_) | PostingResult::Deposit(_) => {
+                log_mismatch("the result of a request of one's own affairs");
+                self.error(key, id, ErrorCode::LedgerUnavailable);
             }
-            _ => {}
         }
     }
 
-    fn tell(&mut self, key: ConnectionKey, request: RequestId, told: Result<(Kind, Event), ErrorCode>) {
-        match told {
-            Ok((kind, event)) => self.answer(key, request.get(), kind, event),
-            Err(code) => self.error(key, request.get(), code),
+    /// An envelope is for those on-line too.
+    fn offer(&mut self, offering: Offering) {
+        if self.unoffered.len() < limits::SET_UNSENT_MAX {
+            self.unoffered.push_back(offering);
+        } else {
+            self.tally.offers_dropped.add(1);
         }
+        self.pass_on();
     }
 
     /// Hands released units to the generator, and envelopes to whoever offers them. What finds no
@@ -151,7 +227,7 @@ impl<W: Wire> Set<W> {
 
     /// The ledger would not have it: the stock keeper has erred, and the serial must not be offered
     /// again.
-    fn void(&mut self, campaign: CampaignId, serial: Serial, result: &Result<Outcome, Unavailable>) {
+    fn void(&mut self, campaign: CampaignId, serial: Serial, result: &impl Debug) {
         tracing::error!(event = "prize_void", set = self.index, %campaign, %serial, ?result, "the ledger refused a prize of ours; dropped");
         self.stock.void(campaign);
     }

@@ -6,7 +6,7 @@ use hongbao_proto::{OrderId, RequestId, UserId};
 
 use crate::clock::Now;
 use crate::ends::End;
-use crate::ledger::writer::Request;
+use crate::ledger::writer::WriterRequest;
 use crate::ledger::{Posting, Question};
 use crate::limits;
 use crate::set::Set;
@@ -113,7 +113,7 @@ impl<W: Wire> Set<W> {
 
     /// Hands over to the ledger what is answered by its outcome alone.
     pub(in crate::set) fn post(&mut self, key: ConnectionKey, request: RequestId, posting: Posting) {
-        if !self.send(key, PendingRequest::Simple { request }, |reply_to| Request::Post { posting, reply_to }) {
+        if !self.send(key, PendingRequest::Simple { request }, |reply_to| WriterRequest::Post { posting, reply_to }) {
             self.overloaded(key, request.get());
         }
     }
@@ -126,7 +126,7 @@ impl<W: Wire> Set<W> {
         user: UserId,
         question: Question,
     ) {
-        if !self.send(key, pending, |reply_to| Request::Ask { user, question, reply_to }) {
+        if !self.send(key, pending, |reply_to| WriterRequest::Ask { user, question, reply_to }) {
             self.overloaded(key, pending.request().get());
         }
     }

@@ -22,6 +22,7 @@ use crate::admission::{Gate, LoginQueue, Rate};
 use crate::clock::Now;
 use crate::ends::End;
 use crate::ledger::sqlite::SqliteLedger;
+use crate::ledger::task::{CampaignChange, LedgerTask};
 use crate::ledger::{Ledger, Seen, writer};
 use crate::limits;
 use crate::market::campaign::CampaignTerms;
@@ -133,6 +134,13 @@ fn grab(id: u64) -> ClientRequest {
 }
 
 impl Rig {
+    /// Has the ledger make a campaign.
+    fn create(&self, terms: CampaignTerms) -> CampaignId {
+        let change = CampaignChange::Create(Box::new(terms));
+        let task = |reply| LedgerTask::ChangeCampaign { change, now: 1_000, reply };
+        self.shared.ledger.try_task(task).unwrap().blocking_recv().unwrap().unwrap().id
+    }
+
     fn new(sets: u32) -> Self {
         Self::with(sets, None, None)
     }

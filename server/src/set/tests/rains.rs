@@ -9,10 +9,8 @@ fn rain(id: u64) -> CampaignId {
 /// A rig with so many open rains in SET 0; two prizes of each are a user's limit.
 fn rig_with_rains(count: u64) -> Rig {
     let mut rig = Rig::new(1);
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     for id in 2..=count {
-        let created = runtime.block_on(rig.shared.ledger.call(|ledger| ledger.create_campaign(terms(), 1_000)));
-        assert_eq!(created.unwrap().unwrap().id, rain(id));
+        assert_eq!(rig.create(terms()), rain(id));
         let phase = Control::Phase { campaign: rain(id), terms: Arc::new(terms()), phase: SalePhase::Open };
         rig.apply(0, Message::Control(phase));
     }

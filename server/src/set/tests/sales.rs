@@ -4,6 +4,7 @@
 use hongbao_proto::{Fen, OrderId};
 
 use super::*;
+use crate::ledger::{DepositResult, Posting};
 use crate::market::campaign::{CampaignKind, Goods, Sale, Seed};
 use crate::market::envelope::{Mode, NewEnvelope};
 use crate::market::lottery::Entrant;
@@ -25,9 +26,7 @@ fn sale(fair_window_ms: u32) -> Arc<CampaignTerms> {
 fn rig_with_sale(fair_window_ms: u32) -> Rig {
     let mut rig = Rig::new(1);
     let terms = CampaignTerms::clone(&sale(fair_window_ms));
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let created = runtime.block_on(rig.shared.ledger.call(|ledger| ledger.create_campaign(terms, 1_000)));
-    assert_eq!(created.unwrap().unwrap().id, the_sale());
+    assert_eq!(rig.create(terms), the_sale());
     set_phase(&mut rig, fair_window_ms, SalePhase::Open);
     rig
 }
@@ -62,14 +61,15 @@ fn send(id: u64) -> ClientRequest {
 }
 
 fn deposit(rig: &Rig, user: u64, amount: u64) {
-    let posting = crate::ledger::Posting::Deposit {
+    let posting = Posting::Deposit {
         first: UserId::new(user).unwrap(),
         count: 1,
         amount: Fen(amount),
         key: format!("of user {user}").into(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(rig.shared.ledger.call(move |ledger| ledger.post(&[posting], 1))).unwrap().unwrap();
+    let deposited = runtime.block_on(rig.shared.ledger.post_one::<DepositResult>(posting, 1));
+    assert_eq!(deposited.unwrap(), DepositResult::Deposited);
 }
 
 #[test]

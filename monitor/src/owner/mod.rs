@@ -1,29 +1,31 @@
 //! The one task that owns the run: merge, books, recording, view. Everybody else sends it messages.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+mod publisher;
+mod sources;
+
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hongbao_proto::report_v1::{Report, Source};
-use serde::Serialize;
 use serde_json::json;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::limits::{
-    CONTROL_BYTES_MAX, HOST_WAIT_MS, HOSTS_WAITING_MAX, SECONDS_KEPT_MAX, SECONDS_PER_ANSWER_MAX, STREAM_BEHIND_MAX,
-};
+use crate::limits::HOST_WAIT_MS;
+use crate::owner::publisher::Publisher;
+pub use crate::owner::publisher::{StreamEvent, Subscription};
+use crate::owner::sources::Sources;
+use crate::recording::rotation::Rotation;
 use crate::recording::write::{Recording, RunStatus};
 use crate::run::alert::{Alerts, Evidence};
 use crate::run::books::{Balance, Book};
 use crate::run::ends::End;
 use crate::run::host::{HostFacts, HostSecond};
 use crate::run::mark::{self, Mark, Marks};
-use crate::run::merge::{Joined, Merge, MergeCounts, Presence, SourceId, SourceName, SourceStatus};
+use crate::run::merge::{Joined, Merge, MergeCounts, Presence, SourceStatus};
 use crate::run::second::{ClosedSecond, MergedSecond, Role};
-use crate::run::series::{History, Row};
+use crate::run::series::Row;
 use crate::run::sets::{self, SetsBoard};
 use crate::terminal::lines::{Frame, View};
 use hongbao_telemetry::clock::unix_millis;
@@ -31,11 +33,10 @@ use hongbao_telemetry::disk;
 use hongbao_telemetry::report::{Key, Sample};
 
 /// What the run is, is recorded anew after this many seconds, and whenever a source joins.
-const RUN_FILE_SECONDS: u64 = 10;
+const RUN_SECONDS: u64 = 10;
 
-/// What stands is told again after this long, if it has changed: less than a second, so that no
-/// second goes by without it.
-const STATE_EVERY_MS: u64 = 900;
+/// The machine's name by which this monitor reports for its guests: they are no fleet.
+pub const GUESTS_SOURCE: &str = "guests";
 
 /// What reaches the owner.
 #[derive(Debug)]
@@ -97,7 +98,7 @@ pub enum Question {
         /// The first second.
         from: u64,
         until: u64,
-        reply: oneshot::Sender<Stretch>,
+        reply: oneshot::Sender<Rows>,
     },
     /// Everything that happens from now on.
     Subscribe {
@@ -130,9 +131,9 @@ pub struct ControlPoint {
     pub peer: IpAddr,
 }
 
-/// Rows of a stretch of the run.
+/// Rows of a range of the run.
 #[derive(Debug)]
-pub struct Stretch {
+pub struct Rows {
     pub run: String,
     /// In order.
     pub rows: Vec<Arc<Row>>,
@@ -140,125 +141,66 @@ pub struct Stretch {
     pub finest: u64,
 }
 
-/// An event of the stream, made once for all readers.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Told {
-    pub event: &'static str,
-    /// The second, where it is one.
-    pub id: Option<u64>,
-    /// JSON.
-    pub data: String,
-}
-
-impl Told {
-    /// An event without an id.
-    pub fn new(event: &'static str, data: &impl Serialize) -> Self {
-        let data = serde_json::to_string(data)
-            .unwrap_or_else(|error| unreachable!("plain values in memory are always written: {error}"));
-        Self { event, id: None, data }
-    }
-
-    /// A second's row.
-    pub fn second(row: &Row) -> Self {
-        Self { id: Some(row.second()), ..Self::new("second", row) }
-    }
-}
-
-/// What a new reader of the stream gets.
-#[derive(Debug)]
-pub struct Subscription {
-    /// Who we are, and what stands.
-    pub first: Vec<Arc<Told>>,
-    /// The seconds since the last that it has seen.
-    pub missed: Vec<Arc<Row>>,
-    /// Whatever is told from now on; it ends with the run.
-    pub live: broadcast::Receiver<Arc<Told>>,
-    /// To be counted up when the reader is dropped.
-    pub dropped: Arc<AtomicU64>,
-}
-
-/// A closed second that waits for the host's row of it.
-struct Untold {
-    closed: Arc<ClosedSecond>,
-    host: Option<Box<HostSecond>>,
-}
-
-struct Reach {
-    control: String,
-    listen: String,
-    peer: IpAddr,
-}
-
-struct Connection {
-    joined: Joined,
-    cut: oneshot::Sender<Cut>,
-}
-
-/// The owner of a run.
+/// The owner of a run, and of those that follow it.
 pub struct Owner {
     merge: Merge,
+    sources: Sources,
+    publisher: Publisher,
     recording: Recording,
+    rotation: Option<Rotation>,
+    /// The second with which the next run begins.
+    next_run: Option<u64>,
     view: View,
     started_at_ms: u64,
     ended_at_ms: Option<u64>,
     straggler_ms: u64,
     host: HostFacts,
-    connections: HashMap<ConnectionId, Connection>,
-    by_source: HashMap<SourceId, ConnectionId>,
-    reach: BTreeMap<SourceId, Reach>,
     marks: Marks,
     alerts: Alerts,
     sets: SetsBoard,
-    history: History,
-    untold: VecDeque<Untold>,
-    /// Rows of the host whose second is not closed yet.
-    hosts: VecDeque<Box<HostSecond>>,
-    told: broadcast::Sender<Arc<Told>>,
-    sources_told: Vec<SourceStatus>,
-    sets_told: bool,
-    /// The SETs as they are have been recorded.
-    sets_recorded: bool,
-    state_told_ms: u64,
-    streams_dropped: Arc<AtomicU64>,
-    connected: u64,
-    ended: BTreeMap<End, u64>,
-    kept: VecDeque<Arc<MergedSecond>>,
+    /// The SETs have changed since they were recorded.
+    sets_changed: bool,
     seconds: u64,
     seconds_complete: u64,
+    /// At the last closed second, and so are the sources.
+    books: Balance,
+    sources_then: Vec<SourceStatus>,
 }
 
 impl Owner {
-    /// The owner of a run that begins at `started_at_ms`.
-    pub fn new(started_at_ms: u64, straggler: Duration, recording: Recording, view: View) -> Self {
+    /// The owner of a run that begins at `started_at_ms`; where there is a rotation, of those after
+    /// it too.
+    pub fn new(
+        started_at_ms: u64,
+        straggler: Duration,
+        recording: Recording,
+        rotation: Option<Rotation>,
+        view: View,
+    ) -> Self {
         let straggler_ms = u64::try_from(straggler.as_millis()).unwrap_or(u64::MAX);
+        let next_run = rotation.as_ref().map(|rotation| rotation.next(started_at_ms / 1_000));
+        let mut merge = Merge::new(started_at_ms, straggler_ms);
+        merge.begin_run_at(next_run);
         Self {
-            merge: Merge::new(started_at_ms, straggler_ms),
+            merge,
+            sources: Sources::default(),
+            publisher: Publisher::default(),
             recording,
+            next_run,
+            rotation,
             view,
             started_at_ms,
             ended_at_ms: None,
             straggler_ms,
             host: HostFacts::read(),
-            connections: HashMap::new(),
-            by_source: HashMap::new(),
-            reach: BTreeMap::new(),
             marks: Marks::default(),
             alerts: Alerts::default(),
             sets: SetsBoard::default(),
-            history: History::default(),
-            untold: VecDeque::new(),
-            hosts: VecDeque::new(),
-            told: broadcast::Sender::new(STREAM_BEHIND_MAX),
-            sources_told: Vec::new(),
-            sets_told: true,
-            sets_recorded: true,
-            state_told_ms: 0,
-            streams_dropped: Arc::default(),
-            connected: 0,
-            ended: BTreeMap::new(),
-            kept: VecDeque::new(),
+            sets_changed: false,
             seconds: 0,
             seconds_complete: 0,
+            books: Balance::default(),
+            sources_then: Vec::new(),
         }
     }
 
@@ -271,7 +213,7 @@ impl Owner {
             let now = unix_millis();
             // Our own clock may be set while we sleep; the merge is asked again within a second.
             let pause = self.merge.due_ms(now).map_or(1_000, |due| (due - now).clamp(1, 1_000));
-            let pause = if self.untold.is_empty() { pause } else { pause.min(HOST_WAIT_MS / 4) };
+            let pause = if self.publisher.is_pending() { pause.min(HOST_WAIT_MS / 4) } else { pause };
             let pause = if more_marks { 0 } else { pause };
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -288,10 +230,13 @@ impl Owner {
             for closed in self.merge.advance(now) {
                 self.closed(closed);
             }
+            if self.next_run.is_some_and(|at| now >= (at + 1) * 1_000 + self.straggler_ms) {
+                self.begin_run(now);
+            }
             more_marks = self.release_marks(now, false);
-            self.tell_seconds(now, false);
-            self.tell_state(now);
-            // A full inbox must not keep readers from what they were just told.
+            self.publisher.send_seconds(now, false);
+            self.publisher.send_state(now, || self.merge.sources(), &self.sets);
+            // A full inbox must not keep readers from what they were just sent.
             tokio::task::yield_now().await;
         }
         self.finish(inbox).await
@@ -311,18 +256,42 @@ impl Owner {
             self.closed(closed);
         }
         let now = unix_millis();
-        self.tell_seconds(now, true);
-        while self.release_marks(now, true) {
-            tokio::task::yield_now().await;
-        }
-        self.ended_at_ms = Some(now);
-        self.write_run();
-        // Streams end once they have read this: nobody can tell them anything any more.
-        self.tell(|| Told::new("end", &self.run_status()));
+        self.end_run(now, now, self.merge.sources());
+        // Streams end once they have read this: nobody sends them anything any more.
+        self.publisher.send(|| StreamEvent::new("end", &self.run_status()));
         let stdout_is_read = self.view.close();
         let (run, sources) = (self.run_status(), self.merge.sources());
         self.recording.close();
         Outcome { run, sources, stdout_is_read }
+    }
+
+    /// Publishes and records what there is of the run, which ended at `at_ms`.
+    fn end_run(&mut self, now: u64, at_ms: u64, sources: Vec<SourceStatus>) {
+        self.publisher.send_seconds(now, true);
+        while self.release_marks(now, true) {}
+        self.ended_at_ms = Some(at_ms);
+        self.recording.write_run(self.run_status(), sources);
+    }
+
+    /// Ends the run before the second with which the next begins. What is in no closed second yet
+    /// is of the next, and so is what one book is ahead of the other.
+    fn begin_run(&mut self, now: u64) {
+        let (Some(rotation), Some(at)) = (self.rotation.clone(), self.next_run) else { return };
+        // A run in which nothing was reported goes on.
+        let goes_on = self.seconds == 0;
+        self.next_run = Some(rotation.next(if goes_on { now / 1_000 } else { at }));
+        if !goes_on {
+            // Whoever has joined since is of the next.
+            let sources = std::mem::take(&mut self.sources_then);
+            self.end_run(now, at * 1_000, sources);
+            self.recording.begin_run(rotation.directory(at), at);
+            self.publisher.begin_run();
+            (self.started_at_ms, self.ended_at_ms) = (at * 1_000, None);
+            (self.marks, self.alerts) = (Marks::default(), Alerts::default());
+            (self.seconds, self.seconds_complete) = (0, 0);
+        }
+        self.merge.begin_run(self.next_run);
+        self.write_run();
     }
 
     fn apply(&mut self, message: Message) {
@@ -331,35 +300,26 @@ impl Owner {
             Message::Hello { source, peer, cut, reply } => {
                 let answer = self.hello(now, &source, peer, cut);
                 if let Err(Ok(connection)) = reply.send(answer) {
-                    self.gone(now, connection);
+                    self.leave(now, connection, None);
                 }
             }
             Message::Report(id, report) => {
-                let Some(connection) = self.connections.get(&id) else { return };
-                let joined = connection.joined;
+                let Some(joined) = self.sources.get(id) else { return };
                 if let Err(rejection) = self.report(now, joined, report) {
                     let label = self.merge.label(joined.source).to_owned();
                     tracing::info!(event = "report_refused", source = label, rejection, "report refused");
-                    self.cut(now, id, Cut::Rejected(rejection));
+                    self.leave(now, id, Some(Cut::Rejected(rejection)));
                 }
             }
             Message::Gone(id, end) => {
-                *self.ended.entry(end).or_default() += 1;
+                self.sources.count_end(end);
                 if let Some(id) = id {
-                    self.gone(now, id);
+                    self.leave(now, id, None);
                 }
             }
             Message::Host(row) => {
                 self.recording.write_host(&row);
-                match self.untold.iter_mut().find(|untold| untold.closed.merged.second == row.second) {
-                    Some(untold) => untold.host = Some(row),
-                    None => {
-                        self.hosts.push_back(row);
-                        if self.hosts.len() > HOSTS_WAITING_MAX {
-                            self.hosts.pop_front();
-                        }
-                    }
-                }
+                self.publisher.host(row);
             }
             Message::Mark(mark) => {
                 let mark = self.marks.add(mark);
@@ -380,7 +340,7 @@ impl Owner {
         }
         if let (Some(sets), Role::Server) = (sets, source.role) {
             self.sets.put(source.name, second, sets);
-            (self.sets_told, self.sets_recorded) = (false, false);
+            self.sets_changed();
         }
         Ok(())
     }
@@ -395,45 +355,12 @@ impl Owner {
     /// The one place that every mark passes.
     fn marked(&mut self, mark: &Arc<Mark>) {
         self.recording.write_mark(mark);
-        self.tell(|| Told::new("mark", &**mark));
+        self.publisher.send(|| StreamEvent::new("mark", &**mark));
     }
 
-    /// Hands an event to whoever listens; it is not even made if nobody does.
-    fn tell(&self, told: impl FnOnce() -> Told) {
-        // An error says that the last reader has just gone.
-        if self.told.receiver_count() > 0 && self.told.send(Arc::new(told())).is_err() {
-            tracing::trace!(event = "stream_unread", "nobody reads the stream any more");
-        }
-    }
-
-    /// Tells the seconds that have their host's row, or have waited for it long enough; in order.
-    fn tell_seconds(&mut self, now: u64, all: bool) {
-        let told_by = |second: u64| (second + 1) * 1_000 + HOST_WAIT_MS;
-        while let Some(untold) = self
-            .untold
-            .pop_front_if(|untold| all || untold.host.is_some() || now >= told_by(untold.closed.merged.second))
-        {
-            let row = Arc::new(Row::of(&untold.closed, untold.host.as_deref()));
-            self.tell(|| Told::second(&row));
-            self.history.push(row);
-        }
-    }
-
-    /// Tells what stands, if it has changed: at most once a second, and best when a second has just
-    /// been told.
-    fn tell_state(&mut self, now: u64) {
-        if self.told.receiver_count() == 0 || now.abs_diff(self.state_told_ms) < STATE_EVERY_MS {
-            return;
-        }
-        self.state_told_ms = now;
-        let sources = self.merge.sources();
-        if sources != self.sources_told {
-            self.tell(|| Told::new("sources", &sources));
-            self.sources_told = sources;
-        }
-        if !std::mem::replace(&mut self.sets_told, true) {
-            self.tell(|| Told::new("sets", &self.sets.servers()));
-        }
+    fn sets_changed(&mut self) {
+        self.sets_changed = true;
+        self.publisher.sets_changed();
     }
 
     fn subscribe(&self, after: Option<u64>) -> Subscription {
@@ -443,23 +370,18 @@ impl Owner {
             "version": env!("CARGO_PKG_VERSION"),
             "now_ms": unix_millis(),
         });
-        let mut first = vec![Told::new("hello", &hello), Told::new("sources", &self.merge.sources())];
+        let mut first = vec![StreamEvent::new("hello", &hello), StreamEvent::new("sources", &self.merge.sources())];
         let sets = self.sets.servers();
         if !sets.is_empty() {
-            first.push(Told::new("sets", &sets));
+            first.push(StreamEvent::new("sets", &sets));
         }
-        Subscription {
-            first: first.into_iter().map(Arc::new).collect(),
-            missed: after.map_or_else(Vec::new, |second| self.history.after(second)),
-            live: self.told.subscribe(),
-            dropped: Arc::clone(&self.streams_dropped),
-        }
+        self.publisher.subscribe(first, after)
     }
 
     /// The recording's directory names the run.
     fn run_id(&self) -> String {
-        let name = self.recording.directory().file_name();
-        name.map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+        let directory = self.recording.directory();
+        directory.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
     }
 
     fn hello(
@@ -469,21 +391,14 @@ impl Owner {
         peer: IpAddr,
         cut: oneshot::Sender<Cut>,
     ) -> Result<ConnectionId, String> {
-        if source.control.len().max(source.listen.len()) > CONTROL_BYTES_MAX {
-            return Err(format!("an address has at most {CONTROL_BYTES_MAX} bytes"));
-        }
+        Sources::check(source)?;
+        let first_machine = self.is_fleets(source) && !self.fleet_reports();
         let joined = self.merge.connect(now, source).map_err(|rejection| rejection.to_string())?;
-        self.connected += 1;
-        let id = ConnectionId(self.connected);
-        if let Some(&older) = self.by_source.get(&joined.source)
-            && let Some(older) = self.connections.remove(&older)
-        {
-            send_cut(older.cut, Cut::Replaced);
+        if first_machine && self.rotation.is_some() && self.seconds > 0 {
+            self.next_run = Some(now / 1_000);
+            self.merge.begin_run_at(self.next_run);
         }
-        self.by_source.insert(joined.source, id);
-        self.reach
-            .insert(joined.source, Reach { control: source.control.clone(), listen: source.listen.clone(), peer });
-        self.connections.insert(id, Connection { joined, cut });
+        let id = self.sources.join(joined, source, peer, cut);
         tracing::info!(
             event = "source_joined",
             source = self.merge.label(joined.source),
@@ -494,62 +409,59 @@ impl Owner {
         Ok(id)
     }
 
-    fn cut(&mut self, now: u64, id: ConnectionId, reason: Cut) {
-        if let Some(connection) = self.connections.remove(&id) {
-            self.left(now, connection.joined);
-            send_cut(connection.cut, reason);
-        }
+    fn is_fleets(&self, source: &Source) -> bool {
+        source.role == Role::Machine.name() && source.name != GUESTS_SOURCE
     }
 
-    fn left(&mut self, now: u64, joined: Joined) {
-        self.by_source.remove(&joined.source);
+    fn fleet_reports(&self) -> bool {
+        let sources = self.merge.sources();
+        sources.iter().any(|source| {
+            source.role == Role::Machine && source.name != GUESTS_SOURCE && source.presence == Presence::Reporting
+        })
+    }
+
+    /// A connection is over, or is to be cut for a reason.
+    fn leave(&mut self, now: u64, id: ConnectionId, reason: Option<Cut>) {
+        let gone = reason.is_none();
+        let Some(joined) = self.sources.leave(id, reason) else { return };
         self.merge.disconnect(now, joined);
         let source = self.merge.source(joined.source);
+        if gone {
+            tracing::info!(event = "source_left", source = source.label, "source has gone");
+        }
         if source.role == Role::Server {
             self.sets.forget(source.name);
-            (self.sets_told, self.sets_recorded) = (false, false);
-        }
-    }
-
-    fn gone(&mut self, now: u64, id: ConnectionId) {
-        if let Some(connection) = self.connections.remove(&id) {
-            self.left(now, connection.joined);
-            tracing::info!(
-                event = "source_left",
-                source = self.merge.label(connection.joined.source),
-                "source has gone"
-            );
+            self.sets_changed();
         }
     }
 
     fn closed(&mut self, closed: ClosedSecond) {
+        let MergedSecond { second, complete, headline, books, .. } = *closed.merged;
+        if self.next_run.is_some_and(|at| second >= at) {
+            self.begin_run(unix_millis());
+        }
         self.seconds += 1;
-        self.seconds_complete += u64::from(closed.merged.complete);
+        self.seconds_complete += u64::from(complete);
+        self.books = books;
         let closed = Arc::new(closed);
-        let sets = (!std::mem::replace(&mut self.sets_recorded, true)).then(|| self.sets.clone());
+        let sets = std::mem::take(&mut self.sets_changed).then(|| self.sets.clone());
         self.recording.write(Arc::clone(&closed), sets);
+        self.sources_then = self.merge.sources();
         let evidence = Evidence {
-            headline: &closed.merged.headline,
-            books: &closed.merged.books,
-            sources: &self.merge.sources(),
+            headline: &headline,
+            books: &books,
+            sources: &self.sources_then,
             recording_fails: self.recording.failing(),
         };
         for alert in self.alerts.look(evidence) {
             let mark = self.marks.add(alert);
             self.marked(&mark);
         }
-        if self.seconds.is_multiple_of(RUN_FILE_SECONDS) {
+        if self.seconds.is_multiple_of(RUN_SECONDS) {
             self.write_run();
         }
-        if self.kept.len() == SECONDS_KEPT_MAX {
-            self.kept.pop_front();
-        }
-        self.kept.push_back(Arc::new(closed.merged.clone()));
-        self.view.show(|| Frame { headline: closed.merged.headline, books: closed.merged.books });
-        let second = closed.merged.second;
-        while self.hosts.pop_front_if(|row| row.second < second).is_some() {}
-        let host = self.hosts.pop_front_if(|row| row.second == second);
-        self.untold.push_back(Untold { closed, host });
+        self.view.show(|| Frame { headline, books });
+        self.publisher.closed(closed);
     }
 
     fn write_run(&mut self) {
@@ -564,33 +476,26 @@ impl Owner {
             straggler_ms: self.straggler_ms,
             seconds: self.seconds,
             seconds_complete: self.seconds_complete,
-            record: self.recording.directory().to_path_buf(),
+            record: self.recording.directory(),
             host: self.host.clone(),
             record_failures: self.recording.failures(),
             joined_late: self.merge.joined_late(),
-            books: self.merge.books(),
+            books: self.books,
             reports: self.merge.counts(),
-            connections_ended: self.ended.iter().map(|(end, &count)| (end.name(), count)).collect(),
+            connections_ended: self.sources.ended().iter().map(|(end, &count)| (end.name(), count)).collect(),
         }
     }
 
     fn answer(&self, question: Question) {
         // Who asked may have gone; then nobody misses the answer.
         match question {
-            Question::Seconds { from, limit, reply } => {
-                let limit = limit.min(SECONDS_PER_ANSWER_MAX);
-                let first = match from {
-                    Some(from) => self.kept.partition_point(|second| second.second < from),
-                    None => self.kept.len().saturating_sub(limit),
-                };
-                drop(reply.send(self.kept.iter().skip(first).take(limit).cloned().collect()));
-            }
+            Question::Seconds { from, limit, reply } => drop(reply.send(self.publisher.seconds(from, limit))),
             Question::Sources(reply) => drop(reply.send(self.merge.sources())),
-            Question::Controls(reply) => drop(reply.send(self.controls())),
+            Question::Controls(reply) => drop(reply.send(self.sources.controls(&self.merge))),
             Question::Marks(reply) => drop(reply.send((self.run_id(), self.marks.kept().cloned().collect()))),
             Question::History { from, until, reply } => {
-                let (rows, finest) = self.history.range(from, until);
-                drop(reply.send(Stretch { run: self.run_id(), rows, finest }));
+                let (rows, finest) = self.publisher.range(from, until);
+                drop(reply.send(Rows { run: self.run_id(), rows, finest }));
             }
             Question::Subscribe { after, reply } => drop(reply.send(self.subscribe(after))),
             Question::Sets(reply) => drop(reply.send(self.sets.clone())),
@@ -599,19 +504,9 @@ impl Owner {
         }
     }
 
-    fn controls(&self) -> Vec<ControlPoint> {
-        let point = |(id, reach): (&SourceId, &Reach)| {
-            let SourceName { role, name, presence, .. } = self.merge.source(*id);
-            let Reach { control, listen, peer } = reach;
-            let (name, control, listen) = (name.to_owned(), control.clone(), listen.clone());
-            ControlPoint { role, name, presence, control, listen, peer: *peer }
-        };
-        self.reach.iter().map(point).collect()
-    }
-
     fn sample(&self) -> Sample {
         let counts: MergeCounts = self.merge.counts();
-        let books: Balance = self.merge.books();
+        let books = self.books;
         let sources = self.merge.sources();
         let odd = |value| Key::labelled("reports_odd", "kind", value, "Reports out of the ordinary, by kind");
         let mut counters = vec![
@@ -630,21 +525,18 @@ impl Owner {
                 Key::new("events_dropped", "Events that found too many others waiting to become marks"),
                 self.marks.dropped(),
             ),
-            (
-                Key::new("streams_dropped", "Readers of the stream that were too slow"),
-                self.streams_dropped.load(Ordering::Relaxed),
-            ),
+            (Key::new("streams_dropped", "Readers of the stream that were too slow"), self.publisher.dropped()),
             (Key::new("record_failures", "Seconds that could not be recorded"), self.recording.failures()),
         ];
         for end in End::ALL {
             let key =
                 Key::labelled("connections_ended", "reason", end.name(), "Ingest connections that ended, by reason");
-            counters.push((key, self.ended.get(&end).copied().unwrap_or_default()));
+            counters.push((key, self.sources.ended().get(&end).copied().unwrap_or_default()));
         }
         let present = |presence| sources.iter().filter(|source| source.presence == presence).count();
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         let (expected, reported) =
-            self.kept.back().map_or((0, 0), |second| (second.sources_expected, second.sources_reported));
+            self.publisher.last().map_or((0, 0), |second| (second.sources_expected, second.sources_reported));
         let mut gauges = vec![
             (Key::new("sources", "Processes seen in this run"), gauge(sources.len())),
             (Key::new("sources_reporting", "Processes connected now"), gauge(present(Presence::Reporting))),
@@ -652,7 +544,7 @@ impl Owner {
             (Key::new("sources_lost", "Processes gone without taking their leave"), gauge(present(Presence::Lost))),
             (Key::new("sources_expected", "Processes whose report the last closed second waited for"), gauge(expected)),
             (Key::new("sources_reported", "Processes that the last closed second has a report of"), gauge(reported)),
-            (Key::new("streams", "Readers of the stream"), gauge(self.told.receiver_count())),
+            (Key::new("streams", "Readers of the stream"), gauge(self.publisher.readers())),
             (Key::new("recording", "1 while the recording can be written"), i64::from(!self.recording.failing())),
         ];
         for book in Book::ALL {
@@ -662,7 +554,7 @@ impl Owner {
             let help = "For how many seconds in a row, up to the last one, a book did not balance";
             gauges.push((Key::labelled("unbalanced_seconds", "book", book.name(), help), unbalanced));
         }
-        if let Some(free) = disk::free_bytes(self.recording.directory()) {
+        if let Some(free) = disk::free_bytes(&self.recording.directory()) {
             let key = Key::new("recording_free_bytes", "Bytes left on the file system of the recording");
             gauges.push((key, i64::try_from(free).unwrap_or(i64::MAX)));
         }
@@ -706,10 +598,4 @@ pub struct Outcome {
     pub sources: Vec<SourceStatus>,
     /// Whether standard output took what was shown last.
     pub stdout_is_read: bool,
-}
-
-fn send_cut(connection: oneshot::Sender<Cut>, reason: Cut) {
-    if connection.send(reason).is_err() {
-        tracing::debug!(event = "cut_too_late", "the connection to be cut has just ended by itself");
-    }
 }
