@@ -206,16 +206,20 @@ pub const IDLE_DEADLINE: Duration = Duration::from_secs(30);
 /// For a refused peer to read why, and to hang up.
 pub const GOODBYE_DEADLINE: Duration = Duration::from_secs(1);
 
-/// What waits to be recorded: some three a second, each second up to a megabyte. What comes beyond,
-/// the disk being too slow, is lost, and counted.
-pub const RECORDING_QUEUE_MAX: usize = 256;
+/// Seconds that wait to be recorded, each up to a megabyte. What comes beyond, the disk being too
+/// slow, is lost, and counted.
+pub const RECORDING_SECONDS_MAX: usize = 256;
+
+/// All that waits to be recorded: a storm of marks must not cost a second.
+pub const RECORDING_QUEUE_MAX: usize = 8_192;
 
 const _: () = assert!(LOST_SECONDS < CATCH_UP_SECONDS_MAX);
 // Catching up is no reason to lose any.
-const _: () = assert!(CATCH_UP_SECONDS_MAX < RECORDING_QUEUE_MAX as u64);
+const _: () = assert!(CATCH_UP_SECONDS_MAX < RECORDING_SECONDS_MAX as u64);
 // Catching up may tell as many seconds at once.
 const _: () =
     assert!(2 * MARKS_PER_TURN_MAX < STREAM_BEHIND_MAX && 2 * CATCH_UP_SECONDS_MAX < STREAM_BEHIND_MAX as u64);
+const _: () = assert!(RECORDING_QUEUE_MAX > RECORDING_SECONDS_MAX + MARKS_KEPT_MAX + MARKS_HELD_MAX);
 const _: () = assert!(HTTP_CONNECTIONS_MAX > STREAMS_MAX);
 const _: () = assert!(SECONDS_PER_ANSWER_MAX <= SECONDS_KEPT_MAX);
 

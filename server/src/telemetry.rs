@@ -20,7 +20,7 @@ use crate::ledger::writer::LedgerStatus;
 use crate::services::rooms::RoomsBoard;
 use crate::set::SetHandle;
 use crate::set::broadcast::Broadcasts;
-use crate::set::tally::{Answer, ERRORS, SetTally, Tally};
+use crate::set::tally::{AnswerKind, ERRORS, SetTally, Tally};
 use crate::shard::acceptor::AcceptTally;
 
 /// Everything that is counted, wherever it is counted.
@@ -226,7 +226,7 @@ impl Telemetry {
             (names::EVENTS_FORGOTTEN, self.events.forgotten()),
             (names::CPU, process::cpu_micros()),
         ];
-        for (index, answer) in Answer::ALL.iter().enumerate() {
+        for (index, answer) in AnswerKind::ALL.iter().enumerate() {
             let key = Key::labelled("answers", "kind", answer.label(), "Answers given, by kind");
             counters.push((key, self.sum(|set| &set.answers[index])));
         }

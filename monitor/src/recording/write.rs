@@ -9,7 +9,7 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::sync::watch;
 
-use crate::limits::{HOSTS_WAITING_MAX, MARKS_HELD_MAX, RECORDING_QUEUE_MAX};
+use crate::limits::{HOSTS_WAITING_MAX, MARKS_HELD_MAX, RECORDING_QUEUE_MAX, RECORDING_SECONDS_MAX};
 use crate::recording::rotation::Rotation;
 use crate::recording::{
     APPLICATION_ID, FILE, OLD_FILE, Reported, ReportedByRole, TABLES, VERSION, headline_columns, host_columns,
@@ -102,6 +102,8 @@ struct Health {
     /// Seconds lost, and transactions without a second that failed.
     failures: AtomicU64,
     failing: AtomicBool,
+    /// Seconds that wait to be written.
+    waiting: AtomicUsize,
 }
 
 impl Health {
@@ -200,7 +202,10 @@ impl Recording {
     }
 
     fn push(&self, entry: Entry) {
-        if self.queue.try_send(entry).is_err() {
+        let seconds = usize::from(matches!(entry, Entry::Second(..)));
+        let waiting = self.health.waiting.fetch_add(seconds, Ordering::Relaxed);
+        if (seconds > 0 && waiting >= RECORDING_SECONDS_MAX) || self.queue.try_send(entry).is_err() {
+            self.health.waiting.fetch_sub(seconds, Ordering::Relaxed);
             self.health.failed(1, &self.directory(), &"the disk is too slow");
         }
     }
@@ -276,14 +281,16 @@ impl Writer {
                 }
             }
         }
-        match self.try_write(batch) {
+        let seconds = batch.iter().filter(|entry| matches!(entry, Entry::Second(..))).count();
+        let written = self.try_write(batch);
+        self.health.waiting.fetch_sub(seconds, Ordering::Relaxed);
+        match written {
             Ok(()) => {
                 self.health.works(&self.directory);
                 batch.clear();
             }
             Err(error) => {
-                let seconds = batch.iter().filter(|entry| matches!(entry, Entry::Second(..))).count() as u64;
-                self.health.failed(seconds.max(1), &self.directory, &error);
+                self.health.failed(seconds.max(1) as u64, &self.directory, &error);
                 batch.retain(|entry| matches!(entry, Entry::Mark(_)));
                 batch.truncate(MARKS_HELD_MAX);
             }
@@ -520,6 +527,7 @@ mod tests {
         let limit = |writer: &Writer, pages: u32| {
             connection(writer).query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(())).unwrap();
         };
+        writer.health.waiting.store(4, Ordering::Relaxed);
         writer.write(&mut vec![closed(1)]);
         // No page more than there are: what does not fit is rolled back whole.
         limit(&writer, 1);
@@ -533,6 +541,7 @@ mod tests {
         assert!(!writer.health.failing.load(Ordering::Relaxed) && batch.is_empty());
         assert_eq!(column::<i64>(connection(&writer), "SELECT second FROM seconds"), [1, 4]);
         assert_eq!(column::<String>(connection(&writer), "SELECT kind FROM marks"), ["qps"]);
+        assert_eq!(writer.health.waiting.load(Ordering::Relaxed), 0);
     }
 
     #[test]
@@ -542,7 +551,7 @@ mod tests {
         // Whoever holds the file keeps the writer waiting, as a disk does that does not answer.
         let other = Connection::open(directory.path().join("run").join(FILE)).unwrap();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
-        let total = 3 * RECORDING_QUEUE_MAX as u64;
+        let total = 3 * RECORDING_SECONDS_MAX as u64;
         for second in 1..=total {
             recording.push(closed(second));
         }

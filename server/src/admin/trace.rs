@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use crate::admin::{Admin, valid};
 use crate::clock::wall_us;
 use crate::set::directory::Directory;
-use crate::set::trace::{Follower, Heard};
+use crate::set::trace::{Follower, TraceItem};
 
 /// A comment so often shows a caller that has gone, and a proxy that this goes on.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -57,16 +57,16 @@ async fn next(state: Trace, begun: Option<Event>) -> Option<(Result<Event, Infal
         (Trace::Begin(follower, closing), Some(begun)) => return Some((Ok(begun), Trace::Follow(follower, closing))),
         (Trace::Begin(follower, closing) | Trace::Follow(follower, closing), _) => (follower, closing),
     };
-    let heard = tokio::select! {
-        heard = follower.hear() => heard,
+    let item = tokio::select! {
+        item = follower.next() => item,
         // An error says that the node is gone.
         _ = closing.wait_for(|closing| *closing) => {
             return Some((Ok(Event::default().event("stopping").data("{}")), Trace::End));
         }
     };
-    let event = match heard {
-        Heard::Step(step) => Event::default().event("step").data(json!(step).to_string()),
-        Heard::Lost(count) => Event::default().event("lost").data(json!({ "count": count }).to_string()),
+    let event = match item {
+        TraceItem::Step(step) => Event::default().event("step").data(json!(step).to_string()),
+        TraceItem::Lost(count) => Event::default().event("lost").data(json!({ "count": count }).to_string()),
     };
     Some((Ok(event), Trace::Follow(follower, closing)))
 }

@@ -6,17 +6,10 @@
 
 use hongbao_proto::{RequestId, UserId};
 
-use super::{
-    Acknowledged, CancelResult, ClaimResult, DepositResult, Expired, Ledger, LedgerError, OpenResult, PayResult,
-    Posting, PostingResult, SendResult,
-};
+use super::user_event::{Decision, Details, UserEvent};
+use super::{DepositResult, Ledger, LedgerError, Posting, PostingResult};
 use crate::clock::UnixMs;
 use crate::market::order::OrderState;
-
-/// The target of these events.
-macro_rules! fact {
-    ($($fields:tt)*) => { tracing::debug!(target: "facts", $($fields)*) };
-}
 
 /// Whether anybody wants them.
 pub fn are_wanted() -> bool {
@@ -26,122 +19,54 @@ pub fn are_wanted() -> bool {
 /// Logs what became of `posting`, which is durable: not what was logged before, nor where nothing
 /// moved. `request`: what brought it about, where it was a user's.
 pub fn log(posting: &Posting, request: Option<RequestId>, result: &PostingResult) {
-    let user = posting.user().map_or(0, UserId::get);
-    let request = request.map(RequestId::get);
-    match result {
-        PostingResult::Claim(result) => log_claim(user, result),
-        PostingResult::Acknowledge(Acknowledged { count: 0 }) => {}
-        PostingResult::Acknowledge(Acknowledged { count }) => {
-            fact!(event = "acknowledge", user, request, count = *count, "seen");
+    if let PostingResult::Expire(expired) = result {
+        for order in &expired.orders {
+            log_event(Some(order.user), Some(order.request), UserEvent::OrderExpired(*order));
         }
-        PostingResult::Pay(result) => match result {
-            PayResult::Paid(order) => fact!(
-                event = "order_paid",
-                user,
-                request,
-                order = order.id.get(),
-                campaign = order.campaign.get(),
-                serial = order.serial.0,
-                price_fen = order.price.0,
-                "paid"
-            ),
-            PayResult::TooLate { .. } | PayResult::InsufficientFunds | PayResult::NoSuchOrder | PayResult::TooMuch => {}
-        },
-        PostingResult::Cancel(result) => match result {
-            CancelResult::Cancelled(order) => fact!(
-                event = "order_cancelled",
-                user,
-                request,
-                order = order.id.get(),
-                campaign = order.campaign.get(),
-                serial = order.serial.0,
-                "given back"
-            ),
-            CancelResult::Over(_) | CancelResult::Paid | CancelResult::NoSuchOrder => {}
-        },
-        PostingResult::Send(result) => match result {
-            SendResult::Sent { to, .. } if to.is_empty() => {}
-            SendResult::Sent { offer, recipients, .. } => {
-                // Envelopes of the house have numbers of their own.
-                let request = if let Posting::Send(new) = posting { Some(new.request.get()) } else { request };
-                let (envelope, recipients) = (offer.envelope.get(), *recipients);
-                fact!(event = "send", user, request, envelope, recipients, "sent");
-            }
-            SendResult::InsufficientFunds | SendResult::TooManyEnvelopes | SendResult::TooMuch => {}
-        },
-        PostingResult::Open(result) => match result {
-            OpenResult::Opened { envelope, share, amount } => fact!(
-                event = "open",
-                user,
-                request,
-                envelope = envelope.get(),
-                share = *share,
-                amount_fen = amount.0,
-                "opened"
-            ),
-            OpenResult::Empty { .. } | OpenResult::TooLate { .. } | OpenResult::NoSuchEnvelope => {}
-        },
-        PostingResult::Deposit(result) => match (posting, result) {
-            (Posting::Deposit { first, count, amount, .. }, DepositResult::Deposited) => {
-                let (user, users, amount_fen) = (first.get(), *count, amount.0);
-                fact!(event = "deposit", user, users, amount_fen, "deposited, now or before");
-            }
-            (_, DepositResult::Deposited | DepositResult::KeyUsed | DepositResult::TooMuch) => {}
-        },
-        PostingResult::Expire(expired) => log_expired(expired),
+        for &(envelope, sender, amount) in &expired.envelopes {
+            log_event(sender, None, UserEvent::EnvelopeExpired { envelope, amount });
+        }
+    } else if let Posting::Deposit { first, count, amount, .. } = posting
+        && let PostingResult::Deposit(DepositResult::Deposited) = result
+    {
+        log_event(Some(*first), None, UserEvent::Deposited { users: (*count).into(), amount: *amount });
+    } else if let Decision::Made(event) = Decision::of(result) {
+        let request = match posting {
+            Posting::Claim(claim) => Some(claim.request),
+            // Envelopes of the house have numbers of their own.
+            Posting::Send(new) => Some(new.request),
+            Posting::Acknowledge { .. }
+            | Posting::Pay { .. }
+            | Posting::Cancel { .. }
+            | Posting::Open { .. }
+            | Posting::Expire
+            | Posting::Deposit { .. } => request,
+        };
+        log_event(posting.user(), request, event);
     }
 }
 
-fn log_claim(user: u64, result: &ClaimResult) {
-    match result {
-        ClaimResult::Won(win) => fact!(
-            event = "win",
-            user,
-            request = win.request.get(),
-            campaign = win.campaign.get(),
-            serial = win.serial.0,
-            amount_fen = win.amount.0,
-            "won"
-        ),
-        ClaimResult::Ordered(order) => fact!(
-            event = "order",
-            user,
-            request = order.request.get(),
-            order = order.id.get(),
-            campaign = order.campaign.get(),
-            serial = order.serial.0,
-            price_fen = order.price.0,
-            state = if order.state == OrderState::Paid { "paid" } else { "reserved" },
-            "taken"
-        ),
-        ClaimResult::Repeated(_)
-        | ClaimResult::LimitReached { .. }
-        | ClaimResult::OutOfOrder
-        | ClaimResult::Taken
-        | ClaimResult::NoSuchCampaign
-        | ClaimResult::Settled
-        | ClaimResult::NoSuchSerial
-        | ClaimResult::WrongAmount => {}
+/// `user`: nobody where it is the house.
+fn log_event(user: Option<UserId>, request: Option<RequestId>, event: UserEvent) {
+    let (user, request, names) = (user.map_or(0, UserId::get), request.map(RequestId::get), event.names());
+    let Details { order, campaign, serial, envelope, share, amount_fen: fen, count, .. } = event.details();
+    // As they were always called in the log.
+    let (mut amount_fen, mut price_fen, mut state) = (fen, None, None);
+    let (mut users, mut recipients, mut seen) = (None, None, None);
+    match &event {
+        UserEvent::Ordered(order) => {
+            (amount_fen, price_fen) = (None, fen);
+            state = Some(if order.state == OrderState::Paid { "paid" } else { "reserved" });
+        }
+        UserEvent::OrderPaid(_) => (amount_fen, price_fen) = (None, fen),
+        UserEvent::OrderCancelled(_) | UserEvent::OrderExpired(_) => amount_fen = None,
+        UserEvent::Sent { .. } => recipients = count,
+        UserEvent::Acknowledged { .. } => seen = count,
+        UserEvent::Deposited { .. } => users = count,
+        UserEvent::Won(_) | UserEvent::Opened { .. } | UserEvent::EnvelopeExpired { .. } => {}
     }
-}
-
-fn log_expired(expired: &Expired) {
-    for order in &expired.orders {
-        fact!(
-            event = "order_expired",
-            user = order.user.get(),
-            request = order.request.get(),
-            order = order.id.get(),
-            campaign = order.campaign.get(),
-            serial = order.serial.0,
-            "not paid in time"
-        );
-    }
-    for (envelope, sender, returned) in &expired.envelopes {
-        let user = sender.map_or(0, UserId::get);
-        let (envelope, amount_fen) = (envelope.get(), returned.0);
-        fact!(event = "envelope_expired", user, envelope, amount_fen, "the rest went back");
-    }
+    tracing::debug!(target: "facts", event = names.log, user, request, users, order, campaign, serial, envelope, share,
+        amount_fen, price_fen, state, recipients, count = seen, "{}", names.message);
 }
 
 /// [`Ledger::post`] for those who post without a user's request, and logs what came of it.
@@ -153,4 +78,93 @@ pub fn post(ledger: &mut dyn Ledger, postings: &[Posting], now: UnixMs) -> Resul
         }
     }
     Ok(results)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::fmt::Debug;
+    use std::sync::{Arc, Mutex};
+
+    use hongbao_proto::{CampaignId, EnvelopeId, Fen, OrderId, Serial};
+    use hongbao_telemetry::logs::events::{FACTS, KINDS};
+    use tracing::field::{Field, Visit};
+    use tracing::{Event, Subscriber};
+    use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+    use super::*;
+    use crate::ledger::Win;
+    use crate::market::order::Order;
+
+    /// The fields of each event that was logged.
+    #[derive(Clone, Default)]
+    struct Logged(Arc<Mutex<BTreeMap<String, BTreeSet<&'static str>>>>);
+
+    #[derive(Default)]
+    struct Fields(String, BTreeSet<&'static str>);
+
+    impl Visit for Fields {
+        fn record_str(&mut self, field: &Field, value: &str) {
+            match field.name() {
+                "event" => self.0 = value.to_owned(),
+                name => drop(self.1.insert(name)),
+            }
+        }
+        fn record_debug(&mut self, field: &Field, _: &dyn Debug) {
+            if field.name() != "message" {
+                self.1.insert(field.name());
+            }
+        }
+    }
+
+    impl<S: Subscriber> Layer<S> for Logged {
+        fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+            let mut fields = Fields::default();
+            event.record(&mut fields);
+            self.0.lock().unwrap().insert(fields.0, fields.1);
+        }
+    }
+
+    #[test]
+    fn facts_have_the_names_and_fields_of_the_table_of_events() {
+        let (user, request) = (UserId::new(1).unwrap(), RequestId::new(2).unwrap());
+        let (campaign, serial, amount) = (CampaignId::new(3).unwrap(), Serial(4), Fen(5));
+        let envelope = EnvelopeId::new(6).unwrap();
+        let order = Order {
+            id: OrderId::new(7).unwrap(),
+            user,
+            campaign,
+            serial,
+            request,
+            price: amount,
+            state: OrderState::Reserved,
+            reserved_at: 0,
+            pay_by: 0,
+            decided_at: None,
+        };
+        let logged = Logged::default();
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(logged.clone()), || {
+            for event in [
+                UserEvent::Won(Win { campaign, serial, amount, request }),
+                UserEvent::Ordered(order),
+                UserEvent::OrderPaid(order),
+                UserEvent::OrderCancelled(order),
+                UserEvent::OrderExpired(order),
+                UserEvent::Opened { envelope, share: 0, amount },
+                UserEvent::Sent { envelope, recipients: 8 },
+                UserEvent::EnvelopeExpired { envelope, amount },
+                UserEvent::Acknowledged { count: 9 },
+                UserEvent::Deposited { users: 10, amount },
+            ] {
+                let is_asked_for = !matches!(event, UserEvent::EnvelopeExpired { .. } | UserEvent::Deposited { .. });
+                log_event(Some(user), is_asked_for.then_some(request), event);
+            }
+        });
+        let logged = logged.0.lock().unwrap();
+        assert_eq!(logged.keys().map(String::as_str).collect::<BTreeSet<_>>(), FACTS.into());
+        for (event, fields) in logged.iter() {
+            let kind = KINDS.iter().find(|kind| kind.name == event).unwrap();
+            assert_eq!(fields, &kind.fields.iter().copied().collect(), "{event}");
+        }
+    }
 }

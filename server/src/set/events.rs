@@ -9,7 +9,7 @@ use crate::ledger::{Answer, Award, EnvelopeView, Movement, Purpose, Statement, W
 use crate::market::campaign::CampaignTerms;
 use crate::market::envelope::{Mode, Offer};
 use crate::market::order::{Order, OrderState};
-use crate::set::tally::Answer as Kind;
+use crate::set::tally::AnswerKind as Kind;
 
 /// A prize.
 pub fn won(win: &Win) -> v1::Won {

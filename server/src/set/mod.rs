@@ -54,7 +54,7 @@ use crate::set::output::Output;
 use crate::set::payments::PaymentProvider;
 use crate::set::room_requests::RoomShards;
 use crate::set::session::{Session, SessionState};
-use crate::set::tally::{Answer, SetTally};
+use crate::set::tally::{AnswerKind, SetTally};
 use crate::set::trace::{Traces, Watched};
 use crate::transport::wire::{Wire, Written};
 
@@ -308,7 +308,7 @@ impl<W: Wire> Set<W> {
 
     /// The one place where a request is answered: counted, and written where the connection still
     /// lives.
-    fn answer(&mut self, key: ConnectionKey, request_id: u64, kind: Answer, event: Event) {
+    fn answer(&mut self, key: ConnectionKey, request_id: u64, kind: AnswerKind, event: Event) {
         let is_live = self.live(key).is_some();
         if self.watched.any() {
             self.trace_answer(key, request_id, kind, is_live.then_some(&event));
@@ -329,7 +329,7 @@ impl<W: Wire> Set<W> {
     }
 
     #[cold]
-    fn trace_answer(&mut self, key: ConnectionKey, request_id: u64, kind: Answer, event: Option<&Event>) {
+    fn trace_answer(&mut self, key: ConnectionKey, request_id: u64, kind: AnswerKind, event: Option<&Event>) {
         if let Some(user) = self.followed(key) {
             let kind = if event.is_some() { kind.label() } else { "gone" };
             self.watched.answered(self.index, key, user, request_id, kind, event);
@@ -349,7 +349,7 @@ impl<W: Wire> Set<W> {
         user.filter(|user| self.watched.has(*user))
     }
 
-    fn answer_gone_as(&mut self, kind: Answer) {
+    fn answer_gone_as(&mut self, kind: AnswerKind) {
         self.tally.answers[kind as usize].add(1);
         self.tally.undelivered.add(1);
     }
@@ -360,13 +360,13 @@ impl<W: Wire> Set<W> {
 
     fn overloaded_until(&mut self, key: ConnectionKey, request_id: u64, retry_after_ms: u32) {
         let event = Event::Overloaded(v1::Overloaded { retry_after_ms });
-        self.answer(key, request_id, Answer::Overloaded, event);
+        self.answer(key, request_id, AnswerKind::Overloaded, event);
     }
 
     fn error(&mut self, key: ConnectionKey, request_id: u64, code: ErrorCode) {
         self.tally.error(code);
         let message = explain(code).to_owned();
-        self.answer(key, request_id, Answer::Error, Event::Error(v1::Error { code: code.into(), message }));
+        self.answer(key, request_id, AnswerKind::Error, Event::Error(v1::Error { code: code.into(), message }));
     }
 
     // ---- Small things

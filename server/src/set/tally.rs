@@ -32,15 +32,15 @@ macro_rules! answers {
     ($($variant:ident = $label:literal;)*) => {
         /// The kinds of answer a request can get.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum Answer { $($variant,)* }
+        pub enum AnswerKind { $($variant,)* }
 
-        impl Answer {
+        impl AnswerKind {
             /// Every kind there is.
-            pub const ALL: &'static [Answer] = &[$(Answer::$variant,)*];
+            pub const ALL: &'static [AnswerKind] = &[$(AnswerKind::$variant,)*];
 
             /// The metric label.
             pub const fn label(self) -> &'static str {
-                match self { $(Answer::$variant => $label,)* }
+                match self { $(AnswerKind::$variant => $label,)* }
             }
         }
     };
@@ -95,8 +95,8 @@ pub struct SetTally {
     pub received: Tally,
     /// Grabs among them.
     pub grabs: Tally,
-    /// Answers given, by [`Answer`].
-    pub answers: [Tally; Answer::ALL.len()],
+    /// Answers given, by [`AnswerKind`].
+    pub answers: [Tally; AnswerKind::ALL.len()],
     /// Typed errors among them, and those that end a connection, by position in [`ERRORS`].
     pub errors: [Tally; ERRORS.len()],
     /// Answers still owed (gauge).

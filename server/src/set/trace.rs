@@ -2,7 +2,7 @@
 //! pushed, and how connections end.
 //!
 //! A few tracers at a time, each with a bounded queue; one who is slow loses events, which are
-//! counted and told. A SET keeps a copy of the list of tracers and looks once a batch whether it is
+//! counted and reported. A SET keeps a copy of the list of tracers and looks once a batch whether it is
 //! still right: while nobody is followed, that is all there is to it. What is followed costs a
 //! lookup among the few and a reading of the clock, on the shard's thread.
 
@@ -22,12 +22,9 @@ use tokio::sync::mpsc;
 
 use crate::clock::wall_us;
 use crate::ends::{End, Fault};
-use crate::ledger::user_event::Details;
+use crate::ledger::Answer;
+use crate::ledger::user_event::{Decision, Details};
 use crate::ledger::writer::{Reply, Unavailable};
-use crate::ledger::{
-    Acknowledged, Answer, Award, CancelResult, ClaimResult, DepositResult, OpenResult, PayResult, PostingResult,
-    SendResult,
-};
 use crate::limits::{TRACE_ASKED_MAX, TRACE_QUEUE_MAX, TRACERS_MAX};
 use crate::set::directory::ConnectionKey;
 use crate::set::message::{ClientRequest, LedgerRequest};
@@ -76,7 +73,7 @@ pub enum What {
     /// The request is answered.
     Answer {
         request: u64,
-        /// Which kind, as in `/metrics`; `gone`: the connection had ended, and nobody was told.
+        /// Which kind, as in `/metrics`; `gone`: the connection had ended.
         kind: &'static str,
         /// From when the SET took the request up until its answer was ready, microseconds; absent
         /// where that was not seen.
@@ -111,7 +108,7 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    fn tell(&self, step: Step) {
+    fn send(&self, step: Step) {
         if self.steps.try_send(step).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
@@ -135,9 +132,9 @@ pub struct Follower {
     lost: u64,
 }
 
-/// What a follower hears next.
+/// What a follower gets next.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Heard {
+pub enum TraceItem {
     /// Something happened.
     Step(Step),
     /// So many steps before the next one were lost, because the follower was slow.
@@ -169,17 +166,17 @@ impl Traces {
 
 impl Follower {
     /// The next step, or how many were lost before it. Never ends.
-    pub async fn hear(&mut self) -> Heard {
+    pub async fn next(&mut self) -> TraceItem {
         // What is queued happened before what was lost.
         if self.steps.is_empty() {
             let lost = self.tracer.lost.swap(0, Ordering::Relaxed);
             if lost > 0 {
                 self.lost += lost;
-                return Heard::Lost(lost);
+                return TraceItem::Lost(lost);
             }
         }
         match self.steps.recv().await {
-            Some(step) => Heard::Step(step),
+            Some(step) => TraceItem::Step(step),
             // The list holds a sender as long as this lives.
             None => std::future::pending().await,
         }
@@ -200,7 +197,7 @@ impl Drop for Follower {
     }
 }
 
-/// A SET's own copy of the list, and what the followed have asked and not been told.
+/// A SET's own copy of the list, and what the followed have asked and got no answer to.
 #[derive(Debug, Default)]
 pub struct Watched {
     version: u32,
@@ -253,7 +250,7 @@ impl Watched {
             self.asked.pop_front();
         }
         self.asked.push_back(Asked { key, user, request, at: Instant::now() });
-        self.tell(set, key, user, What::Request { request, kind, of });
+        self.send(set, key, user, What::Request { request, kind, of });
     }
 
     /// A request is answered. `event`: what with, unless the connection has gone.
@@ -270,19 +267,19 @@ impl Watched {
         let latency = asked.and_then(|index| self.asked.remove(index)).map(|asked| asked.at.elapsed());
         let latency_us = latency.map(|latency| u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
         let of = event.map(|event| name(event).1).unwrap_or_default();
-        self.tell(set, key, user, What::Answer { request, kind, latency_us, of });
+        self.send(set, key, user, What::Answer { request, kind, latency_us, of });
     }
 
     /// A service has replied.
     pub fn replied(&self, set: u32, key: ConnectionKey, user: UserId, request: u64, reply: &Reply) {
         let (decision, of) = decision(reply);
-        self.tell(set, key, user, What::Ledger { request, decision, of });
+        self.send(set, key, user, What::Ledger { request, decision, of });
     }
 
     /// Something is pushed.
     pub fn pushed(&self, set: u32, key: ConnectionKey, user: UserId, event: &Event) {
         let (kind, of) = name(event);
-        self.tell(set, key, user, What::Push { kind, of });
+        self.send(set, key, user, What::Push { kind, of });
     }
 
     /// Frames are pushed that were encoded for many.
@@ -304,13 +301,13 @@ impl Watched {
             Fault::Host => "host",
             Fault::Us => "us",
         };
-        self.tell(set, key, user, What::End { reason: end.label(), fault });
+        self.send(set, key, user, What::End { reason: end.label(), fault });
     }
 
-    fn tell(&self, set: u32, key: ConnectionKey, user: UserId, what: What) {
+    fn send(&self, set: u32, key: ConnectionKey, user: UserId, what: What) {
         let at_us = wall_us();
         for tracer in self.tracers.iter().filter(|tracer| tracer.user == user) {
-            tracer.tell(Step { at_us, set, slot: key.slot, what: what.clone() });
+            tracer.send(Step { at_us, set, slot: key.slot, what: what.clone() });
         }
     }
 }
@@ -347,91 +344,22 @@ fn describe(request: &ClientRequest) -> Option<(u64, &'static str, Details)> {
     })
 }
 
-fn award(award: &Award) -> Details {
-    match award {
-        Award::Win(win) => Details {
-            campaign: Some(win.campaign.get().into()),
-            serial: Some(win.serial.0),
-            amount_fen: Some(win.amount.0),
-            ..Details::default()
-        },
-        Award::Order(one) => Details {
-            campaign: Some(one.campaign.get().into()),
-            serial: Some(one.serial.0),
-            amount_fen: Some(one.price.0),
-            order: Some(one.id.get()),
-            ..Details::default()
-        },
-    }
-}
-
 fn decision(reply: &Reply) -> (&'static str, Details) {
     let nothing = Details::default();
     match reply {
         Reply::Posted(Err(Unavailable)) | Reply::Answered(Err(Unavailable)) => ("unavailable", nothing),
-        Reply::Posted(Ok(result)) => match result {
-            PostingResult::Claim(result) => match result {
-                ClaimResult::Won(win) => ("won", award(&Award::Win(*win))),
-                ClaimResult::Ordered(order) => ("ordered", award(&Award::Order(*order))),
-                ClaimResult::Repeated(first) => ("repeated", award(first)),
-                ClaimResult::LimitReached { limit } => {
-                    ("limit_reached", Details { count: Some((*limit).into()), ..nothing })
-                }
-                ClaimResult::Taken => ("taken", nothing),
-                ClaimResult::OutOfOrder
-                | ClaimResult::NoSuchCampaign
-                | ClaimResult::Settled
-                | ClaimResult::NoSuchSerial
-                | ClaimResult::WrongAmount => ("refused", nothing),
-            },
-            PostingResult::Acknowledge(Acknowledged { count }) => {
-                ("acknowledged", Details { count: Some((*count).into()), ..nothing })
-            }
-            PostingResult::Pay(result) => match result {
-                PayResult::Paid(order) => ("order", award(&Award::Order(*order))),
-                PayResult::TooLate { .. } => ("too_late", nothing),
-                PayResult::InsufficientFunds => ("insufficient_funds", nothing),
-                PayResult::NoSuchOrder => ("no_such_order", nothing),
-                PayResult::TooMuch => ("refused", nothing),
-            },
-            PostingResult::Cancel(result) => match result {
-                CancelResult::Cancelled(order) => ("released", award(&Award::Order(*order))),
-                CancelResult::Over(order) => ("order", award(&Award::Order(*order))),
-                CancelResult::Paid => ("order_paid", nothing),
-                CancelResult::NoSuchOrder => ("no_such_order", nothing),
-            },
-            PostingResult::Send(result) => match result {
-                SendResult::Sent { offer, recipients, .. } => {
-                    let (envelope, count) = (Some(offer.envelope.get()), Some((*recipients).into()));
-                    ("sent", Details { envelope, count, ..nothing })
-                }
-                SendResult::InsufficientFunds => ("insufficient_funds", nothing),
-                SendResult::TooManyEnvelopes => ("too_many_envelopes", nothing),
-                SendResult::TooMuch => ("refused", nothing),
-            },
-            PostingResult::Open(result) => match result {
-                OpenResult::Opened { envelope, share, amount } => {
-                    let (envelope, share, amount_fen) = (Some(envelope.get()), Some(*share), Some(amount.0));
-                    ("opened", Details { envelope, share, amount_fen, ..nothing })
-                }
-                OpenResult::Empty { envelope } => ("empty", Details { envelope: Some(envelope.get()), ..nothing }),
-                OpenResult::TooLate { .. } => ("too_late", nothing),
-                OpenResult::NoSuchEnvelope => ("no_such_envelope", nothing),
-            },
-            PostingResult::Expire(_) => ("expired", nothing),
-            PostingResult::Deposit(result) => match result {
-                DepositResult::Deposited => ("deposited", nothing),
-                DepositResult::KeyUsed | DepositResult::TooMuch => ("refused", nothing),
-            },
+        Reply::Posted(Ok(result)) => match Decision::of(result) {
+            Decision::Made(event) => (event.names().decision, event.details()),
+            Decision::Unmoved(name, about) => (name, about),
         },
         Reply::Answered(Ok(answer)) => match answer {
             Answer::Recall(recall) => {
                 let count = recall.unacknowledged.len() + recall.offers.len();
-                ("recalled", Details { count: Some(count as u64), ..nothing })
+                ("recalled", Details::count(count as u64))
             }
-            Answer::FirstAnswer(Some(first)) => ("first_answer", award(first)),
+            Answer::FirstAnswer(Some(first)) => ("first_answer", Details::of(first)),
             Answer::FirstAnswer(None) => ("no_first_answer", nothing),
-            Answer::Orders(page) => ("orders", Details { count: Some(page.items.len() as u64), ..nothing }),
+            Answer::Orders(page) => ("orders", Details::count(page.items.len() as u64)),
             Answer::Statement(_) => ("statement", nothing),
             Answer::Envelope(_) => ("envelope", nothing),
         },
@@ -441,7 +369,7 @@ fn decision(reply: &Reply) -> (&'static str, Details) {
 /// What a frame is called, and what it is about. Texts stay with their users.
 fn name(event: &Event) -> (&'static str, Details) {
     let nothing = Details::default();
-    let count = |count: usize| Details { count: Some(count as u64), ..Details::default() };
+    let count = |count: usize| Details::count(count as u64);
     match event {
         Event::Welcome(welcome) => ("welcome", count(welcome.unacknowledged as usize)),
         Event::Pong(_) => ("pong", nothing),
@@ -501,10 +429,10 @@ mod tests {
         UserId::new(id).unwrap()
     }
 
-    const SEAT: ConnectionKey = ConnectionKey { slot: 3, generation: 1 };
+    const KEY: ConnectionKey = ConnectionKey { slot: 3, generation: 1 };
 
     fn ping(watched: &mut Watched, of: u64, request: u64) {
-        watched.asked(0, SEAT, user(of), &ClientRequest::Ping { request: RequestId::new(request).unwrap() });
+        watched.asked(0, KEY, user(of), &ClientRequest::Ping { request: RequestId::new(request).unwrap() });
     }
 
     #[tokio::test]
@@ -516,7 +444,7 @@ mod tests {
         watched.refresh(&traces);
         ping(&mut watched, 7, 1);
         for follower in &mut followers {
-            assert!(matches!(follower.hear().await, Heard::Step(_)));
+            assert!(matches!(follower.next().await, TraceItem::Step(_)));
         }
         drop(followers.pop());
         assert!(traces.follow(user(8)).is_ok());
@@ -534,14 +462,14 @@ mod tests {
         let sent = TRACE_QUEUE_MAX as u64 + 5;
         (1..=sent).for_each(|request| ping(&mut watched, 7, request));
         for expected in 1..=TRACE_QUEUE_MAX as u64 {
-            match follower.hear().await {
-                Heard::Step(Step { what: What::Request { request, .. }, .. }) => assert_eq!(request, expected),
+            match follower.next().await {
+                TraceItem::Step(Step { what: What::Request { request, .. }, .. }) => assert_eq!(request, expected),
                 other => panic!("{other:?}"),
             }
         }
-        assert_eq!(follower.hear().await, Heard::Lost(5));
+        assert_eq!(follower.next().await, TraceItem::Lost(5));
         ping(&mut watched, 7, sent + 1);
-        assert!(matches!(follower.hear().await, Heard::Step(_)));
+        assert!(matches!(follower.next().await, TraceItem::Step(_)));
         assert!(watched.asked.len() <= TRACE_ASKED_MAX);
     }
 

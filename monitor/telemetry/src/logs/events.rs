@@ -176,6 +176,20 @@ kinds! {
     "browser_deaf" DEBUG Monitor PerSecond ["end"] "a browser did not take why it was closed";
 }
 
+/// The kinds of the target `facts`: what became durable for a user.
+pub const FACTS: [&str; 10] = [
+    "win",
+    "order",
+    "order_paid",
+    "order_cancelled",
+    "order_expired",
+    "open",
+    "send",
+    "envelope_expired",
+    "acknowledge",
+    "deposit",
+];
+
 /// Whether events of this kind are limited in number.
 pub fn is_limited(kind: &str) -> bool {
     KINDS.iter().find(|known| known.name == kind).is_none_or(|known| known.limit == Limit::PerSecond)

@@ -12,7 +12,7 @@ use crate::set::directory::ConnectionKey;
 use crate::set::message::{PendingRequest, Reply, ReplyPermit};
 use crate::set::room_messages::{Chat, Recipient, RoomAction, RoomRequest, RoomState, message_frame};
 use crate::set::room_requests::QueuedRoomRequest;
-use crate::set::tally::Answer;
+use crate::set::tally::AnswerKind;
 use crate::transport::wire::Wire;
 
 impl<W: Wire> Set<W> {
@@ -73,7 +73,7 @@ impl<W: Wire> Set<W> {
 
     pub(super) fn answer_state(&mut self, key: ConnectionKey, request: RequestId, state: RoomState) {
         self.end_chat();
-        self.answer(key, request.get(), Answer::Room, Event::RoomState(state.state));
+        self.answer(key, request.get(), AnswerKind::Room, Event::RoomState(state.state));
     }
 
     /// The one place where a message's fate is counted and sent.
@@ -83,6 +83,6 @@ impl<W: Wire> Set<W> {
         self.tally.chat_offline.add(offline.into());
         self.tally.chat_dropped.add(dropped.into());
         let receipt = v1::Receipt { delivered, offline, dropped, offset };
-        self.answer(key, request.get(), Answer::Receipt, Event::Receipt(receipt));
+        self.answer(key, request.get(), AnswerKind::Receipt, Event::Receipt(receipt));
     }
 }

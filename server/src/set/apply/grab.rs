@@ -12,7 +12,7 @@ use crate::market::stock::Taken;
 use crate::set::Set;
 use crate::set::directory::ConnectionKey;
 use crate::set::message::{PendingRequest, StockReport};
-use crate::set::tally::Answer;
+use crate::set::tally::AnswerKind;
 use crate::transport::wire::Wire;
 
 impl<W: Wire> Set<W> {
@@ -128,7 +128,7 @@ impl<W: Wire> Set<W> {
 
     pub(in crate::set) fn limit_reached(&mut self, key: ConnectionKey, request: RequestId, limit: u32) {
         let event = Event::LimitReached(v1::LimitReached { limit });
-        self.answer(key, request.get(), Answer::LimitReached, event);
+        self.answer(key, request.get(), AnswerKind::LimitReached, event);
     }
 
     /// Nothing was decided of a Grab that was with the ledger: the same id may be sent again.
@@ -151,13 +151,13 @@ impl<W: Wire> Set<W> {
 
     pub(super) fn not_taken(&mut self, key: ConnectionKey, request: RequestId, taken: Taken) {
         let (kind, event) = match taken {
-            Taken::SoldOut => (Answer::SoldOut, Event::SoldOut(v1::SoldOut {})),
+            Taken::SoldOut => (AnswerKind::SoldOut, Event::SoldOut(v1::SoldOut {})),
             Taken::TooEarly { starts_at } => {
-                (Answer::TooEarly, Event::TooEarly(v1::TooEarly { starts_at_ms: starts_at }))
+                (AnswerKind::TooEarly, Event::TooEarly(v1::TooEarly { starts_at_ms: starts_at }))
             }
-            Taken::TooLate { ended_at } => (Answer::TooLate, Event::TooLate(v1::TooLate { ended_at_ms: ended_at })),
+            Taken::TooLate { ended_at } => (AnswerKind::TooLate, Event::TooLate(v1::TooLate { ended_at_ms: ended_at })),
             Taken::NoSuchCampaign => return self.error(key, request.get(), ErrorCode::NoSuchCampaign),
-            Taken::NoneNow | Taken::Prize { .. } => (Answer::NoneNow, Event::NoneNow(v1::NoneNow {})),
+            Taken::NoneNow | Taken::Prize { .. } => (AnswerKind::NoneNow, Event::NoneNow(v1::NoneNow {})),
         };
         self.answer(key, request.get(), kind, event);
     }

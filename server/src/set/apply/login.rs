@@ -14,7 +14,7 @@ use crate::set::directory::{ConnectionAddress, ConnectionKey};
 use crate::set::events as wire;
 use crate::set::message::{Control, DisplacedBy, Message, PendingRequest};
 use crate::set::session::SessionState;
-use crate::set::tally::Answer;
+use crate::set::tally::AnswerKind;
 use crate::set::{PendingLogin, Set};
 use crate::transport::wire::Wire;
 
@@ -97,7 +97,7 @@ impl<W: Wire> Set<W> {
             // in between.
             (false, None) => self.shared.directory.leave(user, ConnectionAddress { set: self.index, key }),
         }
-        self.answer_gone_as(Answer::Welcome);
+        self.answer_gone_as(AnswerKind::Welcome);
     }
 
     /// Asks the ledger what the user has missed.
@@ -141,7 +141,7 @@ impl<W: Wire> Set<W> {
             idle_timeout_ms,
             unacknowledged: u32::try_from(waiting).unwrap_or(u32::MAX),
         };
-        self.answer(key, request.get(), Answer::Welcome, Event::Welcome(welcome));
+        self.answer(key, request.get(), AnswerKind::Welcome, Event::Welcome(welcome));
         for awards in recall.unacknowledged.chunks(ITEMS_PER_FRAME_MAX) {
             let reminder = self.reminder(awards);
             self.push(key, Event::Reminder(reminder));

@@ -16,11 +16,10 @@ use crate::ledger::{
 use crate::limits;
 use crate::market::stock::Taken;
 use crate::set::Set;
-use crate::set::directory::{ConnectionAddress, ConnectionKey};
+use crate::set::directory::ConnectionKey;
 use crate::set::events;
 use crate::set::message::{self, Offering, PendingRequest, StockReport};
-use crate::set::session::SessionState;
-use crate::set::tally::Answer as Kind;
+use crate::set::tally::AnswerKind as Kind;
 use crate::transport::wire::Wire;
 
 impl<W: Wire> Set<W> {
@@ -70,14 +69,7 @@ impl<W: Wire> Set<W> {
                     None => self.answer_gone_as(Kind::Welcome),
                 },
                 Err(NoResult::Unavailable | NoResult::Mismatched) => {
-                    let user = self.live(key).and_then(|session| {
-                        session.state = SessionState::Fresh;
-                        session.user.take()
-                    });
-                    if let Some(user) = user {
-                        self.shared.directory.leave(user, ConnectionAddress { set: self.index, key });
-                        self.unwelcome.push(now.seconds() + self.shared.login_seconds, key);
-                    }
+                    self.undo_login(key, now);
                     self.error(key, request.get(), ErrorCode::LedgerUnavailable);
                 }
             },

@@ -14,7 +14,7 @@ use crate::set::directory::ConnectionKey;
 use crate::set::message::{ClientRequest, LedgerRequest, PendingRequest};
 use crate::set::room_messages::{RoomAction, RoomRequest};
 use crate::set::session::SessionState;
-use crate::set::tally::Answer;
+use crate::set::tally::AnswerKind;
 use crate::transport::wire::Wire;
 
 impl<W: Wire> Set<W> {
@@ -58,7 +58,7 @@ impl<W: Wire> Set<W> {
             _ if !within_rate => self.overloaded(key, request.request_id()),
             ClientRequest::Grab { request, campaign } => self.grab(key, request, campaign, now),
             ClientRequest::Ping { request } => {
-                self.answer(key, request.get(), Answer::Pong, Event::Pong(v1::Pong { server_time_ms: now.wall }))
+                self.answer(key, request.get(), AnswerKind::Pong, Event::Pong(v1::Pong { server_time_ms: now.wall }))
             }
             ClientRequest::Ledger { request, wanted } => self.on_ledger_request(key, request, wanted, now),
             ClientRequest::Chat { request, chat } => self.on_chat(key, request, *chat, now),

@@ -8,7 +8,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use hongbao_proto::v1::server_frame::Event;
@@ -23,13 +22,14 @@ use crate::clock::Now;
 use crate::ends::End;
 use crate::ledger::sqlite::SqliteLedger;
 use crate::ledger::task::{CampaignChange, LedgerTask};
-use crate::ledger::{Ledger, Seen, writer};
+use crate::ledger::writer::{self, LedgerHandle, ReplyTo};
+use crate::ledger::{Answer, Ledger, Recall, Seen};
 use crate::limits;
 use crate::market::campaign::CampaignTerms;
 use crate::market::stock::SalePhase;
 use crate::set::broadcast::{Broadcast, Broadcasts};
 use crate::set::directory::{ConnectionKey, Directory};
-use crate::set::message::{ClientRequest, Control, LedgerRequest, Message, Offering, StockReport};
+use crate::set::message::{ClientRequest, Control, LedgerRequest, Message, Offering, ReplyPermit, StockReport};
 use crate::set::payments::Wallets;
 use crate::set::room_requests::{QueuedRoomRequest, RoomShards};
 use crate::set::tally::SetTally;
@@ -114,7 +114,6 @@ struct Rig {
     broadcasts: Broadcasts,
     /// What a desk would be asked.
     room_shard: mpsc::Receiver<QueuedRoomRequest>,
-    _ledger: JoinHandle<()>,
 }
 
 fn terms() -> CampaignTerms {
@@ -148,7 +147,11 @@ impl Rig {
     fn with(sets: u32, gate: Option<Gate>, logins: Option<LoginQueue>) -> Self {
         let mut ledger = SqliteLedger::open_in_memory().unwrap();
         ledger.create_campaign(terms(), 1_000).unwrap();
-        let (ledger, _, thread) = writer::spawn(Box::new(ledger), || 5_000);
+        let (ledger, _, _) = writer::spawn(Box::new(ledger), || 5_000);
+        Self::over(sets, gate, logins, ledger)
+    }
+
+    fn over(sets: u32, gate: Option<Gate>, logins: Option<LoginQueue>, ledger: LedgerHandle<ReplyPermit>) -> Self {
         let (generator, stock_reports) = mpsc::channel(64);
         let (offerings, offered) = mpsc::channel(4);
         let (room_shards, mut shard) = RoomShards::open(1);
@@ -185,7 +188,6 @@ impl Rig {
             next_login: 1,
             broadcasts: Broadcasts::default(),
             room_shard: shard.remove(0),
-            _ledger: thread,
         };
         for set in 0..sets as usize {
             let phase = Control::Phase { campaign: campaign(), terms: Arc::clone(&rig.terms), phase: SalePhase::Open };
@@ -893,6 +895,40 @@ fn a_grab_without_a_reply_permit_is_overloaded_its_prize_stays() {
     rig.send(0, key, grab(1));
     rig.await_replies();
     assert!(matches!(peer.event(), Event::Won(v1::Won { serial: 0, .. })));
+}
+
+/// The ledger's thread has ended: first with a login, then with a claim in its queue.
+#[test]
+fn what_a_service_drops_is_answered_overloaded_and_undone() {
+    let login = || ClientRequest::Login { request: request(1), user: UserId::new(1).unwrap() };
+    let (ledger, requests) = LedgerHandle::open(8);
+    let mut rig = Rig::over(1, None, None, ledger);
+    let (key, peer) = rig.connect(0);
+    rig.send(0, key, login());
+    assert!(peer.take().is_empty());
+    drop(requests);
+    rig.await_replies();
+    assert!(matches!(peer.event(), Event::Overloaded(_)));
+    assert_eq!(rig.shared.directory.find(UserId::new(1).unwrap()), None);
+    rig.send(0, key, login());
+    assert!(matches!(peer.event(), Event::Overloaded(_)), "not that it is logged in already");
+
+    let (ledger, mut requests) = LedgerHandle::open(8);
+    let mut rig = Rig::over(1, None, None, ledger);
+    let (key, peer) = rig.connect(0);
+    rig.send(0, key, login());
+    let Ok(writer::WriterRequest::Ask { reply_to, .. }) = requests.try_recv() else { panic!() };
+    reply_to.deliver(writer::Reply::Answered(Ok(Answer::Recall(Recall::default()))));
+    rig.await_replies();
+    assert!(matches!(peer.event(), Event::Welcome(_)));
+    rig.supply(0, 4..5);
+    rig.send(0, key, grab(7));
+    assert_eq!(rig.tally(0).stock.get(), 0);
+    drop(requests);
+    rig.await_replies();
+    assert!(matches!(peer.event(), Event::Overloaded(_)));
+    assert_eq!(rig.tally(0).stock.get(), 1, "the unit is back on its shelf");
+    assert_eq!(rig.sets[0].session(key).unwrap().last_grab, 6, "the same Grab may be sent again");
 }
 
 #[test]
