@@ -223,13 +223,12 @@ impl Generator {
 
     fn on_ledger_result(&mut self, result: LedgerResult, now: UnixMs) {
         let reply = match result {
-            LedgerResult::Changed(change, Ok(campaign), reply) => {
-                self.changed(change, &campaign, now);
-                reply.map(|reply| (reply, Ok(campaign)))
-            }
-            LedgerResult::Changed(change, Err(error), reply) => {
-                self.not_changed(change, &error);
-                reply.map(|reply| (reply, Err(error)))
+            LedgerResult::Changed(change, result, reply) => {
+                match &*result {
+                    Ok(campaign) => self.changed(change, campaign, now),
+                    Err(error) => self.not_changed(change, error),
+                }
+                reply.map(|reply| (reply, *result))
             }
             LedgerResult::Campaigns(campaigns) => {
                 // Errors are the ledger's to report; the next second asks again.

@@ -30,7 +30,7 @@ struct PendingChange {
 /// A result of the ledger's.
 #[derive(Debug)]
 pub enum LedgerResult {
-    Changed(Change, Result<Campaign, LedgerError>, Option<Reply>),
+    Changed(Change, Box<Result<Campaign, LedgerError>>, Option<Reply>),
     /// Every campaign as it stands.
     Campaigns(Result<Vec<Campaign>, LedgerError>),
 }
@@ -64,7 +64,7 @@ impl PendingTasks {
         for index in 0..self.changes.len() {
             if let Poll::Ready(result) = poll_task(&mut self.changes[index].result, context) {
                 let PendingChange { change, reply, .. } = self.changes.remove(index);
-                return Poll::Ready(LedgerResult::Changed(change, result, reply));
+                return Poll::Ready(LedgerResult::Changed(change, Box::new(result), reply));
             }
         }
         if let Some(campaigns) = &mut self.campaigns

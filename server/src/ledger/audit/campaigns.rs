@@ -120,9 +120,9 @@ impl Audit<'_> {
             self.report.campaigns += 1;
             self.campaigns.insert(row.get(0)?, campaign);
         }
-        for shop in Rows(self.connection).shops()? {
-            if let Err(refusal) = shop.campaign.terms.check() {
-                self.report.find("terms", format_args!("campaign {}", shop.campaign.id), refusal);
+        for state in Rows(self.connection).campaigns()? {
+            if let Err(refusal) = state.campaign.terms.check() {
+                self.report.find("terms", format_args!("campaign {}", state.campaign.id), refusal);
             }
         }
         Ok(())

@@ -22,11 +22,11 @@ impl Books {
                 None => ClaimResult::OutOfOrder,
             });
         }
-        let Some(shop) = self.shops.get(&claim.campaign) else {
+        let Some(state) = self.campaigns.get(&claim.campaign) else {
             return Ok(ClaimResult::NoSuchCampaign);
         };
-        let terms = &shop.campaign.terms;
-        if shop.campaign.settlement.is_some() {
+        let terms = &state.campaign.terms;
+        if state.campaign.settlement.is_some() {
             return Ok(ClaimResult::Settled);
         }
         if claim.serial.0 >= terms.total {
@@ -35,7 +35,7 @@ impl Books {
         if claim.amount != terms.amount(claim.serial) {
             return Ok(ClaimResult::WrongAmount);
         }
-        if shop.units.is_taken(claim.serial) {
+        if state.units.is_taken(claim.serial) {
             return Ok(ClaimResult::Taken);
         }
         let (limit, sale) = (terms.per_user_limit, terms.sale().copied());
@@ -88,7 +88,7 @@ impl Books {
         if let Some(held) = self.held.get(&(campaign, user)) {
             return Ok(*held);
         }
-        let first_entry = self.shops.get(&campaign).map_or(0, |shop| shop.first_entry);
+        let first_entry = self.campaigns.get(&campaign).map_or(0, |state| state.first_entry);
         let account = AccountId::campaign(campaign);
         let mut held = 0u32;
         let mut released = 0;
@@ -118,10 +118,10 @@ impl Books {
     }
 
     pub(super) fn set_unit(&mut self, id: CampaignId, serial: hongbao_proto::Serial, taken: bool) {
-        if let Some(shop) = self.shops.get_mut(&id) {
-            shop.units.set(serial, taken);
+        if let Some(state) = self.campaigns.get_mut(&id) {
+            state.units.set(serial, taken);
             self.undo.push(Undo::Unit(id, serial, !taken));
-            self.touched.chunks.insert((id, Units::chunk_of(serial)));
+            self.dirty.chunks.insert((id, Units::chunk_of(serial)));
         }
     }
 
@@ -134,11 +134,11 @@ impl Books {
     }
 
     pub(super) fn sum_up(&mut self, id: CampaignId, change: impl FnOnce(&mut Campaign)) {
-        if let Some(shop) = self.shops.get_mut(&id) {
-            let Campaign { won, paid, reserved, .. } = shop.campaign;
+        if let Some(state) = self.campaigns.get_mut(&id) {
+            let Campaign { won, paid, reserved, .. } = state.campaign;
             self.undo.push(Undo::Sums(id, won, paid, reserved));
-            change(&mut shop.campaign);
-            self.touched.campaigns.insert(id);
+            change(&mut state.campaign);
+            self.dirty.campaigns.insert(id);
         }
     }
 
@@ -158,12 +158,13 @@ impl Books {
             let Some(envelope) = self.envelopes.get_mut(id).filter(|envelope| envelope.closed.is_none()) else {
                 continue;
             };
-            let Some(position) = envelope.position(user).filter(|position| !envelope.is_told(*position)) else {
+            let Some(position) = envelope.position(user).filter(|position| !envelope.has_acknowledged(*position))
+            else {
                 continue;
             };
-            envelope.tell(position, true);
+            envelope.set_acknowledged(position, true);
             self.undo.push(Undo::Told(*id, position));
-            self.touched.told.insert(*id);
+            self.dirty.acknowledged.insert(*id);
             self.withdraw_offer(user, *id);
             count += 1;
         }
@@ -209,14 +210,14 @@ impl Books {
         now: UnixMs,
         store: &mut impl Store,
     ) -> Result<Settlement, LedgerError> {
-        let shop = self.shops.get(&id).ok_or(LedgerError::NoSuchCampaign(id))?;
-        if shop.campaign.reserved > 0 {
+        let state = self.campaigns.get(&id).ok_or(LedgerError::NoSuchCampaign(id))?;
+        if state.campaign.reserved > 0 {
             return Err(LedgerError::BadTerms(format!(
                 "{} orders of campaign {id} wait for their payment",
-                shop.campaign.reserved
+                state.campaign.reserved
             )));
         }
-        let is_sale = shop.campaign.terms.sale().is_some();
+        let is_sale = state.campaign.terms.sale().is_some();
         let account = AccountId::campaign(id);
         let left = self.accounts.get(&account).map_or(0, |account| account.balance);
         let left = Fen(u64::try_from(left).map_err(|_| LedgerError::Corrupt(format!("campaign {id} is in debt")))?);
@@ -228,12 +229,12 @@ impl Books {
     }
 
     /// A campaign is durable as it is given here: new, stopped or settled.
-    pub fn install(&mut self, mut shop: CampaignState) {
-        let id = shop.campaign.id;
-        if shop.campaign.settlement.is_some() {
-            shop.units = Units::default();
+    pub fn install(&mut self, mut state: CampaignState) {
+        let id = state.campaign.id;
+        if state.campaign.settlement.is_some() {
+            state.units = Units::default();
             self.held.retain(|(campaign, _), _| *campaign != id);
         }
-        self.shops.insert(id, shop);
+        self.campaigns.insert(id, state);
     }
 }

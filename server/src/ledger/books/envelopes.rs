@@ -60,7 +60,7 @@ impl Books {
             total: new.total,
             seed: new.seed,
             recipients: Arc::clone(&new.recipients),
-            told: vec![0; Envelope::words(new.recipients.len())].into(),
+            acknowledged: vec![0; Envelope::words(new.recipients.len())].into(),
             opened: Vec::new(),
             left: new.total,
             closed: None,
@@ -127,12 +127,12 @@ impl Books {
         let ends = (AccountId::envelope(id), AccountId::user(user));
         self.move_money(Kind::Open, ends, amount, share_number.into(), None, now, store)?;
         let envelope = self.live(id)?;
-        let was_told = envelope.is_told(position);
+        let had_acknowledged = envelope.has_acknowledged(position);
         envelope.opened.push(opening);
         envelope.left.0 -= amount.0;
-        envelope.tell(position, true);
+        envelope.set_acknowledged(position, true);
         let is_empty = envelope.is_empty();
-        self.undo.push(Undo::Opened(id, position, was_told));
+        self.undo.push(Undo::Opened(id, position, had_acknowledged));
         self.withdraw_offer(user, id);
         self.counters.totals.opened += 1;
         self.counters.totals.opened_fen.0 += amount.0;
@@ -170,14 +170,14 @@ impl Books {
         envelope.closed = Some((now, refunded));
         let expires_at = envelope.offer.expires_at;
         let (sender, recipients) = (envelope.offer.sender, envelope.recipients.len());
-        let untold: Vec<_> = envelope.untold().collect();
+        let unacknowledged: Vec<_> = envelope.unacknowledged().collect();
         self.undo.push(Undo::Closed(id));
         self.emptied.push_back(id);
         self.emptied_recipients += recipients;
         self.counters.offers_open -= recipients as u64;
         self.count_open(sender, |open| open.saturating_sub(1));
         self.no_longer_due(expires_at, Due::Envelope(id));
-        for user in untold {
+        for user in unacknowledged {
             self.withdraw_offer(user, id);
         }
         self.counters.totals.envelopes_open -= 1;

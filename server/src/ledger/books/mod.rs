@@ -8,7 +8,7 @@
 //! not: then nothing has happened.
 //!
 //! Accounts are the exception: their rows would be touched in random order, which costs more than
-//! all else. They are written behind, a stretch of neighbours at a time
+//! all else. They are written behind, a range of neighbours at a time
 //! ([`Books::accounts_to_write`]), each with the number of the last entry that it contains; what is
 //! missing is added up again from the entries when the ledger is opened ([`Books::replay`]).
 
@@ -130,7 +130,7 @@ pub struct Envelope {
     /// Who may open it, ascending.
     pub recipients: Arc<[UserId]>,
     /// A bit for each recipient: has acknowledged the offer, or opened it.
-    pub told: Box<[u64]>,
+    pub acknowledged: Box<[u64]>,
     /// Who did, in order.
     pub opened: Vec<Opening>,
     /// What has not been opened.
@@ -149,19 +149,23 @@ impl Envelope {
         self.recipients.binary_search(&user).ok()
     }
 
-    fn is_told(&self, position: usize) -> bool {
-        self.told[position / 64] >> (position % 64) & 1 == 1
+    fn has_acknowledged(&self, position: usize) -> bool {
+        self.acknowledged[position / 64] >> (position % 64) & 1 == 1
     }
 
-    fn tell(&mut self, position: usize, told: bool) {
+    fn set_acknowledged(&mut self, position: usize, acknowledged: bool) {
         let bit = 1 << (position % 64);
-        let word = &mut self.told[position / 64];
-        *word = if told { *word | bit } else { *word & !bit };
+        let word = &mut self.acknowledged[position / 64];
+        *word = if acknowledged { *word | bit } else { *word & !bit };
     }
 
     /// Those who have neither opened nor acknowledged it.
-    fn untold(&self) -> impl Iterator<Item = UserId> + '_ {
-        self.recipients.iter().enumerate().filter(|(position, _)| !self.is_told(*position)).map(|(_, user)| *user)
+    fn unacknowledged(&self) -> impl Iterator<Item = UserId> + '_ {
+        self.recipients
+            .iter()
+            .enumerate()
+            .filter(|(position, _)| !self.has_acknowledged(*position))
+            .map(|(_, user)| *user)
     }
 
     fn is_empty(&self) -> bool {
@@ -218,7 +222,7 @@ enum Due {
     Envelope(EnvelopeId),
 }
 
-/// What a batch has touched of rows that are written once, at its end.
+/// What a batch has changed of rows that are written once, at its end.
 #[derive(Debug, Default)]
 pub struct DirtySet {
     /// Campaigns whose sums have changed.
@@ -226,7 +230,7 @@ pub struct DirtySet {
     /// Chunks of units, by campaign and number.
     pub chunks: BTreeSet<(CampaignId, u64)>,
     /// Envelopes that were acknowledged.
-    pub told: BTreeSet<EnvelopeId>,
+    pub acknowledged: BTreeSet<EnvelopeId>,
 }
 
 /// Numbers that only grow, and sums: put back as one when a batch is undone.
@@ -244,7 +248,7 @@ struct Counters {
 #[derive(Debug, Default)]
 pub struct Restored {
     /// All campaigns.
-    pub shops: BTreeMap<CampaignId, CampaignState>,
+    pub campaigns: BTreeMap<CampaignId, CampaignState>,
     /// All accounts, each as of its last entry.
     pub accounts: FxHashMap<AccountId, Account>,
     /// Envelopes that can still be opened.
@@ -266,7 +270,7 @@ pub struct Restored {
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Books {
-    shops: BTreeMap<CampaignId, CampaignState>,
+    campaigns: BTreeMap<CampaignId, CampaignState>,
     accounts: FxHashMap<AccountId, Account>,
     /// Those that can be opened, and the latest that cannot.
     envelopes: FxHashMap<EnvelopeId, Envelope>,
@@ -286,8 +290,8 @@ pub struct Books {
     counters: Counters,
     before: Counters,
     undo: Vec<Undo>,
-    touched: DirtySet,
-    behind: WriteBehind,
+    dirty: DirtySet,
+    write_behind: WriteBehind,
 }
 
 /// Which accounts' rows are older than the accounts.
@@ -301,7 +305,7 @@ struct WriteBehind {
     sweep_began_at: i64,
 }
 
-/// A stretch of accounts to be written with a batch.
+/// A range of accounts to be written with a batch.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct CheckpointRange {
     /// In ascending order.
@@ -314,7 +318,7 @@ impl Books {
     /// The books that a file says.
     pub fn restore(restored: Restored) -> Self {
         let mut books = Self {
-            shops: restored.shops,
+            campaigns: restored.campaigns,
             accounts: restored.accounts,
             notices: restored.notices,
             counters: Counters {
@@ -332,8 +336,8 @@ impl Books {
             ..Self::default()
         };
         let totals = &mut books.counters.totals;
-        for shop in books.shops.values() {
-            let Campaign { terms, won, paid, reserved, .. } = &shop.campaign;
+        for state in books.campaigns.values() {
+            let Campaign { terms, won, paid, reserved, .. } = &state.campaign;
             let (count, money) = match terms.sale() {
                 None => (&mut totals.won, &mut totals.paid),
                 Some(_) => (&mut totals.sold, &mut totals.earned),
@@ -348,7 +352,7 @@ impl Books {
             for position in
                 envelope.opened.iter().filter_map(|opening| envelope.position(opening.user)).collect::<Vec<_>>()
             {
-                envelope.tell(position, true);
+                envelope.set_acknowledged(position, true);
             }
             totals.envelopes_open += 1;
             books.counters.offers_open += envelope.recipients.len() as u64;
@@ -357,7 +361,7 @@ impl Books {
             }
             totals.enclosed.0 += envelope.left.0;
             books.due.insert((envelope.offer.expires_at, Due::Envelope(id)));
-            for user in envelope.untold() {
+            for user in envelope.unacknowledged() {
                 books.offers.entry(user).or_default().push(id);
             }
             books.envelopes.insert(id, envelope);
@@ -369,7 +373,7 @@ impl Books {
             books.due.insert((order.pay_by, Due::Order(order.id)));
             books.orders.insert(order.id, order);
         }
-        books.behind.sweep_began_at = books.counters.next_entry;
+        books.write_behind.sweep_began_at = books.counters.next_entry;
         books.before = books.counters;
         books
     }
@@ -381,7 +385,7 @@ impl Books {
             let known = self.accounts.entry(account).or_default();
             if entry.id > known.last_entry {
                 known.take(entry, as_debit);
-                self.behind.dirty.insert(account);
+                self.write_behind.dirty.insert(account);
             }
         }
     }
@@ -439,7 +443,7 @@ impl Books {
     /// The rows of all that was posted are durable.
     pub fn keep(&mut self) {
         self.undo.clear();
-        self.touched = DirtySet::default();
+        self.dirty = DirtySet::default();
         self.before = self.counters;
         while self.emptied.len() > limits::ENVELOPES_EMPTY_KEPT
             || self.emptied_recipients > limits::EMPTY_RECIPIENTS_KEPT
@@ -455,13 +459,13 @@ impl Books {
         while let Some(step) = self.undo.pop() {
             self.revert(step);
         }
-        self.touched = DirtySet::default();
+        self.dirty = DirtySet::default();
         self.counters = self.before;
     }
 
-    /// What this batch has touched of rows that are written at its end.
-    pub fn touched(&self) -> &DirtySet {
-        &self.touched
+    /// What this batch has changed of rows that are written at its end.
+    pub fn dirty(&self) -> &DirtySet {
+        &self.dirty
     }
 
     /// Numbers of entries posted since the last [`Books::keep`].
@@ -469,38 +473,38 @@ impl Books {
         self.counters.next_entry - self.before.next_entry
     }
 
-    /// The next stretch of accounts to be written, at most `max`; [`Books::accounts_written`] once
+    /// The next range of accounts to be written, at most `max`; [`Books::accounts_written`] once
     /// it is durable.
     pub fn accounts_to_write(&self, max: usize) -> CheckpointRange {
-        let from = self.behind.cursor.map_or(AccountId(i64::MIN), |last| AccountId(last.0 + 1));
-        let mut rest = self.behind.dirty.range(from..);
+        let from = self.write_behind.cursor.map_or(AccountId(i64::MIN), |last| AccountId(last.0 + 1));
+        let mut rest = self.write_behind.dirty.range(from..);
         let accounts = rest.by_ref().take(max).filter_map(|id| Some((*id, *self.accounts.get(id)?))).collect();
-        CheckpointRange { accounts, complete_from: rest.next().is_none().then_some(self.behind.sweep_began_at) }
+        CheckpointRange { accounts, complete_from: rest.next().is_none().then_some(self.write_behind.sweep_began_at) }
     }
 
-    /// The stretch is durable, with the batch that it was written with.
-    pub fn accounts_written(&mut self, stretch: &CheckpointRange) {
-        for (id, _) in &stretch.accounts {
-            self.behind.dirty.remove(id);
+    /// The range is durable, with the batch that it was written with.
+    pub fn accounts_written(&mut self, range: &CheckpointRange) {
+        for (id, _) in &range.accounts {
+            self.write_behind.dirty.remove(id);
         }
-        if stretch.complete_from.is_some() {
-            self.behind.cursor = None;
-            self.behind.sweep_began_at = self.counters.next_entry;
-        } else if let Some((last, _)) = stretch.accounts.last() {
-            self.behind.cursor = Some(*last);
+        if range.complete_from.is_some() {
+            self.write_behind.cursor = None;
+            self.write_behind.sweep_began_at = self.counters.next_entry;
+        } else if let Some((last, _)) = range.accounts.last() {
+            self.write_behind.cursor = Some(*last);
         }
     }
 
     /// How many accounts' rows are behind.
     pub fn accounts_behind(&self) -> usize {
-        self.behind.dirty.len()
+        self.write_behind.dirty.len()
     }
 
     // ---- Questions
 
     /// Every campaign.
-    pub fn shops(&self) -> &BTreeMap<CampaignId, CampaignState> {
-        &self.shops
+    pub fn campaigns(&self) -> &BTreeMap<CampaignId, CampaignState> {
+        &self.campaigns
     }
 
     /// Sums.
@@ -676,7 +680,7 @@ impl Books {
             if known.balance < 0 && account != AccountId::TREASURY {
                 return Err(LedgerError::Corrupt(format!("account {} would fall below 0", account.0)));
             }
-            self.behind.dirty.insert(account);
+            self.write_behind.dirty.insert(account);
         }
         Ok(id)
     }

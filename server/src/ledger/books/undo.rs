@@ -52,18 +52,18 @@ impl Books {
             }
             Undo::Account(id, None) => {
                 self.accounts.remove(&id);
-                self.behind.dirty.remove(&id);
+                self.write_behind.dirty.remove(&id);
             }
             Undo::Sums(id, won, paid, reserved) => {
-                if let Some(shop) = self.shops.get_mut(&id) {
-                    shop.campaign.won = won;
-                    shop.campaign.paid = paid;
-                    shop.campaign.reserved = reserved;
+                if let Some(state) = self.campaigns.get_mut(&id) {
+                    state.campaign.won = won;
+                    state.campaign.paid = paid;
+                    state.campaign.reserved = reserved;
                 }
             }
             Undo::Unit(id, serial, taken) => {
-                if let Some(shop) = self.shops.get_mut(&id) {
-                    shop.units.set(serial, taken);
+                if let Some(state) = self.campaigns.get_mut(&id) {
+                    state.units.set(serial, taken);
                 }
             }
             Undo::Held(campaign, user, Some(count)) => {
@@ -111,17 +111,17 @@ impl Books {
             Undo::Sent(id) => {
                 self.envelopes.remove(&id);
             }
-            Undo::Opened(id, position, was_told) => {
+            Undo::Opened(id, position, had_acknowledged) => {
                 if let Some(envelope) = self.envelopes.get_mut(&id)
                     && let Some(opening) = envelope.opened.pop()
                 {
                     envelope.left.0 += opening.amount.0;
-                    envelope.tell(position, was_told);
+                    envelope.set_acknowledged(position, had_acknowledged);
                 }
             }
             Undo::Told(id, position) => {
                 if let Some(envelope) = self.envelopes.get_mut(&id) {
-                    envelope.tell(position, false);
+                    envelope.set_acknowledged(position, false);
                 }
             }
             Undo::OpenOf(sender, open) => self.set_open_of(sender, open),

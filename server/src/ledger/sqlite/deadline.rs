@@ -1,4 +1,4 @@
-//! A deadline over what SQLite does at a stretch: one statement may take minutes.
+//! A deadline over what SQLite does in one go: a statement may take minutes.
 
 use std::convert::Infallible;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};

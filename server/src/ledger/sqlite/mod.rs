@@ -127,13 +127,13 @@ impl SqliteLedger {
             // Dropping the transaction on the way out of an error rolls it back.
             let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let result = act(books, &transaction)?;
-            let stretch = close(books, &transaction, sweep_entries)?;
+            let range = close(books, &transaction, sweep_entries)?;
             transaction.commit()?;
-            Ok((result, stretch))
+            Ok((result, range))
         };
         match attempt() {
-            Ok((result, stretch)) => {
-                self.books.accounts_written(&stretch);
+            Ok((result, range)) => {
+                self.books.accounts_written(&range);
                 self.books.keep();
                 Ok(result)
             }
@@ -171,7 +171,7 @@ impl SqliteLedger {
     }
 
     fn known(&self, id: CampaignId) -> Result<&CampaignState, LedgerError> {
-        self.books.shops().get(&id).ok_or(LedgerError::NoSuchCampaign(id))
+        self.books.campaigns().get(&id).ok_or(LedgerError::NoSuchCampaign(id))
     }
 
     fn page(&self, of: &str, owner: i64, before: Option<OrderId>, limit: u32) -> Result<Page<Order>, LedgerError> {
@@ -224,36 +224,36 @@ impl Ledger for SqliteLedger {
     fn create_campaign(&mut self, terms: CampaignTerms, now: UnixMs) -> Result<Campaign, LedgerError> {
         terms.check().map_err(LedgerError::BadTerms)?;
         let fund = terms.total_amount();
-        let number = self.books.shops().last_key_value().map_or(0, |(id, _)| id.get()).checked_add(1);
+        let number = self.books.campaigns().last_key_value().map_or(0, |(id, _)| id.get()).checked_add(1);
         let id = number
             .and_then(|number| CampaignId::new(number.into()).ok())
             .ok_or_else(|| LedgerError::BadTerms("there are no campaign numbers left".to_owned()))?;
-        let shop = self.transact(|books, transaction| {
-            let shop = books.create_campaign(id, terms, fund, now, &mut Rows(transaction))?;
-            put_campaign(transaction, &shop, fund)?;
-            Ok(shop)
+        let state = self.transact(|books, transaction| {
+            let state = books.create_campaign(id, terms, fund, now, &mut Rows(transaction))?;
+            put_campaign(transaction, &state, fund)?;
+            Ok(state)
         })?;
-        self.books.install(shop.clone());
-        Ok(shop.campaign)
+        self.books.install(state.clone());
+        Ok(state.campaign)
     }
 
     fn stop_campaign(&mut self, id: CampaignId, now: UnixMs) -> Result<Campaign, LedgerError> {
-        let mut shop = self.known(id)?.clone();
-        if shop.campaign.stopped_at.is_none() {
+        let mut state = self.known(id)?.clone();
+        if state.campaign.stopped_at.is_none() {
             let updated = self
                 .connection
                 .prepare_cached("UPDATE campaigns SET stopped_at = ?2 WHERE id = ?1")?
                 .execute(params![id.get(), sql(now)?])?;
             one_row(updated, "stopped campaign")?;
-            shop.campaign.stopped_at = Some(now);
-            self.books.install(shop.clone());
+            state.campaign.stopped_at = Some(now);
+            self.books.install(state.clone());
         }
-        Ok(shop.campaign)
+        Ok(state.campaign)
     }
 
     fn settle_campaign(&mut self, id: CampaignId, now: UnixMs) -> Result<Campaign, LedgerError> {
-        let mut shop = self.known(id)?.clone();
-        if shop.campaign.settlement.is_none() {
+        let mut state = self.known(id)?.clone();
+        if state.campaign.settlement.is_none() {
             let settlement = self.transact(|books, transaction| {
                 let settlement = books.settle_campaign(id, now, &mut Rows(transaction))?;
                 let updated = transaction
@@ -263,14 +263,14 @@ impl Ledger for SqliteLedger {
                 transaction.prepare_cached("DELETE FROM units WHERE campaign = ?1")?.execute([id.get()])?;
                 Ok(settlement)
             })?;
-            shop.campaign.settlement = Some(settlement);
-            self.books.install(shop.clone());
+            state.campaign.settlement = Some(settlement);
+            self.books.install(state.clone());
         }
-        Ok(shop.campaign)
+        Ok(state.campaign)
     }
 
     fn campaigns(&mut self) -> Result<Vec<Campaign>, LedgerError> {
-        Ok(self.books.shops().values().map(|shop| shop.campaign.clone()).collect())
+        Ok(self.books.campaigns().values().map(|state| state.campaign.clone()).collect())
     }
 
     fn claimed_serials(&mut self, id: CampaignId) -> Result<Vec<Serial>, LedgerError> {
@@ -323,52 +323,52 @@ impl Ledger for SqliteLedger {
     }
 }
 
-/// Writes the rows that a batch touches once, at its end, and a stretch of the accounts that are
+/// Writes the rows that a batch touches once, at its end, and a range of the accounts that are
 /// behind.
 fn close(books: &Books, transaction: &Transaction<'_>, sweep_entries: usize) -> Result<CheckpointRange, LedgerError> {
-    let touched = books.touched();
-    for id in &touched.campaigns {
-        let Some(shop) = books.shops().get(id) else { continue };
-        let Campaign { won, paid, reserved, .. } = shop.campaign;
+    let dirty = books.dirty();
+    for id in &dirty.campaigns {
+        let Some(state) = books.campaigns().get(id) else { continue };
+        let Campaign { won, paid, reserved, .. } = state.campaign;
         let updated = transaction
             .prepare_cached("UPDATE campaigns SET won = ?2, paid = ?3, reserved = ?4 WHERE id = ?1")?
             .execute(params![id.get(), sql(won)?, sql(paid.0)?, sql(reserved)?])?;
         one_row(updated, "campaign")?;
     }
-    for (id, chunk) in &touched.chunks {
-        let Some(shop) = books.shops().get(id) else { continue };
+    for (id, chunk) in &dirty.chunks {
+        let Some(state) = books.campaigns().get(id) else { continue };
         transaction
             .prepare_cached(
                 "INSERT INTO units (campaign, chunk, bits) VALUES (?1, ?2, ?3)
                  ON CONFLICT (campaign, chunk) DO UPDATE SET bits = excluded.bits",
             )?
-            .execute(params![id.get(), sql(*chunk)?, shop.units.chunk(*chunk)])?;
+            .execute(params![id.get(), sql(*chunk)?, state.units.chunk(*chunk)])?;
     }
-    for id in &touched.told {
+    for id in &dirty.acknowledged {
         // One that was closed by the same batch has no bits any more.
         let Some(envelope) = books.envelope(*id).filter(|envelope| envelope.closed.is_none()) else { continue };
         let updated = transaction
             .prepare_cached("UPDATE open_envelopes SET told = ?2 WHERE envelope = ?1")?
-            .execute(params![sql(id.get())?, words_to_bytes(&envelope.told)])?;
+            .execute(params![sql(id.get())?, words_to_bytes(&envelope.acknowledged)])?;
         one_row(updated, "open envelope")?;
     }
     let posted = usize::try_from(books.entries_posted()).unwrap_or(0);
     let due = (posted * books.accounts_behind()).div_ceil(sweep_entries);
-    let stretch = books.accounts_to_write(due.max(1));
-    write_accounts(transaction, &stretch)?;
-    Ok(stretch)
+    let range = books.accounts_to_write(due.max(1));
+    write_accounts(transaction, &range)?;
+    Ok(range)
 }
 
-fn write_accounts(transaction: &Transaction<'_>, stretch: &CheckpointRange) -> Result<(), LedgerError> {
+fn write_accounts(transaction: &Transaction<'_>, range: &CheckpointRange) -> Result<(), LedgerError> {
     let mut statement = transaction.prepare_cached(
         "INSERT INTO accounts (id, balance, last_entry, last_claim) VALUES (?1, ?2, ?3, ?4)
          ON CONFLICT (id) DO UPDATE SET balance = excluded.balance, last_entry = excluded.last_entry,
          last_claim = excluded.last_claim",
     )?;
-    for (id, account) in &stretch.accounts {
+    for (id, account) in &range.accounts {
         statement.execute([id.0, account.balance, account.last_entry, sql(account.last_claim)?])?;
     }
-    if let Some(from) = stretch.complete_from {
+    if let Some(from) = range.complete_from {
         let updated =
             transaction.prepare_cached("UPDATE progress SET accounts_from = ?1 WHERE id = 1")?.execute([from])?;
         one_row(updated, "progress")?;
@@ -394,15 +394,15 @@ fn restore(rows: &Rows<'_>) -> Result<Books, LedgerError> {
         opened: rows.opened()?,
         ..Restored::default()
     };
-    for shop in rows.shops()? {
-        restored.shops.insert(shop.campaign.id, shop);
+    for state in rows.campaigns()? {
+        restored.campaigns.insert(state.campaign.id, state);
     }
     rows.each("SELECT campaign, chunk, bits FROM units", |row| {
         let (campaign, chunk) = (campaign_id(row.get(0)?)?, unsigned(row.get(1)?)?);
-        let shop = restored.shops.get_mut(&campaign).ok_or_else(|| corrupt("units of no campaign"))?;
+        let state = restored.campaigns.get_mut(&campaign).ok_or_else(|| corrupt("units of no campaign"))?;
         let bits = row.get_ref(2)?.as_blob().map_err(|error| corrupt(error.to_string()))?;
         let within = chunk <= crate::limits::CAMPAIGN_TOTAL_MAX / crate::ledger::books::CHUNK_SERIALS;
-        if within && shop.units.load(chunk, bits) { Ok(()) } else { Err(corrupt(format!("chunk {chunk} of units"))) }
+        if within && state.units.load(chunk, bits) { Ok(()) } else { Err(corrupt(format!("chunk {chunk} of units"))) }
     })?;
     let accounts: i64 = rows.0.query_row("SELECT count(*) FROM accounts", [], |row| row.get(0))?;
     restored.accounts = FxHashMap::with_capacity_and_hasher(usize::try_from(accounts).unwrap_or(0), Default::default());

@@ -148,7 +148,7 @@ impl Store for Rows<'_> {
             ])?;
         self.0
             .prepare_cached("INSERT INTO open_envelopes (envelope, told) VALUES (?1, ?2)")?
-            .execute(params![id, words_to_bytes(&envelope.told)])?;
+            .execute(params![id, words_to_bytes(&envelope.acknowledged)])?;
         Ok(())
     }
 
@@ -231,13 +231,13 @@ impl Rows<'_> {
     }
 
     /// All campaigns, without their units.
-    pub fn shops(&self) -> Result<Vec<CampaignState>, LedgerError> {
-        let mut shops = Vec::new();
+    pub fn campaigns(&self) -> Result<Vec<CampaignState>, LedgerError> {
+        let mut campaigns = Vec::new();
         self.each("SELECT * FROM campaigns", |row| {
-            shops.push(shop(row)?);
+            campaigns.push(state(row)?);
             Ok(())
         })?;
-        Ok(shops)
+        Ok(campaigns)
     }
 
     /// Envelopes that can be opened, with those who opened them.
@@ -341,11 +341,11 @@ pub fn envelope(row: &Row<'_>) -> Result<Envelope, LedgerError> {
         .map(|bytes| UserId::new(u64::from_le_bytes(*bytes)).map_err(|error| corrupt(error.to_string())))
         .collect::<Result<Arc<[UserId]>, _>>()?;
     let words = Envelope::words(recipients.len());
-    let told = match row.get::<_, Option<Vec<u8>>>(11)? {
+    let acknowledged = match row.get::<_, Option<Vec<u8>>>(11)? {
         None => vec![u64::MAX; words],
         Some(bytes) => bytes.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect(),
     };
-    if told.len() != words {
+    if acknowledged.len() != words {
         return Err(corrupt(format!("envelope {id} has not a bit for each recipient")));
     }
     let closed = match (row.get::<_, Option<i64>>(12)?, row.get::<_, Option<i64>>(13)?) {
@@ -375,7 +375,7 @@ pub fn envelope(row: &Row<'_>) -> Result<Envelope, LedgerError> {
         total,
         seed: Seed(row.get(7)?),
         recipients,
-        told: told.into(),
+        acknowledged: acknowledged.into(),
         opened: Vec::new(),
         left: total,
         closed,
@@ -383,7 +383,7 @@ pub fn envelope(row: &Row<'_>) -> Result<Envelope, LedgerError> {
 }
 
 /// A row of `campaigns`, by the names of its columns; its units are elsewhere.
-fn shop(row: &Row<'_>) -> Result<CampaignState, LedgerError> {
+fn state(row: &Row<'_>) -> Result<CampaignState, LedgerError> {
     fn must<T: FromSql>(row: &Row<'_>, column: &str) -> Result<T, LedgerError> {
         row.get::<_, Option<T>>(column)?.ok_or_else(|| corrupt(format!("a campaign has no {column}")))
     }
@@ -434,8 +434,8 @@ fn shop(row: &Row<'_>) -> Result<CampaignState, LedgerError> {
 }
 
 /// A new row of `campaigns`.
-pub fn put_campaign(connection: &Connection, shop: &CampaignState, fund: Fen) -> Result<(), LedgerError> {
-    let terms = &shop.campaign.terms;
+pub fn put_campaign(connection: &Connection, state: &CampaignState, fund: Fen) -> Result<(), LedgerError> {
+    let terms = &state.campaign.terms;
     let (rate, amounts, sale) = match &terms.goods {
         Goods::Rain { rate_per_second, amounts } => (Some(*rate_per_second), Some(*amounts), None),
         Goods::Sale(sale) => (None, None, Some(*sale)),
@@ -448,9 +448,9 @@ pub fn put_campaign(connection: &Connection, shop: &CampaignState, fund: Fen) ->
              VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20)",
         )?
         .execute(params![
-            shop.campaign.id.get(),
-            sql(shop.campaign.created_at)?,
-            shop.first_entry,
+            state.campaign.id.get(),
+            sql(state.campaign.created_at)?,
+            state.first_entry,
             terms.title,
             match terms.kind() {
                 CampaignKind::Rain => code::RAIN,
