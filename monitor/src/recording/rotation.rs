@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_that_ended_first_go_until_the_rest_keeps_to_the_bound() {
+    fn the_runs_that_ended_first_go_until_the_rest_fits_the_bound() {
         let root = tempfile::tempdir().unwrap();
         for (age, name) in ["current", "new", "old", "older"].iter().enumerate() {
             let directory = root.path().join(name);

@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn seconds_of_storms_and_of_operators_are_excluded_and_counted() {
+    fn seconds_of_storms_and_operators_are_excluded_and_counted() {
         let second = |sent, storm, changed| Second { sent, answered: 100, storm, changed, ..Second::default() };
         let per_second = vec![
             second(98, false, false),
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn what_newer_fleets_add_is_kept_and_what_older_lack_is_empty() {
+    fn summaries_of_newer_and_of_older_fleets_can_be_read() {
         let text = r#"{"users":3,"phases":[{"name":"a"}],"books":{"residual_fen":0},"news":{"of":1}}"#;
         let summary: Summary = serde_json::from_str(text).unwrap();
         assert_eq!((summary.passed, summary.users, summary.phases[0].judged), (None, 3, true));

@@ -134,7 +134,7 @@ fn a_ledger_replaced_by_an_empty_one_shows_in_the_residual() {
 }
 
 #[test]
-fn the_next_run_begins_with_what_one_book_is_ahead_and_balances() {
+fn the_next_run_begins_with_what_one_book_is_ahead_by() {
     let mut merge = merge();
     let server = merge.connect(START * 1000, &source("server", "s1", "a", START)).unwrap();
     let machine = merge.connect(START * 1000, &source("machine", "m1", "b", START)).unwrap();

@@ -18,8 +18,6 @@ const ROOMS: [(&str, &[&str]); 6] = [
         &[
             "metrics",
             "http",
-            "table",
-            "summary",
             "report",
             "program",
             "logs",
@@ -27,9 +25,11 @@ const ROOMS: [(&str, &[&str]); 6] = [
             "disk",
             "process",
             "sse",
-            "percent",
             "credentials",
             "clock",
+            "summary",
+            "table",
+            "percent",
         ],
     ),
     (
@@ -43,15 +43,15 @@ const ROOMS: [(&str, &[&str]); 6] = [
             "heartbeat",
             "guests",
             "runs",
+            "report",
+            "page",
             "owner",
             "config",
             "terminal",
-            "report",
+            "words",
             "recording",
             "run",
             "access",
-            "page",
-            "words",
             "limits",
         ],
     ),
@@ -182,7 +182,7 @@ fn neither_server_nor_fleet_is_built_with_what_draws() {
         let tree = String::from_utf8(output.stdout).unwrap();
         let names: BTreeSet<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
         assert!(names.contains("hongbao-telemetry"), "{tree}");
-        for name in ["hongbao-monitor", "plotters", "image", "ratatui", "crossterm", "maud"] {
+        for name in ["hongbao-monitor", "plotters", "image", "ratatui", "crossterm", "maud", "comfy-table"] {
             assert!(!names.contains(name), "{package} is built with {name}");
         }
     }
