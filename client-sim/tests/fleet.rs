@@ -122,7 +122,7 @@ fn fleet(server: &FakeServer, directory: &Path, more: &[&str]) -> Command {
         .arg("--journal-dir")
         .arg(directory.join("journals"))
         .args(more)
-        .env("HONGBAO_SECRET", "0123456789abcdef0123456789abcdef")
+        .env("HONGBAO_SECRET", hongbao_testing::SECRET)
         .env_remove("HONGBAO_SECRET_FILE")
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -375,7 +375,7 @@ async fn wrong_arguments_exit_2_before_anything_starts() {
         // A later option overrides the earlier one only where clap lets it; so these come alone.
         let mut command = Command::new(env!("CARGO_BIN_EXE_hongbao-sim"));
         command.args(["fleet", "--server", &server.address.to_string(), "--machines", "2"]).args(more);
-        command.env("HONGBAO_SECRET", "0123456789abcdef0123456789abcdef").env_remove("HONGBAO_SECRET_FILE");
+        command.env("HONGBAO_SECRET", hongbao_testing::SECRET).env_remove("HONGBAO_SECRET_FILE");
         let output = finish(command).await;
         assert_eq!(output.status.code(), Some(2), "{more:?}: {}", text(&output.stderr));
         assert!(text(&output.stderr).contains(said), "{more:?}: {}", text(&output.stderr));

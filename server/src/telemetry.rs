@@ -272,8 +272,9 @@ impl Telemetry {
             (names::DESCRIPTORS_LIMIT, gauge(self.descriptors_limit)),
         ];
         for step in Step::ALL {
-            let key = Key::labelled("step_ms", "step", step.label(), "Milliseconds in a step of the start or stop");
-            gauges.push((key, gauge(self.steps.millis(step))));
+            let help = "Time in a step of the start or stop, in microseconds";
+            let key = Key::labelled("step_us", "step", step.label(), help);
+            gauges.push((key, gauge(1_000 * self.steps.millis(step))));
         }
         if let Some(free) = disk::free_bytes(&self.ledger_path) {
             gauges.push((Key::new("ledger_free_bytes", "Bytes left on the file system of the ledger"), gauge(free)));

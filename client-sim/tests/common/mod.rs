@@ -44,7 +44,7 @@ pub const SALE: u32 = 3;
 pub const PRICE: u64 = 500;
 
 pub fn secret() -> Secret {
-    Secret::from_text("0123456789abcdef0123456789abcdef").unwrap()
+    hongbao_testing::secret()
 }
 
 type Change = Box<dyn FnMut(&mut Event) + Send>;

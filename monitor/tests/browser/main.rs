@@ -48,7 +48,11 @@ fn number(text: &str) -> (f64, f64) {
     };
     let decimals = plain.split_once('.').map_or(0, |(_, decimals)| decimals.len());
     let value: f64 = plain.parse().unwrap_or_else(|_| panic!("{text:?} is no figure"));
-    let off = if decimals == 0 && scale == 1.0 { 0.0 } else { 0.5 / 10f64.powi(i32::try_from(decimals).unwrap()) };
+    let off = if decimals == 0 && matches!(unit, "" | "µs") {
+        0.0
+    } else {
+        0.5 / 10f64.powi(i32::try_from(decimals).unwrap())
+    };
     // Half of the last digit, and a little for what a float cannot hold.
     (value * scale, off * scale * 1.001)
 }

@@ -45,7 +45,7 @@ async fn a_change_of_qps_reaches_every_machine_and_the_timeline() {
 
     running.get_until("/api/v1/marks", |told| told["marks"].to_string().contains("mei")).await;
     let recorded = |told: &Value| told["marks"].to_string().contains("5000 requests a second, by mei");
-    let told = running.get_until("/api/v1/runs/recording/marks", recorded).await;
+    let told = running.get_until("/api/v1/runs/the-run/marks", recorded).await;
     assert!(told["marks"].to_string().contains(&format!("{at}000")), "{told}");
 }
 

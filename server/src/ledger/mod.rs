@@ -8,6 +8,7 @@
 pub mod archive;
 pub mod audit;
 pub mod books;
+mod calls;
 pub mod facts;
 pub mod find;
 mod results;

@@ -31,6 +31,7 @@ use rustc_hash::FxHashMap;
 use tokio::sync::mpsc;
 
 use super::task::LedgerTask;
+pub use super::task::log_mismatch;
 use super::{Answer, Ledger, LedgerError, Posting, PostingResult, Question, Totals, facts};
 use crate::clock::UnixMs;
 use crate::limits::{LEDGER_BATCH_MAX, LEDGER_QUEUE_MAX};
@@ -94,11 +95,6 @@ pub enum NoResult {
     Unavailable,
     /// It replied to something else. Our own fault, and logged as such; what it did is not known.
     Mismatched,
-}
-
-/// A reply of another kind than the request is never seen, and never passed over in silence.
-pub fn log_mismatch(expected: &'static str) {
-    tracing::error!(event = "ledger_mismatched", expected, "the ledger's reply is of another kind than the request");
 }
 
 fn mismatched<R>() -> NoResult {
