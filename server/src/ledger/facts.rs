@@ -19,30 +19,44 @@ pub fn are_wanted() -> bool {
 /// Logs what became of `posting`, which is durable: not what was logged before, nor where nothing
 /// moved. `request`: what brought it about, where it was a user's.
 pub fn log(posting: &Posting, request: Option<RequestId>, result: &PostingResult) {
-    if let PostingResult::Expire(expired) = result {
-        for order in &expired.orders {
-            log_event(Some(order.user), Some(order.request), UserEvent::OrderExpired(*order));
+    match result {
+        PostingResult::Expire(expired) => {
+            for order in &expired.orders {
+                log_event(Some(order.user), Some(order.request), UserEvent::OrderExpired(*order));
+            }
+            for &(envelope, sender, amount) in &expired.envelopes {
+                log_event(sender, None, UserEvent::EnvelopeExpired { envelope, amount });
+            }
         }
-        for &(envelope, sender, amount) in &expired.envelopes {
-            log_event(sender, None, UserEvent::EnvelopeExpired { envelope, amount });
-        }
-    } else if let Posting::Deposit { first, count, amount, .. } = posting
-        && let PostingResult::Deposit(DepositResult::Deposited) = result
-    {
-        log_event(Some(*first), None, UserEvent::Deposited { users: (*count).into(), amount: *amount });
-    } else if let Decision::Made(event) = Decision::of(result) {
-        let request = match posting {
-            Posting::Claim(claim) => Some(claim.request),
-            // Envelopes of the house have numbers of their own.
-            Posting::Send(new) => Some(new.request),
-            Posting::Acknowledge { .. }
-            | Posting::Pay { .. }
-            | Posting::Cancel { .. }
-            | Posting::Open { .. }
-            | Posting::Expire
-            | Posting::Deposit { .. } => request,
-        };
-        log_event(posting.user(), request, event);
+        PostingResult::Deposit(result) => match (posting, result) {
+            (Posting::Deposit { first, count, amount, .. }, DepositResult::Deposited) => {
+                log_event(Some(*first), None, UserEvent::Deposited { users: (*count).into(), amount: *amount });
+            }
+            (_, DepositResult::Deposited | DepositResult::KeyUsed | DepositResult::TooMuch) => {}
+        },
+        PostingResult::Claim(_)
+        | PostingResult::Acknowledge(_)
+        | PostingResult::Pay(_)
+        | PostingResult::Cancel(_)
+        | PostingResult::Send(_)
+        | PostingResult::Open(_) => match Decision::of(result) {
+            Decision::Made(event) => log_event(posting.user(), request_of(posting).or(request), event),
+            Decision::Unmoved(..) => {}
+        },
+    }
+}
+
+/// A Grab has its own, and so have envelopes of the house.
+fn request_of(posting: &Posting) -> Option<RequestId> {
+    match posting {
+        Posting::Claim(claim) => Some(claim.request),
+        Posting::Send(new) => Some(new.request),
+        Posting::Acknowledge { .. }
+        | Posting::Pay { .. }
+        | Posting::Cancel { .. }
+        | Posting::Open { .. }
+        | Posting::Expire
+        | Posting::Deposit { .. } => None,
     }
 }
 

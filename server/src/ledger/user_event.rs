@@ -1,6 +1,8 @@
 //! What happened to a user, by the names that operators read: in the log (target `facts`), while
 //! they follow the user (`trace`), and afterwards (`find`).
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 use std::fmt;
 
 use hongbao_proto::{EnvelopeId, Fen};
@@ -198,7 +200,7 @@ impl Details {
             Details { campaign: Some(campaign), serial: Some(serial), .. } => Some(Subject::Prize { campaign, serial }),
             Details { envelope: Some(envelope), share: Some(share), .. } => Some(Subject::Share { envelope, share }),
             Details { envelope: Some(envelope), .. } => Some(Subject::Envelope(envelope)),
-            _ => None,
+            Details { .. } => None,
         }
     }
 }

@@ -62,34 +62,39 @@ fn is_matched(text: &str) -> bool {
     })
 }
 
-/// What decides about some of a result's variants and passes over the others without a word.
-fn passed_over(text: &str) -> Vec<String> {
+/// What looks at one of a result's variants and passes over the others without a word.
+fn looked_at(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for opening in ["if let ", "while let ", "matches!(", "let "] {
         for (at, _) in text.match_indices(opening) {
+            if text[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_') {
+                continue;
+            }
             let rest = &text[at..];
             let pattern = match opening {
                 "matches!(" => rest.split(";\n").next().unwrap(),
-                _ => rest.split(" = ").next().unwrap(),
+                _ => rest.split([';', '=']).next().unwrap(),
             };
             if names_a_result(pattern) && pattern.len() < 400 {
                 found.push(pattern.to_owned());
             }
         }
     }
-    for arm in ["\n _ =>", "Ok(_) =>"] {
-        let squeezed = text.split('\n').map(str::trim).collect::<Vec<_>>().join("\n ");
-        if squeezed.contains(arm) {
-            found.push(arm.trim().to_owned());
-        }
-    }
     found
+}
+
+/// Arms for all that is left. Clippy does not see those inside of another type.
+fn passed_over(text: &str) -> Vec<String> {
+    let squeezed = text.split('\n').map(str::trim).collect::<Vec<_>>().join("\n ");
+    let arms = ["\n _ =>", "Ok(_) =>"].into_iter();
+    arms.filter(|arm| squeezed.contains(arm)).map(|arm| arm.trim().to_owned()).collect()
 }
 
 #[test]
 fn a_new_result_of_a_posting_stops_the_build_everywhere() {
     let mut consumers = Vec::new();
     for (name, text) in code().into_iter().filter(|(name, _)| name != "ledger/results.rs") {
+        assert_eq!(looked_at(&text), Vec::<String>::new(), "{name}");
         if !is_matched(&text) {
             continue;
         }
@@ -97,9 +102,13 @@ fn a_new_result_of_a_posting_stops_the_build_everywhere() {
         assert_eq!(passed_over(&text), Vec::<String>::new(), "{name}");
         consumers.push(name);
     }
-    for name in
-        ["admin/wallets.rs", "ledger/facts.rs", "services/envelope_runs.rs", "set/apply/replies.rs", "set/trace.rs"]
-    {
+    for name in [
+        "admin/wallets.rs",
+        "ledger/facts.rs",
+        "ledger/user_event.rs",
+        "services/envelope_runs.rs",
+        "set/apply/replies.rs",
+    ] {
         assert!(consumers.iter().any(|consumer| consumer == name), "{name} is not among {consumers:?}");
     }
 }
@@ -113,10 +122,10 @@ fn what_would_pass_over_a_result_is_found() {
         "match x {\n    PayResult::Paid(_) => 1,\n    _ => 2,\n}",
         "match x {\n    Ok(PayResult::Paid(_)) => 1,\n    Ok(_) => 2,\n}",
     ] {
-        assert_ne!(passed_over(text), Vec::<String>::new(), "{text}");
+        assert!(!looked_at(text).is_empty() || !passed_over(text).is_empty(), "{text}");
     }
     let whole = "let x = match x {\n    PayResult::Paid(_) => 1,\n    PayResult::NoSuchOrder => 2,\n};";
-    assert!(passed_over(whole).is_empty() && is_matched(whole));
+    assert!(looked_at(whole).is_empty() && passed_over(whole).is_empty() && is_matched(whole));
 }
 
 #[test]
