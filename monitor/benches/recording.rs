@@ -134,7 +134,7 @@ impl Process {
             Gauge { name: name.clone(), value }
         });
         let histograms = self.histograms.iter().enumerate().map(|(at, name)| {
-            let variant = noise(second, at as u64 + 3 * number) as usize % encoded.len();
+            let variant = usize::try_from(noise(second, at as u64 + 3 * number) % encoded.len() as u64).unwrap();
             Encoded { name: (*name).to_owned(), v2_deflate: encoded[variant].clone().into() }
         });
         Report {

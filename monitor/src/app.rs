@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::operator::Access;
 use crate::config::{Config, Doors};
-use crate::guests::guests::{self, Guests};
+use crate::guests::service::{self as guests, Guests};
 use crate::http::api;
 use crate::http::api::Surface;
 use crate::http::control::Control;

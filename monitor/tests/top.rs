@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use hongbao_monitor::terminal::screen::{Choice, View, draw};
 use hongbao_monitor::terminal::state::{Link, State, Update};
-use hongbao_monitor::terminal::terminal::Screen;
+use hongbao_monitor::terminal::tty::Screen;
 use hongbao_testing::{PATIENCE, command, eventually};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::pty::{OpenptyResult, Winsize, openpty};

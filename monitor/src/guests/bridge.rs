@@ -40,7 +40,7 @@ use tokio_util::codec::Framed;
 
 use crate::access::operator::Access;
 use crate::access::rate_limit::{Meter, Rate};
-use crate::guests::guests::{End, Guests, Unsettled};
+use crate::guests::service::{End, Guests, Unsettled};
 use crate::limits::{
     GUEST_DRAIN_DEADLINE, GUEST_FRAMES_BURST, GUEST_FRAMES_INTERVAL_MS, GUEST_IDLE_DEADLINE, GUEST_LOGIN_DEADLINE,
     GUEST_OUTBOX_BYTES_MAX, GUEST_OUTBOX_FRAMES_MAX, GUEST_OWED_MAX, GUEST_SETTLE_PAUSE, GUEST_SETTLE_TRIES,

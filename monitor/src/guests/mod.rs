@@ -2,4 +2,4 @@
 
 pub mod bridge;
 pub mod guest_book;
-pub mod guests;
+pub mod service;

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::access::operator::{self, Access};
 use crate::guests::bridge;
-use crate::guests::guests::{self, Guests};
+use crate::guests::service::{self as guests, Guests};
 use crate::http::control::{self, Control};
 use crate::http::live::{self, ask};
 use crate::http::page;

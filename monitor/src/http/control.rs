@@ -22,7 +22,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::access::operator::{Access, Operator, for_operators, for_own_pages, for_readers};
 use crate::access::trust::{self, Untrusted};
-use crate::guests::guests::Guests;
+use crate::guests::service::Guests;
 use crate::limits::{
     ACTION_ANSWER_BYTES_MAX, ACTION_CALLS_MAX, ACTION_DEADLINE, ACTION_TOKEN_SECONDS, ACTIONS_MAX,
     AHEAD_ORDER_SECONDS_MAX, AHEAD_ORDER_SECONDS_MIN,

@@ -89,7 +89,7 @@ pub struct RunStatus {
 enum Entry {
     /// The SETs are given where they have changed.
     Second(Arc<ClosedSecond>, Option<SetsBoard>),
-    Host(HostSecond),
+    Host(Box<HostSecond>),
     Mark(Arc<Mark>),
     Run(Box<RunStatus>, Vec<SourceStatus>),
     /// Another run begins with a second, in this directory.
@@ -188,7 +188,7 @@ impl Recording {
 
     /// Records a second of the host.
     pub fn write_host(&self, row: &HostSecond) {
-        self.push(Entry::Host(*row));
+        self.push(Entry::Host(Box::new(*row)));
     }
 
     /// Records a mark of the timeline.
@@ -250,7 +250,9 @@ impl Writer {
             if let Some(Entry::Begin(directory, second)) = begin {
                 // What could not be written of the last run is of no other.
                 batch.clear();
-                batch.extend(self.hosts.iter().filter(|row| row.second + 1 >= second).copied().map(Entry::Host));
+                batch.extend(
+                    self.hosts.iter().filter(|row| row.second + 1 >= second).map(|row| Entry::Host(Box::new(*row))),
+                );
                 self.close();
                 self.directory = directory;
                 self.prune();
@@ -275,7 +277,7 @@ impl Writer {
     fn write(&mut self, batch: &mut Vec<Entry>) {
         for entry in &*batch {
             if let Entry::Host(row) = entry {
-                self.hosts.push_back(*row);
+                self.hosts.push_back(**row);
                 if self.hosts.len() > HOSTS_WAITING_MAX {
                     self.hosts.pop_front();
                 }
@@ -600,7 +602,7 @@ mod tests {
         let [one, two, three] = ["one", "two", "three"].map(|name| root.path().join(name));
         let rotation = Rotation { root: root.path().into(), run_for: None, keep: Some(0) };
         let recording = Recording::create(&one, Some(rotation)).unwrap();
-        let host = |second| Entry::Host(HostSecond { second, ..HostSecond::default() });
+        let host = |second| Entry::Host(Box::new(HostSecond { second, ..HostSecond::default() }));
         for entry in [host(1), closed(1), host(2), host(3), closed(2)] {
             recording.push(entry);
         }

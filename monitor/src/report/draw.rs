@@ -319,7 +319,7 @@ fn vertical_axis(svg: &mut Svg, panel: &Panel, scale: &Scale, ticks: &[f64]) {
         svg.text(&tick_text(tick), (LEFT - 9.0, scale.at(tick)), TICK, MUTED, Anchor::End);
     }
     let (x, y) = (16.0, f64::midpoint(rows.start, rows.end));
-    svg.styled(&panel.axis, (x, y), TICK, INK, Anchor::Middle, &format!(" transform=\"rotate(-90 {x} {y:.1})\""));
+    svg.styled(panel.axis, (x, y), TICK, INK, Anchor::Middle, &format!(" transform=\"rotate(-90 {x} {y:.1})\""));
 }
 
 /// Columns of a heat map at most: more are narrower than a screen shows, and each cell costs bytes.

@@ -165,7 +165,7 @@ impl Recording {
     /// Counts of a family over the whole run.
     pub fn sums(&self, family: impl Fn(&Reasons) -> &Kinds) -> Kinds {
         let mut sums = Kinds::new();
-        for (kind, count) in self.reasons.values().flat_map(|reasons| family(reasons)) {
+        for (kind, count) in self.reasons.values().flat_map(family) {
             *sums.entry(kind.clone()).or_default() += count;
         }
         sums

@@ -1,14 +1,14 @@
 //! `hongbao-monitor top`: the run on a terminal, for an ssh session.
 //!
 //! [`feed`] brings what a monitor's HTTP interface says, [`state`] keeps it, [`screen`] draws it,
-//! [`terminal`] takes the terminal and gives it back. The picture changes at most once a second,
+//! [`tty`] takes the terminal and gives it back. The picture changes at most once a second,
 //! and with keys: a slow link carries it.
 
 pub mod feed;
 pub mod lines;
 pub mod screen;
 pub mod state;
-pub mod terminal;
+pub mod tty;
 pub mod words;
 
 use std::io;
@@ -25,7 +25,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use crate::terminal::feed::Monitor;
 use crate::terminal::screen::{Choice, View, draw};
 use crate::terminal::state::State;
-use crate::terminal::terminal::Screen;
+use crate::terminal::tty::Screen;
 use hongbao_telemetry::clock::unix_seconds;
 use hongbao_telemetry::credentials;
 
@@ -123,7 +123,7 @@ pub async fn run(arguments: &TopArguments) -> Result<(), TopError> {
     };
     let colours = std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
     let mut screen = Screen::take()?;
-    let mut keys = terminal::events()?;
+    let mut keys = tty::events()?;
     let (sender, mut updates) = mpsc::channel(UPDATES_MAX);
     let feed = tokio::spawn(feed::run(monitor, sender));
     let mut show = Show { choice: Choice { colours, ..Choice::default() }, ..Show::default() };

@@ -164,7 +164,7 @@ fn the_seed_is_committed_to_first_and_proves_every_amount_after() {
         assert_eq!(wins.insert(won.serial, won.amount_fen), None, "a prize won twice");
     }
     let seed = eventually("the seed", || public()["seed"].as_str().map(|seed| Seed::from_hex(seed).unwrap()));
-    assert_eq!(const_hex::encode(&seed.sha256()), commitment);
+    assert_eq!(const_hex::encode(seed.sha256()), commitment);
     let amounts = Amounts { min: Fen(1), max: Fen(10_000) };
     for (&serial, &amount) in &wins {
         assert_eq!(Fen(amount), amount_of(&seed, amounts, Serial(serial)));
