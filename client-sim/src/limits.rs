@@ -78,7 +78,6 @@ pub const REACTION_TRIES_MAX: u8 = 20;
 /// Pages of one user's statement, 64 movements each; longer ones are given up.
 pub const STATEMENT_PAGES_MAX: u32 = 256;
 
-/// Names in one Acknowledge.
 pub const ACKNOWLEDGED_TOGETHER_MAX: usize = hongbao_proto::limits::ITEMS_PER_FRAME_MAX;
 
 /// Descriptors that a machine needs besides its connections.

@@ -17,7 +17,6 @@ const PACKET_BYTES: usize = 48;
 const CLIENT_MODE: u8 = 3;
 const SERVER_MODE: u8 = 4;
 
-/// A bound responder.
 #[derive(Debug)]
 pub struct Responder {
     socket: UdpSocket,
@@ -29,7 +28,6 @@ impl Responder {
         Ok(Self { socket: UdpSocket::bind(("127.0.0.1", 0)).await? })
     }
 
-    /// Where it answers.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }

@@ -124,7 +124,6 @@ sums! {
         /// Requests that were due while their user had no connection, or whose socket refused them at
         /// first.
         held_back: u64,
-        /// Answers by kind.
         outcomes: Counts,
         /// Error answers by code.
         errors: Counts,
@@ -132,7 +131,6 @@ sums! {
         violations: Counts,
         /// Distinct prizes that users were told of.
         prizes: u64,
-        /// Their money.
         fen: u64,
         /// Logins after the first of each user.
         reconnects: u64,
@@ -140,7 +138,6 @@ sums! {
         connect_failures: u64,
         /// Ends of connections by reason.
         ends: Counts,
-        /// Acknowledges sent.
         acknowledges: u64,
         /// Announcements that users were told.
         announcements: u64,
@@ -151,11 +148,8 @@ sums! {
         reactions: Counts,
         /// Of these, given up at the answer timeout and not answered since.
         reactions_unanswered: u64,
-        /// Group envelopes.
         envelopes: EnvelopeTotals,
-        /// Orders.
         orders: OrderTotals,
-        /// Chat.
         chat: ChatTotals,
         /// Statements that were read to their end and found right.
         statements: u64,
@@ -172,7 +166,6 @@ sums! {
         forgotten: u64,
         /// Shares that users were told of.
         opened: u64,
-        /// Their money.
         opened_fen: u64,
         /// Answers that an envelope was empty.
         empty: u64,
@@ -185,13 +178,11 @@ sums! {
     /// Orders, as users were told of them.
     #[derive(Copy)]
     OrderTotals {
-        /// Ever reserved.
         reserved: u64,
         /// Got for nothing.
         free: u64,
         /// Theirs for good, for money or for nothing.
         paid: u64,
-        /// The price of these.
         paid_fen: u64,
         /// Given back.
         cancelled: u64,
@@ -241,7 +232,6 @@ pub struct SecondRow {
     pub planned: u64,
     /// Requests written in it.
     pub sent: u64,
-    /// Answers that came in it.
     pub answered: u64,
     /// Those answers by kind.
     pub outcomes: Counts,
@@ -254,7 +244,6 @@ pub struct SecondRow {
 /// How a storm goes on one machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StormView {
-    /// What was asked for.
     pub storm: StormOrder,
     /// Users who were online and were cut.
     pub cut: u64,
@@ -292,7 +281,6 @@ pub struct Status {
     pub name: String,
     /// `connecting`, `running` or `stopping`.
     pub state: String,
-    /// Users of this machine.
     pub users: u64,
     /// Users with a connection.
     pub connected: u64,
@@ -315,7 +303,6 @@ pub struct Status {
     pub last_second_latency: String,
     /// Storms so far, and those to come.
     pub storms: Vec<StormView>,
-    /// Everything so far.
     pub totals: Totals,
     pub clock: Clock,
     pub process: ProcessView,
@@ -330,9 +317,7 @@ pub struct SegmentResult {
     pub qps: u32,
     /// Requests due in it on this machine.
     pub planned: u64,
-    /// Of these, written.
     pub sent: u64,
-    /// Of these, answered.
     pub answered: u64,
     /// Of these, held back by a storm; they are in neither histogram.
     pub held_by_storm: u64,
@@ -342,16 +327,13 @@ pub struct SegmentResult {
     pub send_lag: String,
 }
 
-/// Requests of one kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperationResult {
     /// Due; of what users do of their own accord, as many as were sent.
     pub planned: u64,
     /// Written, each counted once.
     pub sent: u64,
-    /// Answered.
     pub answered: u64,
-    /// Answers by kind.
     pub outcomes: Counts,
     /// From the planned send time to the answer; of what users do of their own accord, from its
     /// sending. HdrHistogram V2 deflate in base64, microseconds; empty: nothing was measured.
@@ -361,22 +343,18 @@ pub struct OperationResult {
 /// What one campaign gave to a machine's users.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CampaignResult {
-    /// Campaign id.
     pub campaign: u32,
     /// Distinct prizes told.
     pub prizes: u64,
-    /// Their money.
     pub fen: u64,
 }
 
 /// What users of a machine got from one sale.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SaleResult {
-    /// Campaign id.
     pub campaign: u32,
     /// Units that are theirs for good.
     pub paid: u64,
-    /// Their price.
     pub paid_fen: u64,
     /// Units that wait for their payment, as far as users were told.
     pub waiting: u64,
@@ -385,9 +363,7 @@ pub struct SaleResult {
 /// What users of a machine were told of one announcement.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announced {
-    /// Its text, by which it is known.
     pub text: String,
-    /// Users who were told.
     pub users: u64,
     /// Deliveries to users who had been told already.
     pub repeated: u64,
@@ -407,7 +383,6 @@ pub struct Results {
     pub outstanding: u64,
     /// The same of what users do of their own accord, and what they are still to do.
     pub reactions_outstanding: u64,
-    /// By segment of the schedule.
     pub segments: Vec<SegmentResult>,
     /// By operation of the schedule; empty: there were only grabs.
     pub operations: BTreeMap<String, OperationResult>,
@@ -415,13 +390,9 @@ pub struct Results {
     pub reactions: BTreeMap<String, OperationResult>,
     /// By wall-clock second, from the first segment's on, without gaps.
     pub seconds: Vec<SecondRow>,
-    /// By storm.
     pub storms: Vec<StormResult>,
-    /// By announcement.
     pub announced: Vec<Announced>,
-    /// By campaign.
     pub campaigns: Vec<CampaignResult>,
-    /// By sale.
     pub sales: Vec<SaleResult>,
     pub clock: Clock,
     pub process: ProcessView,

@@ -17,7 +17,6 @@ pub struct Fraction(u32);
 
 impl Fraction {
     const WHOLE: u32 = 1_000_000;
-    /// Of a percentage.
     const DECIMALS: usize = 4;
 
     /// The users below index `index` that are hit: the part, rounded down.

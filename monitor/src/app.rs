@@ -40,7 +40,6 @@ pub enum RunError {
     /// An address is taken or not ours.
     #[error("cannot bind {flag} {address}: {source}")]
     Bind {
-        /// The flag that names it.
         flag: &'static str,
         address: SocketAddr,
         /// What the system says.
@@ -74,7 +73,6 @@ fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> RunError {
 #[derive(Debug)]
 pub struct Monitor {
     pub ingest: SocketAddr,
-    /// Where HTTP is served.
     pub http: SocketAddr,
     ingest_listener: TcpListener,
     http_listener: TcpListener,

@@ -111,7 +111,6 @@ pub struct Doors {
     pub http_names: Vec<String>,
     /// Hosts whose reported addresses are believed.
     pub trust_control: Vec<IpAddr>,
-    /// Guests at once.
     pub guests: usize,
     /// Where they play; without it the first server that reports.
     pub guest_server: Option<SocketAddr>,
@@ -121,7 +120,6 @@ pub struct Doors {
 #[derive(Debug)]
 pub struct Config {
     pub listen: SocketAddr,
-    /// Where HTTP is served.
     pub http: SocketAddr,
     /// Who may come in there, and whom we talk to.
     pub doors: Doors,

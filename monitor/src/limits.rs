@@ -55,7 +55,6 @@ pub const CONTROL_BYTES_MAX: usize = 64;
 /// Different counters and gauges of one source, each.
 pub const NAMES_PER_SOURCE_MAX: usize = 512;
 
-/// Different histograms of one report.
 pub const HISTOGRAMS_PER_REPORT_MAX: usize = 16;
 
 /// Bytes of a histogram inflated. One of 3 digits over the whole range of u64 has 55,296 buckets, a

@@ -45,7 +45,6 @@ pub const FILES: [(&str, &[u8]); 36] = files![
     "vendor/uplot/uPlot.min.css",
 ];
 
-/// A file of them that is text.
 pub fn text(path: &str) -> &'static str {
     let file = FILES.iter().find(|(known, _)| *known == path).and_then(|(_, bytes)| std::str::from_utf8(bytes).ok());
     file.unwrap_or_else(|| unreachable!("{path} is a part of the page"))

@@ -13,7 +13,6 @@ pub fn thousands(value: i64) -> String {
     if value < 0 { format!("-{text}") } else { text }
 }
 
-/// The same of a count.
 pub fn count(value: u64) -> String {
     thousands(i64::try_from(value).unwrap_or(i64::MAX))
 }

@@ -113,7 +113,6 @@ impl fmt::Display for Serial {
 pub struct Fen(pub u64);
 
 impl Fen {
-    /// Nothing.
     pub const ZERO: Fen = Fen(0);
 
     /// The sum, or `None` where it does not fit.

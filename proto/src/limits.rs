@@ -25,7 +25,6 @@ const _: () = assert!(SERVER_FRAME_BYTES_MAX <= REPORT_FRAME_BYTES_MAX);
 /// Users that an envelope may be sent to by name.
 pub const ENVELOPE_USERS_MAX: usize = 500;
 
-/// Shares of one envelope.
 pub const ENVELOPE_SHARES_MAX: u32 = 500;
 
 /// Greeting of an envelope, bytes.

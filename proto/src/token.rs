@@ -15,14 +15,12 @@ use crate::UserId;
 /// Bytes that a shared secret must have at least: HS256 is as strong as its key is long, up to 32.
 pub const SECRET_BYTES_MIN: usize = 32;
 
-/// What a token is good for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Audience {
     /// Log in as the user that the subject names.
     User,
     /// Call the HTTP control surface of any process.
     Admin,
-    /// Report to the monitor.
     Report,
 }
 
@@ -69,10 +67,7 @@ pub enum TokenError {
     #[error("token is not meant for this use")]
     Foreign,
     #[error("secret has {bytes} bytes; at least {SECRET_BYTES_MIN} are needed (make one with `hongbao-server secret`)")]
-    SecretTooShort {
-        /// How many it has.
-        bytes: usize,
-    },
+    SecretTooShort { bytes: usize },
     #[error("public key is not an Ed25519 key in PEM: {0}")]
     PublicKey(String),
     #[error("token cannot be signed: {0}")]

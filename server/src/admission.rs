@@ -84,7 +84,6 @@ impl RetrySlot {
         Self(NonZeroU64::MIN | (at << 2 | u64::from(promised) << 1))
     }
 
-    /// The moment.
     pub fn at(self) -> Nanos {
         self.0.get() >> 2
     }
@@ -118,7 +117,6 @@ impl RetrySlot {
 /// What a [`LoginQueue`] decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
-    /// Come in.
     Now,
     /// Come back then.
     Later(RetrySlot),

@@ -3,7 +3,6 @@
 
 use hongbao_proto::v1::goodbye::Reason;
 
-/// Whose doing an end was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// Nobody's: the ordinary course of things.
@@ -33,7 +32,6 @@ macro_rules! ends {
                 match self { $(End::$variant => $label,)* }
             }
 
-            /// Whose doing it is.
             pub const fn fault(self) -> Fault {
                 match self { $(End::$variant => Fault::$fault,)* }
             }
@@ -55,7 +53,6 @@ ends! {
     Protocol = "protocol", Peer, Some(Reason::Protocol);
     /// A token that is not accepted.
     Authentication = "authentication", Peer, Some(Reason::Authentication);
-    /// No login in time.
     LoginTimeout = "login_timeout", Limit, Some(Reason::LoginTimeout);
     /// A frame was begun and not finished in time.
     Stalled = "stalled", Limit, Some(Reason::Stalled);

@@ -49,7 +49,6 @@ pub const EXPIRE_INTERVAL_MS: u64 = 200;
 /// Orders and envelopes that expire in one posting.
 pub const EXPIRE_STEP: usize = 1_024;
 
-/// Users that one deposit may go to.
 pub const DEPOSIT_USERS_MAX: u32 = 100_000;
 
 /// Movements of a user that are gone through, newest first, in search of what an old request got.
@@ -130,7 +129,6 @@ pub const ROOM_SHARD_MESSAGES_MAX: usize = 256;
 /// History on its way from one room shard to users who catch up, bytes.
 pub const ROOM_SHARD_RECOVERY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Rooms of one room shard.
 pub const ROOM_SHARD_ROOMS_MAX: usize = 16 * 1024;
 
 /// Memberships in one room shard: 30 to 60 bytes each, as full as their tables are.
@@ -149,10 +147,8 @@ pub const ROOM_SHARD_STEP: usize = 1_024;
 /// What a request, or a SET to be written to, is worth in members looked up.
 pub const ROOM_SHARD_REQUEST_WEIGHT: usize = 32;
 
-/// Members of a room.
 pub const ROOM_MEMBERS_MAX: usize = 20_000;
 
-/// Rooms that one user may be in.
 pub const USER_ROOMS_MAX: u8 = 64;
 
 /// Messages in a room's history.

@@ -50,7 +50,6 @@ pub struct Telemetry {
 /// A step of the start or of the stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
-    /// To the addresses.
     Bind,
     OpenLedger,
     /// To every shard listening.
@@ -134,7 +133,6 @@ impl Telemetry {
         self.sets.iter().map(|set| of(&set.tally).get()).sum()
     }
 
-    /// All answers of all SETs.
     pub fn answered(&self) -> u64 {
         self.sets.iter().map(|set| set.tally.answered()).sum()
     }
@@ -148,7 +146,6 @@ impl Telemetry {
         own + fullest.unwrap_or(0)
     }
 
-    /// Every SET as it is now.
     fn sets_now(&self) -> Sets {
         let of = |figure: fn(&SetHandle) -> u64| self.sets.iter().map(figure).collect();
         Sets {

@@ -21,7 +21,6 @@ pub struct Quota {
 }
 
 impl Quota {
-    /// What is left.
     pub fn room(self) -> u64 {
         self.max.saturating_sub(self.used)
     }

@@ -6,7 +6,6 @@
 pub struct File {
     /// Its name in `sysctl/`.
     pub name: &'static str,
-    /// What is in it.
     pub text: &'static str,
 }
 
@@ -19,7 +18,6 @@ pub const CLIENT: File = File { name: "91-hongbao-client.conf", text: include_st
 /// What logins may ask for, on either.
 pub const LIMITS: File = File { name: "90-hongbao-limits.conf", text: include_str!("../90-hongbao-limits.conf") };
 
-/// The server as a service.
 pub const UNIT: File = File { name: "hongbao-server.service", text: include_str!("../hongbao-server.service") };
 
 /// A line that sets something.

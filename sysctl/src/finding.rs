@@ -26,7 +26,6 @@ pub enum Value {
     Count(u64),
     /// Bytes.
     Bytes(u64),
-    /// In words.
     Words(String),
     /// Whatever it is, it will do.
     Any,
@@ -82,7 +81,6 @@ pub enum To {
 }
 
 impl To {
-    /// Whether these values suffice.
     pub fn is_reached_by(&self, values: &[u64]) -> bool {
         match (self, values) {
             (Self::AtLeast(wanted), _) => {
@@ -103,11 +101,9 @@ pub struct Finding {
     pub now: Value,
     /// What it should at least be.
     pub needed: Value,
-    /// Whether it suffices.
     pub enough: bool,
     /// What it means if it does not.
     pub weight: Weight,
-    /// One sentence.
     pub why: String,
     /// What mends it, where it does not suffice.
     pub command: Option<String>,

@@ -13,44 +13,35 @@ use crate::judge::fleet::{self, FleetWanted};
 use crate::judge::server::{self, Wanted};
 use crate::mend::{Change, mend};
 
-/// What is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Unit {
-    /// Of a server.
     Connections,
-    /// Of a fleet.
     Users,
 }
 
 /// A host held against what is wanted of it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Verdict {
-    /// So many are wanted.
     pub wanted: u64,
-    /// Of these.
     pub unit: Unit,
     /// Whether the host carries them.
     pub fits: bool,
     /// The most that it carries now.
     pub carries: u64,
-    /// The setting that binds there.
     pub binds: &'static str,
     /// The most that it carries without a price; `None`: all that it carries.
     pub slower_beyond: Option<u64>,
     /// The setting that has that price.
     pub slower_for: Option<&'static str>,
-    /// All settings.
     pub findings: Vec<Finding>,
 }
 
 impl Verdict {
-    /// Of a host for a server.
     pub fn of(facts: &HostFacts, wanted: &Wanted) -> Self {
         Self::from(wanted.connections, Unit::Connections, server::judge(facts, wanted))
     }
 
-    /// Of a host for a fleet.
     pub fn of_fleet(facts: &HostFacts, wanted: &FleetWanted) -> Self {
         Self::from(wanted.users, Unit::Users, fleet::judge(facts, wanted))
     }
@@ -95,7 +86,6 @@ struct Checked<'a> {
 pub struct Check {
     /// Raise what is too low.
     pub fix: bool,
-    /// Print JSON.
     pub json: bool,
 }
 

@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use crate::fleet::http::{self, CallError};
 use crate::fleet::plan::{Plan, PlannedEnvelopes, PlannedTickets, Rain};
 
-/// Of what the fleet creates.
 const TITLE: &str = "fleet run";
 
 /// Users that the server lets one deposit go to.
@@ -41,9 +40,7 @@ pub struct Process {
 #[derive(Debug, Clone, Deserialize)]
 pub struct Campaign {
     pub id: u32,
-    /// Prizes issued.
     pub issued: u64,
-    /// Prizes won.
     pub won: u64,
     /// Their money, fen.
     pub paid_fen: u64,
@@ -58,9 +55,7 @@ pub struct EnvelopeRun {
     pub id: u64,
     /// Envelopes that were asked for.
     pub count: u64,
-    /// Of these, sent.
     pub sent: u64,
-    /// Of these, still to be opened.
     pub open: u64,
     /// What was put into them, fen, where it is told.
     pub sent_fen: Option<u64>,
@@ -176,7 +171,6 @@ impl Admin {
         Ok(taken.id)
     }
 
-    /// How a run of envelopes goes.
     pub async fn envelope_run(&self, id: u64) -> Result<EnvelopeRun, CallError> {
         self.get(&format!("/v1/envelope-runs/{id}")).await
     }

@@ -21,7 +21,6 @@ pub struct Posted {
     pub at: u64,
 }
 
-/// One announcement of the summary.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct AnnouncementSummary {
     pub text: String,

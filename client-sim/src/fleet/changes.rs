@@ -10,10 +10,8 @@ use hongbao_telemetry::summary::Change;
 use crate::fleet::plan::Plan;
 use crate::results::Results;
 
-/// All of a run.
 #[derive(Debug, Default)]
 pub struct Changes {
-    /// In order.
     pub summaries: Vec<Change>,
 }
 
@@ -53,7 +51,6 @@ impl Changes {
         self.windows().any(|window| window.contains(&second))
     }
 
-    /// Whether they touch any of these seconds.
     pub fn touch(&self, seconds: &Range<u64>) -> bool {
         self.windows().any(|window| window.start < seconds.end && seconds.start < window.end)
     }

@@ -48,7 +48,6 @@ pub enum MachineTrouble {
     Token(#[from] TokenError),
 }
 
-/// One machine.
 #[derive(Debug)]
 struct Machine {
     name: String,
@@ -206,7 +205,6 @@ impl Children {
         futures_util::future::join_all(calls).await
     }
 
-    /// Whether no machine has ended.
     fn all_run(&mut self) -> Result<(), MachineTrouble> {
         for machine in &mut self.machines {
             if let Ok(Some(status)) = machine.child.try_wait() {

@@ -16,14 +16,12 @@ pub struct PlannedStorm {
     pub at_second: u64,
 }
 
-/// Announcements to everybody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlannedAnnouncements {
     /// How many, at least 1.
     pub count: u32,
     /// When the first is posted.
     pub at_second: u64,
-    /// From one to the next.
     pub every: Duration,
 }
 
@@ -40,7 +38,6 @@ pub struct PlannedEnvelopes {
     pub at_second: u64,
 }
 
-/// A sale of tickets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlannedTickets {
     pub total: u64,

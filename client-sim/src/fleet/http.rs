@@ -8,7 +8,6 @@ use serde::de::DeserializeOwned;
 /// How long the fleet's tokens are good: longer than any run.
 pub const TOKEN_SECONDS: u64 = 7 * 24 * 3600;
 
-/// For one call.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Why a call failed.

@@ -75,7 +75,6 @@ struct Reader {
 pub struct JournalTotals {
     /// What users of the fleet were told.
     pub fleet: JournalSums,
-    /// What guests were told.
     pub guests: JournalSums,
 }
 

@@ -164,7 +164,6 @@ pub struct FleetArgs {
 /// A stretch of constant QPS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Phase {
-    /// For people.
     pub name: String,
     /// Requests a second over the whole fleet, at least 1.
     pub qps: u32,
@@ -205,7 +204,6 @@ impl FromStr for Phase {
     }
 }
 
-/// A rain of prizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rain {
     /// Prizes a second.
@@ -254,7 +252,6 @@ pub struct Plan {
     pub react: bool,
     /// Fen for each user.
     pub deposit: Option<u64>,
-    /// Users.
     pub statements: u32,
     pub journal_dir: PathBuf,
     pub connect_timeout: Duration,

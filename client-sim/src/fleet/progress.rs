@@ -57,7 +57,6 @@ impl Rate {
     }
 }
 
-/// Where progress goes.
 #[derive(Debug)]
 pub struct Progress {
     bar: Option<ProgressBar>,

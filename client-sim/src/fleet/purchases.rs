@@ -23,7 +23,6 @@ const RUN_PATIENCE: Duration = Duration::from_secs(15);
 /// A run of envelopes at its end, as far as it came.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Run {
-    /// What was asked for.
     pub planned: PlannedEnvelopes,
     /// What the server said last.
     pub view: EnvelopeRun,
@@ -31,7 +30,6 @@ pub struct Run {
     pub seconds: f64,
 }
 
-/// The envelopes of the summary.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct EnvelopeSummary {
     pub at_second: u64,
@@ -48,7 +46,6 @@ pub struct EnvelopeSummary {
     pub residual_fen: Option<i128>,
 }
 
-/// The sale of the summary.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SaleSummary {
     pub campaign: u32,
@@ -107,7 +104,6 @@ pub async fn run_envelopes(
     }
 }
 
-/// Judges the envelopes of a plan.
 pub fn judge_envelopes(
     run: Option<&Run>,
     totals: &Totals,

@@ -11,7 +11,6 @@ use crate::histogram::{self, Micros};
 use crate::limits::STORM_OTHERS_P99_MS_MAX;
 use crate::results::{Results, StormResult};
 
-/// One storm of the summary.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StormSummary {
     pub share: String,
@@ -39,7 +38,6 @@ pub struct StormSummary {
 /// What storms were, and the Unix seconds that they lasted, the last begun one included.
 #[derive(Debug, Default)]
 pub struct Storms {
-    /// In order.
     pub summaries: Vec<StormSummary>,
     windows: Vec<Range<u64>>,
 }

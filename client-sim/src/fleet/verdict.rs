@@ -31,14 +31,12 @@ pub struct Effort {
     pub server_cpu_us: Option<u64>,
     /// Machines' processor time so far, microseconds.
     pub fleet_cpu_us: u64,
-    /// Grabs answered so far.
     pub answered: u64,
 }
 
 /// Everything that a judgement needs.
 #[derive(Debug)]
 pub struct Evidence<'a> {
-    /// What was asked for.
     pub plan: &'a Plan,
     /// Unix second of the first stretch.
     pub first_second: u64,
@@ -48,7 +46,6 @@ pub struct Evidence<'a> {
     pub connect_seconds: f64,
     /// Bytes per connection, where they are known.
     pub memory: Memory,
-    /// Machines' results.
     pub results: &'a [Results],
     /// Readings of processor time, in order.
     pub efforts: &'a [Effort],
@@ -58,7 +55,6 @@ pub struct Evidence<'a> {
     pub sale: Option<&'a Campaign>,
     /// The envelopes at their end, likewise.
     pub run: Option<&'a Run>,
-    /// All journals.
     pub words: &'a JournalTotals,
     /// Announcements that the server took.
     pub posted: &'a [Posted],
@@ -101,7 +97,6 @@ pub struct Parts {
     pub totals: Totals,
 }
 
-/// Judges a run.
 pub fn judge(mut evidence: Evidence<'_>) -> Summary {
     let mut failures = std::mem::take(&mut evidence.troubles);
     let Evidence { plan, results, .. } = evidence;

@@ -17,7 +17,6 @@ struct Text {
     last_us: u64,
 }
 
-/// What was heard.
 #[derive(Debug)]
 pub struct Announcements {
     users: u32,
@@ -58,7 +57,6 @@ impl Announcements {
         self.total
     }
 
-    /// Text by text.
     pub fn texts(&self) -> Vec<Announced> {
         let announced = |(text, counts): (&String, &Text)| Announced {
             text: text.clone(),

@@ -27,9 +27,7 @@ pub struct Circle {
 /// To whom a message goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum To {
-    /// The user with this id.
     User(u64),
-    /// The room with this id.
     Room(u64),
 }
 
@@ -54,7 +52,6 @@ impl Circle {
         format!("{from} {request} {:016x}", scramble(from ^ scramble(request)))
     }
 
-    /// The message as a request.
     pub fn chat(self, from: u64, request: u64) -> v1::Chat {
         let text = Self::text(from, request);
         match self.to(from, request) {
@@ -81,7 +78,6 @@ impl Circle {
     }
 }
 
-/// Whether a receipt can be true.
 pub fn receipt_is_right(to: To, receipt: &Receipt) -> bool {
     let recipients = u64::from(receipt.delivered) + u64::from(receipt.offline) + u64::from(receipt.dropped);
     match to {

@@ -164,7 +164,6 @@ impl Deref for MachineConfig {
 }
 
 impl MachineConfig {
-    /// Users of this machine.
     pub fn user_count(&self) -> u32 {
         self.users.last - self.users.first + 1
     }

@@ -41,7 +41,6 @@ enum Command {
     Metrics(oneshot::Sender<Box<(Sample, CumulativeHistograms)>>),
 }
 
-/// Or why not.
 type Done = Result<(), ApiError>;
 
 type Commands = mpsc::Sender<Command>;

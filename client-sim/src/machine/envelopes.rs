@@ -14,13 +14,10 @@ pub use hongbao_telemetry::journal::Share;
 /// What is known of one user and one envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Offered {
-    /// It waits to be opened.
     Waiting,
-    /// The user has asked for it.
     Asked,
     /// It gave this user this share, of so many fen.
     Opened(u32, u64),
-    /// Nothing is to be had.
     Over,
 }
 
@@ -30,7 +27,6 @@ pub struct Envelopes {
     offered: FxHashMap<(u32, u64), Offered>,
     /// Oldest first.
     waiting: FxHashMap<u32, VecDeque<u64>>,
-    /// Whose each share is.
     shares: FxHashMap<(u64, u32), u32>,
     opened_fen: u64,
     forgotten: u64,

@@ -12,7 +12,6 @@ macro_rules! labels {
         impl $name {
             /// Every entry, in the order of its discriminant.
             pub const ALL: &'static [$name] = &[$($name::$variant,)*];
-            /// How many there are.
             pub const COUNT: usize = Self::ALL.len();
 
             /// The name in JSON and metrics.

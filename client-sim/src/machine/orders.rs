@@ -14,7 +14,6 @@ use crate::backoff::scramble;
 use crate::machine::labels::Violation;
 use crate::results::{OrderTotals, SaleResult};
 
-/// What is known of one order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Known {
     pub user: u32,
@@ -33,18 +32,15 @@ pub struct Known {
 /// What telling an order adds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OrderUpdate {
-    /// The order was not known.
     pub is_new: bool,
     /// Its state was not known.
     pub has_moved: bool,
-    /// What is known now.
     pub known: Known,
 }
 
 /// What a user does with an order that waits for its payment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Intent {
-    /// Pays at once.
     Pay,
     /// Gives it back.
     Cancel,
@@ -166,7 +162,6 @@ impl OrderBook {
         }
     }
 
-    /// What is known of an order.
     pub fn get(&self, order: u64) -> Option<&Known> {
         self.orders.get(&order)
     }
@@ -188,7 +183,6 @@ impl OrderBook {
         paid.map(|(&order, known)| (known.user, order, known.price))
     }
 
-    /// Sale by sale.
     pub fn sales(&self) -> Vec<SaleResult> {
         let mut sales = BTreeMap::new();
         for known in self.orders.values() {
@@ -206,7 +200,6 @@ impl OrderBook {
         sales.into_values().collect()
     }
 
-    /// Orders by state.
     pub fn counts(&self) -> OrderTotals {
         self.counts
     }

@@ -12,21 +12,18 @@ use crate::limits::EXPIRED_MAX;
 /// Set in an entry whose request was not written yet.
 const UNWRITTEN: u64 = 1 << 63;
 
-/// What an answer settles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {
     /// A request under way.
     InTime,
     /// A request that had been given up.
     Late,
-    /// Nothing.
     Nothing,
 }
 
 /// A request that is to be written, or written again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unsettled {
-    /// Number of the request.
     pub request: u64,
     /// It was on the wire before.
     pub written: bool,

@@ -26,7 +26,6 @@ impl PartialFrames {
         if index == Place::NOWHERE.0 { None } else { self.0.try_remove(index as usize) }
     }
 
-    /// Keeps what there is to keep.
     pub fn keep(&mut self, partial: PartialFrame) -> Place {
         let Some(bytes) = partial else { return Place::NOWHERE };
         // A machine has far fewer connections than that.

@@ -16,7 +16,6 @@ pub enum Recorded {
     New,
     /// The same user, the same amount.
     Again,
-    /// Another user has it.
     ToAnother,
     /// Its amount, or the share's number, was another.
     Changed,
@@ -48,7 +47,6 @@ impl PrizeBook {
         }
     }
 
-    /// Every prize, and whose it is.
     pub fn prizes(&self) -> impl Iterator<Item = (u32, Prize)> {
         self.prizes.iter().map(|(&(campaign, serial), &(user, amount))| (user, Prize { campaign, serial, amount }))
     }
@@ -58,7 +56,6 @@ impl PrizeBook {
         self.campaigns.values().fold((0, 0), |(prizes, fen), campaign| (prizes + campaign.0, fen + campaign.1))
     }
 
-    /// Campaign by campaign.
     pub fn campaigns(&self) -> Vec<CampaignResult> {
         let result = |(&campaign, &(prizes, fen)): (&u32, &(u64, u64))| CampaignResult { campaign, prizes, fen };
         self.campaigns.iter().map(result).collect()

@@ -29,15 +29,12 @@ macro_rules! acts {
 }
 
 acts! {
-    /// To open this envelope.
     Open(u64) = "open",
-    /// To pay this order.
     Pay(u64) = "pay",
     /// To give this order back.
     Cancel(u64) = "cancel",
     /// To know what has become of this order.
     Look(u64) = "orders",
-    /// To be in this room.
     Join(u64) = "join",
     /// To see its statement before this movement; 0: from the newest on.
     Statement(u64) = "statement",
@@ -53,7 +50,6 @@ impl Act {
 /// One of a user's own requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reaction {
-    /// Request id.
     pub id: u64,
     pub act: Act,
     /// When it is to be written, Unix nanoseconds.
@@ -64,7 +60,6 @@ pub struct Reaction {
     pub refused: u8,
 }
 
-/// What an answer settles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {
     /// A request under way.

@@ -39,7 +39,6 @@ impl Stage {
 /// Shared by an `Rc`; no borrow is held across an await.
 #[derive(Debug)]
 pub struct Shared {
-    /// What was asked of this machine.
     pub config: MachineConfig,
     pub clock: Clock,
     pub crowd: RefCell<Crowd>,
@@ -55,7 +54,6 @@ pub struct Shared {
     pub stop_asked: Notify,
     /// Unix nanosecond from which on nothing is sent, once asked to stop.
     pub stop_at: Cell<u64>,
-    /// How far it has come.
     pub stage: Cell<Stage>,
     /// Resident bytes before the crowd was made.
     pub rss_bytes_before_users: u64,

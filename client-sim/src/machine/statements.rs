@@ -13,9 +13,7 @@ use crate::machine::labels::Violation;
 pub enum Item {
     /// Won in a rain: campaign and serial.
     Win(u32, u64),
-    /// A share of an envelope.
     Share(u64),
-    /// Paid for an order.
     Paid(u64),
 }
 
@@ -37,9 +35,7 @@ pub enum Read {
     More(u64),
     /// All of it was read, and is right.
     Right,
-    /// All of it was read.
     Wrong(Violation),
-    /// It is too long to be read.
     TooLong,
 }
 

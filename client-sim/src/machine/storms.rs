@@ -20,7 +20,6 @@ pub enum StormError {
     Watch(u32),
 }
 
-/// One storm.
 #[derive(Debug)]
 struct Storm {
     order: StormOrder,
@@ -56,7 +55,6 @@ impl Storm {
 #[derive(Debug, Default)]
 pub struct Storms {
     storms: Vec<Storm>,
-    /// How many of them have begun.
     begun: usize,
 }
 
@@ -92,7 +90,6 @@ impl Storms {
         Ok(())
     }
 
-    /// The next storm begins.
     pub fn begin(&mut self) {
         self.begun += 1;
     }
@@ -145,12 +142,10 @@ impl Storms {
         false
     }
 
-    /// How each storm goes.
     pub fn views(&self) -> Vec<StormView> {
         self.storms.iter().map(Storm::view).collect()
     }
 
-    /// What each storm did.
     pub fn results(&self) -> Vec<StormResult> {
         let second = |(second, latencies): (usize, &Vec<u32>)| {
             let mut latency = histogram::empty();

@@ -30,7 +30,6 @@ struct SecondTally {
     max_us: u32,
 }
 
-/// Measures of one segment.
 #[derive(Debug)]
 struct SegmentTally {
     planned: u64,
@@ -76,7 +75,6 @@ impl OperationTally {
 pub struct Counters {
     /// Those that are plain sums. What the parts of a machine count themselves is added by the view.
     pub totals: Totals,
-    /// Logins that succeeded.
     pub logins: u64,
     outcomes: [u64; Outcome::COUNT],
     errors: [u64; ERROR_CODES],
@@ -90,7 +88,6 @@ impl Counters {
         self.violations[violation as usize] += 1;
     }
 
-    /// A connection ended.
     pub fn end(&mut self, end: EndReason) {
         self.ends[end as usize] += 1;
     }
@@ -101,12 +98,10 @@ impl Counters {
         self.errors[known.unwrap_or(0)] += 1;
     }
 
-    /// Answers by kind.
     pub fn outcomes(&self) -> impl Iterator<Item = (&'static str, u64)> {
         Outcome::ALL.iter().map(|outcome| outcome.label()).zip(self.outcomes)
     }
 
-    /// Errors by code.
     pub fn errors(&self) -> Counts {
         let label = |(code, &count): (usize, &u64)| {
             let code = i32::try_from(code).ok().and_then(|code| hongbao_proto::v1::ErrorCode::try_from(code).ok());
@@ -116,7 +111,6 @@ impl Counters {
         self.errors.iter().enumerate().map(label).filter(|(_, count)| *count > 0).collect()
     }
 
-    /// Violations by kind.
     pub fn violations(&self) -> impl Iterator<Item = (&'static str, u64)> {
         Violation::ALL.iter().map(|violation| violation.label()).zip(self.violations)
     }
@@ -130,7 +124,6 @@ impl Counters {
 /// All measures of a machine.
 #[derive(Debug)]
 pub struct Tally {
-    /// Totals.
     pub counters: Counters,
     /// Unix second of the first row; 0 before the first segment.
     base: u64,
@@ -336,12 +329,10 @@ impl Tally {
         Some((row(self.base + index, &second), &self.last_latency))
     }
 
-    /// All seconds so far.
     pub fn seconds(&self) -> Vec<SecondRow> {
         self.seconds.iter().zip(self.base..).map(|(second, unix)| row(unix, second)).collect()
     }
 
-    /// All segments so far.
     pub fn segments(&self, schedule: &Schedule) -> Vec<SegmentResult> {
         let result = |(planned, measured): (&crate::schedule::Segment, &SegmentTally)| SegmentResult {
             from: planned.from / SECOND,

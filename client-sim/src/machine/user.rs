@@ -5,10 +5,8 @@ use std::net::TcpStream;
 
 use crate::machine::partial_frames::Place;
 
-/// How far a user has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// No connection.
     Away,
     /// A connection is being opened.
     Connecting,
@@ -16,7 +14,6 @@ pub enum State {
     LoggingIn,
     /// Connected; the server had no capacity for the Login, which is sent again later.
     Waiting,
-    /// Welcome.
     Online,
     /// The connection is ending; what still comes is not looked at.
     Leaving,
@@ -24,7 +21,6 @@ pub enum State {
     Retired,
 }
 
-/// One user.
 #[derive(Debug)]
 pub struct User {
     /// The connection, which does not block.
@@ -35,13 +31,10 @@ pub struct User {
     pub since_ms: u32,
     /// When anything was last written, likewise.
     pub sent_ms: u32,
-    /// Acknowledges on the way.
     pub acknowledges: u16,
-    /// How far it has come.
     pub state: State,
     /// Attempts to connect that failed in a row.
     pub attempts: u8,
-    /// A Ping is on the way.
     pub pinged: bool,
     /// Was logged in before.
     pub known: bool,

@@ -19,7 +19,6 @@ pub struct GrabTemplate {
     tail_bytes: usize,
 }
 
-/// One Grab frame.
 #[derive(Debug)]
 pub struct GrabFrame {
     bytes: [u8; GRAB_BYTES_MAX],
@@ -69,7 +68,6 @@ impl AsRef<[u8]> for GrabFrame {
     }
 }
 
-/// Any other request, as a frame.
 pub fn frame(request_id: u64, request: Request) -> BytesMut {
     let mut bytes = BytesMut::new();
     frame::append(&ClientFrame { request_id, request: Some(request) }, &mut bytes);

@@ -16,7 +16,6 @@ use crate::schedule::Spread;
 /// What a user does when its turn comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
-    /// Shakes.
     Grab,
     /// Opens the oldest envelope that was offered to it.
     Open,

@@ -208,7 +208,6 @@ impl Schedule {
         Ok(change)
     }
 
-    /// All segments, in order.
     pub fn segments(&self) -> &[Segment] {
         &self.segments
     }

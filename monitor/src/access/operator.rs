@@ -31,7 +31,6 @@ use hongbao_telemetry::clock::{monotonic_millis, unix_seconds};
 use hongbao_telemetry::http::{ApiError, JsonBody, bearer};
 use hongbao_telemetry::report::Key;
 
-/// The session's cookie.
 const SESSION_COOKIE: &str = "hongbao_operator";
 
 /// An operator behind a request.
@@ -117,7 +116,6 @@ impl Access {
         self.names.is_empty() || literal.is_ok()
     }
 
-    /// The operator of a token.
     fn by_token(&self, peer: IpAddr, token: &str) -> Result<Operator, Refused> {
         let now = monotonic_millis();
         if let Err(wait_ms) = locked(&self.failed_tokens).check(peer, now) {

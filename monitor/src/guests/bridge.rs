@@ -60,7 +60,6 @@ struct Bridge {
     access: Arc<Access>,
 }
 
-/// The route.
 pub fn router(guests: &Arc<Guests>, access: &Arc<Access>) -> Router {
     let bridge = Bridge { guests: Arc::clone(guests), access: Arc::clone(access) };
     Router::new().route("/api/v1/shake", get(shake)).with_state(bridge)

@@ -51,7 +51,6 @@ pub enum End {
     Text,
     /// A message that is no frame.
     Malformed,
-    /// A message that is too long.
     TooLong,
     /// More frames than a hand can make.
     TooFast,
@@ -74,7 +73,6 @@ pub enum End {
 }
 
 impl End {
-    /// All of them.
     pub const ALL: [End; 14] = [
         End::Left,
         End::Idle,
@@ -137,20 +135,17 @@ pub struct Settings {
     pub server: Option<SocketAddr>,
     /// Hosts whose reported addresses are believed.
     pub trusted: Vec<IpAddr>,
-    /// Where the journal is written.
     pub journal: PathBuf,
 }
 
 /// Requests of a guest whose answers are still to come, with the token to ask for them again.
 #[derive(Debug, Default)]
 pub struct Unsettled {
-    /// As it logged in.
     pub token: String,
     /// By request id.
     pub owed: HashMap<u64, ClientFrame>,
 }
 
-/// All guests.
 #[derive(Debug)]
 pub struct Guests {
     settings: Settings,
@@ -206,7 +201,6 @@ impl Guests {
         self.settings.max.saturating_sub(self.room.available_permits())
     }
 
-    /// A place, where there is one.
     pub fn enter(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.room).try_acquire_owned().ok()
     }

@@ -327,7 +327,6 @@ async fn storm(
     Ok(control.order(&operator, event::STORM, at * 1_000, &what, calls).await)
 }
 
-/// For which server, where there are several.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ForServer {

@@ -65,7 +65,6 @@ pub async fn ask<A>(owner: &Owner, question: impl FnOnce(oneshot::Sender<A>) -> 
     answer.await.map_err(|error| stopping(error.to_string()))
 }
 
-/// One reader of the stream.
 struct Reader {
     first: VecDeque<Arc<StreamEvent>>,
     missed: VecDeque<Arc<Row>>,

@@ -34,12 +34,10 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 /// What `/` and its like show, out of [`FILES`].
 const PAGES: [(&str, &str); 2] = [("/", "index.html"), ("/shake", "shake.html")];
 
-/// A file as it is served.
 #[derive(Debug)]
 struct File {
     kind: HeaderValue,
     plain: Body,
-    /// Where it is shorter.
     gzip: Option<Body>,
 }
 

@@ -87,7 +87,6 @@ pub enum Question {
         limit: usize,
         reply: oneshot::Sender<Vec<Arc<MergedSecond>>>,
     },
-    /// Every source.
     Sources(oneshot::Sender<Vec<SourceStatus>>),
     /// How to reach each source's own control surface.
     Controls(oneshot::Sender<Vec<ControlPoint>>),
@@ -108,7 +107,6 @@ pub enum Question {
     },
     /// Each server's SETs as last reported, by the server's name.
     Sets(oneshot::Sender<SetsBoard>),
-    /// The run and its books.
     Run(oneshot::Sender<RunStatus>),
     /// The monitor's own metrics.
     Metrics(oneshot::Sender<Sample>),
@@ -120,7 +118,6 @@ pub struct ControlPoint {
     pub role: Role,
     /// Its name, unique in the role.
     pub name: String,
-    /// Whether it is there.
     pub presence: Presence,
     /// As the process gave it; it may not be an address at all, nor the process's own. Empty: it
     /// has none.
@@ -135,7 +132,6 @@ pub struct ControlPoint {
 #[derive(Debug)]
 pub struct Rows {
     pub run: String,
-    /// In order.
     pub rows: Vec<Arc<Row>>,
     /// Seconds that a row stands for at most.
     pub finest: u64,
@@ -345,7 +341,6 @@ impl Owner {
         Ok(())
     }
 
-    /// Whether there may be more.
     fn release_marks(&mut self, now: u64, all: bool) -> bool {
         let released = self.marks.release(now, all);
         released.iter().for_each(|mark| self.marked(mark));
@@ -594,7 +589,6 @@ const fn residuals(book: Book) -> [Key; 2] {
 pub struct Outcome {
     /// The run with its final books.
     pub run: RunStatus,
-    /// Every source.
     pub sources: Vec<SourceStatus>,
     /// Whether standard output took what was shown last.
     pub stdout_is_read: bool,

@@ -24,7 +24,6 @@ pub struct StreamEvent {
     pub event: &'static str,
     /// The second, where it is one.
     pub id: Option<u64>,
-    /// JSON.
     pub data: String,
 }
 
@@ -174,7 +173,6 @@ impl Publisher {
         }
     }
 
-    /// Readers of the stream.
     pub fn readers(&self) -> usize {
         self.stream.receiver_count()
     }
@@ -184,7 +182,6 @@ impl Publisher {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Seconds from one on, or the latest.
     pub fn seconds(&self, from: Option<u64>, limit: usize) -> Vec<Arc<MergedSecond>> {
         let limit = limit.min(SECONDS_PER_ANSWER_MAX);
         let first = match from {

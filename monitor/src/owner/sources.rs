@@ -56,7 +56,6 @@ impl Sources {
         id
     }
 
-    /// What a connection reports for.
     pub fn get(&self, id: ConnectionId) -> Option<Joined> {
         Some(self.connections.get(&id)?.joined)
     }

@@ -28,7 +28,6 @@ const OLD_FILE: &str = "headline.csv";
 /// "HBrn": says whose SQLite file it is.
 const APPLICATION_ID: i64 = 0x4842_726e;
 
-/// Of the tables.
 const VERSION: i64 = 1;
 
 /// What precedes the columns of `hosts` in a series.

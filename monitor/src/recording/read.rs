@@ -138,7 +138,6 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Opens the recording in a directory.
     pub fn open(directory: &Path) -> Result<Self, ReadError> {
         // Of links, the file's own is refused below.
         let directory = &fs::canonicalize(directory).map_err(|_| ReadError::Foreign(directory.into()))?;
@@ -352,7 +351,6 @@ impl Reader {
         })
     }
 
-    /// For a list.
     pub fn totals(&self) -> Result<Totals, ReadError> {
         let sql = "
             WITH told AS (SELECT latency_p99_us AS us FROM seconds WHERE complete AND latency_p99_us > 0)

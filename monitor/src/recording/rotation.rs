@@ -62,7 +62,6 @@ impl Rotation {
     }
 }
 
-/// Of all files in a directory.
 fn bytes(directory: &Path) -> io::Result<u64> {
     let mut sum = 0;
     for entry in fs::read_dir(directory)? {

@@ -58,16 +58,13 @@ pub enum RecordError {
 /// What a recording says of its run, and `/api/v1/run` tells.
 #[derive(Debug, Clone, Serialize)]
 pub struct RunStatus {
-    /// Of this program.
     pub version: &'static str,
     /// When the run began, Unix milliseconds.
     pub started_at_ms: u64,
     pub ended_at_ms: Option<u64>,
     /// How long a second waits for its reports, milliseconds.
     pub straggler_ms: u64,
-    /// Seconds closed.
     pub seconds: u64,
-    /// Those of them that are complete.
     pub seconds_complete: u64,
     /// Where the recording lies.
     pub record: PathBuf,
@@ -84,7 +81,6 @@ pub struct RunStatus {
     pub connections_ended: BTreeMap<&'static str, u64>,
 }
 
-/// What is to be written.
 #[derive(Debug)]
 enum Entry {
     /// The SETs are given where they have changed.
@@ -96,7 +92,6 @@ enum Entry {
     Begin(PathBuf, u64),
 }
 
-/// How the writing goes.
 #[derive(Debug, Default)]
 struct Health {
     /// Seconds lost, and transactions without a second that failed.
@@ -176,7 +171,6 @@ impl Recording {
         self.health.failures.load(Ordering::Relaxed)
     }
 
-    /// Whether the latest write failed.
     pub fn failing(&self) -> bool {
         self.health.failing.load(Ordering::Relaxed)
     }
@@ -219,7 +213,6 @@ impl Recording {
     }
 }
 
-/// The thread that writes.
 #[derive(Debug)]
 struct Writer {
     /// None where it could not be made; then it is tried again.
@@ -347,7 +340,6 @@ impl File {
         })
     }
 
-    /// All of it, or nothing.
     fn write(&mut self, entries: &[Entry]) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction()?;
         for entry in entries {

@@ -32,7 +32,6 @@ pub enum Tone {
 /// One line, or one layer of a stack.
 #[derive(Debug, Clone)]
 pub struct Series {
-    /// In the legend.
     pub name: String,
     pub tone: Tone,
     /// One for each second from the run's start; `None` is a gap.
@@ -42,7 +41,6 @@ pub struct Series {
 /// How a panel's series are drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style {
-    /// A line each.
     Lines,
     /// A line each, on a logarithmic axis.
     Logarithmic,
@@ -54,10 +52,8 @@ pub enum Style {
     Lanes,
 }
 
-/// What happened of one kind.
 #[derive(Debug, Clone)]
 pub struct Lane {
-    /// The kind.
     pub name: String,
     pub tone: Tone,
     /// Seconds since the run's start, and what it was, in the order of time.
@@ -102,7 +98,6 @@ pub struct Mark {
     pub kind: MarkKind,
 }
 
-/// What a mark stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MarkKind {
     /// A phase begins, or the last one ends: a line with this beside it.
@@ -113,7 +108,6 @@ pub enum MarkKind {
     Event,
 }
 
-/// A chart.
 #[derive(Debug, Clone)]
 pub struct Chart {
     /// Its file's name, without an ending.
@@ -123,7 +117,6 @@ pub struct Chart {
     pub panels: Vec<Panel>,
     /// Phases and what else happened.
     pub marks: Vec<Mark>,
-    /// Seconds of the run.
     pub seconds: u64,
 }
 

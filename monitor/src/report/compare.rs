@@ -10,19 +10,16 @@ use crate::words;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
-    /// Pieces.
     Count,
     /// Microseconds.
     Us,
     /// Bytes.
     Bytes,
-    /// Money.
     Fen,
     /// Processors: 1 is one of them, the whole time.
     Cores,
     /// Part of 1.
     Share,
-    /// Seconds.
     Seconds,
 }
 
@@ -31,7 +28,6 @@ pub enum Unit {
 pub struct Row {
     /// Which part of the run it is of: `run`, or a phase's name.
     pub group: String,
-    /// For programs.
     pub name: &'static str,
     /// For people: the group and what it is.
     pub title: String,
@@ -43,7 +39,6 @@ pub struct Row {
     pub ratio: Option<f64>,
 }
 
-/// One of the two.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Side {
     /// Its id, or its directory.
@@ -84,7 +79,6 @@ impl Comparison {
         Self { a: side(a_name, a), b: side(b_name, b), rows }
     }
 
-    /// For a terminal.
     pub fn table(&self) -> String {
         let rows = self.rows.iter().map(|row| {
             let cell = |value: Option<f64>| words::or_dash(value, |value| shown(row.unit, value));

@@ -38,7 +38,6 @@ const INK: Colour = ("#1F2A33", "#E8ECF1");
 const MUTED: Colour = ("#5B6873", "#9AA7B2");
 /// Lines behind the data.
 const GRID: Colour = ("#E4E8EC", "#2B343C");
-/// Lines of marks.
 const MARK: Colour = ("#A9B4BE", "#5A6873");
 
 /// Cells of a heat map, from few to many.
@@ -148,7 +147,6 @@ fn width(text: &str, size: f64) -> f64 {
     text.chars().map(letter).sum::<f64>() * size
 }
 
-/// How high a chart is.
 fn height(chart: &Chart) -> f64 {
     match chart.panels.iter().map(|panel| panel.lanes.len()).sum::<usize>() {
         0 => HEIGHT + PANEL_HEIGHT * chart.panels.len().saturating_sub(2) as f64,
@@ -156,7 +154,6 @@ fn height(chart: &Chart) -> f64 {
     }
 }
 
-/// The whole chart.
 pub fn svg(chart: &Chart) -> String {
     let height = height(chart);
     let mut svg = Svg(String::new());

@@ -25,9 +25,7 @@ pub const DEVIATIONS: [u64; 3] = [1, 2, 3];
 pub struct Figures {
     /// The recording's directory, as given.
     pub recording: String,
-    /// What it came to.
     pub verdict: Verdict,
-    /// The run as such.
     pub run: RunFigures,
     pub host: HostFacts,
     /// How users connected; absent without the fleet's summary.
@@ -57,7 +55,6 @@ pub struct Figures {
     pub others: BTreeMap<String, Value>,
 }
 
-/// The headline.
 #[derive(Debug, Clone, Serialize)]
 pub struct Verdict {
     /// The fleet's judgement; absent without its summary.
@@ -68,18 +65,14 @@ pub struct Verdict {
     pub failures: Vec<String>,
 }
 
-/// The run as such.
 #[derive(Debug, Clone, Serialize)]
 pub struct RunFigures {
-    /// Of the monitor.
     pub version: String,
     /// RFC 3339.
     pub started_at: String,
     /// Unix second from which seconds are counted.
     pub start: u64,
-    /// Seconds closed.
     pub seconds: u64,
-    /// Of these, complete.
     pub seconds_complete: u64,
     /// Users, where the fleet's summary tells.
     pub users: Option<u64>,
@@ -89,7 +82,6 @@ pub struct RunFigures {
     pub clock_error_us_max: Option<u64>,
 }
 
-/// How users connected.
 #[derive(Debug, Clone, Serialize)]
 pub struct Connect {
     pub users: u64,
@@ -100,7 +92,6 @@ pub struct Connect {
     pub per_second_max: Option<i64>,
 }
 
-/// A phase.
 #[derive(Debug, Clone, Serialize)]
 pub struct PhaseFigures {
     /// Since the run's start.
@@ -120,9 +111,7 @@ pub struct Memory {
     /// The second, since the run's start, in which all users were logged in and none had shaken
     /// yet.
     pub idle_second: Option<u64>,
-    /// Users logged in then.
     pub users: Option<u64>,
-    /// Resident, of the servers.
     pub server_bytes: Option<u64>,
     /// What a user added to it, as the fleet measured.
     pub server_bytes_per_user: Option<u64>,
@@ -133,11 +122,9 @@ pub struct Memory {
     /// Of the whole host: what was available before the first process of the run, less what was
     /// available then.
     pub host_bytes: Option<u64>,
-    /// The same by the user.
     pub host_bytes_per_user: Option<u64>,
     /// Of the host's, what is resident in neither.
     pub kernel_bytes: Option<u64>,
-    /// The same by the user.
     pub kernel_bytes_per_user: Option<u64>,
     /// Of the kernel's, what its slab allocator has added: sockets, descriptors, epoll items.
     pub slab_bytes: Option<u64>,
@@ -159,7 +146,6 @@ pub struct Processor {
     pub cpus: Option<u64>,
     /// Of the server's process, in its own code and in the kernel for it.
     pub server: Option<f64>,
-    /// Of all machines.
     pub fleet: Option<f64>,
     /// Of the whole host, in programs.
     pub user: Option<f64>,
@@ -173,7 +159,6 @@ pub struct Processor {
     pub kernel_share: Option<f64>,
 }
 
-/// The two books.
 #[derive(Debug, Clone, Serialize)]
 pub struct BothBooks {
     /// By the reports of all processes.
@@ -202,7 +187,6 @@ pub struct Moment {
     /// A word for what kind of thing it is.
     pub kind: String,
     pub source: String,
-    /// One line.
     pub text: String,
 }
 
@@ -218,7 +202,6 @@ pub struct Answers {
 }
 
 impl Figures {
-    /// All of a recording.
     pub fn of(recording: &Recording) -> Self {
         let summary = recording.summary.as_ref();
         let start = recording.start();

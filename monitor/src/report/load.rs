@@ -34,11 +34,7 @@ pub enum ReportError {
     #[error("{directory}: {problem}")]
     Extent { directory: PathBuf, problem: String },
     #[error("cannot put {what} into JSON: {problem}")]
-    Encoding {
-        /// The document.
-        what: &'static str,
-        problem: String,
-    },
+    Encoding { what: &'static str, problem: String },
     #[error("cannot write {path}: {problem}; choose another directory with --out")]
     Unwritable {
         /// The file or directory.
@@ -51,7 +47,6 @@ pub enum ReportError {
 /// A recording, by second where something was recorded.
 #[derive(Debug, Default)]
 pub struct Recording {
-    /// As it was named.
     pub directory: PathBuf,
     pub run: Run,
     /// Of each second that was closed.
@@ -62,7 +57,6 @@ pub struct Recording {
     pub host: BTreeMap<u64, HostSecond>,
     /// Of [`TRAFFIC`], over all servers.
     pub traffic: BTreeMap<u64, [Option<i64>; 2]>,
-    /// The timeline.
     pub marks: Vec<Mark>,
     /// Of the whole run, by `role.name`, microseconds.
     pub histograms: BTreeMap<String, Histogram<u64>>,

@@ -29,9 +29,7 @@ use crate::recording::write::replace;
 
 /// The page, in the report's directory.
 pub const PAGE_FILE: &str = "report.html";
-/// The tables as Markdown.
 pub const MARKDOWN_FILE: &str = "report.md";
-/// The figures.
 pub const FIGURES_FILE: &str = "report.json";
 
 /// Arguments of `hongbao-monitor report`.
@@ -89,10 +87,8 @@ pub struct Drawing {
     pub svg: String,
 }
 
-/// A report in memory.
 #[derive(Debug)]
 pub struct Report {
-    /// Every figure.
     pub figures: Figures,
     tables: Vec<Table>,
     pub charts: Vec<Drawing>,
@@ -101,7 +97,6 @@ pub struct Report {
 }
 
 impl Report {
-    /// Of a recording.
     pub fn of(recording: &Recording) -> Self {
         let figures = Figures::of(recording);
         let tables = tables::all(&figures);

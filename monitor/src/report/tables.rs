@@ -9,11 +9,9 @@ use crate::words::{bytes, count, decimals, figures, or_dash, percent, phase, pla
 /// A table: its first column names the rows, the others hold figures.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Table {
-    /// Above it.
     pub title: String,
     /// Below it: what a reader has to know.
     pub note: String,
-    /// One for each column.
     pub head: Vec<String>,
     /// As many cells each.
     pub rows: Vec<Vec<String>>,

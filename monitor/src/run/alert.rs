@@ -78,9 +78,7 @@ struct State {
 pub struct Evidence<'a> {
     /// The second's figures.
     pub headline: &'a Headline,
-    /// The books at its end.
     pub books: &'a Balance,
-    /// Every source.
     pub sources: &'a [SourceStatus],
     /// Whether the latest write to the recording failed.
     pub recording_fails: bool,

@@ -36,11 +36,9 @@ pub struct Claims {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Sides {
-    /// Of the servers' ledgers.
     pub servers_count: i64,
     /// Their money, fen.
     pub servers_fen: i64,
-    /// What users were told.
     pub users_count: i64,
     /// Its money, fen.
     pub users_fen: i64,
@@ -71,16 +69,13 @@ impl Sides {
 /// A kind of trade that both sides keep books of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Book {
-    /// Prizes.
     Rain,
     /// Tickets and coupons.
     Sales,
-    /// Group envelopes.
     Envelopes,
 }
 
 impl Book {
-    /// Every kind.
     pub const ALL: [Book; 3] = [Book::Rain, Book::Sales, Book::Envelopes];
 
     /// In JSON.
@@ -105,7 +100,6 @@ impl Book {
 }
 
 impl Claims {
-    /// Both sides of one book.
     pub fn sides(&self, book: Book) -> Sides {
         match book {
             Book::Rain => Sides {
@@ -126,7 +120,6 @@ impl Claims {
 pub struct Balance {
     /// The Unix second; 0 before the first.
     pub second: u64,
-    /// What each side claims.
     #[serde(flatten)]
     pub claims: Claims,
     /// Won less received: positive where users have not heard of wins yet, negative where they

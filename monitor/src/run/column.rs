@@ -38,7 +38,6 @@ impl Fold {
     }
 }
 
-/// One column of a series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Column {
     pub name: &'static str,
@@ -46,7 +45,6 @@ pub struct Column {
     pub fold: Fold,
 }
 
-/// What can stand in a column.
 pub trait Figure {
     /// As a number; none where the figure is absent. Above 2^53 the last digits go.
     fn figure(&self) -> Option<f64>;

@@ -102,13 +102,11 @@ fn check_counts(mut payload: &[u8]) -> Result<(), HistogramError> {
 pub struct Quantiles {
     /// Values recorded.
     pub count: u64,
-    /// Median.
     pub p50: u64,
     /// 99th percentile.
     pub p99: u64,
     /// 99.9th percentile.
     pub p999: u64,
-    /// Largest.
     pub max: u64,
 }
 

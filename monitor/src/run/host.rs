@@ -24,7 +24,6 @@ pub struct HostFacts {
     /// Processors that the kernel uses.
     pub cpus: Option<u64>,
     pub kernel: Option<String>,
-    /// All memory.
     pub memory_bytes: Option<u64>,
 }
 
@@ -78,14 +77,11 @@ pub struct HostSecond prefixed "host_" {
     net_sent_bytes: Option<u64> => Mean,
     /// Processes that the kernel ended for lack of memory.
     out_of_memory_kills: Option<u64> => Mean,
-    /// Files open on the whole host.
     files_open: Option<u64> => Last,
-    /// Files that may be.
     files_max: Option<u64> => Last,
 }
 }
 
-/// The texts of one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Texts {
     pub stat: String,
@@ -125,7 +121,6 @@ pub struct Units {
 }
 
 impl Units {
-    /// This host's.
     pub fn read() -> Self {
         let of = |variable, default| {
             sysconf(variable).ok().flatten().and_then(|value| u64::try_from(value).ok()).unwrap_or(default)
@@ -306,7 +301,6 @@ fn cpu_model(cpuinfo: &str) -> Option<String> {
 }
 
 impl HostFacts {
-    /// This host's.
     pub fn read() -> Self {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let cpus = sysconf(SysconfVar::_NPROCESSORS_ONLN).ok().flatten();

@@ -60,7 +60,6 @@ pub struct CounterSecond {
 /// A gauge over all processes of a role that reported this second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct GaugeSecond {
-    /// Their sum.
     pub sum: i64,
     pub min: i64,
     pub max: i64,
@@ -87,11 +86,9 @@ pub struct MergedSecond {
     pub complete: bool,
     /// Processes known to be alive.
     pub sources_expected: usize,
-    /// Processes that reported.
     pub sources_reported: usize,
     /// Some of those that did not, as `role/name`.
     pub missing: Vec<String>,
-    /// By role.
     pub roles: BTreeMap<Role, RoleSecond>,
     /// The books at the end of the second.
     pub books: Balance,
@@ -151,7 +148,6 @@ pub struct Headline prefixed "" {
     complete: bool => Min,
     /// Processes known to be alive.
     sources_expected: usize => Last,
-    /// Processes that reported.
     sources_reported: usize => Min,
     /// Users with a live connection, by the servers' count, or by the machines' where no server
     /// reports.
@@ -182,7 +178,6 @@ pub struct Headline prefixed "" {
     latency_p99_us: u64 => Max,
     /// 99.9th percentile.
     latency_p999_us: u64 => Max,
-    /// Largest.
     latency_max_us: u64 => Max,
     /// How far sends were behind the plan, 99th percentile, microseconds.
     send_lag_p99_us: u64 => Max,
@@ -192,7 +187,6 @@ pub struct Headline prefixed "" {
     connections: Option<i64> => Last,
     /// Requests of every kind that servers took in.
     requests_received: Option<i64> => Mean,
-    /// Requests that servers answered.
     requests_answered: Option<i64> => Mean,
     /// Requests that servers owe an answer.
     requests_owed: Option<i64> => Last,
@@ -212,7 +206,6 @@ pub struct Headline prefixed "" {
     residual_shares: Option<i64> => Last,
     /// The same of their money, fen.
     residual_share_fen: Option<i64> => Last,
-    /// Group envelopes sent.
     envelopes_sent: Option<i64> => Mean,
     /// Chat messages written to a connection of whom they were for.
     chat_delivered: Option<i64> => Mean,
@@ -220,7 +213,6 @@ pub struct Headline prefixed "" {
     announcements_delivered: Option<i64> => Mean,
     /// How far sends were behind the plan, median, microseconds.
     send_lag_p50_us: Option<u64> => Max,
-    /// Largest.
     send_lag_max_us: Option<u64> => Max,
     /// Time of one ledger commit, median, microseconds.
     ledger_commit_p50_us: Option<u64> => Max,
@@ -236,13 +228,11 @@ pub struct Headline prefixed "" {
     disconnects: Option<i64> => Mean,
     /// Messages in the deepest SET queue.
     queue_depth_max: Option<i64> => Max,
-    /// Prizes on the SETs' shelves.
     prizes_in_sets: Option<i64> => Last,
     /// Processor time of the servers, microseconds.
     server_cpu_us: Option<i64> => Mean,
     /// Processor time of the machines, microseconds.
     fleet_cpu_us: Option<i64> => Mean,
-    /// Resident memory of the servers.
     server_resident_bytes: Option<i64> => Last,
     /// Resident memory of the machines.
     fleet_resident_bytes: Option<i64> => Last,
@@ -339,7 +329,6 @@ pub struct SourceValue {
     pub value: i64,
 }
 
-/// What a recorded value is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ValueKind {
     /// What a second added to a total.
@@ -349,7 +338,6 @@ pub enum ValueKind {
 }
 
 impl ValueKind {
-    /// As recorded.
     pub const fn name(self) -> &'static str {
         match self {
             ValueKind::Counter => "counter",

@@ -59,7 +59,6 @@ pub struct Reasons {
     /// Connections that ended at the servers, by reason.
     #[serde(serialize_with = "plain_map")]
     pub ended: Kinds,
-    /// Answers of the servers, by kind.
     #[serde(serialize_with = "plain_map")]
     pub answers: Kinds,
     /// Typed errors of the servers, by code.
@@ -106,7 +105,6 @@ fn as_float(count: i64) -> f64 {
 /// The second's rows of the two heat maps; absent where nothing was measured.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heat {
-    /// Latency of Grabs.
     pub latency: Option<HeatCounts>,
     /// How far sends were behind the plan.
     pub send_lag: Option<HeatCounts>,
@@ -298,10 +296,8 @@ pub struct Series {
     pub every: u64,
     /// How several values of a column become one, for whoever folds further.
     pub fold: BTreeMap<&'static str, Fold>,
-    /// By name.
     #[serde(serialize_with = "plain_columns")]
     pub columns: BTreeMap<String, Values>,
-    /// Counts by kind.
     pub reasons: ReasonColumns,
     pub heat: HeatColumns,
 }

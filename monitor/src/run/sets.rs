@@ -29,7 +29,6 @@ pub enum SetsError {
 /// One server's SETs, in order: each list has one entry for each SET.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct SetsSecond {
-    /// Connections open.
     pub connections: Vec<u64>,
     /// Users logged in.
     pub online: Vec<u64>,
@@ -76,7 +75,6 @@ impl SetsBoard {
         self.0.remove(server);
     }
 
-    /// By server.
     pub fn servers(&self) -> BTreeMap<&str, &SetsSecond> {
         self.0.iter().map(|(server, (_, sets))| (server.as_str(), &**sets)).collect()
     }

@@ -148,7 +148,6 @@ async fn compare(State(runs): Shared, pair: Result<QueryParams<Pair>, ApiError>)
 enum Kept {
     /// Shows it, and knows what to call it.
     Shown(String),
-    /// Saves it.
     Saved(String),
 }
 

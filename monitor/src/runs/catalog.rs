@@ -42,7 +42,6 @@ impl FromStr for RunId {
 }
 
 impl RunId {
-    /// As text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -64,9 +63,7 @@ pub struct Entry {
     pub started_at_ms: Option<u64>,
     /// Absent while the run goes on, and where the monitor was killed.
     pub ended_at_ms: Option<u64>,
-    /// Seconds recorded.
     pub seconds: Option<u64>,
-    /// Those of them that are complete.
     pub seconds_complete: Option<u64>,
     /// Most users on-line in a complete second.
     pub users_max: Option<f64>,

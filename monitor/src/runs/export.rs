@@ -23,7 +23,6 @@ const CHUNK_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Table {
     reader: Reader,
-    /// Group and kind.
     reasons: Vec<(String, String)>,
     /// The next second.
     from: u64,

@@ -309,7 +309,6 @@ impl Runs {
         Ok((found.id, drawn.await?))
     }
 
-    /// A chart of a run.
     pub async fn chart(&self, id: &str, name: &str) -> Result<(RunId, Drawing), Failure> {
         let (id, report) = self.report(id).await?;
         let chart = report.charts.iter().find(|chart| chart.file == name).ok_or(Failure::NoChart)?;

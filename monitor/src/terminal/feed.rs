@@ -24,7 +24,6 @@ const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The screen has gone.
 struct Closed;
 
-/// Where the monitor is, and who asks.
 #[derive(Debug, Clone)]
 pub struct Monitor {
     /// `http://HOST:PORT`, without a slash at its end.

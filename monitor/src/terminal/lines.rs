@@ -27,16 +27,13 @@ pub enum ViewMode {
     None,
 }
 
-/// What one line shows.
 #[derive(Debug)]
 pub struct Frame {
     /// The second's figures.
     pub headline: Headline,
-    /// The books at its end.
     pub books: Balance,
 }
 
-/// The running view.
 #[derive(Debug)]
 pub struct View(Option<Drawing>);
 
@@ -47,7 +44,6 @@ struct Drawing {
 }
 
 impl View {
-    /// Starts showing.
     pub fn start(mode: ViewMode) -> io::Result<Self> {
         if mode == ViewMode::None {
             return Ok(Self(None));

@@ -67,7 +67,6 @@ pub enum TopError {
 }
 
 impl TopError {
-    /// Of the process.
     pub fn exit_code(&self) -> u8 {
         match self {
             TopError::Usage(_) => 2,

@@ -21,14 +21,12 @@ pub const WIDTH_MIN: u16 = 24;
 /// The same, in rows.
 pub const HEIGHT_MIN: u16 = 4;
 
-/// What fills the screen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum View {
     /// A bit of everything.
     Overview,
     /// Processes that report.
     Machines,
-    /// SETs of the servers.
     Sets,
     /// Ends, answers, errors; marks.
     Events,
@@ -47,7 +45,6 @@ impl View {
         }
     }
 
-    /// The next one.
     pub fn next(self) -> Self {
         let index = Self::ALL.iter().position(|view| *view == self).unwrap_or(0);
         Self::ALL[(index + 1) % Self::ALL.len()]
@@ -64,7 +61,6 @@ pub struct Choice {
     pub paused: bool,
     /// The keys are explained.
     pub help: bool,
-    /// Colours may be used.
     pub colours: bool,
 }
 
@@ -391,7 +387,6 @@ fn curves(state: &State, width: u16, of: &[(&'static str, &'static str, Style)],
         .collect()
 }
 
-/// Seconds as a coordinate.
 fn ago(seconds: u64) -> f64 {
     f64::from(u32::try_from(seconds).unwrap_or(u32::MAX))
 }

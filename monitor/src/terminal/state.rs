@@ -8,7 +8,6 @@ use serde_json::Value;
 /// Seconds kept: what the widest terminal can show.
 pub const SECONDS_KEPT: usize = 600;
 
-/// Marks kept.
 pub const MARKS_KEPT: usize = 200;
 
 /// Sources, servers with SETs and kinds of reasons kept.
@@ -104,7 +103,6 @@ pub struct Source {
     pub instances: Option<f64>,
 }
 
-/// One SET of a server.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SetFigures {
     pub server: String,
@@ -125,7 +123,6 @@ pub struct Mark {
     pub text: String,
 }
 
-/// One of the books.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Book {
     pub book: String,
@@ -149,9 +146,7 @@ impl Book {
 /// How the monitor is reached.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Link {
-    /// Not yet.
     Connecting,
-    /// It tells.
     Live,
     /// It does not; why.
     Away(String),
@@ -164,7 +159,6 @@ pub enum Link {
 pub struct State {
     /// How the monitor is reached.
     pub link: Link,
-    /// Names the run.
     pub run: String,
     pub version: String,
     /// When the run began, Unix milliseconds.
@@ -175,7 +169,6 @@ pub struct State {
     pub rows: Vec<Row>,
     /// Processes that report, servers first.
     pub sources: Vec<Source>,
-    /// SETs of all servers.
     pub sets: Vec<SetFigures>,
     /// The latest marks, oldest first.
     pub marks: Vec<Mark>,
@@ -202,7 +195,6 @@ impl Default for State {
 /// What the feed brings.
 #[derive(Debug)]
 pub enum Update {
-    /// An event of the stream.
     Event(String, Value),
     /// The answer of `/api/v1/series`.
     Series(Value),

@@ -47,7 +47,6 @@ impl Screen {
         }
     }
 
-    /// What to draw on.
     pub fn terminal(&mut self) -> &mut Terminal<CrosstermBackend<Stdout>> {
         &mut self.0
     }

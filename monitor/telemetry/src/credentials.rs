@@ -39,7 +39,6 @@ pub enum CredentialError {
     Unusable {
         /// The file or the variable.
         origin: String,
-        /// What is wrong with it.
         source: TokenError,
     },
 }

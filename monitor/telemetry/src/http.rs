@@ -65,7 +65,6 @@ pub struct ApiError {
 }
 
 impl ApiError {
-    /// An error of any status.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self { status, code, message: message.into() }
     }

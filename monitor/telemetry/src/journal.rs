@@ -10,7 +10,6 @@ use std::path::Path;
 /// A prize as a user is told of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Prize {
-    /// Campaign id.
     pub campaign: u32,
     /// Serial inside the campaign.
     pub serial: u64,
@@ -22,21 +21,16 @@ pub struct Prize {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
     pub envelope: u64,
-    /// Its number in the envelope.
     pub number: u32,
     /// Fen.
     pub amount: u64,
 }
 
-/// The columns.
 pub const HEADER: &str = "what,user,request,item,amount_fen,at_ms";
 
-/// What a row tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Row {
-    /// A prize of a rain.
     Win(Prize),
-    /// A share of an envelope.
     Share(Share),
     /// A unit of a sale, reserved or free.
     Order {
@@ -53,7 +47,9 @@ pub enum Row {
         price: u64,
     },
     /// An order that its user has given back.
-    Cancelled { order: u64 },
+    Cancelled {
+        order: u64,
+    },
 }
 
 /// Rows in memory and the file they go to.

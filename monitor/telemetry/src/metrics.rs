@@ -37,7 +37,6 @@ const OF_THE_PROCESS: [&str; 4] =
 /// here.
 const RENAMED: [(&str, &str); 1] = [("ended", "connections_ended")];
 
-/// How metrics are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// `text/plain; version=0.0.4`, which everything reads.
@@ -47,7 +46,6 @@ pub enum Format {
 }
 
 impl Format {
-    /// The content type of the text.
     pub const fn content_type(self) -> &'static str {
         match self {
             Format::Classic => "text/plain; version=0.0.4; charset=utf-8",

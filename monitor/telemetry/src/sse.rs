@@ -16,7 +16,6 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// Streams say something, if only a comment, every 10 s.
 const SILENCE_MAX: Duration = Duration::from_secs(35);
 
-/// One event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Event {
     /// `message`, unless it says otherwise.
@@ -155,7 +154,6 @@ impl Stream {
         Ok(Self { response, parser: Parser::default(), events: std::collections::VecDeque::new() })
     }
 
-    /// The next event.
     pub async fn next(&mut self) -> Result<Event, StreamError> {
         loop {
             if let Some(event) = self.events.pop_front() {

@@ -45,13 +45,11 @@ pub struct Summary<Parts = BTreeMap<String, Value>> {
     pub violations: Counts,
     pub reconnects: u64,
     pub unanswered: u64,
-    /// By machine.
     pub clocks: BTreeMap<String, Clock>,
     #[serde(flatten)]
     pub parts: Parts,
 }
 
-/// One phase.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Phase {
@@ -103,7 +101,6 @@ impl Phase {
         self.seconds.saturating_sub(self.storm_seconds).saturating_sub(self.changed_seconds)
     }
 
-    /// Of these, those within a tolerance.
     pub fn within(&self, tolerance: Tolerance) -> u64 {
         let allowed = tolerance.allowed(self.qps_target);
         self.judged_per_second().filter(|second| second.deviation(self.qps_target) <= allowed).count() as u64
@@ -180,7 +177,6 @@ pub struct Books {
     /// Prizes that users were told of, of this campaign or, without one, of any.
     pub received: u64,
     pub received_fen: u64,
-    /// The same from the journals.
     pub journal_prizes: u64,
     pub journal_fen: u64,
     /// Of these, prizes of guests, by their journal alone; older fleets do not count them.
@@ -216,7 +212,6 @@ pub struct Tolerance(u64);
 
 impl Tolerance {
     const WHOLE: u64 = 100_000;
-    /// Of a percentage.
     const DECIMALS: usize = 3;
 
     /// Of so many hundredths, below 100.

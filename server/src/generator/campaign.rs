@@ -17,7 +17,6 @@ use crate::set::message::{Control, Message};
 /// One SET's side of a campaign, as the generator sees it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct SetStock {
-    /// The phase that it knows.
     pub(super) phase_sent: Option<SalePhase>,
     pub(super) issued: u64,
     /// `issued` when the SET was asked last.

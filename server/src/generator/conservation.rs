@@ -58,7 +58,6 @@ impl StockBoard {
         *self.lock() = statuses;
     }
 
-    /// The status of one campaign.
     pub fn get(&self, id: CampaignId) -> Option<CampaignStatus> {
         self.lock().get(&id).cloned()
     }

@@ -14,23 +14,18 @@ use crate::market::lottery::{self, Entrant};
 pub(super) struct Draw {
     /// When the window is over.
     pub(super) at: UnixMs,
-    /// By SET.
     pub(super) rounds: Vec<Round>,
 }
 
 /// How far the draw has come in one SET.
 #[derive(Debug, Default)]
 pub(super) enum Round {
-    /// It is to be asked who came.
     #[default]
     ToAsk,
-    /// It was.
     Asked,
-    /// It has said so.
     Reported(Vec<Entrant>),
     /// It is to get whom it serves.
     Drawn(Box<[(Entrant, Serial)]>),
-    /// It has that.
     Sent,
 }
 

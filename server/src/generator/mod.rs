@@ -60,10 +60,15 @@ pub const CAMPAIGNS_OPEN_MAX: usize = 64;
 /// What operators ask of the generator.
 #[derive(Debug)]
 pub enum Command {
-    /// Open a campaign.
-    Create { terms: Box<CampaignTerms>, reply: Reply },
+    Create {
+        terms: Box<CampaignTerms>,
+        reply: Reply,
+    },
     /// End a campaign before its time.
-    Stop { id: CampaignId, reply: Reply },
+    Stop {
+        id: CampaignId,
+        reply: Reply,
+    },
     /// Issue nothing more: the server is stopping.
     Halt,
 }
@@ -94,7 +99,6 @@ pub struct Generator {
     campaigns: BTreeMap<CampaignId, ActiveCampaign>,
     round: u64,
     asked_at: UnixMs,
-    /// By SET.
     demand: Vec<Demand>,
     halted: bool,
     /// Whether users are told of openings and ends.

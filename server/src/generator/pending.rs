@@ -27,7 +27,6 @@ struct PendingChange {
     reply: Option<Reply>,
 }
 
-/// A result of the ledger's.
 #[derive(Debug)]
 pub enum LedgerResult {
     Changed(Change, Box<Result<Campaign, LedgerError>>, Option<Reply>),

@@ -125,7 +125,6 @@ impl From<rusqlite::Error> for ArchiveError {
     }
 }
 
-/// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wanted {
     /// Only what is older.
@@ -136,14 +135,11 @@ pub struct Wanted {
     pub vacuum: bool,
 }
 
-/// What an archive has come to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Archived {
     /// The first entry that was moved, and the last; nothing where none could be.
     pub entries: Option<(i64, i64)>,
-    /// Orders that were moved.
     pub orders: u64,
-    /// Envelopes that were moved.
     pub envelopes: u64,
     /// An earlier attempt had written the archive: this one has only finished it.
     pub finished: bool,
@@ -218,7 +214,6 @@ fn refused(why: impl Into<String>) -> ArchiveError {
     ArchiveError::Refused(why.into())
 }
 
-/// Where the cut is.
 struct Plan {
     first: i64,
     last: i64,

@@ -11,7 +11,6 @@ use super::{DepositResult, Ledger, LedgerError, Posting, PostingResult};
 use crate::clock::UnixMs;
 use crate::market::order::OrderState;
 
-/// Whether anybody wants them.
 pub fn are_wanted() -> bool {
     tracing::enabled!(target: "facts", tracing::Level::DEBUG)
 }

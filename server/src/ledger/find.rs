@@ -30,7 +30,6 @@ pub struct Row {
     pub request: Option<u64>,
     /// Fen; below 0: out of the wallet.
     pub amount_fen: i64,
-    /// What it is about.
     #[serde(flatten)]
     pub about: Details,
     /// Whether the user has seen it, where there is something to be seen.

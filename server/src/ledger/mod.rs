@@ -52,7 +52,6 @@ pub struct Claim {
 pub struct Win {
     pub campaign: CampaignId,
     pub serial: Serial,
-    /// What it is worth.
     pub amount: Fen,
     /// The Grab that won it.
     pub request: RequestId,
@@ -70,9 +69,7 @@ pub enum Award {
 /// What a user says to have seen.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// Prizes of rains.
     pub prizes: Box<[(CampaignId, Serial)]>,
-    /// Offered envelopes.
     pub envelopes: Box<[EnvelopeId]>,
     /// Orders, as told last.
     pub orders: Box<[OrderId]>,
@@ -92,20 +89,27 @@ pub enum Posting {
     /// A user takes a unit.
     Claim(Claim),
     /// A user has seen these; those of others are passed over.
-    Acknowledge { user: UserId, seen: Box<Seen> },
+    Acknowledge {
+        user: UserId,
+        seen: Box<Seen>,
+    },
     /// A user pays an order.
     Pay {
         user: UserId,
         order: OrderId,
-        /// From where.
         means: Means,
     },
     /// A user gives a reserved unit back.
-    Cancel { user: UserId, order: OrderId },
+    Cancel {
+        user: UserId,
+        order: OrderId,
+    },
     /// Money goes into an envelope.
     Send(Box<NewEnvelope>),
-    /// A user opens an envelope.
-    Open { user: UserId, envelope: EnvelopeId },
+    Open {
+        user: UserId,
+        envelope: EnvelopeId,
+    },
     /// What is overdue expires, the oldest first, at most [`crate::limits::EXPIRE_STEP`].
     Expire,
     /// The operator puts money into the wallets of consecutive users.
@@ -114,7 +118,6 @@ pub enum Posting {
         first: UserId,
         /// How many, at most [`crate::limits::DEPOSIT_USERS_MAX`].
         count: u32,
-        /// To each.
         amount: Fen,
         /// Chosen by the operator: a deposit of the same key is made once.
         key: Box<str>,
@@ -155,7 +158,6 @@ pub enum Question {
     Recall,
     /// What did this Grab of mine get?
     FirstAnswer(RequestId),
-    /// What have I ordered?
     Orders {
         /// Only those before this one.
         before: Option<OrderId>,
@@ -169,7 +171,6 @@ pub enum Question {
         /// At most so many.
         limit: u32,
     },
-    /// Who got what of this envelope?
     Envelope(EnvelopeId),
 }
 
@@ -198,7 +199,6 @@ pub struct Statement {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page<T> {
     pub items: Vec<T>,
-    /// Whether there are older ones.
     pub more: bool,
 }
 
@@ -214,13 +214,10 @@ impl<T> Default for Page<T> {
 pub enum Purpose {
     /// Won in a rain.
     Win(CampaignId, Serial),
-    /// A share of an envelope.
     Open(EnvelopeId),
-    /// Put into an envelope.
     Send(EnvelopeId),
     /// The unopened rest of one's own envelope.
     Return(EnvelopeId),
-    /// Paid for an order.
     Pay(OrderId),
     /// Put in by the operator.
     Deposit,
@@ -240,9 +237,7 @@ pub struct Movement {
 /// An envelope as those see it who may.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EnvelopeView {
-    /// As it was offered.
     pub offer: Arc<Offer>,
-    /// What was in it.
     pub total: Fen,
     /// Who got what, in the order of opening; empty to a recipient who could still open it.
     pub opened: Vec<(UserId, Fen, UnixMs)>,
@@ -257,17 +252,14 @@ pub struct EnvelopeView {
 pub struct Totals {
     /// Prizes of rains ever won.
     pub won: u64,
-    /// Their money.
     pub paid: Fen,
     /// Units of sales that are somebody's for good.
     pub sold: u64,
-    /// Their prices.
     pub earned: Fen,
     /// Envelopes ever sent.
     pub envelopes: u64,
     /// Shares of envelopes ever opened, but for those that an archive has taken away.
     pub opened: u64,
-    /// Their money.
     pub opened_fen: Fen,
     /// Orders that wait for their payment (gauge).
     pub reserved: u64,
@@ -287,12 +279,7 @@ pub enum LedgerError {
     #[error(
         "ledger {path} has schema {found}; this version knows up to {known}: run the version that wrote it, or a newer one"
     )]
-    TooNew {
-        path: String,
-        found: i64,
-        /// Ours.
-        known: i64,
-    },
+    TooNew { path: String, found: i64, known: i64 },
     /// Made by a version of this program that was never released.
     #[error("ledger {path} has schema {found}, of a version before the first release: start with a new file")]
     TooOld { path: String, found: i64 },

@@ -63,19 +63,19 @@ pub enum ClaimResult {
     /// The same (user, request) had already got this; the serial offered now stays unclaimed.
     Repeated(Award),
     /// The user holds as many units of the campaign as one may; the serial stays unclaimed.
-    LimitReached { limit: u32 },
+    LimitReached {
+        limit: u32,
+    },
     /// The request is older than what the user got last, and got nothing itself: whoever sends it
     /// again is too late. The serial stays unclaimed.
     OutOfOrder,
     /// The serial already is somebody's: stock was issued twice.
     Taken,
-    /// The campaign is not in the ledger.
     NoSuchCampaign,
     /// The campaign has been settled: the rest of its fund is gone.
     Settled,
     /// The serial is not below the campaign's total.
     NoSuchSerial,
-    /// The amount is not the drawn one.
     WrongAmount,
 }
 
@@ -91,10 +91,11 @@ pub enum PayResult {
     /// It is paid, now or before.
     Paid(Order),
     /// It was given back, or its hold was over, since then.
-    TooLate { at: UnixMs },
+    TooLate {
+        at: UnixMs,
+    },
     /// The wallet holds less than the price.
     InsufficientFunds,
-    /// No such order of this user.
     NoSuchOrder,
     /// Paid from outside, the sums would exceed what the books can hold.
     TooMuch,
@@ -107,9 +108,7 @@ pub enum CancelResult {
     Cancelled(Order),
     /// It was cancelled or had expired before.
     Over(Order),
-    /// It is paid for good.
     Paid,
-    /// No such order of this user.
     NoSuchOrder,
 }
 
@@ -152,7 +151,6 @@ pub enum OpenResult {
     NoSuchEnvelope,
 }
 
-/// What has expired in one posting.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Expired {
     /// Orders that were not paid in time; their units are for sale again.
@@ -163,7 +161,6 @@ pub struct Expired {
     pub next_due: Option<UnixMs>,
 }
 
-/// What became of a deposit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DepositResult {
     /// It is made, now or before.

@@ -37,7 +37,6 @@ pub enum LedgerTask {
     Ping,
 }
 
-/// What may be done to a campaign.
 #[derive(Debug)]
 pub enum CampaignChange {
     /// See [`Ledger::create_campaign`].
@@ -86,7 +85,6 @@ pub(super) fn typed<R: TryFrom<PostingResult>>(results: Vec<PostingResult>) -> R
     results.into_iter().map(|result| R::try_from(result).map_err(|_| mismatched::<R>())).collect()
 }
 
-/// The one result of the one posting.
 pub(super) fn only<R: TryFrom<PostingResult>>(results: Vec<PostingResult>) -> Result<R, LedgerError> {
     typed(results)?.pop().ok_or_else(mismatched::<R>)
 }

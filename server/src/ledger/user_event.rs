@@ -157,7 +157,6 @@ pub struct Details {
     /// How many things it has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
-    /// Of an error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<&'static str>,
     /// Where an order is now: reserved, paid, cancelled or expired.

@@ -104,10 +104,15 @@ fn mismatched<R>() -> NoResult {
 
 /// What the ledger's thread can be asked.
 pub enum WriterRequest<T: ReplyTo> {
-    /// Write this.
-    Post { posting: Posting, reply_to: T },
-    /// Answer this.
-    Ask { user: UserId, question: Question, reply_to: T },
+    Post {
+        posting: Posting,
+        reply_to: T,
+    },
+    Ask {
+        user: UserId,
+        question: Question,
+        reply_to: T,
+    },
     /// Do this, all earlier postings being durable.
     Task(LedgerTask),
 }
@@ -229,7 +234,6 @@ impl LedgerStatus {
         self.0.batches.load(Relaxed)
     }
 
-    /// Postings committed in them.
     pub fn postings(&self) -> u64 {
         self.0.postings.load(Relaxed)
     }
@@ -369,7 +373,6 @@ impl<T: ReplyTo> Writer<T> {
         writer
     }
 
-    /// How the ledger fares.
     pub fn status(&self) -> LedgerStatus {
         self.status.clone()
     }

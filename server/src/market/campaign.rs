@@ -116,7 +116,6 @@ pub struct Sale {
 /// What an operator asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CampaignTerms {
-    /// For people.
     pub title: String,
     /// What it hands out.
     pub goods: Goods,
@@ -133,7 +132,6 @@ pub struct CampaignTerms {
 }
 
 impl CampaignTerms {
-    /// What it is.
     pub fn kind(&self) -> CampaignKind {
         match self.goods {
             Goods::Rain { .. } => CampaignKind::Rain,
@@ -264,9 +262,7 @@ pub struct Settlement {
 pub struct Campaign {
     /// Its name in requests.
     pub id: CampaignId,
-    /// When it was created.
     pub created_at: UnixMs,
-    /// What was asked for.
     pub terms: CampaignTerms,
     /// Stopped by an operator before its end.
     pub stopped_at: Option<UnixMs>,

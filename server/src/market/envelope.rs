@@ -28,14 +28,12 @@ pub struct NewEnvelope {
     pub sender: Option<UserId>,
     /// The request that caused it: unique for its sender.
     pub request: RequestId,
-    /// What is in it.
     pub total: Fen,
     /// Into how many it falls.
     pub shares: u32,
     pub mode: Mode,
     /// Drawn by the server. Secret while shares are left.
     pub seed: Seed,
-    /// For people.
     pub greeting: Box<str>,
     /// Who may open it, ascending, each once.
     pub recipients: Arc<[UserId]>,
@@ -51,12 +49,10 @@ pub struct Offer {
     pub envelope: EnvelopeId,
     /// Who sent it; `None`: the house.
     pub sender: Option<UserId>,
-    /// The room that it was sent to.
     pub room: Option<RoomId>,
     /// Into how many it falls.
     pub shares: u32,
     pub mode: Mode,
-    /// For people.
     pub greeting: Arc<str>,
     /// It can be opened until then.
     pub expires_at: UnixMs,

@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use crate::clock::UnixMs;
 use crate::market::campaign::Sale;
 
-/// Where an order is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OrderState {
@@ -38,7 +37,6 @@ pub struct Order {
     pub request: RequestId,
     pub price: Fen,
     pub state: OrderState,
-    /// When it was grabbed.
     pub reserved_at: UnixMs,
     /// It is held until then.
     pub pay_by: UnixMs,
@@ -46,7 +44,6 @@ pub struct Order {
     pub decided_at: Option<UnixMs>,
 }
 
-/// What may be done with an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// The price has been found.

@@ -37,16 +37,15 @@ pub enum Taken {
     Prize {
         campaign: CampaignId,
         serial: Serial,
-        /// What it is worth.
         amount: Fen,
     },
     /// Nothing on the shelf now.
     NoneNow,
     /// Nothing any more.
     SoldOut,
-    /// Not yet.
-    TooEarly { starts_at: UnixMs },
-    /// Over.
+    TooEarly {
+        starts_at: UnixMs,
+    },
     TooLate {
         /// Since when.
         ended_at: UnixMs,
@@ -308,7 +307,6 @@ impl Stock {
             .map(|shelf| shelf.campaign)
     }
 
-    /// Books of every shelf.
     pub fn books(&self) -> impl Iterator<Item = (CampaignId, ShelfBooks)> + '_ {
         self.shelves.iter().map(|shelf| (shelf.campaign, shelf.books()))
     }

@@ -51,9 +51,7 @@ pub struct Running {
     /// Tasks that hold a way to the ledger, and end when they are aborted: its thread ends when all
     /// are gone.
     pub(super) services: JoinSet<()>,
-    /// One of them.
     pub(super) watchdog: AbortHandle,
-    /// So do these.
     pub(super) runs: Arc<Runs>,
     /// The operators' surface: it ends in its own time once `closing` is true.
     pub(super) surface: JoinHandle<()>,

@@ -41,7 +41,6 @@ const FOLLOW_STEP: usize = 2_048;
 /// Runs of which operators can still ask what became of them.
 const RUNS_KEPT: usize = 64;
 
-/// Envelopes of one run.
 pub const COUNT_MAX: u64 = 1_000_000;
 
 /// What an operator asks for, checked.
@@ -63,7 +62,6 @@ pub struct Terms {
     pub totals: Amounts,
     /// For how long it can be opened, milliseconds.
     pub lifetime_ms: u64,
-    /// For people.
     pub greeting: Box<str>,
 }
 
@@ -113,7 +111,6 @@ impl Runs {
         self.lock().get(&id).copied()
     }
 
-    /// All runs that are kept.
     pub fn all(&self) -> Vec<Progress> {
         self.lock().values().copied().collect()
     }
@@ -185,10 +182,8 @@ pub fn start(
     id
 }
 
-/// What a run has to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// Send what is due.
     Send,
     /// See what became of what was sent.
     Follow,
@@ -196,7 +191,6 @@ pub enum Next {
     End,
 }
 
-/// One run on its way.
 pub struct Run {
     id: u64,
     terms: Terms,

@@ -26,7 +26,6 @@ pub struct Broadcasts {
 pub struct Broadcast {
     /// Counted from 1 since the process started.
     pub id: u64,
-    /// How many SETs there are.
     pub sets: u32,
     /// Wall clock.
     pub started_at: UnixMs,
@@ -39,7 +38,6 @@ pub struct Broadcast {
     took: OnceLock<Duration>,
 }
 
-/// How far a broadcast has come.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Progress {
     /// Connections that it was written to.
@@ -47,7 +45,6 @@ pub struct Progress {
     /// Connections that were logged in and did not get it: cut as slow when it came to them, or in
     /// a SET that had no room.
     pub dropped: u64,
-    /// SETs that had no room for it.
     pub sets_dropped: u32,
     /// From the request to the last SET's last write; `None`: not done.
     pub took: Option<Duration>,

@@ -46,7 +46,6 @@ impl Count {
         })
     }
 
-    /// Adds what is known of some.
     pub fn add(&self, some: Delivered) {
         // Whoever drops the last reference sees what was added through the others.
         self.delivered.fetch_add(some.delivered, Ordering::Relaxed);
@@ -96,7 +95,6 @@ impl Delivery {
         &self.frame
     }
 
-    /// Where to count.
     pub fn count(&self) -> &Arc<Count> {
         &self.count
     }

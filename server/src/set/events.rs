@@ -11,7 +11,6 @@ use crate::market::envelope::{Mode, Offer};
 use crate::market::order::{Order, OrderState};
 use crate::set::tally::AnswerKind as Kind;
 
-/// A prize.
 pub fn won(win: &Win) -> v1::Won {
     v1::Won {
         campaign_id: win.campaign.get(),
@@ -46,7 +45,6 @@ pub fn order(order: &Order, terms: Option<&CampaignTerms>) -> v1::Order {
     }
 }
 
-/// An envelope as it is offered.
 pub fn offer(offer: &Offer) -> v1::Offer {
     let mode = match offer.mode {
         Mode::Random => send_envelope::Mode::Random,

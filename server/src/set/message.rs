@@ -43,7 +43,6 @@ const _: () = assert!(size_of::<Message>() <= 80 && size_of::<ClientRequest>() <
 /// What a reader passes on. Ids are checked, tokens verified.
 #[derive(Debug)]
 pub enum ClientRequest {
-    /// Shake.
     Grab {
         /// Echoed by the answer.
         request: RequestId,
@@ -65,17 +64,14 @@ pub enum ClientRequest {
     Chat {
         /// Echoed by the answer.
         request: RequestId,
-        /// Whom, and what.
         chat: Box<Chat>,
     },
     /// Join, leave or look at a room.
     Room {
         /// Echoed by the answer.
         request: RequestId,
-        /// Which, and what of it.
         wanted: Box<RoomRequest>,
     },
-    /// Are you there?
     Ping {
         /// Echoed by the answer.
         request: RequestId,
@@ -91,7 +87,6 @@ pub enum ClientRequest {
         /// As received, 0 where it could not be read.
         request: u64,
         code: ErrorCode,
-        /// The reason for ending.
         end: End,
     },
     /// The beginning of a frame, without its end.
@@ -101,7 +96,6 @@ pub enum ClientRequest {
 }
 
 impl ClientRequest {
-    /// The id to echo.
     pub fn request_id(&self) -> u64 {
         match self {
             ClientRequest::Grab { request, .. }
@@ -119,13 +113,10 @@ impl ClientRequest {
 /// What a user asks of the ledger besides prizes.
 #[derive(Debug)]
 pub enum LedgerRequest {
-    /// "I have seen these."
     Acknowledge(Box<Seen>),
-    /// Open an envelope.
     Open(EnvelopeId),
     /// Send one; the sender is not filled in yet.
     Send(Box<NewEnvelope>),
-    /// Pay an order.
     Pay(OrderId),
     /// Give a unit back.
     Cancel(OrderId),
@@ -156,7 +147,6 @@ pub enum PendingRequest {
 }
 
 impl PendingRequest {
-    /// The request that it is for.
     pub fn request(self) -> RequestId {
         match self {
             PendingRequest::Recall { request }
@@ -182,7 +172,6 @@ pub enum Reply {
     /// ledger's.
     Enclosed(Box<NewEnvelope>),
     Refused(ErrorCode),
-    /// No room for it.
     Overloaded,
 }
 
@@ -237,12 +226,7 @@ pub enum Control {
         serials: Box<[Serial]>,
     },
     /// A campaign is new or has moved on.
-    Phase {
-        campaign: CampaignId,
-        terms: Arc<CampaignTerms>,
-        /// Where it is now.
-        phase: SalePhase,
-    },
+    Phase { campaign: CampaignId, terms: Arc<CampaignTerms>, phase: SalePhase },
     /// The opening window of a sale is over: report who came in it.
     Draw { campaign: CampaignId },
     /// The draw of a sale's opening window. Its units count as supplied.
@@ -260,11 +244,7 @@ pub enum Control {
         round: u64,
     },
     /// The user of this connection has logged in elsewhere: end it, then let the newer login go on.
-    Displace {
-        key: ConnectionKey,
-        /// Where the newer one waits.
-        newer: DisplacedBy,
-    },
+    Displace { key: ConnectionKey, newer: DisplacedBy },
     /// End this connection, if it still is this user's.
     Kick { key: ConnectionKey, user: UserId },
     /// Write this frame to every logged-in connection.
@@ -347,13 +327,7 @@ pub enum StockReport {
     /// A Grab found the shelf of an open sale nearly or wholly empty.
     Wanted { set: u32, campaign: CampaignId },
     /// The shelves' books at the moment that `round` was reached in the queue.
-    Books {
-        set: u32,
-        /// The round that asked.
-        round: u64,
-        /// By campaign.
-        books: Vec<(CampaignId, crate::market::stock::ShelfBooks)>,
-    },
+    Books { set: u32, round: u64, books: Vec<(CampaignId, crate::market::stock::ShelfBooks)> },
 }
 
 /// An envelope to be offered to those on-line of its recipients.

@@ -77,7 +77,6 @@ impl SetHandle {
 pub struct Shared {
     /// Who follows which users.
     pub traces: Arc<Traces>,
-    /// Where each user is.
     pub directory: Directory,
     /// The node's request rate, where it is limited.
     pub gate: Option<Gate>,
@@ -87,7 +86,6 @@ pub struct Shared {
     pub connection_rate: Rate,
     pub ledger: LedgerHandle<ReplyPermit>,
     pub generator: mpsc::Sender<StockReport>,
-    /// Where payments are collected.
     pub payments: Box<dyn PaymentProvider>,
     /// The queue of whoever offers envelopes to those on-line.
     pub offerings: mpsc::Sender<Offering>,
@@ -95,7 +93,6 @@ pub struct Shared {
     pub room_shards: RoomShards,
     /// Every SET, by index.
     pub sets: Box<[SetHandle]>,
-    /// From accept to Login, seconds.
     pub login_seconds: u32,
     /// Silence that ends a connection, seconds.
     pub idle_seconds: u32,
@@ -234,7 +231,6 @@ impl<W: Wire> Set<W> {
         self.admitted = if grabs > 0 { gate.admit(grabs, now.at) } else { 0 };
     }
 
-    /// Applies one message.
     pub fn apply(&mut self, message: Message, now: &Now) {
         match message {
             Message::Peer { key, request } => self.on_request(key, request, now),

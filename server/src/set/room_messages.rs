@@ -19,10 +19,8 @@ pub struct Chat {
     pub text: Box<str>,
 }
 
-/// To whom a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recipient {
-    /// One user, who may be the sender.
     User(UserId),
     /// The members of a room, of whom the sender is one.
     Room(RoomId),
@@ -47,12 +45,10 @@ pub struct RoomRequest {
     pub action: RoomAction,
 }
 
-/// What can be wanted of a room.
 #[derive(Debug, PartialEq, Eq)]
 pub enum RoomAction {
     /// Become a member, or catch up as one.
     Join(Option<Seen>),
-    /// Cease to be one.
     Leave,
     Look,
     /// Send its members a message.

@@ -13,7 +13,6 @@ pub enum SessionState {
     /// Waiting for an older connection of the same user to end, or for the ledger's word on old
     /// wins.
     LoggingIn,
-    /// Welcome.
     Online,
     /// Dismissed; its reader discards what still comes until the peer closes, or the linger time is
     /// over.
@@ -21,7 +20,6 @@ pub enum SessionState {
 }
 
 impl SessionState {
-    /// For people.
     pub const fn label(self) -> &'static str {
         match self {
             SessionState::Fresh => "fresh",
@@ -38,7 +36,6 @@ pub struct Session<W> {
     pub wire: W,
     /// Distinguishes it from earlier connections in the same slot.
     pub generation: u32,
-    /// How far it has come.
     pub state: SessionState,
     /// When the last whole frame came, seconds since the process started.
     pub heard_at: u32,
@@ -46,7 +43,6 @@ pub struct Session<W> {
     pub partial_since: u32,
     /// When its outbox last came into being.
     pub slow_since: u32,
-    /// Who, from Login on.
     pub user: Option<UserId>,
     /// The highest id of a Grab that got a final answer, or is about to. Nobody grabs before the
     /// login: until then it is the bits of the retry slot, see [`Session::retry_slot`].
@@ -58,7 +54,6 @@ pub struct Session<W> {
 const _: () = assert!(size_of::<Session<SocketWire>>() <= 64);
 
 impl<W> Session<W> {
-    /// When it may log in.
     pub fn retry_slot(&self) -> Option<RetrySlot> {
         if self.state == SessionState::Fresh { RetrySlot::from_bits(self.last_grab) } else { None }
     }

@@ -35,7 +35,6 @@ macro_rules! answers {
         pub enum AnswerKind { $($variant,)* }
 
         impl AnswerKind {
-            /// Every kind there is.
             pub const ALL: &'static [AnswerKind] = &[$(AnswerKind::$variant,)*];
 
             /// The metric label.
@@ -93,7 +92,6 @@ pub const ERRORS: [(ErrorCode, &str); 17] = [
 pub struct SetTally {
     /// Requests taken in; each is owed one answer.
     pub received: Tally,
-    /// Grabs among them.
     pub grabs: Tally,
     /// Answers given, by [`AnswerKind`].
     pub answers: [Tally; AnswerKind::ALL.len()],
@@ -114,7 +112,6 @@ pub struct SetTally {
     pub logins_deferred: Tally,
     /// Users logged in (gauge).
     pub online: Tally,
-    /// Connections accepted.
     pub accepted: Tally,
     /// Connections ended, by [`End`].
     pub ends: [Tally; End::ALL.len()],
@@ -145,7 +142,6 @@ pub struct SetTally {
 }
 
 impl SetTally {
-    /// All answers together.
     pub fn answered(&self) -> u64 {
         self.answers.iter().map(Tally::get).sum()
     }

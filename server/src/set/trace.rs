@@ -40,14 +40,11 @@ pub struct Step {
     /// Unix microseconds.
     pub at_us: u64,
     pub set: u32,
-    /// In which of its slots.
     pub slot: u32,
-    /// What.
     #[serde(flatten)]
     pub what: What,
 }
 
-/// What happened.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
 pub enum What {
@@ -56,21 +53,17 @@ pub enum What {
         request: u64,
         /// Which kind: `login`, `grab`, …
         kind: &'static str,
-        /// What it names.
         #[serde(flatten)]
         of: Details,
     },
     /// The ledger has decided or answered; a decision is durable.
     Ledger {
-        /// The request that it is for.
         request: u64,
         /// What: `won`, `limit_reached`, …
         decision: &'static str,
-        /// What it names.
         #[serde(flatten)]
         of: Details,
     },
-    /// The request is answered.
     Answer {
         request: u64,
         /// Which kind, as in `/metrics`; `gone`: the connection had ended.
@@ -78,7 +71,6 @@ pub enum What {
         /// From when the SET took the request up until its answer was ready, microseconds; absent
         /// where that was not seen.
         latency_us: Option<u64>,
-        /// What it names.
         #[serde(flatten)]
         of: Details,
     },
@@ -86,11 +78,9 @@ pub enum What {
     Push {
         /// Which kind: `announcement`, `offers`, …
         kind: &'static str,
-        /// What it names.
         #[serde(flatten)]
         of: Details,
     },
-    /// The connection has ended.
     End {
         /// Why, as in `/metrics`.
         reason: &'static str,
@@ -142,7 +132,6 @@ pub enum TraceItem {
 }
 
 impl Traces {
-    /// Follows a user, logged in or not.
     pub fn follow(self: &Arc<Self>, user: UserId) -> Result<Follower, TooManyTracers> {
         let (sender, steps) = mpsc::channel(TRACE_QUEUE_MAX);
         let tracer = Arc::new(Tracer { user, steps: sender, lost: AtomicU64::new(0) });
@@ -233,7 +222,6 @@ impl Watched {
         !self.tracers.is_empty()
     }
 
-    /// Whether this user is.
     pub fn has(&self, user: UserId) -> bool {
         self.tracers.iter().any(|tracer| tracer.user == user)
     }
@@ -270,13 +258,11 @@ impl Watched {
         self.send(set, key, user, What::Answer { request, kind, latency_us, of });
     }
 
-    /// A service has replied.
     pub fn replied(&self, set: u32, key: ConnectionKey, user: UserId, request: u64, reply: &Reply) {
         let (decision, of) = decision(reply);
         self.send(set, key, user, What::Ledger { request, decision, of });
     }
 
-    /// Something is pushed.
     pub fn pushed(&self, set: u32, key: ConnectionKey, user: UserId, event: &Event) {
         let (kind, of) = name(event);
         self.send(set, key, user, What::Push { kind, of });
@@ -292,7 +278,6 @@ impl Watched {
         }
     }
 
-    /// A connection has ended.
     pub fn ended(&self, set: u32, key: ConnectionKey, user: UserId, end: End) {
         let fault = match end.fault() {
             Fault::Nobody => "nobody",

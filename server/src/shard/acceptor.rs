@@ -38,7 +38,6 @@ pub struct AcceptTally {
     pub closed_full: AtomicU64,
 }
 
-/// The acceptor of one shard.
 #[derive(Debug)]
 pub struct Acceptor {
     pub address: SocketAddr,

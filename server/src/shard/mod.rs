@@ -37,7 +37,6 @@ pub struct Shard {
     pub inboxes: Vec<mpsc::Receiver<Message>>,
     /// Takes connections in.
     pub acceptor: Acceptor,
-    /// What all SETs share.
     pub shared: Arc<Shared>,
     /// Checks login tokens.
     pub verifier: Arc<Verifier>,
@@ -51,7 +50,6 @@ pub struct Shard {
 /// What the shards' threads have to themselves.
 #[derive(Debug, Clone, Copy)]
 pub struct ThreadOptions {
-    /// A descriptor table each.
     pub tables: bool,
     /// A core each, counted round.
     pub cores: bool,

@@ -35,7 +35,6 @@ pub struct Intake {
     pub inbox: mpsc::Sender<Message>,
     /// Requests that met a full queue, to be answered `Overloaded` by the worker.
     pub refusals: RefCell<Vec<(ConnectionKey, u64)>>,
-    /// Counts of the SET.
     pub tally: Arc<SetTally>,
     /// Checks login tokens.
     pub verifier: Arc<Verifier>,

@@ -97,15 +97,12 @@ pub enum Item {
         line: u64,
         text: String,
     },
-    /// An entry of the ledger.
     Ledger {
         /// Unix microseconds by the server's clock.
         at_us: u64,
-        /// What it says.
         #[serde(flatten)]
         row: Row,
     },
-    /// A row of a journal.
     Journal {
         /// Unix microseconds by the machine's clock.
         at_us: u64,
@@ -129,7 +126,6 @@ impl Item {
     }
 }
 
-/// Everything that was found.
 #[derive(Debug, Clone, Serialize)]
 pub struct Found {
     pub user: u64,
@@ -146,7 +142,6 @@ pub struct Found {
     pub cut: bool,
 }
 
-/// Looks for it.
 pub fn find(wanted: &Wanted) -> Result<Found, FindError> {
     // What the request got, as journals, logs and the ledger name it.
     let mut got = BTreeSet::new();

@@ -120,7 +120,6 @@ fn tell(json: bool, event: &Event) -> Result<(), std::io::Error> {
     out.flush()
 }
 
-/// One line for people.
 fn line(event: &str, said: &Value) -> String {
     let at = said["at_us"].as_u64().map(|us| {
         let time = SystemTime::UNIX_EPOCH + Duration::from_micros(us);

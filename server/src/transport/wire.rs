@@ -28,7 +28,6 @@ pub enum Written {
 
 /// The write side as a SET sees it; tests and benchmarks have their own.
 pub trait Wire {
-    /// Writes whole frames.
     fn write(&mut self, frames: &[u8]) -> Written;
     /// Closes the write side once everything is written.
     fn finish(&mut self);

@@ -12,7 +12,6 @@ use crate::finding::{Finding, To, Value, Weight, thousands};
 /// Threads of a machine: its own, and that of its sockets.
 const THREADS_PER_MACHINE: u64 = 2;
 
-/// Threads of the fleet besides its machines.
 const THREADS_BESIDES: u64 = 16;
 
 /// Machines that one fleet starts, at most, where their number is left to descriptors.
@@ -37,7 +36,6 @@ impl FleetWanted {
         facts.nofile_hard.min(NOFILE_MAX).saturating_sub(self.spare_descriptors)
     }
 
-    /// Machines for so many users.
     fn machines(&self, facts: &HostFacts, users: u64) -> u64 {
         match self.machines {
             Some(machines) => u64::from(machines.max(1)),

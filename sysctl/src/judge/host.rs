@@ -161,7 +161,6 @@ pub(super) fn tcp(facts: &HostFacts, load: Load) -> Vec<Finding> {
     findings
 }
 
-/// Of a server on this host.
 pub(super) fn server_port(facts: &HostFacts, port: u16) -> Option<Finding> {
     let (low, high) = facts.port_range?;
     let kept = facts.reserved_ports.iter().any(|range| range.contains(&port));

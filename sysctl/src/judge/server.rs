@@ -8,18 +8,15 @@ use crate::facts::HostFacts;
 use crate::finding::{Finding, Value, Weight, thousands};
 use crate::tables::Tables;
 
-/// Threads of the server besides its shards.
 const THREADS_BESIDES: u64 = 16;
 
 /// What the host is to carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wanted {
-    /// Connections of the server.
     pub connections: u64,
     /// Whether the other ends of all connections live on this host as well, with the fleet that
     /// holds them.
     pub fleet_here: bool,
-    /// Where the server listens.
     pub port: u16,
     /// How it spreads connections over descriptor tables.
     pub shards: Shards,

@@ -62,9 +62,7 @@ pub enum QpsError {
 /// How many users are where.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Census {
-    /// With a connection.
     pub connected: u32,
-    /// Logged in.
     pub online: u32,
     /// Told not to come back.
     pub retired: u32,
@@ -73,7 +71,6 @@ pub struct Census {
 /// All state of a machine.
 #[derive(Debug)]
 pub struct Crowd {
-    /// Measures.
     pub tally: Tally,
     /// Prizes that users were told of.
     pub prizes: PrizeBook,
@@ -83,7 +80,6 @@ pub struct Crowd {
     pub outstanding: Outstanding,
     /// Storms, past and to come.
     pub storms: Storms,
-    /// What is due when.
     pub schedule: Schedule,
     /// Users by state.
     pub census: Census,

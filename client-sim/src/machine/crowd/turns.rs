@@ -17,7 +17,6 @@ use crate::schedule::mix::Operation;
 /// What a request under way asks for, where it is no Grab of a rain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asked {
-    /// To open this envelope.
     Open(u64),
     /// That somebody hears this.
     Chat(To),
@@ -25,7 +24,6 @@ pub enum Asked {
     Ticket(u32),
 }
 
-/// The operation of what was asked for.
 fn operation_of(asked: Option<Asked>) -> Operation {
     match asked {
         None => Operation::Grab,

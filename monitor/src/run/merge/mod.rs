@@ -47,19 +47,10 @@ pub enum Rejection {
     Total { name: String },
     /// Too many of something in one report.
     #[error("report has {count} {what}; at most {max} are allowed")]
-    TooMany {
-        /// Of what.
-        what: &'static str,
-        count: usize,
-        max: usize,
-    },
+    TooMany { what: &'static str, count: usize, max: usize },
     /// A histogram that is none.
     #[error("histogram {name}: {problem}")]
-    Histogram {
-        name: String,
-        /// What is wrong with it.
-        problem: HistogramError,
-    },
+    Histogram { name: String, problem: HistogramError },
 }
 
 /// Totals and gauges above this are refused, so that sums over all sources fit an i64.
@@ -68,7 +59,6 @@ const VALUE_MAX: u64 = 1 << 52;
 /// What became of reports that were out of the ordinary; totals.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct MergeCounts {
-    /// Reports taken.
     pub reports: u64,
     /// Came again for a second that the same instance had reported, and were ignored.
     pub duplicate: u64,
@@ -100,11 +90,9 @@ pub struct Joined {
     epoch: u32,
 }
 
-/// Whether a process is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Presence {
-    /// Connected.
     Reporting,
     /// Gone after its last report.
     Left,
@@ -182,9 +170,7 @@ pub struct SourceStatus {
     pub instance: String,
     /// When that instance says it started, Unix milliseconds.
     pub started_at_ms: u64,
-    /// Instances seen.
     pub instances: u32,
-    /// Whether it is there.
     pub presence: Presence,
     /// The latest second reported.
     pub last_second: Option<u64>,
@@ -207,11 +193,9 @@ pub struct Figures {
     pub users: Option<i64>,
     /// A machine's clock against the NTP server's.
     pub clock_offset_us: Option<i64>,
-    /// The bound on the error of that.
     pub clock_error_us: Option<i64>,
     /// Processor time in the last second that was closed.
     pub cpu_us: Option<i64>,
-    /// Resident memory.
     pub resident_bytes: Option<i64>,
     /// Descriptors in its fullest table.
     pub open_descriptors: Option<i64>,
@@ -236,7 +220,6 @@ impl Figures {
     }
 }
 
-/// Who a source is, in short.
 #[derive(Debug, Clone, Copy)]
 pub struct SourceName<'a> {
     pub role: Role,
@@ -244,11 +227,9 @@ pub struct SourceName<'a> {
     pub name: &'a str,
     /// `role/name`.
     pub label: &'a str,
-    /// Whether it is there.
     pub presence: Presence,
 }
 
-/// The merge of all reports.
 #[derive(Debug)]
 pub struct Merge {
     run_started_ms: u64,
@@ -324,7 +305,6 @@ impl Merge {
         self.counts
     }
 
-    /// Who a source is.
     pub fn source(&self, source: SourceId) -> SourceName<'_> {
         let SourceState { role, name, label, presence, .. } = &self.sources[source.0];
         SourceName { role: *role, name, label, presence: *presence }

@@ -13,13 +13,10 @@ use crate::logs::limit::LINES_PER_SECOND;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Program {
-    /// hongbao-server
     Server,
     /// hongbao-sim
     Fleet,
-    /// hongbao-monitor
     Monitor,
-    /// What they have in common.
     Any,
 }
 
@@ -32,7 +29,6 @@ pub enum Limit {
     Never,
 }
 
-/// A kind of event.
 #[derive(Debug)]
 pub struct Kind {
     /// The value of `event`.
@@ -47,7 +43,6 @@ pub struct Kind {
 
 macro_rules! kinds {
     ($($name:literal $level:ident $by:ident $limit:ident [$($field:literal)*] $says:literal;)*) => {
-        /// All kinds, by who says them.
         pub const KINDS: &[Kind] = &[$(Kind {
             name: $name, level: Level::$level, by: Program::$by, limit: Limit::$limit, fields: &[$($field),*], says: $says,
         },)*];
@@ -195,7 +190,6 @@ pub fn is_limited(kind: &str) -> bool {
     KINDS.iter().find(|known| known.name == kind).is_none_or(|known| known.limit == Limit::PerSecond)
 }
 
-/// The table as a page.
 pub fn page() -> String {
     let mut page = format!(
         "# What the programs log\n\n\

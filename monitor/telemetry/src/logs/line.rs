@@ -18,7 +18,6 @@ pub const KIND_FIELD: &str = "event";
 /// The kind of what libraries say.
 const FOREIGN: &str = "foreign";
 
-/// How lines look.
 #[derive(Debug, Clone, Copy)]
 pub struct Style {
     pub format: Format,
@@ -26,7 +25,6 @@ pub struct Style {
     pub colours: bool,
 }
 
-/// The value of a field.
 #[derive(Debug, Clone, PartialEq)]
 enum Value {
     /// Written as it is: numbers that JSON knows, true and false.
@@ -52,7 +50,6 @@ impl Fields {
         fields
     }
 
-    /// What its lines are counted as.
     pub fn kind(&self) -> &str {
         self.kind.as_deref().unwrap_or(self.target)
     }
@@ -206,7 +203,6 @@ fn compose<'a>(
     line
 }
 
-/// As a string of JSON.
 fn quote(line: &mut String, text: &str) {
     match serde_json::to_string(text) {
         Ok(quoted) => line.push_str(&quoted),

@@ -250,7 +250,6 @@ mod tests {
         log.state().lost
     }
 
-    /// A kibibyte.
     fn line() -> String {
         format!("{:1023}\n", "")
     }

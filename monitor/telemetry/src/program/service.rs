@@ -31,7 +31,6 @@ pub struct Service {
 }
 
 impl Service {
-    /// As the environment says.
     pub fn from_environment() -> Self {
         Self { watchdog: sd_notify::watchdog_enabled().filter(|patience| !patience.is_zero()) }
     }

@@ -15,7 +15,6 @@ use hongbao_proto::report_v1::Event;
 /// thousands.
 pub const EVENTS_KEPT_MAX: usize = 256;
 
-/// Events that one report carries.
 pub const EVENTS_PER_REPORT_MAX: usize = 32;
 
 /// Bytes of an event's text; what is longer is cut.

@@ -6,7 +6,6 @@ use crate::report::Key;
 
 /// Roles of reporting processes.
 pub mod role {
-    /// A push server.
     pub const SERVER: &str = "server";
     /// One machine of the simulated fleet.
     pub const MACHINE: &str = "machine";
@@ -33,16 +32,11 @@ pub mod event {
 }
 
 // Gauges of both roles
-/// Users with a live, logged-in connection.
 pub const USERS_ONLINE: Key = Key::new("users_online", "Users with a live, logged-in connection");
 
-/// Processor time of the process.
 pub const CPU: Key = Key::new("cpu_us", "Processor time of this process, user and system, in microseconds");
-/// Resident memory of the process.
 pub const RESIDENT_BYTES: Key = Key::new("resident_bytes", "Resident memory of this process");
-/// Descriptors in the fullest table of the process.
 pub const OPEN_DESCRIPTORS: Key = Key::new("open_descriptors", "Descriptors open in the fullest table of this process");
-/// Descriptors that one table of the process may hold.
 pub const DESCRIPTORS_LIMIT: Key = Key::new("descriptors_limit", "Descriptors that one table of this process may hold");
 
 /// Counter: events that the timeline has lost, because the monitor stayed away for too long.
@@ -51,33 +45,25 @@ pub const EVENTS_FORGOTTEN: Key = Key::new("events_forgotten", "Events forgotten
 // The servers' side of the books: counters
 /// Requests that came in and were counted as owed an answer.
 pub const REQUESTS_RECEIVED: Key = Key::new("requests_received", "Requests taken in; each is owed one answer");
-/// Requests that were answered.
 pub const REQUESTS_ANSWERED: Key = Key::new("requests_answered", "Requests that got their one answer");
-/// Grabs taken in, a part of the requests.
 pub const GRABS_RECEIVED: Key = Key::new("grabs_received", "Grabs taken in, a part of the requests");
 /// Prizes handed to SETs for the first time.
 pub const PRIZES_ISSUED: Key = Key::new("prizes_issued", "Prizes issued to SETs, first issues only");
 /// Wins committed to the ledger, over its whole life.
 pub const PRIZES_WON: Key = Key::new("prizes_won", "Wins in the ledger since it was made");
-/// Money of those wins.
 pub const PAID_FEN: Key = Key::new("paid_fen", "Money of the wins in the ledger, in fen");
 
 /// Units of sales that are somebody's for good, over the ledger's whole life.
 pub const UNITS_SOLD: Key = Key::new("units_sold", "Units of sales that are somebody's for good");
-/// Their prices.
 pub const EARNED_FEN: Key = Key::new("earned_fen", "Prices of the units that are somebody's for good, in fen");
-/// Shares of envelopes opened.
 pub const SHARES_OPENED: Key = Key::new("shares_opened", "Shares of envelopes opened");
-/// Their money.
 pub const OPENED_FEN: Key = Key::new("opened_fen", "Money of the shares that were opened, in fen");
 
 // What servers do besides: counters
-/// Group envelopes sent.
 pub const ENVELOPES_SENT: Key = Key::new("envelopes_sent", "Group envelopes ever sent");
 /// Chat messages written.
 pub const CHAT_DELIVERED: Key =
     Key::new("chat_delivered", "Chat messages written to a connection, one for each user whom they were for");
-/// Announcements written.
 pub const ANNOUNCEMENTS_DELIVERED: Key =
     Key::new("announcements_delivered", "Announcements written, one for each connection");
 /// Peers turned away.
@@ -85,54 +71,39 @@ pub const ACCEPTS_WITHOUT_DESCRIPTOR: Key =
     Key::new("accepts_without_descriptor", "Peers turned away because no descriptor was left");
 
 // Gauges of servers
-/// Connections open.
 pub const CONNECTIONS: Key = Key::new("connections", "Connections open");
-/// Requests not answered yet.
 pub const REQUESTS_OWED: Key = Key::new("requests_owed", "Requests not answered yet");
-/// The deepest queue.
 pub const QUEUE_DEPTH_MAX: Key = Key::new("queue_depth_max", "Messages in the deepest SET queue");
-/// Prizes that wait in SETs.
 pub const PRIZES_IN_SETS: Key = Key::new("prizes_in_sets", "Prizes on the SETs' shelves");
 
 // Histograms of servers, microseconds
-/// One ledger commit.
 pub const LEDGER_COMMIT: Key = Key::new("ledger_commit_us", "Time of one ledger commit, in microseconds");
 
 // The users' side of the books: counters
-/// Grabs that the schedule had due.
 pub const GRABS_PLANNED: Key = Key::new("grabs_planned", "Grabs that the schedule had due");
-/// Grabs written to a socket.
 pub const GRABS_SENT: Key = Key::new("grabs_sent", "Grabs written to a socket");
-/// Grabs whose answer arrived.
 pub const GRABS_ANSWERED: Key = Key::new("grabs_answered", "Grabs whose answer arrived");
-/// Distinct prizes that users were told they won.
 pub const PRIZES_RECEIVED: Key = Key::new("prizes_received", "Distinct prizes that users were told they won");
-/// Money of those prizes.
 pub const RECEIVED_FEN: Key = Key::new("received_fen", "Money of the prizes that users were told they won, in fen");
 
-/// Orders that users were told are theirs for good.
 pub const ORDERS_PAID: Key = Key::new("orders_paid", "Orders that are users' for good");
 /// What they were told they paid for them.
 pub const SPENT_FEN: Key = Key::new("spent_fen", "Price of the orders that are users' for good, in fen");
 /// Shares that users were told they opened. Of the same name as the servers' counter.
 pub const SHARES_TOLD: Key = Key::new("shares_opened", "Different shares of envelopes that users were told of");
-/// Their money.
 pub const SHARES_TOLD_FEN: Key = Key::new("opened_fen", "Money of the shares that users were told of, in fen");
 
 // Histograms of machines, microseconds
-/// From the planned send time to the answer.
 pub const LATENCY: Key = Key::new("latency_us", "From the planned send time of a Grab to its answer, in microseconds");
 /// From the planned to the actual send time.
 pub const SEND_LAG: Key =
     Key::new("send_lag_us", "From the planned to the actual send time of a Grab, in microseconds");
 
 // Gauges of machines
-/// Users that the machine simulates.
 pub const USERS: Key = Key::new("users", "Users that this machine simulates");
 /// Clock offset against the NTP server.
 pub const CLOCK_OFFSET: Key =
     Key::new("clock_offset_us", "Measured offset of the local clock from the NTP server, in microseconds");
-/// Bound on the error of that offset.
 pub const CLOCK_ERROR: Key = Key::new("clock_error_us", "Bound on the error of the clock offset, in microseconds");
 
 // Of the reporting itself

@@ -3,7 +3,6 @@
 use super::{Audit, Checked};
 use crate::ledger::books::{AccountId, Owner};
 
-/// A row of `accounts`.
 #[derive(Debug, Clone, Copy)]
 struct Stored {
     balance: i64,
@@ -18,7 +17,6 @@ pub struct Account {
     stored: Option<Stored>,
     /// What is in it after the entries so far.
     pub balance: i128,
-    /// The latest of its entries so far.
     pub last_entry: i64,
     /// The highest request of its claims so far.
     pub last_claim: i64,

@@ -8,7 +8,6 @@ use super::{Audit, Checked};
 use crate::ledger::audit::campaigns::Campaign;
 use crate::ledger::books::{AccountId, Kind, Owner};
 
-/// A row of `entries`.
 #[derive(Debug, Clone, Copy)]
 pub struct EntryRow {
     pub id: i64,

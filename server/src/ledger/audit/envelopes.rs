@@ -58,7 +58,6 @@ impl EnvelopeRow {
     }
 }
 
-/// A row of `openings`.
 #[derive(Debug)]
 struct Opening {
     envelope: i64,
@@ -80,7 +79,6 @@ impl Opening {
     }
 }
 
-/// An entry of an envelope.
 struct Step(i64, EntryRow);
 
 impl Keyed for Step {
@@ -287,7 +285,6 @@ impl Audit<'_> {
     }
 }
 
-/// What is wrong with one envelope.
 #[derive(Default)]
 struct Wrong(Vec<String>);
 

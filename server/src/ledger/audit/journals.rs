@@ -24,9 +24,7 @@ pub const JOURNAL_HEADER_OF_WINS: &str = "user,request,campaign,serial,amount_fe
 /// What the clients' journals said.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct JournalSums {
-    /// Journals read.
     pub files: u64,
-    /// Different wins in them.
     pub wins: u64,
     /// Their money, fen.
     pub received_fen: i128,
@@ -34,7 +32,6 @@ pub struct JournalSums {
     pub shares: u64,
     /// Their money, fen.
     pub shares_fen: i128,
-    /// Different orders.
     pub orders: u64,
     /// Orders that were said to be paid.
     pub paid: u64,

@@ -45,7 +45,6 @@ pub struct Finding {
     pub check: &'static str,
     /// Where, by ids: `account 7`, `entry 9`, `order 3`, `envelope 5`, `campaign 1`, `a.csv:3`.
     pub place: String,
-    /// What is there and what should be.
     pub detail: String,
 }
 
@@ -55,11 +54,8 @@ pub struct AuditReport {
     pub ledger: String,
     /// The first findings, at most [`AUDIT_FINDINGS_MAX`].
     pub findings: Vec<Finding>,
-    /// All findings, kept or not.
     pub findings_total: u64,
-    /// Campaigns checked.
     pub campaigns: u64,
-    /// Accounts checked.
     pub accounts: u64,
     /// Entries checked.
     pub transfers: u64,
@@ -69,15 +65,11 @@ pub struct AuditReport {
     pub wins: u64,
     /// Of them, those that their users have seen.
     pub acknowledged: u64,
-    /// Orders checked.
     pub orders: u64,
     /// Of them, units that are somebody's for good.
     pub sold: u64,
-    /// Envelopes checked.
     pub envelopes: u64,
-    /// Shares that were opened.
     pub opened: u64,
-    /// Deposits checked.
     pub deposits: u64,
     /// What the treasury has put into campaigns.
     pub funded_fen: i128,
@@ -89,7 +81,6 @@ pub struct AuditReport {
     pub earned_fen: i128,
     /// What was put into envelopes.
     pub sent_fen: i128,
-    /// What was opened of it.
     pub opened_fen: i128,
     /// What operators have put into wallets.
     pub deposited_fen: i128,
@@ -111,7 +102,6 @@ pub struct Unread {
     pub entries: u64,
 }
 
-/// How an audit is done.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AuditOptions<'a> {
     /// Clients' journals, CSV with [`JOURNAL_HEADER`] or [`JOURNAL_HEADER_OF_WINS`]: everything in

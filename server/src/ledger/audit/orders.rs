@@ -8,7 +8,6 @@ use crate::ledger::audit::stream::{Keyed, Stream};
 use crate::ledger::books::Kind;
 use crate::ledger::schema::code;
 
-/// A row of `orders`.
 #[derive(Debug)]
 struct OrderRow {
     id: i64,
@@ -46,7 +45,6 @@ impl OrderRow {
     }
 }
 
-/// An entry of an order.
 #[derive(Debug)]
 struct Step {
     order: i64,
@@ -56,7 +54,6 @@ struct Step {
     debit: i64,
     credit: i64,
     request: Option<i64>,
-    /// It is to be told.
     told: bool,
 }
 

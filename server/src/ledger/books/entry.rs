@@ -33,7 +33,6 @@ impl AccountId {
     /// Envelopes are below this, by their numbers.
     pub const ENVELOPES: i64 = -(1 << 41);
 
-    /// The wallet of a user.
     #[allow(clippy::cast_possible_wrap)] // user ids end at 2^53
     pub const fn user(user: UserId) -> Self {
         Self(user.get() as i64)
@@ -44,13 +43,11 @@ impl AccountId {
         Self(-i64::from(id.get()))
     }
 
-    /// What is in an envelope.
     #[allow(clippy::cast_possible_wrap)] // envelope ids end at 2^40
     pub const fn envelope(id: EnvelopeId) -> Self {
         Self(Self::ENVELOPES - id.get() as i64)
     }
 
-    /// Whose it is.
     pub fn owner(self) -> Owner {
         let id = self.0.unsigned_abs();
         match self {
@@ -65,13 +62,11 @@ impl AccountId {
         }
     }
 
-    /// Whether it is a user's.
     pub const fn is_user(self) -> bool {
         self.0 > 0
     }
 }
 
-/// Whose an account is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
     Treasury,
@@ -119,7 +114,6 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All kinds.
     pub const ALL: [Kind; 12] = [
         Kind::Fund,
         Kind::Win,
@@ -146,16 +140,13 @@ impl Kind {
     }
 }
 
-/// One movement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
     /// Counted from 1, without gaps.
     pub id: i64,
     pub at: UnixMs,
     pub kind: Kind,
-    /// The account that gives.
     pub debit: AccountId,
-    /// The account that gets.
     pub credit: AccountId,
     /// Fen.
     pub amount: i64,

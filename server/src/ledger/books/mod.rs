@@ -39,7 +39,6 @@ use crate::market::order::Order;
 pub trait Store {
     /// An entry by its number; `None`: archived, or never written.
     fn entry(&self, id: i64) -> Result<Option<Entry>, LedgerError>;
-    /// An order.
     fn order(&self, id: OrderId) -> Result<Option<Order>, LedgerError>;
     /// An envelope, with those who opened it.
     fn envelope(&self, id: EnvelopeId) -> Result<Option<Envelope>, LedgerError>;
@@ -48,7 +47,6 @@ pub trait Store {
     /// The deposit of this key: first user, how many, how much to each.
     fn deposit(&self, key: &str) -> Result<Option<(UserId, u32, Fen)>, LedgerError>;
 
-    /// Writes an entry.
     fn put_entry(&mut self, entry: &Entry) -> Result<(), LedgerError>;
     /// Writes an order, over its earlier state.
     fn put_order(&mut self, order: &Order) -> Result<(), LedgerError>;
@@ -56,7 +54,6 @@ pub trait Store {
     fn put_envelope(&mut self, envelope: &Envelope, sent_at: UnixMs) -> Result<(), LedgerError>;
     /// An envelope can be opened no more.
     fn close_envelope(&mut self, id: EnvelopeId, at: UnixMs, refunded: Fen) -> Result<(), LedgerError>;
-    /// Writes a share that was opened.
     fn put_opening(&mut self, envelope: EnvelopeId, share: u32, opening: &Opening) -> Result<(), LedgerError>;
     /// Writes what a user must be told until it is acknowledged, by the entry that it came with.
     fn put_notice(&mut self, entry: i64) -> Result<(), LedgerError>;
@@ -72,7 +69,6 @@ pub trait Store {
     ) -> Result<(), LedgerError>;
 }
 
-/// What is known of an account.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Account {
     /// Fen. Below 0 for the treasury only.
@@ -97,7 +93,6 @@ impl Account {
     }
 }
 
-/// A campaign with its units.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CampaignState {
     pub campaign: Campaign,
@@ -111,19 +106,14 @@ pub struct CampaignState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Opening {
     pub user: UserId,
-    /// What it is worth.
     pub amount: Fen,
     pub at: UnixMs,
 }
 
-/// An envelope with what became of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope {
-    /// As it is offered.
     pub offer: Arc<Offer>,
-    /// The request that sent it.
     pub request: RequestId,
-    /// What was put in.
     pub total: Fen,
     /// Draws the shares.
     pub seed: Seed,
@@ -133,7 +123,6 @@ pub struct Envelope {
     pub acknowledged: Box<[u64]>,
     /// Who did, in order.
     pub opened: Vec<Opening>,
-    /// What has not been opened.
     pub left: Fen,
     /// Since when it cannot be opened any more, and what was left then.
     pub closed: Option<(UnixMs, Fen)>,
@@ -202,7 +191,6 @@ impl Envelope {
 /// Something that a user must be told until it is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unacknowledged {
-    /// The entry that it came with.
     pub entry: i64,
     pub about: About,
 }
@@ -211,7 +199,6 @@ pub struct Unacknowledged {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum About {
     Win(Win),
-    /// The state of an order.
     Order(OrderId),
 }
 
@@ -229,7 +216,6 @@ pub struct DirtySet {
     pub campaigns: BTreeSet<CampaignId>,
     /// Chunks of units, by campaign and number.
     pub chunks: BTreeSet<(CampaignId, u64)>,
-    /// Envelopes that were acknowledged.
     pub acknowledged: BTreeSet<EnvelopeId>,
 }
 
@@ -247,7 +233,6 @@ struct Counters {
 /// What was read of a ledger's file.
 #[derive(Debug, Default)]
 pub struct Restored {
-    /// All campaigns.
     pub campaigns: BTreeMap<CampaignId, CampaignState>,
     /// All accounts, each as of its last entry.
     pub accounts: FxHashMap<AccountId, Account>,
@@ -276,7 +261,6 @@ pub struct Books {
     envelopes: FxHashMap<EnvelopeId, Envelope>,
     /// Those of `envelopes` that cannot, the oldest first.
     emptied: VecDeque<EnvelopeId>,
-    /// Their recipients.
     emptied_recipients: usize,
     /// How many of a user's envelopes can be opened.
     open_of: FxHashMap<UserId, u32>,
@@ -390,7 +374,6 @@ impl Books {
         }
     }
 
-    /// Decides one posting.
     pub fn post(
         &mut self,
         posting: &Posting,
@@ -502,17 +485,14 @@ impl Books {
 
     // ---- Questions
 
-    /// Every campaign.
     pub fn campaigns(&self) -> &BTreeMap<CampaignId, CampaignState> {
         &self.campaigns
     }
 
-    /// Sums.
     pub fn totals(&self) -> Totals {
         self.counters.totals
     }
 
-    /// The number of the next entry.
     pub fn next_entry(&self) -> i64 {
         self.counters.next_entry
     }
@@ -522,7 +502,6 @@ impl Books {
         self.accounts.get(&id)
     }
 
-    /// An envelope that is in memory.
     pub fn envelope(&self, id: EnvelopeId) -> Option<&Envelope> {
         self.envelopes.get(&id)
     }

@@ -23,15 +23,12 @@ pub(super) enum Undo {
     Notices(UserId, Vec<Unacknowledged>),
     /// A user is to be told one thing more.
     Notified(UserId),
-    /// An offer was made.
     Offered(UserId, EnvelopeId),
-    /// An offer was withdrawn.
     Withdrawn(UserId, EnvelopeId),
     /// Something became due.
     Awaited(UnixMs, Due),
     /// Something is due no more.
     NoLongerDue(UnixMs, Due),
-    /// An envelope is new.
     Sent(EnvelopeId),
     /// A share was opened by the recipient at this position, who had or had not acknowledged the
     /// offer.

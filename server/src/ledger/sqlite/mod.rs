@@ -58,7 +58,6 @@ const CHECKPOINT_STEP: usize = 32 * 1024;
 /// growing while it reads.
 const LOG_BYTES_KEPT: i64 = 16 * 1024 * 1024;
 
-/// The ledger in one SQLite file.
 pub struct SqliteLedger {
     // Closed before the lock below is let go: fields are dropped in order.
     connection: Connection,

@@ -35,7 +35,6 @@ pub(super) use order_columns;
 /// What a sender that is the house is called in `envelopes.sender`.
 const HOUSE: i64 = 0;
 
-/// The rows of one ledger.
 pub struct Rows<'a>(pub &'a Connection);
 
 impl Store for Rows<'_> {
@@ -305,7 +304,6 @@ pub fn account(row: &Row<'_>) -> Result<(AccountId, Account), LedgerError> {
     Ok((AccountId(row.get(0)?), account))
 }
 
-/// A row of `order_columns!`.
 pub fn order(row: &Row<'_>) -> Result<Order, LedgerError> {
     let id = order_id(row.get(0)?)?;
     Ok(Order {
@@ -491,7 +489,6 @@ pub fn corrupt(what: impl Into<String>) -> LedgerError {
     LedgerError::Corrupt(what.into())
 }
 
-/// A number as SQL has them.
 pub fn sql(value: u64) -> Result<i64, LedgerError> {
     i64::try_from(value).map_err(|_| corrupt(format!("{value} is beyond SQL's integers")))
 }

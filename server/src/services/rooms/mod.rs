@@ -34,7 +34,6 @@ pub struct RoomsBoard {
     shards: Box<[RoomShardTally]>,
 }
 
-/// Gauges of one room shard.
 #[derive(Debug, Default)]
 struct RoomShardTally {
     rooms: Tally,
@@ -42,12 +41,10 @@ struct RoomShardTally {
 }
 
 impl RoomsBoard {
-    /// Rooms that somebody is in.
     pub fn rooms(&self) -> u64 {
         self.shards.iter().map(|shard| shard.rooms.get()).sum()
     }
 
-    /// Members of all rooms.
     pub fn members(&self) -> u64 {
         self.shards.iter().map(|shard| shard.members.get()).sum()
     }

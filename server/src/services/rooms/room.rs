@@ -10,7 +10,6 @@ use crate::clock::UnixMs;
 use crate::limits::{HISTORY_BYTES_MAX, HISTORY_MESSAGES_MAX, HISTORY_OVERHEAD_BYTES};
 use crate::set::room_messages::Seen;
 
-/// A room that somebody is in.
 #[derive(Debug)]
 pub struct Room {
     epoch: NonZeroU64,
@@ -95,7 +94,6 @@ impl Room {
         self.history_bytes
     }
 
-    /// Whether the user is in it.
     pub fn has(&self, user: UserId) -> bool {
         self.places.contains_key(&user)
     }
@@ -109,7 +107,6 @@ impl Room {
         self.members.push(user);
     }
 
-    /// Whether the user was in it.
     pub fn leave(&mut self, user: UserId) -> bool {
         let Some(place) = self.places.remove(&user) else { return false };
         self.members.swap_remove(place as usize);

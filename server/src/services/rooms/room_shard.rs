@@ -43,13 +43,9 @@ impl Places {
 /// The bounds of a room shard; smaller in tests.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// Members of a room.
     pub members: usize,
-    /// Rooms.
     pub rooms: usize,
-    /// Members of all rooms.
     pub memberships: usize,
-    /// History of all rooms.
     pub history_bytes: usize,
 }
 
@@ -64,14 +60,12 @@ impl Default for Bounds {
     }
 }
 
-/// How a room is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outline {
     /// See [`Room::epoch`].
     pub epoch: u64,
     /// See [`Room::offset`].
     pub offset: u64,
-    /// Members.
     pub members: u32,
 }
 
@@ -94,17 +88,14 @@ pub struct RoomShard {
 }
 
 impl RoomShard {
-    /// A room shard without rooms.
     pub fn new(places: Arc<Places>, bounds: Bounds) -> Self {
         Self { rooms: HashMap::new(), memberships: 0, history_bytes: 0, places, bounds }
     }
 
-    /// Rooms with members.
     pub fn rooms(&self) -> usize {
         self.rooms.len()
     }
 
-    /// Members of all rooms.
     pub fn memberships(&self) -> usize {
         self.memberships
     }
@@ -114,7 +105,6 @@ impl RoomShard {
         self.history_bytes
     }
 
-    /// Everybody in the room.
     pub fn members(&self, id: RoomId) -> &[UserId] {
         self.rooms.get(&id).map_or(&[], Room::members)
     }
@@ -155,7 +145,6 @@ impl RoomShard {
         Ok(outline)
     }
 
-    /// How the room is, for a member.
     pub fn look(&self, user: UserId, id: RoomId) -> Result<Outline, ErrorCode> {
         self.rooms.get(&id).filter(|room| room.has(user)).map(Outline::from).ok_or(ErrorCode::NoSuchRoom)
     }

@@ -47,9 +47,7 @@ pub struct Service {
     shard: RoomShard,
     /// Rooms with a message that is being handed out, or with requests that waited for one.
     busy: HashMap<RoomId, Busy>,
-    /// These, in the order of their turns.
     turns: VecDeque<RoomId>,
-    /// Requests that wait in all of them.
     waiting: usize,
     /// A permit for each message on its way, from its offset to its receipt.
     messages: Arc<Semaphore>,
@@ -76,7 +74,6 @@ struct Fanout {
     /// Members before have been looked up.
     next: usize,
     offline: u32,
-    /// By SET.
     keys: BTreeMap<u32, Vec<ConnectionKey>>,
 }
 

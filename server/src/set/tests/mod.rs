@@ -592,13 +592,11 @@ fn announcements_beyond_the_bound_are_dropped_by_connection() {
     assert_eq!(texts(&first.take()).len(), 1);
 }
 
-/// The frame of an announcement.
 fn announcement(text: &str) -> Bytes {
     let event = Some(Event::Announcement(v1::Announcement { text: text.to_owned() }));
     v1::ServerFrame { request_id: 0, event }.encode_length_delimited_to_vec().into()
 }
 
-/// The texts among these frames.
 fn texts(frames: &[v1::ServerFrame]) -> Vec<&str> {
     frames
         .iter()
