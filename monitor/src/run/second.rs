@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use hdrhistogram::Histogram;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::run::books::{Balance, Book, Sides};
 use crate::run::column::row;
@@ -14,7 +14,8 @@ use hongbao_telemetry::report::Key;
 use hongbao_telemetry::report::names::{self, role};
 
 /// What a reporting process is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Role {
     Server,
     /// One machine of the simulated fleet.
@@ -39,12 +40,6 @@ impl Role {
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
-    }
-}
-
-impl Serialize for Role {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.name())
     }
 }
 

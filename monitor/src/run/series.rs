@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use hdrhistogram::Histogram;
 use serde::ser::{SerializeMap, SerializeSeq, SerializeStruct};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::limits::{SERIES_SECONDS_MAX, SERIES_TENS_MAX};
 use crate::run::column::{Column, Fold};
@@ -129,7 +129,7 @@ pub struct Row {
     /// Of [`columns`], in order; NaN where a figure is absent, which takes half of what an Option
     /// would.
     values: Box<[f64]>,
-    reasons: Reasons,
+    pub reasons: Reasons,
     heat: Heat,
 }
 
@@ -201,6 +201,31 @@ fn present(value: f64) -> Option<f64> {
     (!value.is_nan()).then_some(value)
 }
 
+/// The values of a [`Row`], of which `value` tells each by its column's name.
+fn values(value: impl Fn(&str) -> Option<f64>) -> Box<[f64]> {
+    columns().map(|column| value(column.name).unwrap_or(f64::NAN)).collect()
+}
+
+impl<'de> Deserialize<'de> for Row {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Fields {
+            columns: BTreeMap<String, Option<f64>>,
+            reasons: Reasons,
+            heat: Heat,
+        }
+        let Fields { columns, reasons, heat } = Fields::deserialize(deserializer)?;
+        let second = columns.get("second").copied().flatten().map(unix_second);
+        let second = second.ok_or_else(|| serde::de::Error::missing_field("second"))?;
+        Ok(Self { second, values: values(|name| *columns.get(name)?), reasons, heat })
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates; whole seconds are exact")]
+fn unix_second(value: f64) -> u64 {
+    value as u64
+}
+
 impl Serialize for Row {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         struct Columns<'a>(&'a [f64]);
@@ -268,7 +293,8 @@ fn plain_columns<S: Serializer>(columns: &BTreeMap<String, Values>, serializer: 
 }
 
 /// By kind, over the rows; 0 where the kind did not occur.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ReasonColumns {
     #[serde(serialize_with = "plain_columns")]
     pub ended: BTreeMap<String, Values>,
@@ -289,16 +315,18 @@ pub struct HeatColumns {
 }
 
 /// A run, or a stretch of it, column by column; all columns are equally long.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Series {
     pub run: String,
     /// Seconds that one value stands for at least.
     pub every: u64,
     /// How several values of a column become one, for whoever folds further.
+    #[serde(skip_deserializing)]
     pub fold: BTreeMap<&'static str, Fold>,
     #[serde(serialize_with = "plain_columns")]
     pub columns: BTreeMap<String, Values>,
     pub reasons: ReasonColumns,
+    #[serde(skip_deserializing)]
     pub heat: HeatColumns,
 }
 
@@ -342,6 +370,26 @@ impl Series {
         let columns = self::columns().map(|column| column.name.to_owned()).zip(columns).collect();
         let fold = self::columns().map(|column| (column.name, column.fold)).collect();
         Self { run: run.to_owned(), every, fold, columns, reasons, heat }
+    }
+
+    /// The rows again, without the heat maps.
+    pub fn rows(&self) -> impl Iterator<Item = Row> {
+        let seconds = self.columns.get("second").into_iter().flatten().enumerate();
+        seconds.filter_map(|(index, second)| {
+            let at = |values: &Values| *values.get(index)?;
+            let kinds = |columns: &BTreeMap<String, Values>| {
+                let counted = |(kind, values): (&String, _)| Some((kind.clone(), at(values).filter(|&count| count > 0.0)?));
+                columns.iter().filter_map(counted).collect()
+            };
+            let ReasonColumns { ended, answers, errors, violations } = &self.reasons;
+            let [ended, answers, errors, violations] = [ended, answers, errors, violations].map(kinds);
+            Some(Row {
+                second: unix_second((*second)?),
+                values: values(|name| at(self.columns.get(name)?)),
+                reasons: Reasons { ended, answers, errors, violations },
+                heat: Heat::default(),
+            })
+        })
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use hdrhistogram::Histogram;
 use hongbao_proto::report_v1::{Report, Source};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::limits::{
     AHEAD_SECONDS_MAX, CATCH_UP_SECONDS_MAX, HISTOGRAMS_PER_REPORT_MAX, LOST_SECONDS, MISSING_NAMED_MAX,
@@ -90,7 +90,7 @@ pub struct Joined {
     epoch: u32,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Presence {
     Reporting,
@@ -162,7 +162,7 @@ struct Decoded {
 }
 
 /// One source, as told by the HTTP interface.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceStatus {
     pub role: Role,
     /// Its name, unique in the role.
@@ -185,7 +185,7 @@ pub struct SourceStatus {
 }
 
 /// What a process last said of itself; absent where it says nothing of the kind.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Figures {
     /// Users with a live, logged-in connection.
     pub online: Option<i64>,
