@@ -83,7 +83,14 @@ impl Sources {
         let point = |(id, address): (&SourceId, &ControlAddress)| {
             let source = merge.source(*id);
             let (control, listen, peer) = (address.control.clone(), address.listen.clone(), address.peer);
-            ControlPoint { role: source.role, name: source.name.clone(), presence: source.presence, control, listen, peer }
+            ControlPoint {
+                role: source.role,
+                name: source.name.clone(),
+                presence: source.presence,
+                control,
+                listen,
+                peer,
+            }
         };
         self.addresses.iter().map(point).collect()
     }

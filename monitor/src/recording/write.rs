@@ -25,9 +25,7 @@ use tokio::sync::watch;
 
 use crate::limits::{HOSTS_WAITING_MAX, MARKS_HELD_MAX, RECORDING_QUEUE_MAX, RECORDING_SECONDS_MAX};
 use crate::recording::rotation::Rotation;
-use crate::recording::{
-    APPLICATION_ID, FILE, OLD_FILE, TABLES, VERSION, headline_columns, host_columns,
-};
+use crate::recording::{APPLICATION_ID, FILE, OLD_FILE, TABLES, VERSION, headline_columns, host_columns};
 use crate::run::books::Balance;
 use crate::run::host::{HostFacts, HostSecond};
 use crate::run::mark::Mark;

@@ -2,8 +2,7 @@
 //! and the peer.
 
 /// Why a connection ended; by its name in `/metrics` and in recordings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[derive(strum::IntoStaticStr, strum::VariantArray)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, strum::IntoStaticStr, strum::VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub enum End {
     /// The peer hung up, or the network lost it. Nobody's fault.

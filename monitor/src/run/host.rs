@@ -156,7 +156,6 @@ impl Moment {
             files: files(&text("/proc/sys/fs/file-nr")),
         }
     }
-
 }
 
 /// The first line of /proc/stat: all processors together. Time of guests is part of user's and
@@ -286,10 +285,13 @@ mod tests {
         let before = parse(&fixture());
         let mut texts = fixture();
         texts.insert("/proc/stat", "cpu  1050 5 440 990 30 2 320 39 0 0\n".into());
-        *texts.get_mut("/proc/net/netstat").unwrap() = texts["/proc/net/netstat"].replace("TcpExt: 0 4 6 0", "TcpExt: 0 5 9 0");
+        *texts.get_mut("/proc/net/netstat").unwrap() =
+            texts["/proc/net/netstat"].replace("TcpExt: 0 4 6 0", "TcpExt: 0 5 9 0");
         *texts.get_mut("/proc/net/snmp").unwrap() = texts["/proc/net/snmp"].replace("250187 323", "250200 323");
         // One interface carries on, one is new, and one has gone with all that it counted.
-        *texts.get_mut("/proc/net/dev").unwrap() = texts["/proc/net/dev"].replace("lo: 100 2 0 0 0 0 0 0 300 4", "lo: 150 4 0 0 0 0 0 0 360 7").replace("eth0", "eth1");
+        *texts.get_mut("/proc/net/dev").unwrap() = texts["/proc/net/dev"]
+            .replace("lo: 100 2 0 0 0 0 0 0 300 4", "lo: 150 4 0 0 0 0 0 0 360 7")
+            .replace("eth0", "eth1");
         texts.insert("/proc/vmstat", "oom_kill 4\n".into());
         let row = HostSecond::of(&parse(&texts), 8, Some((&before, Duration::from_millis(1_004))), UNITS);
         assert_eq!(row.span_seconds, Some(1.004));
@@ -308,7 +310,8 @@ mod tests {
         let nothing = parse(&HashMap::new());
         let row = HostSecond::of(&nothing, 1, Some((&nothing, Duration::from_secs(1))), UNITS);
         assert_eq!(row, HostSecond { second: 1, span_seconds: Some(1.0), ..HostSecond::default() });
-        let odd = HashMap::from([("/proc/stat", "cpu  1 2\n".into()), ("/proc/net/snmp", "Tcp: MaxConn\nTcp: -1\n".into())]);
+        let odd =
+            HashMap::from([("/proc/stat", "cpu  1 2\n".into()), ("/proc/net/snmp", "Tcp: MaxConn\nTcp: -1\n".into())]);
         assert_eq!(parse(&odd), Moment::default());
     }
 

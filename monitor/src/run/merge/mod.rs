@@ -518,7 +518,8 @@ impl Merge {
                 }
             }
             for (name, histogram) in report.histograms {
-                let merged = histograms.entry((source.status.role, name)).or_insert_with(|| resizing(histogram.sigfig()));
+                let merged =
+                    histograms.entry((source.status.role, name)).or_insert_with(|| resizing(histogram.sigfig()));
                 // An auto-resizing histogram takes any value; its precision was bounded when it was
                 // decoded.
                 if merged.add(&histogram).is_err() {
@@ -568,9 +569,7 @@ impl Merge {
     }
 
     fn claims(&self) -> Claims {
-        let total = |role: Role, key: &Key| {
-            self.totals.get(&(role, key.name.to_owned())).copied().unwrap_or_default()
-        };
+        let total = |role: Role, key: &Key| self.totals.get(&(role, key.name.to_owned())).copied().unwrap_or_default();
         let sides = |book: Book| {
             let (servers, users) = book.counters();
             Sides {
