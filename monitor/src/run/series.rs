@@ -86,7 +86,7 @@ impl Reasons {
         }
     }
 
-    fn families(&self) -> [&Kinds; 4] {
+    pub fn families(&self) -> [&Kinds; 4] {
         [&self.ended, &self.answers, &self.errors, &self.violations]
     }
 

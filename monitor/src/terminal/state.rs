@@ -10,7 +10,6 @@ use crate::recording::read::Run;
 use crate::run::books::Balance;
 use crate::run::mark::Mark;
 use crate::run::merge::SourceStatus;
-use crate::run::second::Role;
 use crate::run::series::{Kinds, Reasons, Row, Series};
 use crate::run::sets::SetsSecond;
 
