@@ -399,8 +399,7 @@ fn marks(run: &Recording) -> Vec<Mark> {
             "phase" | "qps" => MarkKind::Phase(shortened(&moment.text)),
             _ => MarkKind::Event,
         };
-        let Ok(second) = u64::try_from(moment.at_ms / 1_000) else { continue };
-        marks.push(Mark { second: run.start() + second, kind });
+        marks.push(Mark { second: run.start() + moment.at_ms / 1_000, kind });
     }
     marks.sort_by_key(|mark| mark.second);
     marks.retain(|mark| (run.start()..run.end()).contains(&mark.second));
