@@ -100,6 +100,14 @@ fn as_float(count: i64) -> f64 {
     count as f64
 }
 
+/// None of none.
+pub fn heat_sum(counts: impl Iterator<Item = HeatCounts>) -> Option<HeatCounts> {
+    counts.reduce(|mut sum, counts| {
+        sum.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+        sum
+    })
+}
+
 /// The second's rows of the two heat maps; absent where nothing was measured.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heat {
@@ -185,12 +193,7 @@ impl Row {
         for kinds in reasons.families_mut() {
             kinds.values_mut().for_each(|sum| *sum /= rows.len() as f64);
         }
-        let sum = |of: fn(&Heat) -> Option<HeatCounts>| {
-            rows.iter().filter_map(|row| of(&row.heat)).reduce(|mut sum, counts| {
-                sum.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
-                sum
-            })
-        };
+        let sum = |of: fn(&Heat) -> Option<HeatCounts>| heat_sum(rows.iter().filter_map(|row| of(&row.heat)));
         let heat = Heat { latency: sum(|heat| heat.latency), send_lag: sum(|heat| heat.send_lag) };
         Some(Row { values: values.collect(), reasons, heat })
     }
