@@ -430,5 +430,9 @@ mod tests {
             assert_eq!(end as usize, index);
             assert!(![1004, 1005, 1006, 1015].contains(&end.code()) && (1000..1016).contains(&end.code()));
         }
+        let labels: Vec<_> = End::VARIANTS.iter().map(|end| end.label()).collect();
+        let counted = "left idle text malformed too_long too_fast forbidden stranger slow full no_server server_ended \
+                       books stopping";
+        assert_eq!(labels.join(" "), counted);
     }
 }

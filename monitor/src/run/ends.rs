@@ -26,3 +26,17 @@ pub enum End {
     /// This monitor stops. Ours.
     Stopping,
 }
+
+#[cfg(test)]
+mod tests {
+    use strum::VariantArray;
+
+    use super::*;
+
+    #[test]
+    fn every_end_has_the_name_that_it_is_counted_by() {
+        let names: Vec<&str> = End::VARIANTS.iter().map(Into::into).collect();
+        let counted = "closed replaced garbage silent out_of_turn token rejected idle full stopping";
+        assert_eq!(names.join(" "), counted);
+    }
+}

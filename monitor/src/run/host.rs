@@ -82,6 +82,7 @@ pub struct HostSecond prefixed "host_" of(
     files_open: Option<u64> => Last = moment.files.map(|files| files[0]),
     files_max: Option<u64> => Last = moment.files.map(|files| files[1]),
 } where {
+    // `before` is the moment of the row before, and how long ago that was.
     let cpu = |index: usize| {
         let (now, then) = (moment.cpu_ticks?, before?.0.cpu_ticks?);
         // Idle time of a virtual processor has been seen to fall by a tick: nothing passed
@@ -246,22 +247,43 @@ mod tests {
     const UNITS: Units = Units { ticks_per_second: 100, page_bytes: 4_096 };
 
     fn fixture() -> HashMap<&'static str, String> {
-        HashMap::from([
-            ("/proc/stat", "cpu  1000 5 400 900 30 2 300 40 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0\nbtime 1\n".into()),
-            ("/proc/meminfo", "MemTotal:       24684084 kB\nMemAvailable:   23408464 kB\nSlab:             473256 kB\nAnonPages:  7 kB\n\
-                      HugePages_Total:       0\n"
-                .into()),
-            ("/proc/net/sockstat", "sockets: used 25\nTCP: inuse 3 orphan 1 tw 7 alloc 9 mem 159\nUDP: inuse 0 mem 0\n".into()),
-            ("/proc/net/netstat", "TcpExt: SyncookiesSent ListenOverflows ListenDrops TCPMemoryPressures\nTcpExt: 0 4 6 0\n\
-                      IpExt: InNoRoutes\nIpExt: 9\n"
-                .into()),
-            ("/proc/net/dev", "Inter-|   Receive    |  Transmit\n face |bytes packets errs|bytes packets\n    lo: 100 2 0 0 0 0 0 0 300 4 0 0 0 0 0 0\n\
-                      eth0:7 1 0 0 0 0 0 0 9 2 0 0 0 0 0 0\n"
-                .into()),
-            ("/proc/vmstat", "nr_free_pages 5\noom_kill 3\n".into()),
-            ("/proc/sys/fs/file-nr", "1568\t0\t9223372036854775807\n".into()),
-            ("/proc/net/snmp", "Ip: Forwarding\nIp: 2\nTcp: RtoAlgorithm MaxConn ActiveOpens RetransSegs\nTcp: 1 -1 250187 323\n".into()),
-        ])
+        let texts = [
+            ("/proc/stat", "cpu  1000 5 400 900 30 2 300 40 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0\nbtime 1\n"),
+            (
+                "/proc/meminfo",
+                "MemTotal:       24684084 kB\nMemAvailable:   23408464 kB\nSlab:             473256 kB\n\
+                 AnonPages:  7 kB\nHugePages_Total:       0\n",
+            ),
+            (
+                "/proc/net/sockstat",
+                "sockets: used 25\nTCP: inuse 3 orphan 1 tw 7 alloc 9 mem 159\nUDP: inuse 0 mem 0\n",
+            ),
+            (
+                "/proc/net/netstat",
+                "TcpExt: SyncookiesSent ListenOverflows ListenDrops TCPMemoryPressures\nTcpExt: 0 4 6 0\n\
+                 IpExt: InNoRoutes\nIpExt: 9\n",
+            ),
+            (
+                "/proc/net/snmp",
+                "Ip: Forwarding\nIp: 2\n\
+                 Tcp: RtoAlgorithm MaxConn ActiveOpens RetransSegs\nTcp: 1 -1 250187 323\n",
+            ),
+            (
+                "/proc/net/dev",
+                "Inter-|   Receive    |  Transmit\n face |bytes packets errs|bytes packets\n\
+                 \x20   lo: 100 2 0 0 0 0 0 0 300 4 0 0 0 0 0 0\n\
+                 eth0:7 1 0 0 0 0 0 0 9 2 0 0 0 0 0 0\n",
+            ),
+            ("/proc/vmstat", "nr_free_pages 5\noom_kill 3\n"),
+            ("/proc/sys/fs/file-nr", "1568\t0\t9223372036854775807\n"),
+        ];
+        HashMap::from(texts.map(|(path, text)| (path, text.to_owned())))
+    }
+
+    /// Writes `to` for `from` in the text of `path`.
+    fn replace(texts: &mut HashMap<&'static str, String>, path: &str, from: &str, to: &str) {
+        let text = texts.get_mut(path).unwrap();
+        *text = text.replace(from, to);
     }
 
     fn parse(texts: &HashMap<&str, String>) -> Moment {
@@ -285,13 +307,11 @@ mod tests {
         let before = parse(&fixture());
         let mut texts = fixture();
         texts.insert("/proc/stat", "cpu  1050 5 440 990 30 2 320 39 0 0\n".into());
-        *texts.get_mut("/proc/net/netstat").unwrap() =
-            texts["/proc/net/netstat"].replace("TcpExt: 0 4 6 0", "TcpExt: 0 5 9 0");
-        *texts.get_mut("/proc/net/snmp").unwrap() = texts["/proc/net/snmp"].replace("250187 323", "250200 323");
+        replace(&mut texts, "/proc/net/netstat", "TcpExt: 0 4 6 0", "TcpExt: 0 5 9 0");
+        replace(&mut texts, "/proc/net/snmp", "250187 323", "250200 323");
         // One interface carries on, one is new, and one has gone with all that it counted.
-        *texts.get_mut("/proc/net/dev").unwrap() = texts["/proc/net/dev"]
-            .replace("lo: 100 2 0 0 0 0 0 0 300 4", "lo: 150 4 0 0 0 0 0 0 360 7")
-            .replace("eth0", "eth1");
+        replace(&mut texts, "/proc/net/dev", "lo: 100 2 0 0 0 0 0 0 300 4", "lo: 150 4 0 0 0 0 0 0 360 7");
+        replace(&mut texts, "/proc/net/dev", "eth0", "eth1");
         texts.insert("/proc/vmstat", "oom_kill 4\n".into());
         let row = HostSecond::of(&parse(&texts), 8, Some((&before, Duration::from_millis(1_004))), UNITS);
         assert_eq!(row.span_seconds, Some(1.004));

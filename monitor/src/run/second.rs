@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use crate::run::books::{Balance, Book, Sides};
 use crate::run::column::row;
 use crate::run::histogram::Quantiles;
-use crate::run::merge::Figures;
 use hongbao_telemetry::report::Key;
 use hongbao_telemetry::report::names;
 
@@ -243,6 +242,42 @@ pub struct Headline prefixed "" of(merged: &MergedSecond) {
     let turned_away = added(server, &names::ACCEPTS_WITHOUT_DESCRIPTOR);
     let refused = merged.family_sum(server, ERRORS_PREFIX).map(|errors| errors + turned_away.unwrap_or_default());
 }
+}
+
+/// What a process last said of itself; absent where it says nothing of the kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Figures {
+    /// Users with a live, logged-in connection.
+    pub online: Option<i64>,
+    /// Users that a machine simulates.
+    pub users: Option<i64>,
+    /// A machine's clock against the NTP server's.
+    pub clock_offset_us: Option<i64>,
+    pub clock_error_us: Option<i64>,
+    /// Processor time in the last second that was closed.
+    pub cpu_us: Option<i64>,
+    pub resident_bytes: Option<i64>,
+    /// Descriptors in its fullest table.
+    pub open_descriptors: Option<i64>,
+    /// What that table may hold.
+    pub descriptors_limit: Option<i64>,
+}
+
+impl Figures {
+    /// Takes a gauge, where it is one of these.
+    pub fn gauge(&mut self, name: &str, value: i64) {
+        let figure = match name {
+            name if name == names::USERS_ONLINE.name => &mut self.online,
+            name if name == names::USERS.name => &mut self.users,
+            name if name == names::CLOCK_OFFSET.name => &mut self.clock_offset_us,
+            name if name == names::CLOCK_ERROR.name => &mut self.clock_error_us,
+            name if name == names::RESIDENT_BYTES.name => &mut self.resident_bytes,
+            name if name == names::OPEN_DESCRIPTORS.name => &mut self.open_descriptors,
+            name if name == names::DESCRIPTORS_LIMIT.name => &mut self.descriptors_limit,
+            _ => return,
+        };
+        *figure = Some(value);
+    }
 }
 
 /// What the processes of one role reported in a second: in each list one value for each of

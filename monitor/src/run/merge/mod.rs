@@ -20,7 +20,9 @@ use crate::limits::{
 use crate::run::books::{Balance, Book, Claims, Sides};
 use crate::run::histogram::{self, Quantiles};
 use crate::run::rejection::{Rejection, at_most, check_name};
-use crate::run::second::{ClosedSecond, GaugeSecond, Headline, MergedSecond, ReportedByRole, Role, RoleSecond};
+use crate::run::second::{
+    ClosedSecond, Figures, GaugeSecond, Headline, MergedSecond, ReportedByRole, Role, RoleSecond,
+};
 use hongbao_telemetry::report::{Key, names};
 
 /// Totals and gauges above this are refused, so that sums over all sources fit an i64.
@@ -144,42 +146,6 @@ pub struct SourceStatus {
     /// What it last said of itself.
     #[serde(flatten)]
     pub figures: Figures,
-}
-
-/// What a process last said of itself; absent where it says nothing of the kind.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Figures {
-    /// Users with a live, logged-in connection.
-    pub online: Option<i64>,
-    /// Users that a machine simulates.
-    pub users: Option<i64>,
-    /// A machine's clock against the NTP server's.
-    pub clock_offset_us: Option<i64>,
-    pub clock_error_us: Option<i64>,
-    /// Processor time in the last second that was closed.
-    pub cpu_us: Option<i64>,
-    pub resident_bytes: Option<i64>,
-    /// Descriptors in its fullest table.
-    pub open_descriptors: Option<i64>,
-    /// What that table may hold.
-    pub descriptors_limit: Option<i64>,
-}
-
-impl Figures {
-    /// Takes a gauge, where it is one of these.
-    pub fn gauge(&mut self, name: &str, value: i64) {
-        let figure = match name {
-            name if name == names::USERS_ONLINE.name => &mut self.online,
-            name if name == names::USERS.name => &mut self.users,
-            name if name == names::CLOCK_OFFSET.name => &mut self.clock_offset_us,
-            name if name == names::CLOCK_ERROR.name => &mut self.clock_error_us,
-            name if name == names::RESIDENT_BYTES.name => &mut self.resident_bytes,
-            name if name == names::OPEN_DESCRIPTORS.name => &mut self.open_descriptors,
-            name if name == names::DESCRIPTORS_LIMIT.name => &mut self.descriptors_limit,
-            _ => return,
-        };
-        *figure = Some(value);
-    }
 }
 
 #[derive(Debug)]
