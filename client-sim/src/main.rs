@@ -13,12 +13,11 @@ use hongbao_sim::fleet::{self, plan::FleetArgs, plan::Plan};
 use hongbao_sim::machine::{self, config::MachineArgs, config::MachineConfig};
 use hongbao_sim::results::Ready;
 use hongbao_telemetry::logs::LogArgs;
-use hongbao_telemetry::program::build;
 use hongbao_telemetry::program::manual::{self, CompletionsArguments, ManArguments};
-use hongbao_telemetry::program::output;
+use hongbao_telemetry::program::signals::StopSignals;
+use hongbao_telemetry::program::{arguments, build, output};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
-use tokio::signal::unix::{SignalKind, signal};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -54,7 +53,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let command = Cli::parse().command;
+    let command = arguments::parse::<Cli>().command;
     let log = match &command {
         Command::Machine(args) => args.log.clone(),
         Command::Fleet(args) => args.log.clone(),
@@ -135,16 +134,11 @@ fn fail(what: &str, error: impl std::fmt::Display) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Completes at SIGINT or SIGTERM.
+/// Completes when the program is asked to stop.
 async fn termination() {
-    match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
-        (Ok(mut interrupt), Ok(mut terminate)) => {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-        }
-        (Err(error), _) | (_, Err(error)) => {
+    match StopSignals::take() {
+        Ok(mut signals) => signals.recv().await,
+        Err(error) => {
             tracing::error!(event = "signals_failed", %error, "signals cannot be received");
             std::future::pending().await
         }

@@ -26,6 +26,7 @@ use crate::{heartbeat, ingest, sampler};
 use hongbao_telemetry::clock::unix_millis;
 use hongbao_telemetry::credentials::{self, CredentialError};
 use hongbao_telemetry::http;
+use hongbao_telemetry::program::exit;
 use hongbao_telemetry::program::service::Service;
 
 /// Why the monitor does not run. One line each.
@@ -38,7 +39,7 @@ pub enum RunError {
     #[error(transparent)]
     Record(#[from] RecordError),
     /// An address is taken or not ours.
-    #[error("cannot bind {flag} {address}: {source}")]
+    #[error("cannot bind {flag} {address}: {source}; {}", exit::bind_remedy(.source))]
     Bind {
         flag: &'static str,
         address: SocketAddr,
@@ -55,10 +56,11 @@ pub enum RunError {
 }
 
 impl RunError {
-    /// The exit code: 2 where a setting is to blame, 1 else.
+    /// The exit code: 2 where a setting is to blame, 75 where a retry may help, 1 else.
     pub fn exit_code(&self) -> u8 {
         match self {
-            RunError::Credential(_) | RunError::Record(_) | RunError::Bind { .. } => 2,
+            RunError::Credential(_) | RunError::Record(_) => exit::USAGE,
+            RunError::Bind { source, .. } => exit::code_of(source),
             RunError::System { .. } => 1,
         }
     }

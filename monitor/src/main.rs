@@ -15,10 +15,9 @@ use hongbao_monitor::terminal::lines;
 use hongbao_monitor::terminal::{self, TopArguments};
 use hongbao_telemetry::clock::unix_seconds;
 use hongbao_telemetry::logs;
-use hongbao_telemetry::program::build;
 use hongbao_telemetry::program::manual::{self, CompletionsArguments, ManArguments};
-use hongbao_telemetry::program::output;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use hongbao_telemetry::program::signals::StopSignals;
+use hongbao_telemetry::program::{arguments, build, output};
 use tokio_util::sync::CancellationToken;
 
 /// The books do not agree, and were expected to.
@@ -60,7 +59,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let arguments = match CommandLine::try_parse() {
+    let arguments = match arguments::try_parse() {
         Ok(CommandLine { command: Some(Command::Report(arguments)), .. }) => return told(report::write(&arguments)),
         Ok(CommandLine { command: Some(Command::Compare(arguments)), .. }) => return told(report::compare(&arguments)),
         Ok(CommandLine { command: Some(Command::Top(arguments)), .. }) => return show(&arguments),
@@ -128,8 +127,8 @@ fn failure(code: u8, problem: &str) -> ExitCode {
 }
 
 async fn run(config: Config) -> Result<ExitCode, RunError> {
-    let signals = |kind| signal(kind).map_err(|source| RunError::System { what: "cannot take signals".into(), source });
-    let (terminate, interrupt) = (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
+    let signals =
+        StopSignals::take().map_err(|source| RunError::System { what: "cannot take signals".into(), source })?;
     let cannot_log = |source| RunError::System { what: "cannot log".into(), source };
     let log = config.log.checked(LOG_DEFAULT).map_err(|error| cannot_log(std::io::Error::other(error)))?;
     let _log = log.begin().map_err(cannot_log)?;
@@ -137,7 +136,7 @@ async fn run(config: Config) -> Result<ExitCode, RunError> {
     output::print(format!("{}\n", monitor.banner()));
 
     let stop = CancellationToken::new();
-    tokio::spawn(stop_on_signal(terminate, interrupt, stop.clone()));
+    tokio::spawn(stop_on_signal(signals, stop.clone()));
     let outcome = monitor.run(stop).await?;
     if outcome.stdout_is_read {
         output::print(lines::summary(&outcome.run, outcome.sources.len()));
@@ -155,12 +154,9 @@ async fn run(config: Config) -> Result<ExitCode, RunError> {
 }
 
 /// The first signal stops in order; the second ends at once.
-async fn stop_on_signal(mut terminate: Signal, mut interrupt: Signal, stop: CancellationToken) {
+async fn stop_on_signal(mut signals: StopSignals, stop: CancellationToken) {
     for asked in 0.. {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        signals.recv().await;
         if asked > 0 {
             logs::flush();
             std::process::exit(EXIT_INTERRUPTED);

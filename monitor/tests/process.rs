@@ -34,8 +34,12 @@ fn terminate(process: &mut Running, signal: Signal) -> (Option<i32>, String) {
 
 /// Ends with code 2 and exactly one line, which holds every part.
 fn refused(output: &Output, parts: &[&str]) {
+    refused_with(2, output, parts);
+}
+
+fn refused_with(code: i32, output: &Output, parts: &[&str]) {
     let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert_eq!(output.status.code(), Some(code), "{text}");
     assert_eq!(text.lines().count(), 1, "{text}");
     for part in parts {
         assert!(text.contains(part), "{part} in {text}");

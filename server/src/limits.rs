@@ -100,6 +100,9 @@ pub const HALF_CLOSED_SECONDS_MAX: u32 = 30;
 /// Requests of one connection that may come behind its Login before that is answered.
 pub const EARLY_REQUESTS_MAX: usize = 16;
 
+/// Below so much room on its disk a ledger that cannot be opened may open later, bytes.
+pub const LEDGER_FREE_BYTES_MIN: u64 = 1024 * 1024;
+
 /// Users whom operators keep out at a time.
 pub const BARRED_USERS_MAX: usize = 10_000;
 

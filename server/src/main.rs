@@ -10,9 +10,8 @@ use hongbao_server::config::{Config, Settings};
 use hongbao_server::node::{Bound, Running, StartError, Stopped};
 use hongbao_server::tools::Tool;
 use hongbao_telemetry::logs;
-use hongbao_telemetry::program::build;
-use hongbao_telemetry::program::output;
-use tokio::signal::unix::{SignalKind, signal};
+use hongbao_telemetry::program::signals::StopSignals;
+use hongbao_telemetry::program::{arguments, build, exit, output};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -38,15 +37,13 @@ struct Serve {
     settings: Settings,
 }
 
-/// Bad usage or settings; nothing was touched.
-const EXIT_USAGE: u8 = 2;
 /// The books do not balance.
 const EXIT_UNBALANCED: u8 = 1;
 /// Stopped, but not everything ran dry in time.
 const EXIT_CUT_SHORT: u8 = 3;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = arguments::parse();
     let result = match cli.tool {
         None => serve(cli.serve),
         Some(tool) => tool.run(Cli::command()),
@@ -55,8 +52,9 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             // Every error of ours says its cause in its own line.
+            let code = error.downcast_ref().map_or(exit::USAGE, StartError::exit_code);
             output::print_error("hongbao-server", error);
-            ExitCode::from(EXIT_USAGE)
+            ExitCode::from(code)
         }
     }
 }
@@ -76,16 +74,14 @@ fn serve(serve: Serve) -> anyhow::Result<ExitCode> {
 }
 
 async fn run(config: Config) -> anyhow::Result<ExitCode> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut signals = StopSignals::take()?;
     let running = tokio::select! {
         running = start(config) => running?,
         // Nobody was let in yet.
-        _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
-        _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
+        () = signals.recv() => return Ok(ExitCode::SUCCESS),
     };
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        () = signals.recv() => {}
         () = running.stop_requested() => {}
     }
     tokio::select! {
@@ -94,8 +90,7 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
             Stopped::CutShort => ExitCode::from(EXIT_CUT_SHORT),
             Stopped::Unbalanced => ExitCode::from(EXIT_UNBALANCED),
         }),
-        _ = terminate.recv() => at_once(),
-        _ = interrupt.recv() => at_once(),
+        () = signals.recv() => at_once(),
     }
 }
 

@@ -17,7 +17,6 @@ use std::time::Duration;
 use clap::Args;
 use crossterm::event::{Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use hongbao_proto::token::{Audience, Signer};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -27,6 +26,7 @@ use crate::terminal::state::State;
 use crate::terminal::tty::Screen;
 use hongbao_telemetry::clock::unix_seconds;
 use hongbao_telemetry::credentials;
+use hongbao_telemetry::program::signals::StopSignals;
 
 /// Between two pictures, unless a key asks for one.
 const FRAME_PERIOD: Duration = Duration::from_secs(1);
@@ -115,10 +115,7 @@ fn read_token(path: &Path) -> Result<String, String> {
 /// Shows the run until a key or a signal ends it.
 pub async fn run(arguments: &TopArguments) -> Result<(), TopError> {
     let monitor = arguments.checked()?;
-    let mut ends = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
-    let [Ok(terminate), Ok(interrupt), Ok(hangup)] = &mut ends else {
-        return Err(TopError::Terminal(io::Error::other("signals cannot be received")));
-    };
+    let mut signals = StopSignals::take()?;
     let colours = std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
     let mut screen = Screen::take()?;
     let mut keys = tty::events()?;
@@ -156,9 +153,7 @@ pub async fn run(arguments: &TopArguments) -> Result<(), TopError> {
                 None => break Ok(()),
             },
             _ = frames.tick() => {}
-            _ = terminate.recv() => break Ok(()),
-            _ = interrupt.recv() => break Ok(()),
-            _ = hangup.recv() => break Ok(()),
+            () = signals.recv() => break Ok(()),
         }
     };
     feed.abort();

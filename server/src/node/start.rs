@@ -1,6 +1,7 @@
 //! The start, step by step: addresses, ledger, everything else; and last of all listeners.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -13,10 +14,13 @@ use hongbao_proto::token::{Audience, Signer, Verifier};
 use hongbao_sysctl::cores;
 use hongbao_sysctl::{HostFacts, Verdict, Wanted};
 use hongbao_telemetry::clock::unix_seconds;
+use hongbao_telemetry::disk;
 use hongbao_telemetry::http;
+use hongbao_telemetry::program::exit;
 use hongbao_telemetry::program::service::Service;
 use hongbao_telemetry::report::names::role;
 use hongbao_telemetry::report::{Events, Reporter, ReporterConfig};
+use socket2::SockRef;
 use tokio::net::TcpSocket;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -65,7 +69,7 @@ pub enum StartError {
     #[error("--ledger {path}: {source}")]
     Ledger { path: PathBuf, source: LedgerError },
     /// An address cannot be bound.
-    #[error("cannot listen on {address} ({flag}): {source}; is another server running? choose another port")]
+    #[error("cannot listen on {address} ({flag}): {source}; {}", exit::bind_remedy(.source))]
     Bind { address: SocketAddr, flag: &'static str, source: io::Error },
     /// A file that announces the addresses.
     #[error("cannot write --ready-file {path}: {source}")]
@@ -73,6 +77,20 @@ pub enum StartError {
     /// A thread or a runtime.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
+}
+
+impl StartError {
+    /// The code of the process: whether a retry may help.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            StartError::Ledger { source: LedgerError::InUse { .. }, .. } => exit::TRY_AGAIN,
+            StartError::Ledger { path, source: LedgerError::Unavailable(_) } if is_full_below(path) => exit::TRY_AGAIN,
+            StartError::Ledger { .. } => exit::USAGE,
+            StartError::Bind { source, .. } | StartError::ReadyFile { source, .. } | StartError::Thread(source) => {
+                exit::code_of(source)
+            }
+        }
+    }
 }
 
 /// A server with its addresses, at which nobody is let in yet.
@@ -91,7 +109,7 @@ impl Bound {
     pub fn bind(config: Config) -> Result<Self, StartError> {
         let steps = Steps::default();
         steps.begin(Step::Bind);
-        refuse_shared_port(&config, config.listen, 0)?;
+        refuse_shared_port(config.listen)?;
         let limit = descriptors::raise_limit();
         let own = ThreadOptions { tables: config.private_tables, cores: config.pin_shards, coalesce: config.coalesce };
         let threads = ShardThread::start_all(config.shards, own).map_err(StartError::Thread)?;
@@ -222,12 +240,11 @@ impl Opened {
         services.spawn(Expiry::new(Arc::clone(&shared), wall).run());
         let (accepting, accepting_watch) = watch::channel(true);
         let (closing, closing_watch) = watch::channel(false);
-        // Another server may have come meanwhile, which did not listen either when we looked.
-        refuse_shared_port(&config, listen, 0)?;
+        refuse_other_listeners(listen, 0)?;
         let shards = Shards { config: &config, limit, listen, accepting: accepting_watch.clone() }
             .serve(threads, inboxes, &shared, &telemetry.accept, &beats)
             .await?;
-        refuse_shared_port(&config, listen, shards.len())?;
+        refuse_other_listeners(listen, shards.len())?;
         let admin_listener = admin.listen(ADMIN_BACKLOG).map_err(bind_error(config.admin, "--admin"))?;
         let admin = admin_listener.local_addr().map_err(bind_error(config.admin, "--admin"))?;
 
@@ -283,6 +300,12 @@ impl Opened {
     }
 }
 
+/// Whether the disk has no room for a new ledger.
+fn is_full_below(path: &Path) -> bool {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    disk::free_bytes(directory).is_some_and(|free| free < limits::LEDGER_FREE_BYTES_MIN)
+}
+
 fn bind_error(address: SocketAddr, flag: &'static str) -> impl Fn(io::Error) -> StartError {
     move |source| StartError::Bind { address, flag, source }
 }
@@ -290,6 +313,9 @@ fn bind_error(address: SocketAddr, flag: &'static str) -> impl Fn(io::Error) -> 
 fn bind_admin(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
+    if address.is_ipv6() {
+        SockRef::from(&socket).set_only_v6(false)?;
+    }
     socket.bind(address)?;
     Ok(socket)
 }
@@ -299,27 +325,36 @@ async fn closed(mut closing: watch::Receiver<bool>) {
     closing.wait_for(|closing| *closing).await.ok();
 }
 
-/// SO_REUSEPORT lets a second server of the same user share our port silently: we look whether one
-/// listens, before its peers could reach us.
-///
-/// `ours`: how many listeners of this process are there already.
-fn refuse_shared_port(config: &Config, address: SocketAddr, ours: usize) -> Result<(), StartError> {
-    if config.listen.port() == 0 {
+/// SO_REUSEPORT lets a second server of the same user share our port silently: a socket without it
+/// finds out whether anybody listens on an address that overlaps ours, as the kernel sees it.
+fn refuse_shared_port(address: SocketAddr) -> Result<(), StartError> {
+    if address.port() == 0 {
         return Ok(());
     }
-    let listening = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default()
-        + &std::fs::read_to_string("/proc/net/tcp6").unwrap_or_default();
-    let port = format!(":{:04X}", address.port());
-    let sockets = listening
-        .lines()
-        .filter(|line| {
-            let mut fields = line.split_ascii_whitespace().skip(1);
-            fields.next().is_some_and(|local| local.ends_with(&port)) && fields.nth(1) == Some("0A")
-        })
-        .count();
-    if sockets > ours {
-        let source = io::Error::from(io::ErrorKind::AddrInUse);
-        return Err(StartError::Bind { address, flag: "--listen", source });
+    bind_admin(address).map(drop).map_err(bind_error(address, "--listen"))
+}
+
+/// The same, once we listen: another server may have come meanwhile, which did not listen either
+/// when we looked. Listeners stand first in the kernel's table, so that its length does not matter.
+fn refuse_other_listeners(address: SocketAddr, ours: usize) -> Result<(), StartError> {
+    let (path, local) = match address {
+        SocketAddr::V4(v4) => ("/proc/net/tcp", format!("{:08X}", u32::from_ne_bytes(v4.ip().octets()))),
+        SocketAddr::V6(v6) => {
+            let octets = v6.ip().octets();
+            let words = octets.chunks_exact(4).map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
+            ("/proc/net/tcp6", words.map(|word| format!("{word:08X}")).collect())
+        }
+    };
+    let local = format!("{local}:{:04X}", address.port());
+    let table = File::open(path).map_err(bind_error(address, "--listen"))?;
+    let fields = |line: String| {
+        let mut fields = line.split_ascii_whitespace().skip(1).map(str::to_owned);
+        Some((fields.next()?, fields.nth(1)?))
+    };
+    let listeners = BufReader::new(table).lines().skip(1).map_while(|line| fields(line.ok()?));
+    let there = listeners.take_while(|(_, state)| state == "0A").filter(|(bound, _)| *bound == local).count();
+    if there > ours {
+        return Err(bind_error(address, "--listen")(io::ErrorKind::AddrInUse.into()));
     }
     Ok(())
 }

@@ -13,10 +13,10 @@ use hongbao_proto::UserId;
 use hongbao_proto::token::{Audience, Secret, Signer};
 use hongbao_telemetry::clock::unix_seconds;
 use hongbao_telemetry::credentials::load_secret;
+use hongbao_telemetry::program::signals::StopSignals;
 use hongbao_telemetry::sse::{Event, Stream, StreamError, client};
 use reqwest::StatusCode;
 use serde_json::Value;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::tools::user_id;
 
@@ -51,11 +51,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let secret = load_secret(arguments.secret_file.as_deref())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let mut signals = StopSignals::take()?;
         tokio::select! {
             never = follow(arguments, &secret) => match never? {},
-            _ = terminate.recv() => Ok(ExitCode::SUCCESS),
-            _ = interrupt.recv() => Ok(ExitCode::SUCCESS),
+            () = signals.recv() => Ok(ExitCode::SUCCESS),
         }
     })
 }

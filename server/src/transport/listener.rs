@@ -26,6 +26,10 @@ impl Bound {
         let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(true)?;
+        if address.is_ipv6() {
+            // `[::]` serves both families, whatever the host's default is.
+            socket.set_only_v6(false)?;
+        }
         // Accepted sockets inherit these three: no system call for each connection.
         socket.set_tcp_nodelay(true)?;
         socket.set_send_buffer_size(limits::SOCKET_SEND_BYTES)?;

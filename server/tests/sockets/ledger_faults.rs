@@ -153,6 +153,20 @@ fn a_stop_on_a_full_disk_is_in_order_and_loses_nothing() {
 }
 
 #[test]
+fn a_start_on_a_full_disk_may_be_tried_again() {
+    let Some(disk) = Disk::mount() else { return };
+    let server = Server::start();
+    disk.fill();
+    let start = || {
+        let mut start = command(BINARY);
+        start.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--ledger"]).arg(disk.path("ledger"));
+        start.arg("--secret-file").arg(server.path("secret")).output().unwrap()
+    };
+    let output = start();
+    assert_eq!(output.status.code(), Some(75), "{output:?}");
+}
+
+#[test]
 fn a_ledger_on_a_read_only_disk_is_refused_and_left_as_it_is() {
     let Some(disk) = Disk::mount() else { return };
     let mut server = disk.server();

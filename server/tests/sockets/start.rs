@@ -1,5 +1,7 @@
-//! A server that cannot start says why in one line, exits with code 2, and leaves nothing behind.
+//! A server that cannot start says why in one line, exits with 2 where a person must change something
+//! and with 75 where it may pass, and leaves nothing behind.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{TcpListener, TcpStream};
@@ -11,7 +13,8 @@ use hongbao_server::node::{Bound, Stopped};
 use tempfile::TempDir;
 
 use crate::BINARY;
-use hongbao_testing::server::write_secret;
+use hongbao_proto::v1::goodbye::Reason;
+use hongbao_testing::server::{Setup, write_secret};
 use hongbao_testing::{Client, SECRET, Server, command, user_token};
 
 struct Home(TempDir);
@@ -38,6 +41,10 @@ impl Home {
     /// Starts a server that must refuse. Usual flags are added where they are not given. Returns
     /// what it says.
     fn refused(&self, flags: &[&str]) -> String {
+        self.refused_with(2, flags)
+    }
+
+    fn refused_with(&self, code: i32, flags: &[&str]) -> String {
         let mut server = command(BINARY);
         for (flag, value) in [
             ("--listen", "127.0.0.1:0".to_owned()),
@@ -52,15 +59,24 @@ impl Home {
         }
         let output = server.args(flags).output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{flags:?}: {said}");
+        assert_eq!(output.status.code(), Some(code), "{flags:?}: {said}");
         assert!(output.stdout.is_empty());
         said
     }
 
     /// [`Self::refused`] in one line that contains all of `words`, with nothing created.
     fn refused_in_one_line(&self, flags: &[&str], words: &[&str]) {
+        self.refused_in_one_line_with(2, flags, words);
+    }
+
+    /// The same, of what may pass by itself.
+    fn not_now(&self, flags: &[&str], words: &[&str]) {
+        self.refused_in_one_line_with(75, flags, words);
+    }
+
+    fn refused_in_one_line_with(&self, code: i32, flags: &[&str], words: &[&str]) {
         let before = self.contents();
-        let said = self.refused(flags);
+        let said = self.refused_with(code, flags);
         assert_eq!(said.lines().count(), 1, "{flags:?}: {said}");
         assert!(words.iter().all(|word| said.contains(word)), "{words:?}: {said}");
         // A cause is not said twice over.
@@ -150,16 +166,83 @@ fn a_port_in_use_is_named_and_the_server_on_it_is_not_disturbed() {
     let (home, server) = (Home::new(), Server::start());
     let mut user = server.login(1);
     let (listen, admin) = (server.listen.to_string(), server.admin.to_string());
-    home.refused_in_one_line(&["--listen", &listen], &[&listen, "--listen", "another port"]);
-    home.refused_in_one_line(&["--admin", &admin], &[&admin, "--admin", "another port"]);
+    home.not_now(&["--listen", &listen], &[&listen, "--listen", "another port"]);
+    home.not_now(&["--admin", &admin], &[&admin, "--admin", "another port"]);
     // One that shares no port with anybody.
     let plain = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = plain.local_addr().unwrap().to_string();
-    home.refused_in_one_line(&["--listen", &taken], &[&taken, "--listen"]);
+    home.not_now(&["--listen", &taken], &[&taken, "--listen"]);
     user.ping();
     for user in 2..20 {
         server.login(user).ping();
     }
+}
+
+#[test]
+fn an_address_that_is_not_there_yet_is_named_as_such() {
+    let home = Home::new();
+    // For documentation: no host has it.
+    home.not_now(&["--listen", "192.0.2.10:7400"], &["192.0.2.10:7400", "--listen", "does not have the address (yet)"]);
+    home.not_now(&["--admin", "192.0.2.10:7402"], &["192.0.2.10:7402", "--admin", "does not have the address (yet)"]);
+}
+
+#[test]
+fn only_addresses_that_overlap_are_refused() {
+    let (home, server) = (Home::new(), Server::start());
+    let port = server.listen.port();
+    for overlapping in ["0.0.0.0", "[::]"] {
+        let address = format!("{overlapping}:{port}");
+        home.not_now(&["--listen", &address], &[&address]);
+    }
+    // Another program and another server on other addresses of this host.
+    let _program = TcpListener::bind(format!("127.0.0.9:{port}")).unwrap();
+    let second = Server::with(&["--listen", &format!("127.0.0.2:{port}")]);
+    second.login(1).ping();
+    server.login(1).ping();
+}
+
+#[test]
+fn a_wildcard_of_version_6_serves_both_families() {
+    let server = Server::with(&["--listen", "[::]:0"]);
+    let port = server.listen.port();
+    for address in ["127.0.0.1", "[::1]"] {
+        Client::connect(format!("{address}:{port}").parse().unwrap()).login(&user_token(1));
+    }
+}
+
+#[test]
+fn what_is_empty_in_the_environment_is_not_set() {
+    let home = Home::new();
+    let help = command(BINARY).arg("--help").output().unwrap();
+    let help: &str = String::from_utf8(help.stdout).unwrap().leak();
+    let variables: Vec<&str> = help
+        .split("[env: ")
+        .skip(1)
+        .filter_map(|rest| rest.split(['=', ']']).next())
+        .filter(|name| !["HONGBAO_LISTEN", "HONGBAO_ADMIN", "HONGBAO_LEDGER", "HONGBAO_READY_FILE"].contains(name))
+        .collect();
+    assert!(variables.len() > 20, "{variables:?}");
+    let environment = variables.iter().map(|name| (*name, OsString::new())).collect();
+    let server = Server::set_up(Setup { environment, ..Setup::default() });
+    server.login(1).ping();
+
+    let output = command(BINARY)
+        .args(["--secret-file", &home.path("secret"), "--ledger", &home.path("ledger")])
+        .env("HONGBAO_LISTEN", "nowhere")
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said.contains("HONGBAO_LISTEN") && said.contains("nowhere"), "{said}");
+}
+
+#[test]
+fn a_hangup_stops_in_order() {
+    let mut server = Server::start();
+    let mut user = server.login(1);
+    server.signal(nix::sys::signal::Signal::SIGHUP);
+    assert_eq!(user.ending().goodbye, Some(Reason::Draining));
+    assert_eq!(server.exit_code(), Some(0));
 }
 
 #[test]
@@ -169,7 +252,7 @@ fn peers_reach_the_first_server_while_others_try_its_port() {
     std::thread::scope(|scope| {
         let refused = scope.spawn(|| {
             for _ in 0..5 {
-                home.refused_in_one_line(&["--listen", &listen], &[&listen]);
+                home.not_now(&["--listen", &listen], &[&listen]);
             }
         });
         let mut user = 0;
@@ -252,7 +335,7 @@ fn a_second_server_on_one_ledger_is_refused_undisturbing() {
     user.win(campaign);
     let ledger = server.ledger();
     let path = ledger.to_str().unwrap();
-    home.refused_in_one_line(&["--ledger", path], &[path, "in use by another process"]);
+    home.not_now(&["--ledger", path], &[path, "in use by another process"]);
     user.win(campaign);
     server.check_books();
 }
