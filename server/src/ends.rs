@@ -2,8 +2,10 @@
 //! from it follow the metric, the goodbye and the moment at which the peer may come back.
 
 use hongbao_proto::v1::goodbye::Reason;
+use serde::Serialize;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Fault {
     /// Nobody's: the ordinary course of things.
     Nobody,

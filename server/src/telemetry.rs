@@ -20,7 +20,7 @@ use crate::ledger::writer::LedgerStatus;
 use crate::services::rooms::RoomsBoard;
 use crate::set::SetHandle;
 use crate::set::broadcast::Broadcasts;
-use crate::set::tally::{AnswerKind, ERRORS, SetTally, Tally};
+use crate::set::tally::{AnswerKind, ERRORS, SetTally, Tally, labelled};
 use crate::shard::acceptor::AcceptTally;
 
 /// Everything that is counted, wherever it is counted.
@@ -47,47 +47,20 @@ pub struct Telemetry {
     pub reporter: Option<Arc<ReporterStats>>,
 }
 
-/// A step of the start or of the stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Step {
-    Bind,
-    OpenLedger,
-    /// To every shard listening.
-    Serve,
-    CloseListeners,
-    StopIssuing,
-    NotifyUsers,
-    RunDry,
-    CloseLedger,
-    Audit,
-}
-
-impl Step {
-    const ALL: [Self; 9] = [
-        Self::Bind,
-        Self::OpenLedger,
-        Self::Serve,
-        Self::CloseListeners,
-        Self::StopIssuing,
-        Self::NotifyUsers,
-        Self::RunDry,
-        Self::CloseLedger,
-        Self::Audit,
-    ];
-
-    /// Its name in metrics and in the log.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Bind => "bind",
-            Self::OpenLedger => "open_ledger",
-            Self::Serve => "serve",
-            Self::CloseListeners => "close_listeners",
-            Self::StopIssuing => "stop_issuing",
-            Self::NotifyUsers => "notify_users",
-            Self::RunDry => "run_dry",
-            Self::CloseLedger => "close_ledger",
-            Self::Audit => "audit",
-        }
+labelled! {
+    /// A step of the start or of the stop. The label is its name in metrics and in the log.
+    #[derive(PartialOrd, Ord)]
+    pub enum Step {
+        Bind = "bind",
+        OpenLedger = "open_ledger",
+        /// To every shard listening.
+        Serve = "serve",
+        CloseListeners = "close_listeners",
+        StopIssuing = "stop_issuing",
+        NotifyUsers = "notify_users",
+        RunDry = "run_dry",
+        CloseLedger = "close_ledger",
+        Audit = "audit",
     }
 }
 
@@ -111,8 +84,8 @@ impl Steps {
 
     /// How long each step since `first` took, for people.
     pub fn since(&self, first: Step) -> String {
-        let steps = Step::ALL.into_iter().filter(|step| *step >= first && self.millis(*step) > 0);
-        let took: Vec<_> = steps.map(|step| format!("{} {} ms", step.label(), self.millis(step))).collect();
+        let steps = Step::ALL.iter().filter(|step| **step >= first && self.millis(**step) > 0);
+        let took: Vec<_> = steps.map(|step| format!("{} {} ms", step.label(), self.millis(*step))).collect();
         took.join(", ")
     }
 
@@ -268,7 +241,7 @@ impl Telemetry {
             (names::OPEN_DESCRIPTORS, gauge(self.open_descriptors())),
             (names::DESCRIPTORS_LIMIT, gauge(self.descriptors_limit)),
         ];
-        for step in Step::ALL {
+        for &step in Step::ALL {
             let help = "Time in a step of the start or stop, in microseconds";
             let key = Key::labelled("step_us", "step", step.label(), help);
             gauges.push((key, gauge(1_000 * self.steps.millis(step))));

@@ -84,8 +84,7 @@ pub enum What {
     End {
         /// Why, as in `/metrics`.
         reason: &'static str,
-        /// Whose doing: `nobody`, `peer`, `limit`, `host` or `us`.
-        fault: &'static str,
+        fault: Fault,
     },
 }
 
@@ -279,14 +278,7 @@ impl Watched {
     }
 
     pub fn ended(&self, set: u32, key: ConnectionKey, user: UserId, end: End) {
-        let fault = match end.fault() {
-            Fault::Nobody => "nobody",
-            Fault::Peer => "peer",
-            Fault::Limit => "limit",
-            Fault::Host => "host",
-            Fault::Us => "us",
-        };
-        self.send(set, key, user, What::End { reason: end.label(), fault });
+        self.send(set, key, user, What::End { reason: end.label(), fault: end.fault() });
     }
 
     fn send(&self, set: u32, key: ConnectionKey, user: UserId, what: What) {

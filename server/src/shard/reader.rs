@@ -228,13 +228,6 @@ impl Intake {
 #[derive(Debug)]
 pub struct QueueFull;
 
-impl ReaderState {
-    /// Whether the reader has seen a violation, after which it throws everything away.
-    pub fn is_discarding(&self) -> bool {
-        self.discarding
-    }
-}
-
 fn violation(request: u64, code: ErrorCode, end: End) -> ClientRequest {
     ClientRequest::Violation { request, code, end }
 }
