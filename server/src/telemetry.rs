@@ -134,6 +134,7 @@ impl Telemetry {
     pub fn sample(&self) -> Sample {
         let prizes = self.stock.total();
         let books = self.ledger.totals();
+        let of_sets = |name, help, of: fn(&SetTally) -> &Tally| (Key::new(name, help), self.sum(of));
         let mut counters = vec![
             (names::REQUESTS_RECEIVED, self.sum(|set| &set.received)),
             (names::REQUESTS_ANSWERED, self.answered()),
@@ -141,46 +142,34 @@ impl Telemetry {
             (names::PRIZES_ISSUED, self.stock.issued_first()),
             (names::PRIZES_WON, books.won),
             (names::PAID_FEN, books.paid.0),
-            (Key::new("answers_undelivered", "Answers whose connection had gone"), self.sum(|set| &set.undelivered)),
-            (Key::new("frames_stale", "Frames still queued when their connection ended"), self.sum(|set| &set.stale)),
-            (Key::new("connections_accepted", "Connections accepted"), self.sum(|set| &set.accepted)),
-            (
-                Key::new("logins_deferred", "Logins told to come back at an appointed moment"),
-                self.sum(|set| &set.logins_deferred),
-            ),
-            (Key::new("writes_refused", "Writes that a socket took only in part"), self.sum(|set| &set.refused_writes)),
-            (Key::new("received_bytes", "Bytes read from peers"), self.sum(|set| &set.bytes_in)),
-            (Key::new("sent_bytes", "Bytes written to peers"), self.sum(|set| &set.bytes_out)),
+            of_sets("answers_undelivered", "Answers whose connection had gone", |set| &set.undelivered),
+            of_sets("frames_stale", "Frames still queued when their connection ended", |set| &set.stale),
+            of_sets("connections_accepted", "Connections accepted", |set| &set.accepted),
+            of_sets("logins_deferred", "Logins told to come back at an appointed moment", |set| &set.logins_deferred),
+            of_sets("writes_refused", "Writes that a socket took only in part", |set| &set.refused_writes),
+            of_sets("received_bytes", "Bytes read from peers", |set| &set.bytes_in),
+            of_sets("sent_bytes", "Bytes written to peers", |set| &set.bytes_out),
             (names::ANNOUNCEMENTS_DELIVERED, self.sum(|set| &set.announced)),
             (
                 Key::new("announcements_dropped", "Announcements that a SET had no room for, counted by SET"),
                 self.sum(|set| &set.announcements_dropped) + self.broadcasts.queues_full(),
             ),
-            (
-                Key::new("offers_dropped", "Envelopes not offered at once for lack of room"),
-                self.sum(|set| &set.offers_dropped),
-            ),
+            of_sets("offers_dropped", "Envelopes not offered at once for lack of room", |set| &set.offers_dropped),
             (names::UNITS_SOLD, books.sold),
             (names::EARNED_FEN, books.earned.0),
             (names::ENVELOPES_SENT, books.envelopes),
             (names::SHARES_OPENED, books.opened),
             (names::OPENED_FEN, books.opened_fen.0),
             (names::CHAT_DELIVERED, self.sum(|set| &set.chat_delivered)),
-            (
-                Key::new("chat_offline", "Chat messages to users who were off-line, one for each"),
-                self.sum(|set| &set.chat_offline),
+            of_sets("chat_offline", "Chat messages to users who were off-line, one for each", |set| &set.chat_offline),
+            of_sets(
+                "chat_dropped",
+                "Chat messages not written because the user or its SET was behind, one for each",
+                |set| &set.chat_dropped,
             ),
-            (
-                Key::new(
-                    "chat_dropped",
-                    "Chat messages not written because the user or its SET was behind, one for each",
-                ),
-                self.sum(|set| &set.chat_dropped),
-            ),
-            (
-                Key::new("equations_broken", "Batches after which a SET's books did not balance"),
-                self.sum(|set| &set.broken_equations),
-            ),
+            of_sets("equations_broken", "Batches after which a SET's books did not balance", |set| {
+                &set.broken_equations
+            }),
             (names::ACCEPTS_WITHOUT_DESCRIPTOR, self.accept.out_of_descriptors.load(Ordering::Relaxed)),
             (
                 Key::new("accept_errors", "Failures of accept other than a lack of descriptors"),
