@@ -17,7 +17,7 @@ use hongbao_telemetry::{disk, process};
 use crate::ends::End;
 use crate::generator::StockBoard;
 use crate::ledger::writer::LedgerStatus;
-use crate::services::rooms::RoomsBoard;
+use crate::services::rooms::room_shard::RoomsBoard;
 use crate::set::SetHandle;
 use crate::set::broadcast::Broadcasts;
 use crate::set::tally::{AnswerKind, ERRORS, SetTally, Tally, labelled};
@@ -224,8 +224,8 @@ impl Telemetry {
             (Key::new("enclosed_fen", "Money in envelopes that can be opened, in fen"), gauge(books.enclosed.0)),
             (Key::new("ledger_healthy", "Whether the ledger can be written: 1 or 0"), i64::from(self.ledger.healthy())),
             (Key::new("ledger_bytes", "Size of the ledger's file and of its log"), gauge(self.ledger_bytes())),
-            (Key::new("rooms", "Chat rooms with members"), gauge(self.rooms.rooms())),
-            (Key::new("room_members", "Members of all chat rooms"), gauge(self.rooms.members())),
+            (Key::new("rooms", "Chat rooms with members"), gauge(self.rooms.rooms.load(Ordering::Relaxed))),
+            (Key::new("room_members", "Members of all chat rooms"), gauge(self.rooms.members.load(Ordering::Relaxed))),
             (names::RESIDENT_BYTES, gauge(process::resident_bytes())),
             (names::OPEN_DESCRIPTORS, gauge(self.open_descriptors())),
             (names::DESCRIPTORS_LIMIT, gauge(self.descriptors_limit)),

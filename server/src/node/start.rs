@@ -35,7 +35,8 @@ use crate::node::stop::Running;
 use crate::services::envelope_runs::Runs;
 use crate::services::expiry::Expiry;
 use crate::services::offers::Offers;
-use crate::services::rooms;
+use crate::services::rooms::room_shard::{Bounds, RoomsBoard};
+use crate::services::rooms::service::{Service as RoomService, random_epochs};
 use crate::set::directory::Directory;
 use crate::set::message::{Message, StockReport};
 use crate::set::payments::Wallets;
@@ -195,7 +196,11 @@ impl Opened {
         let generator = Generator::recover(sets.clone(), ledger.clone(), campaigns, config.notify_campaigns, now)
             .reporting_to(events.clone());
         let mut services = JoinSet::new();
-        let rooms = rooms::spawn(&shared, room_queues, &mut services);
+        let rooms = Arc::<RoomsBoard>::default();
+        for queue in room_queues {
+            let shard = RoomService::new(Arc::clone(&shared), Arc::clone(&rooms), Bounds::default(), random_epochs());
+            services.spawn(shard.run(queue));
+        }
         let beats: Vec<Arc<Tally>> = threads.iter().map(|_| Arc::default()).collect();
         let mut telemetry = Telemetry {
             sets,

@@ -21,7 +21,7 @@ use hongbao_server::services::envelope_runs::{Next, Run, Runs, Terms};
 use hongbao_server::services::expiry::Expiry;
 use hongbao_server::services::offers::Offers;
 use hongbao_server::services::rooms::room_shard::Bounds;
-use hongbao_server::services::rooms::{self, Epochs, Service};
+use hongbao_server::services::rooms::service::{Epochs, Service};
 use hongbao_server::set::directory::Directory;
 use hongbao_server::set::message::{Control, Message, Offering, ReplyPermit, StockReport};
 use hongbao_server::set::payments::Wallets;
@@ -206,17 +206,17 @@ impl Node {
         });
         let generator = Generator::recover(handles.clone().into(), handle.clone(), campaigns, true, now.wall);
         let bounds = Bounds { history_bytes: setup.history_bytes, ..Bounds::default() };
-        // In place of random ones: by the moment of the start, the shard, and the room.
-        let (mut shard, life) = (0u64, now.wall << 16);
-        let epochs = || -> Epochs {
-            let mut next = life + (shard << 12);
-            shard += 1;
-            Box::new(move || {
+        let board = Arc::default();
+        let room_service = |(shard, queue): (u64, _)| {
+            // In place of random ones: by the moment of the start, the shard, and the room.
+            let mut next = (now.wall << 16) + (shard << 12);
+            let epochs: Epochs = Box::new(move || {
                 next += 1;
                 NonZeroU64::new(next).unwrap_or(NonZeroU64::MIN)
-            })
+            });
+            (Service::new(Arc::clone(&shared), Arc::clone(&board), bounds, epochs), queue)
         };
-        let (services, _) = rooms::open(&shared, setup.room_shards, bounds, epochs);
+        let room_shards = (0..).zip(room_queues).map(room_service).collect();
         let sets = (0..)
             .zip(handles.into_iter().zip(inboxes))
             .map(|(index, (handle, inbox))| SetNode {
@@ -248,7 +248,7 @@ impl Node {
             expiring: None,
             envelope_runs: Vec::new(),
             runs: Arc::default(),
-            room_shards: services.into_iter().zip(room_queues).collect(),
+            room_shards,
             shared,
         })
     }

@@ -12,21 +12,20 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hongbao_proto::v1::{self, ErrorCode};
+use hongbao_proto::v1::{self, ErrorCode, server_frame::Event};
 use hongbao_proto::{RoomId, UserId};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::clock::UnixMs;
 use crate::limits;
 use crate::market::envelope::NewEnvelope;
-use crate::services::rooms::RoomsBoard;
-use crate::services::rooms::room::Kept;
-use crate::services::rooms::room_shard::{Bounds, Outline, Places, RoomShard};
+use crate::services::rooms::room::bytes_of;
+use crate::services::rooms::room_shard::{Bounds, RoomShard, RoomsBoard};
 use crate::set::Shared;
-use crate::set::delivery::{Count, Delivered, Delivery};
+use crate::set::delivery::{self, Count, Delivered, Delivery};
 use crate::set::directory::ConnectionKey;
 use crate::set::message::{Reply, ReplyPermit};
-use crate::set::room_messages::{RoomAction, RoomRequest, RoomState, Seen, message_frame};
+use crate::set::room_messages::{RoomAction, RoomRequest, RoomState, Seen};
 use crate::set::room_requests::QueuedRoomRequest;
 
 /// Where the epochs of new rooms come from: no two alike, in this process or another.
@@ -54,9 +53,6 @@ pub struct Service {
     /// A permit for each byte of history on its way.
     recovery: Arc<Semaphore>,
     epochs: Epochs,
-    board: Arc<RoomsBoard>,
-    /// Whose gauges are ours.
-    index: usize,
 }
 
 #[derive(Debug, Default)]
@@ -65,7 +61,7 @@ struct Busy {
     waiting: VecDeque<QueuedRoomRequest>,
 }
 
-/// A message being handed out: first its room's members are looked up, then their SETs are told.
+/// A message being handed out: first its room's members are looked up, then it goes to their SETs.
 #[derive(Debug)]
 struct Fanout {
     from: UserId,
@@ -78,31 +74,23 @@ struct Fanout {
 }
 
 impl Service {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        places: Arc<Places>,
-        bounds: Bounds,
-        epochs: Epochs,
-        board: Arc<RoomsBoard>,
-        index: usize,
-    ) -> Self {
+    /// Holds `shared`, which holds its queue: to be aborted once the SETs have stopped.
+    pub fn new(shared: Arc<Shared>, board: Arc<RoomsBoard>, bounds: Bounds, epochs: Epochs) -> Self {
         Self {
             shared,
-            shard: RoomShard::new(places, bounds),
+            shard: RoomShard::new(board, bounds),
             busy: HashMap::new(),
             turns: VecDeque::new(),
             waiting: 0,
             messages: Arc::new(Semaphore::new(limits::ROOM_SHARD_MESSAGES_MAX)),
             recovery: Arc::new(Semaphore::new(limits::ROOM_SHARD_RECOVERY_BYTES_MAX)),
             epochs,
-            board,
-            index,
         }
     }
 
     /// Serves until the queue is closed, and lets the thread's other tasks run after every
     /// [`limits::ROOM_SHARD_STEP`] of work.
-    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<QueuedRoomRequest>) {
+    pub async fn run(mut self, mut queue: mpsc::Receiver<QueuedRoomRequest>) {
         let mut spent = 0;
         loop {
             let request = if !self.is_busy() {
@@ -124,13 +112,7 @@ impl Service {
     /// Takes a request and gives a busy room its turn; returns what that was worth in members
     /// looked up.
     pub fn step(&mut self, request: Option<QueuedRoomRequest>) -> usize {
-        let mut spent = request.map_or(0, |request| self.take(request));
-        spent += self.turn();
-        if let Some(tally) = self.board.shards.get(self.index) {
-            tally.rooms.set(self.shard.rooms() as u64);
-            tally.members.set(self.shard.memberships() as u64);
-        }
-        spent
+        request.map_or(0, |request| self.take(request)) + self.turn()
     }
 
     /// Whether a room waits for its turn.
@@ -181,52 +163,34 @@ impl Service {
         let mut spent = limits::ROOM_SHARD_REQUEST_WEIGHT;
         match action {
             RoomAction::Join(seen) => spent += self.join(user, room, seen, permit),
-            RoomAction::Leave => tell(permit, room, self.shard.leave(user, room)),
-            RoomAction::Look => tell(permit, room, self.shard.look(user, room)),
+            RoomAction::Leave => reply(permit, self.shard.leave(user, room)),
+            RoomAction::Look => reply(permit, self.shard.look(user, room)),
             RoomAction::Enclose(new) => spent += self.enclose(user, room, new, permit),
-            RoomAction::Say(text) => return (spent, self.say(user, room, text, at, permit)),
+            RoomAction::Say(text) => return (spent, self.send(user, room, text, at, permit)),
         }
         (spent, None)
     }
 
-    /// Returns how many messages are told again.
+    /// Returns how many messages are sent again.
     fn join(&mut self, user: UserId, room: RoomId, seen: Option<Seen>, permit: ReplyPermit) -> usize {
-        let bytes = self.shard.missed(room, seen).map_or(0, |missed| missed.bytes());
-        let held = match u32::try_from(bytes) {
-            Ok(0) => None,
-            Ok(bytes) => match Arc::clone(&self.recovery).try_acquire_many_owned(bytes) {
-                Ok(held) => Some(held),
-                // Too much is on its way already: the way back says so, and nothing has changed.
-                Err(_) => return 0,
-            },
-            // A history is far smaller.
-            Err(_) => return 0,
-        };
-        let joined = self.shard.join(user, room, &mut self.epochs);
-        let outline = match joined {
-            Ok(outline) => outline,
+        let missed = self.shard.rooms.get(&room).map(|room| room.missed(seen).0.map(bytes_of).sum());
+        let bytes = u32::try_from(missed.unwrap_or(0)).unwrap_or(u32::MAX);
+        // Where too much is on its way already, the permit says so, and nothing has changed.
+        let Ok(held) = Arc::clone(&self.recovery).try_acquire_many_owned(bytes) else { return 0 };
+        let mut state = match self.shard.join(user, room, &mut self.epochs) {
+            Ok(state) => state,
             Err(code) => {
                 permit.send(Reply::Refused(code));
                 return 0;
             }
         };
-        let mut state = state(room, outline);
-        if let Some(missed) = self.shard.missed(room, seen) {
-            state.recovered = missed.recovered;
-            state.missed = missed
-                .messages()
-                .map(|(offset, kept)| v1::ChatMessage {
-                    from_user_id: kept.from.get(),
-                    room_id: room.get(),
-                    offset,
-                    at_ms: kept.at,
-                    text: kept.text.as_ref().to_owned(),
-                })
-                .collect();
+        if let Some(room) = self.shard.rooms.get(&room) {
+            let (missed, recovered) = room.missed(seen);
+            (state.missed, state.recovered) = (missed.cloned().collect(), recovered);
         }
-        let told = state.missed.len();
-        permit.send(Reply::Room(Box::new(RoomState { state, held })));
-        told
+        let sent = state.missed.len();
+        permit.send(Reply::Room(Box::new(RoomState { state, held: Some(held) })));
+        sent
     }
 
     /// Fills in whom an envelope is for; returns how many.
@@ -243,21 +207,21 @@ impl Service {
         count
     }
 
-    fn say(&mut self, from: UserId, room: RoomId, text: Box<str>, at: UnixMs, permit: ReplyPermit) -> Option<Fanout> {
+    fn send(&mut self, from: UserId, room: RoomId, text: Box<str>, at: UnixMs, permit: ReplyPermit) -> Option<Fanout> {
         // Without a permit the way back says `Overloaded`, and nothing was said.
         let under_way = Arc::clone(&self.messages).try_acquire_owned().ok()?;
-        match self.shard.say(room, Kept { from, at, text: text.clone() }) {
+        match self.shard.append(from, room, at, text) {
             Err(code) => {
                 permit.send(Reply::Refused(code));
                 None
             }
-            Ok(offset) => Some(Fanout {
+            Ok(message) => Some(Fanout {
                 from,
-                frame: message_frame(from, Some(room), offset, at, &text),
                 count: Count::new(move |delivered| {
-                    permit.send(Reply::Receipt { delivered, offset });
+                    permit.send(Reply::Receipt { delivered, offset: message.offset });
                     drop(under_way);
                 }),
+                frame: delivery::encode(Event::ChatMessage(message)),
                 next: 0,
                 offline: 0,
                 keys: BTreeMap::new(),
@@ -265,8 +229,8 @@ impl Service {
         }
     }
 
-    /// Looks some more members up, or tells some SETs. The sender is not told: the receipt has the
-    /// message's offset.
+    /// Looks some more members up, or hands it to some SETs. The sender does not get it: the receipt
+    /// has the message's offset.
     fn fan_out(&self, room: RoomId, mut fanout: Fanout) -> (usize, Option<Fanout>) {
         let members = self.shard.members(room);
         let until = (fanout.next + limits::FANOUT_STEP).min(members.len());
@@ -296,13 +260,9 @@ impl Service {
     }
 }
 
-fn state(room: RoomId, Outline { epoch, offset, members }: Outline) -> v1::RoomState {
-    v1::RoomState { room_id: room.get(), epoch, offset, members, recovered: false, missed: Vec::new() }
-}
-
-fn tell(permit: ReplyPermit, room: RoomId, outline: Result<Outline, ErrorCode>) {
-    permit.send(match outline {
-        Ok(outline) => Reply::Room(Box::new(RoomState { state: state(room, outline), held: None })),
+fn reply(permit: ReplyPermit, state: Result<v1::RoomState, ErrorCode>) {
+    permit.send(match state {
+        Ok(state) => Reply::Room(Box::new(RoomState { state, held: None })),
         Err(code) => Reply::Refused(code),
     });
 }
