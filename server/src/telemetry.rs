@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,7 @@ pub struct Telemetry {
     pub accept: Arc<AcceptTally>,
     pub ledger: LedgerStatus,
     pub stock: Arc<StockBoard>,
+    /// What was announced lately, and how far it has come.
     pub broadcasts: Arc<Broadcasts>,
     pub rooms: Arc<RoomsBoard>,
     /// What happens, on its way to the monitor's timeline.
@@ -134,12 +135,14 @@ impl Telemetry {
     pub fn sample(&self) -> Sample {
         let prizes = self.stock.total();
         let books = self.ledger.totals();
-        let of_sets = |name, help, of: fn(&SetTally) -> &Tally| (Key::new(name, help), self.sum(of));
+        let named = |name, help, value: u64| (Key::new(name, help), value);
+        let of_sets = |name, help, of: fn(&SetTally) -> &Tally| named(name, help, self.sum(of));
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let mut counters = vec![
             (names::REQUESTS_RECEIVED, self.sum(|set| &set.received)),
             (names::REQUESTS_ANSWERED, self.answered()),
             (names::GRABS_RECEIVED, self.sum(|set| &set.grabs)),
-            (names::PRIZES_ISSUED, self.stock.issued_first()),
+            (names::PRIZES_ISSUED, read(&self.stock.issued_first)),
             (names::PRIZES_WON, books.won),
             (names::PAID_FEN, books.paid.0),
             of_sets("answers_undelivered", "Answers whose connection had gone", |set| &set.undelivered),
@@ -150,8 +153,9 @@ impl Telemetry {
             of_sets("received_bytes", "Bytes read from peers", |set| &set.bytes_in),
             of_sets("sent_bytes", "Bytes written to peers", |set| &set.bytes_out),
             (names::ANNOUNCEMENTS_DELIVERED, self.sum(|set| &set.announced)),
-            (
-                Key::new("announcements_dropped", "Announcements that a SET had no room for, counted by SET"),
+            named(
+                "announcements_dropped",
+                "Announcements that a SET had no room for, counted by SET",
                 self.sum(|set| &set.announcements_dropped) + self.broadcasts.queues_full(),
             ),
             of_sets("offers_dropped", "Envelopes not offered at once for lack of room", |set| &set.offers_dropped),
@@ -170,18 +174,12 @@ impl Telemetry {
             of_sets("equations_broken", "Batches after which a SET's books did not balance", |set| {
                 &set.broken_equations
             }),
-            (names::ACCEPTS_WITHOUT_DESCRIPTOR, self.accept.out_of_descriptors.load(Ordering::Relaxed)),
-            (
-                Key::new("accept_errors", "Failures of accept other than a lack of descriptors"),
-                self.accept.errors.load(Ordering::Relaxed),
-            ),
-            (
-                Key::new("listeners_closed_full", "Times a full shard stopped listening"),
-                self.accept.closed_full.load(Ordering::Relaxed),
-            ),
-            (Key::new("ledger_batches", "Transactions committed"), self.ledger.batches()),
-            (Key::new("ledger_batches_failed", "Transactions that failed"), self.ledger.failed_batches()),
-            (Key::new("ledger_postings", "Postings committed"), self.ledger.postings()),
+            (names::ACCEPTS_WITHOUT_DESCRIPTOR, read(&self.accept.out_of_descriptors)),
+            named("accept_errors", "Failures of accept other than a lack of descriptors", read(&self.accept.errors)),
+            named("listeners_closed_full", "Times a full shard stopped listening", read(&self.accept.closed_full)),
+            named("ledger_batches", "Transactions committed", self.ledger.batches()),
+            named("ledger_batches_failed", "Transactions that failed", self.ledger.failed_batches()),
+            named("ledger_postings", "Postings committed", self.ledger.postings()),
             (names::EVENTS_FORGOTTEN, self.events.forgotten()),
             (names::CPU, process::cpu_micros()),
         ];
@@ -198,14 +196,9 @@ impl Telemetry {
             counters.push((key, self.sum(|set| &set.ends[index])));
         }
         if let Some(reporter) = &self.reporter {
-            counters.push((
-                Key::new("reports_sent", "Reports written to the monitor"),
-                reporter.sent.load(Ordering::Relaxed),
-            ));
-            counters.push((
-                Key::new("reports_dropped", "Reports given up because the monitor was away or slow"),
-                reporter.dropped.load(Ordering::Relaxed),
-            ));
+            let help = "Reports given up because the monitor was away or slow";
+            counters.push(named("reports_sent", "Reports written to the monitor", read(&reporter.sent)));
+            counters.push(named("reports_dropped", help, read(&reporter.dropped)));
         }
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         let deepest = self.sets.iter().map(|set| set.inbox.max_capacity() - set.inbox.capacity()).max().unwrap_or(0);
@@ -224,8 +217,8 @@ impl Telemetry {
             (Key::new("enclosed_fen", "Money in envelopes that can be opened, in fen"), gauge(books.enclosed.0)),
             (Key::new("ledger_healthy", "Whether the ledger can be written: 1 or 0"), i64::from(self.ledger.healthy())),
             (Key::new("ledger_bytes", "Size of the ledger's file and of its log"), gauge(self.ledger_bytes())),
-            (Key::new("rooms", "Chat rooms with members"), gauge(self.rooms.rooms.load(Ordering::Relaxed))),
-            (Key::new("room_members", "Members of all chat rooms"), gauge(self.rooms.members.load(Ordering::Relaxed))),
+            (Key::new("rooms", "Chat rooms with members"), gauge(read(&self.rooms.rooms))),
+            (Key::new("room_members", "Members of all chat rooms"), gauge(read(&self.rooms.members))),
             (names::RESIDENT_BYTES, gauge(process::resident_bytes())),
             (names::OPEN_DESCRIPTORS, gauge(self.open_descriptors())),
             (names::DESCRIPTORS_LIMIT, gauge(self.descriptors_limit)),

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::Stream;
-use futures_util::stream::unfold;
+use futures_util::stream::{self, StreamExt as _};
 use hongbao_proto::UserId;
 use hongbao_telemetry::http::{ApiError, PathParam};
 use serde_json::json;
@@ -21,11 +21,8 @@ use crate::set::trace::{Follower, TraceItem};
 /// A comment so often shows a caller that has gone, and a proxy that this goes on.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-enum Trace {
-    Begin(Follower, watch::Receiver<bool>),
-    Follow(Follower, watch::Receiver<bool>),
-    End,
-}
+/// Who follows, and what becomes true when the surface is about to end; none: that was said.
+type Following = Option<(Follower, watch::Receiver<bool>)>;
 
 /// Follow a user live, on-line or not: `event: step` for each request, ledger decision, answer,
 /// push and end; `lost` where the caller was too slow; `stopping` as the last
@@ -42,33 +39,25 @@ pub async fn follow(
         .traces
         .follow(user)
         .map_err(|error| ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_tracers", error.to_string()))?;
-    let begin = Trace::Begin(follower, admin.closing.clone());
-    let shared = admin.shared;
-    let steps = unfold(begin, move |state| {
-        let begun = matches!(state, Trace::Begin(..)).then(|| following(&shared.directory, user));
-        next(state, begun)
-    });
+    let begun = stream::iter([Ok(following(&admin.shared.directory, user))]);
+    let steps = begun.chain(stream::unfold(Some((follower, admin.closing)), next));
     Ok(Sse::new(steps).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
 
-async fn next(state: Trace, begun: Option<Event>) -> Option<(Result<Event, Infallible>, Trace)> {
-    let (mut follower, mut closing) = match (state, begun) {
-        (Trace::End, _) => return None,
-        (Trace::Begin(follower, closing), Some(begun)) => return Some((Ok(begun), Trace::Follow(follower, closing))),
-        (Trace::Begin(follower, closing) | Trace::Follow(follower, closing), _) => (follower, closing),
-    };
+async fn next(following: Following) -> Option<(Result<Event, Infallible>, Following)> {
+    let (mut follower, mut closing) = following?;
     let item = tokio::select! {
         item = follower.next() => item,
         // An error says that the node is gone.
         _ = closing.wait_for(|closing| *closing) => {
-            return Some((Ok(Event::default().event("stopping").data("{}")), Trace::End));
+            return Some((Ok(Event::default().event("stopping").data("{}")), None));
         }
     };
     let event = match item {
         TraceItem::Step(step) => Event::default().event("step").data(json!(step).to_string()),
         TraceItem::Lost(count) => Event::default().event("lost").data(json!({ "count": count }).to_string()),
     };
-    Some((Ok(event), Trace::Follow(follower, closing)))
+    Some((Ok(event), Some((follower, closing))))
 }
 
 /// Where the user is as the following begins.
