@@ -59,17 +59,6 @@ pub fn raise_limit() -> u64 {
     }
 }
 
-/// Connections that a table of `limit` descriptors has room for.
-pub fn room(limit: u64, shards: u32) -> u64 {
-    TABLES.room(limit, shards)
-}
-
-/// The fewest shards, from `cores` up to `most`, whose private tables of `limit` descriptors carry
-/// `connections`.
-pub fn shards_for(connections: u64, limit: u64, cores: u32, most: u32) -> Option<u32> {
-    TABLES.shards_for(connections, limit, cores, most)
-}
-
 /// Gives the calling thread a table of its own, a copy of the one it shared.
 pub fn unshare_table() -> std::io::Result<()> {
     Ok(unshare(CloneFlags::CLONE_FILES)?)
@@ -86,6 +75,6 @@ mod tests {
 
     #[test]
     fn a_million_connections_need_55_tables_of_20000() {
-        assert_eq!(shards_for(1_000_000, 20_000, 2, 1_024), Some(55));
+        assert_eq!(TABLES.shards_for(1_000_000, 20_000, 2, 1_024), Some(55));
     }
 }
