@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{anyhow, ensure};
 use clap::Args;
-use hongbao_proto::token::{Audience, Secret, Verifier};
+use hongbao_proto::token::{Audience, LEEWAY_SECONDS, Secret, Verifier};
 use hongbao_telemetry::logs::{Format, LogArgs};
 use serde::Deserialize;
 
@@ -86,6 +86,13 @@ settings! {
     /// Ed25519 public key (PEM): users' tokens are then EdDSA instead of HS256
     #[arg(long, env = "HONGBAO_USER_KEY", value_name = "FILE")]
     user_key: PathBuf,
+    /// How far the clock of whoever issues users' tokens may differ from ours, at most 5m [default: 5s]
+    #[arg(long, env = "HONGBAO_TOKEN_LEEWAY", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[serde(with = "humantime_serde")]
+    token_leeway: Duration,
+    /// End a connection when the token expires that its user logged in with [default: true]
+    #[arg(long, env = "HONGBAO_END_AT_EXPIRY", value_name = "BOOL")]
+    end_at_expiry: bool,
     /// Connections to be carried; with --shards auto it decides how many shards there are, where a
     /// descriptor table is too small
     #[arg(long, env = "HONGBAO_CONNECTIONS", value_name = "CONNECTIONS")]
@@ -176,6 +183,7 @@ pub struct Config {
     pub secret: Secret,
     /// Checks users' tokens.
     pub user_verifier: Verifier,
+    pub end_at_expiry: bool,
     /// Whether each shard has a descriptor table of its own.
     pub private_tables: bool,
     pub shards: u32,
@@ -295,10 +303,12 @@ impl Settings {
         let fair_window = self.fair_window.unwrap_or_default();
         let coalesce = self.coalesce.unwrap_or_default();
         let return_after = self.return_after.unwrap_or(Duration::from_secs(5));
+        let leeway = self.token_leeway.unwrap_or(Duration::from_secs(LEEWAY_SECONDS));
         for (flag, value, max) in [
             ("--fair-window", fair_window, Duration::from_millis(limits::FAIR_WINDOW_MS_MAX.into())),
             ("--coalesce", coalesce, limits::COALESCE_MAX),
             ("--return-after", return_after, Duration::from_secs(3_600)),
+            ("--token-leeway", leeway, Duration::from_secs(300)),
         ] {
             ensure!(value <= max, "{flag} {value:?} is above {max:?}");
         }
@@ -318,6 +328,7 @@ impl Settings {
                 Verifier::eddsa(&pem, Audience::User).map_err(|error| refused(&error))?
             }
         };
+        let user_verifier = user_verifier.with_leeway(leeway.as_secs());
         let millis = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
         Ok(Config {
             listen,
@@ -327,6 +338,7 @@ impl Settings {
             ledger: self.ledger.unwrap_or_else(|| PathBuf::from("hongbao.ledger")),
             secret,
             user_verifier,
+            end_at_expiry: self.end_at_expiry.unwrap_or(true),
             private_tables,
             shards,
             pin_shards,

@@ -335,6 +335,8 @@ impl Rig {
             sets: handles.into(),
             login_seconds: 10,
             idle_seconds: 600,
+            end_at_expiry: true,
+            barred: Default::default(),
         });
         let board = Arc::<RoomsBoard>::default();
         let service = Service::new(Arc::clone(&shared), Arc::clone(&board), Bounds::default(), random_epochs());
