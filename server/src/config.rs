@@ -272,10 +272,7 @@ impl Settings {
             "--sets {sets} is not a multiple of --shards {shards}: each shard holds equally many SETs"
         );
         let sets_max = limits::SETS_MAX;
-        ensure!(
-            sets as usize <= sets_max,
-            "--sets {sets} is above {sets_max}: use fewer SETs of a larger --set-capacity"
-        );
+        ensure!(sets <= sets_max, "--sets {sets} is above {sets_max}: use fewer SETs of a larger --set-capacity");
         let (set_capacity, capacity_max) = (self.set_capacity.unwrap_or(20_000), limits::SET_CAPACITY_MAX);
         ensure!(
             (1..=capacity_max).contains(&(set_capacity as usize)),

@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use super::{Admin, refused, stopping, valid};
 use crate::clock::wall;
 use crate::generator::{CampaignStatus, Command};
-use crate::ledger::LedgerError;
+use crate::ledger::task::CampaignChange;
 use crate::limits::HOLD_MS;
 use crate::market::campaign::{Amounts, Campaign, CampaignKind, CampaignTerms, Goods, Sale, Seed};
 
@@ -231,7 +231,7 @@ pub async fn create(
         ends_at: new.ends_at_ms,
         per_user_limit: new.per_user_limit,
     };
-    let campaign = command(&admin, |reply| Command::Create { terms: Box::new(terms), reply }).await?;
+    let campaign = change(&admin, CampaignChange::Create(Box::new(terms))).await?;
     Ok((StatusCode::CREATED, Json(CampaignView::new(&campaign, &admin))))
 }
 
@@ -260,7 +260,7 @@ pub async fn inspect(
     responses((status = 200, body = CampaignView), (status = 404)))]
 pub async fn stop(State(admin): State<Admin>, PathParam(id): PathParam<u32>) -> Result<Json<CampaignView>, ApiError> {
     let id = valid(CampaignId::new(id.into()))?;
-    let campaign = command(&admin, |reply| Command::Stop { id, reply }).await?;
+    let campaign = change(&admin, CampaignChange::Stop(id)).await?;
     Ok(Json(CampaignView::new(&campaign, &admin)))
 }
 
@@ -276,12 +276,9 @@ async fn all(admin: &Admin) -> Result<BTreeMap<CampaignId, Campaign>, ApiError> 
     Ok(campaigns.into_iter().map(|campaign| (campaign.id, campaign)).collect())
 }
 
-async fn command(
-    admin: &Admin,
-    command: impl FnOnce(oneshot::Sender<Result<Campaign, LedgerError>>) -> Command,
-) -> Result<Campaign, ApiError> {
+async fn change(admin: &Admin, change: CampaignChange) -> Result<Campaign, ApiError> {
     let (reply, answer) = oneshot::channel();
-    admin.generator.send(command(reply)).await.map_err(|_| stopping())?;
+    admin.generator.send(Command::Change { change, reply }).await.map_err(|_| stopping())?;
     answer.await.map_err(|_| stopping())?.map_err(refused)
 }
 

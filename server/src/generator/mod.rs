@@ -24,18 +24,18 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use hongbao_proto::v1::{self, campaign_notice::State, server_frame::Event};
 use hongbao_proto::{CampaignId, Serial};
 use hongbao_telemetry::report::{Events, names::event};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use crate::clock::UnixMs;
 use crate::generator::campaign::{ActiveCampaign, Demand, Supply};
 pub use crate::generator::conservation::{CampaignStatus, Conservation, StockBoard};
 use crate::generator::draw::Round;
-use crate::ledger::task::{CampaignChange, LedgerTask};
+use crate::ledger::task::{CampaignChange, LedgerTask, TaskReply};
 use crate::ledger::writer::LedgerHandle;
 use crate::ledger::{Ledger, LedgerError};
 use crate::limits::GENERATOR_QUEUE_MAX;
-use crate::market::campaign::{Campaign, CampaignTerms, Goods};
+use crate::market::campaign::{Campaign, Goods};
 use crate::market::stock::SalePhase;
 use crate::set::message::{Control, Message, ReplyPermit, StockReport};
 use crate::set::{SetHandle, delivery};
@@ -55,24 +55,16 @@ const ENDED_REMEMBERED: usize = 1_024;
 /// Campaigns that have not ended at most.
 pub const CAMPAIGNS_OPEN_MAX: usize = 64;
 
-/// What operators ask of the generator.
+/// What operators ask of the generator. Whoever asked may have given up, which nobody minds.
 #[derive(Debug)]
 pub enum Command {
-    Create {
-        terms: Box<CampaignTerms>,
-        reply: Reply,
-    },
-    /// End a campaign before its time.
-    Stop {
-        id: CampaignId,
-        reply: Reply,
+    Change {
+        change: CampaignChange,
+        reply: TaskReply<Campaign>,
     },
     /// Issue nothing more: the server is stopping.
     Halt,
 }
-
-/// Where an operator's answer goes. The asker may have given up, which nobody minds.
-pub type Reply = oneshot::Sender<Result<Campaign, LedgerError>>;
 
 /// What is being done to a campaign.
 #[derive(Debug, Clone, Copy)]
@@ -85,7 +77,7 @@ enum Change {
 /// What comes back from the ledger.
 enum LedgerResult {
     /// With the operator who asked for it, if one did.
-    Changed(Change, Box<Result<Campaign, LedgerError>>, Option<Reply>),
+    Changed(Change, Box<Result<Campaign, LedgerError>>, Option<TaskReply<Campaign>>),
     /// Every campaign as it stands.
     Campaigns(Result<Vec<Campaign>, LedgerError>),
 }
@@ -202,20 +194,17 @@ impl Generator {
     /// Does what a command says, or has it done.
     pub fn run_command(&mut self, command: Command, now: UnixMs) {
         match command {
-            Command::Create { terms, reply } => {
+            Command::Change { change, reply } => {
                 let open = self.campaigns.values().filter(|active| !active.settled).count();
-                if open >= CAMPAIGNS_OPEN_MAX {
+                if matches!(change, CampaignChange::Create(_)) && open >= CAMPAIGNS_OPEN_MAX {
                     let why = format!(
                         "{open} campaigns have not ended; at most {CAMPAIGNS_OPEN_MAX} may run at once: stop one first"
                     );
                     reply.send(Err(LedgerError::BadTerms(why))).ok();
-                    return;
+                } else {
+                    // Where there is no room for it, the asker is told.
+                    self.change(change, Some(reply), now);
                 }
-                // Where there is no room for it, the asker is told.
-                self.change(Change::Create, CampaignChange::Create(terms), Some(reply), now);
-            }
-            Command::Stop { id, reply } => {
-                self.change(Change::Stop, CampaignChange::Stop(id), Some(reply), now);
             }
             Command::Halt => self.halted = true,
         }
@@ -303,8 +292,13 @@ impl Generator {
 
     /// Has the ledger change a campaign. Without room there or here nothing is done, the asker is
     /// told so, and `false` returned.
-    fn change(&mut self, change: Change, task: CampaignChange, reply: Option<Reply>, now: UnixMs) -> bool {
-        let task = |reply| LedgerTask::ChangeCampaign { change: task, now, reply };
+    fn change(&mut self, change: CampaignChange, reply: Option<TaskReply<Campaign>>, now: UnixMs) -> bool {
+        let kind = match &change {
+            CampaignChange::Create(_) => Change::Create,
+            CampaignChange::Stop(_) => Change::Stop,
+            CampaignChange::Settle(id) => Change::Settle(*id),
+        };
+        let task = |reply| LedgerTask::ChangeCampaign { change, now, reply };
         let has_room = self.pending.len() < GENERATOR_QUEUE_MAX;
         let Some(result) = has_room.then(|| self.ledger.try_task(task)).flatten() else {
             if let Some(reply) = reply {
@@ -314,7 +308,7 @@ impl Generator {
             return false;
         };
         self.pending.push(Box::pin(async move {
-            LedgerResult::Changed(change, Box::new(result.await.unwrap_or(Err(LedgerError::Stopped))), reply)
+            LedgerResult::Changed(kind, Box::new(result.await.unwrap_or(Err(LedgerError::Stopped))), reply)
         }));
         true
     }
@@ -375,7 +369,7 @@ impl Generator {
     fn settle_ended(&mut self, now: UnixMs) {
         let ready = self.campaigns.iter().filter(|(_, active)| active.can_be_settled()).map(|(id, _)| *id);
         for id in ready.collect::<Vec<_>>() {
-            let settling = self.change(Change::Settle(id), CampaignChange::Settle(id), None, now);
+            let settling = self.change(CampaignChange::Settle(id), None, now);
             if let Some(active) = self.campaigns.get_mut(&id) {
                 active.settling = settling;
             }

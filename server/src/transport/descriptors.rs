@@ -25,12 +25,9 @@ pub const TABLES: hongbao_sysctl::Tables = hongbao_sysctl::Tables {
     // A shard's epoll, wake-up and signal descriptors, and the copies of what was open when the
     // table was unshared.
     per_shard: 6,
-    shards_max: SHARDS_MAX,
+    // A shard has at least one SET.
+    shards_max: limits::SETS_MAX,
 };
-
-/// A shard has at least one SET.
-#[allow(clippy::cast_possible_truncation)]
-const SHARDS_MAX: u32 = limits::SETS_MAX as u32;
 
 /// Whether shards share the process's table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hongbao_proto::v1::{self, ErrorCode, server_frame::Event};
 use hongbao_proto::{RoomId, UserId};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::clock::UnixMs;
 use crate::limits;
@@ -93,14 +93,10 @@ impl Service {
     pub async fn run(mut self, mut queue: mpsc::Receiver<QueuedRoomRequest>) {
         let mut spent = 0;
         loop {
-            let request = if !self.is_busy() {
-                match queue.recv().await {
-                    Some(request) => Some(request),
-                    None => return,
-                }
-            } else {
-                queue.try_recv().ok()
-            };
+            let request = if self.is_busy() { queue.try_recv().ok() } else { queue.recv().await };
+            if request.is_none() && !self.is_busy() {
+                return;
+            }
             spent += self.step(request);
             if spent >= limits::ROOM_SHARD_STEP {
                 spent = 0;
@@ -160,51 +156,45 @@ impl Service {
     /// Answers a request, or begins to hand out its message.
     fn serve(&mut self, request: QueuedRoomRequest) -> (usize, Option<Fanout>) {
         let QueuedRoomRequest { user, wanted: RoomRequest { room, action }, at, permit } = request;
-        let mut spent = limits::ROOM_SHARD_REQUEST_WEIGHT;
-        match action {
-            RoomAction::Join(seen) => spent += self.join(user, room, seen, permit),
-            RoomAction::Leave => reply(permit, self.shard.leave(user, room)),
-            RoomAction::Look => reply(permit, self.shard.look(user, room)),
-            RoomAction::Enclose(new) => spent += self.enclose(user, room, new, permit),
-            RoomAction::Say(text) => return (spent, self.send(user, room, text, at, permit)),
-        }
-        (spent, None)
+        let replied = match action {
+            RoomAction::Say(text) => {
+                return (limits::ROOM_SHARD_REQUEST_WEIGHT, self.send(user, room, text, at, permit));
+            }
+            RoomAction::Join(seen) => self.join(user, room, seen),
+            RoomAction::Leave => self.shard.leave(user, room).map(|state| (state_reply(state, None), 0)),
+            RoomAction::Look => self.shard.look(user, room).map(|state| (state_reply(state, None), 0)),
+            RoomAction::Enclose(new) => self.enclose(user, room, new),
+        };
+        let (reply, spent) = replied.unwrap_or_else(|code| (Reply::Refused(code), 0));
+        permit.send(reply);
+        (limits::ROOM_SHARD_REQUEST_WEIGHT + spent, None)
     }
 
-    /// Returns how many messages are sent again.
-    fn join(&mut self, user: UserId, room: RoomId, seen: Option<Seen>, permit: ReplyPermit) -> usize {
+    /// With how many messages are sent again.
+    fn join(&mut self, user: UserId, room: RoomId, seen: Option<Seen>) -> Result<(Reply, usize), ErrorCode> {
         let missed = self.shard.rooms.get(&room).map(|room| room.missed(seen).0.map(bytes_of).sum());
         let bytes = u32::try_from(missed.unwrap_or(0)).unwrap_or(u32::MAX);
-        // Where too much is on its way already, the permit says so, and nothing has changed.
-        let Ok(held) = Arc::clone(&self.recovery).try_acquire_many_owned(bytes) else { return 0 };
-        let mut state = match self.shard.join(user, room, &mut self.epochs) {
-            Ok(state) => state,
-            Err(code) => {
-                permit.send(Reply::Refused(code));
-                return 0;
-            }
+        // Where too much is on its way already, nothing has changed.
+        let Ok(held) = Arc::clone(&self.recovery).try_acquire_many_owned(bytes) else {
+            return Ok((Reply::Overloaded, 0));
         };
+        let mut state = self.shard.join(user, room, &mut self.epochs)?;
         if let Some(room) = self.shard.rooms.get(&room) {
             let (missed, recovered) = room.missed(seen);
             (state.missed, state.recovered) = (missed.cloned().collect(), recovered);
         }
         let sent = state.missed.len();
-        permit.send(Reply::Room(Box::new(RoomState { state, held: Some(held) })));
-        sent
+        Ok((state_reply(state, Some(held)), sent))
     }
 
-    /// Fills in whom an envelope is for; returns how many.
-    fn enclose(&self, user: UserId, room: RoomId, mut new: Box<NewEnvelope>, permit: ReplyPermit) -> usize {
-        if let Err(code) = self.shard.look(user, room) {
-            permit.send(Reply::Refused(code));
-            return 0;
-        }
+    /// Fills in whom an envelope is for; with how many they are.
+    fn enclose(&self, user: UserId, room: RoomId, mut new: Box<NewEnvelope>) -> Result<(Reply, usize), ErrorCode> {
+        self.shard.look(user, room)?;
         let mut members = self.shard.members(room).to_vec();
         members.sort_unstable();
         let count = members.len();
         new.recipients = members.into();
-        permit.send(Reply::Enclosed(new));
-        count
+        Ok((Reply::Enclosed(new), count))
     }
 
     fn send(&mut self, from: UserId, room: RoomId, text: Box<str>, at: UnixMs, permit: ReplyPermit) -> Option<Fanout> {
@@ -260,9 +250,6 @@ impl Service {
     }
 }
 
-fn reply(permit: ReplyPermit, state: Result<v1::RoomState, ErrorCode>) {
-    permit.send(match state {
-        Ok(state) => Reply::Room(Box::new(RoomState { state, held: None })),
-        Err(code) => Reply::Refused(code),
-    });
+fn state_reply(state: v1::RoomState, held: Option<OwnedSemaphorePermit>) -> Reply {
+    Reply::Room(Box::new(RoomState { state, held }))
 }
