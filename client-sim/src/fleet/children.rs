@@ -282,11 +282,8 @@ fn command(plan: &Plan, index: u32, ntp: &str) -> Command {
         .arg("--with-parent")
         .args(["--name", &name(index), "--ntp", ntp])
         .args(["--users", &format!("{}..{}", share.first, share.last), "--total", &plan.users.to_string()])
-        .args(["--server", &plan.server.to_string(), "--connect-rate", &rate.to_string()])
-        .args(["--pace", &humantime::format_duration(plan.pace).to_string()])
-        .args(["--coalesce", &humantime::format_duration(plan.coalesce).to_string()])
-        .args(["--clock-budget", &humantime::format_duration(plan.clock_budget).to_string()])
-        .args(["--answer-timeout", &humantime::format_duration(plan.answer_timeout).to_string()])
+        .args(["--connect-rate", &rate.to_string()])
+        .args(plan.common.to_command_line())
         .arg("--journal")
         .arg(plan.journal_dir.join(format!("{}.csv", name(index))))
         .stdin(Stdio::null())
@@ -296,29 +293,13 @@ fn command(plan: &Plan, index: u32, ntp: &str) -> Command {
     for variable in service::VARIABLES {
         command.env_remove(variable);
     }
-    if !plan.mix.is_grabs() {
-        command.args(["--mix", &plan.mix.to_string()]);
-    }
     if plan.react {
         command.arg("--react");
-    }
-    if plan.rooms > 0 {
-        command.args(["--rooms", &plan.rooms.to_string()]);
     }
     if plan.pin_machines {
         command.args(["--core", &index.to_string()]);
     }
-    if let Some(monitor) = plan.monitor {
-        command.args(["--monitor", &monitor.to_string()]);
-    }
-    // What the environment says of the log, the machine inherits.
-    if let Some(filter) = &plan.log.filter {
-        command.args(["--log", filter]);
-    }
-    if let Some(format) = plan.log.format {
-        command.args(["--log-format", format.name()]);
-    }
-    if let Some(secret_file) = &plan.secret_file {
+    if let Some(secret_file) = &plan.common.secret_file {
         command.arg("--secret-file").arg(secret_file);
     }
     command

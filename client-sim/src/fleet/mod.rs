@@ -186,7 +186,7 @@ async fn conduct(plan: &Plan, clock: &Clock, ntp: &str, children: &mut Children)
     let sale = books_of_sale(admin.as_ref(), sale, &mut evidence.troubles).await;
     let (results, silent) = children.results().await;
     evidence.troubles.extend(silent);
-    evidence.troubles.extend(children.stop(plan.answer_timeout + STOP_PATIENCE).await?);
+    evidence.troubles.extend(children.stop(plan.common.answer_timeout + STOP_PATIENCE).await?);
     let words = match journals::read_all(journal_paths(plan), plan.guest_journal.as_deref()) {
         Ok(words) => words,
         Err(error) => {
@@ -277,7 +277,7 @@ async fn connect(plan: &Plan, children: &mut Children, progress: &mut Progress) 
     loop {
         let statuses = statuses(children).await?;
         let online = statuses.iter().map(|status| status.online).sum();
-        let joining = plan.rooms > 0 && statuses.iter().any(|status| status.reactions_outstanding > 0);
+        let joining = plan.common.rooms > 0 && statuses.iter().any(|status| status.reactions_outstanding > 0);
         let elapsed = begun.elapsed();
         rate.add(elapsed, online);
         progress.show(online, users, &progress::connecting(&statuses, &rate, users));
@@ -313,7 +313,7 @@ async fn announce(plan: &Plan, first: u64, children: &mut Children) -> Result<()
     }
     children.announce(QpsChange { qps: 0, at, mix: None, planned: true }).await?;
     let watch_seconds = u32::try_from(plan.storm_deadline.as_secs()).unwrap_or(u32::MAX);
-    for storm in &plan.storms {
+    for storm in &plan.storm {
         let at = plan.phases_begin(first) + storm.at_second;
         children.storm(StormOrder { share: storm.share, at, watch_seconds }).await?;
     }
@@ -380,7 +380,7 @@ fn micros(seconds: f64) -> u64 {
 /// When the last storm has had its time; now, where there is none.
 fn storms_over_by(plan: &Plan, clock: &Clock, first: u64) -> Instant {
     let last =
-        plan.storms.last().map(|storm| plan.phases_begin(first) + storm.at_second + plan.storm_deadline.as_secs());
+        plan.storm.last().map(|storm| plan.phases_begin(first) + storm.at_second + plan.storm_deadline.as_secs());
     last.map_or_else(Instant::now, |second| clock.instant(second * SECOND))
 }
 
@@ -397,15 +397,15 @@ async fn await_answers(
     let begun = Instant::now();
     // Some orders are left to expire, and asked after then.
     let lapsing = if plan.tickets.is_some() { plan.hold } else { Duration::ZERO };
-    let deadline = storms_over_by.max(begun + lapsing) + plan.answer_timeout + STOP_PATIENCE;
+    let deadline = storms_over_by.max(begun + lapsing) + plan.common.answer_timeout + STOP_PATIENCE;
     loop {
         let statuses = statuses(children).await?;
         // One that somebody else has ordered has as much time.
-        let is_planned = |at| plan.storms.iter().any(|storm| plan.phases_begin(first) + storm.at_second == at);
+        let is_planned = |at| plan.storm.iter().any(|storm| plan.phases_begin(first) + storm.at_second == at);
         let unplanned =
             statuses.iter().flat_map(|status| &status.storms).any(|storm| !storm.over && !is_planned(storm.storm.at));
         let storms_over_by = if unplanned { storms_over_by.max(begun + plan.storm_deadline) } else { storms_over_by };
-        let deadline = deadline.max(storms_over_by + plan.answer_timeout + STOP_PATIENCE);
+        let deadline = deadline.max(storms_over_by + plan.common.answer_timeout + STOP_PATIENCE);
         let open: u64 = statuses
             .iter()
             .map(|status| status.outstanding + status.acknowledges_outstanding + status.reactions_outstanding)
@@ -413,7 +413,7 @@ async fn await_answers(
         let stormy = statuses.iter().flat_map(|status| &status.storms).any(|storm| !storm.over);
         // Who reconnected may never hear one, so these are not waited for longer than an answer.
         let delivered: u64 = statuses.iter().map(|status| status.totals.announcements).sum();
-        let undelivered = delivered < deliveries && begun.elapsed() < plan.answer_timeout;
+        let undelivered = delivered < deliveries && begun.elapsed() < plan.common.answer_timeout;
         let waiting = open > 0 || undelivered || (stormy && Instant::now() <= storms_over_by);
         if !waiting || Instant::now() > deadline {
             return Ok(());

@@ -53,13 +53,13 @@ impl Storms {
 /// else ordered is not judged, and its seconds are not held against the schedule either.
 pub fn judge(plan: &Plan, first_second: u64, results: &[Results], failures: &mut Vec<String>) -> Storms {
     let mut storms = Storms::default();
-    for planned in &plan.storms {
+    for planned in &plan.storm {
         let at = plan.phases_begin(first_second) + planned.at_second;
         let (summary, window) = judge_one(plan, planned, at, results, failures);
         storms.summaries.push(summary);
         storms.windows.push(window);
     }
-    let planned = |at| plan.storms.iter().any(|storm| plan.phases_begin(first_second) + storm.at_second == at);
+    let planned = |at| plan.storm.iter().any(|storm| plan.phases_begin(first_second) + storm.at_second == at);
     for storm in results.iter().flat_map(|result| &result.storms).filter(|storm| !planned(storm.view.storm.at)) {
         let view = &storm.view;
         let lasted = match view.last_back_us {

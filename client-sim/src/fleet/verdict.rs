@@ -137,7 +137,7 @@ pub fn judge(mut evidence: Evidence<'_>) -> Summary {
     let reactions = self::operations(results, |result| &result.reactions, &mut failures);
     let envelopes = purchases::judge_envelopes(evidence.run, &totals, journals, &mut failures);
     let sale = purchases::judge_sale(plan.tickets, evidence.sale, results, (journals, guests), &mut failures);
-    purchases::judge_chat(plan.rooms, &totals, &mut failures);
+    purchases::judge_chat(plan.common.rooms, &totals, &mut failures);
     for (kind, count) in &totals.violations {
         failures.push(format!("{count} violations of the protocol by the server: {kind}"));
     }
@@ -382,51 +382,18 @@ mod tests {
     const FROM: u64 = 1_800_000_000;
 
     fn plan() -> Plan {
-        use crate::fleet::plan::FleetArgs;
-        let args = FleetArgs {
-            machines: 2,
-            users: 10,
-            server: "127.0.0.1:1".parse().unwrap(),
-            admin: None,
-            monitor: None,
-            phases: vec!["100x2s".parse().unwrap()],
-            warm_up: std::time::Duration::ZERO,
-            rain: None,
-            storm: Vec::new(),
-            storm_deadline: std::time::Duration::from_secs(60),
-            announce: None,
-            mix: crate::schedule::mix::Mix::grabs(),
-            react: None,
-            rooms: 0,
-            envelopes: None,
-            envelope_lifetime: std::time::Duration::from_secs(20),
-            tickets: None,
-            hold: std::time::Duration::from_secs(10),
-            deposit: None,
-            statements: None,
-            tolerance: "2%".parse().unwrap(),
-            summary: None,
-            journal_dir: None,
-            guest_journal: None,
-            targets_file: None,
-            connect_rate: 10,
-            pace: std::time::Duration::from_millis(1),
-            coalesce: std::time::Duration::ZERO,
-            pin_machines: false,
-            connect_timeout: None,
-            settle: std::time::Duration::ZERO,
-            ntp: None,
-            clock_budget: std::time::Duration::from_millis(50),
-            answer_timeout: std::time::Duration::from_secs(1),
-            secret_file: None,
-            log: Default::default(),
-        };
+        use clap::Parser;
+
+        #[derive(Parser)]
+        struct Cli {
+            #[command(flatten)]
+            args: plan::FleetArgs,
+        }
+        let line = "fleet --machines 2 --users 10 --server 127.0.0.1:1 --phases 100x2s --answer-timeout 1s";
         Plan {
-            args,
+            args: Cli::parse_from(line.split(' ')).args,
             warm_up: None,
-            storms: Vec::new(),
             react: false,
-            deposit: None,
             statements: 0,
             journal_dir: "/nonexistent".into(),
             connect_timeout: std::time::Duration::from_secs(1),
@@ -566,7 +533,7 @@ mod tests {
     #[test]
     fn the_seconds_of_a_storm_are_not_judged_and_are_counted() {
         let mut plan = plan();
-        plan.storms = vec!["20%@1s".parse().unwrap()];
+        plan.args.storm = vec!["20%@1s".parse().unwrap()];
         let summary = judge_plan(&plan, |results, _, _| {
             let (mut latency, mut late) = (histogram::empty(), histogram::empty());
             latency.record_n(4_000, 20).unwrap();
@@ -594,7 +561,7 @@ mod tests {
     #[test]
     fn a_storm_fails_if_users_stay_away_come_late_or_others_suffer() {
         let mut plan = plan();
-        plan.storms = vec!["20%@1s".parse().unwrap()];
+        plan.args.storm = vec!["20%@1s".parse().unwrap()];
         let failures = |part: StormResult| {
             judge_plan(&plan, |results, _, _| results.iter_mut().for_each(|result| result.storms = vec![part.clone()]))
                 .failures

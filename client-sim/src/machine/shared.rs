@@ -101,7 +101,7 @@ impl Shared {
         crowd.connect_failed(user, self.clock.now());
         let failures = crowd.tally.counters.totals.connect_failures;
         let source = self.config.sources.of(user);
-        tracing::warn!(event = "connect_failed", server = %self.config.server, ?source, %error, failures, "cannot connect");
+        tracing::warn!(event = "connect_failed", server = %self.config.common.server, ?source, %error, failures, "cannot connect");
     }
 
     /// Asks the machine to stop once `at` (Unix nanoseconds) has passed.

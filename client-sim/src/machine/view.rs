@@ -180,7 +180,7 @@ pub fn sample(shared: &Shared) -> Sample {
         (names::DESCRIPTORS_LIMIT, signed(shared.descriptors_limit)),
         (names::CLOCK_OFFSET, clock.offset_us),
         (names::CLOCK_ERROR, signed(clock.error_us)),
-        (CLOCK_BUDGET, signed(u64::try_from(shared.config.clock_budget.as_micros()).unwrap_or(u64::MAX))),
+        (CLOCK_BUDGET, signed(u64::try_from(shared.config.common.clock_budget.as_micros()).unwrap_or(u64::MAX))),
         // It falls again when an answer comes after all.
         (UNANSWERED, signed(crowd.outstanding.expired_count())),
         (OUTSTANDING, signed(crowd.outstanding.count())),
