@@ -11,7 +11,7 @@ use hongbao_telemetry::summary::Tolerance;
 use humantime::format_duration;
 
 use crate::arguments::{self, ArgumentError, CommonArgs, is_whole_seconds, require};
-use crate::fleet::events;
+use crate::fleet::{children, events};
 use crate::limits::ANNOUNCE_SECONDS;
 use crate::machine::config::UserRange;
 use crate::schedule::mix::{Mix, Operation};
@@ -238,6 +238,16 @@ impl Plan {
     /// `first_second`.
     pub fn phases_begin(&self, first_second: u64) -> u64 {
         first_second + self.warm_up.as_ref().map_or(0, |warm_up| warm_up.seconds)
+    }
+
+    /// The journal of machine `index`, from 0.
+    pub fn journal(&self, index: u32) -> PathBuf {
+        self.journal_dir.join(format!("{}.csv", children::name(index)))
+    }
+
+    /// Unix second of a storm of the plan.
+    pub fn storm_at(&self, first_second: u64, storm: &PlannedStorm) -> u64 {
+        self.phases_begin(first_second) + storm.at_second
     }
 
     /// Prizes that the rain needs to last.

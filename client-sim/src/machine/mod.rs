@@ -20,7 +20,6 @@ pub mod housekeeping;
 pub mod labels;
 pub mod orders;
 pub mod outstanding;
-pub mod partial_frames;
 pub mod prizes;
 pub mod reactions;
 pub mod receiver;
@@ -239,7 +238,7 @@ async fn settle(shared: &Shared) {
         let open = {
             let crowd = shared.crowd.borrow();
             crowd.next_due().is_some()
-                || crowd.outstanding.count() > 0
+                || crowd.outstanding.count > 0
                 || crowd.acknowledges_under_way > 0
                 || crowd.reactions.under_way() > 0
         };
