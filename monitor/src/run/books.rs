@@ -67,7 +67,8 @@ impl Sides {
 }
 
 /// A kind of trade that both sides keep books of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Book {
     Rain,
     /// Tickets and coupons.
@@ -79,12 +80,8 @@ impl Book {
     pub const ALL: [Book; 3] = [Book::Rain, Book::Sales, Book::Envelopes];
 
     /// In JSON.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Book::Rain => "rain",
-            Book::Sales => "sales",
-            Book::Envelopes => "envelopes",
-        }
+    pub fn name(self) -> &'static str {
+        self.into()
     }
 
     /// The counters of count and money: at servers, and at machines.

@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use hdrhistogram::Histogram;
-use serde::ser::{SerializeMap, SerializeSeq, SerializeStruct};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::limits::{SERIES_SECONDS_MAX, SERIES_TENS_MAX};
@@ -87,8 +86,7 @@ impl Reasons {
         }
     }
 
-    /// Of connections, answers, errors and violations.
-    pub fn families(&self) -> [&Kinds; 4] {
+    fn families(&self) -> [&Kinds; 4] {
         [&self.ended, &self.answers, &self.errors, &self.violations]
     }
 
@@ -123,11 +121,13 @@ impl Heat {
 
 /// One second of a run, or several folded into one. As JSON:
 /// `{"columns":{name:value,…},"reasons":{…},"heat":{…}}`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Row {
+    #[serde(skip)]
     second: u64,
     /// Of [`columns`], in order; NaN where a figure is absent, which takes half of what an Option
     /// would.
+    #[serde(rename = "columns", serialize_with = "plain_row")]
     values: Box<[f64]>,
     reasons: Reasons,
     heat: Heat,
@@ -201,24 +201,8 @@ fn present(value: f64) -> Option<f64> {
     (!value.is_nan()).then_some(value)
 }
 
-impl Serialize for Row {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        struct Columns<'a>(&'a [f64]);
-        impl Serialize for Columns<'_> {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                let mut map = serializer.serialize_map(Some(self.0.len()))?;
-                for (column, &value) in columns().zip(self.0) {
-                    map.serialize_entry(column.name, &Plain(present(value)))?;
-                }
-                map.end()
-            }
-        }
-        let mut row = serializer.serialize_struct("Row", 3)?;
-        row.serialize_field("columns", &Columns(&self.values))?;
-        row.serialize_field("reasons", &self.reasons)?;
-        row.serialize_field("heat", &self.heat)?;
-        row.end()
-    }
+fn plain_row<S: Serializer>(values: &[f64], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(columns().zip(values).map(|(column, &value)| (column.name, Plain(present(value)))))
 }
 
 /// A number as people write it: whole ones without a fraction.
@@ -237,34 +221,15 @@ impl Serialize for Plain {
 }
 
 fn plain_map<S: Serializer>(kinds: &Kinds, serializer: S) -> Result<S::Ok, S::Error> {
-    let mut map = serializer.serialize_map(Some(kinds.len()))?;
-    for (kind, &value) in kinds {
-        map.serialize_entry(kind, &Plain(Some(value)))?;
-    }
-    map.end()
+    serializer.collect_map(kinds.iter().map(|(kind, &value)| (kind, Plain(Some(value)))))
 }
 
 /// Values of one column, in the order of the rows; none where the figure is absent.
 pub type Values = Vec<Option<f64>>;
 
-struct PlainValues<'a>(&'a Values);
-
-impl Serialize for PlainValues<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut list = serializer.serialize_seq(Some(self.0.len()))?;
-        for &value in self.0 {
-            list.serialize_element(&Plain(value))?;
-        }
-        list.end()
-    }
-}
-
 fn plain_columns<S: Serializer>(columns: &BTreeMap<String, Values>, serializer: S) -> Result<S::Ok, S::Error> {
-    let mut map = serializer.serialize_map(Some(columns.len()))?;
-    for (name, values) in columns {
-        map.serialize_entry(name, &PlainValues(values))?;
-    }
-    map.end()
+    let plain = |values: &Values| values.iter().copied().map(Plain).collect::<Vec<_>>();
+    serializer.collect_map(columns.iter().map(|(name, values)| (name, plain(values))))
 }
 
 /// By kind, over the rows; 0 where the kind did not occur.
