@@ -207,7 +207,7 @@ mod tests {
             length in 1u64..3_000,
         ) {
             prop_assume!(weights.iter().any(|&weight| weight > 0));
-            let parts = Operation::ALL.into_iter().zip(weights).map(|(one, weight)| format!("{}={weight}", one.label()));
+            let parts = Operation::ALL.iter().zip(weights).map(|(one, weight)| format!("{}={weight}", one.label()));
             let mix: Mix = parts.collect::<Vec<_>>().join(",").parse().unwrap();
             let mut counts = [0i64; 4];
             for request in u64::from(start)..u64::from(start) + length {
