@@ -152,13 +152,13 @@ pub struct Headline prefixed "" {
     /// Users with a live connection, by the servers' count, or by the machines' where no server
     /// reports.
     users_online: i64 => Last,
-    /// Grabs that the schedule had due.
+    /// Requests that the schedule had due, of every kind; Grabs only, where a machine tells no more.
     planned: i64 => Mean,
-    /// Grabs written to a socket.
+    /// Of these, written to a socket.
     sent: i64 => Mean,
     /// Grabs taken in by servers.
     received: i64 => Mean,
-    /// Grabs whose answer arrived at a machine.
+    /// Of these, those whose answer arrived at a machine.
     answered: i64 => Mean,
     /// Prizes handed to SETs.
     issued: i64 => Mean,
@@ -249,6 +249,8 @@ impl Headline {
         let (server, machine) = (Role::Server, Role::Machine);
         let of_either = |key: &Key| merged.gauge(server, key.name).or_else(|| merged.gauge(machine, key.name));
         let sum = |role, name| merged.gauge(role, name).map(|gauge| gauge.sum);
+        // Older machines, and people at `/shake`, tell of their Grabs only.
+        let scheduled = |all: &Key, grabs: &Key| merged.counter(machine, all.name).unwrap_or_else(|| merged.delta(machine, grabs));
         let latency = merged.quantiles(machine, names::LATENCY.name).unwrap_or_default();
         let send_lag = merged.quantiles(machine, names::SEND_LAG.name);
         let commit = merged.quantiles(server, names::LEDGER_COMMIT.name);
@@ -264,10 +266,10 @@ impl Headline {
             sources_expected: merged.sources_expected,
             sources_reported: merged.sources_reported,
             users_online: of_either(&names::USERS_ONLINE).map_or(0, |gauge| gauge.sum),
-            planned: merged.delta(machine, &names::GRABS_PLANNED),
-            sent: merged.delta(machine, &names::GRABS_SENT),
+            planned: scheduled(&names::SCHEDULED_DUE, &names::GRABS_PLANNED),
+            sent: scheduled(&names::SCHEDULED_SENT, &names::GRABS_SENT),
             received: merged.delta(server, &names::GRABS_RECEIVED),
-            answered: merged.delta(machine, &names::GRABS_ANSWERED),
+            answered: scheduled(&names::SCHEDULED_ANSWERED, &names::GRABS_ANSWERED),
             issued: merged.delta(server, &names::PRIZES_ISSUED),
             won: merged.delta(server, &names::PRIZES_WON),
             paid_fen: merged.delta(server, &names::PAID_FEN),
