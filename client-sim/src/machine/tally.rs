@@ -287,7 +287,8 @@ impl Tally {
     pub fn scheduled(&self, last: u64) -> (u64, u64, u64) {
         let later = usize::try_from(last.saturating_add(1).saturating_sub(self.base)).unwrap_or(usize::MAX);
         let later = self.seconds.get(later..).unwrap_or_default();
-        let less = |total: u64, of: fn(&SecondTally) -> u32| later.iter().fold(total, |sum, one| sum - u64::from(of(one)));
+        let less =
+            |total: u64, of: fn(&SecondTally) -> u32| later.iter().fold(total, |sum, one| sum - u64::from(of(one)));
         let totals = &self.counters.totals;
         (
             less(totals.planned, |one| one.planned),

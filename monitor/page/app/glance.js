@@ -119,16 +119,17 @@ function curve({ canvas, column, colour: token }, store, index) {
   const from = Math.max(0, index - CURVE_SECONDS);
   const values = store.whole(column).slice(from, index + 1);
   const most = Math.max(1, ...values.map((value) => Math.abs(value ?? 0)));
-  if (values.length < 2 || (column === "residual_count" && !values.some(Boolean))) return; // Nothing is what is wanted there.
+  if (values.filter((value) => value !== null).length < 2 || (column === "residual_count" && !values.some(Boolean))) return; // Nothing is what is wanted there.
   const x = (at) => width - ((values.length - 1 - at) / CURVE_SECONDS) * width;
   const y = (value) => height - 1 - (Math.abs(value ?? 0) / most) * (height - 3);
   context.beginPath();
-  values.forEach((value, at) => value !== null && (at ? context.lineTo(x(at), y(value)) : context.moveTo(x(at), y(value))));
+  const known = values.flatMap((value, at) => (value === null ? [] : [at]));
+  for (const at of known) context.lineTo(x(at), y(values[at]));
   context.strokeStyle = colour(token);
   context.lineWidth = 1.25;
   context.stroke();
-  context.lineTo(x(values.findLastIndex((value) => value !== null)), height);
-  context.lineTo(x(0), height);
+  context.lineTo(x(known.at(-1)), height);
+  context.lineTo(x(known[0]), height);
   context.fillStyle = faded(token, 0.12);
   context.fill();
 }

@@ -426,13 +426,13 @@ class App {
 
   /** Parts of the page that were closed stay so. */
   parts() {
-    const closed = new Set((stored("hongbao.closed") ?? "").split(" "));
+    const closed = new Set(carried ? ["part-sets", "part-more"] : (stored("hongbao.closed") ?? "").split(" "));
     for (const part of document.querySelectorAll("details.part")) {
       if (closed.has(part.id)) part.open = false;
       part.addEventListener("toggle", () => {
         if (part.open) closed.delete(part.id);
         else closed.add(part.id);
-        store("hongbao.closed", [...closed].join(" "));
+        if (!carried) store("hongbao.closed", [...closed].join(" "));
       });
     }
     for (const link of document.querySelectorAll(".index a")) {

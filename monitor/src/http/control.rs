@@ -200,9 +200,7 @@ impl Control {
         };
         let address = format!("http://{address}{path}");
         let request = match body {
-            Some(body) => {
-                self.client.post(address).header("content-type", "application/json").body(body.to_string())
-            }
+            Some(body) => self.client.post(address).header("content-type", "application/json").body(body.to_string()),
             None => self.client.get(address),
         };
         let request = request.bearer_auth(token);

@@ -250,7 +250,8 @@ impl Headline {
         let of_either = |key: &Key| merged.gauge(server, key.name).or_else(|| merged.gauge(machine, key.name));
         let sum = |role, name| merged.gauge(role, name).map(|gauge| gauge.sum);
         // Older machines, and people at `/shake`, tell of their Grabs only.
-        let scheduled = |all: &Key, grabs: &Key| merged.counter(machine, all.name).unwrap_or_else(|| merged.delta(machine, grabs));
+        let scheduled =
+            |all: &Key, grabs: &Key| merged.counter(machine, all.name).unwrap_or_else(|| merged.delta(machine, grabs));
         let latency = merged.quantiles(machine, names::LATENCY.name).unwrap_or_default();
         let send_lag = merged.quantiles(machine, names::SEND_LAG.name);
         let commit = merged.quantiles(server, names::LEDGER_COMMIT.name);

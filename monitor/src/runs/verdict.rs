@@ -79,3 +79,65 @@ fn phases(marks: &[Mark]) -> Vec<Phase> {
     }
     phases
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::recording::FILE;
+
+    /// The fixture with marks of its phases, which it has not: 200 for 6 s, 400 for 6 s, 200 for 12 s with a storm.
+    fn judged(change: &str, balanced: bool) -> Verdict {
+        let directory = tempfile::tempdir().unwrap();
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/recording");
+        std::fs::copy(fixture.join(FILE), directory.path().join(FILE)).unwrap();
+        let marks = "INSERT INTO marks (at_ms, kind, source, text) VALUES
+            (1795264108000, 'phase', '2 machines', '200 requests a second'),
+            (1795264114000, 'phase', '2 machines', '400 requests a second'),
+            (1795264120000, 'phase', '2 machines', '200 requests a second'),
+            (1795264122000, 'storm', '2 machines', '3% of the users are cut'),
+            (1795264132000, 'phase', '2 machines', 'no more requests');
+            UPDATE seconds SET users_goal = 2000;";
+        let recording = rusqlite::Connection::open(directory.path().join(FILE)).unwrap();
+        recording.execute_batch(&format!("{marks}{change}")).unwrap();
+        Verdict::of_recording(&Reader::open(directory.path()).unwrap(), balanced).unwrap()
+    }
+
+    fn told(verdict: &Verdict) -> Vec<(u64, u64, u64)> {
+        let of = |phase: &Phase| (phase.qps_target, phase.seconds_within_tolerance, phase.seconds_judged());
+        verdict.phases.iter().map(of).collect()
+    }
+
+    #[test]
+    fn a_run_without_a_summary_is_judged_by_its_recording() {
+        let verdict = judged("UPDATE seconds SET answered = sent", true);
+        assert_eq!((verdict.passed, verdict.by_recording), (Some(true), true));
+        assert_eq!(told(&verdict), [(200, 6, 6), (400, 6, 6), (200, 11, 11)]);
+    }
+
+    #[test]
+    fn a_second_off_its_plan_fails_the_run_and_is_named() {
+        let verdict =
+            judged("UPDATE seconds SET answered = sent; UPDATE seconds SET sent = 380 WHERE second = 1795264116", true);
+        assert_eq!(
+            (verdict.passed, verdict.failures),
+            (Some(false), vec!["400/s: 5 of 6 seconds within 2%".to_owned()])
+        );
+        let verdict = judged("UPDATE seconds SET answered = sent", false);
+        assert_eq!((verdict.passed, verdict.failures), (Some(false), vec!["the books do not agree".to_owned()]));
+    }
+
+    #[test]
+    fn an_operators_load_and_an_incomplete_second_are_not_judged() {
+        let change =
+            "UPDATE seconds SET answered = sent; UPDATE seconds SET sent = 0, complete = 0 WHERE second = 1795264109;
+            UPDATE marks SET kind = 'qps' WHERE at_ms = 1795264114000";
+        assert_eq!(told(&judged(change, true)), [(200, 5, 5), (200, 11, 11)]);
+    }
+
+    #[test]
+    fn where_nothing_was_planned_there_is_no_verdict() {
+        assert_eq!(judged("DELETE FROM marks", true).passed, None);
+    }
+}
