@@ -90,8 +90,8 @@ class Card {
     );
     this.node.dataset.chart = spec.key;
     parent.append(this.node);
-    this.place.addEventListener("pointermove", (event) => this.tip(event));
-    this.place.addEventListener("pointerleave", () => (tip.hidden = true));
+    this.place.addEventListener("mousemove", (event) => this.tip(event));
+    this.place.addEventListener("mouseleave", () => (tip.hidden = true));
     this.heat = spec.heat ? heatLayer(app.store, spec.heat) : null;
     this.lines = [];
     this.named();

@@ -253,7 +253,7 @@ class App {
 
   /** Until a server or a machine has reported there is nothing to show: how one connects is said instead. */
   emptiness() {
-    const empty = !this.state.run && !this.machines.sources.length && !(this.store.get("sources_expected", this.store.length - 1) > 0);
+    const empty = !this.state.run && !this.machines.sources.length && !this.store.length;
     if ($("empty").hidden === !empty && document.body.classList.contains("is-empty") === empty) return;
     $("empty").hidden = !empty;
     document.body.classList.toggle("is-empty", empty);

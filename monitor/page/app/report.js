@@ -32,9 +32,11 @@ export function showReport() {
   const { passed, verdict, failures, tables, charts } = carried.report;
   document.documentElement.dataset.report = "";
   const state = passed === null ? "" : passed ? "ok" : "bad";
-  const told = el("section", { class: "card verdict" }, el("p", {}, verdict), failures.length ? el("ul", {}, ...failures.map((failure) => el("li", {}, failure))) : null);
+  const told = $("summary");
+  told.hidden = false;
   told.dataset.state = state;
+  told.append(el("p", {}, verdict), ...(failures.length ? [el("ul", {}, ...failures.map((failure) => el("li", {}, failure)))] : []));
   const some = (leads) => el("section", { class: "report" }, ...tables.filter((table) => table.leads === leads && !SHOWN_ALREADY.includes(table.title)).map(card));
-  $("glance").before(told, some(true));
+  $("glance").before(some(true));
   $("live").append(part("report.charts", el("section", { class: "pictures" }, ...charts.map(picture))), part("report.tables", some(false)));
 }

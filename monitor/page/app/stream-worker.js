@@ -2,7 +2,7 @@
 // leave the seventh without any. Each tab opens and closes its end; the stream is open while anybody listens. A classic script.
 (() => {
   "use strict";
-  const NAMES = ["hello", "second", "sources", "sets", "mark", "end"];
+  const NAMES = ["hello", "second", "sources", "sets", "mark", "end", "alive"];
   /** What the stream begins with; who comes later is told it as it was last. */
   const FIRST = ["hello", "sources", "sets"];
   const ports = new Set();

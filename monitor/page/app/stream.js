@@ -104,6 +104,7 @@ export class Stream {
         this.heard();
         take(JSON.parse(event.data));
       });
+    this.source.addEventListener("alive", () => this.heard());
     listen("hello", (hello) => this.hello({ ...hello, run }, turn));
     listen("second", (row) => (this.held ? this.held.push(row) : this.second(row)));
     listen("sources", (list) => this.on.sources(list));

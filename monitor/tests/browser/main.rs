@@ -201,7 +201,7 @@ async fn the_page_fits_every_screen_from_a_phone_on() {
         for path in ["/", "/?lang=zh", "/?view=runs"] {
             browser.open(&monitor.url(path)).await;
             browser
-                .until("words", "document.title.length > 0 && document.querySelectorAll('nav a').length === 3")
+                .until("words", "document.title.length > 0 && document.querySelectorAll('.top nav a').length === 3")
                 .await;
             browser.frame().await;
             let wide = browser.run("return [document.documentElement.scrollWidth, innerWidth]").await;
