@@ -13,7 +13,7 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
 use hongbao_monitor::recording::FILE;
 use hongbao_monitor::recording::read::Reader;
-use hongbao_monitor::recording::write::{Recording, RunStatus};
+use hongbao_monitor::recording::write::{Entry, Recording, RunStatus};
 use hongbao_monitor::report::Report as RunReport;
 use hongbao_monitor::report::load;
 use hongbao_monitor::run::host::{HostFacts, HostSecond};
@@ -184,10 +184,10 @@ fn record(directory: &Path, seconds: u64) {
             net_sent_packets: Some(noise(second, 2) % 100_000),
             ..HostSecond::default()
         };
-        recording.write_host(&host);
+        recording.push(Entry::Host(Box::new(host)));
         for closed in merge.advance(now) {
             books = closed.merged.books;
-            recording.write(Arc::new(closed), Some(board.clone()));
+            recording.push(Entry::Second(Arc::new(closed), Some(board.clone())));
         }
         // As fast as the disk: a run has a second for each.
         while second % 50 == 49
@@ -212,7 +212,7 @@ fn record(directory: &Path, seconds: u64) {
         connections_ended: Default::default(),
     };
     assert_eq!(recording.failures(), 0, "every second is recorded");
-    recording.write_run(run, merge.sources());
+    recording.push(Entry::Run(Box::new(run), merge.sources()));
     recording.close();
 }
 

@@ -1,11 +1,11 @@
 //! Tells a service manager how the run is, once the owner of the run has said so: a monitor whose
 //! owner hangs is not alive.
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::owner::{Message, Question};
+use crate::owner::{Message, Question, ask};
 use crate::recording::write::RunStatus;
 use hongbao_telemetry::program::service::Service;
 
@@ -19,15 +19,9 @@ pub async fn run(service: Service, owner: mpsc::Sender<Message>, stop: Cancellat
             () = stop.cancelled() => break,
             _ = pace.tick() => {}
         }
-        let (reply, answer) = oneshot::channel();
-        let asked = async {
-            // An error says that the owner has ended, and so does the answer's.
-            owner.send(Message::Ask(Question::Run(reply))).await.ok();
-            answer.await
-        };
         tokio::select! {
             () = stop.cancelled() => break,
-            answer = asked => match answer {
+            answer = ask(&owner, Question::Run) => match answer {
                 Ok(run) => service.alive(&status(&run)),
                 Err(_) => break,
             },

@@ -53,7 +53,7 @@ impl Ended {
         if let Some(reason) = &self.told
             && !matches!(self.end, End::Replaced | End::Stopping)
         {
-            tracing::info!(event = "reporter_refused", end = self.end.name(), reason, "a peer is not heard");
+            tracing::info!(event = "reporter_refused", end = <&str>::from(self.end), reason, "a peer is not heard");
         }
     }
 

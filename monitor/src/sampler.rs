@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::owner::Message;
-use crate::run::host::{Moment, Texts, Units};
+use crate::run::host::{HostSecond, Moment, Units};
 use hongbao_telemetry::clock::unix_millis;
 
 /// Rows are taken this long after a second has ended, lest a coarse timer fires just before its
@@ -20,9 +20,9 @@ pub async fn run(owner: mpsc::Sender<Message>, stop: CancellationToken) {
     let mut last: Option<(Moment, Instant)> = None;
     let mut second = unix_millis() / 1_000 - 1;
     loop {
-        let (moment, taken) = (Moment::parse(&Texts::read()), Instant::now());
+        let (moment, taken) = (Moment::read(), Instant::now());
         let before = last.as_ref().map(|(moment, then)| (moment, taken.duration_since(*then)));
-        let row = moment.row(second, before, units);
+        let row = HostSecond::of(&moment, second, before, units);
         last = Some((moment, taken));
         if owner.send(Message::Host(Box::new(row))).await.is_err() {
             return;

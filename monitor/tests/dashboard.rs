@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
 use hdrhistogram::Histogram;
-use hongbao_monitor::recording::ReportedByRole;
 use hongbao_monitor::recording::read::{Reader, Second};
+use hongbao_monitor::run::second::ReportedByRole;
 use hongbao_proto::report_v1::{Counter, Report, Source};
 use hongbao_proto::token::{Audience, Secret, Signer};
 use hongbao_telemetry::clock::{unix_millis, unix_seconds};

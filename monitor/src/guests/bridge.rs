@@ -264,7 +264,7 @@ fn millis(since: Instant) -> u64 {
 async fn told(guests: &Guests, link: &mut Link, frame: &ServerFrame) -> Result<(), End> {
     let asked = link.owed.remove(&frame.request_id);
     let is_shake = asked.is_some_and(|asked| matches!(asked.request, Some(Request::Grab(_))));
-    if !guests.hear(link.user, frame, is_shake) {
+    if !guests.receive(link.user, frame, is_shake) {
         return Err(End::Books);
     }
     if matches!(frame.event, Some(Event::Welcome(_))) {

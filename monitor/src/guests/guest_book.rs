@@ -106,7 +106,7 @@ impl GuestBook {
     /// # Errors
     /// If the journal cannot be written; then the user must not be told. What is missing there is
     /// written with the next success.
-    pub fn hear(&mut self, user: u64, frame: &ServerFrame, at_ms: u64) -> io::Result<()> {
+    pub fn receive(&mut self, user: u64, frame: &ServerFrame, at_ms: u64) -> io::Result<()> {
         let request = frame.request_id;
         match &frame.event {
             Some(Event::Won(won)) => self.prize(user, won, at_ms),
@@ -281,7 +281,7 @@ mod tests {
         let path = folder.path().join("journals/guests.csv");
         let mut book = GuestBook::create(&path).unwrap();
         for (user, frame) in frames {
-            book.hear(user, &frame, 4).unwrap();
+            book.receive(user, &frame, 4).unwrap();
         }
         let text = std::fs::read_to_string(path).unwrap();
         (book, text.split_once('\n').unwrap().1.to_owned())
@@ -335,7 +335,7 @@ mod tests {
     fn a_full_book_reports_it_and_one_that_cannot_begin_is_an_error() {
         let mut book = GuestBook::new(Journal::create(Some(Path::new("/dev/null"))).unwrap(), 1);
         assert!(!book.is_full());
-        book.hear(11, &frame(7, Event::Won(won(1, 50))), 4).unwrap();
+        book.receive(11, &frame(7, Event::Won(won(1, 50))), 4).unwrap();
         assert!(book.is_full());
         assert!(GuestBook::create(Path::new("/proc/nowhere/guests.csv")).is_err());
     }

@@ -15,7 +15,8 @@ use hongbao_proto::token::{Audience, Secret, Signer, Verifier};
 use hongbao_proto::v1::{ClientFrame, ServerFrame};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use strum::VariantArray;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::access::operator::{Access, for_own_pages, too_many};
@@ -26,7 +27,7 @@ use crate::limits::{
     GUEST_TOKEN_SECONDS, GUESTS_STOP_DEADLINE, GUESTS_UNSETTLED_MAX, NEW_GUESTS_BURST, NEW_GUESTS_INTERVAL_MS,
     PEERS_REMEMBERED_MAX,
 };
-use crate::owner::{GUESTS_SOURCE, Message, Question};
+use crate::owner::{GUESTS_SOURCE, Message, Question, ask};
 use crate::run::merge::Presence;
 use crate::run::second::Role;
 use hongbao_telemetry::clock::{monotonic_millis, unix_millis, unix_seconds};
@@ -41,7 +42,8 @@ const GUEST_ID_MIN: u64 = 1 << 52;
 const REPORT_TOKEN_SECONDS: u64 = 30 * 86_400;
 
 /// Why a guest's connection ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum End {
     /// The browser closed it, or is gone.
     Left,
@@ -73,41 +75,9 @@ pub enum End {
 }
 
 impl End {
-    pub const ALL: [End; 14] = [
-        End::Left,
-        End::Idle,
-        End::Text,
-        End::Malformed,
-        End::TooLong,
-        End::TooFast,
-        End::Forbidden,
-        End::Stranger,
-        End::Slow,
-        End::Full,
-        End::NoServer,
-        End::ServerEnded,
-        End::Books,
-        End::Stopping,
-    ];
-
     /// For metrics, and the reason that the browser is given.
-    pub const fn label(self) -> &'static str {
-        match self {
-            End::Left => "left",
-            End::Idle => "idle",
-            End::Text => "text",
-            End::Malformed => "malformed",
-            End::TooLong => "too_long",
-            End::TooFast => "too_fast",
-            End::Forbidden => "forbidden",
-            End::Stranger => "stranger",
-            End::Slow => "slow",
-            End::Full => "full",
-            End::NoServer => "no_server",
-            End::ServerEnded => "server_ended",
-            End::Books => "books",
-            End::Stopping => "stopping",
-        }
+    pub fn label(self) -> &'static str {
+        self.into()
     }
 
     /// The WebSocket's close code (RFC 6455, 7.4; IANA's registry for 1012 to 1014).
@@ -158,7 +128,7 @@ pub struct Guests {
     /// None before the first guest: until then there is no journal, and no source of reports.
     book: Mutex<Option<GuestBook>>,
     unsettled: Mutex<HashMap<u64, Unsettled>>,
-    ends: [AtomicU64; End::ALL.len()],
+    ends: [AtomicU64; End::VARIANTS.len()],
     /// Told when the first guest has come.
     begun: CancellationToken,
     /// Ends guests.
@@ -207,7 +177,7 @@ impl Guests {
 
     /// The guest that a Login's token names; nobody else may come this way.
     pub fn guest(&self, token: &str) -> Option<u64> {
-        self.users.verify_user(token).ok().map(UserId::get).filter(|user| *user >= GUEST_ID_MIN)
+        self.users.verify_user(token).ok().map(|(user, _)| user.get()).filter(|user| *user >= GUEST_ID_MIN)
     }
 
     /// A guest's connection has ended.
@@ -217,13 +187,13 @@ impl Guests {
 
     /// Adds ends so far and who is there, for `/metrics`.
     pub fn metrics(&self, sample: &mut Sample) {
-        let ended = |end: End| {
+        let ended = |&end: &End| {
             let key =
                 Key::labelled("guests_ended", "reason", end.label(), "Connections of guests that ended, by reason");
             (key, self.ends[end as usize].load(Ordering::Relaxed))
         };
         let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        sample.counters.extend(End::ALL.map(ended));
+        sample.counters.extend(End::VARIANTS.iter().map(ended));
         sample.gauges.extend([
             (Key::new("guests", "Guests who play at this moment"), count(self.now())),
             (Key::new("guests_max", "Guests who may play at once"), count(self.max())),
@@ -253,13 +223,13 @@ impl Guests {
 
     /// A guest is about to be told this. False: it must not be, because the journal cannot be
     /// written.
-    pub fn hear(&self, user: u64, frame: &ServerFrame, is_shake: bool) -> bool {
+    pub fn receive(&self, user: u64, frame: &ServerFrame, is_shake: bool) -> bool {
         let mut book = locked(&self.book);
         let Some(book) = book.as_mut() else { return false };
         if is_shake {
             book.shaken();
         }
-        match book.hear(user, frame, unix_millis()) {
+        match book.receive(user, frame, unix_millis()) {
             Ok(()) => true,
             Err(error) => {
                 tracing::error!(event = "guest_journal_failed", %error, "the guests' journal cannot be written");
@@ -292,9 +262,7 @@ impl Guests {
         if self.settings.server.is_some() {
             return self.settings.server;
         }
-        let (reply, answer) = oneshot::channel();
-        self.owner.send(Message::Ask(Question::Controls(reply))).await.ok()?;
-        let points = answer.await.ok()?;
+        let points = ask(&self.owner, Question::Controls).await.ok()?;
         points
             .iter()
             .filter(|point| point.role == Role::Server && point.presence == Presence::Reporting)
@@ -396,11 +364,8 @@ async fn odds(State(guests): State<Arc<Guests>>) -> Result<Json<serde_json::Valu
     if guests.max() == 0 {
         return Err(no_guests());
     }
-    let stopping = || ApiError::unavailable("this monitor is stopping");
-    let (reply, answer) = oneshot::channel();
-    let question = Question::Seconds { from: None, limit: 5, reply };
-    guests.owner.send(Message::Ask(question)).await.map_err(|_| stopping())?;
-    let seconds: Vec<_> = answer.await.map_err(|_| stopping())?.iter().map(|second| second.headline).collect();
+    let seconds = ask(&guests.owner, |reply| Question::Seconds { from: None, limit: 5, reply }).await?;
+    let seconds: Vec<_> = seconds.iter().map(|second| second.headline).collect();
     let last = seconds.last();
     Ok(Json(json!({
         "second": last.map(|last| last.second),
@@ -462,9 +427,13 @@ mod tests {
 
     #[test]
     fn every_end_has_a_code_that_a_browser_may_be_sent() {
-        for (index, end) in End::ALL.into_iter().enumerate() {
+        for (index, &end) in End::VARIANTS.iter().enumerate() {
             assert_eq!(end as usize, index);
             assert!(![1004, 1005, 1006, 1015].contains(&end.code()) && (1000..1016).contains(&end.code()));
         }
+        let labels: Vec<_> = End::VARIANTS.iter().map(|end| end.label()).collect();
+        let counted = "left idle text malformed too_long too_fast forbidden stranger slow full no_server server_ended \
+                       books stopping";
+        assert_eq!(labels.join(" "), counted);
     }
 }

@@ -4,10 +4,9 @@
 //! slow loses its stream, not the others theirs: it comes back with the last second that it has
 //! seen, and gets those that it missed.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Json;
@@ -21,11 +20,11 @@ use futures_util::stream::{self, Stream};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::limits::{SERIES_POINTS_MAX, STREAMS_MAX};
-use crate::owner::{Message, Question, StreamEvent, Subscription};
-use crate::run::series::{Row, Series};
+use crate::owner::{Message, Question, StreamEvent, Subscription, ask};
+use crate::run::series::Series;
 use crate::runs::{self, Failure, Runs, Window};
 use hongbao_telemetry::http::{ApiError, QueryParams};
 
@@ -54,39 +53,27 @@ pub fn router(owner: Owner, runs: Arc<Runs>) -> Router {
         .with_state(Live { owner, streams: Arc::new(Semaphore::new(STREAMS_MAX)), runs })
 }
 
-/// Asks the owner.
-///
-/// # Errors
-/// 503 once the monitor stops.
-pub async fn ask<A>(owner: &Owner, question: impl FnOnce(oneshot::Sender<A>) -> Question) -> Result<A, ApiError> {
-    let stopping = |_| ApiError::unavailable("this monitor is stopping");
-    let (reply, answer) = oneshot::channel();
-    owner.send(Message::Ask(question(reply))).await.map_err(|error| stopping(error.to_string()))?;
-    answer.await.map_err(|error| stopping(error.to_string()))
-}
-
+/// One reader of the stream, and its place among them.
 struct Reader {
-    first: VecDeque<Arc<StreamEvent>>,
-    missed: VecDeque<Arc<Row>>,
-    live: broadcast::Receiver<Arc<StreamEvent>>,
-    dropped: Arc<AtomicU64>,
+    subscription: Subscription,
     _place: OwnedSemaphorePermit,
 }
 
 impl Reader {
     /// The next event; none ends the stream.
     async fn next(&mut self) -> Option<Event> {
-        if let Some(told) = self.first.pop_front() {
-            return Some(event(&told));
+        let Subscription { first, missed, live, dropped } = &mut self.subscription;
+        if let Some(standing) = first.pop_front() {
+            return Some(event(&standing));
         }
-        if let Some(row) = self.missed.pop_front() {
+        if let Some(row) = missed.pop_front() {
             return Some(event(&StreamEvent::second(&row)));
         }
-        match self.live.recv().await {
-            Ok(told) => Some(event(&told)),
+        match live.recv().await {
+            Ok(sent) => Some(event(&sent)),
             Err(RecvError::Closed) => None,
             Err(RecvError::Lagged(events)) => {
-                self.dropped.fetch_add(1, Ordering::Relaxed);
+                dropped.fetch_add(1, Ordering::Relaxed);
                 tracing::debug!(
                     event = "stream_reader_slow",
                     events,
@@ -98,9 +85,9 @@ impl Reader {
     }
 }
 
-fn event(told: &StreamEvent) -> Event {
-    let event = Event::default().event(told.event).data(&told.data);
-    match told.id {
+fn event(sent: &StreamEvent) -> Event {
+    let event = Event::default().event(sent.event).data(&sent.data);
+    match sent.id {
         Some(id) => event.id(id.to_string()),
         None => event,
     }
@@ -108,8 +95,8 @@ fn event(told: &StreamEvent) -> Event {
 
 fn events(reader: Reader) -> impl Stream<Item = Result<Event, Infallible>> {
     let retry = stream::once(async { Ok(Event::default().retry(RETRY)) });
-    let told = stream::unfold(reader, |mut reader| async move { Some((Ok(reader.next().await?), reader)) });
-    futures_util::StreamExt::chain(retry, told)
+    let events = stream::unfold(reader, |mut reader| async move { Some((Ok(reader.next().await?), reader)) });
+    futures_util::StreamExt::chain(retry, events)
 }
 
 async fn stream(State(live): State<Live>, headers: HeaderMap) -> Result<Response, ApiError> {
@@ -118,9 +105,8 @@ async fn stream(State(live): State<Live>, headers: HeaderMap) -> Result<Response
     // What is no second is of another server, or a page's mistake: then there is nothing to catch
     // up with.
     let after = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.trim().parse().ok());
-    let Subscription { first, missed, live, dropped } =
-        ask(&live.owner, |reply| Question::Subscribe { after, reply }).await?;
-    let reader = Reader { first: first.into(), missed: missed.into(), live, dropped, _place: place };
+    let subscription = ask(&live.owner, |reply| Question::Subscribe { after, reply }).await?;
+    let reader = Reader { subscription, _place: place };
     // An event, not a comment: a script hears nothing of those, and would take a quiet stream for dead.
     let alive = Event::default().event("alive").data("still here");
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE).event(alive);

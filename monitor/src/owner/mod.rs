@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use hongbao_proto::report_v1::{Report, Source};
 use serde_json::json;
+use strum::VariantArray;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -17,19 +18,21 @@ use crate::owner::publisher::Publisher;
 pub use crate::owner::publisher::{StreamEvent, Subscription};
 use crate::owner::sources::Sources;
 use crate::recording::rotation::Rotation;
-use crate::recording::write::{Recording, RunStatus};
+use crate::recording::write::{Entry, Recording, RunStatus};
 use crate::run::alert::{Alerts, Evidence};
 use crate::run::books::{Balance, Book};
 use crate::run::ends::End;
 use crate::run::host::{HostFacts, HostSecond};
 use crate::run::mark::{self, Mark, Marks};
 use crate::run::merge::{Joined, Merge, MergeCounts, Presence, SourceStatus};
+use crate::run::rejection::Rejection;
 use crate::run::second::{ClosedSecond, MergedSecond, Role};
 use crate::run::series::Row;
 use crate::run::sets::{self, SetsBoard};
 use crate::terminal::lines::{Frame, View};
 use hongbao_telemetry::clock::unix_millis;
 use hongbao_telemetry::disk;
+use hongbao_telemetry::http::ApiError;
 use hongbao_telemetry::report::{Key, Sample};
 
 /// What the run is, is recorded anew after this many seconds, and whenever a source joins.
@@ -110,6 +113,20 @@ pub enum Question {
     Run(oneshot::Sender<RunStatus>),
     /// The monitor's own metrics.
     Metrics(oneshot::Sender<Sample>),
+}
+
+/// Asks the owner.
+///
+/// # Errors
+/// 503 once the monitor stops.
+pub async fn ask<A>(
+    owner: &mpsc::Sender<Message>,
+    question: impl FnOnce(oneshot::Sender<A>) -> Question,
+) -> Result<A, ApiError> {
+    let stopping = || ApiError::unavailable("this monitor is stopping");
+    let (reply, answer) = oneshot::channel();
+    owner.send(Message::Ask(question(reply))).await.map_err(|_| stopping())?;
+    answer.await.map_err(|_| stopping())
 }
 
 /// A source's own control surface, for whoever judges whether to trust it.
@@ -266,7 +283,7 @@ impl Owner {
         self.publisher.send_seconds(now, true);
         while self.release_marks(now, true) {}
         self.ended_at_ms = Some(at_ms);
-        self.recording.write_run(self.run_status(), sources);
+        self.recording.push(Entry::Run(Box::new(self.run_status()), sources));
     }
 
     /// Ends the run before the second with which the next begins. What is in no closed second yet
@@ -302,6 +319,7 @@ impl Owner {
             Message::Report(id, report) => {
                 let Some(joined) = self.sources.get(id) else { return };
                 if let Err(rejection) = self.report(now, joined, report) {
+                    let rejection = rejection.to_string();
                     let label = self.merge.label(joined.source).to_owned();
                     tracing::info!(event = "report_refused", source = label, rejection, "report refused");
                     self.leave(now, id, Some(Cut::Rejected(rejection)));
@@ -314,7 +332,7 @@ impl Owner {
                 }
             }
             Message::Host(row) => {
-                self.recording.write_host(&row);
+                self.recording.push(Entry::Host(row.clone()));
                 self.publisher.host(row);
             }
             Message::Mark(mark) => {
@@ -325,17 +343,17 @@ impl Owner {
         }
     }
 
-    fn report(&mut self, now: u64, joined: Joined, mut report: Report) -> Result<(), String> {
-        let events = mark::checked(std::mem::take(&mut report.events)).map_err(|error| error.to_string())?;
-        let sets = report.sets.take().map(sets::checked).transpose().map_err(|error| error.to_string())?;
+    fn report(&mut self, now: u64, joined: Joined, mut report: Report) -> Result<(), Rejection> {
+        let events = mark::checked(std::mem::take(&mut report.events))?;
+        let sets = report.sets.take().map(sets::checked).transpose()?;
         let second = report.second;
-        self.merge.report(now, joined, report).map_err(|rejection| rejection.to_string())?;
-        let source = self.merge.source(joined.source);
+        self.merge.report(now, joined, report)?;
+        let (source, label) = (self.merge.source(joined.source), self.merge.label(joined.source));
         for event in events {
-            self.marks.hear(now, source.label, event);
+            self.marks.report(now, label, event);
         }
         if let (Some(sets), Role::Server) = (sets, source.role) {
-            self.sets.put(source.name, second, sets);
+            self.sets.put(&source.name, second, sets);
             self.sets_changed();
         }
         Ok(())
@@ -349,7 +367,7 @@ impl Owner {
 
     /// The one place that every mark passes.
     fn marked(&mut self, mark: &Arc<Mark>) {
-        self.recording.write_mark(mark);
+        self.recording.push(Entry::Mark(Arc::clone(mark)));
         self.publisher.send(|| StreamEvent::new("mark", &**mark));
     }
 
@@ -405,7 +423,7 @@ impl Owner {
     }
 
     fn is_fleets(&self, source: &Source) -> bool {
-        source.role == Role::Machine.name() && source.name != GUESTS_SOURCE
+        source.role == Role::Machine.as_ref() && source.name != GUESTS_SOURCE
     }
 
     fn fleet_reports(&self) -> bool {
@@ -422,10 +440,10 @@ impl Owner {
         self.merge.disconnect(now, joined);
         let source = self.merge.source(joined.source);
         if gone {
-            tracing::info!(event = "source_left", source = source.label, "source has gone");
+            tracing::info!(event = "source_left", source = self.merge.label(joined.source), "source has gone");
         }
         if source.role == Role::Server {
-            self.sets.forget(source.name);
+            self.sets.forget(&source.name);
             self.sets_changed();
         }
     }
@@ -440,7 +458,7 @@ impl Owner {
         self.books = books;
         let closed = Arc::new(closed);
         let sets = std::mem::take(&mut self.sets_changed).then(|| self.sets.clone());
-        self.recording.write(Arc::clone(&closed), sets);
+        self.recording.push(Entry::Second(Arc::clone(&closed), sets));
         self.sources_then = self.merge.sources();
         let evidence = Evidence {
             headline: &headline,
@@ -460,7 +478,7 @@ impl Owner {
     }
 
     fn write_run(&mut self) {
-        self.recording.write_run(self.run_status(), self.merge.sources());
+        self.recording.push(Entry::Run(Box::new(self.run_status()), self.merge.sources()));
     }
 
     fn run_status(&self) -> RunStatus {
@@ -477,7 +495,7 @@ impl Owner {
             joined_late: self.merge.joined_late(),
             books: self.books,
             reports: self.merge.counts(),
-            connections_ended: self.sources.ended().iter().map(|(end, &count)| (end.name(), count)).collect(),
+            connections_ended: self.sources.ended().iter().map(|(end, &count)| (end.into(), count)).collect(),
         }
     }
 
@@ -523,9 +541,9 @@ impl Owner {
             (Key::new("streams_dropped", "Readers of the stream that were too slow"), self.publisher.dropped()),
             (Key::new("record_failures", "Seconds that could not be recorded"), self.recording.failures()),
         ];
-        for end in End::ALL {
+        for &end in End::VARIANTS {
             let key =
-                Key::labelled("connections_ended", "reason", end.name(), "Ingest connections that ended, by reason");
+                Key::labelled("connections_ended", "reason", end.into(), "Ingest connections that ended, by reason");
             counters.push((key, self.sources.ended().get(&end).copied().unwrap_or_default()));
         }
         let present = |presence| sources.iter().filter(|source| source.presence == presence).count();

@@ -45,9 +45,9 @@ impl StreamEvent {
 #[derive(Debug)]
 pub struct Subscription {
     /// Who we are, and what stands.
-    pub first: Vec<Arc<StreamEvent>>,
+    pub first: VecDeque<Arc<StreamEvent>>,
     /// The seconds since the last that it has seen.
-    pub missed: Vec<Arc<Row>>,
+    pub missed: VecDeque<Arc<Row>>,
     /// Everything from now on; it ends with the run.
     pub live: broadcast::Receiver<Arc<StreamEvent>>,
     /// To be counted up when the reader is dropped.
@@ -167,7 +167,7 @@ impl Publisher {
     pub fn subscribe(&self, first: Vec<StreamEvent>, after: Option<u64>) -> Subscription {
         Subscription {
             first: first.into_iter().map(Arc::new).collect(),
-            missed: after.map_or_else(Vec::new, |second| self.history.after(second)),
+            missed: after.map_or_else(VecDeque::new, |second| self.history.after(second).into()),
             live: self.stream.subscribe(),
             dropped: Arc::clone(&self.dropped),
         }

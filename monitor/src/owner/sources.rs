@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use crate::limits::CONTROL_BYTES_MAX;
 use crate::owner::{ConnectionId, ControlPoint, Cut};
 use crate::run::ends::End;
-use crate::run::merge::{Joined, Merge, SourceId, SourceName};
+use crate::run::merge::{Joined, Merge, SourceId};
 
 /// Where a source takes orders and users, and where it connects from.
 struct ControlAddress {
@@ -81,10 +81,16 @@ impl Sources {
 
     pub fn controls(&self, merge: &Merge) -> Vec<ControlPoint> {
         let point = |(id, address): (&SourceId, &ControlAddress)| {
-            let SourceName { role, name, presence, .. } = merge.source(*id);
-            let ControlAddress { control, listen, peer } = address;
-            let (name, control, listen) = (name.to_owned(), control.clone(), listen.clone());
-            ControlPoint { role, name, presence, control, listen, peer: *peer }
+            let source = merge.source(*id);
+            let (control, listen, peer) = (address.control.clone(), address.listen.clone(), address.peer);
+            ControlPoint {
+                role: source.role,
+                name: source.name.clone(),
+                presence: source.presence,
+                control,
+                listen,
+                peer,
+            }
         };
         self.addresses.iter().map(point).collect()
     }

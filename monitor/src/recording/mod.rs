@@ -8,16 +8,11 @@ pub mod read;
 pub mod rotation;
 pub mod write;
 
-use std::collections::BTreeMap;
 use std::sync::LazyLock;
-
-use serde::{Deserialize, Serialize};
 
 use crate::run::column::Column;
 use crate::run::host::HostSecond;
-use crate::run::merge::Figures;
 use crate::run::second::Headline;
-use hongbao_telemetry::report::names;
 
 /// The recording, in its run's directory.
 pub const FILE: &str = "run.sqlite";
@@ -64,32 +59,3 @@ fn host_columns() -> Vec<&'static str> {
 pub fn plain_name(column: &Column) -> &'static str {
     column.name.strip_prefix(HOST_PREFIX).unwrap_or(column.name)
 }
-
-/// What the processes of one role reported in a second: in each list one value for each of
-/// `sources`, null where that process told none.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reported {
-    pub sources: Vec<String>,
-    /// What the second added.
-    pub counters: BTreeMap<String, Vec<Option<i64>>>,
-    /// As reported.
-    pub gauges: BTreeMap<String, Vec<Option<i64>>>,
-}
-
-impl Reported {
-    /// What a process said of itself; none where it reported nothing.
-    pub fn figures(&self, source: &str) -> Option<Figures> {
-        let place = self.sources.iter().position(|name| name == source)?;
-        let mut figures = Figures::default();
-        for (name, values) in &self.gauges {
-            if let Some(&Some(value)) = values.get(place) {
-                figures.gauge(name, value);
-            }
-        }
-        figures.cpu_us = self.counters.get(names::CPU.name).and_then(|values| *values.get(place)?);
-        Some(figures)
-    }
-}
-
-/// A row of `sources`, by role.
-pub type ReportedByRole = BTreeMap<String, Reported>;

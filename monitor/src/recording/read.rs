@@ -17,13 +17,13 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use crate::limits::{DOCUMENT_BYTES_MAX, MARKS_TOLD_MAX, RUN_SECONDS_MAX};
-use crate::recording::{APPLICATION_ID, FILE, OLD_FILE, ReportedByRole, VERSION, headline_columns, host_columns};
+use crate::recording::{APPLICATION_ID, FILE, OLD_FILE, VERSION, headline_columns, host_columns};
 use crate::run::books::Balance;
 use crate::run::histogram;
 use crate::run::host::{HostFacts, HostSecond};
 use crate::run::mark::Mark;
 use crate::run::merge::Presence;
-use crate::run::second::Headline;
+use crate::run::second::{Headline, ReportedByRole};
 use crate::run::series::{self, Heat, Reasons};
 use hongbao_telemetry::summary::Second as Load;
 

@@ -25,14 +25,12 @@ use tokio::sync::watch;
 
 use crate::limits::{HOSTS_WAITING_MAX, MARKS_HELD_MAX, RECORDING_QUEUE_MAX, RECORDING_SECONDS_MAX};
 use crate::recording::rotation::Rotation;
-use crate::recording::{
-    APPLICATION_ID, FILE, OLD_FILE, Reported, ReportedByRole, TABLES, VERSION, headline_columns, host_columns,
-};
+use crate::recording::{APPLICATION_ID, FILE, OLD_FILE, TABLES, VERSION, headline_columns, host_columns};
 use crate::run::books::Balance;
 use crate::run::host::{HostFacts, HostSecond};
 use crate::run::mark::Mark;
 use crate::run::merge::{MergeCounts, SourceStatus};
-use crate::run::second::{ClosedSecond, ValueKind};
+use crate::run::second::ClosedSecond;
 use crate::run::series::{Heat, Reasons};
 use crate::run::sets::SetsBoard;
 
@@ -81,8 +79,9 @@ pub struct RunStatus {
     pub connections_ended: BTreeMap<&'static str, u64>,
 }
 
+/// What is recorded.
 #[derive(Debug)]
-enum Entry {
+pub enum Entry {
     /// The SETs are given where they have changed.
     Second(Arc<ClosedSecond>, Option<SetsBoard>),
     Host(Box<HostSecond>),
@@ -175,27 +174,7 @@ impl Recording {
         self.health.failing.load(Ordering::Relaxed)
     }
 
-    /// Records a closed second, and the SETs at its end where they have changed.
-    pub fn write(&self, closed: Arc<ClosedSecond>, sets: Option<SetsBoard>) {
-        self.push(Entry::Second(closed, sets));
-    }
-
-    /// Records a second of the host.
-    pub fn write_host(&self, row: &HostSecond) {
-        self.push(Entry::Host(Box::new(*row)));
-    }
-
-    /// Records a mark of the timeline.
-    pub fn write_mark(&self, mark: &Arc<Mark>) {
-        self.push(Entry::Mark(Arc::clone(mark)));
-    }
-
-    /// Records what the run is by now.
-    pub fn write_run(&self, run: RunStatus, sources: Vec<SourceStatus>) {
-        self.push(Entry::Run(Box::new(run), sources));
-    }
-
-    fn push(&self, entry: Entry) {
+    pub fn push(&self, entry: Entry) {
         let seconds = usize::from(matches!(entry, Entry::Second(..)));
         let waiting = self.health.waiting.fetch_add(seconds, Ordering::Relaxed);
         if (seconds > 0 && waiting >= RECORDING_SECONDS_MAX) || self.queue.try_send(entry).is_err() {
@@ -394,7 +373,7 @@ fn write_second(
     let figures = cells(&closed.merged.headline, &headline_columns()).into_iter().chain(texts);
     transaction.prepare_cached(insert)?.execute(params_from_iter(figures))?;
     let put = |sql: &str, values: &[&dyn ToSql]| transaction.prepare_cached(sql)?.execute(values);
-    put("INSERT OR IGNORE INTO sources VALUES (?, ?)", params![second, deflated(&reported(closed))])?;
+    put("INSERT OR IGNORE INTO sources VALUES (?, ?)", params![second, deflated(&closed.reported)])?;
     if let Some(sets) = sets {
         put("INSERT OR IGNORE INTO sets VALUES (?, ?)", params![second, deflated(&sets.servers())])?;
     }
@@ -446,26 +425,6 @@ fn integer(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-fn reported(closed: &ClosedSecond) -> ReportedByRole {
-    let mut roles = ReportedByRole::new();
-    for value in &closed.values {
-        let (role, name) = value.source.split_once('/').unwrap_or(("", &value.source));
-        let Reported { sources, counters, gauges } = roles.entry(role.to_owned()).or_default();
-        let place = sources.iter().position(|source| source == name).unwrap_or_else(|| {
-            sources.push(name.to_owned());
-            sources.len() - 1
-        });
-        let values = match value.kind {
-            ValueKind::Counter => counters,
-            ValueKind::Gauge => gauges,
-        };
-        let values = values.entry(value.name.clone()).or_default();
-        values.resize(values.len().max(place + 1), None);
-        values[place] = Some(value.value);
-    }
-    roles
-}
-
 /// Writes a file so that a reader sees the old or the new one, never a part.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
@@ -491,7 +450,7 @@ mod tests {
             headline: Headline { second, complete: true, ..Headline::default() },
         };
         let merged = Arc::new(merged);
-        Entry::Second(Arc::new(ClosedSecond { merged, values: vec![], histograms: BTreeMap::new() }), None)
+        Entry::Second(Arc::new(ClosedSecond { merged, reported: BTreeMap::new(), histograms: BTreeMap::new() }), None)
     }
 
     fn writer(directory: &Path) -> Writer {
@@ -579,7 +538,7 @@ mod tests {
         let [one, two] = ["one", "two"].map(|name| directory.path().join(name));
         let recording = Recording::create(&one, None).unwrap();
         for second in 1..=4 {
-            recording.write_host(&HostSecond { second, ..HostSecond::default() });
+            recording.push(Entry::Host(Box::new(HostSecond { second, ..HostSecond::default() })));
         }
         recording.begin_run(two.clone(), 4);
         recording.push(closed(4));

@@ -111,7 +111,7 @@ impl Recording {
         }
         self.host = reader.hosts()?.into_iter().map(|row| (row.second, row)).collect();
         reader.reported(extent.first, extent.last, |second, roles| {
-            let Some(servers) = roles.get(Role::Server.name()) else { return };
+            let Some(servers) = roles.get(Role::Server.as_ref()) else { return };
             let sum = |name| servers.counters.get(name)?.iter().flatten().copied().reduce(|sum, one| sum + one);
             self.traffic.insert(second, TRAFFIC.map(sum));
         })?;

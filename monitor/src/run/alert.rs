@@ -186,8 +186,7 @@ fn overloaded(headline: &Headline) -> Option<String> {
 mod tests {
     use super::*;
     use crate::run::books::Claims;
-    use crate::run::merge::Figures;
-    use crate::run::second::Role;
+    use crate::run::second::{Figures, Role};
 
     fn good(second: u64) -> Headline {
         Headline {

@@ -80,13 +80,15 @@ impl<T: Figure> Figure for Option<T> {
     }
 }
 
-/// A struct of one row whose fields are columns: `name: type => fold`. The columns of a series have
-/// the prefix before their name.
+/// A struct of one row whose fields are columns: `name: type => fold = value`, worked out `of` what is
+/// named there. The columns of a series have the prefix before their name.
 macro_rules! row {
     (
         $(#[$meta:meta])*
-        pub struct $row:ident prefixed $prefix:literal {
-            $($(#[$doc:meta])* $name:ident: $type:ty => $fold:ident,)*
+        pub struct $row:ident prefixed $prefix:literal of($($source:ident: $source_type:ty),*) {
+            $($(#[$doc:meta])* $name:ident: $type:ty => $fold:ident = $value:expr,)*
+        } where {
+            $($shorthand:tt)*
         }
     ) => {
         $(#[$meta])*
@@ -102,6 +104,11 @@ macro_rules! row {
                     fold: $crate::run::column::Fold::$fold,
                 },
             )*];
+
+            pub fn of($($source: $source_type),*) -> Self {
+                $($shorthand)*
+                Self { $($name: $value,)* }
+            }
 
             /// The values of [`Self::COLUMNS`], in order.
             pub fn figures(&self) -> [Option<f64>; Self::COLUMNS.len()] {

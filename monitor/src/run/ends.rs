@@ -1,8 +1,9 @@
 //! Why a reporter's connection ended: one closed list, sorted by fault, for counters, the recording
 //! and the peer.
 
-/// Why a connection ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Why a connection ended; by its name in `/metrics` and in recordings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum End {
     /// The peer hung up, or the network lost it. Nobody's fault.
     Closed,
@@ -26,34 +27,16 @@ pub enum End {
     Stopping,
 }
 
-impl End {
-    /// Every reason.
-    pub const ALL: [End; 10] = [
-        End::Closed,
-        End::Replaced,
-        End::Garbage,
-        End::Silent,
-        End::OutOfTurn,
-        End::Token,
-        End::Rejected,
-        End::Idle,
-        End::Full,
-        End::Stopping,
-    ];
+#[cfg(test)]
+mod tests {
+    use strum::VariantArray;
 
-    /// As counted: in `/metrics`, in recordings.
-    pub const fn name(self) -> &'static str {
-        match self {
-            End::Closed => "closed",
-            End::Replaced => "replaced",
-            End::Garbage => "garbage",
-            End::Silent => "silent",
-            End::OutOfTurn => "out_of_turn",
-            End::Token => "token",
-            End::Rejected => "rejected",
-            End::Idle => "idle",
-            End::Full => "full",
-            End::Stopping => "stopping",
-        }
+    use super::*;
+
+    #[test]
+    fn every_end_has_the_name_that_it_is_counted_by() {
+        let names: Vec<&str> = End::VARIANTS.iter().map(Into::into).collect();
+        let counted = "closed replaced garbage silent out_of_turn token rejected idle full stopping";
+        assert_eq!(names.join(" "), counted);
     }
 }

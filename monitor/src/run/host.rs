@@ -32,83 +32,77 @@ row! {
 /// `out_of_memory_kills`, is what passed since the row before: `span_seconds` ago, and absent in
 /// the first row. The rest is as it stood at the second's end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct HostSecond prefixed "host_" {
+pub struct HostSecond prefixed "host_" of(
+    moment: &Moment, second: u64, before: Option<(&Moment, Duration)>, units: Units
+) {
     /// Unix time.
-    second: u64 => First,
-    span_seconds: Option<f64> => Mean,
-    cpu_user_seconds: Option<f64> => Mean,
-    cpu_nice_seconds: Option<f64> => Mean,
-    cpu_system_seconds: Option<f64> => Mean,
-    cpu_irq_seconds: Option<f64> => Mean,
-    cpu_softirq_seconds: Option<f64> => Mean,
+    second: u64 => First = second,
+    span_seconds: Option<f64> => Mean = before.map(|(_, span)| span.as_millis() as f64 / 1_000.0),
+    cpu_user_seconds: Option<f64> => Mean = cpu(0),
+    cpu_nice_seconds: Option<f64> => Mean = cpu(1),
+    cpu_system_seconds: Option<f64> => Mean = cpu(2),
+    cpu_irq_seconds: Option<f64> => Mean = cpu(5),
+    cpu_softirq_seconds: Option<f64> => Mean = cpu(6),
     /// Taken by the hypervisor while this host wanted to run.
-    cpu_steal_seconds: Option<f64> => Mean,
-    cpu_iowait_seconds: Option<f64> => Mean,
-    cpu_idle_seconds: Option<f64> => Mean,
-    memory_total_bytes: Option<u64> => Last,
-    memory_available_bytes: Option<u64> => Last,
-    slab_bytes: Option<u64> => Last,
+    cpu_steal_seconds: Option<f64> => Mean = cpu(7),
+    cpu_iowait_seconds: Option<f64> => Mean = cpu(4),
+    cpu_idle_seconds: Option<f64> => Mean = cpu(3),
+    memory_total_bytes: Option<u64> => Last = memory("MemTotal"),
+    memory_available_bytes: Option<u64> => Last = memory("MemAvailable"),
+    slab_bytes: Option<u64> => Last = memory("Slab"),
     /// Anonymous memory of all processes.
-    anonymous_bytes: Option<u64> => Last,
-    page_tables_bytes: Option<u64> => Last,
-    sockets_used: Option<u64> => Last,
-    tcp_in_use: Option<u64> => Last,
-    tcp_orphans: Option<u64> => Last,
-    tcp_time_wait: Option<u64> => Last,
+    anonymous_bytes: Option<u64> => Last = memory("AnonPages"),
+    page_tables_bytes: Option<u64> => Last = memory("PageTables"),
+    sockets_used: Option<u64> => Last = sockets("sockets used"),
+    tcp_in_use: Option<u64> => Last = sockets("TCP inuse"),
+    tcp_orphans: Option<u64> => Last = sockets("TCP orphan"),
+    tcp_time_wait: Option<u64> => Last = sockets("TCP tw"),
     /// Memory that TCP has charged for buffers.
-    tcp_buffer_bytes: Option<u64> => Last,
-    listen_overflows: Option<u64> => Mean,
-    listen_drops: Option<u64> => Mean,
-    tcp_retransmits: Option<u64> => Mean,
-    tcp_syn_retransmits: Option<u64> => Mean,
-    tcp_memory_pressures: Option<u64> => Mean,
-    tcp_aborts_on_memory: Option<u64> => Mean,
-    tcp_backlog_drops: Option<u64> => Mean,
-    tcp_queue_full_drops: Option<u64> => Mean,
-    tcp_active_opens: Option<u64> => Mean,
-    tcp_passive_opens: Option<u64> => Mean,
-    tcp_attempt_fails: Option<u64> => Mean,
-    tcp_resets_received: Option<u64> => Mean,
+    tcp_buffer_bytes: Option<u64> => Last = sockets("TCP mem").map(|pages| pages * units.page_bytes),
+    listen_overflows: Option<u64> => Mean = tcp("ListenOverflows"),
+    listen_drops: Option<u64> => Mean = tcp("ListenDrops"),
+    tcp_retransmits: Option<u64> => Mean = tcp("RetransSegs"),
+    tcp_syn_retransmits: Option<u64> => Mean = tcp("TCPSynRetrans"),
+    tcp_memory_pressures: Option<u64> => Mean = tcp("TCPMemoryPressures"),
+    tcp_aborts_on_memory: Option<u64> => Mean = tcp("TCPAbortOnMemory"),
+    tcp_backlog_drops: Option<u64> => Mean = tcp("TCPBacklogDrop"),
+    tcp_queue_full_drops: Option<u64> => Mean = tcp("TCPReqQFullDrop"),
+    tcp_active_opens: Option<u64> => Mean = tcp("ActiveOpens"),
+    tcp_passive_opens: Option<u64> => Mean = tcp("PassiveOpens"),
+    tcp_attempt_fails: Option<u64> => Mean = tcp("AttemptFails"),
+    tcp_resets_received: Option<u64> => Mean = tcp("EstabResets"),
     /// Of all interfaces of the network namespace, loopback included: a run on one host goes
     /// through that alone.
-    net_received_packets: Option<u64> => Mean,
-    net_received_bytes: Option<u64> => Mean,
-    net_sent_packets: Option<u64> => Mean,
-    net_sent_bytes: Option<u64> => Mean,
+    net_received_packets: Option<u64> => Mean = network(1),
+    net_received_bytes: Option<u64> => Mean = network(0),
+    net_sent_packets: Option<u64> => Mean = network(3),
+    net_sent_bytes: Option<u64> => Mean = network(2),
     /// Processes that the kernel ended for lack of memory.
-    out_of_memory_kills: Option<u64> => Mean,
-    files_open: Option<u64> => Last,
-    files_max: Option<u64> => Last,
+    out_of_memory_kills: Option<u64> => Mean = killed(),
+    files_open: Option<u64> => Last = moment.files.map(|files| files[0]),
+    files_max: Option<u64> => Last = moment.files.map(|files| files[1]),
+} where {
+    // `before` is the moment of the row before, and how long ago that was.
+    let cpu = |index: usize| {
+        let (now, then) = (moment.cpu_ticks?, before?.0.cpu_ticks?);
+        // Idle time of a virtual processor has been seen to fall by a tick: nothing passed
+        // then.
+        Some(now[index].saturating_sub(then[index]) as f64 / units.ticks_per_second as f64)
+    };
+    let tcp = |name: &str| moment.tcp.get(name)?.checked_sub(*before?.0.tcp.get(name)?);
+    let killed = || moment.out_of_memory_kills?.checked_sub(before?.0.out_of_memory_kills?);
+    let memory = |name: &str| moment.meminfo_bytes.get(name).copied();
+    let sockets = |name: &str| moment.sockets.get(name).copied();
+    let network = |index: usize| {
+        let then = &before?.0.interfaces;
+        let passed = |(name, now): (&String, &[u64; 4])| {
+            // What a new interface has carried so far is this second's; a total that fell is of
+            // one that was made anew.
+            now[index].saturating_sub(then.get(name).map_or(0, |then| then[index]))
+        };
+        (!moment.interfaces.is_empty()).then(|| moment.interfaces.iter().map(passed).sum())
+    };
 }
-}
-
-#[derive(Debug, Clone, Default)]
-pub struct Texts {
-    pub stat: String,
-    pub meminfo: String,
-    pub sockstat: String,
-    pub netstat: String,
-    pub snmp: String,
-    pub net_dev: String,
-    pub vmstat: String,
-    pub file_nr: String,
-}
-
-impl Texts {
-    /// Reads them; a file that cannot be read is empty.
-    pub fn read() -> Self {
-        let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        Self {
-            stat: text("/proc/stat"),
-            meminfo: text("/proc/meminfo"),
-            sockstat: text("/proc/net/sockstat"),
-            netstat: text("/proc/net/netstat"),
-            snmp: text("/proc/net/snmp"),
-            net_dev: text("/proc/net/dev"),
-            vmstat: text("/proc/vmstat"),
-            file_nr: text("/proc/sys/fs/file-nr"),
-        }
-    }
 }
 
 /// How the kernel counts on this host.
@@ -122,9 +116,7 @@ pub struct Units {
 
 impl Units {
     pub fn read() -> Self {
-        let of = |variable, default| {
-            sysconf(variable).ok().flatten().and_then(|value| u64::try_from(value).ok()).unwrap_or(default)
-        };
+        let of = hongbao_telemetry::process::sysconf_or;
         Self { ticks_per_second: of(SysconfVar::CLK_TCK, 100), page_bytes: of(SysconfVar::PAGE_SIZE, 4_096) }
     }
 }
@@ -145,90 +137,24 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// Understands the texts of one moment.
-    pub fn parse(texts: &Texts) -> Self {
-        let mut tcp = protocol_counters(&texts.netstat, "TcpExt:");
-        tcp.extend(protocol_counters(&texts.snmp, "Tcp:"));
+    /// Now. A file that cannot be read is empty.
+    pub fn read() -> Self {
+        Self::parse(|path| fs::read_to_string(path).unwrap_or_default())
+    }
+
+    /// Understands the texts of one moment, by their path.
+    fn parse(text: impl Fn(&'static str) -> String) -> Self {
+        let mut tcp = protocol_counters(&text("/proc/net/netstat"), "TcpExt:");
+        tcp.extend(protocol_counters(&text("/proc/net/snmp"), "Tcp:"));
+        let out_of_memory = |line: &str| line.strip_prefix("oom_kill ")?.trim().parse().ok();
         Self {
-            cpu_ticks: cpu_ticks(&texts.stat),
-            meminfo_bytes: meminfo_bytes(&texts.meminfo),
-            sockets: socket_counts(&texts.sockstat),
+            cpu_ticks: cpu_ticks(&text("/proc/stat")),
+            meminfo_bytes: meminfo_bytes(&text("/proc/meminfo")),
+            sockets: socket_counts(&text("/proc/net/sockstat")),
             tcp,
-            interfaces: texts.net_dev.lines().filter_map(interface).collect(),
-            out_of_memory_kills: texts
-                .vmstat
-                .lines()
-                .find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()),
-            files: files(&texts.file_nr),
-        }
-    }
-
-    /// All memory, bytes.
-    pub fn memory_total_bytes(&self) -> Option<u64> {
-        self.meminfo_bytes.get("MemTotal").copied()
-    }
-
-    /// The row of `second`; `before` is the moment of the row before and how long ago it was.
-    pub fn row(&self, second: u64, before: Option<(&Moment, Duration)>, units: Units) -> HostSecond {
-        let cpu = |index: usize| {
-            let (now, then) = (self.cpu_ticks?, before?.0.cpu_ticks?);
-            // Idle time of a virtual processor has been seen to fall by a tick: nothing passed
-            // then.
-            Some(now[index].saturating_sub(then[index]) as f64 / units.ticks_per_second as f64)
-        };
-        let tcp = |name: &str| self.tcp.get(name)?.checked_sub(*before?.0.tcp.get(name)?);
-        let memory = |name: &str| self.meminfo_bytes.get(name).copied();
-        let sockets = |name: &str| self.sockets.get(name).copied();
-        let network = |index: usize| {
-            let then = &before?.0.interfaces;
-            let passed = |(name, now): (&String, &[u64; 4])| {
-                // What a new interface has carried so far is this second's; a total that fell is of
-                // one that was made anew.
-                now[index].saturating_sub(then.get(name).map_or(0, |then| then[index]))
-            };
-            (!self.interfaces.is_empty()).then(|| self.interfaces.iter().map(passed).sum())
-        };
-        HostSecond {
-            second,
-            span_seconds: before.map(|(_, span)| span.as_millis() as f64 / 1_000.0),
-            cpu_user_seconds: cpu(0),
-            cpu_nice_seconds: cpu(1),
-            cpu_system_seconds: cpu(2),
-            cpu_irq_seconds: cpu(5),
-            cpu_softirq_seconds: cpu(6),
-            cpu_steal_seconds: cpu(7),
-            cpu_iowait_seconds: cpu(4),
-            cpu_idle_seconds: cpu(3),
-            memory_total_bytes: self.memory_total_bytes(),
-            memory_available_bytes: memory("MemAvailable"),
-            slab_bytes: memory("Slab"),
-            anonymous_bytes: memory("AnonPages"),
-            page_tables_bytes: memory("PageTables"),
-            sockets_used: sockets("sockets used"),
-            tcp_in_use: sockets("TCP inuse"),
-            tcp_orphans: sockets("TCP orphan"),
-            tcp_time_wait: sockets("TCP tw"),
-            tcp_buffer_bytes: sockets("TCP mem").map(|pages| pages * units.page_bytes),
-            listen_overflows: tcp("ListenOverflows"),
-            listen_drops: tcp("ListenDrops"),
-            tcp_retransmits: tcp("RetransSegs"),
-            tcp_syn_retransmits: tcp("TCPSynRetrans"),
-            tcp_memory_pressures: tcp("TCPMemoryPressures"),
-            tcp_aborts_on_memory: tcp("TCPAbortOnMemory"),
-            tcp_backlog_drops: tcp("TCPBacklogDrop"),
-            tcp_queue_full_drops: tcp("TCPReqQFullDrop"),
-            tcp_active_opens: tcp("ActiveOpens"),
-            tcp_passive_opens: tcp("PassiveOpens"),
-            tcp_attempt_fails: tcp("AttemptFails"),
-            tcp_resets_received: tcp("EstabResets"),
-            net_received_packets: network(1),
-            net_received_bytes: network(0),
-            net_sent_packets: network(3),
-            net_sent_bytes: network(2),
-            out_of_memory_kills: before
-                .and_then(|(then, _)| self.out_of_memory_kills?.checked_sub(then.out_of_memory_kills?)),
-            files_open: self.files.map(|files| files[0]),
-            files_max: self.files.map(|files| files[1]),
+            interfaces: text("/proc/net/dev").lines().filter_map(interface).collect(),
+            out_of_memory_kills: text("/proc/vmstat").lines().find_map(out_of_memory),
+            files: files(&text("/proc/sys/fs/file-nr")),
         }
     }
 }
@@ -320,28 +246,53 @@ mod tests {
 
     const UNITS: Units = Units { ticks_per_second: 100, page_bytes: 4_096 };
 
-    fn fixture() -> Texts {
-        Texts {
-            stat: "cpu  1000 5 400 900 30 2 300 40 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0\nbtime 1\n".into(),
-            meminfo: "MemTotal:       24684084 kB\nMemAvailable:   23408464 kB\nSlab:             473256 kB\nAnonPages:  7 kB\n\
-                      HugePages_Total:       0\n"
-                .into(),
-            sockstat: "sockets: used 25\nTCP: inuse 3 orphan 1 tw 7 alloc 9 mem 159\nUDP: inuse 0 mem 0\n".into(),
-            netstat: "TcpExt: SyncookiesSent ListenOverflows ListenDrops TCPMemoryPressures\nTcpExt: 0 4 6 0\n\
-                      IpExt: InNoRoutes\nIpExt: 9\n"
-                .into(),
-            net_dev: "Inter-|   Receive    |  Transmit\n face |bytes packets errs|bytes packets\n    lo: 100 2 0 0 0 0 0 0 300 4 0 0 0 0 0 0\n\
-                      eth0:7 1 0 0 0 0 0 0 9 2 0 0 0 0 0 0\n"
-                .into(),
-            vmstat: "nr_free_pages 5\noom_kill 3\n".into(),
-            file_nr: "1568\t0\t9223372036854775807\n".into(),
-            snmp: "Ip: Forwarding\nIp: 2\nTcp: RtoAlgorithm MaxConn ActiveOpens RetransSegs\nTcp: 1 -1 250187 323\n".into(),
-        }
+    fn fixture() -> HashMap<&'static str, String> {
+        let texts = [
+            ("/proc/stat", "cpu  1000 5 400 900 30 2 300 40 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0\nbtime 1\n"),
+            (
+                "/proc/meminfo",
+                "MemTotal:       24684084 kB\nMemAvailable:   23408464 kB\nSlab:             473256 kB\n\
+                 AnonPages:  7 kB\nHugePages_Total:       0\n",
+            ),
+            (
+                "/proc/net/sockstat",
+                "sockets: used 25\nTCP: inuse 3 orphan 1 tw 7 alloc 9 mem 159\nUDP: inuse 0 mem 0\n",
+            ),
+            (
+                "/proc/net/netstat",
+                "TcpExt: SyncookiesSent ListenOverflows ListenDrops TCPMemoryPressures\nTcpExt: 0 4 6 0\n\
+                 IpExt: InNoRoutes\nIpExt: 9\n",
+            ),
+            (
+                "/proc/net/snmp",
+                "Ip: Forwarding\nIp: 2\n\
+                 Tcp: RtoAlgorithm MaxConn ActiveOpens RetransSegs\nTcp: 1 -1 250187 323\n",
+            ),
+            (
+                "/proc/net/dev",
+                "Inter-|   Receive    |  Transmit\n face |bytes packets errs|bytes packets\n\
+                 \x20   lo: 100 2 0 0 0 0 0 0 300 4 0 0 0 0 0 0\n\
+                 eth0:7 1 0 0 0 0 0 0 9 2 0 0 0 0 0 0\n",
+            ),
+            ("/proc/vmstat", "nr_free_pages 5\noom_kill 3\n"),
+            ("/proc/sys/fs/file-nr", "1568\t0\t9223372036854775807\n"),
+        ];
+        HashMap::from(texts.map(|(path, text)| (path, text.to_owned())))
+    }
+
+    /// Writes `to` for `from` in the text of `path`.
+    fn replace(texts: &mut HashMap<&'static str, String>, path: &str, from: &str, to: &str) {
+        let text = texts.get_mut(path).unwrap();
+        *text = text.replace(from, to);
+    }
+
+    fn parse(texts: &HashMap<&str, String>) -> Moment {
+        Moment::parse(|path| texts.get(path).cloned().unwrap_or_default())
     }
 
     #[test]
     fn a_first_row_has_what_stands_and_nothing_of_what_passes() {
-        let row = Moment::parse(&fixture()).row(7, None, UNITS);
+        let row = HostSecond::of(&parse(&fixture()), 7, None, UNITS);
         assert_eq!((row.second, row.span_seconds, row.cpu_user_seconds, row.listen_drops), (7, None, None, None));
         assert_eq!(row.memory_available_bytes, Some(23_408_464 * 1024));
         assert_eq!((row.slab_bytes, row.anonymous_bytes), (Some(473_256 * 1024), Some(7 * 1024)));
@@ -353,16 +304,16 @@ mod tests {
 
     #[test]
     fn a_row_has_what_passed_since_the_row_before() {
-        let before = Moment::parse(&fixture());
+        let before = parse(&fixture());
         let mut texts = fixture();
-        texts.stat = "cpu  1050 5 440 990 30 2 320 39 0 0\n".into();
-        texts.netstat = texts.netstat.replace("TcpExt: 0 4 6 0", "TcpExt: 0 5 9 0");
-        texts.snmp = texts.snmp.replace("250187 323", "250200 323");
+        texts.insert("/proc/stat", "cpu  1050 5 440 990 30 2 320 39 0 0\n".into());
+        replace(&mut texts, "/proc/net/netstat", "TcpExt: 0 4 6 0", "TcpExt: 0 5 9 0");
+        replace(&mut texts, "/proc/net/snmp", "250187 323", "250200 323");
         // One interface carries on, one is new, and one has gone with all that it counted.
-        texts.net_dev =
-            texts.net_dev.replace("lo: 100 2 0 0 0 0 0 0 300 4", "lo: 150 4 0 0 0 0 0 0 360 7").replace("eth0", "eth1");
-        texts.vmstat = "oom_kill 4\n".into();
-        let row = Moment::parse(&texts).row(8, Some((&before, Duration::from_millis(1_004))), UNITS);
+        replace(&mut texts, "/proc/net/dev", "lo: 100 2 0 0 0 0 0 0 300 4", "lo: 150 4 0 0 0 0 0 0 360 7");
+        replace(&mut texts, "/proc/net/dev", "eth0", "eth1");
+        texts.insert("/proc/vmstat", "oom_kill 4\n".into());
+        let row = HostSecond::of(&parse(&texts), 8, Some((&before, Duration::from_millis(1_004))), UNITS);
         assert_eq!(row.span_seconds, Some(1.004));
         assert_eq!((row.cpu_user_seconds, row.cpu_nice_seconds), (Some(0.5), Some(0.0)));
         assert_eq!((row.cpu_system_seconds, row.cpu_softirq_seconds), (Some(0.4), Some(0.2)));
@@ -376,19 +327,20 @@ mod tests {
 
     #[test]
     fn what_a_kernel_does_not_tell_is_absent_and_not_nought() {
-        let nothing = Moment::parse(&Texts::default());
-        let row = nothing.row(1, Some((&nothing, Duration::from_secs(1))), UNITS);
+        let nothing = parse(&HashMap::new());
+        let row = HostSecond::of(&nothing, 1, Some((&nothing, Duration::from_secs(1))), UNITS);
         assert_eq!(row, HostSecond { second: 1, span_seconds: Some(1.0), ..HostSecond::default() });
-        let odd = Texts { stat: "cpu  1 2\n".into(), snmp: "Tcp: MaxConn\nTcp: -1\n".into(), ..Texts::default() };
-        assert_eq!(Moment::parse(&odd), Moment::default());
+        let odd =
+            HashMap::from([("/proc/stat", "cpu  1 2\n".into()), ("/proc/net/snmp", "Tcp: MaxConn\nTcp: -1\n".into())]);
+        assert_eq!(parse(&odd), Moment::default());
     }
 
     #[test]
     fn this_host_tells_all_of_it() {
         let facts = HostFacts::read();
         assert!(facts.cpus.unwrap() >= 1 && facts.memory_bytes.unwrap() > 1 << 20 && facts.kernel.is_some());
-        let moment = Moment::parse(&Texts::read());
-        let row = moment.row(1, Some((&moment, Duration::from_secs(1))), Units::read());
+        let moment = Moment::read();
+        let row = HostSecond::of(&moment, 1, Some((&moment, Duration::from_secs(1))), Units::read());
         assert!(row.cpu_user_seconds.is_some() && row.memory_available_bytes.is_some());
         assert!(row.net_sent_packets.is_some() && row.files_max > row.files_open && row.out_of_memory_kills == Some(0));
         assert!(row.tcp_in_use.is_some() && row.listen_overflows.is_some() && row.tcp_retransmits.is_some());

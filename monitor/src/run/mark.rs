@@ -11,6 +11,7 @@ use hongbao_proto::report_v1::Event;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{MARK_HOLD_MS, MARKS_HELD_MAX, MARKS_KEPT_MAX, MARKS_PER_TURN_MAX};
+use crate::run::rejection::{Rejection, at_most, check_name};
 use hongbao_telemetry::report::events::{EVENT_KIND_BYTES_MAX, EVENT_TEXT_BYTES_MAX, EVENTS_PER_REPORT_MAX};
 
 /// Something became worth a person's look. Made here, from the seconds.
@@ -31,35 +32,15 @@ pub struct Mark {
     pub text: String,
 }
 
-/// Why events are not taken. Told to the process, whose connection ends.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum EventError {
-    /// Too many at once.
-    #[error("report has {0} events; at most {EVENTS_PER_REPORT_MAX} are allowed")]
-    TooMany(usize),
-    /// A kind that is none, or one that only the monitor itself may use.
-    #[error("an event's kind must be 1 to {EVENT_KIND_BYTES_MAX} of a-z _, and not \"{ALERT}\" or \"{RESOLVED}\"")]
-    Kind,
-    /// A text that is too long.
-    #[error("an event's text has {0} bytes; at most {EVENT_TEXT_BYTES_MAX} are allowed")]
-    Text(usize),
-}
-
 /// Checks what a report brought. Texts come out as one line each.
-pub fn checked(mut events: Vec<Event>) -> Result<Vec<Event>, EventError> {
-    if events.len() > EVENTS_PER_REPORT_MAX {
-        return Err(EventError::TooMany(events.len()));
-    }
+pub fn checked(mut events: Vec<Event>) -> Result<Vec<Event>, Rejection> {
+    const ALLOWED: &str = "a-z _, and not \"alert\" or \"resolved\"";
+    at_most("report", events.len(), "events", EVENTS_PER_REPORT_MAX)?;
     for event in &mut events {
-        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
-        let good =
-            !event.kind.is_empty() && event.kind.len() <= EVENT_KIND_BYTES_MAX && event.kind.bytes().all(allowed);
-        if !good || [ALERT, RESOLVED].contains(&event.kind.as_str()) {
-            return Err(EventError::Kind);
-        }
-        if event.text.len() > EVENT_TEXT_BYTES_MAX {
-            return Err(EventError::Text(event.text.len()));
-        }
+        let is_ours = [ALERT, RESOLVED].contains(&event.kind.as_str());
+        let allowed = |byte: u8| !is_ours && (byte.is_ascii_lowercase() || byte == b'_');
+        check_name("an event's kind", &event.kind, EVENT_KIND_BYTES_MAX, ALLOWED, allowed)?;
+        at_most("an event's text", event.text.len(), "bytes", EVENT_TEXT_BYTES_MAX)?;
         event.text = one_line(&event.text);
     }
     Ok(events)
@@ -112,7 +93,7 @@ pub struct Marks {
 
 impl Marks {
     /// A process tells of an event. `label` is its `role/name`.
-    pub fn hear(&mut self, now_ms: u64, label: &str, event: Event) {
+    pub fn report(&mut self, now_ms: u64, label: &str, event: Event) {
         let second = event.at_ms / 1000;
         let same =
             |at_ms: u64, kind: &str, text: &str| at_ms / 1000 == second && kind == event.kind && text == event.text;
@@ -178,15 +159,15 @@ mod tests {
     fn what_many_machines_tell_is_one_mark_that_says_how_many() {
         let mut marks = Marks::default();
         for machine in ["machine/m0", "machine/m1", "machine/m0", "machine/m2"] {
-            marks.hear(5_000, machine, event(9_000, "5000 requests a second"));
+            marks.report(5_000, machine, event(9_000, "5000 requests a second"));
         }
-        marks.hear(5_000, "machine/m0", event(10_000, "5000 requests a second"));
+        marks.report(5_000, "machine/m0", event(10_000, "5000 requests a second"));
         assert!(marks.release(5_000 + MARK_HOLD_MS - 1, false).is_empty());
         let released = marks.release(5_000 + MARK_HOLD_MS, false);
         let told: Vec<_> = released.iter().map(|mark| (mark.at_ms, mark.source.as_str())).collect();
         assert_eq!(told, [(9_000, "3 machines"), (10_000, "machine/m0")]);
         // A straggler, and one who tells it again after a reconnect.
-        marks.hear(60_000, "machine/m3", event(9_200, "5000 requests a second"));
+        marks.report(60_000, "machine/m3", event(9_200, "5000 requests a second"));
         assert!(marks.release(90_000, true).is_empty());
     }
 
@@ -204,7 +185,7 @@ mod tests {
         }
         assert_eq!((marks.kept().count(), marks.kept().next().unwrap().at_ms), (MARKS_KEPT_MAX, 2));
         for number in 0..MARKS_HELD_MAX as u64 + 3 {
-            marks.hear(0, "machine/m", event(number * 1000, "x"));
+            marks.report(0, "machine/m", event(number * 1000, "x"));
         }
         assert_eq!(marks.dropped(), 3);
         assert!(marks.release(0, false).is_empty());
@@ -218,12 +199,15 @@ mod tests {
         let kind = |kind: &str| vec![Event { at_ms: 0, kind: kind.into(), text: String::new() }];
         let long = "x".repeat(EVENT_KIND_BYTES_MAX + 1);
         for bad in ["", "Qps", "a b", ALERT, RESOLVED, long.as_str()] {
-            assert_eq!(checked(kind(bad)), Err(EventError::Kind), "{bad}");
+            let refused = checked(kind(bad)).unwrap_err().to_string();
+            assert_eq!(refused, "an event's kind must be 1 to 32 of a-z _, and not \"alert\" or \"resolved\"", "{bad}");
         }
         let many = vec![event(0, ""); EVENTS_PER_REPORT_MAX + 1];
-        assert_eq!(checked(many), Err(EventError::TooMany(EVENTS_PER_REPORT_MAX + 1)));
+        let refused = checked(many).unwrap_err().to_string();
+        assert_eq!(refused, "report has 33 events; at most 32 are allowed");
         let long = "x".repeat(EVENT_TEXT_BYTES_MAX + 1);
-        assert_eq!(checked(vec![event(0, &long)]), Err(EventError::Text(EVENT_TEXT_BYTES_MAX + 1)));
+        let refused = checked(vec![event(0, &long)]).unwrap_err().to_string();
+        assert_eq!(refused, "an event's text has 257 bytes; at most 256 are allowed");
         assert_eq!(checked(vec![event(0, "a\nb\u{7}c")]).unwrap()[0].text, "a b c");
     }
 }

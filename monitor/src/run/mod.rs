@@ -8,6 +8,7 @@ pub mod histogram;
 pub mod host;
 pub mod mark;
 pub mod merge;
+pub mod rejection;
 pub mod second;
 pub mod series;
 pub mod sets;

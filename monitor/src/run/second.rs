@@ -1,51 +1,39 @@
 //! One second of the run, merged from the reports of every process.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
 use hdrhistogram::Histogram;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::run::books::{Balance, Book, Sides};
 use crate::run::column::row;
 use crate::run::histogram::Quantiles;
 use hongbao_telemetry::report::Key;
-use hongbao_telemetry::report::names::{self, role};
+use hongbao_telemetry::report::names;
 
-/// What a reporting process is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// What a reporting process is: its name on the wire, in recordings and in JSON.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    strum::AsRefStr,
+    strum::Display,
+    strum::EnumString,
+)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Role {
     Server,
     /// One machine of the simulated fleet.
     Machine,
-}
-
-impl Role {
-    /// The role of that name on the wire.
-    pub fn from_name(name: &str) -> Option<Self> {
-        [Role::Server, Role::Machine].into_iter().find(|role| role.name() == name)
-    }
-
-    /// Its name on the wire, in recordings and in JSON.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Role::Server => role::SERVER,
-            Role::Machine => role::MACHINE,
-        }
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl Serialize for Role {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.name())
-    }
 }
 
 /// A counter over all processes of a role.
@@ -102,16 +90,12 @@ impl MergedSecond {
         Some(self.roles.get(&role)?.counters.get(name)?.delta)
     }
 
-    fn delta(&self, role: Role, key: &Key) -> i64 {
-        self.counter(role, key.name).unwrap_or_default()
+    fn gauge(&self, role: Role, key: &Key) -> Option<GaugeSecond> {
+        self.roles.get(&role)?.gauges.get(key.name).copied()
     }
 
-    fn gauge(&self, role: Role, name: &str) -> Option<GaugeSecond> {
-        self.roles.get(&role)?.gauges.get(name).copied()
-    }
-
-    fn quantiles(&self, role: Role, name: &str) -> Option<Quantiles> {
-        self.roles.get(&role)?.histograms.get(name).copied().filter(|quantiles| quantiles.count > 0)
+    fn quantiles(&self, role: Role, key: &Key) -> Option<Quantiles> {
+        self.roles.get(&role)?.histograms.get(key.name).copied().filter(|quantiles| quantiles.count > 0)
     }
 
     /// Counters of a role whose name begins with `prefix`, and what the second added to each; those
@@ -141,212 +125,213 @@ row! {
 /// stand at its end. What no process reports is absent, and so are the later columns in a recording
 /// from before they were there.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Headline prefixed "" {
+pub struct Headline prefixed "" of(merged: &MergedSecond) {
     /// Unix time.
-    second: u64 => First,
+    second: u64 => First = merged.second,
     /// See [`MergedSecond::complete`].
-    complete: bool => Min,
+    complete: bool => Min = merged.complete,
     /// Processes known to be alive.
-    sources_expected: usize => Last,
-    sources_reported: usize => Min,
+    sources_expected: usize => Last = merged.sources_expected,
+    sources_reported: usize => Min = merged.sources_reported,
     /// Users with a live connection, by the servers' count, or by the machines' where no server
     /// reports.
-    users_online: i64 => Last,
+    users_online: i64 => Last = of_either(&names::USERS_ONLINE).map_or(0, |gauge| gauge.sum),
     /// Requests that the schedule had due, of every kind; Grabs only, where a machine tells no more.
-    planned: i64 => Mean,
+    planned: i64 => Mean = scheduled(&names::SCHEDULED_DUE, &names::GRABS_PLANNED),
     /// Of these, written to a socket.
-    sent: i64 => Mean,
+    sent: i64 => Mean = scheduled(&names::SCHEDULED_SENT, &names::GRABS_SENT),
     /// Grabs taken in by servers.
-    received: i64 => Mean,
-    /// Of these, those whose answer arrived at a machine.
-    answered: i64 => Mean,
+    received: i64 => Mean = flow(server, &names::GRABS_RECEIVED),
+    /// Of those that are sent, answered.
+    answered: i64 => Mean = scheduled(&names::SCHEDULED_ANSWERED, &names::GRABS_ANSWERED),
     /// Prizes handed to SETs.
-    issued: i64 => Mean,
+    issued: i64 => Mean = flow(server, &names::PRIZES_ISSUED),
     /// Wins in the ledgers.
-    won: i64 => Mean,
+    won: i64 => Mean = flow(server, &names::PRIZES_WON),
     /// Their money, fen.
-    paid_fen: i64 => Mean,
+    paid_fen: i64 => Mean = flow(server, &names::PAID_FEN),
     /// Money that users were told of, fen.
-    received_fen: i64 => Mean,
+    received_fen: i64 => Mean = flow(machine, &names::RECEIVED_FEN),
     /// Paid less received since the run began, fen.
-    residual_fen: i64 => Last,
+    residual_fen: i64 => Last = merged.books.residual_fen,
     /// Won less received since the run began.
-    residual_prizes: i64 => Last,
+    residual_prizes: i64 => Last = merged.books.residual_prizes,
     /// Latency of Grabs from their planned time, microseconds.
-    latency_p50_us: u64 => Max,
+    latency_p50_us: u64 => Max = latency.p50,
     /// 99th percentile.
-    latency_p99_us: u64 => Max,
+    latency_p99_us: u64 => Max = latency.p99,
     /// 99.9th percentile.
-    latency_p999_us: u64 => Max,
-    latency_max_us: u64 => Max,
+    latency_p999_us: u64 => Max = latency.p999,
+    latency_max_us: u64 => Max = latency.max,
     /// How far sends were behind the plan, 99th percentile, microseconds.
-    send_lag_p99_us: u64 => Max,
+    send_lag_p99_us: u64 => Max = send_lag.map_or(0, |lag| lag.p99),
     /// Users that the machines simulate.
-    users_goal: Option<i64> => Last,
+    users_goal: Option<i64> => Last = sum(machine, &names::USERS),
     /// Connections open at the servers.
-    connections: Option<i64> => Last,
+    connections: Option<i64> => Last = sum(server, &names::CONNECTIONS),
     /// Requests of every kind that servers took in.
-    requests_received: Option<i64> => Mean,
-    requests_answered: Option<i64> => Mean,
+    requests_received: Option<i64> => Mean = added(server, &names::REQUESTS_RECEIVED),
+    requests_answered: Option<i64> => Mean = added(server, &names::REQUESTS_ANSWERED),
     /// Requests that servers owe an answer.
-    requests_owed: Option<i64> => Last,
+    requests_owed: Option<i64> => Last = sum(server, &names::REQUESTS_OWED),
     /// Units of sales that became somebody's for good, in the ledgers.
-    units_sold: Option<i64> => Mean,
+    units_sold: Option<i64> => Mean = added(server, &names::UNITS_SOLD),
     /// Their prices, fen.
-    earned_fen: Option<i64> => Mean,
+    earned_fen: Option<i64> => Mean = added(server, &names::EARNED_FEN),
     /// Sold less what users were told is theirs, since the run began.
-    residual_units: Option<i64> => Last,
+    residual_units: Option<i64> => Last = residual(Book::Sales, Sides::residual_count),
     /// Earned less what users were told they spent, since the run began, fen.
-    residual_sale_fen: Option<i64> => Last,
+    residual_sale_fen: Option<i64> => Last = residual(Book::Sales, Sides::residual_fen),
     /// Shares of envelopes opened, in the ledgers.
-    shares_opened: Option<i64> => Mean,
+    shares_opened: Option<i64> => Mean = added(server, &names::SHARES_OPENED),
     /// Their money, fen.
-    opened_fen: Option<i64> => Mean,
+    opened_fen: Option<i64> => Mean = added(server, &names::OPENED_FEN),
     /// Opened less what users were told they opened, since the run began.
-    residual_shares: Option<i64> => Last,
+    residual_shares: Option<i64> => Last = residual(Book::Envelopes, Sides::residual_count),
     /// The same of their money, fen.
-    residual_share_fen: Option<i64> => Last,
-    envelopes_sent: Option<i64> => Mean,
+    residual_share_fen: Option<i64> => Last = residual(Book::Envelopes, Sides::residual_fen),
+    envelopes_sent: Option<i64> => Mean = added(server, &names::ENVELOPES_SENT),
     /// Chat messages written to a connection of whom they were for.
-    chat_delivered: Option<i64> => Mean,
+    chat_delivered: Option<i64> => Mean = added(server, &names::CHAT_DELIVERED),
     /// Announcements written, one for each connection.
-    announcements_delivered: Option<i64> => Mean,
+    announcements_delivered: Option<i64> => Mean = added(server, &names::ANNOUNCEMENTS_DELIVERED),
     /// How far sends were behind the plan, median, microseconds.
-    send_lag_p50_us: Option<u64> => Max,
-    send_lag_max_us: Option<u64> => Max,
+    send_lag_p50_us: Option<u64> => Max = send_lag.map(|lag| lag.p50),
+    send_lag_max_us: Option<u64> => Max = send_lag.map(|lag| lag.max),
     /// Time of one ledger commit, median, microseconds.
-    ledger_commit_p50_us: Option<u64> => Max,
+    ledger_commit_p50_us: Option<u64> => Max = commit.map(|commit| commit.p50),
     /// 99th percentile.
-    ledger_commit_p99_us: Option<u64> => Max,
+    ledger_commit_p99_us: Option<u64> => Max = commit.map(|commit| commit.p99),
     /// The worst bound on a machine's clock error, microseconds.
-    clock_error_max_us: Option<i64> => Max,
+    clock_error_max_us: Option<i64> => Max = max(machine, &names::CLOCK_ERROR),
     /// Requests answered Overloaded.
-    overloaded: Option<i64> => Mean,
+    overloaded: Option<i64> => Mean = merged.counter(server, "answers_overloaded"),
     /// Requests answered with a typed error, and peers turned away for lack of a descriptor.
-    refused: Option<i64> => Mean,
+    refused: Option<i64> => Mean = refused.or(turned_away),
     /// Connections that ended at the servers, for whatever reason.
-    disconnects: Option<i64> => Mean,
+    disconnects: Option<i64> => Mean = merged.family_sum(server, ENDED_PREFIX),
     /// Messages in the deepest SET queue.
-    queue_depth_max: Option<i64> => Max,
-    prizes_in_sets: Option<i64> => Last,
+    queue_depth_max: Option<i64> => Max = max(server, &names::QUEUE_DEPTH_MAX),
+    prizes_in_sets: Option<i64> => Last = sum(server, &names::PRIZES_IN_SETS),
     /// Processor time of the servers, microseconds.
-    server_cpu_us: Option<i64> => Mean,
+    server_cpu_us: Option<i64> => Mean = added(server, &names::CPU),
     /// Processor time of the machines, microseconds.
-    fleet_cpu_us: Option<i64> => Mean,
-    server_resident_bytes: Option<i64> => Last,
+    fleet_cpu_us: Option<i64> => Mean = added(machine, &names::CPU),
+    server_resident_bytes: Option<i64> => Last = sum(server, &names::RESIDENT_BYTES),
     /// Resident memory of the machines.
-    fleet_resident_bytes: Option<i64> => Last,
+    fleet_resident_bytes: Option<i64> => Last = sum(machine, &names::RESIDENT_BYTES),
     /// Descriptors in the fullest table of a server, or of a machine where no server reports.
-    open_descriptors: Option<i64> => Max,
+    open_descriptors: Option<i64> => Max = of_either(&names::OPEN_DESCRIPTORS).map(|gauge| gauge.max),
     /// Descriptors that the smallest of those tables may hold.
-    descriptors_limit: Option<i64> => Last,
+    descriptors_limit: Option<i64> => Last = of_either(&names::DESCRIPTORS_LIMIT).map(|gauge| gauge.min),
+} where {
+    let (server, machine) = (Role::Server, Role::Machine);
+    let of_either = |key: &Key| merged.gauge(server, key).or_else(|| merged.gauge(machine, key));
+    let sum = |role, key: &Key| merged.gauge(role, key).map(|gauge| gauge.sum);
+    let max = |role, key: &Key| merged.gauge(role, key).map(|gauge| gauge.max);
+    let added = |role, key: &Key| merged.counter(role, key.name);
+    let flow = |role, key| added(role, key).unwrap_or_default();
+    // Older machines, and people at `/shake`, tell of their Grabs only.
+    let scheduled = |all, grabs| added(machine, all).unwrap_or_else(|| flow(machine, grabs));
+    let latency = merged.quantiles(machine, &names::LATENCY).unwrap_or_default();
+    let send_lag = merged.quantiles(machine, &names::SEND_LAG);
+    let commit = merged.quantiles(server, &names::LEDGER_COMMIT);
+    let residual = |book: Book, of: fn(&Sides) -> i64| {
+        let (servers, users) = book.counters();
+        let kept = added(server, &servers[0]).or_else(|| added(machine, &users[0]));
+        kept.map(|_| of(&merged.books.claims.sides(book)))
+    };
+    let turned_away = added(server, &names::ACCEPTS_WITHOUT_DESCRIPTOR);
+    let refused = merged.family_sum(server, ERRORS_PREFIX).map(|errors| errors + turned_away.unwrap_or_default());
 }
 }
 
-impl Headline {
-    /// Of a merged second.
-    pub fn of(merged: &MergedSecond) -> Self {
-        let (server, machine) = (Role::Server, Role::Machine);
-        let of_either = |key: &Key| merged.gauge(server, key.name).or_else(|| merged.gauge(machine, key.name));
-        let sum = |role, name| merged.gauge(role, name).map(|gauge| gauge.sum);
-        // Older machines, and people at `/shake`, tell of their Grabs only.
-        let scheduled =
-            |all: &Key, grabs: &Key| merged.counter(machine, all.name).unwrap_or_else(|| merged.delta(machine, grabs));
-        let latency = merged.quantiles(machine, names::LATENCY.name).unwrap_or_default();
-        let send_lag = merged.quantiles(machine, names::SEND_LAG.name);
-        let commit = merged.quantiles(server, names::LEDGER_COMMIT.name);
-        let residual = |book: Book, of: fn(&Sides) -> i64| {
-            let (servers, users) = book.counters();
-            let kept = merged.counter(server, servers[0].name).or_else(|| merged.counter(machine, users[0].name));
-            kept.map(|_| of(&merged.books.claims.sides(book)))
+/// What a process last said of itself; absent where it says nothing of the kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Figures {
+    /// Users with a live, logged-in connection.
+    pub online: Option<i64>,
+    /// Users that a machine simulates.
+    pub users: Option<i64>,
+    /// A machine's clock against the NTP server's.
+    pub clock_offset_us: Option<i64>,
+    pub clock_error_us: Option<i64>,
+    /// Processor time in the last second that was closed.
+    pub cpu_us: Option<i64>,
+    pub resident_bytes: Option<i64>,
+    /// Descriptors in its fullest table.
+    pub open_descriptors: Option<i64>,
+    /// What that table may hold.
+    pub descriptors_limit: Option<i64>,
+}
+
+impl Figures {
+    /// Takes a gauge, where it is one of these.
+    pub fn gauge(&mut self, name: &str, value: i64) {
+        let figure = match name {
+            name if name == names::USERS_ONLINE.name => &mut self.online,
+            name if name == names::USERS.name => &mut self.users,
+            name if name == names::CLOCK_OFFSET.name => &mut self.clock_offset_us,
+            name if name == names::CLOCK_ERROR.name => &mut self.clock_error_us,
+            name if name == names::RESIDENT_BYTES.name => &mut self.resident_bytes,
+            name if name == names::OPEN_DESCRIPTORS.name => &mut self.open_descriptors,
+            name if name == names::DESCRIPTORS_LIMIT.name => &mut self.descriptors_limit,
+            _ => return,
         };
-        let turned_away = merged.counter(server, names::ACCEPTS_WITHOUT_DESCRIPTOR.name);
-        Self {
-            second: merged.second,
-            complete: merged.complete,
-            sources_expected: merged.sources_expected,
-            sources_reported: merged.sources_reported,
-            users_online: of_either(&names::USERS_ONLINE).map_or(0, |gauge| gauge.sum),
-            planned: scheduled(&names::SCHEDULED_DUE, &names::GRABS_PLANNED),
-            sent: scheduled(&names::SCHEDULED_SENT, &names::GRABS_SENT),
-            received: merged.delta(server, &names::GRABS_RECEIVED),
-            answered: scheduled(&names::SCHEDULED_ANSWERED, &names::GRABS_ANSWERED),
-            issued: merged.delta(server, &names::PRIZES_ISSUED),
-            won: merged.delta(server, &names::PRIZES_WON),
-            paid_fen: merged.delta(server, &names::PAID_FEN),
-            received_fen: merged.delta(machine, &names::RECEIVED_FEN),
-            residual_fen: merged.books.residual_fen,
-            residual_prizes: merged.books.residual_prizes,
-            latency_p50_us: latency.p50,
-            latency_p99_us: latency.p99,
-            latency_p999_us: latency.p999,
-            latency_max_us: latency.max,
-            send_lag_p99_us: send_lag.map_or(0, |lag| lag.p99),
-            users_goal: sum(machine, names::USERS.name),
-            connections: sum(server, names::CONNECTIONS.name),
-            requests_received: merged.counter(server, names::REQUESTS_RECEIVED.name),
-            requests_answered: merged.counter(server, names::REQUESTS_ANSWERED.name),
-            requests_owed: sum(server, names::REQUESTS_OWED.name),
-            units_sold: merged.counter(server, names::UNITS_SOLD.name),
-            earned_fen: merged.counter(server, names::EARNED_FEN.name),
-            residual_units: residual(Book::Sales, Sides::residual_count),
-            residual_sale_fen: residual(Book::Sales, Sides::residual_fen),
-            shares_opened: merged.counter(server, names::SHARES_OPENED.name),
-            opened_fen: merged.counter(server, names::OPENED_FEN.name),
-            residual_shares: residual(Book::Envelopes, Sides::residual_count),
-            residual_share_fen: residual(Book::Envelopes, Sides::residual_fen),
-            envelopes_sent: merged.counter(server, names::ENVELOPES_SENT.name),
-            chat_delivered: merged.counter(server, names::CHAT_DELIVERED.name),
-            announcements_delivered: merged.counter(server, names::ANNOUNCEMENTS_DELIVERED.name),
-            send_lag_p50_us: send_lag.map(|lag| lag.p50),
-            send_lag_max_us: send_lag.map(|lag| lag.max),
-            ledger_commit_p50_us: commit.map(|commit| commit.p50),
-            ledger_commit_p99_us: commit.map(|commit| commit.p99),
-            clock_error_max_us: merged.gauge(machine, names::CLOCK_ERROR.name).map(|gauge| gauge.max),
-            overloaded: merged.counter(server, "answers_overloaded"),
-            refused: merged
-                .family_sum(server, ERRORS_PREFIX)
-                .map(|errors| errors + turned_away.unwrap_or_default())
-                .or(turned_away),
-            disconnects: merged.family_sum(server, ENDED_PREFIX),
-            queue_depth_max: merged.gauge(server, names::QUEUE_DEPTH_MAX.name).map(|gauge| gauge.max),
-            prizes_in_sets: sum(server, names::PRIZES_IN_SETS.name),
-            server_cpu_us: merged.counter(server, names::CPU.name),
-            fleet_cpu_us: merged.counter(machine, names::CPU.name),
-            server_resident_bytes: sum(server, names::RESIDENT_BYTES.name),
-            fleet_resident_bytes: sum(machine, names::RESIDENT_BYTES.name),
-            open_descriptors: of_either(&names::OPEN_DESCRIPTORS).map(|gauge| gauge.max),
-            descriptors_limit: of_either(&names::DESCRIPTORS_LIMIT).map(|gauge| gauge.min),
-        }
+        *figure = Some(value);
     }
 }
 
-/// One value of one process, as recorded.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SourceValue {
-    /// `role/name`.
-    pub source: String,
-    /// Counter: what the second added. Gauge: as reported.
-    pub kind: ValueKind,
-    pub name: String,
-    pub value: i64,
+/// What the processes of one role reported in a second: in each list one value for each of
+/// `sources`, null where that process reported none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reported {
+    pub sources: Vec<String>,
+    /// What the second added.
+    pub counters: BTreeMap<String, Vec<Option<i64>>>,
+    /// As reported.
+    pub gauges: BTreeMap<String, Vec<Option<i64>>>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ValueKind {
-    /// What a second added to a total.
-    Counter,
-    /// A value at the second's end.
-    Gauge,
-}
+/// By role.
+pub type ReportedByRole = BTreeMap<String, Reported>;
 
-impl ValueKind {
-    pub const fn name(self) -> &'static str {
-        match self {
-            ValueKind::Counter => "counter",
-            ValueKind::Gauge => "gauge",
-        }
+impl Reported {
+    pub fn add_counter(&mut self, source: &str, name: String, added: i64) {
+        let place = self.place(source);
+        put(&mut self.counters, name, place, added);
     }
+
+    pub fn add_gauge(&mut self, source: &str, name: String, value: i64) {
+        let place = self.place(source);
+        put(&mut self.gauges, name, place, value);
+    }
+
+    fn place(&mut self, source: &str) -> usize {
+        self.sources.iter().position(|name| name == source).unwrap_or_else(|| {
+            self.sources.push(source.to_owned());
+            self.sources.len() - 1
+        })
+    }
+
+    /// What a process said of itself; none where it reported nothing.
+    pub fn figures(&self, source: &str) -> Option<Figures> {
+        let place = self.sources.iter().position(|name| name == source)?;
+        let mut figures = Figures::default();
+        for (name, values) in &self.gauges {
+            if let Some(&Some(value)) = values.get(place) {
+                figures.gauge(name, value);
+            }
+        }
+        figures.cpu_us = self.counters.get(names::CPU.name).and_then(|values| *values.get(place)?);
+        Some(figures)
+    }
+}
+
+fn put(values: &mut BTreeMap<String, Vec<Option<i64>>>, name: String, place: usize, value: i64) {
+    let values = values.entry(name).or_default();
+    values.resize(values.len().max(place + 1), None);
+    values[place] = Some(value);
 }
 
 /// A merged second with what goes to disk and is not kept in memory.
@@ -355,7 +340,7 @@ pub struct ClosedSecond {
     /// The merged second.
     pub merged: Arc<MergedSecond>,
     /// Each process's values.
-    pub values: Vec<SourceValue>,
+    pub reported: ReportedByRole,
     /// Whole histograms, merged over the processes of a role.
     pub histograms: BTreeMap<(Role, String), Histogram<u64>>,
 }

@@ -5,29 +5,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hongbao_proto::report_v1::Sets;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::limits::SETS_PER_SOURCE_MAX;
+use crate::run::rejection::{Rejection, at_most};
 
 /// Values above this are not exact in JSON.
 const VALUE_MAX: u64 = 1 << 52;
 
-/// Why lists of SETs are not taken. Told to the process, whose connection ends.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SetsError {
-    /// Too many.
-    #[error("report has {0} SETs; at most {SETS_PER_SOURCE_MAX} are allowed")]
-    TooMany(usize),
-    /// Lists of different lengths.
-    #[error("the lists of a server's SETs must be equally long")]
-    Uneven,
-    /// A value that is none.
-    #[error("a value of a SET is out of range")]
-    Range,
-}
-
 /// One server's SETs, in order: each list has one entry for each SET.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetsSecond {
     pub connections: Vec<u64>,
     /// Users logged in.
@@ -41,18 +28,16 @@ pub struct SetsSecond {
 }
 
 /// Checks what a report brought.
-pub fn checked(sets: Sets) -> Result<SetsSecond, SetsError> {
+pub fn checked(sets: Sets) -> Result<SetsSecond, Rejection> {
     let Sets { connections, online, queue_depth, owed, stock } = sets;
     let count = connections.len();
     let lists = [&connections, &online, &queue_depth, &owed, &stock];
-    if count > SETS_PER_SOURCE_MAX {
-        return Err(SetsError::TooMany(count));
-    }
+    at_most("report", count, "SETs", SETS_PER_SOURCE_MAX)?;
     if lists.iter().any(|list| list.len() != count) {
-        return Err(SetsError::Uneven);
+        return Err(Rejection::Uneven);
     }
     if lists.iter().any(|list| list.iter().any(|&value| value > VALUE_MAX)) {
-        return Err(SetsError::Range);
+        return Err(Rejection::Range("a value of a SET".to_owned()));
     }
     Ok(SetsSecond { connections, online, queue_depth, owed, stock })
 }
@@ -92,9 +77,12 @@ mod tests {
     #[test]
     fn lists_that_are_uneven_too_long_or_out_of_range_are_refused() {
         assert!(checked(sets(SETS_PER_SOURCE_MAX, 7)).is_ok());
-        assert_eq!(checked(sets(SETS_PER_SOURCE_MAX + 1, 7)), Err(SetsError::TooMany(SETS_PER_SOURCE_MAX + 1)));
-        assert_eq!(checked(Sets { stock: vec![], ..sets(2, 7) }), Err(SetsError::Uneven));
-        assert_eq!(checked(sets(2, u64::MAX)), Err(SetsError::Range));
+        let refused = |sets| checked(sets).unwrap_err().to_string();
+        let many = SETS_PER_SOURCE_MAX + 1;
+        let too_many = format!("report has {many} SETs; at most {SETS_PER_SOURCE_MAX} are allowed");
+        assert_eq!(refused(sets(many, 7)), too_many);
+        assert_eq!(refused(Sets { stock: vec![], ..sets(2, 7) }), "the lists of a server's SETs must be equally long");
+        assert_eq!(refused(sets(2, u64::MAX)), "a value of a SET is out of range");
     }
 
     #[test]

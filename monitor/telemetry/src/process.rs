@@ -6,7 +6,7 @@ use std::fs;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{SysconfVar, sysconf};
 
-fn sysconf_or(variable: SysconfVar, default: u64) -> u64 {
+pub fn sysconf_or(variable: SysconfVar, default: u64) -> u64 {
     sysconf(variable).ok().flatten().and_then(|value| u64::try_from(value).ok()).unwrap_or(default)
 }
 

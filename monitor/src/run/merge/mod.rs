@@ -6,52 +6,24 @@
 //! after its own second was closed, each make it incomplete. Nothing is ever estimated, and no
 //! total is ever lost: the deltas of all closed seconds add up to the last total of every process.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use hdrhistogram::Histogram;
 use hongbao_proto::report_v1::{Report, Source};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::limits::{
     AHEAD_SECONDS_MAX, CATCH_UP_SECONDS_MAX, HISTOGRAMS_PER_REPORT_MAX, LOST_SECONDS, MISSING_NAMED_MAX,
     NAME_BYTES_MAX, NAMES_PER_SOURCE_MAX, REPORTS_PER_SOURCE_SECOND_MAX, SOURCES_MAX,
 };
 use crate::run::books::{Balance, Book, Claims, Sides};
-use crate::run::histogram::{self, HistogramError, Quantiles};
+use crate::run::histogram::{self, Quantiles};
+use crate::run::rejection::{Rejection, at_most, check_name};
 use crate::run::second::{
-    ClosedSecond, CounterSecond, GaugeSecond, Headline, MergedSecond, Role, RoleSecond, SourceValue, ValueKind,
+    ClosedSecond, Figures, GaugeSecond, Headline, MergedSecond, ReportedByRole, Role, RoleSecond,
 };
-use hongbao_telemetry::report::names;
-
-/// Why a process, or its report, is not taken. Told to the process, whose connection ends.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Rejection {
-    /// A role that this monitor does not know.
-    #[error("unknown role {0:?}; there are \"server\" and \"machine\"")]
-    Role(String),
-    /// A source's name or instance that is none.
-    #[error("{what} must be 1 to {NAME_BYTES_MAX} of A-Z a-z 0-9 . _ -")]
-    Name { what: &'static str },
-    /// A newer instance of the same role and name is connected.
-    #[error("a newer instance of {0} is connected")]
-    Older(String),
-    /// No room for another source.
-    #[error("this monitor already knows {SOURCES_MAX} sources")]
-    Full,
-    /// A metric's name that is none.
-    #[error("a metric's name must be 1 to {NAME_BYTES_MAX} of a-z 0-9 _")]
-    Metric,
-    /// A total beyond what sums can hold.
-    #[error("total of {name} is out of range")]
-    Total { name: String },
-    /// Too many of something in one report.
-    #[error("report has {count} {what}; at most {max} are allowed")]
-    TooMany { what: &'static str, count: usize, max: usize },
-    /// A histogram that is none.
-    #[error("histogram {name}: {problem}")]
-    Histogram { name: String, problem: HistogramError },
-}
+use hongbao_telemetry::report::{Key, names};
 
 /// Totals and gauges above this are refused, so that sums over all sources fit an i64.
 const VALUE_MAX: u64 = 1 << 52;
@@ -86,12 +58,13 @@ pub struct SourceId(usize);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Joined {
     pub source: SourceId,
-    /// Counts the instances of the source.
-    epoch: u32,
+    /// Of the source, as [`SourceStatus::instances`] counted then.
+    instance: u32,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, strum::IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Presence {
     Reporting,
     /// Gone after its last report.
@@ -102,31 +75,21 @@ pub enum Presence {
 
 #[derive(Debug)]
 struct SourceState {
-    role: Role,
-    name: String,
+    status: SourceStatus,
     label: String,
-    instance: String,
-    started_at_ms: u64,
-    epoch: u32,
     /// The first second that the current instance is expected to report itself.
     instance_since: u64,
     /// The seconds that some instance is expected to report.
     since: u64,
     until: Option<u64>,
-    presence: Presence,
     final_report: bool,
-    /// Counters and gauges begin where the first report stands, because the process is older than
-    /// the run.
-    older_than_run: bool,
-    last_second: Option<u64>,
     /// The latest second under which something is filed, and that which ended instances have left:
     /// a new instance is never merged before its predecessor, whatever its clock says.
     last_filed: u64,
     filed_by_ended: u64,
+    /// Instance and second.
     applied: Option<(u32, u64)>,
     totals: HashMap<String, Total>,
-    reports: u64,
-    figures: Figures,
 }
 
 impl SourceState {
@@ -142,13 +105,13 @@ struct Total {
     ended: u64,
     /// The latest total of the current one.
     current: u64,
-    epoch: u32,
+    instance: u32,
 }
 
 #[derive(Debug)]
 struct Filed {
     source: usize,
-    epoch: u32,
+    instance: u32,
     second: u64,
     report: Decoded,
 }
@@ -162,7 +125,7 @@ struct Decoded {
 }
 
 /// One source, as told by the HTTP interface.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceStatus {
     pub role: Role,
     /// Its name, unique in the role.
@@ -170,6 +133,7 @@ pub struct SourceStatus {
     pub instance: String,
     /// When that instance says it started, Unix milliseconds.
     pub started_at_ms: u64,
+    /// So many so far; the current one is named by it.
     pub instances: u32,
     pub presence: Presence,
     /// The latest second reported.
@@ -182,52 +146,6 @@ pub struct SourceStatus {
     /// What it last said of itself.
     #[serde(flatten)]
     pub figures: Figures,
-}
-
-/// What a process last said of itself; absent where it says nothing of the kind.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Figures {
-    /// Users with a live, logged-in connection.
-    pub online: Option<i64>,
-    /// Users that a machine simulates.
-    pub users: Option<i64>,
-    /// A machine's clock against the NTP server's.
-    pub clock_offset_us: Option<i64>,
-    pub clock_error_us: Option<i64>,
-    /// Processor time in the last second that was closed.
-    pub cpu_us: Option<i64>,
-    pub resident_bytes: Option<i64>,
-    /// Descriptors in its fullest table.
-    pub open_descriptors: Option<i64>,
-    /// What that table may hold.
-    pub descriptors_limit: Option<i64>,
-}
-
-impl Figures {
-    /// Takes a gauge, where it is one of these.
-    pub fn gauge(&mut self, name: &str, value: i64) {
-        let figure = match name {
-            name if name == names::USERS_ONLINE.name => &mut self.online,
-            name if name == names::USERS.name => &mut self.users,
-            name if name == names::CLOCK_OFFSET.name => &mut self.clock_offset_us,
-            name if name == names::CLOCK_ERROR.name => &mut self.clock_error_us,
-            name if name == names::RESIDENT_BYTES.name => &mut self.resident_bytes,
-            name if name == names::OPEN_DESCRIPTORS.name => &mut self.open_descriptors,
-            name if name == names::DESCRIPTORS_LIMIT.name => &mut self.descriptors_limit,
-            _ => return,
-        };
-        *figure = Some(value);
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-pub struct SourceName<'a> {
-    pub role: Role,
-    /// Its name, unique in the role.
-    pub name: &'a str,
-    /// `role/name`.
-    pub label: &'a str,
-    pub presence: Presence,
 }
 
 #[derive(Debug)]
@@ -305,9 +223,8 @@ impl Merge {
         self.counts
     }
 
-    pub fn source(&self, source: SourceId) -> SourceName<'_> {
-        let SourceState { role, name, label, presence, .. } = &self.sources[source.0];
-        SourceName { role: *role, name, label, presence: *presence }
+    pub fn source(&self, source: SourceId) -> &SourceStatus {
+        &self.sources[source.0].status
     }
 
     /// `role/name`.
@@ -318,37 +235,23 @@ impl Merge {
     /// Whether some source was already running when the run began: then the books begin at its
     /// first report, and what was in flight at that moment stays in the residual.
     pub fn joined_late(&self) -> bool {
-        self.sources.iter().any(|source| source.older_than_run)
+        self.sources.iter().any(|source| source.status.older_than_run)
     }
 
     /// Every source of the run; those that had gone before it began are not.
     pub fn sources(&self) -> Vec<SourceStatus> {
-        let status = |source: &SourceState| SourceStatus {
-            role: source.role,
-            name: source.name.clone(),
-            instance: source.instance.clone(),
-            started_at_ms: source.started_at_ms,
-            instances: source.epoch + 1,
-            presence: source.presence,
-            last_second: source.last_second,
-            reports: source.reports,
-            older_than_run: source.older_than_run,
-            figures: source.figures,
-        };
         let of_the_run = |source: &&SourceState| source.until.is_none_or(|until| until >= self.began);
-        self.sources.iter().filter(of_the_run).map(status).collect()
+        self.sources.iter().filter(of_the_run).map(|source| source.status.clone()).collect()
     }
 
     /// A process introduces itself. A newer instance replaces an older one of the same role and
     /// name, and so does a new connection of the same instance: whoever owns connections ends the
     /// older one.
     pub fn connect(&mut self, now_ms: u64, hello: &Source) -> Result<Joined, Rejection> {
-        let role = Role::from_name(&hello.role).ok_or_else(|| Rejection::Role(shortened(&hello.role)))?;
+        let role = hello.role.parse().map_err(|_| Rejection::role(&hello.role))?;
         for (what, text) in [("a source's name", &hello.name), ("an instance", &hello.instance)] {
             let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-            if text.is_empty() || text.len() > NAME_BYTES_MAX || !text.bytes().all(allowed) {
-                return Err(Rejection::Name { what });
-            }
+            check_name(what, text, NAME_BYTES_MAX, "A-Z a-z 0-9 . _ -", allowed)?;
         }
         let second = now_ms / 1000;
         let index = match self.by_name.get(&(role, hello.name.clone())) {
@@ -358,36 +261,37 @@ impl Merge {
             }
             None => self.join(role, second, hello)?,
         };
-        if self.next.is_none() {
-            self.next = Some(second);
-        }
-        Ok(Joined { source: SourceId(index), epoch: self.sources[index].epoch })
+        self.next.get_or_insert(second);
+        Ok(Joined { source: SourceId(index), instance: self.sources[index].status.instances })
     }
 
     fn join(&mut self, role: Role, second: u64, hello: &Source) -> Result<usize, Rejection> {
         if self.sources.len() >= SOURCES_MAX {
             return Err(Rejection::Full);
         }
-        self.sources.push(SourceState {
+        let status = SourceStatus {
             role,
             name: hello.name.clone(),
-            label: format!("{role}/{}", hello.name),
             instance: hello.instance.clone(),
             started_at_ms: hello.started_at_ms,
-            epoch: 0,
+            instances: 1,
+            presence: Presence::Reporting,
+            last_second: None,
+            reports: 0,
+            older_than_run: hello.started_at_ms < self.run_started_ms,
+            figures: Figures::default(),
+        };
+        self.sources.push(SourceState {
+            status,
+            label: format!("{role}/{}", hello.name),
             instance_since: second,
             since: second,
             until: None,
-            presence: Presence::Reporting,
             final_report: false,
-            older_than_run: hello.started_at_ms < self.run_started_ms,
-            last_second: None,
             last_filed: 0,
             filed_by_ended: 0,
             applied: None,
             totals: HashMap::new(),
-            reports: 0,
-            figures: Figures::default(),
         });
         let index = self.sources.len() - 1;
         self.by_name.insert((role, hello.name.clone()), index);
@@ -396,26 +300,26 @@ impl Merge {
 
     fn rejoin(&mut self, index: usize, second: u64, hello: &Source) -> Result<(), Rejection> {
         let source = &mut self.sources[index];
-        if source.instance != hello.instance {
-            let newer = (hello.started_at_ms, &hello.instance) > (source.started_at_ms, &source.instance);
+        if source.status.instance != hello.instance {
+            let newer = (hello.started_at_ms, &hello.instance) > (source.status.started_at_ms, &source.status.instance);
             // An older start does not matter once the newer instance is gone: the host's clock was
             // set back.
-            if !newer && source.presence == Presence::Reporting {
+            if !newer && source.status.presence == Presence::Reporting {
                 return Err(Rejection::Older(source.label.clone()));
             }
-            source.instance.clone_from(&hello.instance);
-            source.started_at_ms = hello.started_at_ms;
-            source.epoch += 1;
-            source.figures = Figures::default();
+            source.status.instance.clone_from(&hello.instance);
+            source.status.started_at_ms = hello.started_at_ms;
+            source.status.instances += 1;
+            source.status.figures = Figures::default();
             source.instance_since = second;
-            source.last_second = None;
+            source.status.last_second = None;
             source.filed_by_ended = source.last_filed;
         }
         if source.until.is_some_and(|until| until + 1 < second) {
             source.since = second;
         }
         source.until = None;
-        source.presence = Presence::Reporting;
+        source.status.presence = Presence::Reporting;
         source.final_report = false;
         Ok(())
     }
@@ -423,14 +327,14 @@ impl Merge {
     /// The connection of a process has ended.
     pub fn disconnect(&mut self, now_ms: u64, joined: Joined) {
         let source = &mut self.sources[joined.source.0];
-        if source.epoch != joined.epoch {
+        if source.status.instances != joined.instance {
             return;
         }
         if source.final_report {
-            source.presence = Presence::Left;
-            source.until = source.last_second;
+            source.status.presence = Presence::Left;
+            source.until = source.status.last_second;
         } else {
-            source.presence = Presence::Lost;
+            source.status.presence = Presence::Lost;
             source.until = Some(now_ms / 1000 + LOST_SECONDS);
         }
     }
@@ -440,7 +344,7 @@ impl Merge {
         let reported = report.second;
         let decoded = decode(report)?;
         let source = &mut self.sources[joined.source.0];
-        if source.epoch != joined.epoch {
+        if source.status.instances != joined.instance {
             self.counts.stale += 1;
             return Ok(());
         }
@@ -457,8 +361,8 @@ impl Merge {
         filed_under = filed_under.max(source.filed_by_ended);
         let filed = self.pending.entry(filed_under).or_default();
         let same_source = || filed.iter().filter(|filed| filed.source == joined.source.0);
-        let again = source.last_second == Some(reported)
-            || same_source().any(|filed| (filed.epoch, filed.second) == (joined.epoch, reported));
+        let again = source.status.last_second == Some(reported)
+            || same_source().any(|filed| (filed.instance, filed.second) == (joined.instance, reported));
         if again {
             self.counts.duplicate += 1;
             return Ok(());
@@ -468,14 +372,14 @@ impl Merge {
             return Ok(());
         }
         self.counts.reports += 1;
-        source.reports += 1;
+        source.status.reports += 1;
         source.final_report |= decoded.last;
-        if source.last_second.is_none_or(|last| last <= reported) {
-            decoded.gauges.iter().for_each(|(name, value)| source.figures.gauge(name, *value));
+        if source.status.last_second.is_none_or(|last| last <= reported) {
+            decoded.gauges.iter().for_each(|(name, value)| source.status.figures.gauge(name, *value));
         }
-        source.last_second = source.last_second.max(Some(reported));
+        source.status.last_second = source.status.last_second.max(Some(reported));
         source.last_filed = source.last_filed.max(filed_under);
-        filed.push(Filed { source: joined.source.0, epoch: joined.epoch, second: reported, report: decoded });
+        filed.push(Filed { source: joined.source.0, instance: joined.instance, second: reported, report: decoded });
         Ok(())
     }
 
@@ -532,17 +436,17 @@ impl Merge {
 
     fn all_reported(&self, second: u64) -> bool {
         let reported = self.reported(second);
-        self.sources.iter().enumerate().all(|(index, source)| !source.expected(second) || reported.contains_key(&index))
+        self.sources.iter().enumerate().all(|(index, source)| !source.expected(second) || reported.contains(&index))
     }
 
     /// Who has reported `second` itself, rather than something late that is filed under it.
-    fn reported(&self, second: u64) -> BTreeMap<usize, ()> {
+    fn reported(&self, second: u64) -> BTreeSet<usize> {
         let filed = self.pending.get(&second).map_or(&[][..], Vec::as_slice);
         let fresh = |filed: &&Filed| {
             let source = &self.sources[filed.source];
-            filed.second == second && (filed.epoch == source.epoch || second < source.instance_since)
+            filed.second == second && (filed.instance == source.status.instances || second < source.instance_since)
         };
-        filed.iter().filter(fresh).map(|filed| (filed.source, ())).collect()
+        filed.iter().filter(fresh).map(|filed| filed.source).collect()
     }
 
     fn close(&mut self, second: u64) -> Option<ClosedSecond> {
@@ -556,22 +460,22 @@ impl Merge {
         if expected.is_empty() && filed.is_empty() {
             return None;
         }
-        let missing = || expected.iter().filter(|index| !reported.contains_key(index));
+        let missing = || expected.iter().filter(|index| !reported.contains(index));
         let mut complete = missing().next().is_none();
         let missing = missing().take(MISSING_NAMED_MAX).map(|&index| self.sources[index].label.clone()).collect();
 
-        filed.sort_by_key(|filed| (filed.source, filed.epoch, filed.second));
+        filed.sort_by_key(|filed| (filed.source, filed.instance, filed.second));
         let mut roles: BTreeMap<Role, RoleSecond> = BTreeMap::new();
         let mut values: BTreeMap<(usize, String), i64> = BTreeMap::new();
         let mut gauges = Vec::new();
         let mut histograms: BTreeMap<(Role, String), Histogram<u64>> = BTreeMap::new();
-        for Filed { source: index, epoch, second: reported, report } in filed {
+        for Filed { source: index, instance, second: reported, report } in filed {
             let source = &mut self.sources[index];
-            complete &= reported == second && follows_on(source, epoch, reported);
-            let in_order = source.applied.is_none_or(|applied| applied < (epoch, reported));
-            source.applied = source.applied.max(Some((epoch, reported)));
+            complete &= reported == second && follows_on(source, instance, reported);
+            let in_order = source.applied.is_none_or(|applied| applied < (instance, reported));
+            source.applied = source.applied.max(Some((instance, reported)));
             for (name, total) in report.counters {
-                if let Some(delta) = apply(source, &mut self.counts, epoch, in_order, &name, total) {
+                if let Some(delta) = apply(source, &mut self.counts, instance, in_order, &name, total) {
                     *values.entry((index, name)).or_default() += delta;
                 }
             }
@@ -581,7 +485,8 @@ impl Merge {
                 }
             }
             for (name, histogram) in report.histograms {
-                let merged = histograms.entry((source.role, name)).or_insert_with(|| resizing(histogram.sigfig()));
+                let merged =
+                    histograms.entry((source.status.role, name)).or_insert_with(|| resizing(histogram.sigfig()));
                 // An auto-resizing histogram takes any value; its precision was bounded when it was
                 // decoded.
                 if merged.add(&histogram).is_err() {
@@ -590,37 +495,32 @@ impl Merge {
             }
         }
 
-        for ((index, name), delta) in &values {
+        let mut values_of = ReportedByRole::new();
+        for ((index, name), delta) in values {
+            let status = &mut self.sources[index].status;
             if name == names::CPU.name {
-                self.sources[*index].figures.cpu_us = Some(*delta);
+                status.figures.cpu_us = Some(delta);
             }
-            let role = self.sources[*index].role;
-            *self.totals.entry((role, name.clone())).or_default() += delta;
-            roles.entry(role).or_default().counters.entry(name.clone()).or_default().delta += delta;
+            *self.totals.entry((status.role, name.clone())).or_default() += delta;
+            roles.entry(status.role).or_default().counters.entry(name.clone()).or_default().delta += delta;
+            values_of.entry(status.role.to_string()).or_default().add_counter(&status.name, name, delta);
         }
         for ((role, name), &total) in &self.totals {
-            let counter: &mut CounterSecond = roles.entry(*role).or_default().counters.entry(name.clone()).or_default();
-            counter.total = total;
+            roles.entry(*role).or_default().counters.entry(name.clone()).or_default().total = total;
         }
-        for (index, name, value) in &gauges {
-            let gauges = &mut roles.entry(self.sources[*index].role).or_default().gauges;
-            let gauge = gauges.entry(name.clone()).or_insert(GaugeSecond { sum: 0, min: *value, max: *value });
+        for (index, name, value) in gauges {
+            let SourceStatus { role, name: source, .. } = &self.sources[index].status;
+            let gauges = &mut roles.entry(*role).or_default().gauges;
+            let gauge = gauges.entry(name.clone()).or_insert(GaugeSecond { sum: 0, min: value, max: value });
             gauge.sum += value;
-            gauge.min = gauge.min.min(*value);
-            gauge.max = gauge.max.max(*value);
+            gauge.min = gauge.min.min(value);
+            gauge.max = gauge.max.max(value);
+            values_of.entry(role.to_string()).or_default().add_gauge(source, name, value);
         }
         for ((role, name), histogram) in &histograms {
             roles.entry(*role).or_default().histograms.insert(name.clone(), Quantiles::of(histogram));
         }
         self.books = self.books.after(second, self.claims());
-        let counters = values.into_iter().map(|((index, name), value)| (index, ValueKind::Counter, name, value));
-        let gauges = gauges.into_iter().map(|(index, name, value)| (index, ValueKind::Gauge, name, value));
-        let values = counters.chain(gauges).map(|(index, kind, name, value)| SourceValue {
-            source: self.sources[index].label.clone(),
-            kind,
-            name,
-            value,
-        });
         let mut merged = MergedSecond {
             second,
             complete,
@@ -632,13 +532,11 @@ impl Merge {
             headline: Headline::default(),
         };
         merged.headline = Headline::of(&merged);
-        Some(ClosedSecond { values: values.collect(), merged: Arc::new(merged), histograms })
+        Some(ClosedSecond { reported: values_of, merged: Arc::new(merged), histograms })
     }
 
     fn claims(&self) -> Claims {
-        let total = |role: Role, key: &hongbao_telemetry::report::Key| {
-            self.totals.get(&(role, key.name.to_owned())).copied().unwrap_or_default()
-        };
+        let total = |role: Role, key: &Key| self.totals.get(&(role, key.name.to_owned())).copied().unwrap_or_default();
         let sides = |book: Book| {
             let (servers, users) = book.counters();
             Sides {
@@ -661,11 +559,11 @@ impl Merge {
 }
 
 /// Whether a report carries its own second and nothing of a lost one before it.
-fn follows_on(source: &SourceState, epoch: u32, second: u64) -> bool {
+fn follows_on(source: &SourceState, instance: u32, second: u64) -> bool {
     match source.applied {
-        Some((applied_epoch, applied)) if applied_epoch == epoch => second == applied + 1,
+        Some((applied_instance, applied)) if applied_instance == instance => second == applied + 1,
         // The first of an instance, which counts from the instance's start.
-        _ => epoch == source.epoch && source.started_at_ms / 1000 >= second,
+        _ => instance == source.status.instances && source.status.started_at_ms / 1000 >= second,
     }
 }
 
@@ -673,12 +571,12 @@ fn follows_on(source: &SourceState, epoch: u32, second: u64) -> bool {
 fn apply(
     source: &mut SourceState,
     counts: &mut MergeCounts,
-    epoch: u32,
+    instance: u32,
     in_order: bool,
     name: &str,
     total: u64,
 ) -> Option<i64> {
-    let of_the_ledger = source.role == Role::Server && names::OF_THE_LEDGER.contains(&name);
+    let of_the_ledger = source.status.role == Role::Server && names::OF_THE_LEDGER.contains(&name);
     let Some(known) = source.totals.get_mut(name) else {
         if source.totals.len() >= NAMES_PER_SOURCE_MAX {
             counts.names_dropped += 1;
@@ -686,25 +584,25 @@ fn apply(
         }
         // A ledger's life began before the run, and so did that of a process older than it: both
         // begin here.
-        let before_the_run = of_the_ledger || (source.older_than_run && source.epoch == 0);
-        source.totals.insert(name.to_owned(), Total { ended: 0, current: total, epoch });
+        let before_the_run = of_the_ledger || (source.status.older_than_run && source.status.instances == 1);
+        source.totals.insert(name.to_owned(), Total { ended: 0, current: total, instance });
         return Some(if before_the_run { 0 } else { signed(total) });
     };
-    if epoch < known.epoch {
+    if instance < known.instance {
         counts.stale += 1;
         return None;
     }
     let before = known.ended + known.current;
-    if epoch > known.epoch && !of_the_ledger {
+    if instance > known.instance && !of_the_ledger {
         known.ended = before;
         known.current = 0;
     }
-    if epoch == known.epoch && total < known.current {
+    if instance == known.instance && total < known.current {
         // Of a report that came after a later one it says nothing new.
         counts.totals_fell += u64::from(in_order);
         return Some(0);
     }
-    known.epoch = epoch;
+    known.instance = instance;
     known.current = total;
     Some(signed(known.ended + known.current) - signed(before))
 }
@@ -721,34 +619,27 @@ fn resizing(digits: u8) -> Histogram<u64> {
     histogram
 }
 
-/// At most as much of a peer's text as goes into a message.
-fn shortened(text: &str) -> String {
-    text.chars().take(NAME_BYTES_MAX).collect()
-}
-
 fn decode(report: Report) -> Result<Decoded, Rejection> {
-    let within = |what, count, max| if count > max { Err(Rejection::TooMany { what, count, max }) } else { Ok(()) };
-    within("counters", report.counters.len(), NAMES_PER_SOURCE_MAX)?;
-    within("gauges", report.gauges.len(), NAMES_PER_SOURCE_MAX)?;
-    within("histograms", report.histograms.len(), HISTOGRAMS_PER_REPORT_MAX)?;
+    at_most("report", report.counters.len(), "counters", NAMES_PER_SOURCE_MAX)?;
+    at_most("report", report.gauges.len(), "gauges", NAMES_PER_SOURCE_MAX)?;
+    at_most("report", report.histograms.len(), "histograms", HISTOGRAMS_PER_REPORT_MAX)?;
     let named = |name: String| {
         let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
-        let good = !name.is_empty() && name.len() <= NAME_BYTES_MAX && name.bytes().all(allowed);
-        if good { Ok(name) } else { Err(Rejection::Metric) }
+        check_name("a metric's name", &name, NAME_BYTES_MAX, "a-z 0-9 _", allowed).map(|()| name)
+    };
+    let in_range = |name: &str, value: u64| match value <= VALUE_MAX {
+        true => Ok(()),
+        false => Err(Rejection::Range(format!("total of {name}"))),
     };
     let mut decoded = Decoded { counters: Vec::new(), gauges: Vec::new(), histograms: Vec::new(), last: false };
     for counter in report.counters {
         let name = named(counter.name)?;
-        if counter.total > VALUE_MAX {
-            return Err(Rejection::Total { name });
-        }
+        in_range(&name, counter.total)?;
         decoded.counters.push((name, counter.total));
     }
     for gauge in report.gauges {
         let name = named(gauge.name)?;
-        if gauge.value.unsigned_abs() > VALUE_MAX {
-            return Err(Rejection::Total { name });
-        }
+        in_range(&name, gauge.value.unsigned_abs())?;
         if name == names::FINAL_REPORT.name {
             decoded.last = gauge.value != 0;
         } else {

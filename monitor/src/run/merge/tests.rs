@@ -234,15 +234,26 @@ fn bad_introductions_and_reports_are_refused_with_their_reason() {
     }
     let one = merge.connect(START * 1000, &source("machine", "m1", "a", START)).unwrap();
     let mut refused = |report| merge.report(after(START), one, report).unwrap_err();
-    assert_eq!(refused(report(START, &[("Grabs", 1)])), Rejection::Metric);
-    assert_eq!(refused(report(START, &[(&long, 1)])), Rejection::Metric);
-    assert_eq!(refused(report(START, &[("grabs", u64::MAX)])), Rejection::Total { name: "grabs".into() });
+    let name = "a metric's name must be 1 to 64 of a-z 0-9 _";
+    assert_eq!(refused(report(START, &[("Grabs", 1)])).to_string(), name);
+    assert_eq!(refused(report(START, &[(&long, 1)])).to_string(), name);
+    assert_eq!(refused(report(START, &[("grabs", u64::MAX)])), Rejection::Range("total of grabs".into()));
     let many: Vec<_> = (0..=NAMES_PER_SOURCE_MAX).map(|_| ("grabs", 1)).collect();
     assert!(matches!(refused(report(START, &many)), Rejection::TooMany { .. }));
     let mut odd = report(START, &[]);
     odd.histograms =
         vec![hongbao_proto::report_v1::Histogram { name: "latency_us".into(), v2_deflate: vec![1, 2].into() }];
     assert!(matches!(refused(odd), Rejection::Histogram { .. }));
+}
+
+#[test]
+fn roles_and_books_have_the_names_that_the_wire_and_json_know() {
+    use hongbao_telemetry::report::names::role;
+    for (role, name) in [(Role::Server, role::SERVER), (Role::Machine, role::MACHINE)] {
+        assert_eq!((role.as_ref(), role.to_string(), name.parse()), (name, name.to_owned(), Ok(role)));
+        assert_eq!(serde_json::to_value(role).unwrap(), name);
+    }
+    assert_eq!(Book::ALL.map(Book::name), ["rain", "sales", "envelopes"]);
 }
 
 #[test]
