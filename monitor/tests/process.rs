@@ -116,14 +116,14 @@ fn a_port_in_use_is_named_and_leaves_no_recording() {
     let mut command = Command::new(BINARY);
     command.current_dir(directory.path()).env("HONGBAO_SECRET", SECRET);
     command.args(["--http", "127.0.0.1:0", "--record", "run", "--listen", &taken.to_string()]);
-    refused(&command.output().unwrap(), &["--listen", &taken.to_string()]);
+    refused_with(75, &command.output().unwrap(), &["--listen", &taken.to_string(), "another port"]);
     assert!(!directory.path().join("run").exists());
     drop(taken_again);
 }
 
 #[test]
 fn it_says_where_it_listens_and_ends_in_order_when_told() {
-    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
         let directory = tempfile::tempdir().unwrap();
         let ready = directory.path().join("ready");
         let mut process =
