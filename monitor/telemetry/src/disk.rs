@@ -8,7 +8,8 @@ use nix::sys::statvfs::statvfs;
 
 /// Bytes that the file system of `path` has left for processes without privileges.
 pub fn free_bytes(path: &Path) -> Option<u64> {
-    let file_system = statvfs(path).ok()?;
+    // One without blocks, as /sys, has no room to speak of.
+    let file_system = statvfs(path).ok().filter(|file_system| file_system.blocks() > 0)?;
     Some(file_system.blocks_available().saturating_mul(file_system.fragment_size()))
 }
 

@@ -15,6 +15,7 @@ pub fn try_parse<T: Parser>() -> Result<T, clap::Error> {
     let given: Vec<OsString> = env::args_os().collect();
     let parsed = command.try_get_matches_from_mut(&given).and_then(|matches| T::from_arg_matches(&matches));
     parsed.map_err(|mut error| {
+        command.build();
         if let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg)
             && let Some(variable) = variable_behind(&command, argument, &given)
         {
