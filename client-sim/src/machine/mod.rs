@@ -216,7 +216,7 @@ fn report(shared: &Rc<Shared>, control: SocketAddr) -> Result<Reporting, TokenEr
     let reporter = Reporter::new(ReporterConfig { monitor, token, role: names::role::MACHINE, name })
         .controlled_at(control)
         .telling(shared.events.clone())
-        .corrected_by(Arc::new(AtomicI64::new(shared.clock.offset().nanos / 1_000)));
+        .corrected_by(Arc::new(AtomicI64::new(shared.clock.offset.nanos / 1_000)));
     let (leave, left) = oneshot::channel::<()>();
     let shared = Rc::clone(shared);
     let until = async {
