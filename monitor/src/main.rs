@@ -63,7 +63,7 @@ fn main() -> ExitCode {
     let arguments = match CommandLine::try_parse() {
         Ok(CommandLine { command: Some(Command::Report(arguments)), .. }) => return told(report::write(&arguments)),
         Ok(CommandLine { command: Some(Command::Compare(arguments)), .. }) => return told(report::compare(&arguments)),
-        Ok(CommandLine { command: Some(Command::Top(arguments)), .. }) => return show(&arguments),
+        Ok(CommandLine { command: Some(Command::Top(arguments)), .. }) => return on_runtime(show(&arguments)),
         Ok(CommandLine { command: Some(Command::Man(arguments)), .. }) => {
             return exit_after(pages::MANUAL.write(CommandLine::command(), &arguments));
         }
@@ -87,24 +87,20 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(problem) => return failure(2, &problem),
     };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return failure(1, &format!("cannot start: {error}")),
-    };
-    match runtime.block_on(run(config)) {
-        Ok(code) => code,
+    on_runtime(async { run(config).await.unwrap_or_else(|error| failure(error.exit_code(), &error.to_string())) })
+}
+
+async fn show(arguments: &TopArguments) -> ExitCode {
+    match terminal::run(arguments).await {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => failure(error.exit_code(), &error.to_string()),
     }
 }
 
-fn show(arguments: &TopArguments) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return failure(1, &format!("cannot start: {error}")),
-    };
-    match runtime.block_on(terminal::run(arguments)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failure(error.exit_code(), &error.to_string()),
+fn on_runtime(program: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(program),
+        Err(error) => failure(1, &format!("cannot start: {error}")),
     }
 }
 
@@ -131,9 +127,10 @@ async fn run(config: Config) -> Result<ExitCode, RunError> {
     let signals = |kind| signal(kind).map_err(|source| RunError::System { what: "cannot take signals".into(), source });
     let (terminate, interrupt) = (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
     let cannot_log = |source| RunError::System { what: "cannot log".into(), source };
-    let log = config.log.checked(LOG_DEFAULT).map_err(|error| cannot_log(std::io::Error::other(error)))?;
+    let log = config.given.log.checked(LOG_DEFAULT).map_err(|error| cannot_log(std::io::Error::other(error)))?;
     let _log = log.begin().map_err(cannot_log)?;
-    let monitor = Monitor::bind(&config).await?;
+    let expect_balanced = config.given.expect_balanced;
+    let monitor = Monitor::bind(config).await?;
     output::print(format!("{}\n", monitor.banner()));
 
     let stop = CancellationToken::new();
@@ -147,7 +144,7 @@ async fn run(config: Config) -> Result<ExitCode, RunError> {
             "nobody reads standard output: the final books are in the recording only"
         );
     }
-    Ok(if config.expect_balanced && !outcome.run.books.balanced() {
+    Ok(if expect_balanced && !outcome.run.books.balanced() {
         ExitCode::from(EXIT_UNBALANCED)
     } else {
         ExitCode::SUCCESS

@@ -5,6 +5,8 @@ use std::time::Duration;
 use reqwest::{Client, RequestBuilder, Response};
 use serde::de::DeserializeOwned;
 
+use hongbao_telemetry::sse::root_cause;
+
 /// How long the fleet's tokens are good: longer than any run.
 pub const TOKEN_SECONDS: u64 = 7 * 24 * 3600;
 
@@ -46,11 +48,6 @@ pub async fn call<T: DeserializeOwned>(request: RequestBuilder, url: &str) -> Re
         .map_err(|error| CallError::Unexpected { url: url.to_owned(), reason: error.to_string() })
 }
 
-/// The innermost cause says most.
 fn unreachable(url: &str, error: &reqwest::Error) -> CallError {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    CallError::Unreachable { url: url.to_owned(), reason: cause.to_string() }
+    CallError::Unreachable { url: url.to_owned(), reason: root_cause(error) }
 }

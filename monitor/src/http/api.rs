@@ -21,7 +21,7 @@ use crate::http::live;
 use crate::http::page;
 use crate::limits::SECONDS_PER_ANSWER_MAX;
 use crate::owner::{Message, Question, ask};
-use crate::recording::write::RunStatus;
+use crate::recording::RunStatus;
 use crate::run::books::{Balance, Book};
 use crate::run::merge::SourceStatus;
 use crate::run::second::MergedSecond;
@@ -120,12 +120,12 @@ async fn books(State(owner): State<Owner>) -> Result<Json<Value>, ApiError> {
     let mut books = json!(run.books);
     books["balanced"] = json!(run.books.balanced());
     books["joined_late"] = json!(run.joined_late);
-    books["books"] = Book::ALL.map(|book| told(&run.books, book)).into();
+    books["books"] = Book::ALL.map(|book| sides(&run.books, book)).into();
     Ok(Json(books))
 }
 
 /// One book, with where each side's figures come from.
-fn told(balance: &Balance, book: Book) -> Value {
+fn sides(balance: &Balance, book: Book) -> Value {
     let (sides, (servers, users)) = (balance.claims.sides(book), book.counters());
     let counters = |keys: [Key; 2]| keys.map(|key| key.name).join(", ");
     json!({
