@@ -249,7 +249,7 @@ async fn serve(
         let Some(Ok(ClientFrame { request_id, request: Some(request) })) = frame else { return };
         let event = match request {
             Request::Login(login) => {
-                user = verifier.verify_user(&login.token).unwrap().get();
+                user = verifier.verify_user(&login.token).unwrap().0.get();
                 {
                     let mut seen = seen.lock().unwrap();
                     seen.logins.entry(user).or_default().push(Instant::now());
@@ -261,9 +261,8 @@ async fn serve(
                 } else {
                     Event::Welcome(v1::Welcome {
                         user_id: user,
-                        server_time_ms: 0,
                         idle_timeout_ms: idle.load(Ordering::SeqCst),
-                        unacknowledged: 0,
+                        ..Default::default()
                     })
                 }
             }

@@ -6,26 +6,19 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive, Sse};
-use futures_util::Stream;
-use futures_util::stream::unfold;
+use futures_util::stream::{once, unfold};
+use futures_util::{Stream, StreamExt};
 use hongbao_proto::UserId;
 use hongbao_telemetry::http::{ApiError, PathParam};
 use serde_json::json;
-use tokio::sync::watch;
 
 use crate::admin::{Admin, valid};
 use crate::clock::wall_us;
 use crate::set::directory::Directory;
-use crate::set::trace::{Follower, TraceItem};
+use crate::set::trace::TraceItem;
 
 /// A comment so often shows a caller that has gone, and a proxy that this goes on.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
-
-enum Trace {
-    Begin(Follower, watch::Receiver<bool>),
-    Follow(Follower, watch::Receiver<bool>),
-    End,
-}
 
 /// Follow a user live, on-line or not: `event: step` for each request, ledger decision, answer,
 /// push and end; `lost` where the caller was too slow; `stopping` as the last
@@ -42,44 +35,32 @@ pub async fn follow(
         .traces
         .follow(user)
         .map_err(|error| ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_tracers", error.to_string()))?;
-    let begin = Trace::Begin(follower, admin.closing.clone());
-    let shared = admin.shared;
-    let steps = unfold(begin, move |state| {
-        let begun = matches!(state, Trace::Begin(..)).then(|| following(&shared.directory, user));
-        next(state, begun)
-    });
-    Ok(Sse::new(steps).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+    let Admin { shared, mut closing, .. } = admin;
+    // An error says that the node is gone.
+    let closed = async move { drop(closing.wait_for(|closing| *closing).await) };
+    let begun = once(async move { following(&shared.directory, user) });
+    let steps = unfold(follower, |mut follower| async move { Some((event(follower.next().await), follower)) });
+    let stopping = once(async { Event::default().event("stopping").data("{}") });
+    let events = begun.chain(steps.take_until(closed)).chain(stopping).map(Ok);
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
 
-async fn next(state: Trace, begun: Option<Event>) -> Option<(Result<Event, Infallible>, Trace)> {
-    let (mut follower, mut closing) = match (state, begun) {
-        (Trace::End, _) => return None,
-        (Trace::Begin(follower, closing), Some(begun)) => return Some((Ok(begun), Trace::Follow(follower, closing))),
-        (Trace::Begin(follower, closing) | Trace::Follow(follower, closing), _) => (follower, closing),
-    };
-    let item = tokio::select! {
-        item = follower.next() => item,
-        // An error says that the node is gone.
-        _ = closing.wait_for(|closing| *closing) => {
-            return Some((Ok(Event::default().event("stopping").data("{}")), Trace::End));
-        }
-    };
-    let event = match item {
+fn event(item: TraceItem) -> Event {
+    match item {
         TraceItem::Step(step) => Event::default().event("step").data(json!(step).to_string()),
         TraceItem::Lost(count) => Event::default().event("lost").data(json!({ "count": count }).to_string()),
-    };
-    Some((Ok(event), Trace::Follow(follower, closing)))
+    }
 }
 
 /// Where the user is as the following begins.
 fn following(directory: &Directory, user: UserId) -> Event {
     let address = directory.find(user);
-    let told = json!({
+    let position = json!({
         "user": user.get(),
         "at_us": wall_us(),
         "online": address.is_some(),
         "set": address.map(|address| address.set),
         "slot": address.map(|address| address.key.slot),
     });
-    Event::default().event("following").data(told.to_string())
+    Event::default().event("following").data(position.to_string())
 }

@@ -8,13 +8,13 @@
 use std::path::Path;
 
 use hongbao_proto::UserId;
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::OptionalExtension;
 use serde::Serialize;
 
-use super::{LedgerError, sqlite};
+use super::{Award, LedgerError};
 use crate::ledger::audit::open_read_only;
-use crate::ledger::books::{AccountId, Entry, Kind, Owner};
-use crate::ledger::schema::code;
+use crate::ledger::books::{AccountId, Entry, Kind, Owner, Store, order_id};
+use crate::ledger::sqlite::Rows;
 use crate::ledger::user_event::Details;
 use crate::limits::FIND_WALK_MAX;
 
@@ -25,7 +25,7 @@ pub struct Row {
     pub entry: i64,
     /// When it was decided, Unix milliseconds by the server's clock.
     pub at_ms: u64,
-    pub kind: &'static str,
+    pub kind: Kind,
     /// The request that caused it, where the ledger knows.
     pub request: Option<u64>,
     /// Fen; below 0: out of the wallet.
@@ -53,9 +53,7 @@ pub fn rows_of(ledger: &Path, user: UserId) -> Result<UsersRows, LedgerError> {
     // All of it is read from the same commit.
     let snapshot = connection.transaction()?;
     let (accounts_from, archived_through): (i64, i64) =
-        snapshot.query_row("SELECT accounts_from, archived_through FROM progress", [], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })?;
+        snapshot.query_row("SELECT accounts_from, archived_through FROM progress", [], |row| row.try_into())?;
     let account = AccountId::user(user).0;
     let behind: Option<i64> = snapshot
         .query_row(
@@ -67,95 +65,47 @@ pub fn rows_of(ledger: &Path, user: UserId) -> Result<UsersRows, LedgerError> {
     let written =
         snapshot.query_row("SELECT last_entry FROM accounts WHERE id = ?1", [account], |row| row.get(0)).optional()?;
     let mut next: i64 = behind.max(written).unwrap_or(0);
-    let mut rows = Vec::new();
+    let (mut rows, store) = (Vec::new(), Rows(&snapshot));
     while next > archived_through && rows.len() < FIND_WALK_MAX {
-        let entry = entry(&snapshot, next)?;
+        let missing = || LedgerError::Corrupt(format!("entry {next} of a user's chain is missing"));
+        let entry = store.entry(next)?.ok_or_else(missing)?;
         next = entry.previous;
-        rows.push(row(&snapshot, &entry)?);
+        rows.push(row(&store, &entry)?);
     }
     Ok(UsersRows { cut: next > archived_through, rows, archived_through })
 }
 
-fn entry(connection: &Connection, id: i64) -> Result<Entry, LedgerError> {
-    let mut statement = connection.prepare_cached(
-        "SELECT id, at_ms, kind, debit, credit, amount_fen, item, request, previous FROM entries WHERE id = ?1",
-    )?;
-    let mut rows = statement.query([id])?;
-    match rows.next()? {
-        Some(row) => sqlite::read_entry(row),
-        None => Err(LedgerError::Corrupt(format!("entry {id} of a user's chain is missing"))),
-    }
-}
-
-fn row(connection: &Connection, entry: &Entry) -> Result<Row, LedgerError> {
+fn row(store: &Rows<'_>, entry: &Entry) -> Result<Row, LedgerError> {
     let (item, nothing) = (u64::try_from(entry.item).ok(), Details::default());
     let about = match (entry.kind, entry.debit.owner(), entry.credit.owner()) {
         (Kind::Win, Owner::Campaign(campaign), _) => {
             Details { campaign: Some(campaign.get().into()), serial: item, ..nothing }
         }
         (Kind::Open, Owner::Envelope(envelope), _) => {
-            let share = item.and_then(|item| u32::try_from(item).ok());
-            Details { envelope: Some(envelope.get()), share, ..nothing }
+            Details { share: item.and_then(|item| u32::try_from(item).ok()), ..Details::envelope(envelope) }
         }
         (Kind::Send, _, Owner::Envelope(envelope)) | (Kind::Return, Owner::Envelope(envelope), _) => {
-            Details { envelope: Some(envelope.get()), ..nothing }
+            Details::envelope(envelope)
         }
-        (Kind::Reserve | Kind::Release | Kind::Pay, ..) => order(connection, entry.item)?,
+        (Kind::Reserve | Kind::Release | Kind::Pay, ..) => match store.order(order_id(entry.item)?)? {
+            Some(order) => Details { amount_fen: None, state: Some(order.state), ..Details::of(&Award::Order(order)) },
+            None => Details { order: item, ..nothing },
+        },
         _ => nothing,
     };
-    let unseen: bool = connection
+    let unseen: bool = store
+        .0
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM notices WHERE entry = ?1)")?
         .query_row([entry.id], |row| row.get(0))?;
     Ok(Row {
         entry: entry.id,
         at_ms: entry.at,
-        kind: kind_name(entry.kind),
+        kind: entry.kind,
         request: entry.request.map(|request| request.get()),
         amount_fen: if entry.debit.is_user() { -entry.amount } else { entry.amount },
         about,
         acknowledged: matches!(entry.kind, Kind::Win | Kind::Reserve | Kind::Pay | Kind::Release).then_some(!unseen),
     })
-}
-
-fn order(connection: &Connection, id: i64) -> Result<Details, LedgerError> {
-    let found = connection
-        .prepare_cached("SELECT campaign, serial, state FROM orders WHERE id = ?1")?
-        .query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-        .optional()?;
-    let (campaign, serial, state): (Option<i64>, Option<i64>, Option<i64>) = found.unwrap_or_default();
-    let state = state.map(|state| match state {
-        code::RESERVED => "reserved",
-        code::PAID => "paid",
-        code::CANCELLED => "cancelled",
-        code::EXPIRED => "expired",
-        _ => "unknown",
-    });
-    let number = |number: Option<i64>| number.map(i64::cast_unsigned);
-    Ok(Details {
-        order: number(Some(id)),
-        campaign: number(campaign),
-        serial: number(serial),
-        state,
-        ..Details::default()
-    })
-}
-
-/// As the log and the journals call it, where they do.
-const fn kind_name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Fund => "fund",
-        Kind::Win => "win",
-        Kind::Refund => "refund",
-        Kind::Reserve => "reserve",
-        Kind::Release => "release",
-        Kind::Pay => "pay",
-        Kind::PayOutside => "pay_outside",
-        Kind::Send => "send",
-        Kind::Open => "open",
-        Kind::Return => "return",
-        Kind::Deposit => "deposit",
-        Kind::Bank => "bank",
-    }
 }
 
 /// The process that has this ledger open, if the kernel's list of locks tells. Looking does not

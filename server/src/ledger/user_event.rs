@@ -12,7 +12,7 @@ use super::{
     Acknowledged, Award, CancelResult, ClaimResult, DepositResult, OpenResult, PayResult, PostingResult, SendResult,
     Win,
 };
-use crate::market::order::Order;
+use crate::market::order::{Order, OrderState};
 
 /// What became durable for a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,7 +161,7 @@ pub struct Details {
     pub code: Option<&'static str>,
     /// Where an order is now: reserved, paid, cancelled or expired.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub state: Option<&'static str>,
+    pub state: Option<OrderState>,
 }
 
 /// A thing that a request can be about: what tells two of a kind apart.
@@ -217,15 +217,9 @@ impl fmt::Display for Details {
             ("count", self.count),
         ];
         for (name, number) in numbers {
-            if let Some(number) = number {
-                write!(f, " {name}={number}")?;
-            }
+            number.map_or(Ok(()), |number| write!(f, " {name}={number}"))?;
         }
-        for (name, word) in [("code", self.code), ("now", self.state)] {
-            if let Some(word) = word {
-                write!(f, " {name}={word}")?;
-            }
-        }
-        Ok(())
+        self.code.map_or(Ok(()), |code| write!(f, " code={code}"))?;
+        self.state.map_or(Ok(()), |state| write!(f, " now={state}"))
     }
 }

@@ -7,6 +7,8 @@
 //!                        └─────── hold over ────► expired   ─┴─ the unit is for sale again
 //! ```
 
+use std::fmt;
+
 use hongbao_proto::{CampaignId, Fen, OrderId, RequestId, Serial, UserId};
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +26,13 @@ pub enum OrderState {
     Cancelled,
     /// Not paid in time.
     Expired,
+}
+
+/// As in JSON.
+impl fmt::Display for OrderState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
 }
 
 /// One unit of a sale in a user's hands.

@@ -5,22 +5,22 @@
 //! rest only what was got. So whatever the journals and logs say that the request got is looked for
 //! as well.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
+use anyhow::anyhow;
 use clap::Args;
 use hongbao_proto::UserId;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::ledger::LedgerError;
 use crate::ledger::find::{Row, open_by, rows_of};
-use crate::ledger::user_event::{Details, Subject};
+use crate::ledger::user_event::Details;
 use crate::limits::{FIND_ITEMS_MAX, FIND_LINE_BYTES_MAX};
 use crate::tools::{EXIT_NEGATIVE, print, user_id};
 
@@ -69,48 +69,29 @@ fn item_limit(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Why nothing can be found. One line.
-#[derive(Debug, thiserror::Error)]
-pub enum FindError {
-    /// The ledger cannot be read.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-    /// A journal or a log cannot be.
-    #[error("{path}: {source}")]
-    File {
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-}
-
 /// Something that was found.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "where", rename_all = "snake_case")]
 pub enum Item {
     /// A line of a server's log.
-    Log {
-        /// Unix microseconds by the server's clock.
-        at_us: u64,
-        file: String,
-        /// Which line, from 1.
-        line: u64,
-        text: String,
-    },
+    Log(Line),
     Ledger {
         /// Unix microseconds by the server's clock.
         at_us: u64,
         #[serde(flatten)]
         row: Row,
     },
-    Journal {
-        /// Unix microseconds by the machine's clock.
-        at_us: u64,
-        file: String,
-        /// Which line, from 1.
-        line: u64,
-        text: String,
-    },
+    Journal(Line),
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Line {
+    /// Unix microseconds by the clock of the server, or of the fleet's machine.
+    at_us: u64,
+    file: String,
+    /// Which line, from 1.
+    line: u64,
+    text: String,
 }
 
 impl Item {
@@ -119,8 +100,8 @@ impl Item {
     fn order(&self) -> (u64, u8, u64) {
         let (at_us, rank) = match self {
             Item::Ledger { at_us, .. } => (*at_us, 0),
-            Item::Log { at_us, .. } => (*at_us, 1),
-            Item::Journal { at_us, .. } => (*at_us, 2),
+            Item::Log(line) => (line.at_us, 1),
+            Item::Journal(line) => (line.at_us, 2),
         };
         (at_us / 1_000, rank, at_us)
     }
@@ -142,61 +123,55 @@ pub struct Found {
     pub cut: bool,
 }
 
-pub fn find(wanted: &Wanted) -> Result<Found, FindError> {
-    // What the request got, as journals, logs and the ledger name it.
+pub fn find(wanted: &Wanted) -> anyhow::Result<Found> {
+    let (user, request) = (wanted.user.get(), wanted.request);
+    let ledger_open_by = open_by(&wanted.ledger);
+    let journals = wanted.journals.iter().map(|path| (path, journal_row as Parse, Item::Journal as fn(Line) -> Item));
+    let logs = wanted.logs.iter().map(|path| (path, log_row as Parse, Item::Log as fn(Line) -> Item));
+    let files: Vec<_> = journals.chain(logs).collect();
+    // What the request got, as journals, logs and the ledger name it. It is known only after the
+    // last file: they are read twice, unless everything is wanted.
     let mut got = BTreeSet::new();
-    let mut items = Vec::new();
-    let mut left_off = 0;
-    let open_by = open_by(&wanted.ledger);
-    // What a request got is known only after the last journal: they are read twice, unless
-    // everything is wanted.
-    if wanted.request.is_some() {
-        for path in wanted.journals.iter() {
-            each_line(path, |_, text| note(&mut got, journal_row(text), wanted))?;
-        }
-        for path in wanted.logs.iter() {
-            each_line(path, |_, text| note(&mut got, log_row(text), wanted))?;
+    if request.is_some() {
+        for (path, parse, _) in &files {
+            each_line(path, |_, text| {
+                let mention = parse(text).filter(|mention| (mention.user, mention.request) == (user, request));
+                got.extend(mention.and_then(|mention| mention.about.subject()));
+            })?;
         }
     }
     let users = rows_of(&wanted.ledger, wanted.user)?;
-    for row in &users.rows {
-        if row.request.is_some() && row.request == wanted.request {
-            got.extend(row.about.subject());
+    let of_request = users.rows.iter().filter(|row| request.is_some() && row.request == request);
+    got.extend(of_request.filter_map(|row| row.about.subject()));
+    let is_wanted = |of: Option<u64>, about: Details| {
+        request.is_none() || of == request || about.subject().is_some_and(|subject| got.contains(&subject))
+    };
+    // The latest, at most so many.
+    let (mut items, mut seen) = (BTreeMap::new(), 0);
+    let mut keep = |item: Item| {
+        items.insert((item.order(), seen), item);
+        seen += 1;
+        if items.len() > wanted.limit {
+            items.pop_first();
         }
+    };
+    for row in users.rows.into_iter().filter(|row| is_wanted(row.request, row.about)) {
+        keep(Item::Ledger { at_us: row.at_ms.saturating_mul(1_000), row });
     }
-    let of_request = |row: &Row| wanted.request.is_none() || row.request == wanted.request || has(&got, row.about);
-    for row in users.rows.into_iter().filter(of_request) {
-        if items.len() < wanted.limit {
-            items.push(Item::Ledger { at_us: row.at_ms.saturating_mul(1_000), row });
-        } else {
-            left_off += 1;
-        }
-    }
-    for path in &wanted.journals {
-        left_off += matching(path, journal_row, wanted, &got, &mut items, |at_us, file, line, text| Item::Journal {
-            at_us,
-            file,
-            line,
-            text,
+    for (path, parse, item) in files {
+        each_line(path, |line, text| {
+            let mention = parse(text).filter(|mention| mention.user == user);
+            if let Some(Mention { at_us, .. }) = mention.filter(|mention| is_wanted(mention.request, mention.about)) {
+                keep(item(Line { at_us, file: path.display().to_string(), line, text: text.to_owned() }));
+            }
         })?;
     }
-    for path in &wanted.logs {
-        left_off += matching(path, log_row, wanted, &got, &mut items, |at_us, file, line, text| Item::Log {
-            at_us,
-            file,
-            line,
-            text,
-        })?;
-    }
-    items.sort_by_key(Item::order);
-    let surplus = items.len().saturating_sub(wanted.limit);
-    items.drain(..surplus);
     Ok(Found {
-        user: wanted.user.get(),
-        request: wanted.request,
-        items,
-        left_off: left_off + surplus as u64,
-        ledger_open_by: open_by,
+        user,
+        request,
+        left_off: seen - items.len() as u64,
+        items: items.into_values().collect(),
+        ledger_open_by,
         archived_through: users.archived_through,
         cut: users.cut,
     })
@@ -211,47 +186,12 @@ struct Mention {
     at_us: u64,
 }
 
-fn has(got: &BTreeSet<Subject>, about: Details) -> bool {
-    about.subject().is_some_and(|subject| got.contains(&subject))
-}
-
-fn note(got: &mut BTreeSet<Subject>, mention: Option<Mention>, wanted: &Wanted) {
-    if let Some(mention) = mention
-        && mention.user == wanted.user.get()
-        && mention.request == wanted.request
-    {
-        got.extend(mention.about.subject());
-    }
-}
-
-/// The latest lines of a file that are wanted; returns how many older ones there were.
-fn matching(
-    path: &Path,
-    parse: fn(&str) -> Option<Mention>,
-    wanted: &Wanted,
-    got: &BTreeSet<Subject>,
-    items: &mut Vec<Item>,
-    item: fn(u64, String, u64, String) -> Item,
-) -> Result<u64, FindError> {
-    let mut latest = VecDeque::new();
-    let mut older = 0;
-    each_line(path, |number, text| {
-        let Some(mention) = parse(text).filter(|mention| mention.user == wanted.user.get()) else { return };
-        if wanted.request.is_none() || mention.request == wanted.request || has(got, mention.about) {
-            if latest.len() == wanted.limit {
-                latest.pop_front();
-                older += 1;
-            }
-            latest.push_back(item(mention.at_us, path.display().to_string(), number, text.to_owned()));
-        }
-    })?;
-    items.extend(latest);
-    Ok(older)
-}
+/// Reads a line.
+type Parse = fn(&str) -> Option<Mention>;
 
 /// Hands over every line that is text, whole, and not longer than [`FIND_LINE_BYTES_MAX`].
-fn each_line(path: &Path, mut take: impl FnMut(u64, &str)) -> Result<(), FindError> {
-    let failed = |source| FindError::File { path: path.to_path_buf(), source };
+fn each_line(path: &Path, mut take: impl FnMut(u64, &str)) -> anyhow::Result<()> {
+    let failed = |error| anyhow!("{}: {error}", path.display());
     let mut reader = BufReader::new(File::open(path).map_err(failed)?);
     let mut line = Vec::new();
     let mut too_long = false;
@@ -346,10 +286,10 @@ impl fmt::Display for Found {
                         None => writeln!(f)?,
                     }
                 }
-                Item::Journal { at_us, file, line, text } => {
+                Item::Journal(Line { at_us, file, line, text }) => {
                     writeln!(f, "{}  journal  {file}:{line}: {text}", stamp(*at_us))?;
                 }
-                Item::Log { at_us, file, line, text } => {
+                Item::Log(Line { at_us, file, line, text }) => {
                     writeln!(f, "{}  log      {file}:{line}: {}", stamp(*at_us), readable(text))?;
                 }
             }
@@ -378,6 +318,7 @@ fn stamp(at_us: u64) -> humantime::Rfc3339Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::user_event::Subject;
 
     #[test]
     fn a_row_of_a_journal_and_a_line_of_either_log_say_the_same() {

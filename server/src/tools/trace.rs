@@ -1,11 +1,13 @@
 //! `hongbao-server trace`: prints what one user does and is told, as a running server sees it.
 
+use std::convert::Infallible;
 use std::fmt::Write as _;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
+use anyhow::anyhow;
 use clap::Args;
 use hongbao_proto::UserId;
 use hongbao_proto::token::{Audience, Secret, Signer};
@@ -58,77 +60,64 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Why nobody can be followed. One line.
-#[derive(Debug, thiserror::Error)]
-pub enum TraceError {
-    /// The server is not there, or does not want it.
-    #[error("--admin {admin}: {source}")]
-    Refused { admin: String, source: StreamError },
-    /// No token.
-    #[error(transparent)]
-    Token(#[from] hongbao_proto::token::TokenError),
-    /// Nobody reads what is printed.
-    #[error("standard output: {0}")]
-    Output(#[from] std::io::Error),
-}
-
 /// Follows until it is cancelled. A server that goes away is waited for; one that was never there,
 /// or refuses, is an error.
-async fn follow(wanted: &Arguments, secret: &Secret) -> Result<std::convert::Infallible, TraceError> {
-    let refused = |source| TraceError::Refused { admin: wanted.admin.clone(), source };
+async fn follow(wanted: &Arguments, secret: &Secret) -> anyhow::Result<Infallible> {
+    let refused = |error: StreamError| anyhow!("--admin {}: {error}", wanted.admin);
     let client = client().map_err(refused)?;
     let signer = Signer::new(secret);
     let url = format!("{}/v1/users/{}/trace", wanted.admin.trim_end_matches('/'), wanted.user);
     let mut was_there = false;
-    let mut told_away = false;
+    let mut is_reported = false;
     loop {
         let token = signer.sign("trace", Audience::Admin, unix_seconds(), TOKEN_SECONDS)?;
         let problem = match Stream::open(&client, &url, Some(&token), None).await {
             Ok(mut stream) => {
-                (was_there, told_away) = (true, false);
+                (was_there, is_reported) = (true, false);
                 loop {
                     match stream.next().await {
-                        Ok(event) => tell(wanted.json, &event)?,
+                        Ok(event) => print(wanted.json, &event).map_err(|error| anyhow!("standard output: {error}"))?,
                         Err(problem) => break problem,
                     }
                 }
             }
-            Err(StreamError::Refused { status, message }) if !was_there || status == StatusCode::UNAUTHORIZED => {
-                return Err(refused(StreamError::Refused { status, message }));
-            }
-            Err(problem) if !was_there => return Err(refused(problem)),
+            Err(problem) if !was_there || is_unauthorized(&problem) => return Err(refused(problem)),
             Err(problem) => problem,
         };
-        if !std::mem::replace(&mut told_away, true) {
+        if !std::mem::replace(&mut is_reported, true) {
             eprintln!("hongbao-server: {}: {problem}; waiting for it to come back", wanted.admin);
         }
         tokio::time::sleep(RETRY).await;
     }
 }
 
-fn tell(json: bool, event: &Event) -> Result<(), std::io::Error> {
-    let mut out = std::io::stdout().lock();
-    let Ok(Value::Object(mut said)) = serde_json::from_str::<Value>(&event.data) else { return Ok(()) };
+fn is_unauthorized(problem: &StreamError) -> bool {
+    matches!(problem, StreamError::Refused { status: StatusCode::UNAUTHORIZED, .. })
+}
+
+fn print(json: bool, Event { name, data, .. }: &Event) -> io::Result<()> {
+    let Ok(Value::Object(mut fields)) = serde_json::from_str::<Value>(data) else { return Ok(()) };
+    let mut out = io::stdout().lock();
     if json {
-        if event.name != "step" {
-            said.insert("what".to_owned(), event.name.clone().into());
+        if name != "step" {
+            fields.insert("what".to_owned(), name.clone().into());
         }
-        writeln!(out, "{}", Value::Object(said))?;
+        writeln!(out, "{}", Value::Object(fields))?;
     } else {
-        writeln!(out, "{}", line(&event.name, &Value::Object(said)))?;
+        writeln!(out, "{}", line(name, &Value::Object(fields)))?;
     }
     out.flush()
 }
 
-fn line(event: &str, said: &Value) -> String {
-    let at = said["at_us"].as_u64().map(|us| {
+fn line(event: &str, fields: &Value) -> String {
+    let at = fields["at_us"].as_u64().map(|us| {
         let time = SystemTime::UNIX_EPOCH + Duration::from_micros(us);
         humantime::format_rfc3339_micros(time).to_string().get(11..26).unwrap_or_default().to_owned()
     });
     // Writing to a String cannot fail.
     let mut line = format!("{:15} ", at.unwrap_or_default());
-    let number = |name: &str| said[name].as_u64();
-    let word = |name: &str| said[name].as_str().unwrap_or_default();
+    let number = |name: &str| fields[name].as_u64();
+    let word = |name: &str| fields[name].as_str().unwrap_or_default();
     match event {
         "step" => {
             write!(line, "SET {:<3} {:8}", number("set").unwrap_or_default(), word("what")).ok();

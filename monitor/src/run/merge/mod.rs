@@ -63,8 +63,9 @@ pub struct Joined {
     instance: u32,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, strum::IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Presence {
     Reporting,
     /// Gone after its last report.
@@ -125,7 +126,7 @@ struct Decoded {
 }
 
 /// One source, as told by the HTTP interface.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceStatus {
     pub role: Role,
     /// Its name, unique in the role.

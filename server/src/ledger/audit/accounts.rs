@@ -2,6 +2,7 @@
 
 use super::{Audit, Checked};
 use crate::ledger::books::{AccountId, Owner};
+use crate::ledger::sqlite::Rows;
 
 #[derive(Debug, Clone, Copy)]
 struct Stored {
@@ -44,35 +45,29 @@ impl Account {
 
 impl Audit<'_> {
     pub(super) fn read_accounts(&mut self) -> Checked {
-        let mut statement = self
-            .connection
-            .prepare("SELECT id, balance, last_entry, last_claim, archived FROM accounts NOT INDEXED")?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let id: i64 = row.get(0)?;
-            let stored = Stored {
-                balance: row.get(1)?,
-                last_entry: row.get(2)?,
-                last_claim: row.get(3)?,
-                archived: row.get(4)?,
-            };
+        let accounts = "SELECT id, balance, last_entry, last_claim, archived FROM accounts NOT INDEXED";
+        Rows(self.connection).each(accounts, |row| {
+            let (id, balance, last_entry, last_claim, archived): (i64, _, _, _, i64) = row.try_into()?;
             let place = format_args!("account {id}");
-            let account = Account { stored: Some(stored), balance: stored.archived.into(), ..Account::default() };
-            if self.accounts.insert(id, account).is_some() {
-                self.report.find("unique", place, "is there more than once");
-            }
-            if stored.archived != 0 && self.progress.archived_through == 0 {
-                self.report.find("archive", place, format_args!("{} fen archived, but nothing was", stored.archived));
-            }
-        }
-        Ok(())
+            let stored = Some(Stored { balance, last_entry, last_claim, archived });
+            let account = Account { stored, balance: archived.into(), ..Account::default() };
+            self.report.expect(
+                self.accounts.insert(id, account).is_none(),
+                "unique",
+                place,
+                || "is there more than once",
+            );
+            let can_be = archived == 0 || self.progress.archived_through > 0;
+            self.report.expect(can_be, "archive", place, || format!("{archived} fen archived, but nothing was"));
+            Ok(())
+        })
     }
 
     pub(super) fn check_accounts(&mut self) -> Checked {
         let mut ids: Vec<i64> = self.accounts.keys().copied().collect();
         ids.sort_unstable();
         self.report.accounts = ids.len() as u64;
-        let mut archived = 0i128;
+        let mut archived_sum = 0i128;
         for (n, id) in ids.into_iter().enumerate() {
             if n % 16_384 == 0 {
                 self.on_time()?;
@@ -80,65 +75,43 @@ impl Audit<'_> {
             let account = self.accounts[&id];
             let place = format_args!("account {id}");
             self.check_owner(id);
-            if let Some(missing) = account.missing.filter(|missing| *missing < self.progress.accounts_from) {
-                let from = self.progress.accounts_from;
-                self.report.find(
-                    "behind",
-                    place,
-                    format_args!("does not contain entry {missing}; all below {from} should be"),
-                );
+            let from = self.progress.accounts_from;
+            if let Some(missing) = account.missing.filter(|missing| *missing < from) {
+                let detail = format_args!("does not contain entry {missing}; all below {from} should be");
+                self.report.find("behind", place, detail);
             }
-            let Some(stored) = account.stored else {
+            let Some(Stored { balance, last_entry, last_claim, archived }) = account.stored else {
                 self.report.residual_fen += account.balance;
                 continue;
             };
-            archived += i128::from(stored.archived);
-            let own = account.then.or_else(|| {
-                // Its last entry may have been archived, or be none at all.
-                (0..=self.progress.archived_through)
-                    .contains(&stored.last_entry)
-                    .then_some((stored.archived.into(), stored.last_claim))
-            });
-            let Some((balance, last_claim)) = own else {
-                self.report.find(
-                    "account",
-                    place,
-                    format_args!("says that entry {} is its last one, which is not its own", stored.last_entry),
-                );
+            archived_sum += i128::from(archived);
+            // Its last entry may have been archived, or be none at all.
+            let is_before = (0..=self.progress.archived_through).contains(&last_entry);
+            let own = account.then.or_else(|| is_before.then_some((archived.into(), last_claim)));
+            let Some((sum, highest_claim)) = own else {
+                let detail = format_args!("says that entry {last_entry} is its last one, which is not its own");
+                self.report.find("account", place, detail);
                 continue;
             };
-            let later = account.balance - balance;
-            self.report.residual_fen += i128::from(stored.balance) + later;
-            if i128::from(stored.balance) != balance {
-                self.report.find(
-                    "balance",
-                    place,
-                    format_args!(
-                        "holds {} fen; its entries through {} add up to {balance}",
-                        stored.balance, stored.last_entry
-                    ),
-                );
-            }
-            if stored.balance < 0 && id != AccountId::TREASURY.0 {
-                self.report.find("negative", place, format_args!("holds {} fen", stored.balance));
-            }
+            self.report.residual_fen += i128::from(balance) + account.balance - sum;
+            self.report.expect(i128::from(balance) == sum, "balance", place, || {
+                format!("holds {balance} fen; its entries through {last_entry} add up to {sum}")
+            });
+            self.report.expect(balance >= 0 || id == AccountId::TREASURY.0, "negative", place, || {
+                format!("holds {balance} fen")
+            });
             // The archive may hold the claim that it means.
-            let is_archived = last_claim == 0 && self.progress.archived_through > 0 && stored.last_claim > 0;
-            if stored.last_claim != last_claim && !is_archived {
-                self.report.find(
-                    "claim",
-                    place,
-                    format_args!("says that its last claim was {}; it was {last_claim}", stored.last_claim),
-                );
-            }
+            let is_archived = highest_claim == 0 && self.progress.archived_through > 0 && last_claim > 0;
+            self.report.expect(last_claim == highest_claim || is_archived, "claim", place, || {
+                format!("says that its last claim was {last_claim}; it was {highest_claim}")
+            });
         }
-        if self.report.residual_fen != 0 {
-            let residual = self.report.residual_fen;
-            self.report.find("residual", "ledger", format_args!("all balances add up to {residual} fen, not 0"));
-        }
-        if archived != 0 {
-            self.report.find("archive", "ledger", format_args!("what was archived adds up to {archived} fen, not 0"));
-        }
+        let residual = self.report.residual_fen;
+        self.report
+            .expect(residual == 0, "residual", "ledger", || format!("all balances add up to {residual} fen, not 0"));
+        self.report.expect(archived_sum == 0, "archive", "ledger", || {
+            format!("what was archived adds up to {archived_sum} fen, not 0")
+        });
         Ok(())
     }
 
@@ -148,8 +121,6 @@ impl Audit<'_> {
             Owner::Campaign(campaign) => self.campaigns.contains_key(&campaign.get().into()),
             Owner::Treasury | Owner::Refunds | Owner::Proceeds | Owner::User(_) | Owner::Envelope(_) => true,
         };
-        if !known {
-            self.report.find("account", format_args!("account {id}"), "is nobody's");
-        }
+        self.report.expect(known, "account", format_args!("account {id}"), || "is nobody's");
     }
 }

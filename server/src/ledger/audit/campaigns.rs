@@ -23,7 +23,7 @@ pub struct Campaign {
     seed: Vec<u8>,
     limit: Option<i64>,
     amounts: (i64, i64),
-    price: i64,
+    pub price: i64,
     /// As stored: `fund`, `refunded`, `won`, `paid`, `reserved`.
     stored: [i64; 5],
     settled_at: Option<i64>,
@@ -50,10 +50,6 @@ impl Campaign {
 
     pub fn is_free(&self) -> bool {
         self.price == 0
-    }
-
-    pub fn price(&self) -> i64 {
-        self.price
     }
 
     /// The serial, if there is such a unit.
@@ -98,12 +94,10 @@ pub fn draw(seed: &[u8], number: u64, min: i64, max: i64) -> u64 {
 
 impl Audit<'_> {
     pub(super) fn read_campaigns(&mut self) -> Checked {
-        let mut statement = self.connection.prepare(
-            "SELECT id, kind, total, first_entry, seed, per_user_limit, ifnull(amount_min, 0), ifnull(amount_max, 0),
-             ifnull(price, 0), fund, refunded, won, paid, reserved, settled_at, ifnull(hold_ms, 0) FROM campaigns",
-        )?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
+        let campaigns = "SELECT id, kind, total, first_entry, seed, per_user_limit, ifnull(amount_min, 0),
+            ifnull(amount_max, 0), ifnull(price, 0), fund, refunded, won, paid, reserved, settled_at, ifnull(hold_ms, 0)
+            FROM campaigns";
+        Rows(self.connection).each(campaigns, |row| {
             let campaign = Campaign {
                 kind: row.get(1)?,
                 total: row.get(2)?,
@@ -119,7 +113,8 @@ impl Audit<'_> {
             };
             self.report.campaigns += 1;
             self.campaigns.insert(row.get(0)?, campaign);
-        }
+            Ok(())
+        })?;
         for state in Rows(self.connection).campaigns()? {
             if let Err(refusal) = state.campaign.terms.check() {
                 self.report.find("terms", format_args!("campaign {}", state.campaign.id), refusal);
@@ -130,11 +125,10 @@ impl Audit<'_> {
 
     pub(super) fn check_campaigns(&mut self) -> Checked {
         let mut units = HashMap::<i64, Vec<(i64, Vec<u8>)>>::new();
-        let mut statement = self.connection.prepare("SELECT campaign, chunk, bits FROM units")?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
+        Rows(self.connection).each("SELECT campaign, chunk, bits FROM units", |row| {
             units.entry(row.get(0)?).or_default().push((row.get(1)?, row.get(2)?));
-        }
+            Ok(())
+        })?;
         let campaigns = std::mem::take(&mut self.campaigns);
         let checked = campaigns.iter().try_for_each(|(id, campaign)| {
             self.sums(*id, campaign);
@@ -156,73 +150,47 @@ impl Audit<'_> {
         } else {
             (won, i128::from(paid), reserved) == (campaign.won, campaign.paid, campaign.reserved)
         };
-        if !fits {
-            let (of_entries, fen, waiting) = (campaign.won, campaign.paid, campaign.reserved);
-            self.report.find(
-                "sums",
-                place,
-                format_args!(
-                    "says {won} won, {paid} fen, {reserved} reserved; its entries say {of_entries}, {fen} fen, {waiting}"
-                ),
-            );
-        }
-        let first = campaign.first_seen;
-        let too_early = first.is_some_and(|(entry, _)| entry < campaign.first_entry);
-        let not_funded = !campaign.is_sale()
-            && !is_archived
-            && first.is_none_or(|first| first != (campaign.first_entry, Kind::Fund));
-        if too_early || not_funded {
-            self.report.find(
-                "campaign",
-                place,
-                format_args!("should begin with entry {}; its first one is {first:?}", campaign.first_entry),
-            );
-        }
+        self.report.expect(fits, "sums", place, || {
+            let Campaign { won: of_entries, paid: fen, reserved: waiting, .. } = campaign;
+            format!(
+                "says {won} won, {paid} fen, {reserved} reserved; its entries say {of_entries}, {fen} fen, {waiting}"
+            )
+        });
+        let (first, begins) = (campaign.first_seen, campaign.first_entry);
+        let too_early = first.is_some_and(|(entry, _)| entry < begins);
+        let is_funded = campaign.is_sale() || is_archived || first == Some((begins, Kind::Fund));
+        self.report.expect(is_funded && !too_early, "campaign", place, || {
+            format!("should begin with entry {begins}; its first one is {first:?}")
+        });
     }
 
     fn fund(&mut self, id: i64, campaign: &Campaign) -> Checked {
         let place = format_args!("campaign {id}");
         let [fund, refunded, _, paid, reserved] = campaign.stored.map(i128::from);
+        let Campaign { funded, given_back, closed_at, .. } = *campaign;
         let is_archived = campaign.first_entry <= self.progress.archived_through;
         let drawn = self.drawn(campaign)?;
-        if fund != drawn {
-            self.report.find("fund", place, format_args!("says its prizes are worth {fund} fen; they are {drawn}"));
-        }
-        if campaign.funded != drawn && !is_archived {
-            let funded = campaign.funded;
-            self.report.find("fund", place, format_args!("was given {funded} fen; its prizes are worth {drawn}"));
-        }
+        self.report
+            .expect(fund == drawn, "fund", place, || format!("says its prizes are worth {fund} fen; they are {drawn}"));
+        self.report.expect(funded == drawn || is_archived, "fund", place, || {
+            format!("was given {funded} fen; its prizes are worth {drawn}")
+        });
         let holds = self.accounts.get(&id.wrapping_neg()).map_or(0, |account| account.balance);
         let left = if campaign.is_sale() { paid - refunded } else { drawn - paid - refunded };
-        if holds != left {
-            self.report.find(
-                "fund",
-                place,
-                format_args!(
-                    "its account holds {holds} fen; {drawn} funded, {paid} paid and {refunded} given back leave {left}"
-                ),
-            );
-        }
-        match campaign.settled_at {
-            Some(at) => {
-                let given_back = campaign.given_back;
-                // The closing entry may be archived, or there was nothing to give back.
-                let told = given_back == refunded || (is_archived && given_back == 0);
-                if holds != 0 || reserved != 0 || !told || campaign.closed_at.is_some_and(|closed| closed != at) {
-                    self.report.find(
-                        "fund",
-                        place,
-                        format_args!(
-                            "settled at {at} with {holds} fen left, {reserved} reserved and {refunded} given back; its entry says {given_back} at {:?}",
-                            campaign.closed_at
-                        ),
-                    );
-                }
-            }
-            None if refunded != 0 || campaign.is_closed => {
-                self.report.find("fund", place, format_args!("{refunded} fen given back, but not settled"));
-            }
-            None => {}
+        self.report.expect(holds == left, "fund", place, || {
+            format!("its account holds {holds} fen; {drawn} funded, {paid} paid and {refunded} given back leave {left}")
+        });
+        if let Some(at) = campaign.settled_at {
+            // The closing entry may be archived, or there was nothing to give back.
+            let is_recorded = given_back == refunded || (is_archived && given_back == 0);
+            let is_over = holds == 0 && reserved == 0 && closed_at.is_none_or(|closed| closed == at);
+            self.report.expect(is_over && is_recorded, "fund", place, || {
+                format!("settled at {at} with {holds} fen left, {reserved} reserved and {refunded} given back; its entry says {given_back} at {closed_at:?}")
+            });
+        } else {
+            self.report.expect(refunded == 0 && !campaign.is_closed, "fund", place, || {
+                format!("{refunded} fen given back, but not settled")
+            });
         }
         Ok(())
     }
@@ -251,9 +219,7 @@ impl Audit<'_> {
     fn units(&mut self, id: i64, campaign: &Campaign, chunks: &[(i64, Vec<u8>)]) {
         let place = format_args!("campaign {id}");
         if campaign.settled_at.is_some() {
-            if !chunks.is_empty() {
-                self.report.find("units", place, "is settled and still has units");
-            }
+            self.report.expect(chunks.is_empty(), "units", place, || "is settled and still has units");
             return;
         }
         let mut stored = vec![0u8; campaign.bits.len() * 8];
@@ -276,13 +242,10 @@ impl Audit<'_> {
         for (byte, (stored, computed)) in stored.iter().zip(&computed).enumerate() {
             for bit in (0..8).filter(|bit| (stored ^ computed) >> bit & 1 == 1) {
                 let serial = byte * 8 + bit;
-                let (says, is) =
-                    if stored >> bit & 1 == 1 { ("somebody's", "nobody's") } else { ("free", "somebody's") };
-                self.report.find(
-                    "units",
-                    format_args!("unit {id}/{serial}"),
-                    format_args!("is marked as {says}; it is {is}"),
-                );
+                let place = format_args!("unit {id}/{serial}");
+                let is_marked = stored >> bit & 1 == 1;
+                let (says, is) = if is_marked { ("somebody's", "nobody's") } else { ("free", "somebody's") };
+                self.report.find("units", place, format_args!("is marked as {says}; it is {is}"));
             }
         }
     }

@@ -5,8 +5,10 @@ use hongbao_proto::{RequestId, Serial};
 use rusqlite::{OptionalExtension, Row};
 
 use super::{Audit, Checked};
+use crate::ledger::LedgerError;
 use crate::ledger::audit::campaigns::Campaign;
 use crate::ledger::books::{AccountId, Kind, Owner};
+use crate::ledger::sqlite::Rows;
 
 #[derive(Debug, Clone, Copy)]
 pub struct EntryRow {
@@ -26,17 +28,8 @@ pub const COLUMNS: &str = "id, at_ms, kind, debit, credit, amount_fen, item, req
 
 impl EntryRow {
     pub fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
-        Ok(Self {
-            id: row.get(0)?,
-            at: row.get(1)?,
-            kind: row.get(2)?,
-            debit: row.get(3)?,
-            credit: row.get(4)?,
-            amount: row.get(5)?,
-            item: row.get(6)?,
-            request: row.get(7)?,
-            previous: row.get(8)?,
-        })
+        let (id, at, kind, debit, credit, amount, item, request, previous) = row.try_into()?;
+        Ok(Self { id, at, kind, debit, credit, amount, item, request, previous })
     }
 
     fn owners(&self) -> (Owner, Owner) {
@@ -74,12 +67,10 @@ impl Audit<'_> {
             let entry = EntryRow::read(row)?;
             self.report.transfers += 1;
             let place = format_args!("entry {}", entry.id);
-            if entry.id > expected {
-                let last = entry.id - 1;
-                self.report.find("entry", place, format_args!("entries {expected} to {last} before it are missing"));
-            } else if entry.id < expected {
-                self.report.find("entry", place, format_args!("{expected} was expected"));
-            }
+            self.report.expect(entry.id <= expected, "entry", place, || {
+                format!("entries {expected} to {} before it are missing", entry.id - 1)
+            });
+            self.report.expect(entry.id >= expected, "entry", place, || format!("{expected} was expected"));
             expected = entry.id + 1;
             if current.as_ref().is_none_or(|deposit| entry.id >= deposit.end()) {
                 let archived = self.progress.archived_through;
@@ -107,26 +98,19 @@ impl Audit<'_> {
     }
 
     /// Those with entries that are here, in their order.
-    fn deposits(&mut self) -> Result<Vec<Deposit>, crate::ledger::LedgerError> {
-        let mut statement = self.connection.prepare(
-            "SELECT key, first_entry, at_ms, first_user, users, amount_fen FROM deposits ORDER BY first_entry, users",
-        )?;
+    fn deposits(&mut self) -> Result<Vec<Deposit>, LedgerError> {
         let mut deposits = Vec::new();
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let deposit = Deposit {
-                key: row.get(0)?,
-                first_entry: row.get(1)?,
-                at: row.get(2)?,
-                first_user: row.get(3)?,
-                users: row.get(4)?,
-                amount: row.get(5)?,
-            };
+        let statement =
+            "SELECT key, first_entry, at_ms, first_user, users, amount_fen FROM deposits ORDER BY first_entry, users";
+        Rows(self.connection).each(statement, |row| {
+            let (key, first_entry, at, first_user, users, amount) = row.try_into()?;
+            let deposit = Deposit { key, first_entry, at, first_user, users, amount };
             self.report.deposits += 1;
             if deposit.end() > self.progress.archived_through + 1 {
                 deposits.push(deposit);
             }
-        }
+            Ok(())
+        })?;
         Ok(deposits)
     }
 
@@ -138,16 +122,13 @@ impl Audit<'_> {
         };
         let user = deposit.first_user + (entry.id - deposit.first_entry);
         let is = (entry.kind, entry.credit, entry.amount, entry.at);
-        if is != (Kind::Deposit.code(), user, deposit.amount, deposit.at) {
-            self.report.find(
-                "deposit",
-                place,
-                format_args!(
-                    "kind {}, {} fen to {} at {}; deposit {:?} says {} fen to {user} at {}",
-                    entry.kind, entry.amount, entry.credit, entry.at, deposit.key, deposit.amount, deposit.at
-                ),
-            );
-        }
+        self.report.expect(is == (Kind::Deposit.code(), user, deposit.amount, deposit.at), "deposit", place, || {
+            let Deposit { key, amount, at, .. } = deposit;
+            format!(
+                "kind {}, {} fen to {} at {}; deposit {key:?} says {amount} fen to {user} at {at}",
+                entry.kind, entry.amount, entry.credit, entry.at
+            )
+        });
     }
 
     /// An entry of a known kind, by itself and for its campaign.
@@ -160,61 +141,52 @@ impl Audit<'_> {
             _ => None,
         };
         let is_sale = campaign.and_then(|id| self.campaigns.get(&id)).map(Campaign::is_sale);
+        let is_of_campaign = match kind {
+            Kind::Fund | Kind::Win | Kind::Refund => is_sale != Some(true),
+            Kind::Reserve | Kind::Release | Kind::Pay | Kind::PayOutside | Kind::Bank => is_sale != Some(false),
+            Kind::Send | Kind::Open | Kind::Return | Kind::Deposit => true,
+        };
         let ends = match kind {
-            Kind::Fund => matches!((debit, credit), (Owner::Treasury, Owner::Campaign(_))) && is_sale != Some(true),
-            Kind::Win => matches!((debit, credit), (Owner::Campaign(_), Owner::User(_))) && is_sale != Some(true),
-            Kind::Refund => matches!((debit, credit), (Owner::Campaign(_), Owner::Refunds)) && is_sale != Some(true),
-            Kind::Reserve => matches!((debit, credit), (Owner::Campaign(_), Owner::User(_))) && is_sale != Some(false),
-            Kind::Release | Kind::Pay => {
-                matches!((debit, credit), (Owner::User(_), Owner::Campaign(_))) && is_sale != Some(false)
-            }
-            Kind::PayOutside => {
-                matches!((debit, credit), (Owner::Treasury, Owner::Campaign(_))) && is_sale != Some(false)
-            }
-            Kind::Bank => matches!((debit, credit), (Owner::Campaign(_), Owner::Proceeds)) && is_sale != Some(false),
+            Kind::Fund | Kind::PayOutside => matches!((debit, credit), (Owner::Treasury, Owner::Campaign(_))),
+            Kind::Win | Kind::Reserve => matches!((debit, credit), (Owner::Campaign(_), Owner::User(_))),
+            Kind::Release | Kind::Pay => matches!((debit, credit), (Owner::User(_), Owner::Campaign(_))),
+            Kind::Refund => matches!((debit, credit), (Owner::Campaign(_), Owner::Refunds)),
+            Kind::Bank => matches!((debit, credit), (Owner::Campaign(_), Owner::Proceeds)),
             Kind::Send => matches!((debit, credit), (Owner::User(_) | Owner::Treasury, Owner::Envelope(_))),
             Kind::Open => matches!((debit, credit), (Owner::Envelope(_), Owner::User(_))),
             Kind::Return => matches!((debit, credit), (Owner::Envelope(_), Owner::User(_) | Owner::Refunds)),
             Kind::Deposit => matches!((debit, credit), (Owner::Treasury, Owner::User(_))),
         };
-        if !ends {
-            self.report.find(
-                "entry",
-                place,
-                format_args!("{kind:?} does not go from account {} to {}", entry.debit, entry.credit),
-            );
-        }
+        self.report.expect(ends && is_of_campaign, "entry", place, || {
+            format!("{kind:?} does not go from account {} to {}", entry.debit, entry.credit)
+        });
         let moves_money = !matches!(kind, Kind::Reserve | Kind::Release);
-        if entry.amount < 0 || (entry.amount > 0) != moves_money {
-            self.report.find("entry", place, format_args!("{kind:?} of {amount} fen"));
-        }
+        self.report.expect(entry.amount >= 0 && (entry.amount > 0) == moves_money, "entry", place, || {
+            format!("{kind:?} of {amount} fen")
+        });
         let from_user = matches!(debit, Owner::User(_));
         let has_request = matches!(kind, Kind::Win | Kind::Reserve) || (kind == Kind::Send && from_user);
-        let request =
-            entry.request.map(|request| u64::try_from(request).is_ok_and(|request| RequestId::new(request).is_ok()));
-        if request != has_request.then_some(true) {
-            self.report.find("entry", place, format_args!("{kind:?} of request {:?}", entry.request));
-        }
-        let is_named = matches!(kind, Kind::Reserve | Kind::Release | Kind::Pay | Kind::PayOutside);
-        let item = if is_named {
-            entry.item > 0
-        } else if matches!(kind, Kind::Win | Kind::Open) {
-            entry.item >= 0
-        } else {
-            entry.item == 0
+        let is_request = |request| u64::try_from(request).is_ok_and(|request| RequestId::new(request).is_ok());
+        self.report.expect(entry.request.map(is_request) == has_request.then_some(true), "entry", place, || {
+            format!("{kind:?} of request {:?}", entry.request)
+        });
+        let item = match kind {
+            Kind::Reserve | Kind::Release | Kind::Pay | Kind::PayOutside => entry.item > 0,
+            Kind::Win | Kind::Open => entry.item >= 0,
+            Kind::Fund | Kind::Refund | Kind::Send | Kind::Return | Kind::Deposit | Kind::Bank => entry.item == 0,
         };
-        if !item || entry.at < 0 {
-            self.report.find("entry", place, format_args!("{kind:?} of item {} at {}", entry.item, entry.at));
-        }
+        self.report.expect(item && entry.at >= 0, "entry", place, || {
+            format!("{kind:?} of item {} at {}", entry.item, entry.at)
+        });
         let once = match kind {
             Kind::Fund => Some(entry.credit),
             Kind::Refund | Kind::Bank => Some(entry.debit),
             _ => None,
         };
-        if let Some(account) = once
-            && !self.once.insert((entry.kind, account))
-        {
-            self.report.find("entry", place, format_args!("account {account} has another {kind:?}"));
+        if let Some(account) = once {
+            self.report.expect(self.once.insert((entry.kind, account)), "entry", place, || {
+                format!("account {account} has another {kind:?}")
+            });
         }
         match kind {
             Kind::Fund => self.report.funded_fen += amount,
@@ -245,12 +217,8 @@ impl Audit<'_> {
             self.report.find("campaign", place, format_args!("of campaign {id}, which does not exist"));
             return Ok(());
         };
-        if campaign.first_seen.is_none() {
-            campaign.first_seen = Some((entry.id, kind));
-        }
-        if campaign.is_closed {
-            self.report.find("campaign", place, format_args!("comes after the end of campaign {id}"));
-        }
+        campaign.first_seen.get_or_insert((entry.id, kind));
+        self.report.expect(!campaign.is_closed, "campaign", place, || format!("comes after the end of campaign {id}"));
         let user = entry.debit.max(entry.credit);
         let amount = i128::from(entry.amount);
         let mut unit = None;
@@ -267,13 +235,9 @@ impl Audit<'_> {
                 unit = Some((entry.item, true));
                 if let Some(serial) = campaign.serial(entry.item) {
                     let drawn = campaign.worth(Serial(serial));
-                    if u64::try_from(entry.amount) != Ok(drawn) {
-                        self.report.find(
-                            "amount",
-                            place,
-                            format_args!("prize {id}/{serial} of {amount} fen; the seed says {drawn}"),
-                        );
-                    }
+                    self.report.expect(u64::try_from(entry.amount) == Ok(drawn), "amount", place, || {
+                        format!("prize {id}/{serial} of {amount} fen; the seed says {drawn}")
+                    });
                 }
             }
             Kind::Reserve | Kind::Release => {
@@ -294,10 +258,10 @@ impl Audit<'_> {
                 campaign.won += 1;
                 campaign.reserved -= 1;
                 campaign.paid += amount;
-                if amount != i128::from(campaign.price()) {
-                    let price = campaign.price();
-                    self.report.find("amount", place, format_args!("pays {amount} fen; the price is {price}"));
-                }
+                let price = campaign.price;
+                self.report.expect(entry.amount == price, "amount", place, || {
+                    format!("pays {amount} fen; the price is {price}")
+                });
             }
             Kind::Send | Kind::Open | Kind::Return | Kind::Deposit => {}
         }
@@ -307,21 +271,16 @@ impl Audit<'_> {
             self.report.find("serial", place, format_args!("unit {id}/{serial}; the campaign has {total}"));
             return Ok(());
         };
-        if campaign.set(serial, taken) == taken {
-            // What held it may have been archived.
-            if taken {
-                self.report.find("unique", place, format_args!("unit {id}/{serial} was somebody's already"));
-            } else if campaign.first_entry > self.progress.archived_through {
-                self.report.find("unique", place, format_args!("unit {id}/{serial} was nobody's"));
-            }
-        }
-        let held = campaign.hold(user, taken);
-        if let Some((held, limit)) = held.filter(|_| taken) {
-            self.report.find(
-                "limit",
-                place,
-                format_args!("user {user} holds {held} units of campaign {id} after it, {limit} are allowed"),
-            );
+        let was_taken = campaign.set(serial, taken);
+        self.report
+            .expect(!(taken && was_taken), "unique", place, || format!("unit {id}/{serial} was somebody's already"));
+        // What held it may have been archived.
+        let is_archived = campaign.first_entry <= self.progress.archived_through;
+        self.report
+            .expect(taken || was_taken || is_archived, "unique", place, || format!("unit {id}/{serial} was nobody's"));
+        if let Some((held, limit)) = campaign.hold(user, taken).filter(|_| taken) {
+            let detail = format_args!("user {user} holds {held} units of campaign {id} after it, {limit} are allowed");
+            self.report.find("limit", place, detail);
         }
         Ok(())
     }
@@ -329,44 +288,32 @@ impl Audit<'_> {
     /// Both accounts, and the chain of the user's.
     fn bring_in(&mut self, entry: &EntryRow) {
         let place = format_args!("entry {}", entry.id);
-        let is_claim = entry.kind == Kind::Win.code() || entry.kind == Kind::Reserve.code();
-        let mut has_user = false;
+        let is_claim = [Kind::Win, Kind::Reserve].map(Kind::code).contains(&entry.kind);
         for (id, sign) in [(entry.debit, -1), (entry.credit, 1)] {
             let account = self.accounts.entry(id).or_default();
+            let request = entry.request.filter(|_| is_claim && sign > 0);
             if id > 0 {
-                has_user = true;
-                let archived = self.progress.archived_through;
-                let follows = match account.last_entry {
-                    0 => (0..=archived).contains(&entry.previous),
-                    last => entry.previous == last,
-                };
-                if !follows {
-                    let last = account.last_entry;
-                    self.report.find(
-                        "chain",
-                        place,
-                        format_args!("says that user {id}'s entry before it is {}; it is {last}", entry.previous),
-                    );
-                }
-                if let Some(request) = entry.request.filter(|_| is_claim && sign > 0)
-                    && request <= account.last_claim
-                {
+                let last = account.last_entry;
+                let is_archived = last == 0 && (0..=self.progress.archived_through).contains(&entry.previous);
+                self.report.expect(is_archived || (last != 0 && entry.previous == last), "chain", place, || {
+                    format!("says that user {id}'s entry before it is {}; it is {last}", entry.previous)
+                });
+                if let Some(request) = request {
                     let last = account.last_claim;
-                    self.report.find(
-                        "chain",
-                        place,
-                        format_args!("request {request} of user {id} comes after its request {last}"),
-                    );
+                    self.report.expect(request > last, "chain", place, || {
+                        format!("request {request} of user {id} comes after its request {last}")
+                    });
                 }
             }
-            account.take(entry.id, i128::from(entry.amount) * sign, entry.request.filter(|_| is_claim && sign > 0));
-            if account.balance < 0 && id != AccountId::TREASURY.0 && sign < 0 {
-                let balance = account.balance;
-                self.report.find("negative", place, format_args!("leaves account {id} at {balance} fen"));
-            }
+            account.take(entry.id, i128::from(entry.amount) * sign, request);
+            let balance = account.balance;
+            self.report.expect(balance >= 0 || id == AccountId::TREASURY.0 || sign > 0, "negative", place, || {
+                format!("leaves account {id} at {balance} fen")
+            });
         }
-        if !has_user && entry.previous != 0 {
-            self.report.find("chain", place, format_args!("is in no user's chain and names {}", entry.previous));
-        }
+        let has_user = entry.debit > 0 || entry.credit > 0;
+        self.report.expect(has_user || entry.previous == 0, "chain", place, || {
+            format!("is in no user's chain and names {}", entry.previous)
+        });
     }
 }

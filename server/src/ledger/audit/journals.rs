@@ -6,12 +6,13 @@ use std::fs;
 use std::io::{self, BufRead, BufReader};
 use std::path::PathBuf;
 
-use rusqlite::OptionalExtension;
+use rusqlite::{OptionalExtension, params_from_iter};
 use serde::Serialize;
 
-use super::{Audit, Checked};
+use super::{Audit, Checked, Progress};
 use crate::ledger::LedgerError;
 use crate::ledger::schema::code;
+use crate::ledger::sqlite::Rows;
 
 /// The header of a client's journal. `what` and `item`: `win` campaign/serial; `share`
 /// envelope/share; `order` order/campaign/serial, for its price; `paid` order, for its price;
@@ -57,27 +58,22 @@ pub struct JournalSums {
 
 impl fmt::Display for JournalSums {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { files, wins, received_fen, repeats, torn, unheard, archived, .. } = self;
+        let Self { shares, shares_fen, orders, paid, paid_fen, cancelled, sent, sent_fen, .. } = self;
         write!(
             f,
-            "journals: {} files, {} wins, {} fen received, {} told again, {} cut off, {} wins nobody has heard of",
-            self.files, self.wins, self.received_fen, self.repeats, self.torn, self.unheard,
+            "journals: {files} files, {wins} wins, {received_fen} fen received, {repeats} told again, {torn} cut off, \
+             {unheard} wins nobody has heard of"
         )?;
-        if self.shares + self.orders + self.paid + self.cancelled + self.sent > 0 {
+        if shares + orders + paid + cancelled + sent > 0 {
             write!(
                 f,
-                "; {} shares of {} fen, {} orders, {} paid with {} fen, {} cancelled, {} envelopes sent with {} fen",
-                self.shares,
-                self.shares_fen,
-                self.orders,
-                self.paid,
-                self.paid_fen,
-                self.cancelled,
-                self.sent,
-                self.sent_fen,
+                "; {shares} shares of {shares_fen} fen, {orders} orders, {paid} paid with {paid_fen} fen, \
+                 {cancelled} cancelled, {sent} envelopes sent with {sent_fen} fen"
             )?;
         }
-        if self.archived > 0 {
-            write!(f, "; {} rows about what was archived", self.archived)?;
+        if *archived > 0 {
+            write!(f, "; {archived} rows about what was archived")?;
         }
         Ok(())
     }
@@ -124,14 +120,14 @@ impl fmt::Display for What {
 
 /// A row of a journal, but for its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Told {
+struct JournalRow {
     what: What,
     user: i64,
     request: i64,
     amount: i64,
 }
 
-impl fmt::Display for Told {
+impl fmt::Display for JournalRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "user {} request {} was told of {}, {} fen", self.user, self.request, self.what, self.amount)
     }
@@ -140,30 +136,27 @@ impl fmt::Display for Told {
 /// User, request where the ledger keeps it, and amount.
 type Kept = (i64, Option<i64>, i64);
 
-/// What the journals said of wins, by campaign and serial, each with its place: sought among the
-/// entries at the end.
-type Wins = HashMap<(i64, i64), Vec<(Told, String)>>;
-
 #[derive(Default)]
-struct Heard {
-    rows: HashSet<Told>,
-    wins: Wins,
+struct Journals {
+    rows: HashSet<JournalRow>,
+    /// By campaign and serial, each with its place: sought among the entries at the end.
+    wins: HashMap<(i64, i64), Vec<(JournalRow, String)>>,
     sums: JournalSums,
 }
 
 impl Audit<'_> {
     pub(super) fn journals(&mut self, paths: &[PathBuf]) -> Checked {
-        let mut heard = Heard::default();
-        heard.sums.files = paths.len() as u64;
+        let mut journals = Journals::default();
+        journals.sums.files = paths.len() as u64;
         for path in paths {
-            self.journal(path, &mut heard)?;
+            self.journal(path, &mut journals)?;
         }
-        self.seek_wins(&mut heard)?;
-        self.report.journals = Some(heard.sums);
+        self.seek_wins(&mut journals)?;
+        self.report.journals = Some(journals.sums);
         Ok(())
     }
 
-    fn journal(&mut self, path: &PathBuf, heard: &mut Heard) -> Checked {
+    fn journal(&mut self, path: &PathBuf, journals: &mut Journals) -> Checked {
         let failed = |error: io::Error| LedgerError::Unavailable(format!("{}: {error}", path.display()));
         let mut reader = BufReader::new(fs::File::open(path).map_err(failed)?);
         let mut line = String::new();
@@ -176,14 +169,14 @@ impl Audit<'_> {
             }
             number += 1;
             if !line.ends_with('\n') {
-                heard.sums.torn += 1;
+                journals.sums.torn += 1;
                 return Ok(());
             }
             let text = line.trim_end();
             let place = format!("{}:{number}", path.display());
             if number > 1 {
                 match parse(text, only_wins) {
-                    Some(told) => self.told(told, place, heard)?,
+                    Some(row) => self.journal_row(row, place, journals)?,
                     None => self.report.find("journal", place, format_args!("cannot be read: {text:?}")),
                 }
                 continue;
@@ -199,128 +192,103 @@ impl Audit<'_> {
         }
     }
 
-    fn told(&mut self, told: Told, place: String, heard: &mut Heard) -> Checked {
-        let sums = &mut heard.sums;
-        if !heard.rows.insert(told) {
+    fn journal_row(&mut self, row: JournalRow, place: String, journals: &mut Journals) -> Checked {
+        let sums = &mut journals.sums;
+        if !journals.rows.insert(row) {
             sums.repeats += 1;
             return Ok(());
         }
-        let amount = i128::from(told.amount);
-        let (kept, archived) = match told.what {
+        let amount = i128::from(row.amount);
+        let Progress { archived_orders, archived_envelopes, .. } = self.progress;
+        // What the ledger has of it, and whether that may be in an archive.
+        let (statement, numbers, is_archived) = match row.what {
             What::Win { campaign, serial } => {
                 sums.wins += 1;
                 sums.received_fen += amount;
-                heard.wins.entry((campaign, serial)).or_default().push((told, place));
+                journals.wins.entry((campaign, serial)).or_default().push((row, place));
                 return Ok(());
             }
             What::Share { envelope, share } => {
                 sums.shares += 1;
                 sums.shares_fen += amount;
-                let kept = self.seek(
-                    "SELECT user, NULL, amount_fen FROM openings WHERE envelope = ?1 AND share = ?2",
-                    [envelope, share, 0],
-                )?;
-                (kept, envelope <= self.progress.archived_envelopes)
+                let opening = "SELECT user, NULL, amount_fen FROM openings WHERE envelope = ?1 AND share = ?2";
+                (opening, [envelope, share, 0], envelope <= archived_envelopes)
             }
             What::Order { order, campaign, serial } => {
                 sums.orders += 1;
-                let kept = self.seek(
-                    "SELECT user, request, price FROM orders WHERE id = ?1 AND campaign = ?2 AND serial = ?3",
-                    [order, campaign, serial],
-                )?;
-                (kept, order <= self.progress.archived_orders)
+                let taken = "SELECT user, request, price FROM orders WHERE id = ?1 AND campaign = ?2 AND serial = ?3";
+                (taken, [order, campaign, serial], order <= archived_orders)
             }
             What::Paid { order } => {
                 sums.paid += 1;
                 sums.paid_fen += amount;
-                let kept = self.seek(
-                    "SELECT user, NULL, price FROM orders WHERE id = ?1 AND state = ?2",
-                    [order, code::PAID, 0],
-                )?;
-                (kept, order <= self.progress.archived_orders)
+                let paid = "SELECT user, NULL, price FROM orders WHERE id = ?1 AND state = ?2";
+                (paid, [order, code::PAID, 0], order <= archived_orders)
             }
             What::Cancelled { order } => {
                 sums.cancelled += 1;
-                let kept = self.seek(
-                    "SELECT user, NULL, 0 FROM orders WHERE id = ?1 AND state = ?2",
-                    [order, code::CANCELLED, 0],
-                )?;
-                (kept, order <= self.progress.archived_orders)
+                let cancelled = "SELECT user, NULL, 0 FROM orders WHERE id = ?1 AND state = ?2";
+                (cancelled, [order, code::CANCELLED, 0], order <= archived_orders)
             }
             What::Sent { envelope } => {
                 sums.sent += 1;
                 sums.sent_fen += amount;
-                let kept = self.seek("SELECT sender, request, total FROM envelopes WHERE id = ?1", [envelope, 0, 0])?;
-                (kept, envelope <= self.progress.archived_envelopes)
+                let sent = "SELECT sender, request, total FROM envelopes WHERE id = ?1";
+                (sent, [envelope, 0, 0], envelope <= archived_envelopes)
             }
         };
-        match kept {
-            None if archived => heard.sums.archived += 1,
-            kept => self.compare(&told, &place, kept),
+        let mut statement = self.connection.prepare_cached(statement)?;
+        // It takes as many of the numbers as it names.
+        let numbers = params_from_iter(&numbers[..statement.parameter_count()]);
+        match statement.query_row(numbers, |row| row.try_into()).optional()? {
+            None if is_archived => sums.archived += 1,
+            kept => self.compare(&row, &place, kept),
         }
         Ok(())
     }
 
-    /// The row that must be there. The statement takes as many of the numbers as it names.
-    fn seek(&self, statement: &str, numbers: [i64; 3]) -> Result<Option<Kept>, LedgerError> {
-        let mut statement = self.connection.prepare_cached(statement)?;
-        let numbers = &numbers[..statement.parameter_count()];
-        Ok(statement
-            .query_row(rusqlite::params_from_iter(numbers), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-            .optional()?)
-    }
-
-    fn compare(&mut self, told: &Told, place: &str, kept: Option<Kept>) {
-        match kept {
-            Some((user, request, amount)) => {
-                let same_request = request.is_none_or(|request| request == told.request);
-                if (user, amount) != (told.user, told.amount) || !same_request {
-                    self.report.find(
-                        "journal",
-                        place,
-                        format_args!("{told}; the ledger says user {user} request {request:?}, {amount} fen"),
-                    );
-                }
-            }
-            None => self.report.find("journal", place, format_args!("{told}; the ledger has no such thing")),
+    fn compare(&mut self, row: &JournalRow, place: &str, kept: Option<Kept>) {
+        if let Some((user, request, amount)) = kept {
+            let is_same_request = request.is_none_or(|request| request == row.request);
+            self.report.expect((user, amount) == (row.user, row.amount) && is_same_request, "journal", place, || {
+                format!("{row}; the ledger says user {user} request {request:?}, {amount} fen")
+            });
+        } else {
+            self.report.find("journal", place, format_args!("{row}; the ledger has no such thing"));
         }
     }
 
     /// Goes through all wins once: entries have no index by what was won.
-    fn seek_wins(&mut self, heard: &mut Heard) -> Checked {
+    fn seek_wins(&mut self, journals: &mut Journals) -> Checked {
         let mut matched = 0;
-        let mut statement =
-            self.connection.prepare("SELECT -debit, item, credit, request, amount_fen FROM entries WHERE kind = 2")?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let Some(claims) = heard.wins.remove(&(row.get(0)?, row.get(1)?)) else { continue };
+        let wins = "SELECT -debit, item, credit, request, amount_fen FROM entries WHERE kind = 2";
+        Rows(self.connection).each(wins, |row| {
+            let Some(claims) = journals.wins.remove(&(row.get(0)?, row.get(1)?)) else { return Ok(()) };
             matched += 1;
             let kept = (row.get(2)?, row.get(3)?, row.get(4)?);
-            for (told, place) in claims {
-                self.compare(&told, &place, Some(kept));
+            for (row, place) in claims {
+                self.compare(&row, &place, Some(kept));
             }
-        }
-        heard.sums.unheard = self.report.wins.saturating_sub(matched);
-        let mut rest: Vec<_> = heard.wins.drain().collect();
+            Ok(())
+        })?;
+        journals.sums.unheard = self.report.wins.saturating_sub(matched);
+        let mut rest: Vec<_> = journals.wins.drain().collect();
         rest.sort_by_key(|(unit, _)| *unit);
         for ((campaign, _), claims) in rest {
-            let archived = self
-                .campaigns
-                .get(&campaign)
-                .is_some_and(|campaign| campaign.first_entry <= self.progress.archived_through);
-            for (told, place) in claims {
-                if archived {
-                    heard.sums.archived += 1;
-                } else {
-                    self.compare(&told, &place, None);
-                }
+            let archived_through = self.progress.archived_through;
+            if self.campaigns.get(&campaign).is_some_and(|campaign| campaign.first_entry <= archived_through) {
+                journals.sums.archived += claims.len() as u64;
+                continue;
+            }
+            for (row, place) in claims {
+                self.compare(&row, &place, None);
             }
         }
         Ok(())
     }
 }
 
-fn parse(text: &str, only_wins: bool) -> Option<Told> {
+fn parse(text: &str, only_wins: bool) -> Option<JournalRow> {
     let fields: Vec<&str> = text.split(',').collect();
     let number = |field: &str| field.parse::<i64>().ok();
     let &[a, b, c, d, amount, at] = &fields[..] else { return None };
@@ -328,8 +296,8 @@ fn parse(text: &str, only_wins: bool) -> Option<Told> {
     let amount = number(amount)?;
     if only_wins {
         let what = What::Win { campaign: number(c)?, serial: number(d)? };
-        Some(Told { what, user: number(a)?, request: number(b)?, amount })
+        Some(JournalRow { what, user: number(a)?, request: number(b)?, amount })
     } else {
-        Some(Told { what: What::parse(a, d)?, user: number(b)?, request: number(c)?, amount })
+        Some(JournalRow { what: What::parse(a, d)?, user: number(b)?, request: number(c)?, amount })
     }
 }

@@ -33,7 +33,7 @@ use serde::Serialize;
 use super::{LedgerError, schema, sqlite};
 use crate::ledger::audit::accounts::Account;
 use crate::ledger::audit::campaigns::Campaign;
-use crate::ledger::sqlite::Deadline;
+use crate::ledger::sqlite::{Deadline, Rows};
 use crate::limits::AUDIT_FINDINGS_MAX;
 
 pub use crate::ledger::audit::journals::{JOURNAL_HEADER, JOURNAL_HEADER_OF_WINS, JournalSums};
@@ -123,58 +123,58 @@ impl AuditReport {
             self.findings.push(Finding { check, place: place.to_string(), detail: detail.to_string() });
         }
     }
+
+    /// A finding unless `holds`.
+    fn expect<D: fmt::Display>(
+        &mut self,
+        holds: bool,
+        check: &'static str,
+        place: impl fmt::Display,
+        detail: impl FnOnce() -> D,
+    ) {
+        if !holds {
+            self.find(check, place, detail());
+        }
+    }
 }
 
 impl fmt::Display for AuditReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { ledger, campaigns, accounts, transfers, wins, acknowledged, .. } = self;
+        let Self { orders, sold, envelopes, opened, deposits, archived_through, residual_fen, .. } = self;
+        let Self { funded_fen, paid_fen, refunded_fen, earned_fen, sent_fen, opened_fen, deposited_fen, .. } = self;
         let verdict = match (self.is_balanced(), &self.unread) {
             (true, None) => "balanced",
             (true, Some(_)) => "balanced as far as it was read",
             (false, _) => "NOT BALANCED",
         };
-        writeln!(
-            f,
-            "audit of {}: {verdict}: {} campaigns, {} accounts, {} entries, {} wins ({} acknowledged)",
-            self.ledger, self.campaigns, self.accounts, self.transfers, self.wins, self.acknowledged,
-        )?;
-        writeln!(
-            f,
-            "{} orders ({} sold), {} envelopes ({} shares opened), {} deposits",
-            self.orders, self.sold, self.envelopes, self.opened, self.deposits,
-        )?;
         write!(
             f,
-            "money (fen): funded {}, paid {}, refunded {}; earned {}; sent {}, opened {}; deposited {}; residual {}",
-            self.funded_fen,
-            self.paid_fen,
-            self.refunded_fen,
-            self.earned_fen,
-            self.sent_fen,
-            self.opened_fen,
-            self.deposited_fen,
-            self.residual_fen
+            "audit of {ledger}: {verdict}: {campaigns} campaigns, {accounts} accounts, {transfers} entries, {wins} wins \
+             ({acknowledged} acknowledged)\n{orders} orders ({sold} sold), {envelopes} envelopes ({opened} shares opened), \
+             {deposits} deposits\nmoney (fen): funded {funded_fen}, paid {paid_fen}, refunded {refunded_fen}; \
+             earned {earned_fen}; sent {sent_fen}, opened {opened_fen}; deposited {deposited_fen}; residual {residual_fen}",
         )?;
-        if self.archived_through > 0 {
-            write!(f, "\nentries through {} are in an archive and were not looked at", self.archived_through)?;
+        if *archived_through > 0 {
+            write!(f, "\nentries through {archived_through} are in an archive and were not looked at")?;
         }
         if let Some(journals) = &self.journals {
             write!(f, "\n{journals}")?;
         }
         if let Some(Unread { checks, entries }) = &self.unread {
-            let (checks, total) = (checks.join(", "), self.transfers.saturating_add(*entries));
+            let (checks, total) = (checks.join(", "), transfers.saturating_add(*entries));
             write!(
                 f,
                 "\nnot read by the deadline: {entries} of {total} entries, and the checks {checks}; `hongbao-server audit` reads all"
             )?;
         }
-        for finding in &self.findings {
-            write!(f, "\n  [{}] {}: {}", finding.check, finding.place, finding.detail)?;
+        for Finding { check, place, detail } in &self.findings {
+            write!(f, "\n  [{check}] {place}: {detail}")?;
         }
-        let kept = u64::try_from(self.findings.len()).unwrap_or(u64::MAX);
-        if self.findings_total > kept {
-            write!(f, "\n  and {} more", self.findings_total - kept)?;
+        match self.findings_total.saturating_sub(self.findings.len() as u64) {
+            0 => Ok(()),
+            more => write!(f, "\n  and {more} more"),
         }
-        Ok(())
     }
 }
 
@@ -294,22 +294,17 @@ impl Audit<'_> {
     }
 
     fn integrity(&mut self) -> Checked {
-        let mut statement = self.connection.prepare("PRAGMA integrity_check(100)")?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
+        Rows(self.connection).each("PRAGMA integrity_check(100)", |row| {
             let text: String = row.get(0)?;
-            if text != "ok" {
-                self.report.find("integrity", "file", text);
-            }
-        }
-        let mut statement = self.connection.prepare("PRAGMA foreign_key_check")?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let (table, rowid, parent): (String, Option<i64>, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            self.report.expect(text == "ok", "integrity", "file", || &text);
+            Ok(())
+        })?;
+        Rows(self.connection).each("PRAGMA foreign_key_check", |row| {
+            let (table, rowid, parent): (String, Option<i64>, String) = row.try_into()?;
             let place = rowid.map_or_else(|| table.clone(), |rowid| format!("{table} {rowid}"));
             self.report.find("reference", place, format_args!("refers to a row of {parent} that does not exist"));
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// The unique keys must be there, or the next repeat is paid twice.
@@ -318,9 +313,12 @@ impl Audit<'_> {
         expected.execute_batch(schema::TABLES)?;
         let (expected, found) = (read_schema(&expected)?, read_schema(self.connection)?);
         for (name, sql) in &expected {
-            if found.get(name) != Some(sql) {
-                self.report.find("schema", name, "missing, or not as this version makes it");
-            }
+            self.report.expect(
+                found.get(name) == Some(sql),
+                "schema",
+                name,
+                || "missing, or not as this version makes it",
+            );
         }
         for name in found.keys().filter(|name| !expected.contains_key(*name)) {
             self.report.find("schema", name, "not made by this program");
@@ -329,18 +327,12 @@ impl Audit<'_> {
     }
 
     fn read_progress(&mut self) -> Checked {
-        self.progress = self.connection.query_row(
+        let (accounts_from, archived_through, archived_orders, archived_envelopes) = self.connection.query_row(
             "SELECT accounts_from, archived_through, archived_orders, archived_envelopes FROM progress",
             [],
-            |row| {
-                Ok(Progress {
-                    accounts_from: row.get(0)?,
-                    archived_through: row.get(1)?,
-                    archived_orders: row.get(2)?,
-                    archived_envelopes: row.get(3)?,
-                })
-            },
+            |row| row.try_into(),
         )?;
+        self.progress = Progress { accounts_from, archived_through, archived_orders, archived_envelopes };
         self.report.archived_through = u64::try_from(self.progress.archived_through).unwrap_or(0);
         let last: i64 = self.connection.query_row("SELECT ifnull(max(id), 0) FROM entries", [], |row| row.get(0))?;
         self.entries_total = u64::try_from(last - self.progress.archived_through).unwrap_or(0);
@@ -350,26 +342,20 @@ impl Audit<'_> {
     /// What nobody has acknowledged must be something to tell. (`orders` has looked at those of
     /// orders.)
     fn notices(&mut self) -> Checked {
-        let mut statement = self.connection.prepare(
-            "SELECT notices.entry, entries.kind FROM notices LEFT JOIN entries ON entries.id = notices.entry ORDER BY 1",
-        )?;
-        let mut rows = statement.query([])?;
         let mut wins = 0;
-        while let Some(row) = rows.next()? {
-            let (entry, kind): (i64, Option<i64>) = (row.get(0)?, row.get(1)?);
+        let notices = "SELECT notices.entry, entries.kind FROM notices LEFT JOIN entries ON entries.id = notices.entry
+                       ORDER BY 1";
+        Rows(self.connection).each(notices, |row| {
+            let (entry, kind): (i64, Option<i64>) = row.try_into()?;
+            let place = format_args!("entry {entry}");
             match kind {
                 Some(2) => wins += 1,
                 Some(4..=7) => {}
-                Some(kind) => {
-                    self.report.find(
-                        "notice",
-                        format_args!("entry {entry}"),
-                        format_args!("kind {kind} is told to nobody"),
-                    );
-                }
-                None => self.report.find("notice", format_args!("entry {entry}"), "is to be told and does not exist"),
+                Some(kind) => self.report.find("notice", place, format_args!("kind {kind} is told to nobody")),
+                None => self.report.find("notice", place, "is to be told and does not exist"),
             }
-        }
+            Ok(())
+        })?;
         self.report.acknowledged = self.report.wins.saturating_sub(wins);
         Ok(())
     }
@@ -377,6 +363,6 @@ impl Audit<'_> {
 
 fn read_schema(connection: &Connection) -> rusqlite::Result<BTreeMap<String, String>> {
     let mut statement = connection.prepare("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL")?;
-    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let rows = statement.query_map([], |row| row.try_into())?;
     rows.collect()
 }

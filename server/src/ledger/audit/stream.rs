@@ -2,23 +2,23 @@
 
 use rusqlite::{Row, Rows};
 
-/// What a row of a stream is about.
-pub trait Keyed {
-    /// The number that the stream ascends by; may repeat.
-    fn key(&self) -> i64;
-}
-
 /// Rows in the order of their keys, one ahead.
 pub struct Stream<'s, T> {
     rows: Rows<'s>,
     read: fn(&Row<'_>) -> rusqlite::Result<T>,
+    /// What the rows ascend by; may repeat.
+    key: fn(&T) -> i64,
     next: Option<T>,
 }
 
-impl<'s, T: Keyed> Stream<'s, T> {
+impl<'s, T> Stream<'s, T> {
     /// Reads the first row.
-    pub fn new(rows: Rows<'s>, read: fn(&Row<'_>) -> rusqlite::Result<T>) -> rusqlite::Result<Self> {
-        let mut stream = Self { rows, read, next: None };
+    pub fn new(
+        rows: Rows<'s>,
+        read: fn(&Row<'_>) -> rusqlite::Result<T>,
+        key: fn(&T) -> i64,
+    ) -> rusqlite::Result<Self> {
+        let mut stream = Self { rows, read, key, next: None };
         stream.next = stream.read()?;
         Ok(stream)
     }
@@ -29,7 +29,7 @@ impl<'s, T: Keyed> Stream<'s, T> {
 
     /// The key of the next row.
     pub fn key(&self) -> Option<i64> {
-        self.next.as_ref().map(Keyed::key)
+        self.next.as_ref().map(self.key)
     }
 
     /// All rows of this key, which is not above that of the next one.

@@ -10,7 +10,10 @@
 //! it, and the account the last one. So whatever concerns a user is found without an index in
 //! random order, which would cost more than all the rest of a win.
 
+use std::fmt;
+
 use hongbao_proto::{CampaignId, EnvelopeId, RequestId, UserId};
+use serde::Serialize;
 
 use crate::clock::UnixMs;
 
@@ -83,7 +86,8 @@ pub enum Owner {
 }
 
 /// What an entry is for. The numbers are written into files, never to be reused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[repr(i64)]
 pub enum Kind {
     /// Treasury to campaign, once, at the creation of a rain.
@@ -137,6 +141,13 @@ impl Kind {
     /// The kind of a number in a file.
     pub fn from_code(code: i64) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.code() == code)
+    }
+}
+
+/// As in JSON.
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
     }
 }
 
