@@ -207,7 +207,7 @@ async fn bind(flag: &'static str, address: SocketAddr) -> Result<(TcpListener, S
 }
 
 /// Writes to standard output; a reader who has gone away is no failure of the run.
-pub fn say(text: &str) {
+pub fn print(text: &str) {
     let mut stdout = io::stdout().lock();
     if let Err(error) = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         tracing::warn!(event = "stdout_unread", %error, "nobody reads standard output");

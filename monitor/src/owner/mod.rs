@@ -53,7 +53,7 @@ pub enum Message {
         /// Dropped, or used with a reason, when the connection must end.
         cut: oneshot::Sender<Cut>,
         /// The connection's number, or why it is refused.
-        reply: oneshot::Sender<Result<ConnectionId, String>>,
+        reply: oneshot::Sender<Result<ConnectionId, Rejection>>,
     },
     /// One second of it.
     Report(ConnectionId, Report),
@@ -399,10 +399,10 @@ impl Owner {
         source: &Source,
         peer: IpAddr,
         cut: oneshot::Sender<Cut>,
-    ) -> Result<ConnectionId, String> {
+    ) -> Result<ConnectionId, Rejection> {
         Sources::check(source)?;
         let first_machine = self.is_fleets(source) && !self.fleet_reports();
-        let joined = self.merge.connect(now, source).map_err(|rejection| rejection.to_string())?;
+        let joined = self.merge.connect(now, source)?;
         if first_machine && self.rotation.is_some() && self.status.seconds > 0 {
             self.next_run = Some(now / 1_000);
             self.merge.begin_run_at(self.next_run);

@@ -9,6 +9,7 @@ use crate::limits::CONTROL_BYTES_MAX;
 use crate::owner::{ConnectionId, ControlPoint, Cut};
 use crate::run::ends::End;
 use crate::run::merge::{Joined, Merge, SourceId};
+use crate::run::rejection::Rejection;
 
 struct Connection {
     joined: Joined,
@@ -26,10 +27,10 @@ pub struct Sources {
 
 impl Sources {
     /// Whether the addresses of a Hello may be kept.
-    pub fn check(source: &Source) -> Result<(), String> {
+    pub fn check(source: &Source) -> Result<(), Rejection> {
         match source.control.len().max(source.listen.len()) <= CONTROL_BYTES_MAX {
             true => Ok(()),
-            false => Err(format!("an address has at most {CONTROL_BYTES_MAX} bytes")),
+            false => Err(Rejection::Address),
         }
     }
 

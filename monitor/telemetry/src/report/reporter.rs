@@ -255,24 +255,8 @@ fn frame_of(second: u64, sample: &Sample, last: bool) -> ReporterFrame {
 
 type Connection = Framed<TcpStream, Codec<MonitorFrame, ReporterFrame, REPORT_FRAME_BYTES_MAX>>;
 
-/// Why there is no connection (any more).
-#[derive(Debug, thiserror::Error)]
-enum LinkError {
-    #[error("cannot connect: {0}")]
-    Connect(std::io::Error),
-    #[error("no connection, or no answer to Hello, within {} s", CONNECT_DEADLINE.as_secs())]
-    Silent,
-    #[error("refused: {0}")]
-    Refused(String),
-    #[error("the monitor closed the connection")]
-    Closed,
-    #[error("the monitor did not take a report within {} s", WRITE_DEADLINE.as_secs())]
-    Slow,
-    #[error("the monitor sent something unexpected")]
-    Unexpected,
-    #[error(transparent)]
-    Frame(#[from] FrameError),
-}
+/// Why there is no connection (any more), in one line.
+type LinkError = Box<dyn std::error::Error + Send + Sync>;
 
 struct Link {
     monitor: SocketAddr,
@@ -335,15 +319,10 @@ impl Link {
                 if let Some(reporter_frame::Frame::Report(report)) = &mut frame.frame {
                     report.events = self.events.take(Instant::now());
                 }
-                match timeout(WRITE_DEADLINE, connection.send(&frame)).await {
-                    Ok(Ok(())) => self.stats.sent.fetch_add(1, Ordering::Relaxed),
-                    failed => {
-                        self.stats.dropped.fetch_add(1, Ordering::Relaxed);
-                        return Err(failed.map_or(LinkError::Slow, |result| {
-                            result.err().map_or(LinkError::Closed, LinkError::Frame)
-                        }));
-                    }
-                };
+                let sent = timeout(WRITE_DEADLINE, connection.send(&frame)).await;
+                let counter = if matches!(sent, Ok(Ok(()))) { &self.stats.sent } else { &self.stats.dropped };
+                counter.fetch_add(1, Ordering::Relaxed);
+                sent.map_err(|_| format!("the monitor did not take a report within {} s", WRITE_DEADLINE.as_secs()))??;
             }
             tokio::select! {
                 incoming = connection.next() => return Err(unexpected(incoming)),
@@ -371,8 +350,8 @@ fn pauses() -> impl Iterator<Item = Duration> {
 
 async fn connect(monitor: SocketAddr, hello: ReporterFrame) -> Result<Connection, LinkError> {
     let attempt = async {
-        let stream = TcpStream::connect(monitor).await.map_err(LinkError::Connect)?;
-        stream.set_nodelay(true).map_err(LinkError::Connect)?;
+        let connected = TcpStream::connect(monitor).await.and_then(|stream| stream.set_nodelay(true).map(|()| stream));
+        let stream = connected.map_err(|error| format!("cannot connect: {error}"))?;
         let mut connection = Framed::new(stream, Codec::default());
         connection.send(&hello).await?;
         match connection.next().await {
@@ -380,17 +359,18 @@ async fn connect(monitor: SocketAddr, hello: ReporterFrame) -> Result<Connection
             other => Err(unexpected(other)),
         }
     };
-    timeout(CONNECT_DEADLINE, attempt).await.unwrap_or(Err(LinkError::Silent))
+    let silent = |_| format!("no connection, or no answer to Hello, within {} s", CONNECT_DEADLINE.as_secs());
+    timeout(CONNECT_DEADLINE, attempt).await.map_err(silent)?
 }
 
 fn unexpected(incoming: Option<Result<MonitorFrame, FrameError>>) -> LinkError {
     match incoming {
-        None => LinkError::Closed,
-        Some(Err(error)) => LinkError::Frame(error),
+        None => "the monitor closed the connection".into(),
+        Some(Err(error)) => error.into(),
         Some(Ok(MonitorFrame { frame: Some(monitor_frame::Frame::Refused(refused)) })) => {
-            LinkError::Refused(refused.reason)
+            format!("refused: {}", refused.reason).into()
         }
-        Some(Ok(_)) => LinkError::Unexpected,
+        Some(Ok(_)) => "the monitor sent something unexpected".into(),
     }
 }
 
