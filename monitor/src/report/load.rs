@@ -104,9 +104,7 @@ impl Recording {
             self.headline.insert(headline.second, headline);
             true
         })?;
-        let families: [fn(&Reasons) -> &Kinds; 4] =
-            [|of| &of.ended, |of| &of.answers, |of| &of.errors, |of| &of.violations];
-        if families.into_iter().any(|family| self.sums(family).len() > REASONS_MAX) {
+        if (0..4).any(|family| self.sums(|reasons| reasons.families()[family]).len() > REASONS_MAX) {
             return Err(reader.damaged(format!("more than {REASONS_MAX} different reasons")).into());
         }
         self.host = reader.hosts()?.into_iter().map(|row| (row.second, row)).collect();

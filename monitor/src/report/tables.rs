@@ -1,5 +1,7 @@
 //! The figures as tables, the same for every format.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -355,16 +357,10 @@ fn generic(title: &str, value: &Value, start: u64, tables: &mut Vec<Table>) {
         Value::Array(many) => many.iter().filter_map(Value::as_object).collect(),
         _ => return,
     };
-    let rows: Vec<Vec<(String, &Value)>> = rows.into_iter().map(|row| flat("", row)).collect();
-    let mut names: Vec<&str> = Vec::new();
-    for (name, _) in rows.iter().flatten().filter(|(_, value)| !is_list(value)) {
-        if !names.contains(&name.as_str()) {
-            names.push(name);
-        }
-    }
-    let cell = |row: &[(String, &Value)], name: &str| {
-        row.iter().find(|(own, _)| own == name).map_or_else(|| "–".to_owned(), |(_, value)| moment(name, value, start))
-    };
+    let rows: Vec<BTreeMap<String, &Value>> = rows.into_iter().map(|row| flat("", row)).collect();
+    let figures = rows.iter().flatten().filter(|(_, value)| !is_list(value));
+    let names: BTreeSet<&str> = figures.map(|(name, _)| name.as_str()).collect();
+    let cell = |row: &BTreeMap<String, &Value>, name: &str| or_dash(row.get(name), |value| moment(name, value, start));
     if !names.is_empty() {
         let mut table = Table { title: title.to_owned(), ..Table::default() };
         if names.len() > COLUMNS_MAX && rows.len() <= COLUMNS_MAX {
@@ -374,7 +370,7 @@ fn generic(title: &str, value: &Value, start: u64, tables: &mut Vec<Table>) {
                 several => table.head.extend((1..=several).map(|number| format!("number {number}"))),
             }
             let line =
-                |name: &&str| std::iter::once(heading(name)).chain(rows.iter().map(|row| cell(row, name))).collect();
+                |name: &&str| [heading(name)].into_iter().chain(rows.iter().map(|row| cell(row, name))).collect();
             table.rows = names.iter().map(line).collect();
         } else {
             table.head = names.iter().map(|name| heading(name)).collect();
@@ -391,13 +387,14 @@ fn generic(title: &str, value: &Value, start: u64, tables: &mut Vec<Table>) {
 }
 
 /// Objects within objects by names with spaces: `all_back` of `view` is `view all_back`.
-fn flat<'a>(prefix: &str, object: &'a Map<String, Value>) -> Vec<(String, &'a Value)> {
-    let mut fields = Vec::new();
+fn flat<'a>(prefix: &str, object: &'a Map<String, Value>) -> BTreeMap<String, &'a Value> {
+    let mut fields = BTreeMap::new();
     for (name, value) in object {
         let name = if prefix.is_empty() { name.clone() } else { format!("{prefix} {name}") };
-        match value {
-            Value::Object(inner) => fields.extend(flat(&name, inner)),
-            _ => fields.push((name, value)),
+        if let Value::Object(inner) = value {
+            fields.extend(flat(&name, inner));
+        } else {
+            fields.insert(name, value);
         }
     }
     fields
