@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::report::figures::{Connect, Figures, PhaseFigures, Processor};
-use crate::run::books::Trade;
+use crate::run::books::{Claims, Trade};
 use crate::run::histogram::Quantiles;
 use crate::run::mark::Mark;
 use crate::words::{bytes, count, decimals, figures, or_dash, percent, phase, plain, thousands, yuan};
@@ -207,31 +207,21 @@ fn processor(all: &Figures) -> Table {
 
 fn books(all: &Figures) -> Table {
     let monitor = &all.books.monitor;
-    let mut rows = vec![vec![
-        "monitor".into(),
-        thousands(monitor.claims.issued),
-        thousands(monitor.claims.won),
-        yuan(monitor.claims.paid_fen),
-        thousands(monitor.claims.prizes_received),
-        yuan(monitor.claims.received_fen),
-        format!("{} prizes, {}", thousands(monitor.residual_prizes), yuan(monitor.residual_fen)),
-        format!("{} s", count(monitor.unbalanced_seconds_longest)),
-    ]];
+    let Claims { issued, won, paid_fen, prizes_received, received_fen, .. } = monitor.claims;
+    let [issued, won, received] = [issued, won, prizes_received].map(thousands);
+    let [paid, money] = [paid_fen, received_fen].map(yuan);
+    let residual = format!("{} prizes, {}", thousands(monitor.residual_prizes), yuan(monitor.residual_fen));
+    let longest = format!("{} s", count(monitor.unbalanced_seconds_longest));
+    let mut rows = vec![vec!["monitor".into(), issued, won, paid, received, money, residual, longest]];
     if let Some(fleet) = &all.books.fleet {
-        let fen = |fen: Option<u64>| or_dash(fen.and_then(|fen| i64::try_from(fen).ok()), yuan);
+        let fen = |fen: Option<i128>| or_dash(fen.and_then(|fen| i64::try_from(fen).ok()), yuan);
+        let [issued, won] = [fleet.issued, fleet.won].map(|number| or_dash(number, count));
+        let [received, in_journals] = [fleet.received, fleet.journal_prizes].map(count);
+        let paid = fen(fleet.paid_fen.map(i128::from));
+        let [money, money_in_journals] = [fleet.received_fen, fleet.journal_fen].map(|money| fen(Some(money.into())));
         let dash = || "–".to_owned();
-        rows.push(vec![
-            "fleet".into(),
-            or_dash(fleet.issued, count),
-            or_dash(fleet.won, count),
-            fen(fleet.paid_fen),
-            count(fleet.received),
-            fen(Some(fleet.received_fen)),
-            or_dash(fleet.residual_fen.and_then(|fen| i64::try_from(fen).ok()), yuan),
-            dash(),
-        ]);
-        let (prizes, money) = (count(fleet.journal_prizes), fen(Some(fleet.journal_fen)));
-        rows.push(vec!["journals".into(), dash(), dash(), dash(), prizes, money, dash(), dash()]);
+        rows.push(vec!["fleet".into(), issued, won, paid, received, money, fen(fleet.residual_fen), dash()]);
+        rows.push(vec!["journals".into(), dash(), dash(), dash(), in_journals, money_in_journals, dash(), dash()]);
     }
     Table::new(
         "The two books",

@@ -778,11 +778,10 @@ impl<'a> Painter<'a, '_> {
             ("? h", "this"),
             ("q  Esc  Ctrl-C", "quit"),
         ];
-        let line = |(key, what)| vec![Span::styled(format!("{key:<16}"), STRONG), Span::raw(what)];
-        let lines = keys.map(|key| Line::from(line(key))).to_vec();
+        let line = |(key, what)| Line::from(vec![Span::styled(format!("{key:<16}"), STRONG), Span::raw(what)]);
         let (width, height) = (54.min(area.width), 7.min(area.height));
         let place = Rect { x: (area.width - width) / 2, y: (area.height - height) / 2, width, height };
         self.frame.render_widget(Clear, place);
-        self.text(place, "keys", lines);
+        self.text(place, "keys", keys.map(line).to_vec());
     }
 }
