@@ -20,7 +20,6 @@ pub mod housekeeping;
 pub mod labels;
 pub mod orders;
 pub mod outstanding;
-pub mod partial_frames;
 pub mod prizes;
 pub mod reactions;
 pub mod receiver;
@@ -34,6 +33,7 @@ pub mod user;
 pub mod view;
 pub mod wire;
 
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -46,15 +46,15 @@ use hongbao_sysctl::cores;
 use hongbao_telemetry::journal::Journal;
 use hongbao_telemetry::process;
 use hongbao_telemetry::program::service::Service;
-use hongbao_telemetry::report::{Reporter, names};
+use hongbao_telemetry::report::{Events, Reporter, names};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::sleep;
 
 use crate::clock::{self, Clock, ClockError, SECOND};
-use crate::limits::{ANNOUNCE_SECONDS, CLOSE_DEADLINE, CLOSE_STEP};
+use crate::limits::{ANNOUNCE_SECONDS, CLOSE_DEADLINE, CLOSE_STEP, SCRATCH_BYTES};
 use crate::results::{QpsChange, Results};
 use config::MachineConfig;
 use crowd::{Crowd, QpsError};
@@ -98,7 +98,7 @@ pub fn run(
     if let Some(core) = config.core {
         cores::pin(core).map_err(MachineError::Core)?;
     }
-    let (mut builder, coalesce) = (Builder::new_current_thread(), config.coalesce);
+    let (mut builder, coalesce) = (Builder::new_current_thread(), config.common.coalesce);
     if !coalesce.is_zero() {
         // Before it waits for events: by then there are several, and one wake serves them all.
         builder.on_thread_park(move || std::thread::sleep(coalesce));
@@ -113,16 +113,31 @@ async fn live(
     stop: impl Future<Output = ()>,
 ) -> Result<Results, MachineError> {
     let clock = Clock::new(clock::measure(&config.ntp).await?);
-    clock.check_budget(config.clock_budget)?;
+    clock.check_budget(config.common.clock_budget)?;
     let journal = Journal::create(config.journal.as_deref()).map_err(|source| journal_error(&config, source))?;
     let http_error = |source| MachineError::Http { address: config.http, source };
     let listener = TcpListener::bind(config.http).await.map_err(http_error)?;
     let control_address = listener.local_addr().map_err(http_error)?;
 
     let rss_bytes_before_users = process::resident_bytes();
-    let crowd = Crowd::new(&config, journal, clock.now());
     let (sockets, poll) = Sockets::new().map_err(MachineError::Sockets)?;
-    let shared = Rc::new(Shared::new(config, clock, crowd, sockets, rss_bytes_before_users));
+    let shared = Rc::new(Shared {
+        crowd: RefCell::new(Crowd::new(&config, journal, clock.now())),
+        config,
+        clock,
+        scratch: RefCell::new(vec![0; SCRATCH_BYTES].into()),
+        sockets,
+        schedule_changed: Notify::new(),
+        all_online: Notify::new(),
+        stop_asked: Notify::new(),
+        stop_at: Cell::new(0),
+        stage: Cell::new(Stage::Connecting),
+        rss_bytes_before_users,
+        descriptors_before_users: process::open_descriptors(),
+        descriptors_limit: process::descriptors_limit(),
+        events: Events::default(),
+        cumulative: RefCell::default(),
+    });
 
     let (control_ends, control_end) = oneshot::channel();
     let control = tokio::task::spawn_local({
@@ -191,7 +206,7 @@ fn log_failure<T>(what: &str, ended: Result<T, JoinError>) {
 type Reporting = Option<(oneshot::Sender<()>, JoinHandle<()>)>;
 
 fn report(shared: &Rc<Shared>, control: SocketAddr) -> Result<Reporting, TokenError> {
-    let Some(monitor) = shared.config.monitor else { return Ok(None) };
+    let Some(monitor) = shared.config.common.monitor else { return Ok(None) };
     let signer = Signer::new(&shared.config.secret);
     let now = shared.clock.now() / SECOND;
     let name = shared.config.name.clone();
@@ -209,7 +224,7 @@ fn report(shared: &Rc<Shared>, control: SocketAddr) -> Result<Reporting, TokenEr
         left.await.ok();
     };
     let task = tokio::task::spawn_local(async move {
-        reporter.run_until(until, |_second| view::sample_of_seconds(&shared)).await;
+        reporter.run_until(until, |second| view::sample_of_seconds(&shared, second)).await;
     });
     Ok(Some((leave, task)))
 }
@@ -234,12 +249,12 @@ async fn settle(shared: &Shared) {
     if shared.stop_at.get() == 0 {
         shared.crowd.borrow_mut().halt();
     }
-    let deadline = Instant::now() + shared.config.answer_timeout;
+    let deadline = Instant::now() + shared.config.common.answer_timeout;
     loop {
         let open = {
             let crowd = shared.crowd.borrow();
             crowd.next_due().is_some()
-                || crowd.outstanding.count() > 0
+                || crowd.outstanding.count > 0
                 || crowd.acknowledges_under_way > 0
                 || crowd.reactions.under_way() > 0
         };

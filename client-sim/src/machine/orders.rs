@@ -25,7 +25,7 @@ pub struct Known {
     pub pay_by_ms: u64,
     /// The Grab that got it.
     pub request: u64,
-    /// Where it is, as far as its user was order.
+    /// Where it is, as far as its user was told.
     pub state: State,
 }
 
@@ -67,11 +67,9 @@ pub struct OrderBook {
     /// By (campaign, serial): the order under which it is somebody's for good.
     sold: FxHashMap<(u32, u64), u64>,
     /// By (user, campaign): orders that are neither cancelled nor expired, as far as the user was
-    /// order.
-    held: FxHashMap<(u32, u32), u32>,
-    /// By (user, campaign): those that are paid.
-    kept: FxHashMap<(u32, u32), u32>,
-    counts: OrderTotals,
+    /// told, and those of them that are paid.
+    held_and_kept: FxHashMap<(u32, u32), (u32, u32)>,
+    pub counts: OrderTotals,
 }
 
 impl OrderBook {
@@ -136,11 +134,11 @@ impl OrderBook {
 
     fn count(&mut self, before: Option<State>, now: &Known) {
         let counts = &mut self.counts;
-        let key = (now.user, now.campaign);
+        let (held, kept) = self.held_and_kept.entry((now.user, now.campaign)).or_default();
         if before.is_none() {
             let kind = if now.price == 0 { &mut counts.free } else { &mut counts.reserved };
             *kind += 1;
-            *self.held.entry(key).or_default() += 1;
+            *held += 1;
         }
         if before == Some(State::Reserved) {
             counts.waiting -= 1;
@@ -150,15 +148,16 @@ impl OrderBook {
             State::Paid => {
                 counts.paid += 1;
                 counts.paid_fen += now.price;
-                *self.kept.entry(key).or_default() += 1;
+                *kept += 1;
             }
-            State::Cancelled => counts.cancelled += 1,
-            State::Expired => counts.expired += 1,
-        }
-        if matches!(now.state, State::Cancelled | State::Expired)
-            && let Some(held) = self.held.get_mut(&key)
-        {
-            *held -= 1;
+            State::Cancelled => {
+                counts.cancelled += 1;
+                *held -= 1;
+            }
+            State::Expired => {
+                counts.expired += 1;
+                *held -= 1;
+            }
         }
     }
 
@@ -169,12 +168,12 @@ impl OrderBook {
     /// Units of a sale that `user` holds at most: those of which it was not told that they are
     /// gone.
     pub fn held(&self, user: u32, campaign: u32) -> u32 {
-        self.held.get(&(user, campaign)).copied().unwrap_or(0)
+        self.held_and_kept.get(&(user, campaign)).map_or(0, |(held, _)| *held)
     }
 
     /// Units of a sale that are `user`'s for good.
     pub fn kept(&self, user: u32, campaign: u32) -> u32 {
-        self.kept.get(&(user, campaign)).copied().unwrap_or(0)
+        self.held_and_kept.get(&(user, campaign)).map_or(0, |(_, kept)| *kept)
     }
 
     /// Every order that was paid, and cost something: its user, its id, its price.
@@ -198,10 +197,6 @@ impl OrderBook {
             }
         }
         sales.into_values().collect()
-    }
-
-    pub fn counts(&self) -> OrderTotals {
-        self.counts
     }
 }
 
@@ -239,7 +234,7 @@ mod tests {
         }
         assert_eq!((book.held(1, 3), book.kept(1, 3)), (1, 1));
         let counts = OrderTotals { reserved: 1, paid: 1, paid_fen: 500, ..OrderTotals::default() };
-        assert_eq!((book.counts(), book.paid().collect::<Vec<_>>()), (counts, vec![(1, 7, 500)]));
+        assert_eq!((book.counts, book.paid().collect::<Vec<_>>()), (counts, vec![(1, 7, 500)]));
         assert_eq!(book.sales(), [SaleResult { campaign: 3, paid: 1, paid_fen: 500, waiting: 0 }]);
     }
 
@@ -274,7 +269,7 @@ mod tests {
         book.record(1, &order(9, 1, State::Reserved)).unwrap();
         assert_eq!(book.record_too_late(1, 9, 5_999), Err(Violation::OrderExpiredEarly));
         assert_eq!((book.record_too_late(1, 9, 6_000), book.held(1, 3)), (Ok(()), 0));
-        assert_eq!((book.counts().expired, book.counts().waiting), (1, 0));
+        assert_eq!((book.counts.expired, book.counts.waiting), (1, 0));
     }
 
     #[test]
@@ -299,7 +294,7 @@ mod tests {
                 }
             }
             let count = |state| decided.values().filter(|(_, one)| *one == state).count() as u64;
-            let counts = book.counts();
+            let counts = book.counts;
             prop_assert_eq!((counts.waiting, counts.paid), (count(State::Reserved), count(State::Paid)));
             prop_assert_eq!((counts.cancelled, counts.expired), (count(State::Cancelled), count(State::Expired)));
             for user in 0..2 {

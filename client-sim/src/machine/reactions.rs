@@ -11,10 +11,10 @@ use crate::ids;
 use crate::limits::EXPIRED_MAX;
 
 macro_rules! acts {
-    ($($(#[$doc:meta])* $variant:ident$(($payload:ty))? = $label:literal,)*) => {
+    ($($(#[$doc:meta])* $variant:ident = $label:literal,)*) => {
         /// What a user wants.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum Act { $($(#[$doc])* $variant$(($payload))?,)* }
+        pub enum Act { $($(#[$doc])* $variant(u64),)* }
 
         impl Act {
             /// The names of all kinds, in the order of [`Act::kind`].
@@ -22,22 +22,27 @@ macro_rules! acts {
 
             /// The name in JSON and tables.
             pub const fn label(self) -> &'static str {
-                match self { $(Act::$variant { .. } => $label,)* }
+                match self { $(Act::$variant(_) => $label,)* }
+            }
+
+            /// The envelope, order, room or movement.
+            pub const fn item(self) -> u64 {
+                match self { $(Act::$variant(item) => item,)* }
             }
         }
     };
 }
 
 acts! {
-    Open(u64) = "open",
-    Pay(u64) = "pay",
+    Open = "open",
+    Pay = "pay",
     /// To give this order back.
-    Cancel(u64) = "cancel",
+    Cancel = "cancel",
     /// To know what has become of this order.
-    Look(u64) = "orders",
-    Join(u64) = "join",
+    Look = "orders",
+    Join = "join",
     /// To see its statement before this movement; 0: from the newest on.
-    Statement(u64) = "statement",
+    Statement = "statement",
 }
 
 impl Act {
@@ -60,45 +65,22 @@ pub struct Reaction {
     pub refused: u8,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Settled {
-    /// A request under way.
-    InTime(Reaction),
-    /// A request that had been given up.
-    Late(Reaction),
-}
-
 /// The users' own requests that are planned or under way.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Reactions {
     of_user: FxHashMap<u32, Vec<Reaction>>,
     /// (Unix nanoseconds, id, user). What was written at a login meanwhile is still in here.
     planned: BinaryHeap<Reverse<(u64, u64, u32)>>,
-    next_id: u64,
+    /// Ids that were given out.
+    given_out: u64,
     /// Planned or under way.
-    count: u64,
+    pub count: u64,
     given_up: FxHashMap<u64, (u32, Reaction)>,
-    given_up_count: u64,
+    /// Given up and not answered since.
+    pub given_up_count: u64,
 }
 
 impl Reactions {
-    /// Nobody wants anything.
-    pub fn new() -> Self {
-        Self {
-            of_user: FxHashMap::default(),
-            planned: BinaryHeap::new(),
-            next_id: ids::REACTIONS,
-            count: 0,
-            given_up: FxHashMap::default(),
-            given_up_count: 0,
-        }
-    }
-
-    /// Planned or under way.
-    pub fn count(&self) -> u64 {
-        self.count
-    }
-
     /// Written and not answered.
     pub fn under_way(&self) -> usize {
         self.of_user.values().flatten().filter(|one| one.sent > 0).count()
@@ -109,15 +91,10 @@ impl Reactions {
         self.of_user.get(&user).is_some_and(|all| all.iter().any(|one| is(one.act)))
     }
 
-    /// Given up and not answered since.
-    pub fn given_up_count(&self) -> u64 {
-        self.given_up_count
-    }
-
     /// `user` is to do this at Unix nanosecond `at`.
     pub fn plan(&mut self, user: u32, act: Act, at: u64) {
-        let id = self.next_id;
-        self.next_id += 1;
+        let id = ids::REACTIONS + self.given_out;
+        self.given_out += 1;
         self.enter(user, Reaction { id, act, at, sent: 0, refused: 0 });
     }
 
@@ -168,24 +145,18 @@ impl Reactions {
 
     /// Whether this id was given out, to a user other than `user` if it still is under way.
     pub fn was_answered(&self, id: u64) -> bool {
-        (ids::REACTIONS..self.next_id).contains(&id)
+        (ids::REACTIONS..ids::REACTIONS + self.given_out).contains(&id)
             && !self.given_up.contains_key(&id)
             && !self.of_user.values().flatten().any(|one| one.id == id)
     }
 
-    /// `user` does not want that any more.
-    pub fn drop_it(&mut self, user: u32, id: u64) {
-        self.remove(user, id);
-    }
-
-    /// An answer under this id came to `user`.
-    pub fn settle(&mut self, user: u32, id: u64) -> Option<Settled> {
-        if let Some(reaction) = self.remove(user, id) {
-            return Some(Settled::InTime(reaction));
-        }
-        let (_, reaction) = self.given_up.remove(&id)?;
-        self.given_up_count -= 1;
-        Some(Settled::Late(reaction))
+    /// An answer under this id came to `user`: to a request under way, or one given up.
+    pub fn settle(&mut self, user: u32, id: u64) -> Option<Reaction> {
+        self.remove(user, id).or_else(|| {
+            let (_, reaction) = self.given_up.remove(&id)?;
+            self.given_up_count -= 1;
+            Some(reaction)
+        })
     }
 
     /// Gives up those requests of `user` that were due before `overdue`, Unix nanoseconds.
@@ -201,7 +172,8 @@ impl Reactions {
         }
     }
 
-    fn remove(&mut self, user: u32, id: u64) -> Option<Reaction> {
+    /// `user` does not want that any more.
+    pub fn remove(&mut self, user: u32, id: u64) -> Option<Reaction> {
         let all = self.of_user.get_mut(&user)?;
         let place = all.iter().position(|one| one.id == id)?;
         let reaction = all.swap_remove(place);
@@ -213,12 +185,6 @@ impl Reactions {
     }
 }
 
-impl Default for Reactions {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -227,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_request_is_due_at_its_moment_and_answered_once() {
-        let mut reactions = Reactions::new();
+        let mut reactions = Reactions::default();
         reactions.plan(3, Act::Pay(7), 500);
         reactions.plan(3, Act::Open(9), 200);
         assert_eq!(reactions.take_due(199), None);
@@ -237,14 +203,14 @@ mod tests {
         reactions.written(3, due.id, 210);
         assert_eq!((reactions.asked(3, due.id), reactions.asked(4, due.id)), (Some(Act::Open(9)), None));
         assert!(!reactions.was_answered(due.id));
-        assert!(matches!(reactions.settle(3, due.id), Some(Settled::InTime(Reaction { sent: 210, .. }))));
-        assert_eq!((reactions.settle(3, due.id), reactions.count()), (None, 1));
+        assert!(matches!(reactions.settle(3, due.id), Some(Reaction { sent: 210, .. })));
+        assert_eq!((reactions.settle(3, due.id), reactions.count), (None, 1));
         assert!(reactions.was_answered(due.id) && !reactions.was_answered(due.id + 1));
     }
 
     #[test]
     fn a_returning_user_repeats_what_was_due_and_nothing_early() {
-        let mut reactions = Reactions::new();
+        let mut reactions = Reactions::default();
         [(Act::Pay(1), 100), (Act::Pay(2), 900), (Act::Pay(3), 50)]
             .into_iter()
             .for_each(|(act, at)| reactions.plan(5, act, at));
@@ -257,17 +223,17 @@ mod tests {
 
     #[test]
     fn what_nobody_answers_is_given_up_and_may_be_answered_late() {
-        let mut reactions = Reactions::new();
+        let mut reactions = Reactions::default();
         reactions.plan(1, Act::Look(7), 100);
         let (_, due) = reactions.take_due(100).unwrap();
         reactions.written(1, due.id, 150);
         reactions.expire(1, 150);
-        assert_eq!((reactions.count(), reactions.given_up_count()), (1, 0));
+        assert_eq!((reactions.count, reactions.given_up_count), (1, 0));
         reactions.expire(1, 151);
-        assert_eq!((reactions.count(), reactions.given_up_count()), (0, 1));
+        assert_eq!((reactions.count, reactions.given_up_count), (0, 1));
         assert_eq!(reactions.asked(1, due.id), Some(Act::Look(7)));
-        assert!(matches!(reactions.settle(1, due.id), Some(Settled::Late(_))));
-        assert_eq!((reactions.settle(1, due.id), reactions.given_up_count()), (None, 0));
+        assert!(reactions.settle(1, due.id).is_some());
+        assert_eq!((reactions.settle(1, due.id), reactions.given_up_count), (None, 0));
     }
 
     #[test]
@@ -280,7 +246,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_planned_is_either_open_or_settled_once(steps in prop::collection::vec((0u32..3, 0u64..100, 0u8..3), 0..100)) {
-            let (mut reactions, mut planned, mut settled, mut now) = (Reactions::new(), 0u64, 0u64, 0);
+            let (mut reactions, mut planned, mut settled, mut now) = (Reactions::default(), 0u64, 0u64, 0);
             for (user, number, step) in steps {
                 now += 1;
                 match step {
@@ -293,7 +259,7 @@ mod tests {
                     },
                     _ => settled += u64::from(reactions.settle(user, ids::REACTIONS + number).is_some()),
                 }
-                prop_assert_eq!(reactions.count(), planned - settled);
+                prop_assert_eq!(reactions.count, planned - settled);
             }
         }
     }

@@ -4,35 +4,24 @@ use std::cell::{Cell, RefCell};
 use std::io;
 
 use hongbao_telemetry::metrics::CumulativeHistograms;
-use hongbao_telemetry::process;
 use hongbao_telemetry::report::Events;
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
-use crate::limits::SCRATCH_BYTES;
+use crate::labels::labels;
 use crate::machine::config::MachineConfig;
 use crate::machine::crowd::Crowd;
 use crate::machine::sockets::Sockets;
 
-/// How far the machine has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    /// Not every user has been logged in yet.
-    Connecting,
-    /// Every user was logged in at some moment.
-    Running,
-    /// Asked to stop.
-    Stopping,
-}
-
-impl Stage {
-    /// The name in JSON.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Stage::Connecting => "connecting",
-            Stage::Running => "running",
-            Stage::Stopping => "stopping",
-        }
+labels! {
+    /// How far the machine has come.
+    Stage {
+        /// Not every user has been logged in yet.
+        Connecting = "connecting",
+        /// Every user was logged in at some moment.
+        Running = "running",
+        /// Asked to stop.
+        Stopping = "stopping",
     }
 }
 
@@ -68,40 +57,13 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Of a machine that has not begun.
-    pub fn new(
-        config: MachineConfig,
-        clock: Clock,
-        crowd: Crowd,
-        sockets: Sockets,
-        rss_bytes_before_users: u64,
-    ) -> Self {
-        Self {
-            config,
-            clock,
-            crowd: RefCell::new(crowd),
-            scratch: RefCell::new(vec![0; SCRATCH_BYTES].into()),
-            sockets,
-            schedule_changed: Notify::new(),
-            all_online: Notify::new(),
-            stop_asked: Notify::new(),
-            stop_at: Cell::new(0),
-            stage: Cell::new(Stage::Connecting),
-            rss_bytes_before_users,
-            descriptors_before_users: process::open_descriptors(),
-            descriptors_limit: process::descriptors_limit(),
-            events: Events::default(),
-            cumulative: RefCell::default(),
-        }
-    }
-
     /// The one place where a connection that could not be opened is counted and said.
     pub fn connect_failed(&self, user: u32, error: &io::Error) {
         let mut crowd = self.crowd.borrow_mut();
         crowd.connect_failed(user, self.clock.now());
         let failures = crowd.tally.counters.totals.connect_failures;
         let source = self.config.sources.of(user);
-        tracing::warn!(event = "connect_failed", server = %self.config.server, ?source, %error, failures, "cannot connect");
+        tracing::warn!(event = "connect_failed", server = %self.config.common.server, ?source, %error, failures, "cannot connect");
     }
 
     /// Asks the machine to stop once `at` (Unix nanoseconds) has passed.

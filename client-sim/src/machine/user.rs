@@ -3,10 +3,9 @@
 
 use std::net::TcpStream;
 
-use crate::machine::partial_frames::Place;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum State {
+    #[default]
     Away,
     /// A connection is being opened.
     Connecting,
@@ -21,12 +20,10 @@ pub enum State {
     Retired,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct User {
     /// The connection, which does not block.
     pub socket: Option<TcpStream>,
-    /// The beginning of a frame that it has read.
-    pub partial: Place,
     /// When `state` began, milliseconds since the machine's start.
     pub since_ms: u32,
     /// When anything was last written, likewise.
@@ -40,27 +37,4 @@ pub struct User {
     pub known: bool,
 }
 
-impl User {
-    /// A user who never had a connection.
-    pub const fn new() -> Self {
-        Self {
-            socket: None,
-            partial: Place::NOWHERE,
-            since_ms: 0,
-            sent_ms: 0,
-            acknowledges: 0,
-            state: State::Away,
-            attempts: 0,
-            pinged: false,
-            known: false,
-        }
-    }
-}
-
-impl Default for User {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-const _: () = assert!(size_of::<User>() <= 24);
+const _: () = assert!(size_of::<User>() <= 20);

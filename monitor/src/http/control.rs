@@ -127,31 +127,22 @@ impl Control {
         Ok(points)
     }
 
+    /// Every process of a role, or one of them.
+    async fn points_of(&self, role: Role, only: Option<&str>) -> Result<Vec<ControlPoint>, ApiError> {
+        let mut points = self.points().await?;
+        points.retain(|point| point.role == role && only.is_none_or(|only| only == point.name));
+        match (points.is_empty(), only) {
+            (false, _) => Ok(points),
+            (true, Some(name)) => Err(ApiError::not_found(format!("no {role} {name} reports to this monitor"))),
+            (true, None) => Err(ApiError::unavailable(format!("no {role} reports to this monitor"))),
+        }
+    }
+
     /// Gives an order, and marks it on the timeline if anybody took it.
     async fn order(&self, operator: &Operator, order: Order) -> Result<Response, ApiError> {
         let Order { role, only, path, body, kind, at_ms, what } = order;
-        let mut points = self.points().await?;
-        points.retain(|point| point.role == role && only.as_ref().is_none_or(|only| *only == point.name));
-        if points.is_empty() {
-            return Err(match only {
-                Some(name) => ApiError::not_found(format!("no {role} {name} reports to this monitor")),
-                None => ApiError::unavailable(format!("no {role} reports to this monitor")),
-            });
-        }
-        let Ok(_place) = self.room.try_acquire() else {
-            let message = format!("{ACTIONS_MAX} orders are under way already; try again in a moment");
-            return Err(ApiError::too_many(message));
-        };
-        let subject = format!("{} by way of the monitor", operator.name);
-        let token = self.signer.sign(&subject, Audience::Admin, unix_seconds(), ACTION_TOKEN_SECONDS);
-        let token = token.map_err(|error| ApiError::internal(error.to_string()))?;
-        let (path, body, token) = (path.as_str(), &*body.to_string(), token.as_str());
-        let mut outcomes: Vec<Outcome> = stream::iter(points)
-            .map(|point| self.outcome(point, path, body, token))
-            .buffer_unordered(ACTION_CALLS_MAX)
-            .collect()
-            .await;
-        outcomes.sort_by(|one, other| one.target.cmp(&other.target));
+        let points = self.points_of(role, only.as_deref()).await?;
+        let outcomes = self.outcomes(operator, points, &path, Some(&body.to_string())).await?;
         let (taken, all) = (outcomes.iter().filter(|outcome| outcome.ok).count(), outcomes.len());
         tracing::info!(event = "order_given", operator = operator.name, kind, what, taken, all, "an operator's order");
         if taken > 0 {
@@ -170,22 +161,45 @@ impl Control {
         Ok((status, Json(json!({ "outcomes": outcomes }))).into_response())
     }
 
-    async fn outcome(&self, point: ControlPoint, path: &str, body: &str, token: &str) -> Outcome {
+    /// What each process answers, by its name. Without a body it is a question.
+    async fn outcomes(
+        &self,
+        operator: &Operator,
+        points: Vec<ControlPoint>,
+        path: &str,
+        body: Option<&str>,
+    ) -> Result<Vec<Outcome>, ApiError> {
+        let _place = self.room.try_acquire().map_err(|_| {
+            ApiError::too_many(format!("{ACTIONS_MAX} orders are under way already; try again in a moment"))
+        })?;
+        let subject = format!("{} by way of the monitor", operator.name);
+        let token = self.signer.sign(&subject, Audience::Admin, unix_seconds(), ACTION_TOKEN_SECONDS);
+        let token = &token.map_err(|error| ApiError::internal(error.to_string()))?;
+        let mut outcomes: Vec<Outcome> = stream::iter(points)
+            .map(|point| self.outcome(point, path, body, token))
+            .buffer_unordered(ACTION_CALLS_MAX)
+            .collect()
+            .await;
+        outcomes.sort_by(|one, other| one.target.cmp(&other.target));
+        Ok(outcomes)
+    }
+
+    async fn outcome(&self, point: ControlPoint, path: &str, body: Option<&str>, token: &str) -> Outcome {
         let answer = self.send(&point, path, body, token).await;
         let failed = |error| Outcome { error: Some(error), ..Outcome::default() };
         Outcome { target: format!("{}/{}", point.role, point.name), ..answer.unwrap_or_else(failed) }
     }
 
     /// What a process answers; or why there is no answer.
-    async fn send(&self, point: &ControlPoint, path: &str, body: &str, token: &str) -> Result<Outcome, String> {
+    async fn send(&self, point: &ControlPoint, path: &str, body: Option<&str>, token: &str) -> Result<Outcome, String> {
         let address = self.address(point).map_err(|untrusted| untrusted.to_string())?;
-        let request = self
-            .client
-            .post(format!("http://{address}{path}"))
-            .bearer_auth(token)
-            .header("content-type", "application/json")
-            .body(body.to_owned());
-        let mut response = request.send().await.map_err(|error| root_cause(&error))?;
+        let address = format!("http://{address}{path}");
+        let request = match body {
+            Some(body) => self.client.post(address).header("content-type", "application/json").body(body.to_owned()),
+            None => self.client.get(address),
+        };
+        let sent = request.bearer_auth(token).send().await;
+        let mut response = sent.map_err(|error| root_cause(&error))?;
         let status = response.status();
         let mut bytes = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| root_cause(&error))? {
@@ -210,7 +224,7 @@ pub fn router(control: Control, access: &Arc<Access>) -> Router {
     let orders = Router::new()
         .route("/api/v1/control/qps", post(qps))
         .route("/api/v1/control/storm", post(storm))
-        .route("/api/v1/control/campaigns", post(campaign))
+        .route("/api/v1/control/campaigns", post(campaign).get(campaigns))
         .route("/api/v1/control/campaigns/stop", post(stop_campaign))
         .route("/api/v1/control/envelope-runs", post(envelopes))
         .route("/api/v1/control/announcements", post(announce))
@@ -330,6 +344,13 @@ async fn campaign(
     let total = terms.get("total").map_or_else(String::new, |total| format!(" of {total}"));
     let what = if title.is_empty() { format!("{kind} begins{total}") } else { format!("{kind} {title} begins{total}") };
     control.order(&operator, Order::servers(server, "/v1/campaigns", terms.into(), event::CAMPAIGN, what)).await
+}
+
+/// The campaigns of each server, as it lists them.
+async fn campaigns(State(control): Shared, Extension(operator): By) -> Result<Json<Value>, ApiError> {
+    let servers = control.points_of(Role::Server, None).await?;
+    let outcomes = control.outcomes(&operator, servers, "/v1/campaigns", None).await?;
+    Ok(Json(json!({ "outcomes": outcomes })))
 }
 
 #[derive(Debug, Deserialize)]

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use crate::limits::{DIRECTORY_ENTRIES_MAX, RUN_ID_BYTES_MAX, RUNS_LISTED_MAX};
 use crate::recording::FILE;
 use crate::recording::read::{self, ReadError, Reader, Totals};
+use crate::runs::verdict::Verdict;
 use crate::words;
 use hongbao_telemetry::lock::locked;
 use hongbao_telemetry::summary::{SUMMARY_FILE, Summary};
@@ -68,7 +69,8 @@ pub struct Entry {
     pub totals: Totals,
     /// Whether both books agree at the end.
     pub balanced: Option<bool>,
-    pub passed: Option<bool>,
+    #[serde(flatten)]
+    pub verdict: Verdict,
     /// This monitor is recording it.
     pub live: bool,
     /// Why something is missing here.
@@ -169,7 +171,11 @@ impl Catalog {
 fn read(id: &RunId, directory: &Path) -> Entry {
     let mut entry = Entry { id: id.to_string(), title: id.to_string(), ..Entry::default() };
     let mut problems: Vec<String> = Vec::new();
-    let recorded = Reader::open(directory).and_then(|reader| read_run(&mut entry, &reader));
+    let recorded = Reader::open(directory).and_then(|reader| {
+        let failures = read_run(&mut entry, &reader)?;
+        entry.verdict = Verdict::of_recording(&reader, entry.balanced == Some(true))?;
+        Ok(failures)
+    });
     match recorded {
         Ok(0) => {}
         Ok(failures) => problems.push(format!("{failures} writes to the recording failed")),
@@ -178,7 +184,7 @@ fn read(id: &RunId, directory: &Path) -> Entry {
     if directory.join(SUMMARY_FILE).exists() {
         match read::json::<Summary>(&directory.join(SUMMARY_FILE)) {
             Ok(summary) => {
-                entry.passed = summary.passed;
+                entry.verdict = Verdict::of_summary(&summary);
                 entry.title = title(&summary);
             }
             Err(error) => problems.push(without_directory(&error, directory)),

@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use super::{Admin, refused, stopping, valid};
 use crate::clock::wall;
 use crate::generator::{CampaignStatus, Command};
-use crate::ledger::LedgerError;
+use crate::ledger::task::CampaignChange;
 use crate::limits::HOLD_MS;
 use crate::market::campaign::{Amounts, Campaign, CampaignKind, CampaignTerms, Goods, Sale, Seed};
 
@@ -65,33 +65,15 @@ pub struct NewCampaign {
 /// A campaign with its books.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct CampaignView {
-    id: u32,
-    #[schema(value_type = String)]
-    kind: CampaignKind,
-    title: String,
-    /// `scheduled`, `open`, `sold_out` or `ended`.
-    state: &'static str,
+    #[serde(flatten)]
+    public: PublicCampaign,
     /// Whether what was left went back to the treasury.
     settled: bool,
-    total: u64,
     rate_per_second: Option<u32>,
-    min_fen: Option<u64>,
-    max_fen: Option<u64>,
-    price_fen: Option<u64>,
-    face_value_fen: Option<u64>,
     hold_ms: Option<u64>,
-    valid_from_ms: Option<u64>,
-    valid_until_ms: Option<u64>,
-    fair_window_ms: Option<u32>,
     created_at_ms: u64,
-    starts_at_ms: u64,
-    ends_at_ms: Option<u64>,
     stopped_at_ms: Option<u64>,
     per_user_limit: Option<u32>,
-    /// Commitment to the seed: SHA-256, hexadecimal.
-    seed_sha256: String,
-    /// The seed, once nothing more can be won.
-    seed: Option<String>,
     /// Distinct prizes handed out: those won before this run of the server, and those it has
     /// issued.
     issued: u64,
@@ -114,6 +96,7 @@ pub struct PublicCampaign {
     title: String,
     #[schema(value_type = String)]
     kind: CampaignKind,
+    /// `scheduled`, `open`, `sold_out` or `ended`.
     state: &'static str,
     total: u64,
     min_fen: Option<u64>,
@@ -137,7 +120,8 @@ pub struct PublicCampaign {
 }
 
 impl CampaignView {
-    fn new(campaign: &Campaign, live: Option<CampaignStatus>) -> Self {
+    fn new(campaign: &Campaign, admin: &Admin) -> Self {
+        let live = admin.telemetry.stock.get(campaign.id);
         let terms = &campaign.terms;
         let settled = campaign.settlement.is_some();
         let (rate_per_second, amounts) = match terms.goods {
@@ -145,31 +129,34 @@ impl CampaignView {
             Goods::Sale(_) => (None, None),
         };
         let sale = terms.sale();
-        Self {
+        let public = PublicCampaign {
             id: campaign.id.get(),
             kind: terms.kind(),
             title: terms.title.clone(),
             state: live
                 .as_ref()
                 .map_or(if campaign.won == terms.total { "sold_out" } else { "ended" }, |live| live.state),
-            settled,
             total: terms.total,
-            rate_per_second,
             min_fen: amounts.map(|amounts| amounts.min.0),
             max_fen: amounts.map(|amounts| amounts.max.0),
             price_fen: sale.map(|sale| sale.price.0),
             face_value_fen: sale.map(|sale| sale.face_value.0),
-            hold_ms: sale.map(|sale| sale.hold_ms),
             valid_from_ms: sale.and_then(|sale| sale.valid_from),
             valid_until_ms: sale.and_then(|sale| sale.valid_until),
             fair_window_ms: sale.map(|sale| sale.fair_window_ms),
-            created_at_ms: campaign.created_at,
             starts_at_ms: terms.starts_at,
             ends_at_ms: terms.ends_at,
-            stopped_at_ms: campaign.stopped_at,
-            per_user_limit: terms.per_user_limit,
             seed_sha256: const_hex::encode(terms.seed.sha256()),
             seed: settled.then(|| terms.seed.to_hex()),
+        };
+        Self {
+            public,
+            settled,
+            rate_per_second,
+            hold_ms: sale.map(|sale| sale.hold_ms),
+            created_at_ms: campaign.created_at,
+            stopped_at_ms: campaign.stopped_at,
+            per_user_limit: terms.per_user_limit,
             issued: live.as_ref().map_or(campaign.won, |live| live.won_before + live.conservation.issued_first),
             won: campaign.won,
             paid_fen: campaign.paid.0,
@@ -224,7 +211,9 @@ pub async fn create(
     JsonBody(new): JsonBody<NewCampaign>,
 ) -> Result<(StatusCode, Json<CampaignView>), ApiError> {
     let seed = match &new.seed {
-        Some(hex) => Seed::from_hex(hex).map_err(|error| ApiError::bad_request(format!("seed: {error}")))?,
+        Some(hex) => {
+            Seed::from_hex(hex).ok_or_else(|| ApiError::bad_request("seed: a seed is 64 hexadecimal digits"))?
+        }
         None => {
             Seed::generate().map_err(|error| ApiError::unavailable(format!("no randomness for a seed: {error}")))?
         }
@@ -242,15 +231,15 @@ pub async fn create(
         ends_at: new.ends_at_ms,
         per_user_limit: new.per_user_limit,
     };
-    let campaign = command(&admin, |reply| Command::Create { terms: Box::new(terms), reply }).await?;
-    Ok((StatusCode::CREATED, Json(CampaignView::new(&campaign, admin.stock.get(campaign.id)))))
+    let campaign = change(&admin, CampaignChange::Create(Box::new(terms))).await?;
+    Ok((StatusCode::CREATED, Json(CampaignView::new(&campaign, &admin))))
 }
 
 /// List all campaigns
 #[utoipa::path(get, path = "/v1/campaigns", security(("bearer" = [])), responses((status = 200, body = [CampaignView])))]
 pub async fn list(State(admin): State<Admin>) -> Result<Json<Vec<CampaignView>>, ApiError> {
     let campaigns = all(&admin).await?;
-    Ok(Json(campaigns.values().map(|campaign| CampaignView::new(campaign, admin.stock.get(campaign.id))).collect()))
+    Ok(Json(campaigns.values().map(|campaign| CampaignView::new(campaign, &admin)).collect()))
 }
 
 /// Inspect one campaign
@@ -263,7 +252,7 @@ pub async fn inspect(
     let id = valid(CampaignId::new(id.into()))?;
     let campaigns = all(&admin).await?;
     let campaign = campaigns.get(&id).ok_or_else(|| no_such(id))?;
-    Ok(Json(CampaignView::new(campaign, admin.stock.get(id))))
+    Ok(Json(CampaignView::new(campaign, &admin)))
 }
 
 /// Stop a campaign: nothing more can be won, the rest of its fund goes back
@@ -271,49 +260,25 @@ pub async fn inspect(
     responses((status = 200, body = CampaignView), (status = 404)))]
 pub async fn stop(State(admin): State<Admin>, PathParam(id): PathParam<u32>) -> Result<Json<CampaignView>, ApiError> {
     let id = valid(CampaignId::new(id.into()))?;
-    let campaign = command(&admin, |reply| Command::Stop { id, reply }).await?;
-    Ok(Json(CampaignView::new(&campaign, admin.stock.get(id))))
+    let campaign = change(&admin, CampaignChange::Stop(id)).await?;
+    Ok(Json(CampaignView::new(&campaign, &admin)))
 }
 
 /// What anyone may know of the campaigns: commitments, and the seeds of those that are over
 #[utoipa::path(get, path = "/public/campaigns", responses((status = 200, body = [PublicCampaign])))]
 pub async fn published(State(admin): State<Admin>) -> Result<Json<Vec<PublicCampaign>>, ApiError> {
     let campaigns = all(&admin).await?;
-    let published = campaigns.values().map(|campaign| {
-        let view = CampaignView::new(campaign, admin.stock.get(campaign.id));
-        PublicCampaign {
-            id: view.id,
-            title: view.title,
-            kind: view.kind,
-            state: view.state,
-            total: view.total,
-            min_fen: view.min_fen,
-            max_fen: view.max_fen,
-            price_fen: view.price_fen,
-            face_value_fen: view.face_value_fen,
-            valid_from_ms: view.valid_from_ms,
-            valid_until_ms: view.valid_until_ms,
-            fair_window_ms: view.fair_window_ms,
-            starts_at_ms: view.starts_at_ms,
-            ends_at_ms: view.ends_at_ms,
-            seed_sha256: view.seed_sha256,
-            seed: view.seed,
-        }
-    });
-    Ok(Json(published.collect()))
+    Ok(Json(campaigns.values().map(|campaign| CampaignView::new(campaign, &admin).public).collect()))
 }
 
 async fn all(admin: &Admin) -> Result<BTreeMap<CampaignId, Campaign>, ApiError> {
-    let campaigns = admin.ledger.campaigns().await.map_err(refused)?;
+    let campaigns = admin.shared.ledger.campaigns().await.map_err(refused)?;
     Ok(campaigns.into_iter().map(|campaign| (campaign.id, campaign)).collect())
 }
 
-async fn command(
-    admin: &Admin,
-    command: impl FnOnce(oneshot::Sender<Result<Campaign, LedgerError>>) -> Command,
-) -> Result<Campaign, ApiError> {
+async fn change(admin: &Admin, change: CampaignChange) -> Result<Campaign, ApiError> {
     let (reply, answer) = oneshot::channel();
-    admin.generator.send(command(reply)).await.map_err(|_| stopping())?;
+    admin.generator.send(Command::Change { change, reply }).await.map_err(|_| stopping())?;
     answer.await.map_err(|_| stopping())?.map_err(refused)
 }
 

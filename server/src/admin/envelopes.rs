@@ -16,7 +16,7 @@ use crate::clock::wall;
 use crate::limits::ENVELOPE_FEN_MAX;
 use crate::market::campaign::{Amounts, Seed};
 use crate::market::envelope::Mode;
-use crate::services::envelope_runs::{self, COUNT_MAX, Progress, Terms};
+use crate::services::envelope_runs::{COUNT_MAX, Progress, Run, Terms};
 
 /// Envelopes on the operator's account.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -135,8 +135,7 @@ pub async fn start(
 ) -> Result<(StatusCode, Json<Progress>), ApiError> {
     let terms = new.check().map_err(ApiError::bad_request)?;
     let seed = Seed::generate().map_err(|error| ApiError::unavailable(format!("no randomness for a seed: {error}")))?;
-    let offerings = admin.shared.offerings.clone();
-    let id = envelope_runs::start(terms, seed, &admin.runs, admin.ledger.clone(), offerings, wall);
+    let id = admin.runs.start(Run::begin(terms, seed, &admin.runs, &admin.shared, wall));
     let progress = admin.runs.find(id).ok_or_else(|| ApiError::internal("the run is gone"))?;
     Ok((StatusCode::CREATED, Json(progress)))
 }
@@ -170,7 +169,7 @@ pub async fn inspect(
     PathParam(id): PathParam<u64>,
 ) -> Result<Json<EnvelopeInfo>, ApiError> {
     let id = valid(EnvelopeId::new(id))?;
-    let views = admin.ledger.envelopes(vec![id]).await.map_err(refused)?;
+    let views = admin.shared.ledger.envelopes(vec![id]).await.map_err(refused)?;
     let view = views
         .into_iter()
         .next()

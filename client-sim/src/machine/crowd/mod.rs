@@ -35,7 +35,6 @@ use crate::machine::envelopes::Envelopes;
 use crate::machine::labels::EndReason;
 use crate::machine::orders::OrderBook;
 use crate::machine::outstanding::Outstanding;
-use crate::machine::partial_frames::PartialFrames;
 use crate::machine::prizes::PrizeBook;
 use crate::machine::reactions::Reactions;
 use crate::machine::statements::Statements;
@@ -110,7 +109,8 @@ pub struct Crowd {
     mixes: Vec<Mix>,
     /// Requests under way that are no Grabs of a rain, and those given up.
     asked: FxHashMap<u64, Asked>,
-    sale: Option<SaleOrder>,
+    /// What ticket turns grab from.
+    pub sale: Option<SaleOrder>,
     /// Users open what they are offered at once.
     react: bool,
     answer_timeout_ms: u32,
@@ -125,7 +125,8 @@ pub struct Crowd {
     /// (milliseconds since start, user, since when it waits), of users who log in again then on the
     /// connection that they have.
     appointments: BinaryHeap<Reverse<(u32, u32, u32)>>,
-    partial_frames: PartialFrames,
+    /// The beginnings of frames whose rest has not come yet. Nearly every user has none.
+    partial_frames: FxHashMap<u32, Vec<u8>>,
     /// Bytes that sockets refused.
     refused: FxHashMap<u32, Vec<u8>>,
     /// Why connections that are ending end, and when their users come back, in milliseconds from
@@ -144,20 +145,20 @@ impl Crowd {
         let count = config.user_count();
         let first = config.first_index();
         Self {
-            tally: Tally::new(),
+            tally: Tally::default(),
             prizes: PrizeBook::default(),
             announcements: Announcements::new(count),
             outstanding: Outstanding::new(count),
             storms: Storms::default(),
-            schedule: Schedule::new(),
+            schedule: Schedule::default(),
             census: Census::default(),
             acknowledges_under_way: 0,
-            reactions: Reactions::new(),
+            reactions: Reactions::default(),
             envelopes: Envelopes::default(),
             orders: OrderBook::default(),
-            chats: Chats::new(Circle { total: config.total.into(), rooms: config.rooms.into() }),
+            chats: Chats::new(Circle { total: config.total.into(), rooms: config.common.rooms.into() }),
             statements: Statements::default(),
-            users: (0..count).map(|_| User::new()).collect(),
+            users: (0..count).map(|_| User::default()).collect(),
             first,
             turns: Turns::new(Spread::new(config.total), first, first + count - 1),
             tag: None,
@@ -165,18 +166,18 @@ impl Crowd {
             signer: Signer::new(&config.secret),
             token_ttl_seconds: config.token_ttl.as_secs(),
             grab: GrabTemplate::new(config.campaign),
-            mix: config.mix,
+            mix: config.common.mix,
             mixes: Vec::new(),
             asked: FxHashMap::default(),
             sale: config.sale.map(|campaign| SaleOrder { campaign, limit: None }),
             react: config.react,
-            answer_timeout_ms: u32::try_from(config.answer_timeout.as_millis()).unwrap_or(u32::MAX),
+            answer_timeout_ms: u32::try_from(config.common.answer_timeout.as_millis()).unwrap_or(u32::MAX),
             ping_after_ms: u32::MAX,
             started,
             newcomers: 0,
             comebacks: BinaryHeap::new(),
             appointments: BinaryHeap::new(),
-            partial_frames: PartialFrames::default(),
+            partial_frames: FxHashMap::default(),
             refused: FxHashMap::default(),
             farewells: FxHashMap::default(),
             unacknowledged: Vec::new(),
@@ -193,13 +194,9 @@ impl Crowd {
     // ---- The schedule
 
     /// From Unix nanosecond `at` on the fleet sends `qps` requests a second.
-    pub fn announce(&mut self, at: u64, qps: u32, now: u64) -> Result<(), QpsError> {
-        self.announce_mix(at, qps, None, now)
-    }
-
-    /// As [`Crowd::announce`]; `mix`: what the requests are, if not what the machine was started
-    /// with, or, of a change before ones that are already announced, what they were.
-    pub fn announce_mix(&mut self, at: u64, qps: u32, mix: Option<Mix>, now: u64) -> Result<(), QpsError> {
+    /// `mix`: what the requests are, if not what the machine was started with, or, of a change
+    /// before ones that are already announced, what they were.
+    pub fn announce(&mut self, at: u64, qps: u32, mix: Option<Mix>, now: u64) -> Result<(), QpsError> {
         let tag = match self.tag {
             Some(tag) => tag,
             None => RunTag::new(at / SECOND)?,
@@ -217,10 +214,13 @@ impl Crowd {
         }
         match change {
             ScheduleChange::Added(index) => {
-                self.tally.add_segment(index, at);
+                self.tally.add_segment(index, at, qps);
                 self.mixes.insert(index, mix);
             }
-            ScheduleChange::Replaced(index) => self.mixes[index] = mix,
+            ScheduleChange::Replaced(index) => {
+                self.tally.segments[index].qps = qps;
+                self.mixes[index] = mix;
+            }
         }
         Ok(())
     }
@@ -248,6 +248,14 @@ impl Crowd {
             matches!(operation, Some(Operation::Grab | Operation::Ticket))
         };
         (0..overdue).filter(is_grab).count() as u64
+    }
+
+    /// Requests of the schedule up to and with second `last`, of every kind: due, sent, answered. Each
+    /// is its second's, whenever that is asked; a machine that falls behind does not plan less.
+    pub fn scheduled(&self, last: u64, now: u64) -> (u64, u64, u64) {
+        let end = last.saturating_add(1).saturating_mul(SECOND) - 1;
+        let (came_up, sent, answered) = self.tally.scheduled(last);
+        (came_up + self.turns.overdue(&self.schedule, end.min(now)), sent, answered)
     }
 
     fn next_turn(&self) -> Option<Turn> {
@@ -311,7 +319,7 @@ impl Crowd {
                 if u64::from(since) > timeout {
                     let overdue = now.saturating_sub(timeout * MILLISECOND);
                     self.outstanding.expire(user, |request| schedule.due(request).is_some_and(|due| due < overdue));
-                    if self.reactions.count() > 0 {
+                    if self.reactions.count > 0 {
                         self.reactions.expire(user, overdue);
                     }
                 }

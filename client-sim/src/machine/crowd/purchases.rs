@@ -18,7 +18,6 @@ use crate::machine::prizes::Recorded;
 use crate::machine::reactions::Act;
 use crate::machine::statements::Item;
 use crate::machine::user::State as UserState;
-use crate::results::SaleOrder;
 use hongbao_telemetry::journal::Row;
 
 impl Crowd {
@@ -37,11 +36,11 @@ impl Crowd {
         match event {
             Event::Opened(opened) => self.opened(user, request_id, envelope, opened, now),
             Event::EnvelopeEmpty(_) => {
-                self.tally.counters.totals.envelopes.empty += 1;
+                self.envelopes.counts.empty += 1;
                 self.is_over(user, envelope);
             }
             Event::TooLate(_) => {
-                self.tally.counters.totals.envelopes.expired += 1;
+                self.envelopes.counts.expired += 1;
                 self.is_over(user, envelope);
             }
             Event::Error(error) if error.code() != ErrorCode::LedgerUnavailable => {}
@@ -89,11 +88,6 @@ impl Crowd {
     }
 
     // ---- Orders
-
-    /// From now on ticket turns grab from this sale.
-    pub fn set_sale(&mut self, sale: SaleOrder) {
-        self.sale = Some(sale);
-    }
 
     pub(super) fn ticket_answered(&mut self, user: u32, request_id: u64, campaign: u32, event: &Event, now: u64) {
         match event {

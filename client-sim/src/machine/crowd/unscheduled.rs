@@ -12,7 +12,7 @@ use crate::clock::MILLISECOND;
 use crate::limits::{LAPSE_MS, REACTION_JITTER_MS, REACTION_TRIES_MAX};
 use crate::machine::chat::RoomPosition;
 use crate::machine::labels::{Outcome, Violation};
-use crate::machine::reactions::{Act, Reaction, Settled};
+use crate::machine::reactions::{Act, Reaction};
 use crate::machine::statements::Read;
 use crate::machine::user::State;
 use crate::machine::wire;
@@ -36,11 +36,7 @@ fn outcome(act: Act, event: &Event) -> Option<Outcome> {
 impl Crowd {
     /// `user` does this within a second or so, that not all do it at once.
     pub(super) fn plan_soon(&mut self, user: u32, act: Act, now: u64) {
-        let salt = match act {
-            Act::Open(item) | Act::Pay(item) | Act::Cancel(item) | Act::Look(item) | Act::Join(item) => item,
-            Act::Statement(item) => item,
-        };
-        let jitter = scramble(scramble(salt) ^ u64::from(self.first + user)) % (REACTION_JITTER_MS * MILLISECOND);
+        let jitter = scramble(scramble(act.item()) ^ u64::from(self.first + user)) % (REACTION_JITTER_MS * MILLISECOND);
         self.reactions.plan(user, act, now + jitter);
     }
 
@@ -58,7 +54,7 @@ impl Crowd {
 
     /// A user who is back does what was due, and asks again for what was not answered.
     pub(super) fn act_again(&mut self, user: u32, now: u64) {
-        if let Some(room) = self.chats.circle().room_of(self.user_id(user))
+        if let Some(room) = self.chats.circle.room_of(self.user_id(user))
             && !self.reactions.wants(user, |act| matches!(act, Act::Join(_)))
         {
             // Who comes back is to be caught up before it hears much else.
@@ -69,7 +65,7 @@ impl Crowd {
                 self.plan_soon(user, Act::Join(room), now);
             }
         }
-        if self.reactions.count() > 0 && !self.halted {
+        if self.reactions.count > 0 && !self.halted {
             for reaction in self.reactions.to_write_again(user, now) {
                 self.act(user, reaction, now);
             }
@@ -80,7 +76,8 @@ impl Crowd {
         let Reaction { id, act, .. } = reaction;
         if reaction.sent == 0 {
             if !self.is_still_wanted(user, act) {
-                return self.reactions.drop_it(user, id);
+                self.reactions.remove(user, id);
+                return;
             }
             self.tally.reacted(act);
         }
@@ -121,9 +118,8 @@ impl Crowd {
         let Some(outcome) = outcome(act, &event) else {
             return self.tally.counters.violation(Violation::WrongKind);
         };
-        let reaction = match self.reactions.settle(user, id) {
-            Some(Settled::InTime(reaction) | Settled::Late(reaction)) => reaction,
-            None => return self.tally.counters.violation(Violation::DuplicateAnswer),
+        let Some(reaction) = self.reactions.settle(user, id) else {
+            return self.tally.counters.violation(Violation::DuplicateAnswer);
         };
         self.tally.reaction_answered(act, (reaction.sent, now), outcome);
         match (act, event) {
@@ -141,24 +137,15 @@ impl Crowd {
             }
             (Act::Open(envelope), event) => self.open_answered(user, id, envelope, &event, now),
             (Act::Pay(order), Event::TooLate(late)) => {
-                if let Err(violation) = self.orders.record_too_late(user, order, late.ended_at_ms) {
-                    self.tally.counters.violation(violation);
-                }
+                self.tally.counters.check(self.orders.record_too_late(user, order, late.ended_at_ms));
             }
-            (Act::Pay(_), Event::Order(order)) => {
-                if order.state() == order::State::Paid {
+            (Act::Pay(_) | Act::Cancel(_), Event::Order(order)) => match (act, order.state()) {
+                (Act::Pay(_), order::State::Paid)
+                | (Act::Cancel(_), order::State::Cancelled | order::State::Expired) => {
                     self.record_order(user, id, &order, now);
-                } else {
-                    self.tally.counters.violation(Violation::WrongKind);
                 }
-            }
-            (Act::Cancel(_), Event::Order(order)) => {
-                if matches!(order.state(), order::State::Cancelled | order::State::Expired) {
-                    self.record_order(user, id, &order, now);
-                } else {
-                    self.tally.counters.violation(Violation::WrongKind);
-                }
-            }
+                _ => self.tally.counters.violation(Violation::WrongKind),
+            },
             (Act::Look(_), Event::OrderList(list)) => {
                 // Those of earlier runs are not ours to judge.
                 let known = list.orders.iter().filter(|order| self.orders.get(order.order_id).is_some());
@@ -171,9 +158,7 @@ impl Crowd {
                 }
             }
             (Act::Join(_), Event::RoomState(state)) => {
-                if let Err(violation) = self.chats.joined(user, self.user_id(user), &state) {
-                    self.tally.counters.violation(violation);
-                }
+                self.tally.counters.check(self.chats.joined(user, self.user_id(user), &state));
             }
             (Act::Statement(_), Event::StatementPage(page)) => match self.statements.page(user, &page) {
                 Read::More(before) => self.reactions.plan(user, Act::Statement(before), now),
