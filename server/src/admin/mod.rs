@@ -138,6 +138,7 @@ fn refused(error: LedgerError) -> ApiError {
         | LedgerError::TooOld { .. }
         | LedgerError::InUse { .. }
         | LedgerError::Foreign { .. }
+        | LedgerError::Refused(_)
         | LedgerError::Corrupt(_)
         | LedgerError::Mismatched => ApiError::internal(error.to_string()),
     }
