@@ -160,7 +160,8 @@ impl Telemetry {
     /// The whole description.
     pub fn sample(&self) -> Sample {
         let prizes = self.stock.total();
-        let books = self.ledger.totals();
+        let ledger = self.ledger.counts();
+        let books = ledger.totals;
         let mut counters = vec![
             (names::REQUESTS_RECEIVED, self.sum(|set| &set.received)),
             (names::REQUESTS_ANSWERED, self.answered()),
@@ -217,9 +218,9 @@ impl Telemetry {
                 Key::new("listeners_closed_full", "Times a full shard stopped listening"),
                 self.accept.closed_full.load(Ordering::Relaxed),
             ),
-            (Key::new("ledger_batches", "Transactions committed"), self.ledger.batches()),
-            (Key::new("ledger_batches_failed", "Transactions that failed"), self.ledger.failed_batches()),
-            (Key::new("ledger_postings", "Postings committed"), self.ledger.postings()),
+            (Key::new("ledger_batches", "Transactions committed"), ledger.batches),
+            (Key::new("ledger_batches_failed", "Transactions that failed"), ledger.failed_batches),
+            (Key::new("ledger_postings", "Postings committed"), ledger.postings),
             (names::EVENTS_FORGOTTEN, self.events.forgotten()),
             (names::CPU, process::cpu_micros()),
         ];

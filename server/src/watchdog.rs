@@ -12,7 +12,7 @@ use hongbao_telemetry::program::service::Service;
 use tokio::time::MissedTickBehavior;
 
 use crate::ledger::task::LedgerTask;
-use crate::ledger::writer::{LedgerHandle, WriterRequest};
+use crate::ledger::writer::{LedgerCounts, LedgerHandle, WriterRequest};
 use crate::set::message::ReplyPermit;
 use crate::set::tally::Tally;
 use crate::telemetry::Telemetry;
@@ -50,7 +50,7 @@ impl Watchdog {
         loop {
             pace.tick().await;
             // One question at a time: a ledger that hangs must not find a heap of them.
-            let tasks = self.telemetry.ledger.tasks();
+            let tasks = self.telemetry.ledger.counts().tasks;
             if asked_at != Some(tasks) && self.ledger.try_send(WriterRequest::Task(LedgerTask::Ping)).is_ok() {
                 asked_at = Some(tasks);
             }
@@ -87,8 +87,8 @@ impl Watchdog {
 
     /// Grows with whatever the ledger's thread does.
     fn ledger_count(&self) -> u64 {
-        let ledger = &self.telemetry.ledger;
-        ledger.tasks() + ledger.batches() + ledger.failed_batches()
+        let LedgerCounts { batches, failed_batches, tasks, .. } = self.telemetry.ledger.counts();
+        tasks + batches + failed_batches
     }
 
     fn status(&self) -> String {

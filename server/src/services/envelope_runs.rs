@@ -20,6 +20,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::clock::UnixMs;
 use crate::generator::source::Pacer;
+use crate::ledger::task::LedgerTask;
 use crate::ledger::writer::LedgerHandle;
 use crate::ledger::{EnvelopeView, LedgerError, Posting, SendResult};
 use crate::market::campaign::{Amounts, Seed, amount_of};
@@ -339,7 +340,8 @@ impl Run {
     async fn follow(&mut self) -> bool {
         for _ in 0..self.followed.len().div_ceil(FOLLOW_STEP) {
             let step: Vec<EnvelopeId> = self.followed.drain(..FOLLOW_STEP.min(self.followed.len())).collect();
-            let sums = match self.ledger.envelopes(step.clone()).await {
+            let ids = step.clone();
+            let sums = match self.ledger.run(|reply| LedgerTask::Envelopes { ids, reply }).await {
                 Ok(views) => Sums::of(&step, &views),
                 Err(LedgerError::Stopped) => return false,
                 Err(_) => {

@@ -7,6 +7,7 @@ use hongbao_proto::v1::{self, server_frame::Event};
 use tokio::time::MissedTickBehavior;
 
 use crate::clock::UnixMs;
+use crate::ledger::task::LedgerTask;
 use crate::limits;
 use crate::market::order::Order;
 use crate::services::offers::send_to;
@@ -41,7 +42,9 @@ impl Expiry {
         loop {
             let now = (self.clock)();
             // Errors are the ledger's to report; the next interval tries again.
-            let Ok(expired) = self.shared.ledger.expire_due(now).await else { return };
+            let Ok(expired) = self.shared.ledger.run(|reply| LedgerTask::ExpireDue { now, reply }).await else {
+                return;
+            };
             for order in &expired.orders {
                 let released = StockReport::Released { campaign: order.campaign, serials: vec![order.serial] };
                 // An error says that the generator has ended with the server.
