@@ -56,8 +56,8 @@ enum Command {
 fn main() -> ExitCode {
     let command = Cli::parse().command;
     let log = match &command {
-        Command::Machine(args) => args.log.clone(),
-        Command::Fleet(args) => args.log.clone(),
+        Command::Machine(args) => args.common.log.clone(),
+        Command::Fleet(args) => args.common.log.clone(),
         Command::Check(_) | Command::Man(_) | Command::Completions(_) => LogArgs::default(),
     };
     let log = match log.checked("warn") {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use hongbao_telemetry::summary::Clock;
 use serde::{Deserialize, Serialize};
 
+use crate::histogram::Micros;
 use crate::schedule::mix::Mix;
 use crate::storm::Fraction;
 
@@ -84,10 +85,10 @@ impl Sum for u64 {
     }
 }
 
-impl Sum for Counts {
-    fn add(&mut self, other: &Counts) {
-        for (label, count) in other {
-            *self.entry(label.clone()).or_default() += count;
+impl<T: Sum + Default> Sum for BTreeMap<String, T> {
+    fn add(&mut self, other: &Self) {
+        for (label, part) in other {
+            self.entry(label.clone()).or_default().add(part);
         }
     }
 }
@@ -95,7 +96,7 @@ impl Sum for Counts {
 macro_rules! sums {
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
         pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
 
         impl Sum for $name {
@@ -260,8 +261,8 @@ pub struct StormView {
 pub struct StormSecond {
     /// Since the storm's beginning.
     pub second: u64,
-    /// Of requests of users who were not cut, planned in this second; HdrHistogram V2 deflate in
-    /// base64, microseconds.
+    /// [`Micros`] of requests of users who were not cut, planned in this second. There are many
+    /// such seconds: the text is far smaller.
     pub latency: String,
 }
 
@@ -271,8 +272,8 @@ pub struct StormResult {
     pub view: StormView,
     /// Requests of users who were not cut, by second.
     pub others: Vec<StormSecond>,
-    /// Latencies of requests that waited for their user's return, likewise; empty: there was none.
-    pub held: String,
+    /// Latencies of requests that waited for their user's return.
+    pub held: Micros,
 }
 
 /// Body of `GET /v1/status`.
@@ -299,8 +300,7 @@ pub struct Status {
     pub phase: Option<QpsChange>,
     /// The last second that is over.
     pub last_second: Option<SecondRow>,
-    /// Latencies of that second, HdrHistogram V2 deflate in base64, microseconds.
-    pub last_second_latency: String,
+    pub last_second_latency: Micros,
     /// Storms so far, and those to come.
     pub storms: Vec<StormView>,
     pub totals: Totals,
@@ -309,7 +309,7 @@ pub struct Status {
 }
 
 /// One segment of the schedule: all requests that were planned in it, whenever they were answered.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct SegmentResult {
     /// Unix second of its beginning.
     pub from: u64,
@@ -321,23 +321,24 @@ pub struct SegmentResult {
     pub answered: u64,
     /// Of these, held back by a storm; they are in neither histogram.
     pub held_by_storm: u64,
-    /// From planned send time to answer, HdrHistogram V2 deflate in base64, microseconds.
-    pub latency: String,
-    /// From planned to actual send time, likewise.
-    pub send_lag: String,
+    /// From planned send time to answer.
+    pub latency: Micros,
+    /// From planned to actual send time.
+    pub send_lag: Micros,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OperationResult {
-    /// Due; of what users do of their own accord, as many as were sent.
-    pub planned: u64,
-    /// Written, each counted once.
-    pub sent: u64,
-    pub answered: u64,
-    pub outcomes: Counts,
-    /// From the planned send time to the answer; of what users do of their own accord, from its
-    /// sending. HdrHistogram V2 deflate in base64, microseconds; empty: nothing was measured.
-    pub latency: String,
+sums! {
+    OperationResult {
+        /// Due; of what users do of their own accord, as many as were sent.
+        planned: u64,
+        /// Written, each counted once.
+        sent: u64,
+        answered: u64,
+        outcomes: Counts,
+        /// From the planned send time to the answer; of what users do of their own accord, from its
+        /// sending.
+        latency: Micros,
+    }
 }
 
 /// What one campaign gave to a machine's users.
@@ -374,7 +375,7 @@ pub struct Announced {
 }
 
 /// Body of `GET /v1/results`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Results {
     pub name: String,
     /// Everything counted.

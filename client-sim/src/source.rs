@@ -5,6 +5,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
+use crate::arguments::ArgumentError;
+
 /// Users that connect from one address, at most.
 pub const USERS_PER_ADDRESS_MAX: u32 = 25_000;
 
@@ -35,23 +37,13 @@ impl FromStr for SourcePolicy {
     }
 }
 
-/// The addresses are too few for the users.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{users} users on {addresses} source address(es); at most {USERS_PER_ADDRESS_MAX} fit on one: name more with --source-addresses"
-)]
-pub struct TooFew {
-    users: u32,
-    addresses: usize,
-}
-
 /// The addresses of one machine; `None`: the kernel's choice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sources(Vec<Option<IpAddr>>);
 
 impl Sources {
     /// Addresses for `users` users of which the first has the id `first`, towards `server`.
-    pub fn new(policy: &SourcePolicy, server: IpAddr, first: u64, users: u32) -> Result<Self, TooFew> {
+    pub fn new(policy: &SourcePolicy, server: IpAddr, first: u64, users: u32) -> Result<Self, ArgumentError> {
         let addresses = match policy {
             SourcePolicy::List(list) => list.iter().copied().map(Some).collect(),
             SourcePolicy::Auto => match server {
@@ -62,7 +54,10 @@ impl Sources {
             },
         };
         if addresses.len() * (USERS_PER_ADDRESS_MAX as usize) < users as usize {
-            return Err(TooFew { users, addresses: addresses.len() });
+            return Err(ArgumentError::Wrong(format!(
+                "{users} users on {} source address(es); at most {USERS_PER_ADDRESS_MAX} fit on one: name more with --source-addresses",
+                addresses.len()
+            )));
         }
         Ok(Self(addresses))
     }

@@ -61,20 +61,20 @@ async fn a_server_that_does_not_read_is_cut_and_its_grabs_are_kept() {
         assert!(crowd.send_due(now));
         now += SECOND / 1_000;
     }
-    let kept = crowd.outstanding.count();
+    let kept = crowd.outstanding.count;
     assert!(kept > 1 && kept < OUTBOX_BYTES_MAX as u64 / 12, "{kept}");
 
     // The end is found; the user comes back and asks again for everything.
     drop(peer);
     assert!(!matches!(crowd.socket(0).unwrap().read(&mut [0; 16]), Ok(1..)));
     crowd.ended(0, EndReason::Closed, now);
-    assert_eq!(counts(crowd.tally.counters.ends()).get("stuck"), Some(&1));
+    assert_eq!(counts(EndReason::labelled(crowd.tally.counters.ends)).get("stuck"), Some(&1));
     assert!(!crowd.has_refused());
     assert_eq!(crowd.next_to_connect(now + SECOND), Some(0));
     let Pair { ours, peer: _peer } = pair().await;
     crowd.connected(0, ours, now + SECOND);
     welcome(&mut crowd, now + SECOND);
-    assert_eq!((crowd.tally.counters.totals.resent, crowd.outstanding.count()), (kept, kept));
+    assert_eq!((crowd.tally.counters.totals.resent, crowd.outstanding.count), (kept, kept));
 }
 
 #[tokio::test]
@@ -161,7 +161,7 @@ async fn a_user_whom_a_storm_cuts_leaves_with_a_reset() {
     assert_eq!((crowd.census.online, crowd.census.connected), (0, 0));
     let broken = peer.read(&mut login).await.unwrap_err();
     assert_eq!(broken.kind(), std::io::ErrorKind::ConnectionReset);
-    assert_eq!(counts(crowd.tally.counters.ends()).get("storm"), Some(&1));
+    assert_eq!(counts(EndReason::labelled(crowd.tally.counters.ends)).get("storm"), Some(&1));
     assert_eq!(crowd.next_to_connect(at * SECOND), None);
     assert_eq!(crowd.next_to_connect((at + 1) * SECOND), Some(0));
 }
@@ -177,6 +177,6 @@ async fn a_login_without_an_answer_is_given_up_and_tried_again() {
     let mut login = Vec::new();
     peer.read_to_end(&mut login).await.unwrap();
     crowd.ended(0, EndReason::Closed, late);
-    assert_eq!(counts(crowd.tally.counters.ends()).get("login_timeout"), Some(&1));
+    assert_eq!(counts(EndReason::labelled(crowd.tally.counters.ends)).get("login_timeout"), Some(&1));
     assert_eq!(crowd.next_to_connect(late + 11 * SECOND), Some(0));
 }

@@ -19,7 +19,7 @@ use serde_json::json;
 
 fn mix(text: &'static str) -> impl FnOnce(&mut MachineArgs) {
     move |config| {
-        config.mix = text.parse().unwrap();
+        config.common.mix = text.parse().unwrap();
         config.sale = Some(SALE);
     }
 }
@@ -108,7 +108,7 @@ async fn a_mixed_schedule_keeps_its_qps_and_each_operation_its_part() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_turn_without_anything_to_open_or_buy_is_a_grab_instead() {
     let server = FakeServer::start().await;
-    let machine = Machine::start_as(&server, 10, |config| config.mix = "open=1,ticket=1".parse().unwrap()).await;
+    let machine = Machine::start_as(&server, 10, |config| config.common.mix = "open=1,ticket=1".parse().unwrap()).await;
     online(&machine, 10).await;
     machine.hold(100, 1).await;
     machine.until("all answers", |status| status.totals.answered == 100).await;
@@ -182,7 +182,7 @@ async fn what_the_server_refuses_too_often_is_given_up() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn users_who_do_not_react_open_in_their_turns_only() {
     let server = FakeServer::start().await;
-    let machine = Machine::start_as(&server, 10, |config| config.mix = "grab=1,open=1".parse().unwrap()).await;
+    let machine = Machine::start_as(&server, 10, |config| config.common.mix = "grab=1,open=1".parse().unwrap()).await;
     online(&machine, 10).await;
     (1..=10).for_each(|envelope| server.offer(1..=10, envelope, usize::MAX));
     machine.until("all offers", |status| status.totals.envelopes.offered == 100).await;
@@ -242,8 +242,8 @@ async fn a_recalled_item_is_journaled_acted_on_and_acknowledged_once() {
 async fn users_join_rooms_follow_them_and_catch_up_after_a_reconnect() {
     let server = FakeServer::start().await;
     let machine = Machine::start_as(&server, 12, |config| {
-        config.mix = "chat=1".parse().unwrap();
-        config.rooms = 3;
+        config.common.mix = "chat=1".parse().unwrap();
+        config.common.rooms = 3;
     })
     .await;
     server.until("joins of all", |seen| seen.rooms.values().map(|room| room.0.len()).sum::<usize>() == 12).await;
@@ -339,7 +339,7 @@ fn heard(status: &Status) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_false_word_is_counted_under_its_name() {
     let server = FakeServer::start().await;
-    let machine = Machine::start_as(&server, 6, |config| config.rooms = 2).await;
+    let machine = Machine::start_as(&server, 6, |config| config.common.rooms = 2).await;
     server.until("joins of all", |seen| seen.rooms.values().map(|room| room.0.len()).sum::<usize>() == 6).await;
     online(&machine, 6).await;
     assert_eq!(machine.post("/v1/sale", json!({"campaign": SALE, "limit": 1})).await.status(), 200);

@@ -50,7 +50,7 @@ fn second(number: u64, residual: i64) -> Value {
 
 fn state(seconds: u64, machines: u64, sets: u64, residual: i64) -> State {
     let mut state = State::default();
-    let event = |name: &str, data: Value| Update::Event(name.to_owned(), data);
+    let event = |name: &str, data: Value| Update::Data(name.to_owned(), data);
     state.apply(Update::Connected);
     let run = json!({"started_at_ms": BEGIN * 1_000, "record_failures": 0});
     state.apply(event(
@@ -61,15 +61,16 @@ fn state(seconds: u64, machines: u64, sets: u64, residual: i64) -> State {
         state.apply(event("second", second(number, residual)));
     }
     let machine = |number: u64| {
-        json!({"role": "machine", "name": format!("machine-{number:02}"), "presence": if number == 3 { "lost" } else { "reporting" },
+        json!({"role": "machine", "name": format!("machine-{number:02}"), "instance": "m", "started_at_ms": 1,
+            "last_second": null, "older_than_run": false, "presence": if number == 3 { "lost" } else { "reporting" },
             "clock_offset_us": 120 * number, "clock_error_us": 45, "online": 17_857, "users": 17_858, "cpu_us": 13_000,
             "resident_bytes": 1_300_000, "reports": seconds, "instances": 1})
     };
     let mut sources: Vec<_> = (1..=machines).map(machine).collect();
     if machines > 0 {
         sources.push(
-            json!({"role": "server", "name": "server-1", "presence": "reporting", "online": 999_000, "users": null,
-            "cpu_us": 1_020_000, "resident_bytes": 828_000_000, "reports": seconds, "instances": 1}),
+            json!({"role": "server", "name": "server-1", "instance": "s", "started_at_ms": 1, "last_second": null,
+            "older_than_run": false, "presence": "reporting", "online": 999_000, "users": null, "cpu_us": 1_020_000, "resident_bytes": 828_000_000, "reports": seconds, "instances": 1}),
         );
     }
     state.apply(event("sources", Value::from(sources)));
@@ -89,12 +90,13 @@ fn state(seconds: u64, machines: u64, sets: u64, residual: i64) -> State {
             json!({"at_ms": (BEGIN + at) * 1_000, "kind": kind, "source": "server/server-1", "text": text}),
         ));
     }
-    let book = |name: &str, count: u64, off: i64| {
-        json!({"book": name, "servers_count": count, "servers_fen": count * 120, "users_count": count,
-        "users_fen": count * 120, "residual_count": off, "residual_fen": off * 120, "balanced": off == 0, "unbalanced_seconds": if off == 0 { 0 } else { 7 }})
-    };
-    state.apply(Update::Books(
-        json!({"books": [book("rain", 39_600, residual), book("sales", 10_000, 0), book("envelopes", 20_000, 0)]}),
+    let sides = |count: u64| json!({"servers_count": count, "servers_fen": count * 120, "users_count": count, "users_fen": count * 120});
+    let (won, seconds) = (39_600 + residual, if residual == 0 { 0 } else { 7 });
+    state.apply(event(
+        "books",
+        json!({"won": won, "paid_fen": won * 120, "prizes_received": 39_600, "received_fen": 39_600 * 120,
+        "residual_prizes": residual, "residual_fen": residual * 120, "unbalanced_seconds": seconds,
+        "sales": sides(10_000), "envelopes": sides(20_000)}),
     ));
     state
 }
@@ -460,7 +462,7 @@ fn monitor() -> (String, mpsc::Receiver<TcpStream>) {
                 let body = if request.starts_with("GET /api/v1/series") {
                     json!({"run": "x", "every": 1, "columns": {"second": [BEGIN], "users_online": [4_321]}, "reasons": {}})
                 } else {
-                    json!({})
+                    Value::Null
                 };
                 let body = body.to_string();
                 let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());

@@ -55,14 +55,14 @@ pub fn split(bytes: &[u8], max: usize) -> Result<Split<'_>, FrameError> {
     let mut length = 0;
     for (index, &byte) in bytes.iter().take(LENGTH_BYTES_MAX).enumerate() {
         length |= usize::from(byte & 0x7f) << (7 * index);
+        if length > max {
+            return Err(FrameError::TooLong { length, max });
+        }
         if byte & 0x80 != 0 {
             continue;
         }
         if length == 0 {
             return Err(FrameError::Empty);
-        }
-        if length > max {
-            return Err(FrameError::TooLong { length, max });
         }
         let prefix = index + 1;
         return Ok(match bytes.get(prefix..prefix + length) {
@@ -153,10 +153,19 @@ mod tests {
         assert!(matches!(split(&[0x80, 0], MAX), Err(FrameError::Empty)));
         assert!(matches!(split(&[0x81, 0x40], MAX), Err(FrameError::TooLong { length: 8193, max: MAX })));
         // 2^31 as a varint, and one that never ends.
-        assert!(matches!(split(&[0x80, 0x80, 0x80, 0x80, 0x08], MAX), Err(FrameError::EndlessLength)));
-        assert!(matches!(split(&[0xff; 3], MAX), Err(FrameError::EndlessLength)));
-        assert_eq!(split(&[0xff; 2], MAX).unwrap(), Split::Partial { needed: None });
+        assert!(matches!(split(&[0x80, 0x80, 0x80, 0x80, 0x08], MAX), Err(FrameError::TooLong { .. })));
+        assert!(matches!(split(&[0x80; 5], MAX), Err(FrameError::EndlessLength)));
+        assert!(matches!(split(&[0xff; 2], MAX), Err(FrameError::TooLong { .. })));
+        assert_eq!(split(&[0x80; 4], MAX).unwrap(), Split::Partial { needed: None });
         assert!(matches!(split(b"GET / HTTP/1.1\r\n", 64), Err(FrameError::TooLong { .. })));
+    }
+
+    #[test]
+    fn a_padded_length_is_read() {
+        for head in [&b"\x04"[..], b"\x84\0", b"\x84\x80\0", b"\x84\x80\x80\0", b"\x84\x80\x80\x80\0"] {
+            let bytes = [head, b"ping"].concat();
+            assert_eq!(split(&bytes, MAX).unwrap(), Split::Frame { payload: b"ping", consumed: head.len() + 4 });
+        }
     }
 
     #[test]

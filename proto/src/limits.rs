@@ -10,8 +10,9 @@ pub const SERVER_FRAME_BYTES_MAX: usize = 64 * 1024;
 /// times over.
 pub const REPORT_FRAME_BYTES_MAX: usize = 1024 * 1024;
 
-/// The longest varint that announces an acceptable frame: three bytes say up to 2^21 - 1.
-pub const LENGTH_BYTES_MAX: usize = 3;
+/// The longest varint that announces a frame: protobuf's own bound for 32 bits. What is announced
+/// fits into three bytes; some libraries pad it.
+pub const LENGTH_BYTES_MAX: usize = 5;
 
 /// What one `Acknowledge` names, what one `Reminder` or `Offers` tells, and the rows of one page of
 /// orders or movements.
@@ -20,7 +21,6 @@ pub const ITEMS_PER_FRAME_MAX: usize = 64;
 /// Text of an announcement, bytes.
 pub const ANNOUNCEMENT_BYTES_MAX: usize = 1024;
 
-const _: () = assert!(REPORT_FRAME_BYTES_MAX < 1 << (7 * LENGTH_BYTES_MAX));
 const _: () = assert!(SERVER_FRAME_BYTES_MAX <= REPORT_FRAME_BYTES_MAX);
 /// Users that an envelope may be sent to by name.
 pub const ENVELOPE_USERS_MAX: usize = 500;

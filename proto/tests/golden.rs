@@ -208,6 +208,22 @@ fn from_server() -> Vec<(&'static str, ServerFrame)> {
                     server_time_ms: TIME,
                     idle_timeout_ms: 600_000,
                     unacknowledged: 2,
+                    ..Default::default()
+                }),
+            ),
+        ),
+        (
+            "1908011215080728e80730f40338904e40904e4a05302e312e30",
+            server(
+                1,
+                Event::Welcome(v1::Welcome {
+                    user_id: 7,
+                    highest_grab_id: 1_000,
+                    requests_per_second: 500,
+                    login_timeout_ms: 10_000,
+                    frame_timeout_ms: 10_000,
+                    version: "0.1.0".into(),
+                    ..Default::default()
                 }),
             ),
         ),

@@ -68,6 +68,8 @@ fn inhabited() -> (Set<Sink>, Vec<ConnectionKey>, Now) {
         sets: Box::new([SetHandle { inbox, tally: Arc::new(SetTally::default()) }]),
         login_seconds: 60,
         idle_seconds: 600,
+        end_at_expiry: true,
+        barred: Default::default(),
     });
     let now = Now { at: 1_000_000_000, wall: 1_000 };
     let mut set = Set::new(0, Arc::clone(&shared));
@@ -75,7 +77,7 @@ fn inhabited() -> (Set<Sink>, Vec<ConnectionKey>, Now) {
     for user in 1..=USERS {
         let key = set.attach(Sink, &now);
         let (request, user) = (RequestId::new(1).expect("valid"), UserId::new(user).expect("valid"));
-        set.apply(Message::Peer { key, request: ClientRequest::Login { request, user } }, &now);
+        set.apply(Message::Peer { key, request: ClientRequest::Login { request, user, expires_at: u64::MAX } }, &now);
         let reply = queue.blocking_recv().expect("the ledger replies");
         set.apply(reply, &now);
         keys.push(key);

@@ -228,6 +228,8 @@ fn serve(config: &Config) -> Result<(), Failure> {
         sets: handles.into(),
         login_seconds: config.login_seconds,
         idle_seconds: config.idle_seconds,
+        end_at_expiry: true,
+        barred: Default::default(),
     });
     let common = Common {
         shared,

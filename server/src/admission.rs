@@ -25,6 +25,10 @@ impl Rate {
         Self { interval, tolerance: interval * u64::from(burst.max(1)) }
     }
 
+    pub fn per_second(&self) -> u32 {
+        u32::try_from(NANOS_PER_SECOND / self.interval).unwrap_or(u32::MAX)
+    }
+
     /// How many of `wanted` requests pass at `now`, and the theoretical arrival time after them.
     fn grant(&self, arrival: Nanos, now: Nanos, wanted: u64) -> (u64, Nanos) {
         let arrival = arrival.max(now);

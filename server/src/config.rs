@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use hongbao_proto::token::{Audience, Secret, Verifier};
+use hongbao_proto::token::{Audience, LEEWAY_SECONDS, Secret, Verifier};
 use hongbao_telemetry::logs::{FilterError, Format, LogArgs};
 use serde::Deserialize;
 
@@ -114,6 +114,13 @@ settings! {
     /// Ed25519 public key (PEM): users' tokens are then EdDSA instead of HS256
     #[arg(long, env = "HONGBAO_USER_KEY", value_name = "FILE")]
     user_key: PathBuf,
+    /// How far the clock of whoever issues users' tokens may differ from ours, at most 5m [default: 5s]
+    #[arg(long, env = "HONGBAO_TOKEN_LEEWAY", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[serde(with = "humantime_serde")]
+    token_leeway: Duration,
+    /// End a connection when the token expires that its user logged in with [default: true]
+    #[arg(long, env = "HONGBAO_END_AT_EXPIRY", value_name = "BOOL")]
+    end_at_expiry: bool,
     /// Connections to be carried; with --shards auto it decides how many shards there are, where a
     /// descriptor table is too small
     #[arg(long, env = "HONGBAO_CONNECTIONS", value_name = "CONNECTIONS")]
@@ -204,6 +211,7 @@ pub struct Config {
     pub secret: Secret,
     /// Checks users' tokens.
     pub user_verifier: Verifier,
+    pub end_at_expiry: bool,
     /// Whether each shard has a descriptor table of its own.
     pub private_tables: bool,
     pub shards: u32,
@@ -369,6 +377,11 @@ impl Settings {
                 Verifier::eddsa(&pem, Audience::User).map_err(|error| bad(error.to_string()))?
             }
         };
+        let leeway = self.token_leeway.unwrap_or(Duration::from_secs(LEEWAY_SECONDS));
+        if leeway > Duration::from_secs(300) {
+            return contradiction(format!("--token-leeway {leeway:?} is above 5m"));
+        }
+        let user_verifier = user_verifier.with_leeway(leeway.as_secs());
         let return_after = self.return_after.unwrap_or(Duration::from_secs(5));
         Ok(Config {
             listen,
@@ -378,6 +391,7 @@ impl Settings {
             ledger: self.ledger.unwrap_or_else(|| PathBuf::from("hongbao.ledger")),
             secret,
             user_verifier,
+            end_at_expiry: self.end_at_expiry.unwrap_or(true),
             private_tables,
             shards,
             pin_shards,

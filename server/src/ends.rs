@@ -1,6 +1,7 @@
 //! Why connections end: a closed list sorted by fault. Each connection ends once, for one of these;
 //! from it follow the metric, the goodbye and the moment at which the peer may come back.
 
+use hongbao_proto::token::TokenRefusal;
 use hongbao_proto::v1::goodbye::Reason;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +54,8 @@ ends! {
     Protocol = "protocol", Peer, Some(Reason::Protocol);
     /// A token that is not accepted.
     Authentication = "authentication", Peer, Some(Reason::Authentication);
+    /// The token that the user logged in with has expired.
+    TokenExpired = "token_expired", Limit, Some(Reason::Authentication);
     LoginTimeout = "login_timeout", Limit, Some(Reason::LoginTimeout);
     /// A frame was begun and not finished in time.
     Stalled = "stalled", Limit, Some(Reason::Stalled);
@@ -66,6 +69,42 @@ ends! {
     Kicked = "kicked", Us, Some(Reason::Kicked);
     /// The server stops.
     Draining = "draining", Us, Some(Reason::Draining);
+}
+
+/// What a peer that broke a rule seems to have got wrong: for the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Hint {
+    #[error(transparent)]
+    Token(#[from] TokenRefusal),
+    #[error("it speaks TLS, which this port does not take")]
+    Tls,
+    #[error("it speaks HTTP, which this port does not take")]
+    Http,
+    #[error("it began with a PROXY header, which this port does not take: have the balancer send none")]
+    Proxy,
+    #[error("it speaks SSH, which this port does not take")]
+    Ssh,
+}
+
+impl Hint {
+    /// Which other protocol these first bytes of a connection are of. None of them begins a frame:
+    /// as fields of a message they would be unknown ones.
+    pub fn of_first_bytes(bytes: &[u8]) -> Option<Self> {
+        const FOREIGN: [(&[u8], Hint); 11] = [
+            (b"\x16\x03", Hint::Tls),
+            (b"PROXY ", Hint::Proxy),
+            (b"\r\n\r\n\0\r\nQUIT\n", Hint::Proxy),
+            (b"SSH-", Hint::Ssh),
+            (b"GET ", Hint::Http),
+            (b"POST ", Hint::Http),
+            (b"HEAD ", Hint::Http),
+            (b"PUT ", Hint::Http),
+            (b"OPTIONS ", Hint::Http),
+            (b"CONNECT ", Hint::Http),
+            (b"PRI * HTTP/2", Hint::Http),
+        ];
+        FOREIGN.into_iter().find(|(start, _)| bytes.starts_with(start)).map(|(_, hint)| hint)
+    }
 }
 
 #[cfg(test)]

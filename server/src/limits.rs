@@ -94,6 +94,18 @@ pub const FRAME_SECONDS_MAX: u32 = 10;
 /// From our goodbye to the peer's own end, seconds; then the connection is torn down.
 pub const LINGER_SECONDS: u32 = 2;
 
+/// How long a peer that has closed its side is waited for with what it is owed, seconds.
+pub const HALF_CLOSED_SECONDS_MAX: u32 = 30;
+
+/// Requests of one connection that may come behind its Login before that is answered.
+pub const EARLY_REQUESTS_MAX: usize = 16;
+
+/// Users whom operators keep out at a time.
+pub const BARRED_USERS_MAX: usize = 10_000;
+
+/// The longest that a user may be kept out, seconds.
+pub const BARRED_SECONDS_MAX: u64 = 30 * 86_400;
+
 /// Announcements that wait in one SET while earlier ones are still being written.
 pub const ANNOUNCEMENTS_PENDING_MAX: usize = 64;
 

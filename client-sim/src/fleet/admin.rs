@@ -1,13 +1,13 @@
 //! The server's admin API, as far as a fleet needs it. Fields that are not known are ignored; one
 //! that is missing is an error that names it.
 
-use hongbao_proto::token::{Audience, Secret, Signer, TokenError};
+use hongbao_proto::token::{Secret, TokenError};
 use reqwest::Response;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::fleet::http::{self, CallError};
+use crate::fleet::http::{self, CallError, Caller};
 use crate::fleet::plan::{Plan, PlannedEnvelopes, PlannedTickets, Rain};
 
 const TITLE: &str = "fleet run";
@@ -83,31 +83,23 @@ pub struct Broadcast {
 }
 
 #[derive(Debug, Deserialize)]
-struct Taken {
-    id: u64,
+struct Created<Id> {
+    id: Id,
 }
 
-#[derive(Debug, Deserialize)]
-struct Created {
-    id: u32,
-}
-
-/// A caller of the admin API.
+/// The admin API.
 #[derive(Debug)]
 pub struct Admin {
-    client: reqwest::Client,
+    caller: Caller,
     url: String,
-    token: String,
 }
 
 impl Admin {
     /// Of the API at `url`; `now`: Unix seconds.
     pub fn new(url: &str, secret: &Secret, now: u64) -> Result<Self, TokenError> {
-        let token = Signer::new(secret).sign("fleet", Audience::Admin, now, http::TOKEN_SECONDS)?;
-        Ok(Self { client: http::client(), url: url.to_owned(), token })
+        Ok(Self { caller: Caller::new(secret, now)?, url: url.to_owned() })
     }
 
-    /// Live figures.
     pub async fn stats(&self) -> Result<Stats, CallError> {
         self.get("/v1/stats").await
     }
@@ -123,8 +115,7 @@ impl Admin {
             "min_fen": rain.min_fen,
             "max_fen": rain.max_fen,
         });
-        let created: Created = self.post("/v1/campaigns", &campaign).await?;
-        Ok(created.id)
+        self.create("/v1/campaigns", &campaign).await
     }
 
     /// Puts the plan's tickets on sale from Unix millisecond `starts_at_ms` on. Returns the
@@ -139,8 +130,7 @@ impl Admin {
             "starts_at_ms": starts_at_ms,
             "per_user_limit": tickets.limit,
         });
-        let created: Created = self.post("/v1/campaigns", &sale).await?;
-        Ok(created.id)
+        self.create("/v1/campaigns", &sale).await
     }
 
     /// Puts so many fen into each of the wallets of users 1 to `users`. The same `key` does it
@@ -150,7 +140,7 @@ impl Admin {
             let users = DEPOSIT_USERS_MAX.min(users - first_user + 1);
             let key = format!("{key} from {first_user}");
             let deposit = json!({"first_user": first_user, "users": users, "amount_fen": amount_fen, "key": key});
-            self.order("/v1/deposits", Some(&deposit)).await?;
+            self.post("/v1/deposits", &deposit).await?;
         }
         Ok(())
     }
@@ -167,8 +157,7 @@ impl Admin {
             "max_total_fen": u64::from(envelopes.recipients) * SHARE_FEN_MAX,
             "lifetime_seconds": plan.envelope_lifetime.as_secs(),
         });
-        let taken: Taken = self.post("/v1/envelope-runs", &run).await?;
-        Ok(taken.id)
+        self.create("/v1/envelope-runs", &run).await
     }
 
     pub async fn envelope_run(&self, id: u64) -> Result<EnvelopeRun, CallError> {
@@ -177,14 +166,14 @@ impl Admin {
 
     /// No more prizes from this campaign.
     pub async fn stop(&self, campaign: u32) -> Result<(), CallError> {
-        self.order(&format!("/v1/campaigns/{campaign}/stop"), None).await.map(drop)
+        self.post(&format!("/v1/campaigns/{campaign}/stop"), &Value::Null).await.map(drop)
     }
 
     /// Tells everybody a text. Returns the announcement's id, where the server gives one.
     pub async fn announce(&self, text: &str) -> Result<Option<u64>, CallError> {
-        let response = self.order("/v1/announcements", Some(&json!({"text": text}))).await?;
+        let response = self.post("/v1/announcements", &json!({"text": text})).await?;
         // A server that keeps no books of announcements says nothing.
-        Ok(response.json::<Taken>().await.ok().map(|taken| taken.id))
+        Ok(response.json::<Created<u64>>().await.ok().map(|created| created.id))
     }
 
     /// How an announcement went.
@@ -197,19 +186,16 @@ impl Admin {
         self.get(&format!("/v1/campaigns/{campaign}")).await
     }
 
-    async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, CallError> {
-        let url = format!("{}{path}", self.url);
-        http::call(self.client.post(&url).bearer_auth(&self.token).json(body), &url).await
+    async fn create<Id: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<Id, CallError> {
+        let response = self.post(path, body).await?;
+        http::read(response, path).await.map(|created: Created<Id>| created.id)
     }
 
-    async fn order(&self, path: &str, body: Option<&Value>) -> Result<Response, CallError> {
-        let url = format!("{}{path}", self.url);
-        let request = self.client.post(&url).bearer_auth(&self.token);
-        http::send(body.into_iter().fold(request, reqwest::RequestBuilder::json), &url).await
+    async fn post(&self, path: &str, body: &Value) -> Result<Response, CallError> {
+        self.caller.post(&format!("{}{path}", self.url), body).await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CallError> {
-        let url = format!("{}{path}", self.url);
-        http::call(self.client.get(&url).bearer_auth(&self.token), &url).await
+        self.caller.get(&format!("{}{path}", self.url)).await
     }
 }

@@ -11,7 +11,7 @@ use crate::fleet::plan::Plan;
 use crate::results::{Announced, Results};
 
 /// One announcement that the server has taken.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Posted {
     /// Tells it from all others.
     pub text: String,
@@ -19,6 +19,8 @@ pub struct Posted {
     pub id: Option<u64>,
     /// When it was posted, Unix nanoseconds.
     pub at: u64,
+    /// What the server says of it at the end, where it says anything.
+    pub server: Option<Broadcast>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -53,24 +55,21 @@ pub async fn post(plan: &Plan, clock: &Clock, first_second: u64, admin: Option<&
         let text = format!("fleet run {begin}: announcement {} of {}", number + 1, planned.count);
         let at = clock.now();
         match admin.announce(&text).await {
-            Ok(id) => posted.push(Posted { text, id, at }),
+            Ok(id) => posted.push(Posted { text, id, at, server: None }),
             Err(error) => troubles.push(format!("announcement {}: {error}", number + 1)),
         }
     }
     (posted, troubles)
 }
 
-/// What the server says of each, where it says anything.
-pub async fn broadcasts(posted: &[Posted], admin: Option<&Admin>) -> Vec<Option<Broadcast>> {
-    let mut broadcasts = Vec::with_capacity(posted.len());
+/// Asks what the server says of each.
+pub async fn ask(posted: &mut [Posted], admin: &Admin) {
     for one in posted {
-        broadcasts.push(match (admin, one.id) {
+        if let Some(id) = one.id {
             // A server that keeps no books of broadcasts is no trouble: ours are complete without.
-            (Some(admin), Some(id)) => admin.broadcast(id).await.ok(),
-            _ => None,
-        });
+            one.server = admin.broadcast(id).await.ok();
+        }
     }
-    broadcasts
 }
 
 /// Compares what was posted with what users were told. Who reconnected may have missed one, or have
@@ -78,31 +77,28 @@ pub async fn broadcasts(posted: &[Posted], admin: Option<&Admin>) -> Vec<Option<
 pub fn judge(
     users: u64,
     posted: &[Posted],
-    broadcasts: &[Option<Broadcast>],
     results: &[Results],
     failures: &mut Vec<String>,
 ) -> Vec<AnnouncementSummary> {
     let excused = results.iter().any(|result| result.totals.reconnects > 0);
-    let summarize = |(one, server): (&Posted, Option<Broadcast>)| {
+    let summarize = |one: &Posted| {
         let parts = results.iter().flat_map(|result| &result.announced).filter(|part| part.text == one.text);
         let parts: Vec<&Announced> = parts.collect();
-        let sum = |of: fn(&Announced) -> u64| parts.iter().map(|&part| of(part)).sum::<u64>();
         let since = |micros: u64| (micros as f64 - (one.at / 1_000) as f64) / 1_000.0;
-        let delivered = sum(|part| part.users);
+        let delivered = parts.iter().map(|part| part.users).sum();
         AnnouncementSummary {
             text: one.text.clone(),
             id: one.id,
             posted_at_ms: one.at / MILLISECOND,
             delivered,
             shortfall: users.saturating_sub(delivered),
-            repeated: sum(|part| part.repeated),
+            repeated: parts.iter().map(|part| part.repeated).sum(),
             first_ms: parts.iter().map(|part| part.first_us).min().map(since),
             last_ms: parts.iter().map(|part| part.last_us).max().map(since),
-            server,
+            server: one.server.clone(),
         }
     };
-    let servers = broadcasts.iter().cloned().chain(std::iter::repeat(None));
-    let summaries: Vec<_> = posted.iter().zip(servers).map(summarize).collect();
+    let summaries: Vec<_> = posted.iter().map(summarize).collect();
     for one in summaries.iter().filter(|_| !excused) {
         if one.shortfall > 0 || one.repeated > 0 {
             failures.push(format!(
@@ -117,32 +113,17 @@ pub fn judge(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::{ProcessView, Totals};
-    use hongbao_telemetry::summary::Clock;
+    use crate::results::Totals;
 
     fn results(users: u64, repeated: u64, reconnects: u64) -> Results {
         let announced = Announced { text: "a".into(), users, repeated, first_us: 2_000, last_us: 9_000 };
-        Results {
-            name: "machine-01".into(),
-            totals: Totals { reconnects, ..Totals::default() },
-            outstanding: 0,
-            reactions_outstanding: 0,
-            operations: std::collections::BTreeMap::new(),
-            reactions: std::collections::BTreeMap::new(),
-            sales: Vec::new(),
-            segments: Vec::new(),
-            seconds: Vec::new(),
-            storms: Vec::new(),
-            announced: vec![announced],
-            campaigns: Vec::new(),
-            clock: Clock::default(),
-            process: ProcessView::default(),
-        }
+        let totals = Totals { reconnects, ..Totals::default() };
+        Results { totals, announced: vec![announced], ..Results::default() }
     }
 
     fn judge_two(one: Results, two: Results) -> (AnnouncementSummary, Vec<String>) {
-        let (posted, mut failures) = ([Posted { text: "a".into(), id: None, at: 1_000_000 }], Vec::new());
-        let mut summaries = judge(10, &posted, &[None], &[one, two], &mut failures);
+        let (posted, mut failures) = ([Posted { text: "a".into(), id: None, at: 1_000_000, server: None }], Vec::new());
+        let mut summaries = judge(10, &posted, &[one, two], &mut failures);
         (summaries.remove(0), failures)
     }
 

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use hongbao_proto::token::{Audience, Signer, TokenError};
+use futures_util::future::join_all;
+use hongbao_proto::token::TokenError;
 use hongbao_telemetry::program::service;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -15,10 +16,10 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::{Instant, timeout};
 
-use crate::fleet::http::{self, CallError};
+use crate::fleet::http::{CallError, Caller};
 use crate::fleet::plan::Plan;
 use crate::fleet::targets;
-use crate::results::{QpsChange, Ready, Results, SaleOrder, StatementsOrder, Status, StopAt, StormOrder};
+use crate::results::{Ready, Results, StatementsOrder, Status, StopAt};
 
 /// For a machine to measure its clock and bind its control surface.
 const READY_DEADLINE: Duration = Duration::from_secs(30);
@@ -61,17 +62,15 @@ struct Machine {
 #[derive(Debug)]
 pub struct Children {
     machines: Vec<Machine>,
-    client: reqwest::Client,
-    token: String,
+    caller: Caller,
     targets_file: Option<PathBuf>,
 }
 
 impl Children {
     /// No machines yet; `now`: Unix seconds.
     pub fn new(plan: &Plan, now: u64) -> Result<Self, TokenError> {
-        let token = Signer::new(&plan.secret).sign("fleet", Audience::Admin, now, http::TOKEN_SECONDS)?;
-        let targets_file = plan.targets_file.clone();
-        Ok(Self { machines: Vec::new(), client: http::client(), token, targets_file })
+        let caller = Caller::new(&plan.secret, now)?;
+        Ok(Self { machines: Vec::new(), caller, targets_file: plan.targets_file.clone() })
     }
 
     /// Starts all machines of the plan and waits until each has told where its control surface is.
@@ -113,7 +112,7 @@ impl Children {
     pub async fn statuses(&mut self) -> Result<Option<Vec<Status>>, MachineTrouble> {
         let statuses = match timeout(STATUS_DEADLINE, self.get_all("/v1/status")).await {
             Ok(statuses) => self.sort_out(statuses),
-            Err(_) => return self.all_run().map(|()| None),
+            Err(_) => return self.check_running().map(|()| None),
         };
         match statuses {
             Ok(statuses) => Ok(Some(statuses)),
@@ -137,32 +136,24 @@ impl Children {
         (results, troubles)
     }
 
-    /// Tells every machine where ticket turns grab.
-    pub async fn sale(&mut self, order: SaleOrder) -> Result<(), MachineTrouble> {
-        self.post_all("/v1/sale", &order).await
+    /// Gives every machine an order.
+    pub async fn post(&mut self, path: &str, body: &impl Serialize) -> Result<(), MachineTrouble> {
+        let post = async |machine: &Machine| self.caller.post(&format!("{}{path}", machine.url), body).await;
+        let answers = join_all(self.machines.iter().map(post)).await;
+        self.sort_out(answers).map(drop)
     }
 
     /// Has so many users read their statements, as many on each machine.
     pub async fn statements(&mut self, users: u32) -> Result<(), MachineTrouble> {
         let machines = u32::try_from(self.machines.len()).unwrap_or(u32::MAX);
-        self.post_all("/v1/statements", &StatementsOrder { users: users.div_ceil(machines.max(1)) }).await
-    }
-
-    /// Tells every machine of a change of QPS.
-    pub async fn announce(&mut self, change: QpsChange) -> Result<(), MachineTrouble> {
-        self.post_all("/v1/qps", &change).await
-    }
-
-    /// Tells every machine of a storm.
-    pub async fn storm(&mut self, order: StormOrder) -> Result<(), MachineTrouble> {
-        self.post_all("/v1/storm", &order).await
+        self.post("/v1/statements", &StatementsOrder { users: users.div_ceil(machines.max(1)) }).await
     }
 
     /// Tells every machine to stop, and waits until all have ended. Returns those that did not end
     /// well.
     pub async fn stop(&mut self, patience: Duration) -> Result<Vec<String>, MachineTrouble> {
         self.withdraw_targets();
-        self.post_all("/v1/stop", &StopAt::default()).await?;
+        self.post("/v1/stop", &StopAt::default()).await?;
         let deadline = Instant::now() + patience;
         let mut ill = Vec::new();
         for machine in &mut self.machines {
@@ -197,31 +188,17 @@ impl Children {
 
     /// What each machine answers, in order.
     async fn get_all<T: DeserializeOwned>(&self, path: &str) -> Vec<Result<T, CallError>> {
-        let calls = self.machines.iter().map(|machine| {
-            let url = format!("{}{path}", machine.url);
-            let request = self.client.get(&url).bearer_auth(&self.token);
-            async move { http::call(request, &url).await }
-        });
-        futures_util::future::join_all(calls).await
+        let get = async |machine: &Machine| self.caller.get(&format!("{}{path}", machine.url)).await;
+        join_all(self.machines.iter().map(get)).await
     }
 
-    fn all_run(&mut self) -> Result<(), MachineTrouble> {
+    fn check_running(&mut self) -> Result<(), MachineTrouble> {
         for machine in &mut self.machines {
             if let Ok(Some(status)) = machine.child.try_wait() {
                 return Err(MachineTrouble::Ended { name: machine.name.clone(), status });
             }
         }
         Ok(())
-    }
-
-    async fn post_all(&mut self, path: &str, body: &impl Serialize) -> Result<(), MachineTrouble> {
-        let calls = self.machines.iter().map(|machine| {
-            let url = format!("{}{path}", machine.url);
-            let request = self.client.post(&url).bearer_auth(&self.token).json(body);
-            async move { http::send(request, &url).await.map(drop) }
-        });
-        let answers = futures_util::future::join_all(calls).await;
-        self.sort_out(answers).map(drop)
     }
 
     /// A machine that does not answer because it has ended is said to have ended.
@@ -282,13 +259,10 @@ fn command(plan: &Plan, index: u32, ntp: &str) -> Command {
         .arg("--with-parent")
         .args(["--name", &name(index), "--ntp", ntp])
         .args(["--users", &format!("{}..{}", share.first, share.last), "--total", &plan.users.to_string()])
-        .args(["--server", &plan.server.to_string(), "--connect-rate", &rate.to_string()])
-        .args(["--pace", &humantime::format_duration(plan.pace).to_string()])
-        .args(["--coalesce", &humantime::format_duration(plan.coalesce).to_string()])
-        .args(["--clock-budget", &humantime::format_duration(plan.clock_budget).to_string()])
-        .args(["--answer-timeout", &humantime::format_duration(plan.answer_timeout).to_string()])
+        .args(["--connect-rate", &rate.to_string()])
+        .args(plan.common.to_command_line())
         .arg("--journal")
-        .arg(plan.journal_dir.join(format!("{}.csv", name(index))))
+        .arg(plan.journal(index))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .kill_on_drop(true);
@@ -296,29 +270,13 @@ fn command(plan: &Plan, index: u32, ntp: &str) -> Command {
     for variable in service::VARIABLES {
         command.env_remove(variable);
     }
-    if !plan.mix.is_grabs() {
-        command.args(["--mix", &plan.mix.to_string()]);
-    }
     if plan.react {
         command.arg("--react");
-    }
-    if plan.rooms > 0 {
-        command.args(["--rooms", &plan.rooms.to_string()]);
     }
     if plan.pin_machines {
         command.args(["--core", &index.to_string()]);
     }
-    if let Some(monitor) = plan.monitor {
-        command.args(["--monitor", &monitor.to_string()]);
-    }
-    // What the environment says of the log, the machine inherits.
-    if let Some(filter) = &plan.log.filter {
-        command.args(["--log", filter]);
-    }
-    if let Some(format) = plan.log.format {
-        command.args(["--log-format", format.name()]);
-    }
-    if let Some(secret_file) = &plan.secret_file {
+    if let Some(secret_file) = &plan.common.secret_file {
         command.arg("--secret-file").arg(secret_file);
     }
     command

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hongbao_proto::limits::ENVELOPE_USERS_MAX;
 
+use crate::arguments::{ArgumentError, is_whole_seconds, require};
 use crate::limits::{ANNOUNCEMENT_TEXTS_MAX, STORM_WATCH_SECONDS_MAX};
 use crate::storm::Fraction;
 
@@ -125,63 +126,45 @@ impl FromStr for PlannedAnnouncements {
 
 fn whole_seconds(text: &str) -> Result<u64, String> {
     match humantime::parse_duration(text) {
-        Ok(duration) if duration.subsec_nanos() == 0 => Ok(duration.as_secs()),
+        Ok(duration) if is_whole_seconds(duration) => Ok(duration.as_secs()),
         _ => Err(format!("`{text}` is no moment in whole seconds, as 20s")),
     }
 }
 
-/// Why events do not fit their run. One line each.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum EventError {
-    #[error("--{option}: {at:?} is not inside the phases, which last {lasting:?}")]
-    Outside { option: &'static str, at: Duration, lasting: Duration },
-    #[error("--storm: the storms at {first} s and {second} s are nearer than --storm-deadline, which is {deadline} s")]
-    Overlap { first: u64, second: u64, deadline: u64 },
-    #[error("--storm-deadline {0:?}: whole seconds, 1 to {STORM_WATCH_SECONDS_MAX}")]
-    Deadline(Duration),
-}
-
-/// Storms in the order of their moments, if they fit phases of so many seconds and each other.
-pub fn check_storms(
-    mut storms: Vec<PlannedStorm>,
-    deadline: Duration,
-    lasting: u64,
-) -> Result<Vec<PlannedStorm>, EventError> {
-    if deadline.subsec_nanos() != 0 || !(1..=u64::from(STORM_WATCH_SECONDS_MAX)).contains(&deadline.as_secs()) {
-        return Err(EventError::Deadline(deadline));
-    }
+/// Puts storms in the order of their moments; refuses those that do not fit phases of so many
+/// seconds, or each other.
+pub fn check_storms(storms: &mut [PlannedStorm], deadline: Duration, lasting: u64) -> Result<(), ArgumentError> {
+    let in_range = (1..=u64::from(STORM_WATCH_SECONDS_MAX)).contains(&deadline.as_secs());
+    let range = format!("whole seconds, 1 to {STORM_WATCH_SECONDS_MAX}");
+    require(in_range && is_whole_seconds(deadline), "storm-deadline", format!("{deadline:?}"), &range)?;
     storms.sort_unstable_by_key(|storm| storm.at_second);
-    if let Some(late) = storms.last().filter(|last| last.at_second >= lasting) {
-        let (at, lasting) = (Duration::from_secs(late.at_second), Duration::from_secs(lasting));
-        return Err(EventError::Outside { option: "storm", at, lasting });
+    if let Some(last) = storms.last() {
+        check_moment("storm", Duration::from_secs(last.at_second), lasting)?;
     }
     for pair in storms.windows(2) {
         let (first, second, deadline) = (pair[0].at_second, pair[1].at_second, deadline.as_secs());
         if second - first < deadline {
-            return Err(EventError::Overlap { first, second, deadline });
+            return Err(ArgumentError::Wrong(format!(
+                "--storm: the storms at {first} s and {second} s are nearer than --storm-deadline, which is {deadline} s"
+            )));
         }
     }
-    Ok(storms)
-}
-
-/// Whether something begins inside phases of so many seconds.
-pub fn check_moment(option: &'static str, at_second: u64, lasting: u64) -> Result<(), EventError> {
-    if at_second >= lasting {
-        let (at, lasting) = (Duration::from_secs(at_second), Duration::from_secs(lasting));
-        return Err(EventError::Outside { option, at, lasting });
-    }
     Ok(())
 }
 
-/// Whether all announcements are posted inside phases of so many seconds.
-pub fn check_announcements(planned: PlannedAnnouncements, lasting: u64) -> Result<(), EventError> {
+/// Refuses what does not begin inside phases of so many seconds.
+pub fn check_moment(option: &str, at: Duration, lasting: u64) -> Result<(), ArgumentError> {
     let lasting = Duration::from_secs(lasting);
-    let after_first = planned.every.checked_mul(planned.count - 1).unwrap_or(Duration::MAX);
-    let at = Duration::from_secs(planned.at_second).saturating_add(after_first);
-    if at >= lasting {
-        return Err(EventError::Outside { option: "announce", at, lasting });
+    if at < lasting {
+        return Ok(());
     }
-    Ok(())
+    Err(ArgumentError::Wrong(format!("--{option}: {at:?} is not inside the phases, which last {lasting:?}")))
+}
+
+/// Refuses announcements that are not all posted inside phases of so many seconds.
+pub fn check_announcements(planned: PlannedAnnouncements, lasting: u64) -> Result<(), ArgumentError> {
+    let after_first = planned.every.checked_mul(planned.count - 1).unwrap_or(Duration::MAX);
+    check_moment("announce", Duration::from_secs(planned.at_second).saturating_add(after_first), lasting)
 }
 
 #[cfg(test)]
@@ -221,16 +204,17 @@ mod tests {
         for wrong in ["", "0", "x", "2000:", "2000:1:0", "2000:1:1:1", "2000:1:4294967296"] {
             assert!(wrong.parse::<PlannedTickets>().is_err(), "{wrong}");
         }
-        assert!(check_moment("tickets", 9, 10).is_ok());
-        let outside = check_moment("tickets", 10, 10).unwrap_err().to_string();
+        let moment = |second| check_moment("tickets", Duration::from_secs(second), 10);
+        assert!(moment(9).is_ok());
+        let outside = moment(10).unwrap_err().to_string();
         assert_eq!(outside, "--tickets: 10s is not inside the phases, which last 10s");
     }
 
     #[test]
     fn storms_lie_inside_the_phases_and_apart() {
         let check = |storms: &[&str], deadline| {
-            let storms = storms.iter().map(|text| storm(text)).collect();
-            check_storms(storms, Duration::from_secs(deadline), 40)
+            let mut storms: Vec<_> = storms.iter().map(|text| storm(text)).collect();
+            check_storms(&mut storms, Duration::from_secs(deadline), 40).map(|()| storms)
         };
         assert_eq!(check(&["5%@30s", "30%@20s"], 10).unwrap(), [storm("30%@20s"), storm("5%@30s")]);
         assert_eq!(
@@ -246,7 +230,7 @@ mod tests {
 
     #[test]
     fn the_last_announcement_is_posted_inside_the_phases() {
-        assert_eq!(check_announcements("3@10s/5s".parse().unwrap(), 21), Ok(()));
+        assert!(check_announcements("3@10s/5s".parse().unwrap(), 21).is_ok());
         assert!(check_announcements("3@10s/5s".parse().unwrap(), 20).is_err());
         assert!(check_announcements("1000@1s/3000000000s".parse().unwrap(), 20).is_err());
     }

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use hongbao_proto::token::{Audience, Secret, Signer, TokenError};
 use reqwest::{Client, RequestBuilder, Response};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// How long the fleet's tokens are good: longer than any run.
-pub const TOKEN_SECONDS: u64 = 7 * 24 * 3600;
+const TOKEN_SECONDS: u64 = 7 * 24 * 3600;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -21,27 +23,44 @@ pub enum CallError {
     Unexpected { url: String, reason: String },
 }
 
-/// A client that keeps its connections.
-pub fn client() -> Client {
-    // No other service is between a fleet and its machines; a proxy of the environment must not be
-    // either.
-    Client::builder().no_proxy().timeout(DEADLINE).build().unwrap_or_default()
+/// Calls with the fleet's token, over connections that are kept.
+#[derive(Debug)]
+pub struct Caller {
+    client: Client,
+    token: String,
 }
 
-/// Sends, and accepts success only.
-pub async fn send(request: RequestBuilder, url: &str) -> Result<Response, CallError> {
-    let response = request.send().await.map_err(|error| unreachable(url, &error))?;
-    let status = response.status();
-    if status.is_success() {
-        return Ok(response);
+impl Caller {
+    /// `now`: Unix seconds.
+    pub fn new(secret: &Secret, now: u64) -> Result<Self, TokenError> {
+        // No other service is between a fleet and its machines; a proxy of the environment must not
+        // be either.
+        let client = Client::builder().no_proxy().timeout(DEADLINE).build().unwrap_or_default();
+        Ok(Self { client, token: Signer::new(secret).sign("fleet", Audience::Admin, now, TOKEN_SECONDS)? })
     }
-    let body = response.text().await.unwrap_or_default();
-    Err(CallError::Refused { url: url.to_owned(), status: status.as_u16(), body: body.trim().to_owned() })
+
+    pub async fn get<T: DeserializeOwned>(&self, url: &str) -> Result<T, CallError> {
+        read(self.send(self.client.get(url), url).await?, url).await
+    }
+
+    /// Posts, and accepts success only, whatever it says.
+    pub async fn post(&self, url: &str, body: &impl Serialize) -> Result<Response, CallError> {
+        self.send(self.client.post(url).json(body), url).await
+    }
+
+    async fn send(&self, request: RequestBuilder, url: &str) -> Result<Response, CallError> {
+        let response = request.bearer_auth(&self.token).send().await.map_err(|error| unreachable(url, &error))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let body = response.text().await.unwrap_or_default();
+        Err(CallError::Refused { url: url.to_owned(), status: status.as_u16(), body: body.trim().to_owned() })
+    }
 }
 
-/// Sends, and reads the answer.
-pub async fn call<T: DeserializeOwned>(request: RequestBuilder, url: &str) -> Result<T, CallError> {
-    let body = send(request, url).await?.bytes().await.map_err(|error| unreachable(url, &error))?;
+pub async fn read<T: DeserializeOwned>(response: Response, url: &str) -> Result<T, CallError> {
+    let body = response.bytes().await.map_err(|error| unreachable(url, &error))?;
     serde_json::from_slice(&body)
         .map_err(|error| CallError::Unexpected { url: url.to_owned(), reason: error.to_string() })
 }

@@ -27,6 +27,10 @@ struct Row {
 /// How many, and their fen.
 pub type CountAndFen = (u64, u64);
 
+pub fn sum_up(parts: impl Iterator<Item = CountAndFen>) -> CountAndFen {
+    parts.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+}
+
 /// What all users were told.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct JournalSums {
@@ -43,12 +47,12 @@ pub struct JournalSums {
 impl JournalSums {
     /// Prizes over all campaigns.
     pub fn totals(&self) -> CountAndFen {
-        self.campaigns.values().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+        sum_up(self.campaigns.values().copied())
     }
 
     /// Units over all sales.
     pub fn sold(&self) -> CountAndFen {
-        self.sold.values().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+        sum_up(self.sold.values().copied())
     }
 }
 

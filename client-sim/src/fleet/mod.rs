@@ -19,7 +19,6 @@ pub mod targets;
 pub mod verdict;
 
 use std::io;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use hongbao_telemetry::program::output;
@@ -31,10 +30,10 @@ use crate::clock::{self, Clock, ClockError, SECOND};
 use crate::limits::ANNOUNCE_SECONDS;
 use crate::ntp_responder::Responder;
 use crate::results::{QpsChange, SaleOrder, Status, StormOrder};
-use admin::{Admin, Campaign, Stats};
+use admin::{Admin, Stats};
 use children::{Children, MachineTrouble};
 use plan::Plan;
-use progress::{Progress, Rate};
+use progress::Progress;
 use verdict::{Effort, Evidence, Summary};
 
 /// Between two looks at machines that connect.
@@ -115,33 +114,15 @@ async fn conduct(plan: &Plan, clock: &Clock, ntp: &str, children: &mut Children)
         progress.print("no --ntp: machines share this host's clock, by the fleet's own SNTP responder");
     }
     progress.print(&format!("journals: {}", plan.journal_dir.display()));
-    let admin = match &plan.admin {
-        Some(url) => Some(Admin::new(url, &plan.secret, clock.now() / SECOND)?),
-        None => None,
-    };
+    let admin = plan.admin.as_ref().map(|url| Admin::new(url, &plan.secret, clock.now() / SECOND)).transpose()?;
     let before = stats(admin.as_ref()).await?;
 
     children.start(plan, ntp).await?;
-    let connected = connect(plan, children, &mut progress).await?;
-    let mut evidence = Evidence {
-        plan,
-        first_second: 0,
-        connected: connected.online,
-        connect_seconds: connected.seconds,
-        memory: Memory::default(),
-        results: &[],
-        efforts: &[],
-        campaign: None,
-        sale: None,
-        run: None,
-        words: &journals::JournalTotals::default(),
-        posted: &[],
-        broadcasts: &[],
-        troubles: Vec::new(),
-    };
-    if connected.online < u64::from(plan.users) {
+    let mut evidence = Evidence::default();
+    (evidence.connected, evidence.connect_seconds) = connect(plan, children, &mut progress).await?;
+    if evidence.connected < u64::from(plan.users) {
         // Phases with fewer users would measure something else.
-        return Ok(verdict::judge(evidence));
+        return Ok(verdict::judge(plan, evidence));
     }
     sleep(plan.settle).await;
     evidence.memory = memory(plan, before, stats(admin.as_ref()).await?, &statuses(children).await?);
@@ -164,15 +145,11 @@ async fn conduct(plan: &Plan, clock: &Clock, ntp: &str, children: &mut Children)
         async { Ok(announcements::post(plan, clock, first, admin.as_ref()).await) },
         async { Ok(purchases::run_envelopes(plan, clock, first, admin.as_ref()).await) },
     )?;
-    evidence.efforts = &efforts;
+    evidence.efforts = efforts;
     evidence.troubles.extend(refused.into_iter().chain(trouble));
 
-    let stopped = match (&admin, campaign) {
-        (Some(admin), Some(campaign)) => Some(admin.stop(campaign).await),
-        _ => None,
-    };
-    if let Some(Err(error)) = stopped {
-        evidence.troubles.push(format!("admin: {error}"));
+    if let (Some(admin), Some(campaign)) = (&admin, campaign) {
+        evidence.note(admin.stop(campaign).await.map_err(FleetError::Admin));
     }
     let deliveries = posted.len() as u64 * u64::from(plan.users);
     await_answers(plan, first, storms_over_by(plan, clock, first), deliveries, children, &mut progress).await?;
@@ -181,39 +158,24 @@ async fn conduct(plan: &Plan, clock: &Clock, ntp: &str, children: &mut Children)
         await_answers(plan, first, Instant::now(), deliveries, children, &mut progress).await?;
     }
     progress.end();
-    let broadcasts = announcements::broadcasts(&posted, admin.as_ref()).await;
-    let books = books(admin.as_ref(), campaign, &mut evidence.troubles).await;
-    let sale = books_of_sale(admin.as_ref(), sale, &mut evidence.troubles).await;
-    let (results, silent) = children.results().await;
-    evidence.troubles.extend(silent);
-    evidence.troubles.extend(children.stop(plan.answer_timeout + STOP_PATIENCE).await?);
-    let words = match journals::read_all(journal_paths(plan), plan.guest_journal.as_deref()) {
-        Ok(words) => words,
-        Err(error) => {
-            evidence.troubles.push(error.to_string());
-            journals::JournalTotals::default()
+    (evidence.posted, evidence.run) = (posted, run);
+    if let Some(admin) = &admin {
+        announcements::ask(&mut evidence.posted, admin).await;
+        if let Some(campaign) = campaign {
+            evidence.campaign = evidence.note(admin.campaign(campaign).await.map_err(FleetError::Admin));
         }
-    };
-    evidence.results = &results;
-    evidence.campaign = books.as_ref();
-    evidence.sale = sale.as_ref();
-    evidence.run = run.as_ref();
-    evidence.posted = &posted;
-    evidence.broadcasts = &broadcasts;
-    evidence.words = &words;
-    Ok(verdict::judge(evidence))
-}
-
-/// A campaign's books, where there is one and they can be read.
-async fn books(admin: Option<&Admin>, campaign: Option<u32>, troubles: &mut Vec<String>) -> Option<Campaign> {
-    let (admin, campaign) = admin.zip(campaign)?;
-    match admin.campaign(campaign).await {
-        Ok(books) => Some(books),
-        Err(error) => {
-            troubles.push(format!("admin: {error}"));
-            None
+        if let Some(sale) = sale {
+            evidence.note(admin.stop(sale).await.map_err(FleetError::Admin));
+            evidence.sale = evidence.note(admin.campaign(sale).await.map_err(FleetError::Admin));
         }
     }
+    let (results, silent) = children.results().await;
+    evidence.results = results;
+    evidence.troubles.extend(silent);
+    evidence.troubles.extend(children.stop(plan.common.answer_timeout + STOP_PATIENCE).await?);
+    let journals = (0..plan.machines).map(|index| plan.journal(index));
+    evidence.words = evidence.note(journals::read_all(journals, plan.guest_journal.as_deref())).unwrap_or_default();
+    Ok(verdict::judge(plan, evidence))
 }
 
 /// Puts the plan's tickets on sale and tells the machines. Returns the campaign's id.
@@ -226,22 +188,8 @@ async fn open_sale(
     let (Some(admin), Some(tickets)) = (admin, plan.tickets) else { return Ok(None) };
     let starts_at_ms = (plan.phases_begin(first) + tickets.at_second) * 1_000;
     let campaign = admin.create_sale(plan, tickets, starts_at_ms).await?;
-    children.sale(SaleOrder { campaign, limit: tickets.limit }).await?;
+    children.post("/v1/sale", &SaleOrder { campaign, limit: tickets.limit }).await?;
     Ok(Some(campaign))
-}
-
-/// Ends the sale, and reads its books.
-async fn books_of_sale(admin: Option<&Admin>, sale: Option<u32>, troubles: &mut Vec<String>) -> Option<Campaign> {
-    if let Some((admin, sale)) = admin.zip(sale)
-        && let Err(error) = admin.stop(sale).await
-    {
-        troubles.push(format!("admin: {error}"));
-    }
-    books(admin, sale, troubles).await
-}
-
-fn journal_paths(plan: &Plan) -> impl Iterator<Item = PathBuf> {
-    (0..plan.machines).map(|index| plan.journal_dir.join(format!("{}.csv", children::name(index))))
 }
 
 async fn stats(admin: Option<&Admin>) -> Result<Option<Stats>, FleetError> {
@@ -263,26 +211,19 @@ async fn statuses(children: &mut Children) -> Result<Vec<Status>, FleetError> {
     }
 }
 
-struct Connected {
-    online: u64,
-    seconds: f64,
-}
-
 /// Waits until every user is logged in, and in its room if there are rooms; or the time for that is
-/// over.
-async fn connect(plan: &Plan, children: &mut Children, progress: &mut Progress) -> Result<Connected, FleetError> {
+/// over. Returns how many are, and after how many seconds.
+async fn connect(plan: &Plan, children: &mut Children, progress: &mut Progress) -> Result<(u64, f64), FleetError> {
     let (begun, users) = (Instant::now(), u64::from(plan.users));
-    let mut rate = Rate::default();
     progress.begin(users);
     loop {
         let statuses = statuses(children).await?;
         let online = statuses.iter().map(|status| status.online).sum();
-        let joining = plan.rooms > 0 && statuses.iter().any(|status| status.reactions_outstanding > 0);
+        let joining = plan.common.rooms > 0 && statuses.iter().any(|status| status.reactions_outstanding > 0);
         let elapsed = begun.elapsed();
-        rate.add(elapsed, online);
-        progress.show(online, users, &progress::connecting(&statuses, &rate, users));
+        progress.show_connecting(online, users, &statuses);
         if (online == users && !joining) || elapsed > plan.connect_timeout {
-            return Ok(Connected { online, seconds: elapsed.as_secs_f64() });
+            return Ok((online, elapsed.as_secs_f64()));
         }
         sleep(CONNECT_PAUSE).await;
     }
@@ -308,14 +249,14 @@ fn memory(plan: &Plan, before: Option<Stats>, after: Option<Stats>, statuses: &[
 async fn announce(plan: &Plan, first: u64, children: &mut Children) -> Result<(), FleetError> {
     let mut at = first;
     for phase in plan.stretches() {
-        children.announce(QpsChange { qps: phase.qps, at, mix: phase.mix, planned: true }).await?;
+        children.post("/v1/qps", &QpsChange { qps: phase.qps, at, mix: phase.mix, planned: true }).await?;
         at += phase.seconds;
     }
-    children.announce(QpsChange { qps: 0, at, mix: None, planned: true }).await?;
+    children.post("/v1/qps", &QpsChange { qps: 0, at, mix: None, planned: true }).await?;
     let watch_seconds = u32::try_from(plan.storm_deadline.as_secs()).unwrap_or(u32::MAX);
-    for storm in &plan.storms {
-        let at = plan.phases_begin(first) + storm.at_second;
-        children.storm(StormOrder { share: storm.share, at, watch_seconds }).await?;
+    for storm in &plan.storm {
+        let at = plan.storm_at(first, storm);
+        children.post("/v1/storm", &StormOrder { share: storm.share, at, watch_seconds }).await?;
     }
     Ok(())
 }
@@ -379,8 +320,7 @@ fn micros(seconds: f64) -> u64 {
 
 /// When the last storm has had its time; now, where there is none.
 fn storms_over_by(plan: &Plan, clock: &Clock, first: u64) -> Instant {
-    let last =
-        plan.storms.last().map(|storm| plan.phases_begin(first) + storm.at_second + plan.storm_deadline.as_secs());
+    let last = plan.storm.last().map(|storm| plan.storm_at(first, storm) + plan.storm_deadline.as_secs());
     last.map_or_else(Instant::now, |second| clock.instant(second * SECOND))
 }
 
@@ -397,15 +337,15 @@ async fn await_answers(
     let begun = Instant::now();
     // Some orders are left to expire, and asked after then.
     let lapsing = if plan.tickets.is_some() { plan.hold } else { Duration::ZERO };
-    let deadline = storms_over_by.max(begun + lapsing) + plan.answer_timeout + STOP_PATIENCE;
+    let deadline = storms_over_by.max(begun + lapsing) + plan.common.answer_timeout + STOP_PATIENCE;
     loop {
         let statuses = statuses(children).await?;
         // One that somebody else has ordered has as much time.
-        let is_planned = |at| plan.storms.iter().any(|storm| plan.phases_begin(first) + storm.at_second == at);
+        let is_planned = |at| plan.storm.iter().any(|storm| plan.storm_at(first, storm) == at);
         let unplanned =
             statuses.iter().flat_map(|status| &status.storms).any(|storm| !storm.over && !is_planned(storm.storm.at));
         let storms_over_by = if unplanned { storms_over_by.max(begun + plan.storm_deadline) } else { storms_over_by };
-        let deadline = deadline.max(storms_over_by + plan.answer_timeout + STOP_PATIENCE);
+        let deadline = deadline.max(storms_over_by + plan.common.answer_timeout + STOP_PATIENCE);
         let open: u64 = statuses
             .iter()
             .map(|status| status.outstanding + status.acknowledges_outstanding + status.reactions_outstanding)
@@ -413,7 +353,7 @@ async fn await_answers(
         let stormy = statuses.iter().flat_map(|status| &status.storms).any(|storm| !storm.over);
         // Who reconnected may never hear one, so these are not waited for longer than an answer.
         let delivered: u64 = statuses.iter().map(|status| status.totals.announcements).sum();
-        let undelivered = delivered < deliveries && begun.elapsed() < plan.answer_timeout;
+        let undelivered = delivered < deliveries && begun.elapsed() < plan.common.answer_timeout;
         let waiting = open > 0 || undelivered || (stormy && Instant::now() <= storms_over_by);
         if !waiting || Instant::now() > deadline {
             return Ok(());

@@ -1,6 +1,5 @@
 //! What a fleet is asked to do: arguments, checked in whole before anything is started.
 
-use std::net::SocketAddr;
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -8,11 +7,11 @@ use std::time::Duration;
 
 use clap::Args;
 use hongbao_proto::token::Secret;
-use hongbao_telemetry::logs::LogArgs;
 use hongbao_telemetry::summary::Tolerance;
+use humantime::format_duration;
 
-use crate::arguments::{self, ArgumentError};
-use crate::fleet::events::{self, EventError};
+use crate::arguments::{self, ArgumentError, CommonArgs, is_whole_seconds, require};
+use crate::fleet::{children, events};
 use crate::limits::ANNOUNCE_SECONDS;
 use crate::machine::config::UserRange;
 use crate::schedule::mix::{Mix, Operation};
@@ -38,16 +37,10 @@ pub struct FleetArgs {
     /// Users of the whole fleet
     #[arg(long, default_value_t = 15_000)]
     pub users: u32,
-    /// The server's address
-    #[arg(long, value_name = "HOST:PORT")]
-    pub server: SocketAddr,
     /// The server's admin API, http://HOST:PORT; without it there is no rain and no comparison of
     /// books
     #[arg(long, value_name = "URL")]
     pub admin: Option<String>,
-    /// The monitor's ingest address
-    #[arg(long, value_name = "HOST:PORT")]
-    pub monitor: Option<SocketAddr>,
     /// Phases one after the other: [NAME=]QPSxDURATION[~TOLERANCE][@MIX], in whole seconds; a
     /// phase's own mix is written as --mix's, with + in place of commas
     #[arg(long, default_value = "5000x20s,10000x20s", value_delimiter = ',')]
@@ -69,17 +62,10 @@ pub struct FleetArgs {
     /// 3@10s/1s
     #[arg(long, value_name = "N@T[/EVERY]", requires = "admin")]
     pub announce: Option<PlannedAnnouncements>,
-    /// What the requests are, by weight: of grab, open, chat and ticket. An open without an offered
-    /// envelope is a grab instead
-    #[arg(long, default_value = "grab=1", value_name = "NAME=WEIGHT,…")]
-    pub mix: Mix,
     /// Users open what they are offered within a second, outside of the schedule; default: with
     /// --envelopes
     #[arg(long, value_name = "BOOL")]
     pub react: Option<bool>,
-    /// Users talk in N rooms, each in one, instead of to each other
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    pub rooms: u32,
     /// Envelopes that the house sends: COUNT[:RATE[:RECIPIENTS]][@T], RATE (50) a second to
     /// RECIPIENTS (10) users each, from second T of the phases on. The run lasts until all are
     /// empty or refunded
@@ -125,14 +111,6 @@ pub struct FleetArgs {
     /// Connections opened a second, over the whole fleet
     #[arg(long, default_value_t = 5_000, value_name = "PER_SECOND")]
     pub connect_rate: u32,
-    /// Between two looks of a machine at the schedule, at least: raise it with the number of
-    /// machines on this host
-    #[arg(long, default_value = "1ms", value_parser = humantime::parse_duration)]
-    pub pace: Duration,
-    /// After each wake a machine lets so much time pass before it looks again: answers are read
-    /// together, for less processor time each, and up to so much later
-    #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
-    pub coalesce: Duration,
     /// Keep each machine on one core, round-robin. With a server on the same host that pins its
     /// shards, a request then stays on the core that sent it
     #[arg(long)]
@@ -147,18 +125,8 @@ pub struct FleetArgs {
     /// loopback, so that all machines share this host's clock
     #[arg(long, value_name = "HOST:PORT")]
     pub ntp: Option<String>,
-    /// Largest acceptable error of a machine's clock offset
-    #[arg(long, default_value = "50ms", value_parser = humantime::parse_duration)]
-    pub clock_budget: Duration,
-    /// After so long without an answer a request counts as unanswered
-    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
-    pub answer_timeout: Duration,
-    /// File with the shared secret; default: environment HONGBAO_SECRET_FILE or HONGBAO_SECRET
-    #[arg(long, value_name = "FILE")]
-    pub secret_file: Option<PathBuf>,
-    /// The log of the fleet and of its machines.
     #[command(flatten)]
-    pub log: LogArgs,
+    pub common: CommonArgs,
 }
 
 /// A stretch of constant QPS.
@@ -196,7 +164,7 @@ impl FromStr for Phase {
         let (qps, duration) = rest.split_once('x').ok_or_else(wrong)?;
         let qps: u32 = qps.parse().map_err(|_| wrong())?;
         let duration = humantime::parse_duration(duration).map_err(|_| wrong())?;
-        if qps == 0 || duration.as_secs() == 0 || duration.subsec_nanos() != 0 {
+        if qps == 0 || duration.is_zero() || !is_whole_seconds(duration) {
             return Err(format!("`{text}`: at least one request a second, and whole seconds"));
         }
         let name = name.map_or_else(|| format!("{qps}/s"), str::to_owned);
@@ -230,28 +198,13 @@ impl FromStr for Rain {
     }
 }
 
-/// Why a fleet cannot do what it is asked to. One line each.
-#[derive(Debug, thiserror::Error)]
-pub enum PlanError {
-    #[error("--machines {machines} --users {users}: every machine needs a user, and there must be a machine")]
-    TooManyMachines { machines: u32, users: u32 },
-    #[error(transparent)]
-    Argument(#[from] ArgumentError),
-    #[error(transparent)]
-    Event(#[from] EventError),
-}
-
 /// Everything a fleet needs: its arguments, checked, and what follows from them.
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub args: FleetArgs,
     /// A phase before the others that is not judged.
     pub warm_up: Option<Phase>,
-    /// In the order of their moments.
-    pub storms: Vec<PlannedStorm>,
     pub react: bool,
-    /// Fen for each user.
-    pub deposit: Option<u64>,
     pub statements: u32,
     pub journal_dir: PathBuf,
     pub connect_timeout: Duration,
@@ -287,9 +240,14 @@ impl Plan {
         first_second + self.warm_up.as_ref().map_or(0, |warm_up| warm_up.seconds)
     }
 
-    /// Whether users do anything but shake.
-    pub fn is_mixed(&self) -> bool {
-        !self.mix.is_grabs() || self.phases.iter().any(|phase| phase.mix.is_some_and(|mix| !mix.is_grabs()))
+    /// The journal of machine `index`, from 0.
+    pub fn journal(&self, index: u32) -> PathBuf {
+        self.journal_dir.join(format!("{}.csv", children::name(index)))
+    }
+
+    /// Unix second of a storm of the plan.
+    pub fn storm_at(&self, first_second: u64, storm: &PlannedStorm) -> u64 {
+        self.phases_begin(first_second) + storm.at_second
     }
 
     /// Prizes that the rain needs to last.
@@ -300,105 +258,77 @@ impl Plan {
 }
 
 impl TryFrom<FleetArgs> for Plan {
-    type Error = PlanError;
+    type Error = ArgumentError;
 
-    fn try_from(mut args: FleetArgs) -> Result<Self, PlanError> {
+    fn try_from(mut args: FleetArgs) -> Result<Self, ArgumentError> {
         let FleetArgs { machines, users, .. } = args;
         if machines == 0 || machines > users {
-            return Err(PlanError::TooManyMachines { machines, users });
+            let reason = "every machine needs a user, and there must be a machine";
+            return Err(ArgumentError::Wrong(format!("--machines {machines} --users {users}: {reason}")));
         }
         arguments::check_descriptors(users, machines)?;
-        arguments::check_waits(args.pace, args.coalesce, args.answer_timeout)?;
-        if args.connect_rate < machines {
-            return Err(arguments::range("connect-rate", args.connect_rate, "at least one for each machine").into());
+        args.common.check()?;
+        require(args.connect_rate >= machines, "connect-rate", args.connect_rate, "at least one for each machine")?;
+        require(is_whole_seconds(args.warm_up), "warm-up", format_duration(args.warm_up), "whole seconds")?;
+        if let Some(admin) = &mut args.admin {
+            require(admin.starts_with("http://"), "admin", &admin, "http://HOST:PORT")?;
+            admin.truncate(admin.trim_end_matches('/').len());
         }
-        if args.warm_up.subsec_nanos() != 0 {
-            return Err(arguments::range("warm-up", humantime::format_duration(args.warm_up), "whole seconds").into());
-        }
-        if let Some(admin) = &args.admin
-            && !admin.starts_with("http://")
-        {
-            return Err(arguments::range("admin", admin, "http://HOST:PORT").into());
-        }
-        if let Some(summary) = &args.summary
-            && !summary.parent().is_some_and(|parent| parent.as_os_str().is_empty() || parent.is_dir())
-        {
-            return Err(arguments::range("summary", summary.display(), "its directory must exist").into());
+        if let Some(summary) = &args.summary {
+            let parent = summary.parent().filter(|parent| parent.as_os_str().is_empty() || parent.is_dir());
+            require(parent.is_some(), "summary", summary.display(), "its directory must exist")?;
         }
         let warm_up = args.phases.first().filter(|_| !args.warm_up.is_zero()).map(|first| Phase {
             name: "warm-up".to_owned(),
-            qps: first.qps,
             seconds: args.warm_up.as_secs(),
             tolerance: None,
-            mix: first.mix,
+            ..first.clone()
         });
         let lasting = args.phases.iter().map(|phase| phase.seconds).sum();
-        let storms = events::check_storms(args.storm.clone(), args.storm_deadline, lasting)?;
+        events::check_storms(&mut args.storm, args.storm_deadline, lasting)?;
         if let Some(announce) = args.announce {
             events::check_announcements(announce, lasting)?;
         }
         check_purchases(&args, lasting)?;
-        let deposit = args.deposit.or_else(|| {
-            let tickets = args.tickets.filter(|tickets| tickets.price_fen > 0)?;
-            Some(tickets.price_fen.saturating_mul(tickets.limit.map_or(TICKETS_AFFORDED, u64::from)))
-        });
+        if let (None, Some(PlannedTickets { price_fen: 1.., limit, .. })) = (args.deposit, args.tickets) {
+            args.deposit =
+                args.tickets.map(|one| one.price_fen.saturating_mul(limit.map_or(TICKETS_AFFORDED, u64::from)));
+        }
+        let mut mixes = args.phases.iter().filter_map(|phase| phase.mix).chain([args.common.mix]);
+        let deals = args.envelopes.is_some() || args.tickets.is_some() || mixes.any(|mix| !mix.is_grabs());
         let connect_seconds = u64::from(users.div_ceil(args.connect_rate));
         let journal_dir = || std::env::temp_dir().join(format!("hongbao-journals-{}", std::process::id()));
-        args.admin = args.admin.map(|url| url.trim_end_matches('/').to_owned());
-        let mut plan = Self {
+        Ok(Self {
             warm_up,
-            storms,
             react: args.react.unwrap_or(args.envelopes.is_some()),
-            deposit,
-            statements: args.statements.unwrap_or(0),
+            statements: args.statements.unwrap_or(if deals { STATEMENTS } else { 0 }),
             journal_dir: args.journal_dir.clone().unwrap_or_else(journal_dir),
             connect_timeout: args.connect_timeout.unwrap_or(Duration::from_secs(30 + 3 * connect_seconds)),
-            secret: arguments::secret(args.secret_file.as_deref())?,
+            secret: args.common.secret()?,
             args,
-        };
-        if plan.args.statements.is_none() && (plan.is_mixed() || plan.envelopes.is_some() || plan.tickets.is_some()) {
-            plan.statements = STATEMENTS;
-        }
-        Ok(plan)
+        })
     }
 }
 
 /// Refuses envelopes and sales that cannot be, or that nobody would buy from.
-fn check_purchases(args: &FleetArgs, lasting: u64) -> Result<(), PlanError> {
-    let mixes = || args.phases.iter().map(|phase| phase.mix.unwrap_or(args.mix));
-    let sells = mixes().any(|mix| mix.weight(Operation::Ticket) > 0);
-    match args.tickets {
-        Some(tickets) => {
-            events::check_moment("tickets", tickets.at_second, lasting)?;
-            if !sells {
-                return Err(
-                    arguments::range("tickets", tickets.total, "some phase's mix must have ticket turns").into()
-                );
-            }
-        }
-        None if sells => return Err(arguments::range("mix", args.mix, "ticket turns need --tickets").into()),
-        None => {}
+fn check_purchases(args: &FleetArgs, lasting: u64) -> Result<(), ArgumentError> {
+    let mut mixes = args.phases.iter().map(|phase| phase.mix.unwrap_or(args.common.mix));
+    let sells = mixes.any(|mix| mix.weight(Operation::Ticket) > 0);
+    if let Some(tickets) = args.tickets {
+        events::check_moment("tickets", Duration::from_secs(tickets.at_second), lasting)?;
+        require(sells, "tickets", tickets.total, "some phase's mix must have ticket turns")?;
     }
+    require(!sells || args.tickets.is_some(), "mix", args.common.mix, "ticket turns need --tickets")?;
     if let Some(envelopes) = args.envelopes {
-        events::check_moment("envelopes", envelopes.at_second, lasting)?;
-        if envelopes.recipients > args.users {
-            let reason = "an envelope is for no more users than there are";
-            return Err(arguments::range("envelopes", envelopes.recipients, reason).into());
-        }
+        events::check_moment("envelopes", Duration::from_secs(envelopes.at_second), lasting)?;
+        let reason = "an envelope is for no more users than there are";
+        require(envelopes.recipients <= args.users, "envelopes", envelopes.recipients, reason)?;
     }
-    if args.deposit == Some(0) {
-        return Err(arguments::range("deposit", 0, "at least 1 fen").into());
-    }
-    let format = humantime::format_duration;
-    if args.envelope_lifetime.subsec_nanos() != 0 || args.envelope_lifetime.is_zero() {
-        return Err(
-            arguments::range("envelope-lifetime", format(args.envelope_lifetime), "whole seconds, 1 at least").into()
-        );
-    }
-    if args.hold < Duration::from_secs(1) {
-        return Err(arguments::range("hold", format(args.hold), "at least 1s").into());
-    }
-    Ok(())
+    require(args.deposit != Some(0), "deposit", 0, "at least 1 fen")?;
+    let (lifetime, hold) = (args.envelope_lifetime, args.hold);
+    let is_lifetime = is_whole_seconds(lifetime) && !lifetime.is_zero();
+    require(is_lifetime, "envelope-lifetime", format_duration(lifetime), "whole seconds, 1 at least")?;
+    require(hold >= Duration::from_secs(1), "hold", format_duration(hold), "at least 1s")
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use crate::clock::{Clock, SECOND};
 use crate::fleet::admin::{Admin, Campaign, EnvelopeRun};
-use crate::fleet::journals::JournalSums;
+use crate::fleet::journals::{JournalSums, sum_up};
 use crate::fleet::plan::{Plan, PlannedEnvelopes, PlannedTickets};
 use crate::results::{Results, Totals};
 
@@ -56,7 +56,7 @@ pub struct SaleSummary {
     pub paid: u64,
     pub paid_fen: u64,
     pub waiting: u64,
-    /// As users were totals.
+    /// As users were told.
     pub told_paid: u64,
     pub told_fen: u64,
     pub told_waiting: u64,
@@ -157,20 +157,17 @@ pub fn judge_sale(
     failures: &mut Vec<String>,
 ) -> Option<SaleSummary> {
     let totals = results.iter().flat_map(|result| &result.sales);
-    let all = totals.clone().fold((0, 0), |sum, one| (sum.0 + one.paid, sum.1 + one.paid_fen));
-    if all != journals.sold() {
+    let (counted, (sold, sold_fen)) = (sum_up(totals.clone().map(|one| (one.paid, one.paid_fen))), journals.sold());
+    if counted != (sold, sold_fen) {
         failures.push(format!(
-            "journals hold {} units sold for {} fen, machines counted {} for {} fen",
-            journals.sold().0,
-            journals.sold().1,
-            all.0,
-            all.1
+            "journals hold {sold} units sold for {sold_fen} fen, machines counted {} for {} fen",
+            counted.0, counted.1
         ));
     }
     let (sale, tickets) = sale.zip(planned)?;
     let of_sale = || totals.clone().filter(|one| one.campaign == sale.id);
-    let to_guests = guests.sold.get(&sale.id).copied().unwrap_or_default();
-    let (told_paid, told_fen) = of_sale().fold(to_guests, |sum, one| (sum.0 + one.paid, sum.1 + one.paid_fen));
+    let to_guests = guests.sold.get(&sale.id).copied();
+    let (told_paid, told_fen) = sum_up(of_sale().map(|one| (one.paid, one.paid_fen)).chain(to_guests));
     let told_waiting = of_sale().map(|one| one.waiting).sum();
     let residual_fen = i128::from(sale.paid_fen) - i128::from(told_fen);
     if residual_fen != 0 || sale.won != told_paid {

@@ -7,9 +7,9 @@ use std::ops::Range;
 use serde::Serialize;
 
 use crate::fleet::plan::{Plan, PlannedStorm};
-use crate::histogram::{self, Micros};
+use crate::histogram::Micros;
 use crate::limits::STORM_OTHERS_P99_MS_MAX;
-use crate::results::{Results, StormResult};
+use crate::results::{Results, StormResult, Sum as _};
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StormSummary {
@@ -53,13 +53,13 @@ impl Storms {
 /// else ordered is not judged, and its seconds are not held against the schedule either.
 pub fn judge(plan: &Plan, first_second: u64, results: &[Results], failures: &mut Vec<String>) -> Storms {
     let mut storms = Storms::default();
-    for planned in &plan.storms {
-        let at = plan.phases_begin(first_second) + planned.at_second;
+    for planned in &plan.storm {
+        let at = plan.storm_at(first_second, planned);
         let (summary, window) = judge_one(plan, planned, at, results, failures);
         storms.summaries.push(summary);
         storms.windows.push(window);
     }
-    let planned = |at| plan.storms.iter().any(|storm| plan.phases_begin(first_second) + storm.at_second == at);
+    let planned = |at| plan.storm.iter().any(|storm| plan.storm_at(first_second, storm) == at);
     for storm in results.iter().flat_map(|result| &result.storms).filter(|storm| !planned(storm.view.storm.at)) {
         let view = &storm.view;
         let lasted = match view.last_back_us {
@@ -100,15 +100,17 @@ fn judge_one(
     }
     let lasted = if over { last_back_us.div_ceil(1_000_000).max(1) } else { deadline };
 
-    let (mut others, mut held) = (histogram::empty(), histogram::empty());
+    let (mut others, mut held) = (Micros::default(), Micros::default());
     for part in parts {
-        let in_time = part.others.iter().filter(|second| second.second < lasted);
-        let sums = in_time.map(|second| histogram::add_base64(&mut others, &second.latency));
-        let sums: Vec<_> =
-            sums.chain((!part.held.is_empty()).then(|| histogram::add_base64(&mut held, &part.held))).collect();
-        sums.into_iter().filter_map(Result::err).for_each(|error| fail(error.to_string()));
+        held.add(&part.held);
+        for second in part.others.iter().filter(|second| second.second < lasted) {
+            match Micros::try_from(second.latency.clone()) {
+                Ok(latency) => others.add(&latency),
+                Err(error) => fail(error),
+            }
+        }
     }
-    let p99 = ms(&others, 0.99);
+    let p99 = others.quantile_ms(0.99);
     if p99 > STORM_OTHERS_P99_MS_MAX {
         fail(format!("p99 of the requests of others was {p99:.0} ms, more than {STORM_OTHERS_P99_MS_MAX:.0} ms"));
     }
@@ -120,22 +122,18 @@ fn judge_one(
         back,
         seconds_until_all_back: over.then(|| seconds(last_back_us)),
         others_requests: others.len(),
-        others_p50_ms: ms(&others, 0.5),
+        others_p50_ms: others.quantile_ms(0.5),
         others_p99_ms: p99,
-        others_p999_ms: ms(&others, 0.999),
-        others_max_ms: ms(&others, 1.0),
+        others_p999_ms: others.quantile_ms(0.999),
+        others_max_ms: others.quantile_ms(1.0),
         held_requests: held.len(),
-        held_p50_ms: ms(&held, 0.5),
-        held_p99_ms: ms(&held, 0.99),
-        held_max_ms: ms(&held, 1.0),
+        held_p50_ms: held.quantile_ms(0.5),
+        held_p99_ms: held.quantile_ms(0.99),
+        held_max_ms: held.quantile_ms(1.0),
     };
     (summary, at..at + lasted)
 }
 
 fn seconds(micros: u64) -> f64 {
     micros as f64 / 1e6
-}
-
-fn ms(histogram: &Micros, quantile: f64) -> f64 {
-    histogram.value_at_quantile(quantile) as f64 / 1_000.0
 }

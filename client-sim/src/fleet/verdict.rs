@@ -8,18 +8,20 @@
 //! is the storm's own judgement.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
 
-use hongbao_telemetry::summary::{self, Books, Memory, Phase, Second, Tolerance};
+use hongbao_telemetry::summary::{self, Books, Change, Memory, Phase, Second, Tolerance};
 use serde::Serialize;
 
-use crate::fleet::admin::{Broadcast, Campaign};
+use crate::fleet::admin::Campaign;
 use crate::fleet::announcements::{self, AnnouncementSummary, Posted};
-use crate::fleet::changes::Changes;
-use crate::fleet::journals::JournalTotals;
+use crate::fleet::changes;
+use crate::fleet::journals::{CountAndFen, JournalSums, JournalTotals, sum_up};
 use crate::fleet::plan::{self, Plan};
 use crate::fleet::purchases::{self, EnvelopeSummary, Run, SaleSummary};
 use crate::fleet::storms::{self, StormSummary, Storms};
-use crate::histogram::{self, Micros};
+use crate::histogram::Micros;
 use crate::results::{Counts, OperationResult, Results, Sum, Totals};
 
 /// Processor time and answers between two moments of a phase.
@@ -35,9 +37,8 @@ pub struct Effort {
 }
 
 /// Everything that a judgement needs.
-#[derive(Debug)]
-pub struct Evidence<'a> {
-    pub plan: &'a Plan,
+#[derive(Debug, Default)]
+pub struct Evidence {
     /// Unix second of the first stretch.
     pub first_second: u64,
     /// Users logged in at the end of connecting.
@@ -46,22 +47,27 @@ pub struct Evidence<'a> {
     pub connect_seconds: f64,
     /// Bytes per connection, where they are known.
     pub memory: Memory,
-    pub results: &'a [Results],
+    pub results: Vec<Results>,
     /// Readings of processor time, in order.
-    pub efforts: &'a [Effort],
+    pub efforts: Vec<Effort>,
     /// The campaign at its end, where there was one and it could be read.
-    pub campaign: Option<&'a Campaign>,
+    pub campaign: Option<Campaign>,
     /// The sale at its end, likewise.
-    pub sale: Option<&'a Campaign>,
+    pub sale: Option<Campaign>,
     /// The envelopes at their end, likewise.
-    pub run: Option<&'a Run>,
-    pub words: &'a JournalTotals,
+    pub run: Option<Run>,
+    pub words: JournalTotals,
     /// Announcements that the server took.
-    pub posted: &'a [Posted],
-    /// What the server says of each of them.
-    pub broadcasts: &'a [Option<Broadcast>],
+    pub posted: Vec<Posted>,
     /// What else went wrong, a line each.
     pub troubles: Vec<String>,
+}
+
+impl Evidence {
+    /// Keeps what was read, or a line on why it could not be.
+    pub fn note<T>(&mut self, read: Result<T, impl fmt::Display>) -> Option<T> {
+        read.map_err(|error| self.troubles.push(error.to_string())).ok()
+    }
 }
 
 /// Requests of one kind over the whole fleet.
@@ -97,30 +103,29 @@ pub struct Parts {
     pub totals: Totals,
 }
 
-pub fn judge(mut evidence: Evidence<'_>) -> Summary {
+pub fn judge(plan: &Plan, mut evidence: Evidence) -> Summary {
     let mut failures = std::mem::take(&mut evidence.troubles);
-    let Evidence { plan, results, .. } = evidence;
-    let mut totals = Totals::default();
-    results.iter().for_each(|result| totals.add(&result.totals));
-    let outstanding: u64 = results.iter().map(|result| result.outstanding).sum();
+    let results = &evidence.results[..];
+    let totals: Totals = sum(results, |result| &result.totals);
+    let outstanding: u64 = sum(results, |result| &result.outstanding);
     let users = u64::from(plan.users);
 
     if evidence.connected != users {
         failures.push(format!("{} of {users} users were logged in", evidence.connected));
     }
-    let JournalTotals { fleet: journals, guests } = evidence.words;
+    let JournalTotals { fleet: journals, guests } = &evidence.words;
     let (mut phases, mut storms, mut announcements) = (Vec::new(), Storms::default(), Vec::new());
-    let mut changes = Changes::default();
+    let mut changes = Vec::new();
     if !results.is_empty() {
         let mut from = evidence.first_second;
         storms = storms::judge(plan, from, results, &mut failures);
-        announcements = announcements::judge(users, evidence.posted, evidence.broadcasts, results, &mut failures);
-        changes = Changes::of(plan, from, results);
+        announcements = announcements::judge(users, &evidence.posted, results, &mut failures);
+        changes = changes::of(plan, from, results);
         for (index, phase) in plan.stretches().enumerate() {
             let judged = plan.warm_up.is_none() || index > 0;
             let tolerance = phase.tolerance.unwrap_or(plan.tolerance);
             let measured = Measured { from, phase, judged, tolerance, storms: &storms, changes: &changes };
-            phases.push(summarize(&measured, results, evidence.efforts, &mut failures));
+            phases.push(summarize(&measured, results, &evidence.efforts, &mut failures));
             from += phase.seconds;
         }
     }
@@ -128,16 +133,15 @@ pub fn judge(mut evidence: Evidence<'_>) -> Summary {
     if unanswered > 0 {
         failures.push(format!("{unanswered} requests were never answered"));
     }
-    let open_reactions: u64 = results.iter().map(|result| result.reactions_outstanding).sum();
-    let unsettled = totals.reactions_unanswered + open_reactions;
+    let unsettled = totals.reactions_unanswered + sum::<u64>(results, |result| &result.reactions_outstanding);
     if unsettled > 0 {
         failures.push(format!("{unsettled} requests outside of the schedule were never answered"));
     }
-    let operations = operations(results, |result| &result.operations, &mut failures);
-    let reactions = self::operations(results, |result| &result.reactions, &mut failures);
-    let envelopes = purchases::judge_envelopes(evidence.run, &totals, journals, &mut failures);
-    let sale = purchases::judge_sale(plan.tickets, evidence.sale, results, (journals, guests), &mut failures);
-    purchases::judge_chat(plan.rooms, &totals, &mut failures);
+    let operations = operations(sum(results, |result| &result.operations));
+    let reactions = self::operations(sum(results, |result| &result.reactions));
+    let envelopes = purchases::judge_envelopes(evidence.run.as_ref(), &totals, journals, &mut failures);
+    let sale = purchases::judge_sale(plan.tickets, evidence.sale.as_ref(), results, (journals, guests), &mut failures);
+    purchases::judge_chat(plan.common.rooms, &totals, &mut failures);
     for (kind, count) in &totals.violations {
         failures.push(format!("{count} violations of the protocol by the server: {kind}"));
     }
@@ -152,7 +156,7 @@ pub fn judge(mut evidence: Evidence<'_>) -> Summary {
         connect_seconds: evidence.connect_seconds,
         tolerance: plan.tolerance.to_string(),
         phases,
-        changes: changes.summaries,
+        changes,
         books,
         memory: evidence.memory,
         outcomes: totals.outcomes.clone(),
@@ -174,37 +178,24 @@ pub fn judge(mut evidence: Evidence<'_>) -> Summary {
     }
 }
 
-/// Sums over all machines, by kind.
-fn operations(
-    results: &[Results],
-    of: fn(&Results) -> &BTreeMap<String, OperationResult>,
-    failures: &mut Vec<String>,
-) -> Vec<OperationSummary> {
-    let mut kinds: BTreeMap<&str, (OperationResult, Micros)> = BTreeMap::new();
-    for result in results {
-        for (name, part) in of(result) {
-            let (sum, latency) = kinds.entry(name).or_insert_with(|| (OperationResult::default(), histogram::empty()));
-            sum.planned += part.planned;
-            sum.sent += part.sent;
-            sum.answered += part.answered;
-            sum.outcomes.add(&part.outcomes);
-            if !part.latency.is_empty()
-                && let Err(error) = histogram::add_base64(latency, &part.latency)
-            {
-                failures.push(format!("{}: {name}: {error}", result.name));
-            }
-        }
-    }
-    let summary = |(name, (sum, latency)): (&str, (OperationResult, Micros))| OperationSummary {
-        name: name.to_owned(),
-        planned: sum.planned,
-        sent: sum.sent,
-        answered: sum.answered,
-        outcomes: sum.outcomes,
-        p50_ms: quantile_ms(&latency, 0.5),
-        p99_ms: quantile_ms(&latency, 0.99),
-        p999_ms: quantile_ms(&latency, 0.999),
-        max_ms: quantile_ms(&latency, 1.0),
+fn sum<T: Sum + Default>(results: &[Results], of: fn(&Results) -> &T) -> T {
+    results.iter().fold(T::default(), |mut sum, result| {
+        sum.add(of(result));
+        sum
+    })
+}
+
+fn operations(kinds: BTreeMap<String, OperationResult>) -> Vec<OperationSummary> {
+    let summary = |(name, OperationResult { planned, sent, answered, outcomes, latency })| OperationSummary {
+        name,
+        planned,
+        sent,
+        answered,
+        outcomes,
+        p50_ms: latency.quantile_ms(0.5),
+        p99_ms: latency.quantile_ms(0.99),
+        p999_ms: latency.quantile_ms(0.999),
+        max_ms: latency.quantile_ms(1.0),
     };
     kinds.into_iter().map(summary).collect()
 }
@@ -215,66 +206,56 @@ struct Measured<'a> {
     judged: bool,
     tolerance: Tolerance,
     storms: &'a Storms,
-    changes: &'a Changes,
+    changes: &'a [Change],
 }
 
 fn summarize(measured: &Measured<'_>, results: &[Results], efforts: &[Effort], failures: &mut Vec<String>) -> Phase {
     let Measured { from, phase, judged, tolerance, storms, changes } = *measured;
-    let is_changed = changes.touch(&(from..from + phase.seconds));
-    let (mut latency, mut send_lag) = (histogram::empty(), histogram::empty());
-    let (mut planned, mut sent, mut answered, mut held_by_storm) = (0, 0, 0, 0);
-    for result in results {
-        let inside = |at: &u64| (from..from + phase.seconds).contains(at);
-        let mut segments = result.segments.iter().filter(|segment| inside(&segment.from)).peekable();
-        if segments.peek().is_none_or(|first| first.from != from) {
-            failures.push(format!("{}: phase {} is missing from its results", result.name, phase.name));
-            continue;
-        }
-        for segment in segments {
-            planned += segment.planned;
-            sent += segment.sent;
-            answered += segment.answered;
-            held_by_storm += segment.held_by_storm;
-            // What was measured under somebody else's QPS is no figure of this phase.
-            if changes.cover(segment.from) {
-                continue;
-            }
-            for (sum, text) in [(&mut latency, &segment.latency), (&mut send_lag, &segment.send_lag)] {
-                if let Err(error) = histogram::add_base64(sum, text) {
-                    failures.push(format!("{}: phase {}: {error}", result.name, phase.name));
-                }
-            }
-        }
-    }
-    let target = u64::from(phase.qps);
-    let (server_cpu_us_per_request, fleet_cpu_us_per_request) = effort_per_request(from, phase.seconds, efforts);
+    let (target, inside) = (u64::from(phase.qps), from..from + phase.seconds);
+    let (server_cpu_us_per_request, fleet_cpu_us_per_request) = effort_per_request(&inside, efforts);
     let mut summary = Phase {
         name: phase.name.clone(),
         judged,
         from,
         qps_target: target,
         seconds: phase.seconds,
-        planned,
-        sent,
-        answered,
-        held_by_storm,
-        p50_ms: quantile_ms(&latency, 0.5),
-        p99_ms: quantile_ms(&latency, 0.99),
-        p999_ms: quantile_ms(&latency, 0.999),
-        max_ms: quantile_ms(&latency, 1.0),
-        send_lag_p50_ms: quantile_ms(&send_lag, 0.5),
-        send_lag_p99_ms: quantile_ms(&send_lag, 0.99),
-        send_lag_p999_ms: quantile_ms(&send_lag, 0.999),
-        send_lag_max_ms: quantile_ms(&send_lag, 1.0),
         server_cpu_us_per_request,
         fleet_cpu_us_per_request,
-        per_second: seconds(from, phase.seconds, results, (storms, changes)),
+        per_second: seconds(&inside, results, storms, changes),
         ..Phase::default()
     };
+    let (mut latency, mut send_lag) = (Micros::default(), Micros::default());
+    for result in results {
+        let mut segments = result.segments.iter().filter(|segment| inside.contains(&segment.from)).peekable();
+        if segments.peek().is_none_or(|first| first.from != from) {
+            failures.push(format!("{}: phase {} is missing from its results", result.name, phase.name));
+            continue;
+        }
+        for segment in segments {
+            summary.planned += segment.planned;
+            summary.sent += segment.sent;
+            summary.answered += segment.answered;
+            summary.held_by_storm += segment.held_by_storm;
+            // What was measured under somebody else's QPS is no figure of this phase.
+            if !changes::cover(changes, segment.from) {
+                latency.add(&segment.latency);
+                send_lag.add(&segment.send_lag);
+            }
+        }
+    }
+    summary.p50_ms = latency.quantile_ms(0.5);
+    summary.p99_ms = latency.quantile_ms(0.99);
+    summary.p999_ms = latency.quantile_ms(0.999);
+    summary.max_ms = latency.quantile_ms(1.0);
+    summary.send_lag_p50_ms = send_lag.quantile_ms(0.5);
+    summary.send_lag_p99_ms = send_lag.quantile_ms(0.99);
+    summary.send_lag_p999_ms = send_lag.quantile_ms(0.999);
+    summary.send_lag_max_ms = send_lag.quantile_ms(1.0);
     summary.judge(tolerance);
     if judged {
-        if planned != target * phase.seconds && !is_changed {
-            failures.push(format!("phase {}: {planned} turns of {} were taken", phase.name, target * phase.seconds));
+        let (planned, due) = (summary.planned, target * phase.seconds);
+        if planned != due && !summary.per_second.iter().any(|second| second.changed) {
+            failures.push(format!("phase {}: {planned} turns of {due} were taken", phase.name));
         }
         let (kept, of) = (summary.seconds_within_tolerance, summary.seconds_judged());
         if let Some(worst) = summary.worst_second.filter(|_| kept < of) {
@@ -287,10 +268,14 @@ fn summarize(measured: &Measured<'_>, results: &[Results], efforts: &[Effort], f
     summary
 }
 
-fn seconds(from: u64, count: u64, results: &[Results], (storms, changes): (&Storms, &Changes)) -> Vec<Second> {
-    let empty =
-        |second| Second { second, storm: storms.cover(second), changed: changes.cover(second), ..Default::default() };
-    let mut seconds: BTreeMap<u64, Second> = (from..from + count).map(|second| (second, empty(second))).collect();
+fn seconds(inside: &Range<u64>, results: &[Results], storms: &Storms, changes: &[Change]) -> Vec<Second> {
+    let empty = |second| Second {
+        second,
+        storm: storms.cover(second),
+        changed: changes::cover(changes, second),
+        ..Second::default()
+    };
+    let mut seconds: BTreeMap<u64, Second> = inside.clone().map(|second| (second, empty(second))).collect();
     for row in results.iter().flat_map(|result| &result.seconds) {
         if let Some(sum) = seconds.get_mut(&row.second) {
             sum.planned += row.planned;
@@ -301,13 +286,9 @@ fn seconds(from: u64, count: u64, results: &[Results], (storms, changes): (&Stor
     seconds.into_values().collect()
 }
 
-fn quantile_ms(histogram: &Micros, quantile: f64) -> f64 {
-    histogram.value_at_quantile(quantile) as f64 / 1_000.0
-}
-
 /// Between the first and the last reading inside the phase.
-fn effort_per_request(from: u64, seconds: u64, efforts: &[Effort]) -> (Option<f64>, Option<f64>) {
-    let inside = |effort: &&Effort| (from..from + seconds).contains(&(effort.at / crate::clock::SECOND));
+fn effort_per_request(inside: &Range<u64>, efforts: &[Effort]) -> (Option<f64>, Option<f64>) {
+    let inside = |effort: &&Effort| inside.contains(&(effort.at / crate::clock::SECOND));
     let (Some(first), Some(last)) = (efforts.iter().find(inside), efforts.iter().rfind(inside)) else {
         return (None, None);
     };
@@ -322,111 +303,75 @@ fn effort_per_request(from: u64, seconds: u64, efforts: &[Effort]) -> (Option<f6
     (server, Some(each(last.fleet_cpu_us.saturating_sub(first.fleet_cpu_us))))
 }
 
-fn balance(evidence: &Evidence<'_>, totals: &Totals, failures: &mut Vec<String>) -> Books {
-    let JournalTotals { fleet: journals, guests } = evidence.words;
-    let all_journals = journals.totals();
-    if all_journals != (totals.prizes, totals.fen) {
+fn balance(evidence: &Evidence, totals: &Totals, failures: &mut Vec<String>) -> Books {
+    let JournalTotals { fleet, guests } = &evidence.words;
+    let journals = fleet.totals();
+    if journals != (totals.prizes, totals.fen) {
         failures.push(format!(
             "journals hold {} prizes of {} fen, machines counted {} of {} fen",
-            all_journals.0, all_journals.1, totals.prizes, totals.fen
+            journals.0, journals.1, totals.prizes, totals.fen
         ));
     }
-    let contradictions = journals.contradictions + guests.contradictions;
+    let contradictions = fleet.contradictions + guests.contradictions;
     if contradictions > 0 {
         failures.push(format!("{contradictions} prizes, shares or units were told to two users, or changed"));
     }
-    let Some(campaign) = evidence.campaign else {
-        return Books {
-            received: totals.prizes + guests.totals().0,
-            received_fen: totals.fen + guests.totals().1,
-            journal_prizes: all_journals.0 + guests.totals().0,
-            journal_fen: all_journals.1 + guests.totals().1,
-            guest_prizes: Some(guests.totals().0),
-            guest_fen: Some(guests.totals().1),
-            ..Books::default()
-        };
+    let campaign = evidence.campaign.as_ref();
+    let in_journals = |sums: &JournalSums| match campaign {
+        Some(campaign) => sums.campaigns.get(&campaign.id).copied().unwrap_or_default(),
+        None => sums.totals(),
     };
-    let ours = evidence.results.iter().flat_map(|result| &result.campaigns).filter(|one| one.campaign == campaign.id);
-    let (guest_prizes, guest_fen) = guests.campaigns.get(&campaign.id).copied().unwrap_or_default();
-    let (received, received_fen) =
-        ours.fold((guest_prizes, guest_fen), |sum, one| (sum.0 + one.prizes, sum.1 + one.fen));
-    let journals = journals.campaigns.get(&campaign.id).copied().unwrap_or_default();
-    let residual_fen = i128::from(campaign.paid_fen) - i128::from(received_fen);
-    if residual_fen != 0 || campaign.won != received {
+    let (journals, guests) = (in_journals(fleet), in_journals(guests));
+    let counted: CountAndFen = match campaign {
+        Some(campaign) => {
+            let all = evidence.results.iter().flat_map(|result| &result.campaigns);
+            sum_up(all.filter(|one| one.campaign == campaign.id).map(|one| (one.prizes, one.fen)))
+        }
+        None => (totals.prizes, totals.fen),
+    };
+    let (received, received_fen) = (counted.0 + guests.0, counted.1 + guests.1);
+    let residual_fen = campaign.map(|campaign| i128::from(campaign.paid_fen) - i128::from(received_fen));
+    if let Some(campaign) = campaign.filter(|campaign| residual_fen != Some(0) || campaign.won != received) {
         failures.push(format!(
             "the books differ: the server paid {} prizes of {} fen, users received {received} of {received_fen} fen",
             campaign.won, campaign.paid_fen
         ));
     }
     Books {
-        campaign: Some(campaign.id),
-        issued: Some(campaign.issued),
-        won: Some(campaign.won),
-        paid_fen: Some(campaign.paid_fen),
+        campaign: campaign.map(|campaign| campaign.id),
+        issued: campaign.map(|campaign| campaign.issued),
+        won: campaign.map(|campaign| campaign.won),
+        paid_fen: campaign.map(|campaign| campaign.paid_fen),
         received,
         received_fen,
-        journal_prizes: journals.0 + guest_prizes,
-        journal_fen: journals.1 + guest_fen,
-        guest_prizes: Some(guest_prizes),
-        guest_fen: Some(guest_fen),
-        residual_fen: Some(residual_fen),
+        journal_prizes: journals.0 + guests.0,
+        journal_fen: journals.1 + guests.1,
+        guest_prizes: Some(guests.0),
+        guest_fen: Some(guests.1),
+        residual_fen,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::journals::{CountAndFen, JournalSums};
     use crate::results::{CampaignResult, SecondRow, SegmentResult, StormOrder, StormResult, StormSecond, StormView};
 
     const FROM: u64 = 1_800_000_000;
 
     fn plan() -> Plan {
-        use crate::fleet::plan::FleetArgs;
-        let args = FleetArgs {
-            machines: 2,
-            users: 10,
-            server: "127.0.0.1:1".parse().unwrap(),
-            admin: None,
-            monitor: None,
-            phases: vec!["100x2s".parse().unwrap()],
-            warm_up: std::time::Duration::ZERO,
-            rain: None,
-            storm: Vec::new(),
-            storm_deadline: std::time::Duration::from_secs(60),
-            announce: None,
-            mix: crate::schedule::mix::Mix::grabs(),
-            react: None,
-            rooms: 0,
-            envelopes: None,
-            envelope_lifetime: std::time::Duration::from_secs(20),
-            tickets: None,
-            hold: std::time::Duration::from_secs(10),
-            deposit: None,
-            statements: None,
-            tolerance: "2%".parse().unwrap(),
-            summary: None,
-            journal_dir: None,
-            guest_journal: None,
-            targets_file: None,
-            connect_rate: 10,
-            pace: std::time::Duration::from_millis(1),
-            coalesce: std::time::Duration::ZERO,
-            pin_machines: false,
-            connect_timeout: None,
-            settle: std::time::Duration::ZERO,
-            ntp: None,
-            clock_budget: std::time::Duration::from_millis(50),
-            answer_timeout: std::time::Duration::from_secs(1),
-            secret_file: None,
-            log: Default::default(),
-        };
+        use clap::Parser;
+
+        #[derive(Parser)]
+        struct Cli {
+            #[command(flatten)]
+            args: plan::FleetArgs,
+        }
+        let line = "fleet --machines 2 --users 10 --server 127.0.0.1:1 --phases 100x2s --answer-timeout 1s";
         Plan {
-            args,
+            args: Cli::parse_from(line.split(' ')).args,
             warm_up: None,
-            storms: Vec::new(),
             react: false,
-            deposit: None,
             statements: 0,
             journal_dir: "/nonexistent".into(),
             connect_timeout: std::time::Duration::from_secs(1),
@@ -436,17 +381,10 @@ mod tests {
 
     /// One of two machines that each had half of everything.
     fn half(name: &str) -> Results {
-        let mut latency = histogram::empty();
-        latency.record_n(2_000, 100).unwrap();
         let row = |second| SecondRow { second, planned: 50, sent: 50, answered: 50, ..SecondRow::default() };
         Results {
             name: name.to_owned(),
             totals: Totals { planned: 100, sent: 100, answered: 100, prizes: 2, fen: 20, ..Totals::default() },
-            outstanding: 0,
-            reactions_outstanding: 0,
-            operations: BTreeMap::new(),
-            reactions: BTreeMap::new(),
-            sales: Vec::new(),
             segments: vec![SegmentResult {
                 from: FROM,
                 qps: 100,
@@ -454,16 +392,19 @@ mod tests {
                 sent: 100,
                 answered: 100,
                 held_by_storm: 0,
-                latency: histogram::to_base64(&latency),
-                send_lag: histogram::to_base64(&latency),
+                latency: many(2_000, 100),
+                send_lag: many(2_000, 100),
             }],
             seconds: vec![row(FROM), row(FROM + 1)],
-            storms: Vec::new(),
-            announced: Vec::new(),
             campaigns: vec![CampaignResult { campaign: 1, prizes: 2, fen: 20 }],
-            clock: summary::Clock::default(),
-            process: crate::results::ProcessView::default(),
+            ..Results::default()
         }
+    }
+
+    fn many(micros: u64, count: usize) -> Micros {
+        let mut latency = Micros::empty();
+        (0..count).for_each(|_| latency.record(micros));
+        latency
     }
 
     fn judge_with(spoil: impl FnOnce(&mut Vec<Results>, &mut Campaign, &mut JournalSums)) -> Summary {
@@ -481,22 +422,17 @@ mod tests {
             fleet_cpu_us: 2 * cpu,
             answered,
         };
-        judge(Evidence {
-            plan,
+        let evidence = Evidence {
             first_second: FROM,
             connected: 10,
             connect_seconds: 1.0,
-            memory: Memory::default(),
-            results: &results,
-            efforts: &[effort(0, 1_000, 20), effort(1, 2_000, 120)],
-            campaign: Some(&campaign),
-            sale: None,
-            run: None,
-            words: &JournalTotals { fleet: journals, guests: JournalSums::default() },
-            posted: &[],
-            broadcasts: &[],
-            troubles: Vec::new(),
-        })
+            results,
+            efforts: vec![effort(0, 1_000, 20), effort(1, 2_000, 120)],
+            campaign: Some(campaign),
+            words: JournalTotals { fleet: journals, guests: JournalSums::default() },
+            ..Evidence::default()
+        };
+        judge(plan, evidence)
     }
 
     #[test]
@@ -559,25 +495,23 @@ mod tests {
     fn storm(over: bool, last_back_us: u64, latency: &Micros) -> StormResult {
         let storm = StormOrder { share: "20%".parse().unwrap(), at: FROM + 1, watch_seconds: 60 };
         let view = StormView { storm, cut: 1, back: u64::from(over), over, last_back_us: Some(last_back_us) };
-        let others = vec![StormSecond { second: 0, latency: histogram::to_base64(latency) }];
-        StormResult { view, others, held: String::new() }
+        let others = vec![StormSecond { second: 0, latency: latency.clone().into() }];
+        StormResult { view, others, held: Micros::default() }
     }
 
     #[test]
     fn the_seconds_of_a_storm_are_not_judged_and_are_counted() {
         let mut plan = plan();
-        plan.storms = vec!["20%@1s".parse().unwrap()];
+        plan.args.storm = vec!["20%@1s".parse().unwrap()];
         let summary = judge_plan(&plan, |results, _, _| {
-            let (mut latency, mut late) = (histogram::empty(), histogram::empty());
-            latency.record_n(4_000, 20).unwrap();
-            late.record(700_000).unwrap();
+            let (latency, late) = (many(4_000, 20), many(700_000, 1));
             for result in results {
                 result.seconds[1].answered = 40;
                 result.segments[0].held_by_storm = 10;
                 result.storms = vec![storm(true, 900_000, &latency)];
-                result.storms[0].held = histogram::to_base64(&late);
+                result.storms[0].held = late.clone();
                 // In this second all were back.
-                result.storms[0].others.push(StormSecond { second: 1, latency: histogram::to_base64(&late) });
+                result.storms[0].others.push(StormSecond { second: 1, latency: late.clone().into() });
             }
         });
         assert_eq!((summary.passed, &summary.failures), (Some(true), &Vec::new()));
@@ -594,13 +528,12 @@ mod tests {
     #[test]
     fn a_storm_fails_if_users_stay_away_come_late_or_others_suffer() {
         let mut plan = plan();
-        plan.storms = vec!["20%@1s".parse().unwrap()];
+        plan.args.storm = vec!["20%@1s".parse().unwrap()];
         let failures = |part: StormResult| {
             judge_plan(&plan, |results, _, _| results.iter_mut().for_each(|result| result.storms = vec![part.clone()]))
                 .failures
         };
-        let (none, mut slow) = (histogram::empty(), histogram::empty());
-        slow.record_n(1_500_000, 100).unwrap();
+        let (none, slow) = (Micros::empty(), many(1_500_000, 100));
         assert_eq!(failures(storm(false, 900_000, &none)), ["storm of 20% at 1 s: 0 of 2 users came back"]);
         assert_eq!(
             failures(storm(true, 61_000_000, &none)),
@@ -646,7 +579,7 @@ mod tests {
         let summary = judge_with(|results, _, _| {
             for result in results {
                 result.seconds[1].answered = 40;
-                result.storms = vec![storm(true, 900_000, &histogram::empty())];
+                result.storms = vec![storm(true, 900_000, &Micros::empty())];
             }
         });
         assert_eq!((summary.passed, &summary.failures), (Some(true), &Vec::new()));
@@ -659,34 +592,25 @@ mod tests {
             fleet: JournalSums { campaigns: [(1, (4, 40))].into(), ..JournalSums::default() },
             guests: JournalSums { campaigns: [(1, guests)].into(), ..JournalSums::default() },
         };
-        let results = [half("machine-01"), half("machine-02")];
-        let campaign = Campaign { id: 1, issued: 9, won: 5, paid_fen: 47, reserved: 0 };
-        let judged = |words: &JournalTotals| {
-            judge(Evidence {
-                plan: &plan(),
+        let judged = |words| {
+            let evidence = Evidence {
                 first_second: FROM,
                 connected: 10,
-                connect_seconds: 1.0,
-                memory: Memory::default(),
-                results: &results,
-                efforts: &[],
-                campaign: Some(&campaign),
-                sale: None,
-                run: None,
+                results: vec![half("machine-01"), half("machine-02")],
+                campaign: Some(Campaign { id: 1, issued: 9, won: 5, paid_fen: 47, reserved: 0 }),
                 words,
-                posted: &[],
-                broadcasts: &[],
-                troubles: Vec::new(),
-            })
+                ..Evidence::default()
+            };
+            judge(&plan(), evidence)
         };
-        let summary = judged(&words((1, 7)));
+        let summary = judged(words((1, 7)));
         assert_eq!((summary.passed, &summary.failures), (Some(true), &Vec::new()));
         let books = &summary.books;
         assert_eq!(
             (books.received, books.guest_prizes, books.guest_fen, books.residual_fen),
             (5, Some(1), Some(7), Some(0))
         );
-        assert!(judged(&words((1, 8))).failures[0].contains("the books differ"));
+        assert!(judged(words((1, 8))).failures[0].contains("the books differ"));
     }
 
     #[test]

@@ -10,17 +10,14 @@ use crate::results::Announced;
 struct Text {
     /// A bit for each user of the machine who was told.
     reached: Box<[u64]>,
-    users: u64,
-    repeated: u64,
-    /// Unix microseconds.
-    first_us: u64,
-    last_us: u64,
+    counts: Announced,
 }
 
 #[derive(Debug)]
 pub struct Announcements {
     users: u32,
-    total: u64,
+    /// Announcements in all, repeated ones too.
+    pub total: u64,
     texts: BTreeMap<String, Text>,
 }
 
@@ -39,33 +36,22 @@ impl Announcements {
                 return;
             }
             let reached = vec![0; self.users.div_ceil(u64::BITS) as usize].into();
-            self.texts.insert(text.to_owned(), Text { reached, users: 0, repeated: 0, first_us: now_us, last_us: 0 });
+            let counts = Announced { text: text.to_owned(), users: 0, repeated: 0, first_us: now_us, last_us: 0 };
+            self.texts.insert(text.to_owned(), Text { reached, counts });
         }
-        let Some(text) = self.texts.get_mut(text) else { return };
-        text.last_us = now_us;
+        let Some(Text { reached, counts }) = self.texts.get_mut(text) else { return };
+        counts.last_us = now_us;
         let (word, bit) = ((user / u64::BITS) as usize, 1 << (user % u64::BITS));
-        if text.reached[word] & bit == 0 {
-            text.reached[word] |= bit;
-            text.users += 1;
+        if reached[word] & bit == 0 {
+            reached[word] |= bit;
+            counts.users += 1;
         } else {
-            text.repeated += 1;
+            counts.repeated += 1;
         }
-    }
-
-    /// Announcements in all, repeated ones too.
-    pub fn total(&self) -> u64 {
-        self.total
     }
 
     pub fn texts(&self) -> Vec<Announced> {
-        let announced = |(text, counts): (&String, &Text)| Announced {
-            text: text.clone(),
-            users: counts.users,
-            repeated: counts.repeated,
-            first_us: counts.first_us,
-            last_us: counts.last_us,
-        };
-        self.texts.iter().map(announced).collect()
+        self.texts.values().map(|text| text.counts.clone()).collect()
     }
 }
 
@@ -81,7 +67,7 @@ mod tests {
         }
         let a = Announced { text: "a".into(), users: 2, repeated: 1, first_us: 5, last_us: 12 };
         let b = Announced { text: "b".into(), users: 1, repeated: 0, first_us: 20, last_us: 20 };
-        assert_eq!((announcements.total(), announcements.texts()), (4, vec![a, b]));
+        assert_eq!((announcements.total, announcements.texts()), (4, vec![a, b]));
     }
 
     #[test]
@@ -89,6 +75,6 @@ mod tests {
         let mut announcements = Announcements::new(1);
         let texts = ANNOUNCEMENT_TEXTS_MAX as u64 + 1;
         (0..texts).for_each(|number| announcements.receive(0, &number.to_string(), 0));
-        assert_eq!((announcements.total(), announcements.texts().len()), (texts, ANNOUNCEMENT_TEXTS_MAX));
+        assert_eq!((announcements.total, announcements.texts().len()), (texts, ANNOUNCEMENT_TEXTS_MAX));
     }
 }

@@ -132,9 +132,8 @@ impl RoomProgress {
 /// What users of a machine have heard. Users without a room take no room here.
 #[derive(Debug)]
 pub struct Chats {
-    circle: Circle,
+    pub circle: Circle,
     followed: FxHashMap<u32, RoomProgress>,
-    /// What users were told, without what receipts said.
     pub counts: ChatTotals,
 }
 
@@ -142,11 +141,6 @@ impl Chats {
     /// Nothing was said yet.
     pub fn new(circle: Circle) -> Self {
         Self { circle, followed: FxHashMap::default(), counts: ChatTotals::default() }
-    }
-
-    /// Where messages go.
-    pub fn circle(&self) -> Circle {
-        self.circle
     }
 
     /// How far `user` has followed its room.
@@ -166,12 +160,9 @@ impl Chats {
         if !self.circle.is_right(id, message) {
             return Err(Violation::ChatUntrue);
         }
-        if message.room_id == 0 {
-            self.counts.received += 1;
-            return Ok(());
-        }
-        let following = self.followed.entry(user).or_default();
-        if !following.advance(message.offset, &mut self.counts.missed) {
+        if message.room_id != 0
+            && !self.followed.entry(user).or_default().advance(message.offset, &mut self.counts.missed)
+        {
             return Err(Violation::ChatRepeated);
         }
         self.counts.received += 1;

@@ -8,12 +8,10 @@ use std::time::Duration;
 
 use clap::Args;
 use hongbao_proto::token::Secret;
-use hongbao_telemetry::logs::LogArgs;
 
-use crate::arguments::{self, ArgumentError};
-use crate::ids::{EpochError, RunTag};
-use crate::schedule::mix::Mix;
-use crate::source::{SourcePolicy, Sources, TooFew};
+use crate::arguments::{self, ArgumentError, CommonArgs, require};
+use crate::ids::RunTag;
+use crate::source::{SourcePolicy, Sources};
 
 /// Arguments of `hongbao-sim machine`.
 #[derive(Debug, Clone, Args)]
@@ -32,21 +30,12 @@ pub struct MachineArgs {
     /// are logged in
     #[arg(long, requires = "qps", value_parser = parse_epoch)]
     pub epoch: Option<u64>,
-    /// The server's address
-    #[arg(long, value_name = "HOST:PORT")]
-    pub server: SocketAddr,
     /// NTP server that every machine of the fleet takes its time from
     #[arg(long, value_name = "HOST:PORT")]
     pub ntp: String,
     /// Name towards the monitor, unique in the fleet
     #[arg(long, default_value = "machine-01")]
     pub name: String,
-    /// File with the shared secret; default: environment HONGBAO_SECRET_FILE or HONGBAO_SECRET
-    #[arg(long, value_name = "FILE")]
-    pub secret_file: Option<PathBuf>,
-    /// The monitor's ingest address
-    #[arg(long, value_name = "HOST:PORT")]
-    pub monitor: Option<SocketAddr>,
     /// Where the control surface listens
     #[arg(long, default_value = "127.0.0.1:0")]
     pub http: SocketAddr,
@@ -56,15 +45,6 @@ pub struct MachineArgs {
     /// Connections opened a second
     #[arg(long, default_value_t = 2_000, value_name = "PER_SECOND")]
     pub connect_rate: u32,
-    /// Between two looks at the schedule, at least; what has become due meanwhile is sent together.
-    /// On a host with dozens of machines, waking each of them every millisecond costs more than the
-    /// requests
-    #[arg(long, default_value = "1ms", value_parser = humantime::parse_duration)]
-    pub pace: Duration,
-    /// After each wake the machine lets so much time pass before it looks again: answers are read
-    /// together, for less processor time each, and up to so much later
-    #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
-    pub coalesce: Duration,
     /// Stay on one core: the N-th of those that it may run on, from 0, counted round
     #[arg(long, value_name = "N")]
     pub core: Option<u32>,
@@ -74,33 +54,20 @@ pub struct MachineArgs {
     /// Campaign to grab from; 0: any rain
     #[arg(long, default_value_t = 0, value_name = "ID")]
     pub campaign: u32,
-    /// What the requests are, by weight: of grab, open, chat and ticket; POST /v1/qps may say
-    /// otherwise
-    #[arg(long, default_value = "grab=1", value_name = "NAME=WEIGHT,…")]
-    pub mix: Mix,
     /// Users open what they are offered, at once and outside of the schedule
     #[arg(long)]
     pub react: bool,
-    /// Users talk in N rooms, each in one, instead of to each other
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    pub rooms: u32,
     /// Sale that ticket turns grab from; POST /v1/sale may name another
     #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u32).range(1..))]
     pub sale: Option<u32>,
-    /// Largest acceptable error of the clock offset
-    #[arg(long, default_value = "50ms", value_parser = humantime::parse_duration)]
-    pub clock_budget: Duration,
     /// How long a login token is good
     #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
     pub token_ttl: Duration,
-    /// After so long without an answer a request counts as unanswered
-    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
-    pub answer_timeout: Duration,
     /// End with the process that started this one
     #[arg(long, hide = true)]
     pub with_parent: bool,
     #[command(flatten)]
-    pub log: LogArgs,
+    pub common: CommonArgs,
 }
 
 /// User ids `first..=last`.
@@ -134,19 +101,6 @@ fn parse_epoch(text: &str) -> Result<u64, String> {
     Ok(since.as_secs())
 }
 
-/// Why a machine cannot be what it is asked to be. One line each.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    #[error("--users {first}..{last} goes beyond --total {total}")]
-    BeyondTotal { first: u32, last: u32, total: u32 },
-    #[error(transparent)]
-    Argument(#[from] ArgumentError),
-    #[error("--epoch: {0}")]
-    Epoch(#[from] EpochError),
-    #[error(transparent)]
-    Sources(#[from] TooFew),
-}
-
 /// Everything a machine needs: its arguments, checked, and what follows from them.
 #[derive(Debug, Clone)]
 pub struct MachineConfig {
@@ -175,27 +129,25 @@ impl MachineConfig {
 }
 
 impl TryFrom<MachineArgs> for MachineConfig {
-    type Error = ConfigError;
+    type Error = ArgumentError;
 
-    fn try_from(args: MachineArgs) -> Result<Self, ConfigError> {
+    fn try_from(args: MachineArgs) -> Result<Self, ArgumentError> {
         let UserRange { first, last } = args.users;
+        let wrong = |reason: String| Err(ArgumentError::Wrong(reason));
         if last > args.total {
-            return Err(ConfigError::BeyondTotal { first, last, total: args.total });
+            return wrong(format!("--users {first}..{last} goes beyond --total {}", args.total));
         }
         let users = last - first + 1;
         arguments::check_descriptors(users, 1)?;
-        arguments::check_waits(args.pace, args.coalesce, args.answer_timeout)?;
-        if args.connect_rate == 0 {
-            return Err(arguments::range("connect-rate", 0, "at least 1").into());
+        args.common.check()?;
+        require(args.connect_rate > 0, "connect-rate", 0, "at least 1")?;
+        let ttl = humantime::format_duration(args.token_ttl);
+        require(args.token_ttl >= Duration::from_secs(1), "token-ttl", ttl, "at least 1s")?;
+        if let Some(Err(error)) = args.epoch.map(RunTag::new) {
+            return wrong(format!("--epoch: {error}"));
         }
-        if args.token_ttl < Duration::from_secs(1) {
-            return Err(arguments::range("token-ttl", humantime::format_duration(args.token_ttl), "at least 1s").into());
-        }
-        if let Some(epoch) = args.epoch {
-            RunTag::new(epoch)?;
-        }
-        let secret = arguments::secret(args.secret_file.as_deref())?;
-        let sources = Sources::new(&args.source_addresses, args.server.ip(), first.into(), users)?;
+        let secret = args.common.secret()?;
+        let sources = Sources::new(&args.source_addresses, args.common.server.ip(), first.into(), users)?;
         Ok(Self { args, secret, sources })
     }
 }

@@ -79,7 +79,7 @@ impl Pace {
 /// Begins to open a connection; what becomes of it is told by an event.
 fn connect(shared: &Shared, user: u32) {
     let now = shared.clock.now();
-    let begun = open(shared.config.server, shared.config.sources.of(user))
+    let begun = open(shared.config.common.server, shared.config.sources.of(user))
         .and_then(|socket| shared.sockets.open(user, socket, now));
     if let Err(error) = begun {
         shared.connect_failed(user, &error);

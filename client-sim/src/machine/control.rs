@@ -99,7 +99,7 @@ fn apply(shared: &Rc<Shared>, command: Command) {
         }
         Command::Stop(StopAt { at }, reply) => drop(reply.send(stop_at(shared, at).map_err(conflict))),
         Command::Metrics(reply) => {
-            let sample = match shared.config.monitor {
+            let sample = match shared.config.common.monitor {
                 // The reporter takes the histograms.
                 Some(_) => view::sample(shared),
                 None => view::sample_of_seconds(shared),

@@ -8,6 +8,7 @@ use rustc_hash::FxHashMap;
 
 use crate::limits::OFFERS_PER_USER_MAX;
 use crate::machine::prizes::Recorded;
+use crate::results::EnvelopeTotals;
 
 pub use hongbao_telemetry::journal::Share;
 
@@ -28,17 +29,17 @@ pub struct Envelopes {
     /// Oldest first.
     waiting: FxHashMap<u32, VecDeque<u64>>,
     shares: FxHashMap<(u64, u32), u32>,
-    opened_fen: u64,
-    forgotten: u64,
+    pub counts: EnvelopeTotals,
 }
 
 impl Envelopes {
     /// `user` was offered an envelope. Returns whether it is one more for it to open.
     pub fn offer(&mut self, user: u32, envelope: u64) -> bool {
         let Entry::Vacant(new) = self.offered.entry((user, envelope)) else { return false };
+        self.counts.offered += 1;
         let waiting = self.waiting.entry(user).or_default();
         if waiting.len() == OFFERS_PER_USER_MAX {
-            self.forgotten += 1;
+            self.counts.forgotten += 1;
             return false;
         }
         waiting.push_back(envelope);
@@ -95,7 +96,8 @@ impl Envelopes {
             return Recorded::ToAnother;
         }
         self.offered.insert((user, envelope), Offered::Opened(number, amount));
-        self.opened_fen += amount;
+        self.counts.opened += 1;
+        self.counts.opened_fen += amount;
         Recorded::New
     }
 
@@ -127,21 +129,6 @@ impl Envelopes {
             Offered::Waiting | Offered::Asked | Offered::Over => None,
         })
     }
-
-    /// Different pairs of a user and an envelope that it was offered.
-    pub fn offered_count(&self) -> u64 {
-        self.offered.len() as u64 + self.forgotten
-    }
-
-    /// Of these, those that are not to be opened for lack of room.
-    pub fn forgotten(&self) -> u64 {
-        self.forgotten
-    }
-
-    /// Different shares, and their fen.
-    pub fn opened(&self) -> (u64, u64) {
-        (self.shares.len() as u64, self.opened_fen)
-    }
 }
 
 #[cfg(test)]
@@ -162,7 +149,7 @@ mod tests {
         book.put_back(1, 7);
         assert_eq!((book.take_oldest(1), book.take_oldest(1), book.take_oldest(1)), (Some(7), Some(8), None));
         assert!(book.take(2, 7) && !book.take(2, 7));
-        assert_eq!(book.offered_count(), 3);
+        assert_eq!(book.counts.offered, 3);
     }
 
     #[test]
@@ -174,7 +161,10 @@ mod tests {
         assert_eq!(book.record(1, Share { number: 1, ..SHARE }), Recorded::Changed);
         assert_eq!(book.record(2, SHARE), Recorded::ToAnother);
         assert_eq!(book.record(2, Share { number: 1, amount: 3, ..SHARE }), Recorded::New);
-        assert_eq!((book.opened(), book.amount(1, 7), book.amount(1, 8)), ((2, 53), Some(50), None));
+        assert_eq!(
+            (book.counts.opened, book.counts.opened_fen, book.amount(1, 7), book.amount(1, 8)),
+            (2, 53, Some(50), None)
+        );
         assert!(!book.record_empty(1, 7), "it has a share");
         assert!(book.record_empty(3, 7));
     }
@@ -184,7 +174,7 @@ mod tests {
         let mut book = Envelopes::default();
         let offers = OFFERS_PER_USER_MAX as u64 + 3;
         assert_eq!((0..offers).filter(|&envelope| book.offer(1, envelope)).count(), OFFERS_PER_USER_MAX);
-        assert_eq!((book.offered_count(), book.forgotten()), (offers, 3));
+        assert_eq!((book.counts.offered, book.counts.forgotten), (offers, 3));
         assert_eq!(std::iter::from_fn(|| book.take_oldest(1)).count(), OFFERS_PER_USER_MAX);
     }
 
@@ -203,7 +193,7 @@ mod tests {
                     fen += amount;
                 }
             }
-            prop_assert_eq!(book.opened(), (shares.len() as u64, fen));
+            prop_assert_eq!((book.counts.opened, book.counts.opened_fen), (shares.len() as u64, fen));
             prop_assert_eq!(book.shares().map(|(_, _, amount)| amount).sum::<u64>(), fen);
         }
     }

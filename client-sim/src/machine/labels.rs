@@ -1,26 +1,8 @@
-//! The closed lists that a machine counts by. Each entry is named once; counters, JSON and metrics
-//! follow from it.
+//! The closed lists that a machine counts by.
 
 use hongbao_proto::v1::goodbye::Reason;
 
-macro_rules! labels {
-    ($(#[$doc:meta])* $name:ident { $($(#[$entry:meta])* $variant:ident = $label:literal,)* }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum $name { $($(#[$entry])* $variant,)* }
-
-        impl $name {
-            /// Every entry, in the order of its discriminant.
-            pub const ALL: &'static [$name] = &[$($name::$variant,)*];
-            pub const COUNT: usize = Self::ALL.len();
-
-            /// The name in JSON and metrics.
-            pub const fn label(self) -> &'static str {
-                match self { $($name::$variant => $label,)* }
-            }
-        }
-    };
-}
+use crate::labels::labels;
 
 labels! {
     /// What a request was answered with.

@@ -20,7 +20,6 @@ pub mod housekeeping;
 pub mod labels;
 pub mod orders;
 pub mod outstanding;
-pub mod partial_frames;
 pub mod prizes;
 pub mod reactions;
 pub mod receiver;
@@ -100,7 +99,7 @@ pub fn run(
     if let Some(core) = config.core {
         cores::pin(core).map_err(MachineError::Core)?;
     }
-    let (mut builder, coalesce) = (Builder::new_current_thread(), config.coalesce);
+    let (mut builder, coalesce) = (Builder::new_current_thread(), config.common.coalesce);
     if !coalesce.is_zero() {
         // Before it waits for events: by then there are several, and one wake serves them all.
         builder.on_thread_park(move || std::thread::sleep(coalesce));
@@ -115,7 +114,7 @@ async fn live(
     stop: impl Future<Output = ()>,
 ) -> Result<Results, MachineError> {
     let clock = Clock::new(clock::measure(&config.ntp).await?);
-    clock.check_budget(config.clock_budget)?;
+    clock.check_budget(config.common.clock_budget)?;
     let journal = Journal::create(config.journal.as_deref()).map_err(|source| journal_error(&config, source))?;
     let http_error = |source| MachineError::Http { address: config.http, source };
     let listener = TcpListener::bind(config.http).await.map_err(http_error)?;
@@ -193,7 +192,7 @@ fn log_failure<T>(what: &str, ended: Result<T, JoinError>) {
 type Reporting = Option<(oneshot::Sender<()>, JoinHandle<()>)>;
 
 fn report(shared: &Rc<Shared>, control: SocketAddr) -> Result<Reporting, TokenError> {
-    let Some(monitor) = shared.config.monitor else { return Ok(None) };
+    let Some(monitor) = shared.config.common.monitor else { return Ok(None) };
     let signer = Signer::new(&shared.config.secret);
     let now = shared.clock.now() / SECOND;
     let name = shared.config.name.clone();
@@ -234,12 +233,12 @@ async fn settle(shared: &Shared) {
     if shared.stop_at.get() == 0 {
         shared.crowd.borrow_mut().halt();
     }
-    let deadline = Instant::now() + shared.config.answer_timeout;
+    let deadline = Instant::now() + shared.config.common.answer_timeout;
     loop {
         let open = {
             let crowd = shared.crowd.borrow();
             crowd.next_due().is_some()
-                || crowd.outstanding.count() > 0
+                || crowd.outstanding.count > 0
                 || crowd.acknowledges_under_way > 0
                 || crowd.reactions.under_way() > 0
         };

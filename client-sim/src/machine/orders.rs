@@ -25,7 +25,7 @@ pub struct Known {
     pub pay_by_ms: u64,
     /// The Grab that got it.
     pub request: u64,
-    /// Where it is, as far as its user was order.
+    /// Where it is, as far as its user was told.
     pub state: State,
 }
 
@@ -67,11 +67,11 @@ pub struct OrderBook {
     /// By (campaign, serial): the order under which it is somebody's for good.
     sold: FxHashMap<(u32, u64), u64>,
     /// By (user, campaign): orders that are neither cancelled nor expired, as far as the user was
-    /// order.
+    /// told.
     held: FxHashMap<(u32, u32), u32>,
     /// By (user, campaign): those that are paid.
     kept: FxHashMap<(u32, u32), u32>,
-    counts: OrderTotals,
+    pub counts: OrderTotals,
 }
 
 impl OrderBook {
@@ -199,10 +199,6 @@ impl OrderBook {
         }
         sales.into_values().collect()
     }
-
-    pub fn counts(&self) -> OrderTotals {
-        self.counts
-    }
 }
 
 #[cfg(test)]
@@ -239,7 +235,7 @@ mod tests {
         }
         assert_eq!((book.held(1, 3), book.kept(1, 3)), (1, 1));
         let counts = OrderTotals { reserved: 1, paid: 1, paid_fen: 500, ..OrderTotals::default() };
-        assert_eq!((book.counts(), book.paid().collect::<Vec<_>>()), (counts, vec![(1, 7, 500)]));
+        assert_eq!((book.counts, book.paid().collect::<Vec<_>>()), (counts, vec![(1, 7, 500)]));
         assert_eq!(book.sales(), [SaleResult { campaign: 3, paid: 1, paid_fen: 500, waiting: 0 }]);
     }
 
@@ -274,7 +270,7 @@ mod tests {
         book.record(1, &order(9, 1, State::Reserved)).unwrap();
         assert_eq!(book.record_too_late(1, 9, 5_999), Err(Violation::OrderExpiredEarly));
         assert_eq!((book.record_too_late(1, 9, 6_000), book.held(1, 3)), (Ok(()), 0));
-        assert_eq!((book.counts().expired, book.counts().waiting), (1, 0));
+        assert_eq!((book.counts.expired, book.counts.waiting), (1, 0));
     }
 
     #[test]
@@ -299,7 +295,7 @@ mod tests {
                 }
             }
             let count = |state| decided.values().filter(|(_, one)| *one == state).count() as u64;
-            let counts = book.counts();
+            let counts = book.counts;
             prop_assert_eq!((counts.waiting, counts.paid), (count(State::Reserved), count(State::Paid)));
             prop_assert_eq!((counts.cancelled, counts.expired), (count(State::Cancelled), count(State::Expired)));
             for user in 0..2 {

@@ -38,8 +38,10 @@ pub struct Outstanding {
     more: FxHashMap<u32, Vec<u64>>,
     /// Given up, not answered since.
     expired: FxHashSet<u64>,
-    count: u64,
-    expired_count: u64,
+    /// Requests under way.
+    pub count: u64,
+    /// Requests given up and not answered since.
+    pub expired_count: u64,
 }
 
 impl Outstanding {
@@ -52,16 +54,6 @@ impl Outstanding {
             count: 0,
             expired_count: 0,
         }
-    }
-
-    /// Requests under way.
-    pub fn count(&self) -> u64 {
-        self.count
-    }
-
-    /// Requests given up and not answered since.
-    pub fn expired_count(&self) -> u64 {
-        self.expired_count
     }
 
     /// Whether `user` awaits the answer to this request, given up or not.
@@ -159,7 +151,7 @@ mod tests {
         outstanding.enter(1, 7, true);
         assert_eq!(outstanding.settle(0, 7), Settled::Nothing);
         assert_eq!(outstanding.settle(1, 7), Settled::InTime);
-        assert_eq!((outstanding.settle(1, 7), outstanding.count()), (Settled::Nothing, 0));
+        assert_eq!((outstanding.settle(1, 7), outstanding.count), (Settled::Nothing, 0));
     }
 
     #[test]
@@ -168,9 +160,9 @@ mod tests {
         outstanding.enter(0, 0, true);
         outstanding.enter(0, 1, true);
         outstanding.expire(0, |request| request == 0);
-        assert_eq!((outstanding.count(), outstanding.expired_count()), (1, 1));
+        assert_eq!((outstanding.count, outstanding.expired_count), (1, 1));
         assert_eq!((outstanding.settle(0, 0), outstanding.settle(0, 0)), (Settled::Late, Settled::Nothing));
-        assert_eq!((outstanding.settle(0, 1), outstanding.expired_count()), (Settled::InTime, 0));
+        assert_eq!((outstanding.settle(0, 1), outstanding.expired_count), (Settled::InTime, 0));
     }
 
     #[test]
@@ -181,7 +173,7 @@ mod tests {
             outstanding.enter(0, request, true);
             outstanding.expire(0, |_| true);
         }
-        assert_eq!((outstanding.expired_count(), outstanding.expired.len()), (requests, EXPIRED_MAX));
+        assert_eq!((outstanding.expired_count, outstanding.expired.len()), (requests, EXPIRED_MAX));
         assert_eq!((outstanding.settle(0, 0), outstanding.settle(0, requests - 1)), (Settled::Late, Settled::Nothing));
     }
 
@@ -213,7 +205,7 @@ mod tests {
                         model.remove(&request);
                     }
                 }
-                prop_assert_eq!(outstanding.count(), model.len() as u64);
+                prop_assert_eq!(outstanding.count, model.len() as u64);
             }
             for user in 0..4 {
                 let of_user: Vec<_> = model.iter().filter(|&(_, &owner)| owner == user).map(|(&request, _)| request).collect();

@@ -60,14 +60,6 @@ pub struct Reaction {
     pub refused: u8,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Settled {
-    /// A request under way.
-    InTime(Reaction),
-    /// A request that had been given up.
-    Late(Reaction),
-}
-
 /// The users' own requests that are planned or under way.
 #[derive(Debug)]
 pub struct Reactions {
@@ -76,9 +68,10 @@ pub struct Reactions {
     planned: BinaryHeap<Reverse<(u64, u64, u32)>>,
     next_id: u64,
     /// Planned or under way.
-    count: u64,
+    pub count: u64,
     given_up: FxHashMap<u64, (u32, Reaction)>,
-    given_up_count: u64,
+    /// Given up and not answered since.
+    pub given_up_count: u64,
 }
 
 impl Reactions {
@@ -94,11 +87,6 @@ impl Reactions {
         }
     }
 
-    /// Planned or under way.
-    pub fn count(&self) -> u64 {
-        self.count
-    }
-
     /// Written and not answered.
     pub fn under_way(&self) -> usize {
         self.of_user.values().flatten().filter(|one| one.sent > 0).count()
@@ -107,11 +95,6 @@ impl Reactions {
     /// Whether `user` is to do, or has asked for, something of this kind.
     pub fn wants(&self, user: u32, is: impl Fn(Act) -> bool) -> bool {
         self.of_user.get(&user).is_some_and(|all| all.iter().any(|one| is(one.act)))
-    }
-
-    /// Given up and not answered since.
-    pub fn given_up_count(&self) -> u64 {
-        self.given_up_count
     }
 
     /// `user` is to do this at Unix nanosecond `at`.
@@ -173,19 +156,13 @@ impl Reactions {
             && !self.of_user.values().flatten().any(|one| one.id == id)
     }
 
-    /// `user` does not want that any more.
-    pub fn drop_it(&mut self, user: u32, id: u64) {
-        self.remove(user, id);
-    }
-
-    /// An answer under this id came to `user`.
-    pub fn settle(&mut self, user: u32, id: u64) -> Option<Settled> {
-        if let Some(reaction) = self.remove(user, id) {
-            return Some(Settled::InTime(reaction));
-        }
-        let (_, reaction) = self.given_up.remove(&id)?;
-        self.given_up_count -= 1;
-        Some(Settled::Late(reaction))
+    /// An answer under this id came to `user`: to a request under way, or one given up.
+    pub fn settle(&mut self, user: u32, id: u64) -> Option<Reaction> {
+        self.remove(user, id).or_else(|| {
+            let (_, reaction) = self.given_up.remove(&id)?;
+            self.given_up_count -= 1;
+            Some(reaction)
+        })
     }
 
     /// Gives up those requests of `user` that were due before `overdue`, Unix nanoseconds.
@@ -201,7 +178,8 @@ impl Reactions {
         }
     }
 
-    fn remove(&mut self, user: u32, id: u64) -> Option<Reaction> {
+    /// `user` does not want that any more.
+    pub fn remove(&mut self, user: u32, id: u64) -> Option<Reaction> {
         let all = self.of_user.get_mut(&user)?;
         let place = all.iter().position(|one| one.id == id)?;
         let reaction = all.swap_remove(place);
@@ -237,8 +215,8 @@ mod tests {
         reactions.written(3, due.id, 210);
         assert_eq!((reactions.asked(3, due.id), reactions.asked(4, due.id)), (Some(Act::Open(9)), None));
         assert!(!reactions.was_answered(due.id));
-        assert!(matches!(reactions.settle(3, due.id), Some(Settled::InTime(Reaction { sent: 210, .. }))));
-        assert_eq!((reactions.settle(3, due.id), reactions.count()), (None, 1));
+        assert!(matches!(reactions.settle(3, due.id), Some(Reaction { sent: 210, .. })));
+        assert_eq!((reactions.settle(3, due.id), reactions.count), (None, 1));
         assert!(reactions.was_answered(due.id) && !reactions.was_answered(due.id + 1));
     }
 
@@ -262,12 +240,12 @@ mod tests {
         let (_, due) = reactions.take_due(100).unwrap();
         reactions.written(1, due.id, 150);
         reactions.expire(1, 150);
-        assert_eq!((reactions.count(), reactions.given_up_count()), (1, 0));
+        assert_eq!((reactions.count, reactions.given_up_count), (1, 0));
         reactions.expire(1, 151);
-        assert_eq!((reactions.count(), reactions.given_up_count()), (0, 1));
+        assert_eq!((reactions.count, reactions.given_up_count), (0, 1));
         assert_eq!(reactions.asked(1, due.id), Some(Act::Look(7)));
-        assert!(matches!(reactions.settle(1, due.id), Some(Settled::Late(_))));
-        assert_eq!((reactions.settle(1, due.id), reactions.given_up_count()), (None, 0));
+        assert!(reactions.settle(1, due.id).is_some());
+        assert_eq!((reactions.settle(1, due.id), reactions.given_up_count), (None, 0));
     }
 
     #[test]
@@ -293,7 +271,7 @@ mod tests {
                     },
                     _ => settled += u64::from(reactions.settle(user, ids::REACTIONS + number).is_some()),
                 }
-                prop_assert_eq!(reactions.count(), planned - settled);
+                prop_assert_eq!(reactions.count, planned - settled);
             }
         }
     }

@@ -28,7 +28,7 @@ pub async fn run(shared: Rc<Shared>) {
         match next_wake(&shared) {
             Some(wake) => {
                 // The timer adds up to its own granularity.
-                let paced = Instant::now() + shared.config.pace.saturating_sub(TIMER_GRANULARITY);
+                let paced = Instant::now() + shared.config.common.pace.saturating_sub(TIMER_GRANULARITY);
                 let wake = Instant::from_std(shared.clock.instant(wake)).max(paced);
                 tokio::select! {
                     () = sleep_until(wake) => {}

@@ -9,30 +9,21 @@ use hongbao_telemetry::report::Events;
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
+use crate::labels::labels;
 use crate::limits::SCRATCH_BYTES;
 use crate::machine::config::MachineConfig;
 use crate::machine::crowd::Crowd;
 use crate::machine::sockets::Sockets;
 
-/// How far the machine has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    /// Not every user has been logged in yet.
-    Connecting,
-    /// Every user was logged in at some moment.
-    Running,
-    /// Asked to stop.
-    Stopping,
-}
-
-impl Stage {
-    /// The name in JSON.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Stage::Connecting => "connecting",
-            Stage::Running => "running",
-            Stage::Stopping => "stopping",
-        }
+labels! {
+    /// How far the machine has come.
+    Stage {
+        /// Not every user has been logged in yet.
+        Connecting = "connecting",
+        /// Every user was logged in at some moment.
+        Running = "running",
+        /// Asked to stop.
+        Stopping = "stopping",
     }
 }
 
@@ -101,7 +92,7 @@ impl Shared {
         crowd.connect_failed(user, self.clock.now());
         let failures = crowd.tally.counters.totals.connect_failures;
         let source = self.config.sources.of(user);
-        tracing::warn!(event = "connect_failed", server = %self.config.server, ?source, %error, failures, "cannot connect");
+        tracing::warn!(event = "connect_failed", server = %self.config.common.server, ?source, %error, failures, "cannot connect");
     }
 
     /// Asks the machine to stop once `at` (Unix nanoseconds) has passed.

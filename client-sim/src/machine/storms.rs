@@ -5,7 +5,7 @@
 use rustc_hash::FxHashMap;
 
 use crate::clock::SECOND;
-use crate::histogram::{self, Micros};
+use crate::histogram::Micros;
 use crate::limits::STORM_WATCH_SECONDS_MAX;
 use crate::results::{StormOrder, StormResult, StormSecond, StormView};
 
@@ -35,7 +35,7 @@ struct Storm {
     /// last user of the last machine is back.
     others: Vec<Vec<u32>>,
     /// Latencies of requests that the storm held back.
-    held: Option<Box<Micros>>,
+    held: Micros,
 }
 
 impl Storm {
@@ -83,7 +83,7 @@ impl Storms {
             back: 0,
             last_back: 0,
             others: Vec::new(),
-            held: None,
+            held: Micros::default(),
         };
         // All that have begun are before it: it is still to come.
         self.storms.insert(index, storm);
@@ -127,7 +127,7 @@ impl Storms {
         if let Some(&back) = storm.cut.get(&user) {
             let held = due < back;
             if held {
-                storm.held.get_or_insert_with(|| Box::new(histogram::empty())).saturating_record(latency);
+                storm.held.record(latency);
             }
             return held;
         }
@@ -148,14 +148,14 @@ impl Storms {
 
     pub fn results(&self) -> Vec<StormResult> {
         let second = |(second, latencies): (usize, &Vec<u32>)| {
-            let mut latency = histogram::empty();
-            latencies.iter().for_each(|&one| latency.saturating_record(one.into()));
-            StormSecond { second: second as u64, latency: histogram::to_base64(&latency) }
+            let mut latency = Micros::empty();
+            latencies.iter().for_each(|&one| latency.record(one.into()));
+            StormSecond { second: second as u64, latency: latency.into() }
         };
         let result = |storm: &Storm| StormResult {
             view: storm.view(),
             others: storm.others.iter().enumerate().map(second).collect(),
-            held: storm.held.as_deref().map_or_else(String::new, histogram::to_base64),
+            held: storm.held.clone(),
         };
         self.storms.iter().map(result).collect()
     }
@@ -229,12 +229,8 @@ mod tests {
         assert!(!storms.answered(7, begin - 1, begin + SECOND));
         assert!(!storms.answered(7, begin + 10 * SECOND, begin + 11 * SECOND));
         let result = &storms.results()[0];
-        let count = |text: &str| {
-            let mut sum = histogram::empty();
-            histogram::add_base64(&mut sum, text).unwrap();
-            sum.len()
-        };
-        assert_eq!(result.others.iter().map(|second| count(&second.latency)).collect::<Vec<_>>(), [0, 0, 1]);
-        assert_eq!(count(&result.held), 2);
+        let count = |second: &StormSecond| Micros::try_from(second.latency.clone()).unwrap().len();
+        assert_eq!(result.others.iter().map(count).collect::<Vec<_>>(), [0, 0, 1]);
+        assert_eq!(result.held.len(), 2);
     }
 }

@@ -4,12 +4,13 @@
 
 use std::mem;
 
+use hdrhistogram::Histogram;
+
 use crate::clock::SECOND;
 use crate::histogram::{self, Micros};
 use crate::machine::labels::{EndReason, Outcome, Violation};
 use crate::machine::reactions::Act;
 use crate::results::{Counts, OperationResult, SecondRow, SegmentResult, Totals};
-use crate::schedule::Schedule;
 use crate::schedule::mix::Operation;
 
 /// Error codes of the protocol; unknown ones count as the first, which is unspecified.
@@ -30,16 +31,6 @@ struct SecondTally {
     max_us: u32,
 }
 
-#[derive(Debug)]
-struct SegmentTally {
-    planned: u64,
-    sent: u64,
-    answered: u64,
-    held_by_storm: u64,
-    latency: Micros,
-    send_lag: Micros,
-}
-
 /// Measures of one operation of the schedule, or of one kind of what users do of their own accord.
 #[derive(Debug, Default)]
 struct OperationTally {
@@ -47,7 +38,7 @@ struct OperationTally {
     sent: u64,
     answered: u64,
     outcomes: [u64; Outcome::COUNT],
-    latency: Option<Box<Micros>>,
+    latency: Micros,
 }
 
 impl OperationTally {
@@ -55,7 +46,7 @@ impl OperationTally {
         self.answered += 1;
         self.outcomes[outcome as usize] += 1;
         if let Some(latency) = latency {
-            self.latency.get_or_insert_with(|| Box::new(histogram::empty())).saturating_record(latency);
+            self.latency.record(latency);
         }
     }
 
@@ -64,8 +55,8 @@ impl OperationTally {
             planned: self.planned,
             sent: self.sent,
             answered: self.answered,
-            outcomes: counts(Outcome::ALL.iter().map(|outcome| outcome.label()).zip(self.outcomes)),
-            latency: self.latency.as_deref().map_or_else(String::new, histogram::to_base64),
+            outcomes: counts(Outcome::labelled(self.outcomes)),
+            latency: self.latency.clone(),
         }
     }
 }
@@ -76,10 +67,11 @@ pub struct Counters {
     /// Those that are plain sums. What the parts of a machine count themselves is added by the view.
     pub totals: Totals,
     pub logins: u64,
-    outcomes: [u64; Outcome::COUNT],
+    pub outcomes: [u64; Outcome::COUNT],
     errors: [u64; ERROR_CODES],
-    violations: [u64; Violation::COUNT],
-    ends: [u64; EndReason::COUNT],
+    pub violations: [u64; Violation::COUNT],
+    /// Ends of connections.
+    pub ends: [u64; EndReason::COUNT],
 }
 
 impl Counters {
@@ -98,10 +90,6 @@ impl Counters {
         self.errors[known.unwrap_or(0)] += 1;
     }
 
-    pub fn outcomes(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        Outcome::ALL.iter().map(|outcome| outcome.label()).zip(self.outcomes)
-    }
-
     pub fn errors(&self) -> Counts {
         let label = |(code, &count): (usize, &u64)| {
             let code = i32::try_from(code).ok().and_then(|code| hongbao_proto::v1::ErrorCode::try_from(code).ok());
@@ -109,15 +97,6 @@ impl Counters {
             (name.to_ascii_lowercase(), count)
         };
         self.errors.iter().enumerate().map(label).filter(|(_, count)| *count > 0).collect()
-    }
-
-    pub fn violations(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        Violation::ALL.iter().map(|violation| violation.label()).zip(self.violations)
-    }
-
-    /// Ends of connections by reason.
-    pub fn ends(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        EndReason::ALL.iter().map(|end| end.label()).zip(self.ends)
     }
 }
 
@@ -128,19 +107,19 @@ pub struct Tally {
     /// Unix second of the first row; 0 before the first segment.
     base: u64,
     seconds: Vec<SecondTally>,
-    segments: Vec<SegmentTally>,
+    pub segments: Vec<SegmentResult>,
     /// Kept once there is more than grabs: until then what all requests add up to is what the grabs
     /// do.
-    operations: Option<Box<[OperationTally; Operation::ALL.len()]>>,
+    operations: Option<Box<[OperationTally; Operation::COUNT]>>,
     reactions: [OperationTally; ACTS],
     /// Of the second that runs.
     current: u64,
-    latency: Micros,
-    send_lag: Micros,
+    latency: Histogram<u64>,
+    send_lag: Histogram<u64>,
     /// Of the last second that is over.
-    last_latency: Micros,
+    last_latency: Histogram<u64>,
     /// Of the seconds since the last report.
-    unreported: (Micros, Micros),
+    unreported: (Histogram<u64>, Histogram<u64>),
 }
 
 impl Tally {
@@ -163,14 +142,14 @@ impl Tally {
     }
 
     /// The schedule has got another segment, at this index; `from`: Unix nanoseconds.
-    pub fn add_segment(&mut self, index: usize, from: u64) {
+    pub fn add_segment(&mut self, index: usize, from: u64, qps: u32) {
         // A second before the first so far: no second has been counted yet.
         if self.seconds.is_empty() && (self.segments.is_empty() || index == 0) {
             self.base = from / SECOND;
             self.current = self.base;
         }
-        let (latency, send_lag) = (histogram::empty(), histogram::empty());
-        let segment = SegmentTally { planned: 0, sent: 0, answered: 0, held_by_storm: 0, latency, send_lag };
+        let (latency, send_lag) = (Micros::empty(), Micros::empty());
+        let segment = SegmentResult { from: from / SECOND, qps, latency, send_lag, ..SegmentResult::default() };
         self.segments.insert(index, segment);
     }
 
@@ -179,7 +158,7 @@ impl Tally {
         if self.operations.is_some() {
             return;
         }
-        let mut operations: Box<[OperationTally; Operation::ALL.len()]> = Box::default();
+        let mut operations: Box<[OperationTally; Operation::COUNT]> = Box::default();
         let counters = &self.counters;
         let grabs = &mut operations[Operation::Grab as usize];
         (grabs.planned, grabs.sent, grabs.answered) =
@@ -213,7 +192,7 @@ impl Tally {
         let segment = &mut self.segments[segment];
         segment.sent += 1;
         if !held_by_storm {
-            segment.send_lag.saturating_record(lag);
+            segment.send_lag.record(lag);
         }
         if let Some(measured) = self.operation(operation) {
             measured.sent += 1;
@@ -243,7 +222,7 @@ impl Tally {
         if held_by_storm {
             segment.held_by_storm += 1;
         } else {
-            segment.latency.saturating_record(latency);
+            segment.latency.record(latency);
         }
         if let Some(measured) = self.operation(operation) {
             measured.answered(outcome, (!held_by_storm).then_some(latency));
@@ -266,9 +245,8 @@ impl Tally {
 
     /// Operations of the schedule that came up, where they are told apart.
     pub fn operations(&self) -> impl Iterator<Item = (&'static str, OperationResult)> {
-        let labels = Operation::ALL.iter().map(|operation| operation.label());
-        let measured = self.operations.iter().flat_map(|operations| operations.iter());
-        labels.zip(measured).filter(|(_, one)| one.planned > 0).map(|(label, one)| (label, one.result()))
+        let measured = Operation::labelled(self.operations.iter().flat_map(|operations| operations.iter()));
+        measured.filter(|(_, one)| one.planned > 0).map(|(label, one)| (label, one.result()))
     }
 
     /// Of the Grabs of rain and sale alike: due, written, answered.
@@ -289,13 +267,8 @@ impl Tally {
     }
 
     /// How often users did something of their own accord, by kind.
-    pub fn reaction_counts(&self) -> Counts {
-        counts(Act::LABELS.iter().copied().zip(self.reactions_sent()))
-    }
-
-    /// The same in the order of [`Act::LABELS`].
-    pub fn reactions_sent(&self) -> impl Iterator<Item = u64> {
-        self.reactions.iter().map(|one| one.sent)
+    pub fn reactions_sent(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Act::LABELS.iter().copied().zip(self.reactions.iter().map(|one| one.sent))
     }
 
     /// Closes the books of seconds that are over at `now`.
@@ -318,12 +291,12 @@ impl Tally {
     }
 
     /// Latencies and send lags of the seconds that ended since the last call.
-    pub fn take_unreported(&mut self) -> (Micros, Micros) {
+    pub fn take_unreported(&mut self) -> (Histogram<u64>, Histogram<u64>) {
         mem::replace(&mut self.unreported, (histogram::of_a_second(), histogram::of_a_second()))
     }
 
     /// The last second that is over, and its latencies.
-    pub fn last_second(&self) -> Option<(SecondRow, &Micros)> {
+    pub fn last_second(&self) -> Option<(SecondRow, &Histogram<u64>)> {
         let index = self.current.checked_sub(self.base + 1)?;
         let second = usize::try_from(index).ok().and_then(|index| self.seconds.get(index)).copied().unwrap_or_default();
         Some((row(self.base + index, &second), &self.last_latency))
@@ -331,20 +304,6 @@ impl Tally {
 
     pub fn seconds(&self) -> Vec<SecondRow> {
         self.seconds.iter().zip(self.base..).map(|(second, unix)| row(unix, second)).collect()
-    }
-
-    pub fn segments(&self, schedule: &Schedule) -> Vec<SegmentResult> {
-        let result = |(planned, measured): (&crate::schedule::Segment, &SegmentTally)| SegmentResult {
-            from: planned.from / SECOND,
-            qps: planned.qps,
-            planned: measured.planned,
-            sent: measured.sent,
-            answered: measured.answered,
-            held_by_storm: measured.held_by_storm,
-            latency: histogram::to_base64(&measured.latency),
-            send_lag: histogram::to_base64(&measured.send_lag),
-        };
-        schedule.segments().iter().zip(&self.segments).map(result).collect()
     }
 
     fn second(&mut self, at: u64) -> &mut SecondTally {
@@ -368,13 +327,12 @@ pub fn counts<'a>(pairs: impl Iterator<Item = (&'a str, u64)>) -> Counts {
 }
 
 fn row(unix: u64, second: &SecondTally) -> SecondRow {
-    let outcomes = Outcome::ALL.iter().map(|outcome| outcome.label()).zip(second.outcomes.map(u64::from));
     SecondRow {
         second: unix,
         planned: second.planned.into(),
         sent: second.sent.into(),
         answered: second.answered.into(),
-        outcomes: counts(outcomes),
+        outcomes: counts(Outcome::labelled(second.outcomes.map(u64::from))),
         p50_us: second.p50_us.into(),
         p99_us: second.p99_us.into(),
         max_us: second.max_us.into(),
@@ -390,8 +348,8 @@ mod tests {
     #[test]
     fn an_answer_counts_in_its_second_and_its_plans_segment() {
         let mut tally = Tally::new();
-        tally.add_segment(0, EPOCH);
-        tally.add_segment(1, EPOCH + SECOND);
+        tally.add_segment(0, EPOCH, 1);
+        tally.add_segment(1, EPOCH + SECOND, 1);
         let due = EPOCH + SECOND - 1_000_000;
         tally.planned(0, due, Operation::Grab);
         tally.sent(0, due, due + 250_000, Operation::Grab, false);
@@ -420,7 +378,7 @@ mod tests {
     #[test]
     fn operations_are_kept_apart_once_there_are_several() {
         let mut tally = Tally::new();
-        tally.add_segment(0, EPOCH);
+        tally.add_segment(0, EPOCH, 1);
         let pass = |tally: &mut Tally, operation, outcome, micros: u64| {
             tally.planned(0, EPOCH, operation);
             tally.sent(0, EPOCH, EPOCH, operation, false);
@@ -439,8 +397,7 @@ mod tests {
         assert_eq!(seen, [("grab", 2, 2), ("open", 1, 1), ("ticket", 1, 1)]);
         tally.reacted(Act::Pay(7));
         tally.reaction_answered(Act::Pay(7), (EPOCH, EPOCH + 5_000), Outcome::Order);
-        let mut latency = histogram::empty();
-        histogram::add_base64(&mut latency, &tally.reactions().next().unwrap().1.latency).unwrap();
-        assert_eq!((latency.max(), tally.reaction_counts()), (5, Counts::from([("pay".into(), 1)])));
+        let latency = tally.reactions().next().unwrap().1.latency;
+        assert_eq!((latency.quantile(1.0), counts(tally.reactions_sent())), (5, Counts::from([("pay".into(), 1)])));
     }
 }

@@ -3,8 +3,6 @@
 
 use std::net::TcpStream;
 
-use crate::machine::partial_frames::Place;
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     Away,
@@ -25,8 +23,6 @@ pub enum State {
 pub struct User {
     /// The connection, which does not block.
     pub socket: Option<TcpStream>,
-    /// The beginning of a frame that it has read.
-    pub partial: Place,
     /// When `state` began, milliseconds since the machine's start.
     pub since_ms: u32,
     /// When anything was last written, likewise.
@@ -45,7 +41,6 @@ impl User {
     pub const fn new() -> Self {
         Self {
             socket: None,
-            partial: Place::NOWHERE,
             since_ms: 0,
             sent_ms: 0,
             acknowledges: 0,
@@ -63,4 +58,4 @@ impl Default for User {
     }
 }
 
-const _: () = assert!(size_of::<User>() <= 24);
+const _: () = assert!(size_of::<User>() <= 20);

@@ -6,39 +6,31 @@ use hongbao_telemetry::report::{Key, Sample, names};
 use hongbao_telemetry::summary::Clock;
 
 use crate::clock::SECOND;
-use crate::histogram;
-use crate::machine::reactions::Act;
+use crate::histogram::Micros;
+use crate::machine::labels::{EndReason, Outcome, Violation};
 use crate::machine::shared::Shared;
 use crate::machine::tally::counts;
-use crate::results::{ChatTotals, EnvelopeTotals, ProcessView, QpsChange, Results, Status, Totals};
+use crate::results::{ProcessView, QpsChange, Results, Status, Totals};
 
 /// Everything counted so far.
 fn totals(shared: &Shared) -> Totals {
     let crowd = shared.crowd.borrow();
     let counters = &crowd.tally.counters;
     let (prizes, fen) = crowd.prizes.totals();
-    let (opened, opened_fen) = crowd.envelopes.opened();
-    let ChatTotals { received, missed, recovered, .. } = crowd.chats.counts;
     Totals {
-        unanswered: crowd.outstanding.expired_count(),
-        outcomes: counts(counters.outcomes()),
+        unanswered: crowd.outstanding.expired_count,
+        outcomes: counts(Outcome::labelled(counters.outcomes)),
         errors: counters.errors(),
-        violations: counts(counters.violations()),
+        violations: counts(Violation::labelled(counters.violations)),
         prizes,
         fen,
-        ends: counts(counters.ends()),
-        announcements: crowd.announcements.total(),
-        reactions: crowd.tally.reaction_counts(),
-        reactions_unanswered: crowd.reactions.given_up_count(),
-        envelopes: EnvelopeTotals {
-            offered: crowd.envelopes.offered_count(),
-            forgotten: crowd.envelopes.forgotten(),
-            opened,
-            opened_fen,
-            ..counters.totals.envelopes
-        },
-        orders: crowd.orders.counts(),
-        chat: ChatTotals { received, missed, recovered, ..counters.totals.chat },
+        ends: counts(EndReason::labelled(counters.ends)),
+        announcements: crowd.announcements.total,
+        reactions: counts(crowd.tally.reactions_sent()),
+        reactions_unanswered: crowd.reactions.given_up_count,
+        envelopes: crowd.envelopes.counts,
+        orders: crowd.orders.counts,
+        chat: crowd.chats.counts,
         statements: crowd.statements.right,
         ..counters.totals.clone()
     }
@@ -71,16 +63,16 @@ pub fn status(shared: &Shared) -> Status {
         connected: crowd.census.connected.into(),
         online: crowd.census.online.into(),
         retired: crowd.census.retired.into(),
-        outstanding: crowd.outstanding.count(),
+        outstanding: crowd.outstanding.count,
         acknowledges_outstanding: crowd.acknowledges_under_way,
-        reactions_outstanding: crowd.reactions.count(),
+        reactions_outstanding: crowd.reactions.count,
         phase: begun.map(|segment| QpsChange {
             qps: segment.qps,
             at: segment.from / SECOND,
             mix: None,
             planned: false,
         }),
-        last_second_latency: last.as_ref().map_or_else(String::new, |(_, latency)| histogram::to_base64(latency)),
+        last_second_latency: last.as_ref().map_or_else(Micros::default, |&(_, latency)| latency.clone().into()),
         last_second: last.map(|(row, _)| row),
         storms: crowd.storms.views(),
         totals: totals(shared),
@@ -97,9 +89,9 @@ pub fn results(shared: &Shared) -> Results {
     Results {
         name: shared.config.name.clone(),
         totals: totals(shared),
-        outstanding: crowd.outstanding.count(),
-        reactions_outstanding: crowd.reactions.count(),
-        segments: crowd.tally.segments(&crowd.schedule),
+        outstanding: crowd.outstanding.count,
+        reactions_outstanding: crowd.reactions.count,
+        segments: crowd.tally.segments.clone(),
         operations: crowd.tally.operations().map(|(label, one)| (label.to_owned(), one)).collect(),
         reactions: crowd.tally.reactions().map(|(label, one)| (label.to_owned(), one)).collect(),
         seconds: crowd.tally.seconds(),
@@ -140,8 +132,7 @@ pub fn sample(shared: &Shared) -> Sample {
     let (sent_by_plan, sent, answered) = crowd.tally.grabs();
     // A machine that falls behind does not plan less for it.
     let planned = sent_by_plan + crowd.overdue_grabs(shared.clock.now());
-    let ((opened, opened_fen), orders, messages) =
-        (crowd.envelopes.opened(), crowd.orders.counts(), crowd.chats.counts);
+    let (envelopes, orders) = (crowd.envelopes.counts, crowd.orders.counts);
     let mut totals = vec![
         (names::GRABS_PLANNED, planned),
         (names::GRABS_SENT, sent),
@@ -150,27 +141,21 @@ pub fn sample(shared: &Shared) -> Sample {
         (names::RECEIVED_FEN, fen),
         (RECONNECTS, counters.totals.reconnects),
         (CONNECT_FAILURES, counters.totals.connect_failures),
-        (ANNOUNCEMENTS, crowd.announcements.total()),
-        (names::SHARES_TOLD, opened),
-        (names::SHARES_TOLD_FEN, opened_fen),
+        (ANNOUNCEMENTS, crowd.announcements.total),
+        (names::SHARES_TOLD, envelopes.opened),
+        (names::SHARES_TOLD_FEN, envelopes.opened_fen),
         (names::ORDERS_PAID, orders.paid),
         (names::SPENT_FEN, orders.paid_fen),
-        (MESSAGES_HEARD, messages.received),
+        (MESSAGES_HEARD, crowd.chats.counts.received),
         (names::EVENTS_FORGOTTEN, shared.events.forgotten()),
         (names::CPU, process::cpu_micros()),
     ];
-    let labelled = |name, label, value, help| Key::labelled(name, label, value, help);
-    totals.extend(counters.outcomes().map(|(kind, count)| (labelled("answers", "kind", kind, ANSWERS_HELP), count)));
-    totals.extend(
-        Act::LABELS
-            .iter()
-            .zip(crowd.tally.reactions_sent())
-            .map(|(kind, count)| (labelled("reactions", "kind", kind, REACTIONS_HELP), count)),
-    );
-    totals.extend(counters.ends().map(|(reason, count)| (labelled("ended", "reason", reason, ENDED_HELP), count)));
-    totals.extend(
-        counters.violations().map(|(kind, count)| (labelled("violations", "kind", kind, VIOLATIONS_HELP), count)),
-    );
+    let answers = Outcome::labelled(counters.outcomes).map(|one| ("answers", "kind", ANSWERS_HELP, one));
+    let reactions = crowd.tally.reactions_sent().map(|one| ("reactions", "kind", REACTIONS_HELP, one));
+    let ends = EndReason::labelled(counters.ends).map(|one| ("ended", "reason", ENDED_HELP, one));
+    let violations = Violation::labelled(counters.violations).map(|one| ("violations", "kind", VIOLATIONS_HELP, one));
+    let labelled = answers.chain(reactions).chain(ends).chain(violations);
+    totals.extend(labelled.map(|(name, label, help, (value, count))| (Key::labelled(name, label, value, help), count)));
     let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let clock = clock(shared);
     let gauges = vec![
@@ -180,10 +165,10 @@ pub fn sample(shared: &Shared) -> Sample {
         (names::DESCRIPTORS_LIMIT, signed(shared.descriptors_limit)),
         (names::CLOCK_OFFSET, clock.offset_us),
         (names::CLOCK_ERROR, signed(clock.error_us)),
-        (CLOCK_BUDGET, signed(u64::try_from(shared.config.clock_budget.as_micros()).unwrap_or(u64::MAX))),
+        (CLOCK_BUDGET, signed(u64::try_from(shared.config.common.clock_budget.as_micros()).unwrap_or(u64::MAX))),
         // It falls again when an answer comes after all.
-        (UNANSWERED, signed(crowd.outstanding.expired_count())),
-        (OUTSTANDING, signed(crowd.outstanding.count())),
+        (UNANSWERED, signed(crowd.outstanding.expired_count)),
+        (OUTSTANDING, signed(crowd.outstanding.count)),
         (names::RESIDENT_BYTES, signed(process::resident_bytes())),
     ];
     Sample { counters: totals, gauges, ..Sample::default() }

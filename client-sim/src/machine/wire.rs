@@ -6,8 +6,6 @@ use hongbao_proto::frame::{self, FrameError, Split};
 use hongbao_proto::limits::SERVER_FRAME_BYTES_MAX;
 use hongbao_proto::v1::{ClientFrame, client_frame::Request};
 
-use crate::machine::partial_frames::PartialFrame;
-
 /// The longest Grab: length, tag and 9 bytes of request id, tag and length of the Grab, tag and 5
 /// bytes of campaign.
 const GRAB_BYTES_MAX: usize = 1 + 10 + 2 + 6;
@@ -74,33 +72,15 @@ pub fn frame(request_id: u64, request: Request) -> BytesMut {
     bytes
 }
 
-/// Cuts `bytes`, which follow what is in `partial`, into frames and hands each payload to `take`.
-pub fn cut(partial: &mut PartialFrame, bytes: &[u8], mut take: impl FnMut(&[u8])) -> Result<(), FrameError> {
-    let mut joined;
-    let mut rest = bytes;
-    if let Some(beginning) = partial.take() {
-        joined = beginning;
-        joined.extend_from_slice(bytes);
-        rest = &joined;
-        return cut_whole(partial, &mut rest, &mut take);
+/// Cuts `bytes` into frames and hands each payload to `take`. Returns the beginning of a frame whose
+/// rest is still to come.
+pub fn cut(mut bytes: &[u8], mut take: impl FnMut(&[u8])) -> Result<&[u8], FrameError> {
+    while !bytes.is_empty() {
+        let Split::Frame { payload, consumed } = frame::split(bytes, SERVER_FRAME_BYTES_MAX)? else { break };
+        take(payload);
+        bytes = &bytes[consumed..];
     }
-    cut_whole(partial, &mut rest, &mut take)
-}
-
-fn cut_whole(partial: &mut PartialFrame, rest: &mut &[u8], take: &mut impl FnMut(&[u8])) -> Result<(), FrameError> {
-    while !rest.is_empty() {
-        match frame::split(rest, SERVER_FRAME_BYTES_MAX)? {
-            Split::Frame { payload, consumed } => {
-                take(payload);
-                *rest = &rest[consumed..];
-            }
-            Split::Partial { .. } => {
-                *partial = Some(rest.to_vec());
-                break;
-            }
-        }
-    }
-    Ok(())
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -128,12 +108,13 @@ mod tests {
                 let event = Some(v1::server_frame::Event::NoneNow(v1::NoneNow {}));
                 frame::append(&v1::ServerFrame { request_id, event }, &mut stream);
             }
-            let (mut partial, mut seen, mut cuts) = (None, Vec::new(), cuts.iter().cycle());
+            let (mut partial, mut seen, mut cuts) = (Vec::new(), Vec::new(), cuts.iter().cycle());
             while !stream.is_empty() {
-                let bytes = stream.split_to((*cuts.next().unwrap()).min(stream.len()));
-                cut(&mut partial, &bytes, |payload| seen.push(v1::ServerFrame::decode(payload).unwrap().request_id)).unwrap();
+                partial.extend(stream.split_to((*cuts.next().unwrap()).min(stream.len())));
+                let take = |payload: &[u8]| seen.push(v1::ServerFrame::decode(payload).unwrap().request_id);
+                partial = cut(&partial, take).unwrap().to_vec();
             }
-            prop_assert!(partial.is_none());
+            prop_assert!(partial.is_empty());
             prop_assert_eq!(seen, ids);
         }
     }

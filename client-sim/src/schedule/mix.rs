@@ -11,32 +11,19 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::backoff::scramble;
+use crate::labels::labels;
 use crate::schedule::Spread;
 
-/// What a user does when its turn comes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Operation {
-    Grab,
-    /// Opens the oldest envelope that was offered to it.
-    Open,
-    /// Says something to another user, or to its room.
-    Chat,
-    /// Grabs from the sale.
-    Ticket,
-}
-
-impl Operation {
-    /// Every operation, in the order of its discriminant.
-    pub const ALL: [Self; 4] = [Self::Grab, Self::Open, Self::Chat, Self::Ticket];
-
-    /// The name in arguments, JSON and tables.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Operation::Grab => "grab",
-            Operation::Open => "open",
-            Operation::Chat => "chat",
-            Operation::Ticket => "ticket",
-        }
+labels! {
+    /// What a user does when its turn comes.
+    Operation {
+        Grab = "grab",
+        /// Opens the oldest envelope that was offered to it.
+        Open = "open",
+        /// Says something to another user, or to its room.
+        Chat = "chat",
+        /// Grabs from the sale.
+        Ticket = "ticket",
     }
 }
 
@@ -47,7 +34,7 @@ const SUM_MAX: u32 = 1_000_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Mix {
-    weights: [u32; Operation::ALL.len()],
+    weights: [u32; Operation::COUNT],
     /// Over one block: as long as the weights' sum.
     spread: Spread,
 }
@@ -87,7 +74,7 @@ impl Mix {
         // Both below the sum, which is small.
         let at = u64::from(self.spread.user_of(within));
         let mut place = (at + scramble(block) % sum) % sum;
-        for operation in Operation::ALL {
+        for &operation in Operation::ALL {
             match place.checked_sub(self.weight(operation).into()) {
                 Some(rest) => place = rest,
                 None => return operation,
@@ -115,14 +102,14 @@ impl FromStr for Mix {
 
     /// `grab=90,open=5`; `+` does for a comma where commas part something else.
     fn from_str(text: &str) -> Result<Self, String> {
-        let mut weights = [0; Operation::ALL.len()];
+        let mut weights = [0; Operation::COUNT];
         for part in text.split([',', '+']) {
             let (name, weight) = part
                 .trim()
                 .split_once('=')
                 .ok_or_else(|| format!("`{text}` is not NAME=WEIGHT,…, as in grab=90,open=5,chat=4,ticket=1"))?;
-            let operation = Operation::ALL
-                .into_iter()
+            let operation = *Operation::ALL
+                .iter()
                 .find(|operation| operation.label() == name)
                 .ok_or_else(|| format!("`{name}` is no operation: grab, open, chat and ticket are"))?;
             let weight: u32 = weight.parse().map_err(|_| format!("`{part}`: the weight is not a whole number"))?;
@@ -159,10 +146,10 @@ impl From<Mix> for String {
 
 impl fmt::Display for Mix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let named = Operation::ALL.into_iter().filter(|operation| self.weight(*operation) > 0);
+        let named = Operation::ALL.iter().filter(|operation| self.weight(**operation) > 0);
         for (number, operation) in named.enumerate() {
             let comma = if number > 0 { "," } else { "" };
-            write!(f, "{comma}{}={}", operation.label(), self.weight(operation))?;
+            write!(f, "{comma}{}={}", operation.label(), self.weight(*operation))?;
         }
         Ok(())
     }
@@ -220,14 +207,14 @@ mod tests {
             length in 1u64..3_000,
         ) {
             prop_assume!(weights.iter().any(|&weight| weight > 0));
-            let parts = Operation::ALL.into_iter().zip(weights).map(|(one, weight)| format!("{}={weight}", one.label()));
+            let parts = Operation::ALL.iter().zip(weights).map(|(one, weight)| format!("{}={weight}", one.label()));
             let mix: Mix = parts.collect::<Vec<_>>().join(",").parse().unwrap();
             let mut counts = [0i64; 4];
             for request in u64::from(start)..u64::from(start) + length {
                 counts[mix.of(request) as usize] += 1;
             }
             let (sum, length) = (i64::from(mix.sum()), i64::try_from(length).unwrap());
-            for (count, operation) in counts.into_iter().zip(Operation::ALL) {
+            for (count, &operation) in counts.into_iter().zip(Operation::ALL) {
                 let skew = (count * sum - length * i64::from(mix.weight(operation))).unsigned_abs();
                 prop_assert!(skew < mix.bound().max(1) * sum.unsigned_abs(), "{}: {count} of {length}", operation.label());
             }

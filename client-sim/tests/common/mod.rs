@@ -26,6 +26,7 @@ use hongbao_proto::v1::movement::Kind;
 use hongbao_proto::v1::order::State;
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{self, ClientFrame, ServerFrame, goodbye::Reason};
+use hongbao_sim::arguments::CommonArgs;
 use hongbao_sim::machine::config::{MachineArgs, MachineConfig, UserRange};
 use hongbao_sim::machine::{self, MachineError};
 use hongbao_sim::ntp_responder::Responder;
@@ -249,7 +250,7 @@ async fn serve(
         let Some(Ok(ClientFrame { request_id, request: Some(request) })) = frame else { return };
         let event = match request {
             Request::Login(login) => {
-                user = verifier.verify_user(&login.token).unwrap().get();
+                user = verifier.verify_user(&login.token).unwrap().0.get();
                 {
                     let mut seen = seen.lock().unwrap();
                     seen.logins.entry(user).or_default().push(Instant::now());
@@ -261,9 +262,8 @@ async fn serve(
                 } else {
                     Event::Welcome(v1::Welcome {
                         user_id: user,
-                        server_time_ms: 0,
                         idle_timeout_ms: idle.load(Ordering::SeqCst),
-                        unacknowledged: 0,
+                        ..Default::default()
                     })
                 }
             }
@@ -555,28 +555,30 @@ pub fn config(server: SocketAddr, ask: Ask, ntp: String, journal: Option<PathBuf
         total: ask.total,
         qps: None,
         epoch: None,
-        server,
         ntp,
         name: "machine-01".into(),
-        secret_file: None,
-        monitor: None,
         http: "127.0.0.1:0".parse().unwrap(),
         journal,
         connect_rate: 5_000,
-        pace: Duration::from_millis(1),
-        coalesce: Duration::ZERO,
         core: None,
         source_addresses: SourcePolicy::Auto,
         campaign: 0,
-        mix: Mix::grabs(),
         react: false,
-        rooms: 0,
         sale: None,
-        clock_budget: Duration::from_millis(500),
         token_ttl: Duration::from_secs(60),
-        answer_timeout: ask.answer_timeout,
         with_parent: false,
-        log: LogArgs::default(),
+        common: CommonArgs {
+            server,
+            secret_file: None,
+            monitor: None,
+            pace: Duration::from_millis(1),
+            coalesce: Duration::ZERO,
+            mix: Mix::grabs(),
+            rooms: 0,
+            clock_budget: Duration::from_millis(500),
+            answer_timeout: ask.answer_timeout,
+            log: LogArgs::default(),
+        },
     };
     let sources = Sources::new(&SourcePolicy::Auto, server.ip(), ask.users.first.into(), users).unwrap();
     MachineConfig { args, secret: secret(), sources }

@@ -19,7 +19,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
-use hongbao_proto::token::Verifier;
+use hongbao_proto::token::{Grant, Verifier};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -117,15 +117,17 @@ impl Access {
     }
 
     fn by_token(&self, peer: IpAddr, token: &str) -> Result<Operator, Refused> {
-        let now = monotonic_millis();
-        if let Err(wait_ms) = locked(&self.failed_tokens).check(peer, now) {
-            self.refusals.throttled.fetch_add(1, Ordering::Relaxed);
-            return Err(Refused::later("too many wrong tokens came from this address", wait_ms));
-        }
-        match self.verifier.verify_until(token) {
-            Ok((name, expires_at)) if name.len() <= OPERATOR_BYTES_MAX => Ok(Operator { name, expires_at }),
+        match self.verifier.verify(token) {
+            Ok(Grant { subject, expires_at }) if subject.len() <= OPERATOR_BYTES_MAX => {
+                Ok(Operator { name: subject, expires_at })
+            }
             outcome => {
-                locked(&self.failed_tokens).spend(peer, now);
+                // A good token is let in whatever others tried from the same address: behind a
+                // proxy everybody has one.
+                if let Err(wait_ms) = locked(&self.failed_tokens).take(peer, monotonic_millis()) {
+                    self.refusals.throttled.fetch_add(1, Ordering::Relaxed);
+                    return Err(Refused::later("too many wrong tokens came from this address", wait_ms));
+                }
                 self.refusals.tokens.fetch_add(1, Ordering::Relaxed);
                 let reason = outcome.err().map_or_else(
                     || format!("the token's subject has more than {OPERATOR_BYTES_MAX} bytes"),
@@ -193,7 +195,9 @@ impl Access {
         let host = headers.get(HOST).and_then(|host| host.to_str().ok());
         let ours = origin.to_str().ok().and_then(|origin| {
             let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"))?;
-            Some(host?.eq_ignore_ascii_case(authority))
+            // A proxy may ask for us under another name than the browser asked it for.
+            let named = authority.parse::<Authority>().ok()?.host().to_ascii_lowercase();
+            Some(self.names.contains(&named) || host?.eq_ignore_ascii_case(authority))
         });
         if ours == Some(true) {
             Ok(())
@@ -346,7 +350,7 @@ async fn sign_in(
     match access.begin(operator.clone()) {
         Ok(session) => {
             tracing::info!(event = "operator_signed_in", operator = operator.name, "signed in");
-            (with_cookie(&session, lasts), Json(operator)).into_response()
+            (with_cookie(&headers, &session, lasts), Json(operator)).into_response()
         }
         Err(error) => error.into_response(),
     }
@@ -368,20 +372,23 @@ async fn sign_out(State(access): State<Arc<Access>>, headers: HeaderMap) -> Resp
     if let Some(session) = cookie(&headers) {
         locked(&access.sessions).remove(session);
     }
-    (with_cookie("", 0), Json(json!({ "operator": null, "expires_at": null }))).into_response()
+    (with_cookie(&headers, "", 0), Json(json!({ "operator": null, "expires_at": null }))).into_response()
 }
 
-/// No `Secure`: the monitor serves plain HTTP, on loopback unless told otherwise, where no browser
-/// would send it back.
-fn with_cookie(session: &str, lasts_seconds: u64) -> HeaderMap {
-    let cookie = format!("{SESSION_COOKIE}={session}; Path=/; Max-Age={lasts_seconds}; HttpOnly; SameSite=Strict");
+/// `Secure` where the page came over TLS, which a proxy in front of us speaks. Over plain HTTP no
+/// browser would send such a cookie back.
+fn with_cookie(asked: &HeaderMap, session: &str, lasts_seconds: u64) -> HeaderMap {
+    let is_secure = asked.get(ORIGIN).is_some_and(|origin| origin.as_bytes().starts_with(b"https://"));
+    let secure = if is_secure { "; Secure" } else { "" };
+    let cookie =
+        format!("{SESSION_COOKIE}={session}; Path=/; Max-Age={lasts_seconds}; HttpOnly; SameSite=Strict{secure}");
     // Hexadecimal digits and numbers are good in a header.
     HeaderMap::from_iter(HeaderValue::try_from(cookie).ok().map(|value| (SET_COOKIE, value)))
 }
 
 #[cfg(test)]
 mod tests {
-    use hongbao_proto::token::{Audience, Secret};
+    use hongbao_proto::token::{Audience, Secret, Signer};
 
     use super::*;
 
@@ -430,6 +437,46 @@ mod tests {
             assert!(!asks(&[("host", "127.0.0.1:80"), ("sec-fetch-site", site)]), "{site}");
         }
         assert_eq!(access.counters().iter().map(|(_, count)| count).sum::<u64>(), 8);
+    }
+
+    #[test]
+    fn behind_a_proxy_a_page_of_a_given_name_is_ours() {
+        let access = access("127.0.0.1:80", &["dash.example"]);
+        let asks = |host: &'static str, origin: &'static str| {
+            let pairs = [(HOST, HeaderValue::from_static(host)), (ORIGIN, HeaderValue::from_static(origin))];
+            access.own_page(&HeaderMap::from_iter(pairs)).is_ok()
+        };
+        for host in ["127.0.0.1:80", "127.0.0.1", "dash.example", "dash.example:443"] {
+            assert!(asks(host, "https://dash.example"), "{host}");
+            assert!(asks(host, "https://DASH.example:8443"), "{host}");
+            assert!(!asks(host, "https://evil.example"), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_session_of_a_page_over_tls_stays_on_tls() {
+        let cookie = |origin: &'static str| {
+            let asked = HeaderMap::from_iter([(ORIGIN, HeaderValue::from_static(origin))]);
+            with_cookie(&asked, "x", 60)[SET_COOKIE].to_str().unwrap().to_owned()
+        };
+        assert!(cookie("https://dash.example").ends_with("; Secure"));
+        assert!(!cookie("http://127.0.0.1:7404").contains("Secure"));
+    }
+
+    #[test]
+    fn a_good_token_is_let_in_whatever_others_tried() {
+        let access = access("127.0.0.1:80", &[]);
+        let secret = Secret::from_text("0123456789abcdef0123456789abcdef").unwrap();
+        let good = Signer::new(&secret).sign("me", Audience::Admin, unix_seconds(), 60).unwrap();
+        let peer = IpAddr::from([127, 0, 0, 1]);
+        let status = |token: &str| {
+            let outcome = access.by_token(peer, token).map_err(|refused| refused.into_response().status());
+            outcome.map_or_else(|status| status, |_| StatusCode::OK)
+        };
+        let wrong: Vec<StatusCode> = (0..FAILED_TOKENS_BURST + 1).map(|_| status("wrong")).collect();
+        assert!(wrong[..wrong.len() - 1].iter().all(|status| *status == StatusCode::UNAUTHORIZED));
+        assert_eq!(wrong.last(), Some(&StatusCode::TOO_MANY_REQUESTS));
+        assert_eq!(status(&good), StatusCode::OK);
     }
 
     #[test]

@@ -177,7 +177,7 @@ impl Guests {
 
     /// The guest that a Login's token names; nobody else may come this way.
     pub fn guest(&self, token: &str) -> Option<u64> {
-        self.users.verify_user(token).ok().map(UserId::get).filter(|user| *user >= GUEST_ID_MIN)
+        self.users.verify_user(token).ok().map(|(user, _)| user.get()).filter(|user| *user >= GUEST_ID_MIN)
     }
 
     /// A guest's connection has ended.

@@ -22,7 +22,7 @@ use crate::http::page;
 use crate::limits::SECONDS_PER_ANSWER_MAX;
 use crate::owner::{Message, Question, ask};
 use crate::recording::write::RunStatus;
-use crate::run::books::{Balance, Book};
+use crate::run::books::{Book, Trade};
 use crate::run::merge::SourceStatus;
 use crate::run::second::MergedSecond;
 use crate::runs::{self, Runs};
@@ -120,27 +120,19 @@ async fn books(State(owner): State<Owner>) -> Result<Json<Value>, ApiError> {
     let mut books = json!(run.books);
     books["balanced"] = json!(run.books.balanced());
     books["joined_late"] = json!(run.joined_late);
-    books["books"] = Book::ALL.map(|book| told(&run.books, book)).into();
+    // With where each side's figures come from.
+    let told = |(trade, book): (Trade, Book)| {
+        let counters = |keys: [Key; 2]| keys.map(|key| key.name).join(", ");
+        let (servers, users) = book.counters();
+        let mut told = json!(trade);
+        told["balanced"] = json!(trade.sides.balanced());
+        told["unbalanced_seconds"] = json!(run.books.unbalanced_seconds_of(book));
+        told["servers_source"] = format!("the servers' ledgers: {}", counters(servers)).into();
+        told["users_source"] = format!("what the machines' users were told: {}", counters(users)).into();
+        told
+    };
+    books["books"] = run.books.claims.trades().into_iter().zip(Book::ALL).map(told).collect();
     Ok(Json(books))
-}
-
-/// One book, with where each side's figures come from.
-fn told(balance: &Balance, book: Book) -> Value {
-    let (sides, (servers, users)) = (balance.claims.sides(book), book.counters());
-    let counters = |keys: [Key; 2]| keys.map(|key| key.name).join(", ");
-    json!({
-        "book": book.name(),
-        "servers_count": sides.servers_count,
-        "servers_fen": sides.servers_fen,
-        "users_count": sides.users_count,
-        "users_fen": sides.users_fen,
-        "residual_count": sides.residual_count(),
-        "residual_fen": sides.residual_fen(),
-        "balanced": sides.balanced(),
-        "unbalanced_seconds": balance.unbalanced_seconds_of(book),
-        "servers_source": format!("the servers' ledgers: {}", counters(servers)),
-        "users_source": format!("what the machines' users were told: {}", counters(users)),
-    })
 }
 
 async fn sources(State(owner): State<Owner>) -> Result<Json<Value>, ApiError> {

@@ -9,24 +9,27 @@ use crate::report::load::Recording;
 use crate::run::column::Figure;
 use crate::run::host::HostSecond;
 use crate::run::second::Headline;
-use crate::run::series::{HeatCounts, Kinds};
+use crate::run::series::HeatCounts;
 use crate::words;
 
-/// Colours by what they stand for, the same in every chart.
+/// A colour in light surroundings, and the one that stands in its place in dark ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tone {
-    Plan,
-    Server,
-    Fleet,
-    Kernel,
+pub struct Tone(pub &'static str, pub &'static str);
+
+/// By what they stand for, the same in every chart.
+impl Tone {
+    pub const PLAN: Self = Self("#B4BEC7", "#75828D");
+    pub const SERVER: Self = Self("#2B6CB0", "#5FA3E6");
+    pub const FLEET: Self = Self("#DD842A", "#EBA04F");
+    pub const KERNEL: Self = Self("#3A968C", "#4FB8AC");
     /// Envelopes, and whatever is worst.
-    Red,
+    pub const RED: Self = Self("#C0392B", "#E8675A");
     /// Envelopes on their way.
-    Gold,
+    pub const GOLD: Self = Self("#C79A1E", "#DCB540");
     /// A second part of the kernel.
-    Violet,
+    pub const VIOLET: Self = Self("#7D62A8", "#A48BD0");
     /// What is left over.
-    Idle,
+    pub const IDLE: Self = Self("#DCE2E7", "#28313A");
 }
 
 /// One line, or one layer of a stack.
@@ -36,6 +39,12 @@ pub struct Series {
     pub tone: Tone,
     /// One for each second from the run's start; `None` is a gap.
     pub values: Vec<Option<f64>>,
+}
+
+impl Series {
+    fn is_empty(&self) -> bool {
+        self.values.iter().all(Option::is_none)
+    }
 }
 
 /// How a panel's series are drawn.
@@ -85,8 +94,7 @@ impl Panel {
     }
 
     fn is_empty(&self) -> bool {
-        let seen = |series: &Series| series.values.iter().any(Option::is_some);
-        !self.series.iter().any(seen) && !self.heat.iter().any(Option::is_some) && self.lanes.is_empty()
+        self.series.iter().all(Series::is_empty) && self.heat.iter().all(Option::is_none) && self.lanes.is_empty()
     }
 }
 
@@ -100,10 +108,8 @@ pub struct Mark {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MarkKind {
-    /// A phase begins, or the last one ends: a line with this beside it.
+    /// A phase begins or ends: a line with this beside it, if anything.
     Phase(String),
-    /// A phase ends and nothing follows at once: a line.
-    End,
     /// A storm or an announcement: a small arrow. The phase says which, and a table says more.
     Event,
 }
@@ -133,10 +139,10 @@ pub fn all(run: &Recording) -> Vec<Chart> {
         let marks = if panels.iter().any(|panel| panel.style == Style::Lanes) { Vec::new() } else { marks.clone() };
         (!panels.is_empty()).then_some(Chart { file, title, panels, marks, seconds: run.end() - run.start() })
     };
-    let sent = || of_headline(run, "sent by the clients", Tone::Fleet, |second| second.sent.figure());
-    let handled = || of_headline(run, "handled by the server", Tone::Server, |second| second.received.figure());
-    let issued = of_headline(run, "issued", Tone::Gold, |second| second.issued.figure());
-    let won = of_headline(run, "won", Tone::Red, |second| second.won.figure());
+    let sent = || of_headline(run, "sent by the clients", Tone::FLEET, |second| second.sent.figure());
+    let handled = || of_headline(run, "handled by the server", Tone::SERVER, |second| second.received.figure());
+    let issued = of_headline(run, "issued", Tone::GOLD, |second| second.issued.figure());
+    let won = of_headline(run, "won", Tone::RED, |second| second.won.figure());
     let requests = |series| vec![lines("requests a second", series)];
     let envelopes = |series| vec![lines("envelopes a second", vec![series])];
     let charts = [
@@ -163,7 +169,9 @@ fn lines(axis: &'static str, series: Vec<Series>) -> Panel {
     Panel { series, at_least: 1.0, ..Panel::of(axis, Style::Lines) }
 }
 
-fn stack(axis: &'static str, at_least: f64, series: Vec<Series>) -> Panel {
+/// A layer without a value is left out.
+fn stack(axis: &'static str, at_least: f64, mut series: Vec<Series>) -> Panel {
+    series.retain(|series| !series.is_empty());
     Panel { series, at_least, ..Panel::of(axis, Style::Stacked) }
 }
 
@@ -188,9 +196,9 @@ fn of_host(run: &Recording, name: &str, tone: Tone, of: impl Fn(&HostSecond) -> 
 fn planned(run: &Recording) -> Series {
     let phases = run.phases();
     if phases.is_empty() {
-        return of_headline(run, "planned", Tone::Plan, |second| second.planned.figure());
+        return of_headline(run, "planned", Tone::PLAN, |second| second.planned.figure());
     }
-    series(run, "planned", Tone::Plan, |second| {
+    series(run, "planned", Tone::PLAN, |second| {
         let phase = phases.iter().find(|phase| (phase.from..phase.from + phase.seconds).contains(&second));
         phase.map(|phase| phase.qps_target as f64)
     })
@@ -201,9 +209,9 @@ fn latency(run: &Recording) -> Panel {
         of_headline(run, name, tone, |second| Some(of(second)).filter(|&us| us > 0).map(|us| us as f64 / 1_000.0))
     };
     let series = vec![
-        quantile("p99.9", Tone::Red, |second| second.latency_p999_us),
-        quantile("p99", Tone::Fleet, |second| second.latency_p99_us),
-        quantile("p50", Tone::Server, |second| second.latency_p50_us),
+        quantile("p99.9", Tone::RED, |second| second.latency_p999_us),
+        quantile("p99", Tone::FLEET, |second| second.latency_p99_us),
+        quantile("p50", Tone::SERVER, |second| second.latency_p50_us),
     ];
     Panel { series, ..Panel::of("milliseconds", Style::Logarithmic) }
 }
@@ -214,57 +222,62 @@ fn heat(run: &Recording) -> Panel {
 }
 
 fn users(run: &Recording) -> Vec<Panel> {
-    let online = of_headline(run, "users online", Tone::Server, |second| second.users_online.figure());
-    let logins = series(run, "logins", Tone::Fleet, |second| run.logins(second));
+    let online = of_headline(run, "users online", Tone::SERVER, |second| second.users_online.figure());
+    let logins = series(run, "logins", Tone::FLEET, |second| run.logins(second));
     vec![
         Panel { weight: 3.0, ..lines("users online", vec![online]) },
         Panel { weight: 2.0, ..lines("logins a second", vec![logins]) },
     ]
 }
 
+/// What is the server's, what is the fleet's, and what of the whole is neither's.
+fn parts(
+    run: &Recording,
+    names: [&str; 3],
+    unit: f64,
+    own: fn(&Headline) -> [Option<i64>; 2],
+    whole: impl Fn(u64) -> Option<f64>,
+) -> Vec<Series> {
+    let server = |second: &Headline| own(second)[0].map(|value| value as f64 / unit);
+    // The machines come and go before and after the run; then they have nothing, and that is known.
+    let fleet = |second: &Headline| server(second).map(|_| own(second)[1].unwrap_or_default() as f64 / unit);
+    let rest = |second| {
+        let of = run.complete(second)?;
+        // Ticks of 10 ms make the parts exceed the whole now and then by one.
+        Some((whole(second)? - server(of)? - fleet(of)?).max(0.0))
+    };
+    vec![
+        of_headline(run, names[0], Tone::SERVER, server),
+        of_headline(run, names[1], Tone::FLEET, fleet),
+        series(run, names[2], Tone::KERNEL, rest),
+    ]
+}
+
 fn memory(run: &Recording) -> Panel {
-    let server = |second: &Headline| second.server_resident_bytes.map(|bytes| bytes as f64 / GIBIBYTE);
-    // The machines come and go before and after the run; then they have no memory, and that is
-    // known.
-    let fleet =
-        |second: &Headline| server(second).map(|_| second.fleet_resident_bytes.unwrap_or_default() as f64 / GIBIBYTE);
-    let before = run.host.values().next().and_then(|row| row.memory_available_bytes);
-    let mut layers =
-        vec![of_headline(run, "server", Tone::Server, server), of_headline(run, "fleet", Tone::Fleet, fleet)];
-    if before.is_some() {
-        layers.push(series(run, "all else: kernel, other programs", Tone::Kernel, |second| {
-            let available = run.host.get(&second)?.memory_available_bytes?;
-            let (all, of) = (before?.saturating_sub(available) as f64 / GIBIBYTE, run.complete(second)?);
-            Some((all - server(of)? - fleet(of)?).max(0.0))
-        }));
-    }
-    stack("GiB", 0.1, layers)
+    let names = ["server", "fleet", "all else: kernel, other programs"];
+    let available = |row: &HostSecond| row.memory_available_bytes;
+    let before = run.host.values().next().and_then(available);
+    let taken = |second| Some(before?.saturating_sub(available(run.host.get(&second)?)?) as f64 / GIBIBYTE);
+    let own = |second: &Headline| [second.server_resident_bytes, second.fleet_resident_bytes];
+    stack("GiB", 0.1, parts(run, names, GIBIBYTE, own, taken))
 }
 
 /// Server and fleet as they report themselves, the rest as the kernel counts it.
 fn processor_by_part(run: &Recording) -> Panel {
-    let server = |second: &Headline| second.server_cpu_us.map(|us| us as f64 / 1e6);
-    let fleet = |second: &Headline| server(second).map(|_| second.fleet_cpu_us.unwrap_or_default() as f64 / 1e6);
-    let mut layers = vec![
-        of_headline(run, "server, with the kernel's work for it", Tone::Server, server),
-        of_headline(run, "fleet, likewise", Tone::Fleet, fleet),
-    ];
-    if !run.host.is_empty() {
-        layers.push(series(run, "all else: interrupts, other programs", Tone::Kernel, |second| {
-            let (row, of) = (run.host_second(second)?, run.complete(second)?);
-            let busy = KINDS[0].1(row)? + KINDS[1].1(row)? + KINDS[2].1(row)?;
-            // Ticks of 10 ms make the parts exceed the whole now and then by one.
-            Some((busy / row.span_seconds? - server(of)? - fleet(of)?).max(0.0))
-        }));
-        layers.push(of_host(run, "steal", Tone::Red, KINDS[3].1));
-        layers.push(of_host(run, "idle", Tone::Idle, KINDS[4].1));
-    }
+    let names = ["server, with the kernel's work for it", "fleet, likewise", "all else: interrupts, other programs"];
+    let busy = |second| {
+        let row = run.host_second(second)?;
+        Some((KINDS[0].1(row)? + KINDS[1].1(row)? + KINDS[2].1(row)?) / row.span_seconds?)
+    };
+    let mut layers = parts(run, names, 1e6, |second| [second.server_cpu_us, second.fleet_cpu_us], busy);
+    layers.push(of_host(run, "steal", Tone::RED, KINDS[3].1));
+    layers.push(of_host(run, "idle", Tone::IDLE, KINDS[4].1));
     stack("processors", cpus(run), layers)
 }
 
 /// The whole host as the kernel counts it.
 fn processor_by_kind(run: &Recording) -> Panel {
-    const TONES: [Tone; 5] = [Tone::Gold, Tone::Kernel, Tone::Violet, Tone::Red, Tone::Idle];
+    const TONES: [Tone; 5] = [Tone::GOLD, Tone::KERNEL, Tone::VIOLET, Tone::RED, Tone::IDLE];
     let layers = KINDS.iter().zip(TONES).map(|((name, of), tone)| of_host(run, name, tone, of));
     stack("processors", cpus(run), layers.collect())
 }
@@ -277,9 +290,9 @@ fn cpus(run: &Recording) -> f64 {
 fn books(run: &Recording) -> Vec<Panel> {
     type Of = fn(&Headline) -> Option<i64>;
     let books: [(&str, Tone, Of, Of); 3] = [
-        ("rain: paid", Tone::Red, |second| Some(second.paid_fen), |second| Some(second.residual_fen)),
-        ("sales: taken in", Tone::Server, |second| second.earned_fen, |second| second.residual_sale_fen),
-        ("envelopes: opened", Tone::Gold, |second| second.opened_fen, |second| second.residual_share_fen),
+        ("rain: paid", Tone::RED, |second| Some(second.paid_fen), |second| Some(second.residual_fen)),
+        ("sales: taken in", Tone::SERVER, |second| second.earned_fen, |second| second.residual_sale_fen),
+        ("envelopes: opened", Tone::GOLD, |second| second.opened_fen, |second| second.residual_share_fen),
     ];
     let (mut moved, mut residuals) = (Vec::new(), Vec::new());
     for (name, tone, flow, residual) in books {
@@ -300,35 +313,32 @@ fn books(run: &Recording) -> Vec<Panel> {
 
 /// What servers turned away and who left them; of a run without a server nobody knows.
 fn refusals(run: &Recording) -> Vec<Panel> {
-    const TONES: [Tone; 5] = [Tone::Server, Tone::Red, Tone::Gold, Tone::Violet, Tone::Kernel];
+    const TONES: [Tone; 5] = [Tone::SERVER, Tone::RED, Tone::GOLD, Tone::VIOLET, Tone::KERNEL];
     if run.headline.values().all(|second| second.server_cpu_us.is_none()) {
         return Vec::new();
     }
     let refused = vec![
-        of_headline(run, "answered Overloaded", Tone::Fleet, |second| Some(second.overloaded.unwrap_or(0) as f64)),
-        of_headline(run, "turned away", Tone::Violet, |second| second.refused.figure()),
+        of_headline(run, "answered Overloaded", Tone::FLEET, |second| Some(second.overloaded.unwrap_or(0) as f64)),
+        of_headline(run, "turned away", Tone::VIOLET, |second| second.refused.figure()),
     ];
-    let mut totals: Vec<(String, f64)> = run.sums(|reasons| &reasons.ended).into_iter().collect();
-    totals.sort_by(|(_, one), (_, other)| other.total_cmp(one));
-    let told: Vec<String> = totals.iter().take(TONES.len()).map(|(name, _)| name.clone()).collect();
-    let ended = |name: &str, tone, counted: &dyn Fn(&Kinds) -> f64| {
+    let mut kinds: Vec<(String, f64)> = run.sums(|reasons| &reasons.ended).into_iter().collect();
+    kinds.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+    let others = kinds.split_off(kinds.len().min(TONES.len()));
+    let ended = |name: &str, tone, kinds: &[(String, f64)]| {
         series(run, name, tone, |second| {
-            run.complete(second).map(|_| run.reasons.get(&second).map_or(0.0, |reasons| counted(&reasons.ended)))
+            run.complete(second)?;
+            let counts = run.reasons.get(&second);
+            Some(kinds.iter().filter_map(|(kind, _)| counts?.ended.get(kind)).sum())
         })
     };
-    let mut gone: Vec<Series> = told
-        .iter()
-        .zip(TONES)
-        .map(|(kind, tone)| {
-            ended(&format!("ended: {}", words::plain(kind)), tone, &|kinds| kinds.get(kind).copied().unwrap_or(0.0))
-        })
-        .collect();
-    if totals.len() > told.len() {
-        let rest = |kinds: &Kinds| kinds.iter().filter(|(kind, _)| !told.contains(kind)).map(|(_, count)| count).sum();
-        gone.push(ended("ended: others", Tone::Plan, &rest));
+    let named =
+        |(kind, tone): (&[(String, f64)], _)| ended(&format!("ended: {}", words::plain(&kind[0].0)), tone, kind);
+    let mut gone: Vec<Series> = kinds.chunks(1).zip(TONES).map(named).collect();
+    if !others.is_empty() {
+        gone.push(ended("ended: others", Tone::PLAN, &others));
     }
     if gone.is_empty() {
-        gone.push(ended("connections ended", Tone::Server, &|_| 0.0));
+        gone.push(ended("connections ended", Tone::SERVER, &[]));
     }
     vec![lines("requests a second", refused), lines("connections a second", gone)]
 }
@@ -338,44 +348,34 @@ fn refusals(run: &Recording) -> Vec<Panel> {
 fn network(run: &Recording) -> Vec<Panel> {
     let own = |name, tone, side: usize| {
         series(run, name, tone, |second| {
-            run.complete(second).and_then(|_| Some(run.traffic.get(&second)?[side]? as f64 / MEBIBYTE))
+            run.complete(second)?;
+            Some(run.traffic.get(&second)?[side]? as f64 / MEBIBYTE)
         })
     };
     let device = |name, tone, unit, of: fn(&HostSecond) -> Option<u64>| {
         of_host(run, name, tone, move |row| of(row).map(|count| count as f64 / unit))
     };
     let lost = |name, tone, of: fn(&HostSecond) -> Option<u64>| {
-        series(run, name, tone, |second| run.host.get(&second).and_then(of).map(|count| count as f64))
+        series(run, name, tone, |second| of(run.host.get(&second)?).figure())
     };
-    let mut panels = vec![
-        lines(
-            "MiB a second",
-            vec![
-                own("servers to users", Tone::Server, 1),
-                own("users to servers", Tone::Fleet, 0),
-                device("all devices, sent", Tone::Kernel, MEBIBYTE, |row| row.net_sent_bytes),
-                device("received", Tone::Violet, MEBIBYTE, |row| row.net_received_bytes),
-            ],
-        ),
-        lines(
-            "packets a second",
-            vec![
-                device("", Tone::Kernel, 1.0, |row| row.net_sent_packets),
-                device("", Tone::Violet, 1.0, |row| row.net_received_packets),
-            ],
-        ),
-        lines(
-            "TCP's losses",
-            vec![
-                lost("retransmits", Tone::Red, |row| row.tcp_retransmits),
-                lost("listen overflows", Tone::Gold, |row| row.listen_overflows),
-            ],
-        ),
+    let bytes = vec![
+        own("servers to users", Tone::SERVER, 1),
+        own("users to servers", Tone::FLEET, 0),
+        device("all devices, sent", Tone::KERNEL, MEBIBYTE, |row| row.net_sent_bytes),
+        device("received", Tone::VIOLET, MEBIBYTE, |row| row.net_received_bytes),
     ];
-    for panel in &mut panels {
-        panel.series.retain(|series| series.values.iter().any(Option::is_some));
-    }
-    panels
+    let packets = vec![
+        device("", Tone::KERNEL, 1.0, |row| row.net_sent_packets),
+        device("", Tone::VIOLET, 1.0, |row| row.net_received_packets),
+    ];
+    let losses = vec![
+        lost("retransmits", Tone::RED, |row| row.tcp_retransmits),
+        lost("listen overflows", Tone::GOLD, |row| row.listen_overflows),
+    ];
+    let panel = |(axis, series): (_, Vec<Series>)| {
+        lines(axis, series.into_iter().filter(|series| !series.is_empty()).collect())
+    };
+    [("MiB a second", bytes), ("packets a second", packets), ("TCP's losses", losses)].map(panel).into()
 }
 
 fn marks(run: &Recording) -> Vec<Mark> {
@@ -384,7 +384,7 @@ fn marks(run: &Recording) -> Vec<Mark> {
     for phase in run.phases() {
         // A pause between two phases is seen, too.
         if let Some(end) = end.filter(|&end| end != phase.from) {
-            marks.push(Mark { second: end, kind: MarkKind::End });
+            marks.push(Mark { second: end, kind: MarkKind::Phase(String::new()) });
         }
         marks.push(Mark { second: phase.from, kind: MarkKind::Phase(words::phase(&phase.name)) });
         end = Some(phase.from + phase.seconds);
@@ -399,8 +399,7 @@ fn marks(run: &Recording) -> Vec<Mark> {
             "phase" | "qps" => MarkKind::Phase(shortened(&moment.text)),
             _ => MarkKind::Event,
         };
-        let Ok(second) = u64::try_from(moment.at_ms / 1_000) else { continue };
-        marks.push(Mark { second: run.start() + second, kind });
+        marks.push(Mark { second: run.start() + moment.at_ms / 1_000, kind });
     }
     marks.sort_by_key(|mark| mark.second);
     marks.retain(|mark| (run.start()..run.end()).contains(&mark.second));
@@ -420,24 +419,23 @@ fn shortened(text: &str) -> String {
 /// What happened when: a row for each kind, those that tell of trouble last.
 fn timeline(run: &Recording) -> Panel {
     const TONES: [(&str, Tone); 9] = [
-        ("phase", Tone::Server),
-        ("qps", Tone::Server),
-        ("campaign", Tone::Gold),
-        ("envelopes", Tone::Gold),
-        ("announcement", Tone::Kernel),
-        ("storm", Tone::Red),
-        ("drain", Tone::Violet),
-        ("alert", Tone::Red),
-        ("resolved", Tone::Kernel),
+        ("phase", Tone::SERVER),
+        ("qps", Tone::SERVER),
+        ("campaign", Tone::GOLD),
+        ("envelopes", Tone::GOLD),
+        ("announcement", Tone::KERNEL),
+        ("storm", Tone::RED),
+        ("drain", Tone::VIOLET),
+        ("alert", Tone::RED),
+        ("resolved", Tone::KERNEL),
     ];
-    let place = |kind: &str| TONES.iter().position(|(known, _)| *known == kind).unwrap_or(TONES.len());
     let mut lanes: BTreeMap<(usize, String), Vec<(f64, String)>> = BTreeMap::new();
     for moment in figures::timeline(run) {
-        let kind = (place(&moment.kind), moment.kind);
-        lanes.entry(kind).or_default().push((moment.at_ms as f64 / 1_000.0, moment.text));
+        let place = TONES.iter().position(|(known, _)| *known == moment.kind).unwrap_or(TONES.len());
+        lanes.entry((place, moment.kind)).or_default().push((moment.at_ms as f64 / 1_000.0, moment.text));
     }
     let lane = |((place, name), marks): ((usize, String), Vec<_>)| {
-        let tone = TONES.get(place).map_or(Tone::Fleet, |(_, tone)| *tone);
+        let tone = TONES.get(place).map_or(Tone::FLEET, |(_, tone)| *tone);
         Lane { name, tone, marks }
     };
     Panel { lanes: lanes.into_iter().map(lane).collect(), ..Panel::of("", Style::Lanes) }

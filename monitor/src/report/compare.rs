@@ -4,6 +4,9 @@ use hongbao_telemetry::table::aligned;
 use serde::Serialize;
 
 use crate::report::figures::{Figures, PhaseFigures};
+use crate::run::books::Book;
+use crate::run::column::Figure;
+use crate::run::histogram::Quantiles;
 use crate::words;
 
 /// What a figure is counted in.
@@ -13,11 +16,8 @@ pub enum Unit {
     Count,
     /// Microseconds.
     Us,
-    /// Bytes.
     Bytes,
     Fen,
-    /// Processors: 1 is one of them, the whole time.
-    Cores,
     /// Part of 1.
     Share,
     Seconds,
@@ -33,7 +33,6 @@ pub struct Row {
     pub title: String,
     pub unit: Unit,
     pub a: Option<f64>,
-    /// The second's.
     pub b: Option<f64>,
     /// The second's over the first's.
     pub ratio: Option<f64>,
@@ -51,11 +50,9 @@ pub struct Side {
     pub balanced: bool,
 }
 
-/// Two runs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Comparison {
     pub a: Side,
-    /// The second.
     pub b: Side,
     /// What both, or one of them, came to.
     pub rows: Vec<Row>,
@@ -70,12 +67,15 @@ impl Comparison {
             passed: figures.verdict.passed,
             balanced: figures.verdict.books_balanced,
         };
-        let mut rows = Vec::new();
-        of_run(a, b, &mut rows);
+        let mut rows = rows(RUN, &OF_RUN, Some(a), Some(b));
         for (one, other) in matched(&a.phases, &b.phases) {
-            of_phase(one, other, &mut rows);
+            let [first, second] = [one, other].map(|phase| phase.map(|phase| words::phase(&phase.phase.name)));
+            let group = match (first, second) {
+                (Some(first), Some(second)) if first != second => format!("{first} | {second}"),
+                (first, second) => first.or(second).unwrap_or_default(),
+            };
+            rows.extend(self::rows(&group, &OF_PHASE, one, other));
         }
-        rows.retain(|row| row.a.is_some() || row.b.is_some());
         Self { a: side(a_name, a), b: side(b_name, b), rows }
     }
 
@@ -92,7 +92,7 @@ impl Comparison {
 fn shown(unit: Unit, value: f64) -> String {
     match unit {
         Unit::Count | Unit::Seconds if value.fract().abs() < 1e-9 => words::decimals(value, 0),
-        Unit::Count | Unit::Seconds | Unit::Cores => words::figures(value),
+        Unit::Count | Unit::Seconds => words::figures(value),
         Unit::Us if value.abs() >= 1_000.0 => format!("{} ms", words::figures(value / 1_000.0)),
         Unit::Us => format!("{} µs", words::figures(value)),
         Unit::Bytes => words::bytes(value),
@@ -102,132 +102,103 @@ fn shown(unit: Unit, value: f64) -> String {
     }
 }
 
+type Pair<'a> = (Option<&'a PhaseFigures>, Option<&'a PhaseFigures>);
+
 /// Phases of one name belong together, in order; what is left belongs together by its place, or
 /// stands alone.
-fn matched<'a>(
-    a: &'a [PhaseFigures],
-    b: &'a [PhaseFigures],
-) -> Vec<(Option<&'a PhaseFigures>, Option<&'a PhaseFigures>)> {
-    let mut partners: Vec<Option<usize>> = vec![None; a.len()];
-    let mut taken = vec![false; b.len()];
-    let mut pair = |partners: &mut Vec<Option<usize>>, fits: &dyn Fn(usize, usize) -> bool| {
-        for (one, partner) in partners.iter_mut().enumerate().filter(|(_, partner)| partner.is_none()) {
-            if let Some(other) = (0..b.len()).find(|&other| !taken[other] && fits(one, other)) {
-                taken[other] = true;
-                *partner = Some(other);
-            }
-        }
+fn matched<'a>(a: &'a [PhaseFigures], b: &'a [PhaseFigures]) -> Vec<Pair<'a>> {
+    let mut left: Vec<Option<&PhaseFigures>> = b.iter().map(Some).collect();
+    let mut named = |one: &'a PhaseFigures| {
+        let same = |other: &&mut Option<&PhaseFigures>| other.is_some_and(|other| other.phase.name == one.phase.name);
+        (Some(one), left.iter_mut().find(same).and_then(Option::take))
     };
-    pair(&mut partners, &|one, other| a[one].phase.name == b[other].phase.name);
-    pair(&mut partners, &|one, other| one == other);
-    let mut pairs: Vec<_> =
-        a.iter().zip(&partners).map(|(one, partner)| (Some(one), partner.map(|other| &b[other]))).collect();
-    pairs.extend(b.iter().zip(&taken).filter(|(_, taken)| !**taken).map(|(other, _)| (None, Some(other))));
+    let mut pairs: Vec<Pair<'a>> = a.iter().map(&mut named).collect();
+    for ((_, partner), other) in pairs.iter_mut().zip(&mut left) {
+        *partner = partner.or_else(|| other.take());
+    }
+    pairs.extend(left.into_iter().flatten().map(|other| (None, Some(other))));
     pairs
 }
 
-fn row(group: &str, name: &'static str, what: &str, unit: Unit, a: Option<f64>, b: Option<f64>) -> Row {
-    let ratio = a.zip(b).filter(|(a, _)| *a != 0.0).map(|(a, b)| b / a);
-    let title = if group == RUN { what.to_owned() } else { format!("{group}: {what}") };
-    Row { group: group.into(), name, title, unit, a, b, ratio }
+/// A figure's name, what it is for people, its unit, and where it is found.
+type Definition<T> = (&'static str, &'static str, Unit, fn(&T) -> Option<f64>);
+
+/// The figures that at least one side has.
+fn rows<T>(group: &str, definitions: &[Definition<T>], a: Option<&T>, b: Option<&T>) -> Vec<Row> {
+    let row = |&(name, what, unit, of): &Definition<T>| {
+        let (a, b) = (a.and_then(of), b.and_then(of));
+        a.or(b)?;
+        let ratio = a.zip(b).filter(|(a, _)| *a != 0.0).map(|(a, b)| b / a);
+        let title = if group == RUN { what.to_owned() } else { format!("{group}: {what}") };
+        Some(Row { group: group.into(), name, title, unit, a, b, ratio })
+    };
+    definitions.iter().filter_map(row).collect()
 }
 
 /// The group of what is not of a phase.
 const RUN: &str = "run";
 
-type Of<T> = fn(&T) -> Option<f64>;
+const OF_RUN: [Definition<Figures>; 20] = [
+    ("users", "users", Unit::Count, |f| f.run.users.figure()),
+    ("seconds", "seconds recorded", Unit::Count, |f| f.run.seconds.figure()),
+    ("seconds_complete", "of these complete", Unit::Count, |f| f.run.seconds_complete.figure()),
+    ("connect_seconds", "seconds until all were connected", Unit::Seconds, |f| Some(f.connect.as_ref()?.seconds)),
+    ("server_bytes_per_user", "server's memory for a user", Unit::Bytes, |f| f.memory.server_bytes_per_user.figure()),
+    ("fleet_bytes_per_user", "fleet's memory for a user", Unit::Bytes, |f| f.memory.fleet_bytes_per_user.figure()),
+    ("host_bytes_per_user", "whole machine's memory for a user", Unit::Bytes, |f| {
+        f.memory.host_bytes_per_user.figure()
+    }),
+    ("won", "envelopes won", Unit::Count, |f| f.books.monitor.claims.won.figure()),
+    ("paid_fen", "paid", Unit::Fen, |f| f.books.monitor.claims.paid_fen.figure()),
+    ("residual_fen", "rain: residual", Unit::Fen, |f| f.books.monitor.residual_fen.figure()),
+    ("residual_sale_fen", "sales: residual", Unit::Fen, |f| residual(f, Book::Sales)),
+    ("residual_share_fen", "envelopes: residual", Unit::Fen, |f| residual(f, Book::Envelopes)),
+    ("overloaded", "answered Overloaded", Unit::Count, |f| turned_away(f, "answered Overloaded")),
+    ("disconnects", "connections ended", Unit::Count, |f| turned_away(f, "connection ended")),
+    ("retransmits", "TCP segments sent again", Unit::Count, |f| f.tcp.get("retransmits")?.figure()),
+    ("latency_p50_us", "whole run: latency p50", Unit::Us, |f| times(f, "machine.latency_us")?.p50.figure()),
+    ("latency_p99_us", "whole run: latency p99", Unit::Us, |f| times(f, "machine.latency_us")?.p99.figure()),
+    ("latency_p999_us", "whole run: latency p99.9", Unit::Us, |f| times(f, "machine.latency_us")?.p999.figure()),
+    ("send_lag_p99_us", "whole run: send lag p99", Unit::Us, |f| times(f, "machine.send_lag_us")?.p99.figure()),
+    ("ledger_commit_p99_us", "whole run: ledger commit p99", Unit::Us, |f| {
+        times(f, "server.ledger_commit_us")?.p99.figure()
+    }),
+];
 
-#[allow(clippy::cast_precision_loss, reason = "for a comparison")]
-fn of_run(a: &Figures, b: &Figures, rows: &mut Vec<Row>) {
-    let times =
-        |figures: &Figures, name: &str| figures.distributions.get(name).copied().filter(|times| times.count > 0);
-    let figures: [(&'static str, &str, Unit, Of<Figures>); 15] = [
-        ("users", "users", Unit::Count, |f| Some(f.run.users? as f64)),
-        ("seconds", "seconds recorded", Unit::Count, |f| Some(f.run.seconds as f64)),
-        ("seconds_complete", "of these complete", Unit::Count, |f| Some(f.run.seconds_complete as f64)),
-        ("connect_seconds", "seconds until all were connected", Unit::Seconds, |f| Some(f.connect.as_ref()?.seconds)),
-        ("server_bytes_per_user", "server's memory for a user", Unit::Bytes, |f| {
-            Some(f.memory.server_bytes_per_user? as f64)
-        }),
-        ("fleet_bytes_per_user", "fleet's memory for a user", Unit::Bytes, |f| {
-            Some(f.memory.fleet_bytes_per_user? as f64)
-        }),
-        ("host_bytes_per_user", "whole machine's memory for a user", Unit::Bytes, |f| {
-            Some(f.memory.host_bytes_per_user? as f64)
-        }),
-        ("won", "envelopes won", Unit::Count, |f| Some(f.books.monitor.claims.won as f64)),
-        ("paid_fen", "paid", Unit::Fen, |f| Some(f.books.monitor.claims.paid_fen as f64)),
-        ("residual_fen", "rain: residual", Unit::Fen, |f| Some(f.books.monitor.residual_fen as f64)),
-        ("residual_sale_fen", "sales: residual", Unit::Fen, |f| residual(f, "sales")),
-        ("residual_share_fen", "envelopes: residual", Unit::Fen, |f| residual(f, "envelopes")),
-        ("overloaded", "answered Overloaded", Unit::Count, |f| {
-            turned_away(f, |reason| reason == "answered Overloaded")
-        }),
-        ("disconnects", "connections ended", Unit::Count, |f| {
-            turned_away(f, |reason| reason.starts_with("connection ended"))
-        }),
-        ("retransmits", "TCP segments sent again", Unit::Count, |f| Some(*f.tcp.get("retransmits")? as f64)),
-    ];
-    rows.extend(figures.into_iter().map(|(name, what, unit, of)| row(RUN, name, what, unit, of(a), of(b))));
-    for (name, what, p) in [
-        ("latency_p50_us", "latency p50", 0),
-        ("latency_p99_us", "latency p99", 1),
-        ("latency_p999_us", "latency p99.9", 2),
-        ("send_lag_p99_us", "send lag p99", 1),
-        ("ledger_commit_p99_us", "ledger commit p99", 1),
-    ] {
-        let source = match name {
-            "send_lag_p99_us" => "machine.send_lag_us",
-            "ledger_commit_p99_us" => "server.ledger_commit_us",
-            _ => "machine.latency_us",
-        };
-        let of = |figures| times(figures, source).map(|times| [times.p50, times.p99, times.p999][p] as f64);
-        rows.push(row(RUN, name, &format!("whole run: {what}"), Unit::Us, of(a), of(b)));
-    }
+const OF_PHASE: [Definition<PhaseFigures>; 11] = [
+    ("qps_planned", "requests planned a second", Unit::Count, |p| p.qps_planned.figure()),
+    ("qps_answered", "answered a second, mean", Unit::Count, |p| share(p.phase.answered, p.phase.seconds)),
+    ("seconds_kept", "seconds kept", Unit::Share, |p| {
+        share(p.phase.seconds_within_tolerance, p.phase.seconds_judged()).filter(|_| p.phase.judged)
+    }),
+    ("latency_p50_us", "latency p50", Unit::Us, |p| Some(p.phase.p50_ms * 1_000.0)),
+    ("latency_p99_us", "latency p99", Unit::Us, |p| Some(p.phase.p99_ms * 1_000.0)),
+    ("latency_p999_us", "latency p99.9", Unit::Us, |p| Some(p.phase.p999_ms * 1_000.0)),
+    ("latency_max_us", "latency, greatest", Unit::Us, |p| Some(p.phase.max_ms * 1_000.0)),
+    ("send_lag_p99_us", "send lag p99", Unit::Us, |p| Some(p.phase.send_lag_p99_ms * 1_000.0)),
+    ("send_lag_max_us", "send lag, greatest", Unit::Us, |p| Some(p.phase.send_lag_max_ms * 1_000.0)),
+    ("server_cpu_us_per_request", "server's processor time for a request", Unit::Us, |p| {
+        p.phase.server_cpu_us_per_request
+    }),
+    ("fleet_cpu_us_per_request", "fleet's processor time for a request", Unit::Us, |p| {
+        p.phase.fleet_cpu_us_per_request
+    }),
+];
+
+fn share(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
 }
 
-#[allow(clippy::cast_precision_loss, reason = "for a comparison")]
-fn residual(figures: &Figures, book: &str) -> Option<f64> {
-    figures.trades.iter().find(|trade| trade.book == book).map(|trade| trade.residual_fen as f64)
+fn times<'a>(figures: &'a Figures, name: &str) -> Option<&'a Quantiles> {
+    figures.distributions.get(name).filter(|times| times.count > 0)
 }
 
-#[allow(clippy::cast_precision_loss, reason = "for a comparison")]
-fn turned_away(figures: &Figures, counts: fn(&str) -> bool) -> Option<f64> {
-    let counted = figures.turned_away.iter().filter(|(reason, _)| counts(reason));
-    Some(counted.map(|(_, count)| *count).sum::<i64>() as f64)
+fn residual(figures: &Figures, book: Book) -> Option<f64> {
+    figures.trades.iter().find(|trade| trade.book == book.name())?.residual_fen.figure()
 }
 
-#[allow(clippy::cast_precision_loss, reason = "for a comparison")]
-fn of_phase(a: Option<&PhaseFigures>, b: Option<&PhaseFigures>, rows: &mut Vec<Row>) {
-    let name = |phase: Option<&PhaseFigures>| phase.map(|phase| words::phase(&phase.phase.name));
-    let group = match (name(a), name(b)) {
-        (Some(a), Some(b)) if a != b => format!("{a} | {b}"),
-        (Some(name), _) | (None, Some(name)) => name,
-        (None, None) => return,
-    };
-    let figures: [(&'static str, &str, Unit, Of<PhaseFigures>); 11] = [
-        ("qps_planned", "requests planned a second", Unit::Count, |p| Some(p.qps_planned as f64)),
-        ("qps_answered", "answered a second, mean", Unit::Count, |p| {
-            (p.phase.seconds > 0).then(|| p.phase.answered as f64 / p.phase.seconds as f64)
-        }),
-        ("seconds_kept", "seconds kept", Unit::Share, |p| {
-            let judged = p.phase.seconds_judged();
-            (p.phase.judged && judged > 0).then(|| p.phase.seconds_within_tolerance as f64 / judged as f64)
-        }),
-        ("latency_p50_us", "latency p50", Unit::Us, |p| Some(p.phase.p50_ms * 1_000.0)),
-        ("latency_p99_us", "latency p99", Unit::Us, |p| Some(p.phase.p99_ms * 1_000.0)),
-        ("latency_p999_us", "latency p99.9", Unit::Us, |p| Some(p.phase.p999_ms * 1_000.0)),
-        ("latency_max_us", "latency, greatest", Unit::Us, |p| Some(p.phase.max_ms * 1_000.0)),
-        ("send_lag_p99_us", "send lag p99", Unit::Us, |p| Some(p.phase.send_lag_p99_ms * 1_000.0)),
-        ("send_lag_max_us", "send lag, greatest", Unit::Us, |p| Some(p.phase.send_lag_max_ms * 1_000.0)),
-        ("server_cpu_us_per_request", "server's processor time for a request", Unit::Us, |p| {
-            p.phase.server_cpu_us_per_request
-        }),
-        ("fleet_cpu_us_per_request", "fleet's processor time for a request", Unit::Us, |p| {
-            p.phase.fleet_cpu_us_per_request
-        }),
-    ];
-    for (name, what, unit, of) in figures {
-        rows.push(row(&group, name, what, unit, a.and_then(of), b.and_then(of)));
-    }
+/// Of all reasons that begin so.
+fn turned_away(figures: &Figures, reason: &str) -> Option<f64> {
+    let counts = figures.turned_away.iter().filter(|(name, _)| name.starts_with(reason)).map(|(_, count)| *count);
+    counts.sum::<i64>().figure()
 }

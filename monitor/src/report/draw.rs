@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::ops::Range;
 
 use crate::report::charts::{Chart, Lane, MarkKind, Panel, Series, Style, Tone};
-use crate::run::series::{HEAT_BOUNDS_US, HeatCounts};
+use crate::run::series::{HEAT_BOUNDS_US, HeatCounts, heat_sum};
 use crate::words;
 
 /// Of a drawing, in pixels.
@@ -29,54 +29,25 @@ const TITLE: f64 = 24.0;
 const LEGEND: f64 = 17.0;
 const TICK: f64 = 16.0;
 
-/// A colour in light surroundings, and the one that stands in its place in dark ones.
-type Colour = (&'static str, &'static str);
-
-const BACKGROUND: Colour = ("#FFFFFF", "#151A20");
-const INK: Colour = ("#1F2A33", "#E8ECF1");
+const BACKGROUND: Tone = Tone("#FFFFFF", "#151A20");
+const INK: Tone = Tone("#1F2A33", "#E8ECF1");
 /// Lesser text and axes.
-const MUTED: Colour = ("#5B6873", "#9AA7B2");
+const MUTED: Tone = Tone("#5B6873", "#9AA7B2");
 /// Lines behind the data.
-const GRID: Colour = ("#E4E8EC", "#2B343C");
-const MARK: Colour = ("#A9B4BE", "#5A6873");
+const GRID: Tone = Tone("#E4E8EC", "#2B343C");
+const MARK: Tone = Tone("#A9B4BE", "#5A6873");
 
 /// Cells of a heat map, from few to many.
-const HEAT: [Colour; 6] = [
-    ("#FDEED3", "#2F2A1C"),
-    ("#FBD38F", "#574417"),
-    ("#F4A34E", "#8A6414"),
-    ("#DF6C2C", "#C48A1D"),
-    ("#B23A22", "#E9B64C"),
-    ("#74171B", "#FFE9B0"),
+const HEAT: [Tone; 6] = [
+    Tone("#FDEED3", "#2F2A1C"),
+    Tone("#FBD38F", "#574417"),
+    Tone("#F4A34E", "#8A6414"),
+    Tone("#DF6C2C", "#C48A1D"),
+    Tone("#B23A22", "#E9B64C"),
+    Tone("#74171B", "#FFE9B0"),
 ];
 
-impl Tone {
-    const ALL: [Tone; 8] =
-        [Tone::Plan, Tone::Server, Tone::Fleet, Tone::Kernel, Tone::Red, Tone::Gold, Tone::Violet, Tone::Idle];
-
-    const fn colour(self) -> Colour {
-        match self {
-            Tone::Plan => ("#B4BEC7", "#75828D"),
-            Tone::Server => ("#2B6CB0", "#5FA3E6"),
-            Tone::Fleet => ("#DD842A", "#EBA04F"),
-            Tone::Kernel => ("#3A968C", "#4FB8AC"),
-            Tone::Red => ("#C0392B", "#E8675A"),
-            Tone::Gold => ("#C79A1E", "#DCB540"),
-            Tone::Violet => ("#7D62A8", "#A48BD0"),
-            Tone::Idle => ("#DCE2E7", "#28313A"),
-        }
-    }
-}
-
 type Point = (f64, f64);
-
-/// Where a text stands: its begin, middle or end; its height's middle is always at the point.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Anchor {
-    Start,
-    Middle,
-    End,
-}
 
 /// What has been drawn, one element a line.
 struct Svg(String);
@@ -91,7 +62,7 @@ impl Svg {
         points.into_iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect::<Vec<_>>().join(" ")
     }
 
-    fn line(&mut self, points: impl IntoIterator<Item = Point>, colour: Colour, width: f64) {
+    fn line(&mut self, points: impl IntoIterator<Item = Point>, colour: Tone, width: f64) {
         let points = Self::points(points);
         self.put(format_args!(
             "<polyline fill=\"none\" stroke=\"{}\" stroke-width=\"{width}\" points=\"{points}\"/>",
@@ -99,12 +70,12 @@ impl Svg {
         ));
     }
 
-    fn fill(&mut self, points: impl IntoIterator<Item = Point>, colour: Colour) {
+    fn fill(&mut self, points: impl IntoIterator<Item = Point>, colour: Tone) {
         let points = Self::points(points);
         self.put(format_args!("<polygon fill=\"{}\" points=\"{points}\"/>", colour.0));
     }
 
-    fn block(&mut self, (left, top): Point, (right, bottom): Point, colour: Colour) {
+    fn block(&mut self, (left, top): Point, (right, bottom): Point, colour: Tone) {
         let (x, y, width, height) = (left.min(right), top.min(bottom), (right - left).abs(), (bottom - top).abs());
         self.put(format_args!(
             "<rect fill=\"{}\" x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\"/>",
@@ -112,18 +83,15 @@ impl Svg {
         ));
     }
 
-    fn text(&mut self, text: &str, (x, y): Point, size: f64, colour: Colour, anchor: Anchor) {
+    /// `anchor` is what of the text is at the point: its `start`, `middle` or `end`. The middle of its
+    /// height always is.
+    fn text(&mut self, text: &str, (x, y): Point, size: f64, colour: Tone, anchor: &str) {
         self.styled(text, (x, y), size, colour, anchor, "");
     }
 
-    fn styled(&mut self, text: &str, (x, y): Point, size: f64, colour: Colour, anchor: Anchor, more: &str) {
+    fn styled(&mut self, text: &str, (x, y): Point, size: f64, colour: Tone, anchor: &str, more: &str) {
         // Half of the height of a capital lies above the middle.
         let y = y + 0.36 * size;
-        let anchor = match anchor {
-            Anchor::Start => "start",
-            Anchor::Middle => "middle",
-            Anchor::End => "end",
-        };
         let text = escaped(text);
         self.put(format_args!(
             "<text fill=\"{}\" x=\"{x:.1}\" y=\"{y:.1}\" font-size=\"{size}\" text-anchor=\"{anchor}\"{more}>{text}</text>",
@@ -163,7 +131,7 @@ pub fn svg(chart: &Chart) -> String {
     ));
     svg.put(format_args!("{}", dark()));
     svg.block((0.0, 0.0), (WIDTH, height), BACKGROUND);
-    svg.styled(chart.title, (LEFT, 28.0), TITLE, INK, Anchor::Start, " font-weight=\"600\"");
+    svg.styled(chart.title, (LEFT, 28.0), TITLE, INK, "start", " font-weight=\"600\"");
     legend(&mut svg, chart);
     let bottom = height - BOTTOM;
     let weights: f64 = chart.panels.iter().map(|panel| panel.weight).sum();
@@ -183,9 +151,10 @@ pub fn svg(chart: &Chart) -> String {
 
 /// In dark surroundings each colour has another in its place.
 fn dark() -> String {
-    let colours = [BACKGROUND, INK, MUTED, GRID, MARK].into_iter().chain(HEAT).chain(Tone::ALL.map(Tone::colour));
-    let rules =
-        colours.map(|(light, dark)| format!("[fill=\"{light}\"]{{fill:{dark}}}[stroke=\"{light}\"]{{stroke:{dark}}}"));
+    let lines = [Tone::PLAN, Tone::SERVER, Tone::FLEET, Tone::KERNEL, Tone::RED, Tone::GOLD, Tone::VIOLET, Tone::IDLE];
+    let colours = [BACKGROUND, INK, MUTED, GRID, MARK].into_iter().chain(HEAT).chain(lines);
+    let rules = colours
+        .map(|Tone(light, dark)| format!("[fill=\"{light}\"]{{fill:{dark}}}[stroke=\"{light}\"]{{stroke:{dark}}}"));
     format!("<style>@media (prefers-color-scheme:dark){{{}}}</style>", rules.collect::<String>())
 }
 
@@ -292,7 +261,7 @@ fn paint_panel(svg: &mut Svg, panel: &Panel, across: &Scale, rows: Range<f64>) {
 }
 
 fn lines(svg: &mut Svg, series: &Series, across: &Scale, scale: &Scale) {
-    let plan = series.tone == Tone::Plan;
+    let plan = series.tone == Tone::PLAN;
     for run in runs(&series.values) {
         let values = run.clone().filter_map(|index| Some((index, series.values[index]?)));
         let points: Vec<Point> = if plan || run.len() == 1 {
@@ -305,7 +274,7 @@ fn lines(svg: &mut Svg, series: &Series, across: &Scale, scale: &Scale) {
         } else {
             values.map(|(index, value)| (across.at(middle(index)), scale.at(value))).collect()
         };
-        svg.line(points, series.tone.colour(), if plan { 6.0 } else { 2.0 });
+        svg.line(points, series.tone, if plan { 6.0 } else { 2.0 });
     }
 }
 
@@ -313,10 +282,10 @@ fn vertical_axis(svg: &mut Svg, panel: &Panel, scale: &Scale, ticks: &[f64]) {
     let rows = scale.pixels.end..scale.pixels.start;
     svg.line([(LEFT, rows.start), (LEFT, rows.end), (RIGHT, rows.end)], MUTED, 1.0);
     for &tick in ticks {
-        svg.text(&tick_text(tick), (LEFT - 9.0, scale.at(tick)), TICK, MUTED, Anchor::End);
+        svg.text(&tick_text(tick), (LEFT - 9.0, scale.at(tick)), TICK, MUTED, "end");
     }
     let (x, y) = (16.0, f64::midpoint(rows.start, rows.end));
-    svg.styled(panel.axis, (x, y), TICK, INK, Anchor::Middle, &format!(" transform=\"rotate(-90 {x} {y:.1})\""));
+    svg.styled(panel.axis, (x, y), TICK, INK, "middle", &format!(" transform=\"rotate(-90 {x} {y:.1})\""));
 }
 
 /// Columns of a heat map at most: more are narrower than a screen shows, and each cell costs bytes.
@@ -326,17 +295,8 @@ const HEAT_COLUMNS_MAX: usize = 300;
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts to one of six colours")]
 fn paint_heat(svg: &mut Svg, panel: &Panel, across: &Scale, rows: Range<f64>) {
     let folded = panel.heat.len().div_ceil(HEAT_COLUMNS_MAX).max(1);
-    let columns: Vec<HeatCounts> = panel
-        .heat
-        .chunks(folded)
-        .map(|seconds| {
-            let mut sum = HeatCounts::default();
-            for counts in seconds.iter().flatten() {
-                sum.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
-            }
-            sum
-        })
-        .collect();
+    let sums = panel.heat.chunks(folded).map(|seconds| heat_sum(seconds.iter().copied().flatten()).unwrap_or_default());
+    let columns: Vec<HeatCounts> = sums.collect();
     let used = |row: &usize| columns.iter().any(|column| column[*row] > 0);
     let mut all = (0..=HEAT_BOUNDS_US.len()).filter(used);
     let first = all.next().unwrap_or(0);
@@ -354,18 +314,16 @@ fn paint_heat(svg: &mut Svg, panel: &Panel, across: &Scale, rows: Range<f64>) {
         })
     };
     for row in first..=last {
-        let mut column = 0;
-        while column < columns.len() {
-            let Some(own) = level(columns[column][row]) else {
-                column += 1;
-                continue;
-            };
-            // Neighbours of one colour are one rectangle.
-            let like = columns[column..].iter().take_while(|next| level(next[row]) == Some(own)).count();
-            let (from, to) = (column * folded, ((column + like) * folded).min(panel.heat.len()));
-            let corner = (across.at(from as f64), scale.at(upper(row)));
-            svg.block(corner, (across.at(to as f64), scale.at(lower(row))), HEAT[own]);
-            column += like;
+        let (top, bottom) = (scale.at(upper(row)), scale.at(lower(row)));
+        let levels: Vec<Option<usize>> = columns.iter().map(|column| level(column[row])).collect();
+        let mut from = 0;
+        // Neighbours of one colour are one rectangle.
+        for like in levels.chunk_by(PartialEq::eq) {
+            let to = (from + like.len() * folded).min(panel.heat.len());
+            if let Some(level) = like[0] {
+                svg.block((across.at(from as f64), top), (across.at(to as f64), bottom), HEAT[level]);
+            }
+            from = to;
         }
     }
     let decades = (-1..=4).map(|power| 10f64.powi(power));
@@ -382,16 +340,16 @@ fn paint_lanes(svg: &mut Svg, lanes: &[Lane], across: &Scale, rows: &Range<f64>)
     for (number, lane) in lanes.iter().enumerate() {
         let y = rows.start + LANE_HEIGHT * (number as f64 + 0.5);
         svg.line([(LEFT, y), (RIGHT, y)], GRID, 1.0);
-        svg.text(&words::plain(&lane.name), (LEFT - 9.0, y), TEXT, MUTED, Anchor::End);
+        svg.text(&words::plain(&lane.name), (LEFT - 9.0, y), TEXT, MUTED, "end");
         let at: Vec<f64> = lane.marks.iter().map(|(second, _)| across.at(*second).clamp(LEFT, RIGHT)).collect();
         for (index, (_, text)) in lane.marks.iter().enumerate() {
             let x = at[index];
-            svg.fill([(x - DIAMOND, y), (x, y - DIAMOND), (x + DIAMOND, y), (x, y + DIAMOND)], lane.tone.colour());
+            svg.fill([(x - DIAMOND, y), (x, y - DIAMOND), (x + DIAMOND, y), (x, y + DIAMOND)], lane.tone);
             let from = x + DIAMOND + 5.0;
             let room = at.get(index + 1).map_or(WIDTH - 6.0, |next| next - DIAMOND - 6.0) - from;
             if let Some(text) = fitting(text, TEXT, room) {
                 svg.block((from - 2.0, y - 8.0), (from + width(&text, TEXT) + 3.0, y + 8.0), BACKGROUND);
-                svg.text(&text, (from, y), TEXT, INK, Anchor::Start);
+                svg.text(&text, (from, y), TEXT, INK, "start");
             }
         }
     }
@@ -402,14 +360,9 @@ fn paint_lanes(svg: &mut Svg, lanes: &[Lane], across: &Scale, rows: &Range<f64>)
 fn fitting(text: &str, size: f64, room: f64) -> Option<String> {
     const LETTERS_LEAST: usize = 4;
     let letters = text.chars().count();
-    (LETTERS_LEAST.min(letters)..=letters)
-        .rev()
-        .map(|keep| match keep {
-            keep if keep == letters => text.to_owned(),
-            keep => text.chars().take(keep).chain(['…']).collect(),
-        })
-        .find(|cut| width(cut, size) <= room)
-        .filter(|cut| !cut.is_empty())
+    let cut = |keep| text.chars().take(keep).chain((keep < letters).then_some('…')).collect::<String>();
+    let cuts = (LETTERS_LEAST.min(letters)..=letters).rev().map(cut);
+    cuts.into_iter().find(|cut| width(cut, size) <= room).filter(|cut| !cut.is_empty())
 }
 
 /// A second's values stand in its middle.
@@ -418,15 +371,13 @@ fn middle(index: usize) -> f64 {
 }
 
 /// Stretches without a gap.
-fn runs<T>(values: &[Option<T>]) -> Vec<Range<usize>> {
-    let mut runs: Vec<Range<usize>> = Vec::new();
-    for (index, _) in values.iter().enumerate().filter(|(_, value)| value.is_some()) {
-        match runs.last_mut().filter(|run| run.end == index) {
-            Some(run) => run.end = index + 1,
-            None => runs.push(index..index + 1),
-        }
-    }
-    runs
+fn runs<T>(values: &[Option<T>]) -> impl Iterator<Item = Range<usize>> {
+    let mut from = 0;
+    values.chunk_by(|one, next| one.is_some() == next.is_some()).filter_map(move |run| {
+        let range = from..from + run.len();
+        from = range.end;
+        run[0].is_some().then_some(range)
+    })
 }
 
 /// By second, the upper edge of each layer; a gap wherever one layer has one.
@@ -462,7 +413,7 @@ fn areas(svg: &mut Svg, panel: &Panel, across: &Scale, scale: &Scale) {
                 let y = edge(index, layer.checked_sub(1));
                 [(to(index), y), (from(index), y)]
             });
-            svg.fill(upper.chain(lower).collect::<Vec<_>>(), series.tone.colour());
+            svg.fill(upper.chain(lower).collect::<Vec<_>>(), series.tone);
         }
     }
 }
@@ -473,21 +424,21 @@ fn legend(svg: &mut Svg, chart: &Chart) {
     const SWATCH: f64 = 16.0;
     let (mut x, y) = (LEFT, 60.0);
     if chart.panels.iter().any(|panel| panel.style == Style::Heat) {
-        svg.text("few answers", (x, y), LEGEND, INK, Anchor::Start);
+        svg.text("few answers", (x, y), LEGEND, INK, "start");
         x += width("few answers", LEGEND) + 9.0;
         for colour in HEAT {
             svg.block((x, y - 6.0), (x + SWATCH, y + 6.0), colour);
             x += SWATCH;
         }
-        return svg.text("many", (x + 9.0, y), LEGEND, INK, Anchor::Start);
+        return svg.text("many", (x + 9.0, y), LEGEND, INK, "start");
     }
     if chart.panels.iter().all(|panel| panel.series.len() < 2) {
         return;
     }
     // What is in two panels has one name.
     for series in chart.panels.iter().flat_map(|panel| &panel.series).filter(|series| !series.name.is_empty()) {
-        svg.block((x, y - 6.0), (x + SWATCH, y + 6.0), series.tone.colour());
-        svg.text(&series.name, (x + SWATCH + 7.0, y), LEGEND, INK, Anchor::Start);
+        svg.block((x, y - 6.0), (x + SWATCH, y + 6.0), series.tone);
+        svg.text(&series.name, (x + SWATCH + 7.0, y), LEGEND, INK, "start");
         x += SWATCH + 7.0 + width(&series.name, LEGEND) + 22.0;
     }
 }
@@ -499,24 +450,19 @@ fn marks(svg: &mut Svg, chart: &Chart, across: &Scale, bottom: f64) {
     let mut free_from = 0.0;
     for mark in &chart.marks {
         let x = across.at(mark.second as f64);
-        let label = match &mark.kind {
-            MarkKind::Event => {
-                let arrow = [(x - ARROW, TOP - 1.4 * ARROW), (x + ARROW, TOP - 1.4 * ARROW), (x, TOP)];
-                svg.fill(arrow, Tone::Red.colour());
-                continue;
-            }
-            MarkKind::Phase(label) => Some(label),
-            MarkKind::End => None,
+        let MarkKind::Phase(label) = &mark.kind else {
+            let arrow = [(x - ARROW, TOP - 1.4 * ARROW), (x + ARROW, TOP - 1.4 * ARROW), (x, TOP)];
+            svg.fill(arrow, Tone::RED);
+            continue;
         };
         svg.put(format_args!(
             "<path fill=\"none\" stroke=\"{}\" stroke-dasharray=\"5 5\" d=\"M{x:.1} {:.1}V{bottom:.1}\"/>",
             MARK.0,
             TOP - 28.0
         ));
-        let Some(label) = label else { continue };
         let wide = width(label, TICK);
-        if x >= free_from && x + 5.0 + wide <= WIDTH {
-            svg.text(label, (x + 5.0, TOP - 19.0), TICK, MUTED, Anchor::Start);
+        if !label.is_empty() && x >= free_from && x + 5.0 + wide <= WIDTH {
+            svg.text(label, (x + 5.0, TOP - 19.0), TICK, MUTED, "start");
             free_from = x + wide + 12.0;
         }
     }
@@ -527,9 +473,9 @@ fn time_axis(svg: &mut Svg, across: &Scale, bottom: f64) {
     for tick in ticks(0.0, seconds, time_step(seconds)) {
         let x = across.at(tick);
         svg.line([(x, bottom), (x, bottom + 5.0)], MUTED, 1.0);
-        svg.text(&tick_text(tick), (x, bottom + 17.0), TICK, MUTED, Anchor::Middle);
+        svg.text(&tick_text(tick), (x, bottom + 17.0), TICK, MUTED, "middle");
     }
-    svg.text("seconds since the run began", (f64::midpoint(LEFT, RIGHT), bottom + 43.0), TICK, INK, Anchor::Middle);
+    svg.text("seconds since the run began", (f64::midpoint(LEFT, RIGHT), bottom + 43.0), TICK, INK, "middle");
 }
 
 #[cfg(test)]
@@ -540,7 +486,7 @@ mod tests {
     fn chart(style: Style, values: &[&[Option<f64>]]) -> Chart {
         let series = |(index, values): (usize, &&[Option<f64>])| Series {
             name: format!("series {index} <&>"),
-            tone: [Tone::Server, Tone::Fleet][index],
+            tone: [Tone::SERVER, Tone::FLEET][index],
             values: values.to_vec(),
         };
         let series = values.iter().enumerate().map(series).collect();
@@ -551,7 +497,7 @@ mod tests {
 
     /// Lines and areas of a tone in a drawing.
     fn shapes(svg: &str, tone: Tone, element: &str) -> usize {
-        let colour = tone.colour().0;
+        let colour = tone.0;
         svg.lines().filter(|line| line.starts_with(&format!("<{element} ")) && line.contains(colour)).count()
     }
 
@@ -559,9 +505,9 @@ mod tests {
     fn a_gap_is_a_gap() {
         let whole = svg(&chart(Style::Lines, &[&[Some(1.0), Some(2.0), Some(3.0)]]));
         let torn = svg(&chart(Style::Lines, &[&[Some(1.0), None, Some(3.0), Some(2.0)]]));
-        assert_eq!((shapes(&whole, Tone::Server, "polyline"), shapes(&torn, Tone::Server, "polyline")), (1, 2));
+        assert_eq!((shapes(&whole, Tone::SERVER, "polyline"), shapes(&torn, Tone::SERVER, "polyline")), (1, 2));
         let stack: &[&[Option<f64>]] = &[&[Some(1.0), Some(1.0), Some(1.0)], &[Some(2.0), None, Some(2.0)]];
-        assert_eq!(shapes(&svg(&chart(Style::Stacked, stack)), Tone::Server, "polygon"), 2);
+        assert_eq!(shapes(&svg(&chart(Style::Stacked, stack)), Tone::SERVER, "polygon"), 2);
     }
 
     #[test]

@@ -9,16 +9,16 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::report::load::Recording;
-use crate::run::books::{Balance, Book, Sides};
+use crate::run::books::{Balance, Book, Sides, Trade};
 use crate::run::histogram::Quantiles;
 use crate::run::host::{HostFacts, HostSecond};
+use crate::run::mark::Mark;
 use crate::run::second::Headline;
-use crate::run::series::Kinds;
 use crate::words;
 use hongbao_telemetry::summary::{Books, Change, Phase, Summary, Tolerance};
 
 /// Deviations from the plan that a second is held against, percent.
-pub const DEVIATIONS: [u64; 3] = [1, 2, 3];
+const DEVIATIONS: [u64; 3] = [1, 2, 3];
 
 /// What `report.json` holds.
 #[derive(Debug, Clone, Serialize)]
@@ -39,7 +39,8 @@ pub struct Figures {
     pub books: BothBooks,
     /// The same by what is traded, as far as it was recorded.
     pub trades: Vec<Trade>,
-    pub timeline: Vec<Moment>,
+    /// Milliseconds are since the run's first second.
+    pub timeline: Vec<Mark>,
     /// What servers turned away and who left them, by reason.
     pub turned_away: BTreeMap<String, i64>,
     /// Times over the whole run, microseconds.
@@ -76,7 +77,6 @@ pub struct RunFigures {
     pub seconds_complete: u64,
     /// Users, where the fleet's summary tells.
     pub users: Option<u64>,
-    /// Machines, likewise.
     pub machines: Option<u64>,
     /// The largest bound of a machine's clock error, likewise; microseconds.
     pub clock_error_us_max: Option<u64>,
@@ -167,29 +167,6 @@ pub struct BothBooks {
     pub fleet: Option<Books>,
 }
 
-/// One book: what servers say they gave, what users say they got.
-#[derive(Debug, Clone, Serialize)]
-pub struct Trade {
-    pub book: &'static str,
-    pub servers_count: i64,
-    pub servers_fen: i64,
-    pub users_count: i64,
-    pub users_fen: i64,
-    pub residual_count: i64,
-    pub residual_fen: i64,
-}
-
-/// Something that happened.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Moment {
-    /// Milliseconds since the run's first second.
-    pub at_ms: i64,
-    /// A word for what kind of thing it is.
-    pub kind: String,
-    pub source: String,
-    pub text: String,
-}
-
 /// Answers that machines counted.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Answers {
@@ -231,11 +208,11 @@ fn verdict(recording: &Recording) -> Verdict {
     let books_balanced = recording.run.books.balanced();
     let summary = recording.summary.as_ref();
     let mut failures = summary.map(|summary| summary.failures.clone()).unwrap_or_default();
-    for book in Book::ALL {
-        let sides = recording.run.books.claims.sides(book);
+    for Trade { book, sides, residual_count, residual_fen } in recording.run.books.claims.trades() {
         if !sides.balanced() {
-            let (count, fen, name) = (sides.residual_count(), sides.residual_fen(), book.name());
-            failures.push(format!("the two sides of the book of {name} differ by {count} and by {fen} fen"));
+            failures.push(format!(
+                "the two sides of the book of {book} differ by {residual_count} and by {residual_fen} fen"
+            ));
         }
     }
     if recording.run.record_failures > 0 {
@@ -363,19 +340,18 @@ fn processor(recording: &Recording) -> Vec<Processor> {
 
 fn processor_of(recording: &Recording, stretch: String, seconds: Range<u64>) -> Processor {
     let mean = |values: Vec<f64>| (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64);
+    let complete: Vec<&Headline> = seconds.clone().filter_map(|second| recording.complete(second)).collect();
+    let rows: Vec<&HostSecond> = seconds.filter_map(|second| recording.host_second(second)).collect();
     let part = |of: fn(&Headline) -> Option<i64>| {
-        mean(seconds.clone().filter_map(|second| of(recording.complete(second)?)).map(|us| us as f64 / 1e6).collect())
+        mean(complete.iter().filter_map(|headline| Some(of(headline)? as f64 / 1e6)).collect())
     };
-    let rows: Vec<&HostSecond> = seconds.clone().filter_map(|second| recording.host_second(second)).collect();
-    let kind = |of: fn(&HostSecond) -> Option<f64>| {
-        mean(rows.iter().filter_map(|row| Some(of(row)? / row.span_seconds?)).collect())
-    };
+    let kind = |of: Kind| mean(rows.iter().filter_map(|row| Some(of(row)? / row.span_seconds?)).collect());
     let [user, system, interrupts, steal, idle] = KINDS.map(|(_, of)| kind(of));
     let kernel = system.zip(interrupts).map(|(system, interrupts)| system + interrupts);
+    let worked = kernel.zip(user).map(|(kernel, user)| kernel + user).filter(|&worked| worked > 0.0);
     Processor {
         stretch,
-        seconds: (rows.len() as u64)
-            .max(seconds.clone().filter(|&second| recording.complete(second).is_some()).count() as u64),
+        seconds: rows.len().max(complete.len()) as u64,
         cpus: recording.run.host.cpus,
         server: part(|second| second.server_cpu_us),
         fleet: part(|second| second.fleet_cpu_us),
@@ -384,10 +360,7 @@ fn processor_of(recording: &Recording, stretch: String, seconds: Range<u64>) -> 
         interrupts,
         steal,
         idle,
-        kernel_share: kernel
-            .zip(user)
-            .filter(|(kernel, user)| kernel + user > 0.0)
-            .map(|(kernel, user)| kernel / (kernel + user)),
+        kernel_share: kernel.zip(worked).map(|(kernel, worked)| kernel / worked),
     }
 }
 
@@ -403,10 +376,8 @@ pub const KINDS: [(&str, Kind); 5] = [
     ("idle", |row| Some(row.cpu_idle_seconds? + row.cpu_iowait_seconds?)),
 ];
 
-/// One of the kernel's counts in a second.
-type Count = fn(&HostSecond) -> Option<u64>;
-
 fn tcp(recording: &Recording) -> BTreeMap<&'static str, u64> {
+    type Count = fn(&HostSecond) -> Option<u64>;
     let counts: [(&'static str, Count); 10] = [
         ("listen_overflows", |row| row.listen_overflows),
         ("listen_drops", |row| row.listen_drops),
@@ -424,61 +395,37 @@ fn tcp(recording: &Recording) -> BTreeMap<&'static str, u64> {
 }
 
 fn trades(recording: &Recording) -> Vec<Trade> {
-    let sides = Book::ALL.map(|book| (book, recording.run.books.claims.sides(book)));
-    let moved = |(book, sides): &(Book, Sides)| *book == Book::Rain || *sides != Sides::default();
-    let trade = |(book, sides): (Book, Sides)| Trade {
-        book: book.name(),
-        servers_count: sides.servers_count,
-        servers_fen: sides.servers_fen,
-        users_count: sides.users_count,
-        users_fen: sides.users_fen,
-        residual_count: sides.residual_count(),
-        residual_fen: sides.residual_fen(),
-    };
-    sides.into_iter().filter(moved).map(trade).collect()
+    let moved = |trade: &Trade| trade.book == Book::Rain.name() || trade.sides != Sides::default();
+    recording.run.books.claims.trades().into_iter().filter(moved).collect()
 }
 
 /// What happened when: the recorded marks, or where there are none, what the fleet's summary lets
 /// know.
-pub fn timeline(recording: &Recording) -> Vec<Moment> {
-    let start = recording.start() * 1_000;
-    let since = |at_ms: u64| i64::try_from(at_ms).unwrap_or(i64::MAX) - i64::try_from(start).unwrap_or(0);
-    let within = |moment: &Moment| {
-        let end = since(recording.end() * 1_000);
-        (0..=end).contains(&moment.at_ms)
-    };
-    let mut timeline: Vec<Moment> = recording
-        .marks
-        .iter()
-        .map(|mark| Moment {
-            at_ms: since(mark.at_ms),
-            kind: mark.kind.clone(),
-            source: mark.source.clone(),
-            text: mark.text.clone(),
-        })
-        .collect();
-    let Some(summary) = recording.summary.as_ref().filter(|_| timeline.is_empty()) else {
-        timeline.retain(within);
-        return timeline;
-    };
-    let told = |at_ms: u64, kind: &str, text: String| Moment {
-        at_ms: since(at_ms),
-        kind: kind.into(),
-        source: "fleet".into(),
-        text,
-    };
-    timeline.extend(summary.phases.iter().map(|phase| told(phase.from * 1_000, "phase", words::phase(&phase.name))));
-    for (name, events) in &summary.parts {
-        for event in events.as_array().into_iter().flatten() {
-            // A storm says when it began, an announcement when it was posted.
-            let began = event.get("at").and_then(Value::as_u64).map(|second| second * 1_000);
-            let Some(at_ms) = event.get("posted_at_ms").and_then(Value::as_u64).or(began) else { continue };
-            let text = ["text", "share"].into_iter().find_map(|name| event.get(name).and_then(Value::as_str));
-            timeline.push(told(at_ms, name.strip_suffix('s').unwrap_or(name), text.unwrap_or_default().to_owned()));
+pub fn timeline(recording: &Recording) -> Vec<Mark> {
+    let (start, end) = (recording.start() * 1_000, recording.end() * 1_000);
+    let mut timeline = recording.marks.clone();
+    if let Some(summary) = recording.summary.as_ref().filter(|_| timeline.is_empty()) {
+        let mark = |at_ms: u64, kind: &str, text: &str| Mark {
+            at_ms,
+            kind: kind.into(),
+            source: "fleet".into(),
+            text: text.into(),
+        };
+        let phases = summary.phases.iter();
+        timeline.extend(phases.map(|phase| mark(phase.from * 1_000, "phase", &words::phase(&phase.name))));
+        for (name, events) in &summary.parts {
+            for event in events.as_array().into_iter().flatten() {
+                // A storm says when it began, an announcement when it was posted.
+                let began = event.get("at").and_then(Value::as_u64).map(|second| second * 1_000);
+                let Some(at_ms) = event.get("posted_at_ms").and_then(Value::as_u64).or(began) else { continue };
+                let text = ["text", "share"].into_iter().find_map(|name| event.get(name)?.as_str());
+                timeline.push(mark(at_ms, name.strip_suffix('s').unwrap_or(name), text.unwrap_or_default()));
+            }
         }
+        timeline.sort_by_key(|mark| mark.at_ms);
     }
-    timeline.sort_by_key(|moment| moment.at_ms);
-    timeline.retain(within);
+    timeline.retain(|mark| (start..=end).contains(&mark.at_ms));
+    timeline.iter_mut().for_each(|mark| mark.at_ms -= start);
     timeline
 }
 
@@ -488,13 +435,12 @@ fn whole(count: f64) -> i64 {
 }
 
 fn turned_away(recording: &Recording) -> BTreeMap<String, i64> {
-    let named = |what: &str, kinds: Kinds| {
-        let what = what.to_owned();
+    let ended = ("connection ended", recording.sums(|reasons| &reasons.ended));
+    let errors = ("error", recording.sums(|reasons| &reasons.errors));
+    let kinds = [ended, errors].into_iter().flat_map(|(what, kinds)| {
         kinds.into_iter().map(move |(kind, count)| (format!("{what}: {kind}"), whole(count)))
-    };
-    let mut counts: BTreeMap<String, i64> =
-        named("connection ended", recording.sums(|reasons| &reasons.ended)).collect();
-    counts.extend(named("error", recording.sums(|reasons| &reasons.errors)));
+    });
+    let mut counts: BTreeMap<String, i64> = kinds.collect();
     let sum = |of: fn(&Headline) -> Option<i64>| recording.headline.values().filter_map(of).sum();
     counts.insert("answered Overloaded".into(), sum(|second| second.overloaded));
     counts.insert("turned away".into(), sum(|second| second.refused));
@@ -514,11 +460,8 @@ fn answers(summary: &Summary) -> Answers {
 }
 
 fn others(summary: &Summary) -> BTreeMap<String, Value> {
-    // Of the totals, what is worth telling is among the answers.
-    summary
-        .parts
-        .iter()
-        .filter(|(name, _)| *name != "totals")
-        .map(|(name, part)| (name.clone(), part.clone()))
-        .collect()
+    let mut parts = summary.parts.clone();
+    // What is worth telling of the totals is among the answers.
+    parts.remove("totals");
+    parts
 }

@@ -3,8 +3,12 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::report::figures::{DEVIATIONS, Figures, PhaseFigures, Processor};
+use crate::report::figures::{Connect, Figures, PhaseFigures, Processor};
+use crate::run::books::Trade;
+use crate::run::histogram::Quantiles;
+use crate::run::mark::Mark;
 use crate::words::{bytes, count, decimals, figures, or_dash, percent, phase, plain, thousands, yuan};
+use hongbao_telemetry::summary::Change;
 
 /// A table: its first column names the rows, the others hold figures.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -22,9 +26,10 @@ pub struct Table {
 }
 
 impl Table {
-    fn new(title: &str, note: &str, head: &[&str]) -> Self {
-        let head = head.iter().map(|&text| text.to_owned()).collect();
-        Self { title: title.into(), note: note.into(), head, ..Self::default() }
+    /// The columns' names are told apart by ` | `.
+    fn new(title: &str, note: &str, head: &str, rows: impl IntoIterator<Item = Vec<String>>) -> Self {
+        let head = head.split(" | ").map(str::to_owned).collect();
+        Self { title: title.into(), note: note.into(), head, rows: rows.into_iter().collect(), ..Self::default() }
     }
 }
 
@@ -63,28 +68,7 @@ pub fn all(figures: &Figures) -> Vec<Table> {
 }
 
 fn phases(all: &Figures) -> Table {
-    let mut table = Table::new(
-        "Phases",
-        "Latency runs from the planned send time of a request to its answer, all in milliseconds. Send lag is how far sends were \
-         behind the plan. Processor time is of the whole process, kernel included, in microseconds for each request answered.",
-        &[
-            "phase",
-            "planned/s",
-            "seconds",
-            "sent",
-            "answered",
-            "p50",
-            "p99",
-            "p99.9",
-            "max",
-            "lag p50",
-            "lag p99",
-            "lag max",
-            "server µs",
-            "fleet µs",
-        ],
-    );
-    for PhaseFigures { phase: one, .. } in &all.phases {
+    let row = |PhaseFigures { phase: one, .. }: &PhaseFigures| {
         let us = |value: Option<f64>| or_dash(value, |us| decimals(us, 1));
         let name = if one.judged { phase(&one.name) } else { format!("{} (not judged)", phase(&one.name)) };
         let mut row = vec![name];
@@ -92,20 +76,20 @@ fn phases(all: &Figures) -> Table {
         row.extend([one.p50_ms, one.p99_ms, one.p999_ms, one.max_ms].map(figures));
         row.extend([one.send_lag_p50_ms, one.send_lag_p99_ms, one.send_lag_max_ms].map(figures));
         row.extend([one.server_cpu_us_per_request, one.fleet_cpu_us_per_request].map(us));
-        table.rows.push(row);
-    }
-    table
+        row
+    };
+    Table::new(
+        "Phases",
+        "Latency runs from the planned send time of a request to its answer, all in milliseconds. Send lag is how far sends were \
+         behind the plan. Processor time is of the whole process, kernel included, in microseconds for each request answered.",
+        "phase | planned/s | seconds | sent | answered | p50 | p99 | p99.9 | max | lag p50 | lag p99 | lag max | server µs | \
+         fleet µs",
+        all.phases.iter().map(row),
+    )
 }
 
 fn seconds_kept(all: &Figures) -> Table {
-    let mut table = Table::new(
-        "Seconds kept",
-        "A second is kept if both the requests sent in it and the answers that came in it are so near to the plan. Excluded are \
-         seconds of a storm, until all users are back, and seconds in which an operator's QPS held.",
-        &["phase", "seconds", "in a storm", "ordered otherwise", "±1%", "±2%", "±3%", "judged by", "kept"],
-    );
-    for PhaseFigures { phase: one, seconds_within_percent, .. } in &all.phases {
-        let within = |percent: &u64| count(seconds_within_percent.get(percent).copied().unwrap_or(0));
+    let row = |PhaseFigures { phase: one, seconds_within_percent, .. }: &PhaseFigures| {
         let judged = match (one.judged, one.tolerance.as_str()) {
             (false, _) => "not judged".to_owned(),
             (true, "") => "–".to_owned(),
@@ -113,41 +97,61 @@ fn seconds_kept(all: &Figures) -> Table {
         };
         let mut row = vec![phase(&one.name)];
         row.extend([one.seconds, one.storm_seconds, one.changed_seconds].map(count));
-        row.extend(DEVIATIONS.each_ref().map(within));
+        row.extend(seconds_within_percent.values().copied().map(count));
         row.extend([judged, format!("{} of {}", count(one.seconds_within_tolerance), count(one.seconds_judged()))]);
-        table.rows.push(row);
-    }
-    table
+        row
+    };
+    Table::new(
+        "Seconds kept",
+        "A second is kept if both the requests sent in it and the answers that came in it are so near to the plan. Excluded are \
+         seconds of a storm, until all users are back, and seconds in which an operator's QPS held.",
+        "phase | seconds | in a storm | ordered otherwise | ±1% | ±2% | ±3% | judged by | kept",
+        all.phases.iter().map(row),
+    )
 }
 
 /// What an operator ordered.
 fn changes(all: &Figures) -> Table {
-    let mut table = Table::new(
-        "Ordered otherwise by an operator",
-        "Seconds in which these held are excluded from what the plan is judged by.",
-        &["QPS", "from second", "until second", "machines"],
-    );
-    table.rows.extend(all.changes.iter().map(|one| {
+    let row = |one: &Change| {
         let [from, until] = [one.from, one.until].map(|second| count(second.saturating_sub(all.run.start)));
         vec![count(one.qps.into()), from, until, count(one.machines as u64)]
-    }));
-    table
+    };
+    Table::new(
+        "Ordered otherwise by an operator",
+        "Seconds in which these held are excluded from what the plan is judged by.",
+        "QPS | from second | until second | machines",
+        all.changes.iter().map(row),
+    )
 }
 
 fn connect(all: &Figures) -> Table {
-    let mut table =
-        Table::new("Connecting", "", &["users", "logged in", "seconds", "a second, mean", "a second, most"]);
-    table.rows.extend(all.connect.as_ref().map(|one| {
+    let row = |one: &Connect| {
         let most = or_dash(one.per_second_max, thousands);
         vec![count(one.users), count(one.connected), decimals(one.seconds, 1), decimals(one.per_second, 0), most]
-    }));
-    table
+    };
+    let head = "users | logged in | seconds | a second, mean | a second, most";
+    Table::new("Connecting", "", head, all.connect.as_ref().map(row))
 }
 
 fn memory(all: &Figures) -> Table {
     let memory = &all.memory;
+    let slab_per_user = memory.slab_bytes.zip(memory.users).and_then(|(bytes, users)| bytes.checked_div(users));
+    let rows = [
+        ("server", memory.server_bytes, memory.server_bytes_per_user),
+        ("fleet", memory.fleet_bytes, memory.fleet_bytes_per_user),
+        ("kernel", memory.kernel_bytes, memory.kernel_bytes_per_user),
+        ("… of it slab", memory.slab_bytes, slab_per_user),
+        ("whole machine", memory.host_bytes, memory.host_bytes_per_user),
+        ("available before the run", memory.available_before_bytes, None),
+        ("available then", memory.available_idle_bytes, None),
+        ("available, the least of any second", memory.available_least_bytes, None),
+    ];
+    let row = |(part, all, each): (&str, Option<u64>, Option<u64>)| {
+        all.or(each)?;
+        Some(vec![part.into(), or_dash(all, size), or_dash(each, |each| format!("{} B", count(each)))])
+    };
     let at = or_dash(memory.idle_second, count);
-    let mut table = Table::new(
+    Table::new(
         "Memory of idle, logged-in users",
         &format!(
             "In second {at} of the run. Server and fleet: resident memory, and by the user what users added to it. Whole machine: what was \
@@ -155,35 +159,17 @@ fn memory(all: &Figures) -> Table {
              neither process. What other programs took or gave back meanwhile is in these two. Both ends of every connection are on \
              this machine if server and fleet are.",
         ),
-        &["part", "in all", "by the user"],
-    );
-    let rows = [
-        ("server", memory.server_bytes, memory.server_bytes_per_user),
-        ("fleet", memory.fleet_bytes, memory.fleet_bytes_per_user),
-        ("kernel", memory.kernel_bytes, memory.kernel_bytes_per_user),
-        (
-            "… of it slab",
-            memory.slab_bytes,
-            memory.slab_bytes.zip(memory.users).and_then(|(bytes, users)| bytes.checked_div(users)),
-        ),
-        ("whole machine", memory.host_bytes, memory.host_bytes_per_user),
-        ("available before the run", memory.available_before_bytes, None),
-        ("available then", memory.available_idle_bytes, None),
-        ("available, the least of any second", memory.available_least_bytes, None),
-    ];
-    for (part, all, each) in rows.into_iter().filter(|(_, all, each)| all.is_some() || each.is_some()) {
-        table.rows.push(vec![part.into(), or_dash(all, size), or_dash(each, |each| format!("{} B", count(each)))]);
-    }
-    table
+        "part | in all | by the user",
+        rows.into_iter().filter_map(row),
+    )
 }
 
 /// Where the memory of idle users is, in a line; none if nobody measured it.
 pub fn memory_line(all: &Figures) -> Option<String> {
     let memory = &all.memory;
-    let part = |name: &str, bytes: Option<u64>| Some(format!("{name} {}", size(bytes?)));
-    let parts =
-        [part("server", memory.server_bytes), part("fleet", memory.fleet_bytes), part("kernel", memory.kernel_bytes)];
-    let parts = parts.into_iter().flatten().collect::<Vec<_>>().join(", ");
+    let parts = [("server", memory.server_bytes), ("fleet", memory.fleet_bytes), ("kernel", memory.kernel_bytes)];
+    let parts = parts.into_iter().filter_map(|(name, bytes)| Some(format!("{name} {}", size(bytes?))));
+    let parts = parts.collect::<Vec<_>>().join(", ");
     let unknown = || "whole machine not known: ".to_owned();
     let whole = memory.host_bytes.zip(memory.host_bytes_per_user).map_or_else(unknown, |(whole, each)| {
         format!("whole machine {}, {} B a user, both ends: ", size(whole), count(each))
@@ -191,43 +177,35 @@ pub fn memory_line(all: &Figures) -> Option<String> {
     Some(format!("memory with {} idle users: {whole}{parts}", count(memory.users?)))
 }
 
-#[allow(clippy::cast_precision_loss, reason = "for people")]
 fn size(all: u64) -> String {
     bytes(all as f64)
 }
 
 fn processor(all: &Figures) -> Table {
     let cpus = all.host.cpus.map_or_else(String::new, |cpus| format!(" This host has {cpus}."));
-    let mut table = Table::new(
+    let row = |one: &Processor| {
+        let Processor { server, fleet, user, system, interrupts, steal, idle, .. } = *one;
+        let parts = [server, fleet, user, system, interrupts, steal, idle];
+        let mut row = vec![phase(&one.stretch), count(one.seconds)];
+        row.extend(parts.map(|part| or_dash(part, |part| decimals(part, 2))));
+        row.push(or_dash(one.kernel_share, percent));
+        row
+    };
+    Table::new(
         "Processors",
         &format!(
             "In processors: 1.00 is one of them, the whole time.{cpus} Server and fleet are whole processes, with the kernel's work for them. \
              User, system, interrupts, steal and idle are of the whole host, whoever caused them; the kernel's share is system and \
              interrupts out of all the time that the host worked.",
         ),
-        &["stretch", "seconds", "server", "fleet", "user", "system", "interrupts", "steal", "idle", "kernel's share"],
-    );
-    for one in &all.processor {
-        let Processor { server, fleet, user, system, interrupts, steal, idle, .. } = *one;
-        let mut row = vec![phase(&one.stretch), count(one.seconds)];
-        row.extend(
-            [server, fleet, user, system, interrupts, steal, idle].map(|part| or_dash(part, |part| decimals(part, 2))),
-        );
-        row.push(or_dash(one.kernel_share, percent));
-        table.rows.push(row);
-    }
-    table
+        "stretch | seconds | server | fleet | user | system | interrupts | steal | idle | kernel's share",
+        all.processor.iter().map(row),
+    )
 }
 
 fn books(all: &Figures) -> Table {
-    let mut table = Table::new(
-        "The two books",
-        "What servers say they paid, what users say they were told, and the residual, which must be 0. The monitor's are of all reports, \
-         the fleet's of the run's campaign and the machines' journals.",
-        &["books", "issued", "won", "paid", "received", "money received", "residual", "longest imbalance"],
-    );
     let monitor = &all.books.monitor;
-    table.rows.push(vec![
+    let mut rows = vec![vec![
         "monitor".into(),
         thousands(monitor.claims.issued),
         thousands(monitor.claims.won),
@@ -236,10 +214,11 @@ fn books(all: &Figures) -> Table {
         yuan(monitor.claims.received_fen),
         format!("{} prizes, {}", thousands(monitor.residual_prizes), yuan(monitor.residual_fen)),
         format!("{} s", count(monitor.unbalanced_seconds_longest)),
-    ]);
+    ]];
     if let Some(fleet) = &all.books.fleet {
         let fen = |fen: Option<u64>| or_dash(fen.and_then(|fen| i64::try_from(fen).ok()), yuan);
-        table.rows.push(vec![
+        let dash = || "–".to_owned();
+        rows.push(vec![
             "fleet".into(),
             or_dash(fleet.issued, count),
             or_dash(fleet.won, count),
@@ -247,124 +226,108 @@ fn books(all: &Figures) -> Table {
             count(fleet.received),
             fen(Some(fleet.received_fen)),
             or_dash(fleet.residual_fen.and_then(|fen| i64::try_from(fen).ok()), yuan),
-            "–".into(),
+            dash(),
         ]);
-        table.rows.push(vec![
-            "journals".into(),
-            "–".into(),
-            "–".into(),
-            "–".into(),
-            count(fleet.journal_prizes),
-            fen(Some(fleet.journal_fen)),
-            "–".into(),
-            "–".into(),
-        ]);
+        let (prizes, money) = (count(fleet.journal_prizes), fen(Some(fleet.journal_fen)));
+        rows.push(vec!["journals".into(), dash(), dash(), dash(), prizes, money, dash(), dash()]);
     }
-    table
+    Table::new(
+        "The two books",
+        "What servers say they paid, what users say they were told, and the residual, which must be 0. The monitor's are of all reports, \
+         the fleet's of the run's campaign and the machines' journals.",
+        "books | issued | won | paid | received | money received | residual | longest imbalance",
+        rows,
+    )
 }
 
 fn trades(all: &Figures) -> Table {
-    let mut table = Table::new(
+    let row = |trade: &Trade| {
+        let Trade { book, sides, residual_count, residual_fen } = trade;
+        let pairs = [
+            (sides.servers_count, sides.servers_fen),
+            (sides.users_count, sides.users_fen),
+            (*residual_count, *residual_fen),
+        ];
+        let cells = pairs.into_iter().flat_map(|(pieces, fen)| [thousands(pieces), yuan(fen)]);
+        [(*book).to_owned()].into_iter().chain(cells).collect()
+    };
+    // Alone it would say what the table of the two books says.
+    let several = all.trades.iter().filter(|_| all.trades.len() > 1);
+    Table::new(
         "The books",
         "What servers say they gave and what users say they got, each counted by its own side, in pieces and in money.",
-        &["book", "servers", "money", "users", "money", "residual", "money"],
-    );
-    // Alone it would say what the table of the two books says.
-    if all.trades.len() > 1 {
-        table.rows.extend(all.trades.iter().map(|trade| {
-            vec![
-                trade.book.to_owned(),
-                thousands(trade.servers_count),
-                yuan(trade.servers_fen),
-                thousands(trade.users_count),
-                yuan(trade.users_fen),
-                thousands(trade.residual_count),
-                yuan(trade.residual_fen),
-            ]
-        }));
-    }
-    table
+        "book | servers | money | users | money | residual | money",
+        several.map(row),
+    )
 }
 
 /// Rows of the timeline that are told; the recording has all.
 const MOMENTS_MAX: usize = 200;
 
 fn timeline(all: &Figures) -> Table {
-    let note = match all.timeline.len().checked_sub(MOMENTS_MAX) {
-        Some(more) if more > 0 => format!("{} more are in the recording.", count(more as u64)),
-        _ => String::new(),
+    let note = match all.timeline.len().saturating_sub(MOMENTS_MAX) {
+        0 => String::new(),
+        more => format!("{} more are in the recording.", count(more as u64)),
     };
-    let mut table = Table::new("Timeline", &note, &["second", "what", "told by", ""]);
-    table.text_from = 1;
-    #[allow(clippy::cast_precision_loss, reason = "for people")]
-    table.rows.extend(all.timeline.iter().take(MOMENTS_MAX).map(|moment| {
+    let row = |moment: &Mark| {
         let at = decimals(moment.at_ms as f64 / 1_000.0, 1);
         vec![at, plain(&moment.kind), moment.source.clone(), moment.text.clone()]
-    }));
-    table
+    };
+    let rows = all.timeline.iter().take(MOMENTS_MAX).map(row);
+    Table { text_from: 1, ..Table::new("Timeline", &note, "second | what | told by | ", rows) }
 }
 
 fn turned_away(all: &Figures) -> Table {
-    let mut table = Table::new("Turned away and gone, by the servers' count", "", &["reason", "count"]);
-    table.rows.extend(all.turned_away.iter().map(|(reason, &number)| vec![plain(reason), thousands(number)]));
-    table
+    let rows = all.turned_away.iter().map(|(reason, &number)| vec![plain(reason), thousands(number)]);
+    Table::new("Turned away and gone, by the servers' count", "", "reason | count", rows)
 }
 
 fn answers(all: &Figures) -> Table {
-    let mut table = Table::new("Answers, by the machines' count", "", &["kind", "count"]);
     let answers = &all.answers;
-    for (prefix, counts) in
-        [("", &answers.outcomes), ("error: ", &answers.errors), ("violation: ", &answers.violations)]
-    {
-        table.rows.extend(counts.iter().map(|(kind, &number)| vec![format!("{prefix}{}", plain(kind)), count(number)]));
-    }
-    let rows = [
+    let families = [("", &answers.outcomes), ("error: ", &answers.errors), ("violation: ", &answers.violations)];
+    let kinds = families.into_iter().flat_map(|(prefix, counts)| {
+        counts.iter().map(move |(kind, &number)| vec![format!("{prefix}{}", plain(kind)), count(number)])
+    });
+    let others = [
         ("never answered", answers.unanswered),
         ("logins after a user's first", answers.reconnects),
         ("connects that failed", answers.connect_failures),
     ];
-    table.rows.extend(rows.into_iter().filter_map(|(name, number)| Some(vec![name.to_owned(), count(number?)])));
-    table
+    let others = others.into_iter().filter_map(|(name, number)| Some(vec![name.to_owned(), count(number?)]));
+    Table::new("Answers, by the machines' count", "", "kind | count", kinds.chain(others))
 }
 
 fn distributions(all: &Figures) -> Table {
-    let mut table =
-        Table::new("Times over the whole run", "Milliseconds.", &["what", "count", "p50", "p99", "p99.9", "max"]);
-    for (name, times) in all.distributions.iter().filter(|(_, times)| times.count > 0) {
+    let row = |(name, times): (&String, &Quantiles)| {
         let mut row = vec![plain(&name.replace('.', ": ").replace("_us", "")), count(times.count)];
-        #[allow(clippy::cast_precision_loss, reason = "for people")]
         row.extend([times.p50, times.p99, times.p999, times.max].map(|us| figures(us as f64 / 1_000.0)));
-        table.rows.push(row);
-    }
-    table
+        row
+    };
+    let rows = all.distributions.iter().filter(|(_, times)| times.count > 0).map(row);
+    Table::new("Times over the whole run", "Milliseconds.", "what | count | p50 | p99 | p99.9 | max", rows)
 }
 
 fn tcp(all: &Figures) -> Table {
-    let mut table = Table::new(
-        "What TCP lost or refused",
-        "By the kernel's counts in the monitor's network namespace, over the whole run.",
-        &["count", "times"],
-    );
-    table.rows.extend(all.tcp.iter().map(|(name, &number)| vec![plain(name), count(number)]));
-    table
+    let note = "By the kernel's counts in the monitor's network namespace, over the whole run.";
+    let rows = all.tcp.iter().map(|(name, &number)| vec![plain(name), count(number)]);
+    Table::new("What TCP lost or refused", note, "count | times", rows)
 }
 
 fn host(all: &Figures) -> Table {
-    let mut table = Table::new("Host and run", "The host is the monitor's.", &["what", "value"]);
-    let mut row =
-        |name: &str, value: Option<String>| table.rows.extend(value.map(|value| vec![name.to_owned(), value]));
-    row("processor", all.host.cpu_model.clone());
-    row("processors", all.host.cpus.map(count));
-    row("memory", all.host.memory_bytes.map(size));
-    row("kernel", all.host.kernel.clone());
-    row("started", Some(all.run.started_at.clone()));
-    row(
-        "seconds recorded",
-        Some(format!("{}, {} of them complete", count(all.run.seconds), count(all.run.seconds_complete))),
-    );
-    row("largest clock error of a machine", all.run.clock_error_us_max.map(|us| format!("{} µs", count(us))));
-    row("monitor's version", Some(all.run.version.clone()));
-    table
+    let Figures { host, run, .. } = all;
+    let seconds = format!("{}, {} of them complete", count(run.seconds), count(run.seconds_complete));
+    let rows = [
+        ("processor", host.cpu_model.clone()),
+        ("processors", host.cpus.map(count)),
+        ("memory", host.memory_bytes.map(size)),
+        ("kernel", host.kernel.clone()),
+        ("started", Some(run.started_at.clone())),
+        ("seconds recorded", Some(seconds)),
+        ("largest clock error of a machine", run.clock_error_us_max.map(|us| format!("{} µs", count(us)))),
+        ("monitor's version", Some(run.version.clone())),
+    ];
+    let rows = rows.into_iter().filter_map(|(name, value)| Some(vec![name.to_owned(), value?]));
+    Table::new("Host and run", "The host is the monitor's.", "what | value", rows)
 }
 
 /// A table of more columns than this is laid on its side.
@@ -374,7 +337,7 @@ const COLUMNS_MAX: usize = 8;
 /// tables of their own.
 fn others(all: &Figures) -> Vec<Table> {
     let mut tables = Vec::new();
-    let mut singles = Table::new("Further figures", "", &["what", "value"]);
+    let mut singles = Table::new("Further figures", "", "what | value", []);
     for (name, value) in &all.others {
         match value {
             Value::Object(_) | Value::Array(_) => generic(&capital(&plain(name)), value, all.run.start, &mut tables),

@@ -66,6 +66,16 @@ impl Sides {
     }
 }
 
+/// One book: what servers say they gave, what users say they got.
+#[derive(Debug, Clone, Serialize)]
+pub struct Trade {
+    pub book: &'static str,
+    #[serde(flatten)]
+    pub sides: Sides,
+    pub residual_count: i64,
+    pub residual_fen: i64,
+}
+
 /// A kind of trade that both sides keep books of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, strum::IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
@@ -108,6 +118,14 @@ impl Claims {
             Book::Sales => self.sales,
             Book::Envelopes => self.envelopes,
         }
+    }
+
+    pub fn trades(&self) -> [Trade; 3] {
+        Book::ALL.map(|book| {
+            let sides = self.sides(book);
+            let (residual_count, residual_fen) = (sides.residual_count(), sides.residual_fen());
+            Trade { book: book.name(), sides, residual_count, residual_fen }
+        })
     }
 }
 

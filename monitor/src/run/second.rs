@@ -23,6 +23,7 @@ use hongbao_telemetry::report::names;
     Ord,
     Hash,
     Serialize,
+    Deserialize,
     strum::AsRefStr,
     strum::Display,
     strum::EnumString,
@@ -244,7 +245,7 @@ pub struct Headline prefixed "" of(merged: &MergedSecond) {
 }
 
 /// What a process last said of itself; absent where it says nothing of the kind.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Figures {
     /// Users with a live, logged-in connection.
     pub online: Option<i64>,

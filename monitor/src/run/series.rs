@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use hdrhistogram::Histogram;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::limits::{SERIES_SECONDS_MAX, SERIES_TENS_MAX};
 use crate::run::column::{Column, Fold};
@@ -86,7 +86,7 @@ impl Reasons {
         }
     }
 
-    fn families(&self) -> [&Kinds; 4] {
+    pub fn families(&self) -> [&Kinds; 4] {
         [&self.ended, &self.answers, &self.errors, &self.violations]
     }
 
@@ -98,6 +98,14 @@ impl Reasons {
 #[allow(clippy::cast_precision_loss, reason = "a count of one second")]
 fn as_float(count: i64) -> f64 {
     count as f64
+}
+
+/// None of none.
+pub fn heat_sum(counts: impl Iterator<Item = HeatCounts>) -> Option<HeatCounts> {
+    counts.reduce(|mut sum, counts| {
+        sum.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+        sum
+    })
 }
 
 /// The second's rows of the two heat maps; absent where nothing was measured.
@@ -121,15 +129,13 @@ impl Heat {
 
 /// One second of a run, or several folded into one. As JSON:
 /// `{"columns":{name:value,…},"reasons":{…},"heat":{…}}`.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Row {
-    #[serde(skip)]
-    second: u64,
-    /// Of [`columns`], in order; NaN where a figure is absent, which takes half of what an Option
-    /// would.
-    #[serde(rename = "columns", serialize_with = "plain_row")]
+    /// Of [`columns`], in order, the second first; NaN where a figure is absent, which takes half of
+    /// what an Option would.
+    #[serde(rename = "columns", serialize_with = "plain_row", deserialize_with = "row_values")]
     values: Box<[f64]>,
-    reasons: Reasons,
+    pub reasons: Reasons,
     heat: Heat,
 }
 
@@ -146,7 +152,7 @@ impl Row {
                 || (nothing_sent && column.name.starts_with("send_lag_"));
             figure.filter(|_| !absent).unwrap_or(f64::NAN)
         });
-        Self { second: headline.second, values: values.collect(), reasons, heat }
+        Self { values: values.collect(), reasons, heat }
     }
 
     /// Of a second that was closed just now.
@@ -155,8 +161,9 @@ impl Row {
     }
 
     /// Unix time; of several, the first.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates; whole seconds are exact")]
     pub fn second(&self) -> u64 {
-        self.second
+        self.values[0] as u64
     }
 
     /// A column's value; none where it is absent, or where there is no such column.
@@ -186,19 +193,25 @@ impl Row {
         for kinds in reasons.families_mut() {
             kinds.values_mut().for_each(|sum| *sum /= rows.len() as f64);
         }
-        let sum = |of: fn(&Heat) -> Option<HeatCounts>| {
-            rows.iter().filter_map(|row| of(&row.heat)).reduce(|mut sum, counts| {
-                sum.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
-                sum
-            })
-        };
+        let sum = |of: fn(&Heat) -> Option<HeatCounts>| heat_sum(rows.iter().filter_map(|row| of(&row.heat)));
         let heat = Heat { latency: sum(|heat| heat.latency), send_lag: sum(|heat| heat.send_lag) };
-        Some(Row { second: first.second, values: values.collect(), reasons, heat })
+        Some(Row { values: values.collect(), reasons, heat })
     }
 }
 
 fn present(value: f64) -> Option<f64> {
     (!value.is_nan()).then_some(value)
+}
+
+/// The values of a [`Row`], of which `value` tells each by its column's name.
+fn values(value: impl Fn(&str) -> Option<f64>) -> Box<[f64]> {
+    columns().map(|column| value(column.name).unwrap_or(f64::NAN)).collect()
+}
+
+fn row_values<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<[f64]>, D::Error> {
+    let columns = BTreeMap::<String, Option<f64>>::deserialize(deserializer)?;
+    let values = values(|name| *columns.get(name)?);
+    if values[0].is_nan() { Err(serde::de::Error::missing_field("second")) } else { Ok(values) }
 }
 
 fn plain_row<S: Serializer>(values: &[f64], serializer: S) -> Result<S::Ok, S::Error> {
@@ -233,7 +246,8 @@ fn plain_columns<S: Serializer>(columns: &BTreeMap<String, Values>, serializer: 
 }
 
 /// By kind, over the rows; 0 where the kind did not occur.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ReasonColumns {
     #[serde(serialize_with = "plain_columns")]
     pub ended: BTreeMap<String, Values>,
@@ -254,16 +268,18 @@ pub struct HeatColumns {
 }
 
 /// A run, or a stretch of it, column by column; all columns are equally long.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Series {
     pub run: String,
     /// Seconds that one value stands for at least.
     pub every: u64,
     /// How several values of a column become one, for whoever folds further.
+    #[serde(skip_deserializing)]
     pub fold: BTreeMap<&'static str, Fold>,
     #[serde(serialize_with = "plain_columns")]
     pub columns: BTreeMap<String, Values>,
     pub reasons: ReasonColumns,
+    #[serde(skip_deserializing)]
     pub heat: HeatColumns,
 }
 
@@ -295,7 +311,7 @@ impl Series {
         };
         let mut group: Vec<&Row> = Vec::new();
         for row in rows {
-            if group.first().is_some_and(|first| first.second / every != row.second / every) {
+            if group.first().is_some_and(|first| first.second() / every != row.second() / every) {
                 Row::folded(&group).iter().for_each(&mut take);
                 group.clear();
             }
@@ -307,6 +323,25 @@ impl Series {
         let columns = self::columns().map(|column| column.name.to_owned()).zip(columns).collect();
         let fold = self::columns().map(|column| (column.name, column.fold)).collect();
         Self { run: run.to_owned(), every, fold, columns, reasons, heat }
+    }
+
+    /// The rows again, without the heat maps.
+    pub fn rows(&self) -> impl Iterator<Item = Row> {
+        let seconds = self.columns.get("second").map_or(0, Vec::len);
+        (0..seconds).map(|index| {
+            let at = |values: &Values| *values.get(index)?;
+            let kinds = |columns: &BTreeMap<String, Values>| {
+                let counted = columns.iter().filter_map(|(kind, values)| Some((kind.clone(), at(values)?)));
+                counted.filter(|&(_, count)| count > 0.0).collect()
+            };
+            let ReasonColumns { ended, answers, errors, violations } = &self.reasons;
+            let [ended, answers, errors, violations] = [ended, answers, errors, violations].map(kinds);
+            Row {
+                values: values(|name| at(self.columns.get(name)?)),
+                reasons: Reasons { ended, answers, errors, violations },
+                heat: Heat::default(),
+            }
+        })
     }
 }
 
@@ -327,7 +362,7 @@ impl History {
             return;
         }
         let Some(oldest) = self.seconds.pop_front() else { return };
-        if self.leaving.first().is_some_and(|first| first.second / OLDER_EVERY != oldest.second / OLDER_EVERY) {
+        if self.leaving.first().is_some_and(|first| first.second() / OLDER_EVERY != oldest.second() / OLDER_EVERY) {
             let leaving: Vec<&Row> = self.leaving.iter().map(|row| &**row).collect();
             self.tens.extend(Row::folded(&leaving).map(Arc::new));
             self.leaving.clear();
@@ -341,7 +376,7 @@ impl History {
     /// Rows of the seconds `from..=until`, in order, and how many seconds each stands for at most:
     /// [`OLDER_EVERY`] where the range begins before what is kept by the second.
     pub fn range(&self, from: u64, until: u64) -> (Vec<Arc<Row>>, u64) {
-        let inside = |row: &&Arc<Row>| (from..=until).contains(&row.second);
+        let inside = |row: &&Arc<Row>| (from..=until).contains(&row.second());
         let older: Vec<Arc<Row>> = self.tens.iter().filter(inside).cloned().collect();
         let finest = if older.is_empty() { 1 } else { OLDER_EVERY };
         let newer = self.leaving.iter().chain(&self.seconds).filter(inside).cloned();
@@ -350,14 +385,14 @@ impl History {
 
     /// Rows by the second after `second`, as far back as they are kept.
     pub fn after(&self, second: u64) -> Vec<Arc<Row>> {
-        let first = self.seconds.partition_point(|row| row.second <= second);
+        let first = self.seconds.partition_point(|row| row.second() <= second);
         self.seconds.range(first..).cloned().collect()
     }
 
     /// The first and the last second that anything is kept of.
     pub fn extent(&self) -> Option<(u64, u64)> {
         let first = self.tens.front().or_else(|| self.leaving.first()).or_else(|| self.seconds.front())?;
-        Some((first.second, self.seconds.back()?.second))
+        Some((first.second(), self.seconds.back()?.second()))
     }
 }
 
@@ -480,7 +515,7 @@ mod tests {
         assert_eq!(last, total - 1);
         let (rows, finest) = history.range(first, last);
         assert_eq!(finest, 10);
-        assert!(rows.windows(2).all(|pair| pair[0].second < pair[1].second));
+        assert!(rows.windows(2).all(|pair| pair[0].second() < pair[1].second()));
         let (rows, finest) = history.range(last - 9, last);
         assert_eq!((rows.len(), finest), (10, 1));
         assert_eq!(history.after(last - 3).len(), 3);

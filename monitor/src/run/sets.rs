@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hongbao_proto::report_v1::Sets;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::limits::SETS_PER_SOURCE_MAX;
 use crate::run::rejection::{Rejection, at_most};
@@ -14,7 +14,7 @@ use crate::run::rejection::{Rejection, at_most};
 const VALUE_MAX: u64 = 1 << 52;
 
 /// One server's SETs, in order: each list has one entry for each SET.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetsSecond {
     pub connections: Vec<u64>,
     /// Users logged in.

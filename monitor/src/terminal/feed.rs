@@ -47,7 +47,7 @@ pub async fn run(monitor: Monitor, updates: mpsc::Sender<Update>) {
     loop {
         match feed.follow(&mut pauses).await {
             Ok(problem) => {
-                if feed.tell(Update::Away(problem.to_string())).await.is_err() {
+                if feed.notify(Update::Away(problem.to_string())).await.is_err() {
                     return;
                 }
             }
@@ -75,7 +75,7 @@ struct Feed {
 }
 
 impl Feed {
-    async fn tell(&self, update: Update) -> Result<(), Closed> {
+    async fn notify(&self, update: Update) -> Result<(), Closed> {
         self.updates.send(update).await.map_err(|_| Closed)
     }
 
@@ -87,7 +87,7 @@ impl Feed {
             Err(problem) => return Ok(problem),
         };
         *pauses = self::pauses();
-        self.tell(Update::Connected).await?;
+        self.notify(Update::Connected).await?;
         // The stream is open already: what happens while history is read waits in it, and nothing
         // falls between the two.
         let mut has_history = false;
@@ -99,24 +99,24 @@ impl Feed {
             let Ok(data) = serde_json::from_str::<Value>(&event.data) else { continue };
             let now_ms = data["now_ms"].as_u64();
             let is_second = event.name == "second";
-            self.tell(Update::Event(event.name, data)).await?;
+            self.notify(Update::Data(event.name, data)).await?;
             if let (false, Some(now_ms)) = (has_history, now_ms) {
                 has_history = true;
                 let from = (now_ms / 1_000).saturating_sub(SECONDS_KEPT as u64);
-                self.ask(&format!("/api/v1/series?from={from}"), Update::Series).await?;
-                self.ask("/api/v1/marks", Update::Marks).await?;
-                self.ask("/api/v1/sources", |sources| Update::Event("sources".to_owned(), sources["sources"].clone()))
-                    .await?;
-                self.ask("/api/v1/books", Update::Books).await?;
+                self.ask("series", &format!("?from={from}")).await?;
+                self.ask("marks", "").await?;
+                self.ask("sources", "").await?;
+                self.ask("books", "").await?;
             } else if is_second {
-                self.ask("/api/v1/books", Update::Books).await?;
+                self.ask("books", "").await?;
             }
         }
     }
 
     /// What cannot be had is left out: the stream goes on, and it is where failures show.
-    async fn ask(&self, path: &str, update: impl FnOnce(Value) -> Update) -> Result<(), Closed> {
-        let mut request = self.client.get(format!("{}{path}", self.monitor.url)).timeout(ANSWER_DEADLINE);
+    async fn ask(&self, what: &str, query: &str) -> Result<(), Closed> {
+        let url = format!("{}/api/v1/{what}{query}", self.monitor.url);
+        let mut request = self.client.get(url).timeout(ANSWER_DEADLINE);
         if let Some(token) = &self.monitor.token {
             request = request.bearer_auth(token);
         }
@@ -131,7 +131,7 @@ impl Feed {
             body.extend_from_slice(&chunk);
         }
         match serde_json::from_slice(&body) {
-            Ok(value) => self.tell(update(value)).await,
+            Ok(value) => self.notify(Update::Data(what.to_owned(), value)).await,
             Err(_) => Ok(()),
         }
     }

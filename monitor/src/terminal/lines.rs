@@ -13,7 +13,7 @@ use hongbao_telemetry::table::aligned;
 use crate::recording::write::RunStatus;
 use crate::run::books::{Balance, Book, Sides};
 use crate::run::second::Headline;
-use crate::words::{thousands, yuan};
+use crate::words::{plain_yuan, thousands};
 
 /// For the last line to be taken when the run is over.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
@@ -120,7 +120,7 @@ fn milliseconds(us: u64) -> String {
 }
 
 fn books(books: &Balance) -> String {
-    let row = |name: &str, count: i64, fen: i64| vec![name.to_owned(), thousands(count), yuan(fen).replace('¥', "")];
+    let row = |name: &str, count: i64, fen: i64| vec![name.to_owned(), thousands(count), plain_yuan(fen)];
     let claims = &books.claims;
     let mut rows = vec![
         vec!["issued".to_owned(), thousands(claims.issued), String::new()],

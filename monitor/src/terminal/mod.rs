@@ -9,7 +9,6 @@ pub mod lines;
 pub mod screen;
 pub mod state;
 pub mod tty;
-pub mod words;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -5,25 +5,30 @@
 //! by a word or a sign.
 
 use ratatui::Frame;
-use ratatui::layout::{Alignment, Constraint, Layout, Rect};
+use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::symbols::Marker;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{
-    Axis, Block, BorderType, Cell, Chart, Clear, Dataset, GraphType, Padding, Paragraph, Row, Table,
+    Axis, Block, BorderType, Chart, Clear, Dataset, GraphType, Padding, Paragraph, Row as TableRow, Table, Wrap,
 };
 
-use crate::terminal::state::{Book, Link, Source, State};
-use crate::terminal::words::{bytes, clock, count, elapsed, grouped, percent, sparkline, time, yuan};
+use crate::run::books::{Balance, Book, Sides};
+use crate::run::mark::{ALERT, Mark, RESOLVED};
+use crate::run::merge::{Presence, SourceStatus};
+use crate::run::series::{Kinds, Reasons, Row};
+use crate::terminal::state::{Link, SetFigures, State};
+use crate::words::{brief, brief_bytes, clock, decimals, elapsed, or_dash, plain_yuan, sparkline, time};
 
 /// The smallest terminal on which something is shown.
 pub const WIDTH_MIN: u16 = 24;
 /// The same, in rows.
 pub const HEIGHT_MIN: u16 = 4;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum View {
     /// A bit of everything.
+    #[default]
     Overview,
     /// Processes that report.
     Machines,
@@ -37,22 +42,16 @@ impl View {
     pub const ALL: [View; 4] = [View::Overview, View::Machines, View::Sets, View::Events];
 
     const fn title(self) -> &'static str {
-        match self {
-            View::Overview => "overview",
-            View::Machines => "machines",
-            View::Sets => "SETs",
-            View::Events => "events",
-        }
+        ["overview", "machines", "SETs", "events"][self as usize]
     }
 
     pub fn next(self) -> Self {
-        let index = Self::ALL.iter().position(|view| *view == self).unwrap_or(0);
-        Self::ALL[(index + 1) % Self::ALL.len()]
+        Self::ALL[(self as usize + 1) % Self::ALL.len()]
     }
 }
 
 /// What the keys have chosen.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Choice {
     pub view: View,
     /// Rows of its list that are above the screen.
@@ -64,12 +63,6 @@ pub struct Choice {
     pub colours: bool,
 }
 
-impl Default for Choice {
-    fn default() -> Self {
-        Self { view: View::Overview, scroll: 0, paused: false, help: false, colours: true }
-    }
-}
-
 /// Styles, with or without colours.
 #[derive(Debug, Clone, Copy)]
 struct Paint(bool);
@@ -79,7 +72,7 @@ impl Paint {
         if self.0 { Style::new().fg(colour) } else { Style::new() }
     }
     fn dim(self) -> Style {
-        if self.0 { Style::new().fg(Color::DarkGray) } else { Style::new() }
+        self.colour(Color::DarkGray)
     }
     fn good(self) -> Style {
         self.colour(Color::Green)
@@ -98,109 +91,38 @@ impl Paint {
     }
 }
 
+/// What is drawn on, and with.
+struct Painter<'a, 'b> {
+    frame: &'a mut Frame<'b>,
+    state: &'a State,
+    choice: &'a Choice,
+    paint: Paint,
+}
+
 /// Draws everything; returns how far the list of this view can be scrolled.
 pub fn draw(frame: &mut Frame<'_>, state: &State, choice: &Choice, now_seconds: u64) -> usize {
     let area = frame.area();
-    let paint = Paint(choice.colours);
     if area.width < WIDTH_MIN || area.height < HEIGHT_MIN {
         frame.render_widget(Paragraph::new("too small"), area);
         return 0;
     }
     let [head, body, foot] =
         Layout::vertical([Constraint::Length(1), Constraint::Min(1), Constraint::Length(1)]).areas(area);
-    header(frame, head, state, choice, now_seconds, paint);
-    footer(frame, foot, choice, paint);
+    let mut painter = Painter { frame, state, choice, paint: Paint(choice.colours) };
+    painter.header(head, now_seconds);
+    painter.footer(foot);
     let scrollable = match choice.view {
-        _ if state.rows.is_empty() && state.sources.is_empty() => {
-            waiting(frame, body, state, paint);
-            0
-        }
-        View::Overview => {
-            overview(frame, body, state, paint);
-            0
-        }
-        View::Machines => machines(frame, body, state, choice.scroll, paint, true),
-        View::Sets => sets(frame, body, state, choice.scroll, paint),
-        View::Events => events(frame, body, state, choice.scroll, paint),
+        _ if state.rows.is_empty() && state.sources.is_empty() => painter.waiting(body),
+        View::Overview if body.width >= 76 && body.height >= 17 => painter.large(body),
+        View::Overview => painter.small(body),
+        View::Machines => painter.machines(body, Some(choice.scroll)),
+        View::Sets => painter.sets(body),
+        View::Events => painter.events(body),
     };
     if choice.help {
-        help(frame, area, paint);
+        painter.help(area);
     }
     scrollable
-}
-
-fn header(frame: &mut Frame<'_>, area: Rect, state: &State, choice: &Choice, now_seconds: u64, paint: Paint) {
-    let (sign, style) = match &state.link {
-        _ if choice.paused => ("‖ paused".to_owned(), paint.warn()),
-        Link::Live => ("● live".to_owned(), paint.good()),
-        Link::Connecting => ("○ connecting".to_owned(), paint.warn()),
-        Link::Ended => ("■ run over".to_owned(), paint.strong()),
-        Link::Away(_) => ("○ monitor away".to_owned(), paint.bad()),
-    };
-    let at = state.last().map_or(now_seconds, |last| last.second);
-    let lasting = elapsed(at.saturating_sub(state.started_at_ms / 1_000));
-    let mut left = vec![Span::styled("hongbao ", paint.colour(Color::Red).add_modifier(Modifier::BOLD))];
-    if !state.rows.is_empty() {
-        left.push(Span::styled(lasting, paint.strong()));
-        if area.width >= 64 {
-            left.push(Span::styled(format!("  run {}", state.run), paint.dim()));
-        }
-    }
-    let mut right = Vec::new();
-    if let Some(last) = state.last() {
-        if last.get("complete") == Some(0.0) {
-            let there = |name| count(last.get(name).unwrap_or(0.0));
-            let of = format!("{}/{} report ", there("sources_reported"), there("sources_expected"));
-            right.push(Span::styled(
-                if area.width >= 80 { format!("INCOMPLETE {of}") } else { "INCOMPLETE ".to_owned() },
-                paint.warn(),
-            ));
-        }
-        if area.width >= 48 {
-            right.push(Span::styled(format!("{} UTC  ", clock(last.second)), paint.dim()));
-        }
-    }
-    right.push(Span::styled(sign, style));
-    let right = Line::from(right).alignment(Alignment::Right);
-    let width = u16::try_from(right.width()).unwrap_or(area.width).min(area.width);
-    let [begin, end] = Layout::horizontal([Constraint::Min(0), Constraint::Length(width)]).areas(area);
-    frame.render_widget(Line::from(left), begin);
-    frame.render_widget(right, end);
-}
-
-fn footer(frame: &mut Frame<'_>, area: Rect, choice: &Choice, paint: Paint) {
-    let mut spans = Vec::new();
-    for (key, view) in ('1'..).zip(View::ALL) {
-        let style = if view == choice.view { paint.title().add_modifier(Modifier::REVERSED) } else { paint.dim() };
-        let label = if area.width >= 60 { format!(" {key} {} ", view.title()) } else { format!(" {key} ") };
-        spans.push(Span::styled(label, style));
-    }
-    let keys = if area.width >= 72 { "  p pause  ? help  q quit" } else { "  ? help" };
-    spans.push(Span::styled(keys, paint.dim()));
-    frame.render_widget(Line::from(spans), area);
-}
-
-fn waiting(frame: &mut Frame<'_>, area: Rect, state: &State, paint: Paint) {
-    let said = match &state.link {
-        Link::Away(problem) => format!("the monitor cannot be reached: {problem}"),
-        Link::Connecting => "connecting to the monitor".to_owned(),
-        Link::Live => "waiting for the first report".to_owned(),
-        Link::Ended => "the run is over, and nobody reported".to_owned(),
-    };
-    let [_, middle, _] = Layout::vertical([Constraint::Fill(1), Constraint::Max(3), Constraint::Fill(2)]).areas(area);
-    let text = Paragraph::new(said)
-        .alignment(Alignment::Center)
-        .wrap(ratatui::widgets::Wrap { trim: true })
-        .style(paint.strong());
-    frame.render_widget(text, middle);
-}
-
-fn panel(title: &str, paint: Paint) -> Block<'_> {
-    Block::bordered()
-        .border_type(BorderType::Rounded)
-        .border_style(paint.dim())
-        .title(Span::styled(format!(" {title} "), paint.title()))
-        .padding(Padding::horizontal(1))
 }
 
 /// The longer title where there is room for it.
@@ -208,243 +130,91 @@ fn fitting(area: Rect, long: &'static str, short: &'static str) -> &'static str 
     if usize::from(area.width) >= long.len() + 6 { long } else { short }
 }
 
-/// Renders a panel's border and returns what is inside.
-fn inside(frame: &mut Frame<'_>, area: Rect, title: &str, paint: Paint) -> Rect {
-    let block = panel(title, paint);
-    let inner = block.inner(area);
-    frame.render_widget(block, area);
-    inner
+fn right<'a>(text: impl Into<Line<'a>>) -> Line<'a> {
+    text.into().right_aligned()
 }
 
-// ---- Overview
-
-fn overview(frame: &mut Frame<'_>, area: Rect, state: &State, paint: Paint) {
-    if area.width >= 76 && area.height >= 17 {
-        large(frame, area, state, paint);
-    } else {
-        small(frame, area, state, paint);
-    }
+fn halves(area: Rect) -> [Rect; 2] {
+    Layout::horizontal([Constraint::Fill(1); 2]).areas(area)
 }
 
-/// One line for each figure, the most important first.
-fn small(frame: &mut Frame<'_>, area: Rect, state: &State, paint: Paint) {
-    let mut lines = vec![verdict(state, paint)];
-    if let Link::Away(problem) = &state.link {
-        lines.push(Line::from(Span::styled(problem.clone(), paint.warn())));
-    }
-    let bars = usize::from(area.width.saturating_sub(24));
-    let mut figure = |label: &str, column: &str, text: fn(f64) -> String, style: Style| {
-        let values: Vec<_> = state.column(column, bars).map(|(_, value)| value).collect();
-        let max = values.iter().flatten().fold(0.0f64, |max, value| max.max(*value));
-        let now = values.last().copied().flatten().map_or_else(|| "–".to_owned(), text);
-        let mut spans = vec![
-            Span::styled(format!("{label:<9}"), paint.dim()),
-            Span::styled(format!("{now:>11}  "), paint.strong()),
-        ];
-        if area.width >= 40 {
-            spans.push(Span::styled(sparkline(&values, max), style));
-        }
-        lines.push(Line::from(spans));
-    };
-    figure("users", "users_online", count, paint.colour(Color::Cyan));
-    figure("sent/s", "sent", count, paint.colour(Color::Blue));
-    figure("answers/s", "answered", count, paint.good());
-    figure("p99", "latency_p99_us", time, paint.colour(Color::Magenta));
-    figure("p50", "latency_p50_us", time, paint.colour(Color::Magenta));
-    figure("overload", "overloaded", count, paint.colour(Color::Yellow));
-    figure("ends/s", "disconnects", count, paint.colour(Color::Yellow));
-    figure("won/s", "won", count, paint.colour(Color::Red));
-    figure("planned/s", "planned", count, paint.dim());
-    figure("p99.9", "latency_p999_us", time, paint.colour(Color::Magenta));
-    figure("queue", "queue_depth_max", count, paint.colour(Color::Yellow));
-    figure("srv mem", "server_resident_bytes", bytes, paint.colour(Color::Cyan));
-    for mark in state.marks.iter().rev() {
-        lines.push(mark_line(mark, paint));
-    }
-    frame.render_widget(Paragraph::new(lines), area);
+fn letters(text: &str) -> u16 {
+    u16::try_from(text.chars().count()).unwrap_or(u16::MAX)
 }
 
-/// The one line that says whether money is right.
-fn verdict(state: &State, paint: Paint) -> Line<'static> {
-    let names = [
-        ("rain", "residual_prizes", "residual_fen"),
-        ("sales", "residual_units", "residual_sale_fen"),
-        ("envelopes", "residual_shares", "residual_share_fen"),
-    ];
-    let off: Vec<String> = names
-        .iter()
-        .filter_map(|(book, things, fen)| {
-            let (things, fen) = (state.now(things).unwrap_or(0.0), state.now(fen).unwrap_or(0.0));
-            (things != 0.0 || fen != 0.0).then(|| format!("{book} {} / {} yuan", grouped(things), yuan(fen)))
-        })
-        .collect();
-    if off.is_empty() {
-        Line::from(vec![
-            Span::styled("books    ", paint.dim()),
-            Span::styled("✓ residual 0", paint.good().add_modifier(Modifier::BOLD)),
-        ])
-    } else {
-        Line::from(vec![
-            Span::styled("books    ", paint.dim()),
-            Span::styled(format!(" ✗ RESIDUAL {} ", off.join(", ")), paint.bad()),
-        ])
-    }
+/// A figure of the overview without charts: label, column, how it is written, colour.
+type Figure = (&'static str, &'static str, fn(f64) -> String, Color);
+
+/// The most important first.
+const FIGURES: [Figure; 12] = [
+    ("users", "users_online", brief, Color::Cyan),
+    ("sent/s", "sent", brief, Color::Blue),
+    ("answers/s", "answered", brief, Color::Green),
+    ("p99", "latency_p99_us", time, Color::Magenta),
+    ("p50", "latency_p50_us", time, Color::Magenta),
+    ("overload", "overloaded", brief, Color::Yellow),
+    ("ends/s", "disconnects", brief, Color::Yellow),
+    ("won/s", "won", brief, Color::Red),
+    ("planned/s", "planned", brief, Color::DarkGray),
+    ("p99.9", "latency_p999_us", time, Color::Magenta),
+    ("queue", "queue_depth_max", brief, Color::Yellow),
+    ("srv mem", "server_resident_bytes", brief_bytes, Color::Cyan),
+];
+
+/// A label, and what of the reasons it stands for.
+type Family = (&'static str, fn(&Reasons) -> &Kinds);
+
+const FAMILIES: [Family; 4] = [
+    ("violation", |of| &of.violations),
+    ("error", |of| &of.errors),
+    ("ended", |of| &of.ended),
+    ("answer", |of| &of.answers),
+];
+
+/// A column of a table: title, width, and what it says of a row.
+type Column<T> = (&'static str, u16, fn(&T) -> String);
+
+const SOURCE_COLUMNS: [Column<SourceStatus>; 7] = [
+    ("users", 9, |source| some(source.figures.online, brief)),
+    ("goal", 9, |source| some(source.figures.users, brief)),
+    ("cpu", 6, |source| some(source.figures.cpu_us, cores)),
+    ("memory", 8, |source| some(source.figures.resident_bytes, brief_bytes)),
+    ("clock", 20, |source| match (source.figures.clock_offset_us, source.figures.clock_error_us) {
+        (Some(offset), Some(error)) => format!("{} ± {}", time(offset as f64), time(error as f64)),
+        _ => String::new(),
+    }),
+    ("reports", 8, |source| brief(source.reports as f64)),
+    ("starts", 6, |source| brief(source.instances.into())),
+];
+
+fn some(value: Option<i64>, text: fn(f64) -> String) -> String {
+    value.map_or_else(String::new, |value| text(value as f64))
 }
 
-fn large(frame: &mut Frame<'_>, area: Rect, state: &State, paint: Paint) {
-    let tall = area.height >= 33;
-    let details = if tall { area.height / 3 } else { 8 };
-    let marks = if tall { 2 + (area.height / 12).min(5) } else { 0 };
-    let [gauge_area, charts, middle, lower, marks_area] = Layout::vertical([
-        Constraint::Length(1),
-        Constraint::Min(6),
-        Constraint::Length(if tall { 8 } else { details }),
-        Constraint::Length(if tall { details.clamp(7, 16) } else { 0 }),
-        Constraint::Length(marks),
-    ])
-    .areas(area);
-    gauge(frame, gauge_area, state, paint);
-    let [left, right] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(charts);
-    requests(frame, left, state, paint);
-    latency(frame, right, state, paint);
-    let [books_area, beside] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(middle);
-    books(frame, books_area, state, paint);
-    if beside.width >= 76 {
-        let [trouble_area, resources_area] =
-            Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(beside);
-        trouble(frame, trouble_area, state, paint);
-        resources(frame, resources_area, state, paint);
-    } else {
-        trouble(frame, beside, state, paint);
-    }
-    if tall {
-        let beside_books = beside.width >= 76;
-        let (machines_area, other) = if area.width >= 110 || !beside_books {
-            let [one, other] = Layout::horizontal([Constraint::Fill(3), Constraint::Fill(2)]).areas(lower);
-            (one, Some(other))
-        } else {
-            (lower, None)
-        };
-        machines(frame, machines_area, state, 0, paint, false);
-        match other {
-            Some(other) if beside_books => odd_sets(frame, other, state, paint),
-            Some(other) => resources(frame, other, state, paint),
-            None => {}
-        }
-        let inner = inside(frame, marks_area, "marks", paint);
-        let lines: Vec<_> =
-            state.marks.iter().rev().take(inner.height.into()).map(|mark| mark_line(mark, paint)).collect();
-        let lines = if lines.is_empty() { vec![Line::styled("nothing yet", paint.dim())] } else { lines };
-        frame.render_widget(Paragraph::new(lines), inner);
-    }
+/// Processor time in a second, in percent of one processor.
+fn cores(us: f64) -> String {
+    format!("{:.0}%", us / 1e4)
 }
 
-fn gauge(frame: &mut Frame<'_>, area: Rect, state: &State, paint: Paint) {
-    let (online, goal) = (state.now("users_online").unwrap_or(0.0), state.now("users_goal").unwrap_or(0.0));
-    let share = if goal > 0.0 { (online / goal).clamp(0.0, 1.0) } else { 0.0 };
-    let said = if goal > 0.0 {
-        format!(" {} of {} users on-line ({:.1}%)", grouped(online), grouped(goal), share * 100.0)
-    } else {
-        format!(" {} users on-line", grouped(online))
-    };
-    let room = area.width.saturating_sub(u16::try_from(said.chars().count()).unwrap_or(area.width)).saturating_sub(1);
-    let room = if goal > 0.0 { room } else { 0 };
-    // At most the width of a terminal.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    let filled = (f64::from(room) * share).floor() as usize;
-    let style = if share >= 0.999 { paint.good() } else { paint.colour(Color::Cyan) };
-    let bar = Line::from(vec![
-        Span::raw(" "),
-        Span::styled("━".repeat(filled), style),
-        Span::styled("┄".repeat(usize::from(room).saturating_sub(filled)), paint.dim()),
-        Span::styled(said, paint.strong()),
-    ]);
-    frame.render_widget(bar, area);
-}
+/// The first three are always shown.
+const SET_COLUMNS: [Column<SetFigures>; 5] = [
+    ("conns", 8, |set| brief(set.connections)),
+    ("users", 8, |set| brief(set.online)),
+    ("queue", 8, |set| brief(set.queue_depth)),
+    ("owed", 8, |set| brief(set.owed)),
+    ("stock", 8, |set| brief(set.stock)),
+];
 
 /// A line of a chart.
 struct Curve {
-    column: &'static str,
     label: &'static str,
     style: Style,
     points: Vec<(f64, f64)>,
     now: Option<f64>,
 }
 
-/// The latest seconds that fit into `width` cells, two points a cell, as (seconds ago, value).
-fn curves(state: &State, width: u16, of: &[(&'static str, &'static str, Style)], shape: fn(f64) -> f64) -> Vec<Curve> {
-    let last = state.last().map_or(0, |last| last.second);
-    of.iter()
-        .map(|&(column, label, style)| {
-            let seconds = usize::from(width) * 2;
-            let points = state
-                .column(column, seconds)
-                .filter(|(second, _)| last - second < seconds as u64)
-                .filter_map(|(second, value)| Some((-ago(last - second), shape(value?))))
-                .collect();
-            Curve { column, label, style, points, now: state.now(column) }
-        })
-        .collect()
-}
-
-fn ago(seconds: u64) -> f64 {
-    f64::from(u32::try_from(seconds).unwrap_or(u32::MAX))
-}
-
-/// The curves' names with their latest values: what of them fits.
-fn legend<'a>(curves: &[Curve], width: u16, text: fn(f64) -> String, paint: Paint) -> Line<'a> {
-    let mut spans = Vec::new();
-    let mut room = usize::from(width);
-    for curve in curves {
-        let now = curve.now.map_or_else(|| "–".to_owned(), text);
-        let needed = curve.label.chars().count() + now.chars().count() + 5;
-        if needed > room {
-            break;
-        }
-        room -= needed;
-        spans.push(Span::styled("▬ ", curve.style));
-        spans.push(Span::styled(format!("{} ", curve.label), paint.dim()));
-        spans.push(Span::styled(format!("{now}  "), paint.strong()));
-    }
-    Line::from(spans)
-}
-
-fn requests(frame: &mut Frame<'_>, area: Rect, state: &State, paint: Paint) {
-    let inner = inside(frame, area, "requests a second", paint);
-    if inner.height < 3 || inner.width < 20 {
-        return;
-    }
-    let of = [
-        ("sent", "sent", paint.colour(Color::Blue)),
-        ("answered", "answered", paint.good()),
-        ("planned", "planned", paint.dim()),
-        ("received", "received", paint.colour(Color::Cyan)),
-    ];
-    let curves = curves(state, inner.width.saturating_sub(9), &of, |value| value);
-    let max = curves.iter().flat_map(|curve| &curve.points).fold(1.0f64, |max, (_, value)| max.max(*value)) * 1.05;
-    chart(frame, inner, state, &curves, (0.0, max), &[count(0.0), count(max / 2.0), count(max)], count, paint);
-}
-
-fn latency(frame: &mut Frame<'_>, area: Rect, state: &State, paint: Paint) {
-    let inner = inside(frame, area, fitting(area, "latency from the planned send time", "latency"), paint);
-    if inner.height < 3 || inner.width < 20 {
-        return;
-    }
-    let of = [
-        ("latency_p50_us", "p50", paint.good()),
-        ("latency_p99_us", "p99", paint.colour(Color::Yellow)),
-        ("latency_p999_us", "p99.9", paint.colour(Color::Red)),
-    ];
-    // Logarithms: what matters lies between a tenth of a millisecond and ten seconds.
-    let curves = curves(state, inner.width.saturating_sub(9), &of, |us| us.max(1.0).log10());
-    let values = || curves.iter().flat_map(|curve| &curve.points).map(|(_, value)| *value);
-    let min = values().fold(f64::INFINITY, f64::min);
-    let max = values().fold(f64::NEG_INFINITY, f64::max);
-    let (min, max) = if min <= max { (min.floor(), max.ceil().max(min.floor() + 1.0)) } else { (2.0, 5.0) };
-    let labels =
-        if max - min >= 2.0 && inner.height >= 7 { vec![min, f64::midpoint(min, max), max] } else { vec![min, max] };
-    let labels: Vec<_> = labels.into_iter().map(|power| round_time(10f64.powf(power))).collect();
-    chart(frame, inner, state, &curves, (min, max), &labels, time, paint);
+fn values(curves: &[Curve]) -> impl Iterator<Item = f64> {
+    curves.iter().flat_map(|curve| &curve.points).map(|(_, value)| *value)
 }
 
 /// A power of ten, or what lies half-way between two.
@@ -456,423 +226,589 @@ fn round_time(us: f64) -> String {
     }
 }
 
-#[allow(clippy::too_many_arguments)] // what a chart is
-fn chart(
-    frame: &mut Frame<'_>,
-    area: Rect,
-    state: &State,
-    curves: &[Curve],
-    (min, max): (f64, f64),
-    labels: &[String],
-    text: fn(f64) -> String,
-    paint: Paint,
-) {
-    let [top, below] = Layout::vertical([Constraint::Length(1), Constraint::Min(1)]).areas(area);
-    frame.render_widget(legend(curves, area.width, text, paint), top);
-    let span = f64::from(below.width.saturating_sub(9).max(1)) * 2.0;
-    let oldest = state.rows.first().zip(state.last()).map_or(1.0, |(first, last)| ago(last.second - first.second));
-    let span = span.min(oldest.max(30.0));
-    let datasets = curves
-        .iter()
-        // Later ones are drawn over earlier ones: the first named is on top.
-        .rev()
-        .filter(|curve| !curve.column.is_empty())
-        .map(|curve| {
-            Dataset::default()
-                .marker(Marker::Braille)
-                .graph_type(GraphType::Line)
-                .style(curve.style)
-                .data(&curve.points)
-        })
-        .collect();
-    let wide = labels.iter().map(|label| label.chars().count()).max().unwrap_or(0).max(7);
-    let labels = labels.iter().map(|label| Span::styled(format!("{label:>wide$}"), paint.dim()));
-    let x_labels = [Span::styled(format!("-{span:.0} s"), paint.dim()), Span::styled("now", paint.dim())];
-    let chart = Chart::new(datasets)
-        .x_axis(Axis::default().bounds([-span, 0.0]).labels(x_labels).style(paint.dim()))
-        .y_axis(Axis::default().bounds([min, max]).labels(labels).style(paint.dim()))
-        .legend_position(None);
-    frame.render_widget(chart, below);
-}
-
-fn books(frame: &mut Frame<'_>, area: Rect, state: &State, paint: Paint) {
-    let inner = inside(frame, area, fitting(area, "books: what servers paid, what users got", "books"), paint);
-    let balanced = state.books.iter().all(Book::is_balanced);
-    if state.books.is_empty() {
-        frame.render_widget(Paragraph::new(verdict(state, paint)), inner);
-        return;
-    }
-    // A figure of which the beginning is cut off would be another figure: what does not fit whole
-    // is left out.
-    let columns = (0..3).map(|detail| book_columns(&state.books, detail)).find(|columns| fits(columns, inner.width));
-    let columns = columns.unwrap_or_else(|| book_columns(&state.books, 3));
-    let rows = state.books.iter().enumerate().map(|(index, book)| {
-        let style = if book.is_balanced() { paint.good() } else { paint.bad() };
-        let last = columns.len() - 1;
-        let cells = columns.iter().enumerate().map(|(column, (_, texts))| match column {
-            0 => Cell::from(texts[index].clone()),
-            column if column == last => Cell::from(right(texts[index].clone()).style(style)),
-            _ => Cell::from(right(texts[index].clone())),
-        });
-        Row::new(cells.collect::<Vec<_>>())
-    });
-    let head = columns.iter().map(|(title, _)| right((*title).to_owned()));
-    let widths = columns.iter().map(|column| Constraint::Min(column_width(column)));
-    let height = u16::try_from(state.books.len() + 1).unwrap_or(u16::MAX);
-    let [table_area, below] = Layout::vertical([Constraint::Length(height), Constraint::Min(0)]).areas(inner);
-    let table = Table::new(rows.collect::<Vec<_>>(), widths.collect::<Vec<_>>());
-    frame.render_widget(table.header(Row::new(head.collect::<Vec<_>>()).style(paint.dim())), table_area);
-    let longest = state.books.iter().fold(0.0f64, |longest, book| longest.max(book.unbalanced_seconds));
-    let mut said = if balanced {
-        vec![Span::styled("✓ they agree to the fen", paint.good().add_modifier(Modifier::BOLD))]
-    } else {
-        vec![Span::styled(format!(" ✗ THEY DIFFER, for {longest:.0} s "), paint.bad())]
+/// The columns of the table of books, in many (0) or few (3) words: the title, and a text for each
+/// book.
+fn book_columns(balance: &Balance, detail: u8) -> Vec<Vec<String>> {
+    let column = |title: &str, text: &dyn Fn(Sides) -> String| {
+        let texts = Book::ALL.map(|book| text(balance.claims.sides(book)));
+        [title.to_owned()].into_iter().chain(texts).collect()
     };
-    if state.record_failures > 0.0 {
-        said.push(Span::styled(
-            format!("  {} writes to the recording FAILED", count(state.record_failures)),
-            paint.bad(),
-        ));
-    }
-    frame.render_widget(Line::from(said), below);
-}
-
-/// A column's title, and its text for each row.
-type Column = (&'static str, Vec<String>);
-
-/// The table of books, in many (0) or few (3) words.
-fn book_columns(books: &[Book], detail: u8) -> Vec<Column> {
-    let of = |text: &dyn Fn(&Book) -> String| books.iter().map(text).collect::<Vec<_>>();
-    let residual = of(&|book| {
-        let sign = if book.is_balanced() { "✓" } else { "✗" };
-        format!("{sign} {} / {}", count(book.residual_count), yuan(book.residual_fen))
-    });
-    let name = ("", of(&|book| book.book.clone()));
-    let residual = ("residual / yuan", residual);
-    let both = |things: f64, fen: f64| format!("{} / {}", count(things), yuan(fen));
+    let count = |count: i64| brief(count as f64);
+    let both = |things: i64, fen: i64| format!("{} / {}", count(things), plain_yuan(fen));
+    let residual = |sides: Sides| {
+        let sign = if sides.balanced() { "✓" } else { "✗" };
+        format!("{sign} {}", both(sides.residual_count(), sides.residual_fen()))
+    };
+    let names = [""].into_iter().chain(Book::ALL.map(Book::name));
+    let mut columns = vec![names.map(str::to_owned).collect()];
     match detail {
-        0 => vec![
-            name,
-            ("servers / yuan", of(&|book| both(book.servers_count, book.servers_fen))),
-            ("users / yuan", of(&|book| both(book.users_count, book.users_fen))),
-            residual,
-        ],
-        1 => vec![
-            name,
-            ("servers", of(&|book| count(book.servers_count))),
-            ("users", of(&|book| count(book.users_count))),
-            residual,
-        ],
-        2 => vec![name, residual],
-        _ => vec![name, ("residual", of(&|book| count(book.residual_count)))],
+        0 => columns.extend([
+            column("servers / yuan", &|sides| both(sides.servers_count, sides.servers_fen)),
+            column("users / yuan", &|sides| both(sides.users_count, sides.users_fen)),
+        ]),
+        1 => columns.extend([
+            column("servers", &|sides| count(sides.servers_count)),
+            column("users", &|sides| count(sides.users_count)),
+        ]),
+        _ => {}
     }
+    columns.push(match detail {
+        0..=2 => column("residual / yuan", &residual),
+        _ => column("residual", &|sides| count(sides.residual_count())),
+    });
+    columns
 }
 
-fn column_width((title, texts): &Column) -> u16 {
-    let longest = texts.iter().map(|text| text.chars().count()).max().unwrap_or(0).max(title.chars().count());
-    u16::try_from(longest).unwrap_or(u16::MAX)
+const OCCURRENCE_WIDTHS: [Constraint; 3] = [Constraint::Min(12), Constraint::Length(9), Constraint::Length(9)];
+
+/// How often something occurred in the last second and in the last minute.
+fn occurrence<'a>(label: String, second: f64, minute: f64) -> TableRow<'a> {
+    TableRow::new([Line::from(label), right(brief(second)), right(brief(minute))])
 }
 
-fn fits(columns: &[Column], width: u16) -> bool {
-    columns.iter().map(|column| u32::from(column_width(column)) + 1).sum::<u32>() <= u32::from(width) + 1
-}
-
-fn right<'a>(text: String) -> Line<'a> {
-    Line::from(text).alignment(Alignment::Right)
-}
-
-fn trouble(frame: &mut Frame<'_>, area: Rect, state: &State, paint: Paint) {
-    let inner = inside(
-        frame,
-        area,
-        fitting(area, "refusals and ends, last second and minute", "refusals, ends: 1 s, 1 min"),
-        paint,
-    );
-    let mut rows = Vec::new();
-    let minute = |column: &str| state.column(column, 60).filter_map(|(_, value)| value).sum::<f64>();
-    for (label, column) in [("overloaded", "overloaded"), ("refused", "refused"), ("disconnects", "disconnects")] {
-        rows.push((label.to_owned(), state.now(column).unwrap_or(0.0), minute(column), column != "disconnects"));
+impl<'a> Painter<'a, '_> {
+    fn panel<'t>(&self, title: &'t str) -> Block<'t> {
+        Block::bordered()
+            .border_type(BorderType::Rounded)
+            .border_style(self.paint.dim())
+            .title(Span::styled(format!(" {title} "), self.paint.title()))
+            .padding(Padding::horizontal(1))
     }
-    for (group, label) in [("violations", "violation"), ("errors", "error"), ("ended", "ended")] {
-        for (kind, second, minute) in state.reasons(group) {
-            rows.push((format!("{label}: {kind}"), second, minute, group != "ended"));
+
+    /// Renders a panel's border and returns what is inside.
+    fn inside(&mut self, area: Rect, title: &str) -> Rect {
+        let block = self.panel(title);
+        let inner = block.inner(area);
+        self.frame.render_widget(block, area);
+        inner
+    }
+
+    fn text(&mut self, area: Rect, title: &str, lines: Vec<Line<'_>>) {
+        self.frame.render_widget(Paragraph::new(lines).block(self.panel(title)), area);
+    }
+
+    /// A panel with a table. One that scrolls says in its border that there is more; returns how far
+    /// it can be scrolled.
+    fn table<'t>(
+        &mut self,
+        area: Rect,
+        title: &'t str,
+        (widths, head): (&[Constraint], Option<TableRow<'t>>),
+        rows: Vec<TableRow<'t>>,
+        scroll: Option<usize>,
+    ) -> usize {
+        let mut block = self.panel(title);
+        let height = usize::from(block.inner(area).height).saturating_sub(head.is_some().into());
+        let most = rows.len().saturating_sub(height);
+        let hidden = scroll.unwrap_or(0).min(most);
+        if scroll.is_some() && most > 0 {
+            let place = format!(" ↑↓ {hidden} of {most} ─");
+            block = block.title_bottom(right(Span::styled(place, self.paint.dim())));
         }
+        let mut table = Table::new(rows.into_iter().skip(hidden), widths).block(block);
+        if let Some(head) = head {
+            table = table.header(head.style(self.paint.dim()));
+        }
+        self.frame.render_widget(table, area);
+        most
     }
-    let rows = rows.into_iter().map(|(label, second, minute, is_bad)| {
-        let style = if is_bad && second > 0.0 {
-            paint.warn()
-        } else if minute > 0.0 {
-            Style::new()
-        } else {
-            paint.dim()
+
+    fn header(&mut self, area: Rect, now_seconds: u64) {
+        let (state, paint) = (self.state, self.paint);
+        let (sign, style) = match &state.link {
+            _ if self.choice.paused => ("‖ paused", paint.warn()),
+            Link::Live => ("● live", paint.good()),
+            Link::Connecting => ("○ connecting", paint.warn()),
+            Link::Ended => ("■ run over", paint.strong()),
+            Link::Away(_) => ("○ monitor away", paint.bad()),
         };
-        Row::new([Cell::from(label), Cell::from(right(count(second))), Cell::from(right(count(minute)))]).style(style)
-    });
-    let widths = [Constraint::Min(12), Constraint::Length(9), Constraint::Length(9)];
-    frame.render_widget(Table::new(rows, widths), inner);
-}
-
-fn resources(frame: &mut Frame<'_>, area: Rect, state: &State, paint: Paint) {
-    let inner = inside(frame, area, "resources", paint);
-    let now = |column: &str| state.now(column);
-    let cores = |us: Option<f64>| us.map(|us| percent(us / 1e6));
-    let descriptors = now("open_descriptors").map(|open| match now("descriptors_limit") {
-        Some(limit) if limit > 0.0 => format!("{} of {}", count(open), count(limit)),
-        _ => count(open),
-    });
-    let near = now("open_descriptors").zip(now("descriptors_limit")).is_some_and(|(open, limit)| open > 0.9 * limit);
-    let network = now("host_net_received_bytes")
-        .zip(now("host_net_sent_bytes"))
-        .map(|(received, sent)| format!("{} in, {} out", bytes(received), bytes(sent)));
-    let rows = [
-        ("server cpu", cores(now("server_cpu_us")), false),
-        ("server memory", now("server_resident_bytes").map(bytes), false),
-        ("fleet cpu", cores(now("fleet_cpu_us")), false),
-        ("fleet memory", now("fleet_resident_bytes").map(bytes), false),
-        ("queue, longest", now("queue_depth_max").map(count), false),
-        ("descriptors", descriptors, near),
-        ("ledger p99", now("ledger_commit_p99_us").map(time), false),
-        ("send lag p99", now("send_lag_p99_us").map(time), false),
-        ("clock error", now("clock_error_max_us").map(time), false),
-        ("network a second", network, false),
-        ("memory free", now("host_memory_available_bytes").map(bytes), false),
-        ("prizes in SETs", now("prizes_in_sets").map(count), false),
-    ];
-    // What would lose its beginning would be another figure.
-    let room = usize::from(inner.width.saturating_sub(17));
-    let whole = |(label, value, is_bad): (&'static str, Option<String>, bool)| {
-        Some((label, value.filter(|value| value.chars().count() <= room)?, is_bad))
-    };
-    let rows = rows.into_iter().filter_map(whole).map(|(label, value, is_bad)| {
-        let style = if is_bad { paint.warn() } else { paint.strong() };
-        Row::new([Cell::from(Span::styled(label, paint.dim())), Cell::from(right(value).style(style))])
-    });
-    frame.render_widget(Table::new(rows, [Constraint::Length(16), Constraint::Min(8)]), inner);
-}
-
-fn odd_sets(frame: &mut Frame<'_>, area: Rect, state: &State, paint: Paint) {
-    let inner = inside(frame, area, "SETs that stand out", paint);
-    let odd = state.odd_sets();
-    if odd.is_empty() {
-        let said = match state.sets.len() {
-            0 => "no server has told of its SETs".to_owned(),
-            sets => format!("✓ none of {sets}"),
-        };
-        frame.render_widget(Paragraph::new(Span::styled(said, paint.good())), inner);
-        return;
-    }
-    let lines: Vec<_> = odd
-        .into_iter()
-        .take(inner.height.into())
-        .map(|(set, what)| {
-            Line::from(vec![
-                Span::styled(format!("{} #{:<4} ", set.server, set.index), paint.strong()),
-                Span::styled(what, paint.warn()),
-            ])
-        })
-        .collect();
-    frame.render_widget(Paragraph::new(lines), inner);
-}
-
-fn mark_line<'a>(mark: &crate::terminal::state::Mark, paint: Paint) -> Line<'a> {
-    let style = match mark.kind.as_str() {
-        "alert" => paint.bad(),
-        "resolved" => paint.good(),
-        "storm" | "drain" => paint.warn(),
-        _ => paint.colour(Color::Cyan),
-    };
-    Line::from(vec![
-        Span::styled(format!("{} ", clock(mark.at_ms / 1_000)), paint.dim()),
-        Span::styled(format!("{:<9} ", mark.kind), style),
-        Span::raw(mark.text.clone()),
-        Span::styled(if mark.source.is_empty() { String::new() } else { format!("  {}", mark.source) }, paint.dim()),
-    ])
-}
-
-// ---- The other views
-
-/// A column's title and width, and what it says of a source.
-type SourceColumn = (&'static str, u16, fn(&Source) -> String);
-
-fn machines(frame: &mut Frame<'_>, area: Rect, state: &State, scroll: usize, paint: Paint, whole: bool) -> usize {
-    let title = format!("machines and servers ({})", state.sources.len());
-    let inner = inside(frame, area, &title, paint);
-    let columns: [SourceColumn; 7] = [
-        ("users", 9, |source| source.online.map_or_else(String::new, count)),
-        ("goal", 9, |source| source.users.map_or_else(String::new, count)),
-        ("cpu", 6, |source| source.cpu_us.map_or_else(String::new, |us| percent(us / 1e6))),
-        ("memory", 8, |source| source.resident_bytes.map_or_else(String::new, bytes)),
-        ("clock", 20, |source| match (source.clock_offset_us, source.clock_error_us) {
-            (Some(offset), Some(error)) => format!("{} ± {}", time(offset), time(error)),
-            _ => String::new(),
-        }),
-        ("reports", 8, |source| source.reports.map_or_else(String::new, count)),
-        ("starts", 6, |source| source.instances.map_or_else(String::new, count)),
-    ];
-    let mut room = inner.width.saturating_sub(28);
-    let shown: Vec<_> = columns
-        .into_iter()
-        .take_while(|(_, width, _)| {
-            let fits = room > *width;
-            room = room.saturating_sub(width + 1);
-            fits
-        })
-        .collect();
-    let head = [Line::from("name"), Line::from("state")]
-        .into_iter()
-        .chain(shown.iter().map(|(name, ..)| right((*name).to_owned())));
-    let rows: Vec<_> = state
-        .sources
-        .iter()
-        .map(|source| {
-            let style = match source.presence.as_str() {
-                "reporting" => paint.good(),
-                "lost" => paint.bad(),
-                _ => paint.dim(),
-            };
-            let name = format!("{}/{}", source.role, source.name);
-            let cells = [Cell::from(name), Cell::from(Span::styled(source.presence.clone(), style))]
-                .into_iter()
-                .chain(shown.iter().map(|(_, _, text)| Cell::from(right(text(source)))));
-            Row::new(cells)
-        })
-        .collect();
-    let widths = [Constraint::Min(15), Constraint::Length(10)]
-        .into_iter()
-        .chain(shown.iter().map(|(_, width, _)| Constraint::Length(*width)));
-    let (hidden, more) = window(rows.len(), inner.height.saturating_sub(1), scroll);
-    let table = Table::new(rows.into_iter().skip(hidden), widths).header(Row::new(head).style(paint.dim()));
-    frame.render_widget(table, inner);
-    if whole { position(frame, area, hidden, more, paint) } else { 0 }
-}
-
-fn sets(frame: &mut Frame<'_>, area: Rect, state: &State, scroll: usize, paint: Paint) -> usize {
-    let [above, below] = if area.height >= 16 {
-        Layout::vertical([Constraint::Length(7), Constraint::Min(5)]).areas(area)
-    } else {
-        Layout::vertical([Constraint::Length(0), Constraint::Min(1)]).areas(area)
-    };
-    if above.height > 2 {
-        odd_sets(frame, above, state, paint);
-    }
-    let title = format!("SETs ({})", state.sets.len());
-    let inner = inside(frame, below, &title, paint);
-    let most = |of: fn(&crate::terminal::state::SetFigures) -> f64| state.sets.iter().map(of).fold(0.0f64, f64::max);
-    let (connections, queue) = (most(|set| set.connections), most(|set| set.queue_depth));
-    let odd: Vec<_> = state.odd_sets().into_iter().map(|(set, _)| (set.server.clone(), set.index)).collect();
-    let bar = |value: f64, max: f64| {
-        let width = 10.0;
-        // At most ten.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        let filled = if max > 0.0 { (value / max * width).round().clamp(0.0, width) as usize } else { 0 };
-        "■".repeat(filled)
-    };
-    let wide = inner.width >= 84;
-    let rows: Vec<_> = state
-        .sets
-        .iter()
-        .map(|set| {
-            let style = if odd.contains(&(set.server.clone(), set.index)) { paint.warn() } else { Style::new() };
-            let mut cells = vec![
-                Cell::from(format!("{} #{}", set.server, set.index)),
-                Cell::from(right(count(set.connections))),
-                Cell::from(right(count(set.online))),
-                Cell::from(right(count(set.queue_depth))),
-            ];
-            if wide {
-                cells.extend([
-                    Cell::from(right(count(set.owed))),
-                    Cell::from(right(count(set.stock))),
-                    Cell::from(Span::styled(bar(set.connections, connections), paint.colour(Color::Cyan))),
-                    Cell::from(Span::styled(bar(set.queue_depth, queue), paint.colour(Color::Yellow))),
-                ]);
+        let at = state.last().map_or(now_seconds, Row::second);
+        let mut left = vec![Span::styled("hongbao ", paint.colour(Color::Red).add_modifier(Modifier::BOLD))];
+        let mut end = Vec::new();
+        if let Some(last) = state.last() {
+            left.push(Span::styled(elapsed(at.saturating_sub(state.status.started_at_ms / 1_000)), paint.strong()));
+            if area.width >= 64 {
+                left.push(Span::styled(format!("  run {}", state.run), paint.dim()));
             }
-            Row::new(cells).style(style)
-        })
-        .collect();
-    let mut head = vec![Line::from("SET"), right("conns".into()), right("users".into()), right("queue".into())];
-    let mut widths = vec![Constraint::Min(10), Constraint::Length(8), Constraint::Length(8), Constraint::Length(8)];
-    if wide {
-        head.extend([right("owed".into()), right("stock".into()), Line::from("connections"), Line::from("queue")]);
-        widths.extend([Constraint::Length(8), Constraint::Length(8), Constraint::Length(12), Constraint::Length(10)]);
-    }
-    let (hidden, more) = window(rows.len(), inner.height.saturating_sub(1), scroll);
-    let table = Table::new(rows.into_iter().skip(hidden), widths).header(Row::new(head).style(paint.dim()));
-    frame.render_widget(table, inner);
-    position(frame, below, hidden, more, paint)
-}
-
-fn events(frame: &mut Frame<'_>, area: Rect, state: &State, scroll: usize, paint: Paint) -> usize {
-    let wide = area.width >= 90;
-    let halves = [Constraint::Fill(1), Constraint::Fill(1)];
-    let [left, marks_area] =
-        if wide { Layout::horizontal(halves).areas(area) } else { Layout::vertical(halves).areas(area) };
-    let inner = inside(frame, left, "last second, last minute", paint);
-    let mut rows = Vec::new();
-    for (group, label) in [("violations", "violation"), ("errors", "error"), ("ended", "ended"), ("answers", "answer")]
-    {
-        for (kind, second, minute) in state.reasons(group) {
-            let style = if group == "violations" {
-                paint.bad()
-            } else if group == "errors" {
-                paint.warn()
-            } else {
-                Style::new()
-            };
-            rows.push(
-                Row::new([
-                    Cell::from(format!("{label}: {kind}")),
-                    Cell::from(right(count(second))),
-                    Cell::from(right(count(minute))),
-                ])
-                .style(style),
-            );
+            if last.get("complete") == Some(0.0) {
+                let there = |name| brief(last.get(name).unwrap_or(0.0));
+                let of = format!("INCOMPLETE {}/{} report ", there("sources_reported"), there("sources_expected"));
+                end.push(Span::styled(if area.width >= 80 { of } else { "INCOMPLETE ".to_owned() }, paint.warn()));
+            }
+            if area.width >= 48 {
+                end.push(Span::styled(format!("{} UTC  ", clock(at)), paint.dim()));
+            }
         }
+        end.push(Span::styled(sign, style));
+        let end = right(end);
+        let width = u16::try_from(end.width()).unwrap_or(area.width).min(area.width);
+        let [begin, rest] = Layout::horizontal([Constraint::Min(0), Constraint::Length(width)]).areas(area);
+        self.frame.render_widget(Line::from(left), begin);
+        self.frame.render_widget(end, rest);
     }
-    let (hidden, more) = window(rows.len(), inner.height, scroll);
-    let widths = [Constraint::Min(12), Constraint::Length(9), Constraint::Length(9)];
-    frame.render_widget(Table::new(rows.into_iter().skip(hidden), widths), inner);
-    let reasons = position(frame, left, hidden, more, paint);
 
-    let inner = inside(frame, marks_area, "marks, the latest first", paint);
-    let (hidden, more) = window(state.marks.len(), inner.height, scroll);
-    let lines: Vec<_> = state.marks.iter().rev().skip(hidden).map(|mark| mark_line(mark, paint)).collect();
-    frame.render_widget(Paragraph::new(lines), inner);
-    reasons.max(position(frame, marks_area, hidden, more, paint))
-}
-
-/// How many rows to pass over, and how many could be at most.
-fn window(rows: usize, height: u16, scroll: usize) -> (usize, usize) {
-    let most = rows.saturating_sub(height.into());
-    (scroll.min(most), most)
-}
-
-/// Says in the border that there is more.
-fn position(frame: &mut Frame<'_>, area: Rect, hidden: usize, most: usize, paint: Paint) -> usize {
-    if most > 0 && area.width > 20 && area.height > 1 {
-        let said = format!(" ↑↓ {hidden} of {most} ");
-        let width = u16::try_from(said.chars().count()).unwrap_or(0);
-        let place =
-            Rect { x: area.right().saturating_sub(width + 2), y: area.bottom().saturating_sub(1), width, height: 1 };
-        frame.render_widget(Span::styled(said, paint.dim()), place.intersection(frame.area()));
+    fn footer(&mut self, area: Rect) {
+        let paint = self.paint;
+        let mut spans = Vec::new();
+        for (key, view) in ('1'..).zip(View::ALL) {
+            let chosen = view == self.choice.view;
+            let style = if chosen { paint.title().add_modifier(Modifier::REVERSED) } else { paint.dim() };
+            let label = if area.width >= 60 { format!(" {key} {} ", view.title()) } else { format!(" {key} ") };
+            spans.push(Span::styled(label, style));
+        }
+        let keys = if area.width >= 72 { "  p pause  ? help  q quit" } else { "  ? help" };
+        spans.push(Span::styled(keys, paint.dim()));
+        self.frame.render_widget(Line::from(spans), area);
     }
-    most
-}
 
-fn help(frame: &mut Frame<'_>, area: Rect, paint: Paint) {
-    let keys = [
-        ("1 2 3 4  Tab", "overview, machines, SETs, events"),
-        ("↑ ↓  PgUp PgDn", "scroll a list"),
-        ("p  Space", "pause the picture, and go on"),
-        ("? h", "this"),
-        ("q  Esc  Ctrl-C", "quit"),
-    ];
-    let lines: Vec<_> = keys
-        .iter()
-        .map(|(key, what)| Line::from(vec![Span::styled(format!("{key:<16}"), paint.strong()), Span::raw(*what)]))
-        .collect();
-    let (width, height) = (54.min(area.width), 7.min(area.height));
-    let place = Rect { x: area.x + (area.width - width) / 2, y: area.y + (area.height - height) / 2, width, height };
-    frame.render_widget(Clear, place);
-    frame.render_widget(Paragraph::new(lines).block(panel("keys", paint)), place);
+    fn waiting(&mut self, area: Rect) -> usize {
+        let text = match &self.state.link {
+            Link::Away(problem) => format!("the monitor cannot be reached: {problem}"),
+            Link::Connecting => "connecting to the monitor".to_owned(),
+            Link::Live => "waiting for the first report".to_owned(),
+            Link::Ended => "the run is over, and nobody reported".to_owned(),
+        };
+        let [_, middle, _] =
+            Layout::vertical([Constraint::Fill(1), Constraint::Max(3), Constraint::Fill(2)]).areas(area);
+        let text = Paragraph::new(text).centered().wrap(Wrap { trim: true });
+        self.frame.render_widget(text.style(self.paint.strong()), middle);
+        0
+    }
+
+    // ---- Overview
+
+    /// One line for each figure, the most important first.
+    fn small(&mut self, area: Rect) -> usize {
+        let (state, paint) = (self.state, self.paint);
+        let mut lines = vec![self.verdict()];
+        if let Link::Away(problem) = &state.link {
+            lines.push(Line::styled(problem.clone(), paint.warn()));
+        }
+        let bars = usize::from(area.width.saturating_sub(24));
+        for (label, column, text, colour) in FIGURES {
+            let values: Vec<_> = state.column(column, bars).map(|(_, value)| value).collect();
+            let max = values.iter().flatten().fold(0.0f64, |max, value| max.max(*value));
+            let now = or_dash(values.last().copied().flatten(), text);
+            let mut spans = vec![
+                Span::styled(format!("{label:<9}"), paint.dim()),
+                Span::styled(format!("{now:>11}  "), paint.strong()),
+            ];
+            if area.width >= 40 {
+                spans.push(Span::styled(sparkline(&values, max), paint.colour(colour)));
+            }
+            lines.push(Line::from(spans));
+        }
+        lines.extend(self.marks());
+        self.frame.render_widget(Paragraph::new(lines), area);
+        0
+    }
+
+    /// The one line that says whether money is right.
+    fn verdict(&self) -> Line<'static> {
+        let books = [
+            ("rain", "residual_prizes", "residual_fen"),
+            ("sales", "residual_units", "residual_sale_fen"),
+            ("envelopes", "residual_shares", "residual_share_fen"),
+        ];
+        let off = books.into_iter().filter_map(|(book, things, fen)| {
+            let [things, fen] = [things, fen].map(|column| self.state.now(column).unwrap_or(0.0));
+            (things != 0.0 || fen != 0.0)
+                .then(|| format!("{book} {} / {} yuan", decimals(things, 0), decimals(fen / 100.0, 2)))
+        });
+        let off = off.collect::<Vec<_>>().join(", ");
+        let verdict = if off.is_empty() {
+            Span::styled("✓ residual 0", self.paint.good().add_modifier(Modifier::BOLD))
+        } else {
+            Span::styled(format!(" ✗ RESIDUAL {off} "), self.paint.bad())
+        };
+        Line::from(vec![Span::styled("books    ", self.paint.dim()), verdict])
+    }
+
+    fn large(&mut self, area: Rect) -> usize {
+        let tall = area.height >= 33;
+        let [gauge, charts, middle, lower, marks] = Layout::vertical([
+            Constraint::Length(1),
+            Constraint::Min(6),
+            Constraint::Length(8),
+            Constraint::Length(if tall { (area.height / 3).clamp(7, 16) } else { 0 }),
+            Constraint::Length(if tall { 2 + (area.height / 12).min(5) } else { 0 }),
+        ])
+        .areas(area);
+        self.gauge(gauge);
+        let [left, right] = halves(charts);
+        self.requests(left);
+        self.latency(right);
+        let [books, beside] = halves(middle);
+        self.books(books);
+        let wide = beside.width >= 76;
+        if wide {
+            let [trouble, resources] = halves(beside);
+            self.trouble(trouble);
+            self.resources(resources);
+        } else {
+            self.trouble(beside);
+        }
+        if tall {
+            let [machines, other] = Layout::horizontal([Constraint::Fill(3), Constraint::Fill(2)]).areas(lower);
+            self.machines(machines, None);
+            if wide {
+                self.odd_sets(other)
+            } else {
+                self.resources(other)
+            }
+            let mut lines = self.marks();
+            if lines.is_empty() {
+                lines.push(Line::styled("nothing yet", self.paint.dim()));
+            }
+            self.text(marks, "marks", lines);
+        }
+        0
+    }
+
+    fn gauge(&mut self, area: Rect) {
+        let [online, goal] = ["users_online", "users_goal"].map(|column| self.state.now(column).unwrap_or(0.0));
+        let share = if goal > 0.0 { (online / goal).clamp(0.0, 1.0) } else { 0.0 };
+        let text = if goal > 0.0 {
+            format!(" {} of {} users on-line ({:.1}%)", decimals(online, 0), decimals(goal, 0), share * 100.0)
+        } else {
+            format!(" {} users on-line", decimals(online, 0))
+        };
+        let room = if goal > 0.0 { area.width.saturating_sub(letters(&text)).saturating_sub(1) } else { 0 };
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most a terminal's width")]
+        let filled = (f64::from(room) * share).floor() as usize;
+        let style = if share >= 0.999 { self.paint.good() } else { self.paint.colour(Color::Cyan) };
+        let bar = vec![
+            Span::raw(" "),
+            Span::styled("━".repeat(filled), style),
+            Span::styled("┄".repeat(usize::from(room).saturating_sub(filled)), self.paint.dim()),
+            Span::styled(text, self.paint.strong()),
+        ];
+        self.frame.render_widget(Line::from(bar), area);
+    }
+
+    fn requests(&mut self, area: Rect) {
+        let inner = self.inside(area, "requests a second");
+        let of = [
+            ("sent", "sent", Color::Blue),
+            ("answered", "answered", Color::Green),
+            ("planned", "planned", Color::DarkGray),
+            ("received", "received", Color::Cyan),
+        ];
+        let curves = self.curves(inner.width, &of, |value| value);
+        let max = values(&curves).fold(1.0f64, f64::max) * 1.05;
+        self.chart(inner, &curves, (0.0, max), &[0.0, max / 2.0, max].map(brief), brief);
+    }
+
+    fn latency(&mut self, area: Rect) {
+        let inner = self.inside(area, fitting(area, "latency from the planned send time", "latency"));
+        let of = [
+            ("latency_p50_us", "p50", Color::Green),
+            ("latency_p99_us", "p99", Color::Yellow),
+            ("latency_p999_us", "p99.9", Color::Red),
+        ];
+        // Logarithms: what matters lies between a tenth of a millisecond and ten seconds.
+        let curves = self.curves(inner.width, &of, |us| us.max(1.0).log10());
+        let min = values(&curves).fold(f64::INFINITY, f64::min);
+        let max = values(&curves).fold(f64::NEG_INFINITY, f64::max);
+        let (min, max) = if min <= max { (min.floor(), max.ceil().max(min.floor() + 1.0)) } else { (2.0, 5.0) };
+        let middle = (max - min >= 2.0 && inner.height >= 7).then(|| f64::midpoint(min, max));
+        let powers = [Some(min), middle, Some(max)].into_iter().flatten();
+        let labels: Vec<_> = powers.map(|power| round_time(10f64.powf(power))).collect();
+        self.chart(inner, &curves, (min, max), &labels, time);
+    }
+
+    /// The latest seconds that fit into `width` cells, two points a cell, as (seconds ago, value).
+    fn curves(&self, width: u16, of: &[(&str, &'static str, Color)], shape: fn(f64) -> f64) -> Vec<Curve> {
+        let (state, seconds) = (self.state, usize::from(width.saturating_sub(9)) * 2);
+        let last = state.last().map_or(0, Row::second);
+        let curve = |&(column, label, colour): &(&str, _, _)| {
+            let recent = state.column(column, seconds).filter(|(second, _)| last - second < seconds as u64);
+            let points = recent.filter_map(|(second, value)| Some((-((last - second) as f64), shape(value?))));
+            Curve { label, style: self.paint.colour(colour), points: points.collect(), now: state.now(column) }
+        };
+        of.iter().map(curve).collect()
+    }
+
+    /// The curves' names with their latest values: what of them fits.
+    fn legend(&self, curves: &[Curve], width: u16, text: fn(f64) -> String) -> Line<'static> {
+        let mut spans = Vec::new();
+        let mut room = width;
+        for curve in curves {
+            let now = or_dash(curve.now, text);
+            let needed = letters(curve.label) + letters(&now) + 5;
+            if needed > room {
+                break;
+            }
+            room -= needed;
+            spans.push(Span::styled("▬ ", curve.style));
+            spans.push(Span::styled(format!("{} ", curve.label), self.paint.dim()));
+            spans.push(Span::styled(format!("{now}  "), self.paint.strong()));
+        }
+        Line::from(spans)
+    }
+
+    fn chart(
+        &mut self,
+        area: Rect,
+        curves: &[Curve],
+        (min, max): (f64, f64),
+        labels: &[String],
+        text: fn(f64) -> String,
+    ) {
+        if area.height < 3 || area.width < 20 {
+            return;
+        }
+        let [top, below] = Layout::vertical([Constraint::Length(1), Constraint::Min(1)]).areas(area);
+        self.frame.render_widget(self.legend(curves, area.width, text), top);
+        let ends = self.state.rows.first().zip(self.state.last());
+        let oldest = ends.map_or(1.0, |(first, last)| (last.second() - first.second()) as f64);
+        let span = (f64::from(below.width.saturating_sub(9).max(1)) * 2.0).min(oldest.max(30.0));
+        // Later ones are drawn over earlier ones: the first named is on top.
+        let datasets = curves.iter().rev().map(|curve| {
+            let data = Dataset::default().data(&curve.points).style(curve.style);
+            data.marker(Marker::Braille).graph_type(GraphType::Line)
+        });
+        let dim = self.paint.dim();
+        let wide = labels.iter().map(|label| label.chars().count()).max().unwrap_or(0).max(7);
+        let labels = labels.iter().map(|label| Span::styled(format!("{label:>wide$}"), dim));
+        let x_labels = [Span::styled(format!("-{span:.0} s"), dim), Span::styled("now", dim)];
+        let chart = Chart::new(datasets.collect())
+            .x_axis(Axis::default().bounds([-span, 0.0]).labels(x_labels).style(dim))
+            .y_axis(Axis::default().bounds([min, max]).labels(labels).style(dim))
+            .legend_position(None);
+        self.frame.render_widget(chart, below);
+    }
+
+    fn books(&mut self, area: Rect) {
+        let (state, paint) = (self.state, self.paint);
+        let title = fitting(area, "books: what servers paid, what users got", "books");
+        let Some(balance) = &state.books else { return self.text(area, title, vec![self.verdict()]) };
+        let inner = self.inside(area, title);
+        let [table, below] = Layout::vertical([Constraint::Length(4), Constraint::Min(0)]).areas(inner);
+        // A figure of which the beginning is cut off would be another figure: what does not fit
+        // whole is left out.
+        let width = |column: &Vec<String>| column.iter().map(|text| letters(text)).max().unwrap_or(0);
+        let fits = |columns: &Vec<_>| columns.iter().map(|column| width(column) + 1).sum::<u16>() <= inner.width + 1;
+        let columns = (0..3).map(|detail| book_columns(balance, detail)).find(fits);
+        let columns = columns.unwrap_or_else(|| book_columns(balance, 3));
+        let rows = Book::ALL.into_iter().enumerate().map(|(row, book)| {
+            let style = if balance.claims.sides(book).balanced() { paint.good() } else { paint.bad() };
+            let mut cells: Vec<_> = columns.iter().map(|column| right(column[row + 1].as_str())).collect();
+            cells[0].alignment = None;
+            let last = cells.pop().map(|cell| cell.style(style));
+            TableRow::new(cells.into_iter().chain(last))
+        });
+        let head = TableRow::new(columns.iter().map(|column| right(column[0].as_str()))).style(paint.dim());
+        let widths = columns.iter().map(|column| Constraint::Min(width(column)));
+        self.frame.render_widget(Table::new(rows, widths).header(head), table);
+        let mut verdict = vec![if balance.balanced() {
+            Span::styled("✓ they agree to the fen", paint.good().add_modifier(Modifier::BOLD))
+        } else {
+            Span::styled(format!(" ✗ THEY DIFFER, for {} s ", balance.unbalanced_seconds), paint.bad())
+        }];
+        if state.status.record_failures > 0 {
+            let failures = brief(state.status.record_failures as f64);
+            verdict.push(Span::styled(format!("  {failures} writes to the recording FAILED"), paint.bad()));
+        }
+        self.frame.render_widget(Line::from(verdict), below);
+    }
+
+    fn trouble(&mut self, area: Rect) {
+        let (state, paint) = (self.state, self.paint);
+        let minute = |column: &str| state.column(column, 60).filter_map(|(_, value)| value).sum::<f64>();
+        let columns = [("overloaded", true), ("refused", true), ("disconnects", false)]
+            .map(|(column, is_bad)| (column.to_owned(), state.now(column).unwrap_or(0.0), minute(column), is_bad));
+        let kinds = FAMILIES.iter().take(3).flat_map(|&(label, of)| {
+            let kinds = state.reasons(of).into_iter();
+            kinds.map(move |(kind, second, minute)| (format!("{label}: {kind}"), second, minute, label != "ended"))
+        });
+        let rows = columns.into_iter().chain(kinds).map(|(label, second, minute, is_bad)| {
+            let style = match (is_bad && second > 0.0, minute > 0.0) {
+                (true, _) => paint.warn(),
+                (false, true) => Style::new(),
+                (false, false) => paint.dim(),
+            };
+            occurrence(label, second, minute).style(style)
+        });
+        let title = fitting(area, "refusals and ends, last second and minute", "refusals, ends: 1 s, 1 min");
+        self.table(area, title, (&OCCURRENCE_WIDTHS, None), rows.collect(), None);
+    }
+
+    fn resources(&mut self, area: Rect) {
+        let (state, paint) = (self.state, self.paint);
+        let now = |column: &str| state.now(column);
+        let descriptors = now("open_descriptors").zip(now("descriptors_limit").filter(|limit| *limit > 0.0));
+        let network = now("host_net_received_bytes").zip(now("host_net_sent_bytes"));
+        let rows = [
+            ("server cpu", now("server_cpu_us").map(cores)),
+            ("server memory", now("server_resident_bytes").map(brief_bytes)),
+            ("fleet cpu", now("fleet_cpu_us").map(cores)),
+            ("fleet memory", now("fleet_resident_bytes").map(brief_bytes)),
+            ("queue, longest", now("queue_depth_max").map(brief)),
+            (
+                "descriptors",
+                descriptors
+                    .map(|(open, limit)| format!("{} of {}", brief(open), brief(limit)))
+                    .or_else(|| now("open_descriptors").map(brief)),
+            ),
+            ("ledger p99", now("ledger_commit_p99_us").map(time)),
+            ("send lag p99", now("send_lag_p99_us").map(time)),
+            ("clock error", now("clock_error_max_us").map(time)),
+            (
+                "network a second",
+                network.map(|(received, sent)| format!("{} in, {} out", brief_bytes(received), brief_bytes(sent))),
+            ),
+            ("memory free", now("host_memory_available_bytes").map(brief_bytes)),
+            ("prizes in SETs", now("prizes_in_sets").map(brief)),
+        ];
+        // What would lose its beginning would be another figure.
+        let room = area.width.saturating_sub(21);
+        let rows = rows.into_iter().filter_map(|(label, value)| {
+            let value = value.filter(|value| letters(value) <= room)?;
+            let near = label == "descriptors" && descriptors.is_some_and(|(open, limit)| open > 0.9 * limit);
+            let style = if near { paint.warn() } else { paint.strong() };
+            Some(TableRow::new([Line::styled(label, paint.dim()), right(value).style(style)]))
+        });
+        let widths = [Constraint::Length(16), Constraint::Min(8)];
+        self.table(area, "resources", (&widths, None), rows.collect(), None);
+    }
+
+    fn odd_sets(&mut self, area: Rect) {
+        let (state, paint) = (self.state, self.paint);
+        let line = |(set, what): (&SetFigures, _)| {
+            let name = format!("{} #{:<4} ", set.server, set.index);
+            Line::from(vec![Span::styled(name, paint.strong()), Span::styled(what, paint.warn())])
+        };
+        let mut lines: Vec<_> = state.odd_sets().into_iter().map(line).collect();
+        if lines.is_empty() {
+            let text = match state.sets.len() {
+                0 => "no server has told of its SETs".to_owned(),
+                sets => format!("✓ none of {sets}"),
+            };
+            lines.push(Line::styled(text, paint.good()));
+        }
+        self.text(area, "SETs that stand out", lines);
+    }
+
+    /// The latest first.
+    fn marks(&self) -> Vec<Line<'a>> {
+        let paint = self.paint;
+        let line = |mark: &'a Mark| {
+            let style = match mark.kind.as_str() {
+                ALERT => paint.bad(),
+                RESOLVED => paint.good(),
+                "storm" | "drain" => paint.warn(),
+                _ => paint.colour(Color::Cyan),
+            };
+            Line::from(vec![
+                Span::styled(format!("{} ", clock(mark.at_ms / 1_000)), paint.dim()),
+                Span::styled(format!("{:<9} ", mark.kind), style),
+                Span::raw(&mark.text),
+                Span::styled(format!("  {}", mark.source), paint.dim()),
+            ])
+        };
+        self.state.marks.iter().rev().map(line).collect()
+    }
+
+    // ---- The other views
+
+    fn machines(&mut self, area: Rect, scroll: Option<usize>) -> usize {
+        let (state, paint) = (self.state, self.paint);
+        let mut room = area.width.saturating_sub(32);
+        let fits = |column: &&Column<SourceStatus>| {
+            let fits = room > column.1;
+            room = room.saturating_sub(column.1 + 1);
+            fits
+        };
+        let shown: Vec<_> = SOURCE_COLUMNS.iter().take_while(fits).collect();
+        let row = |source: &SourceStatus| {
+            let SourceStatus { role, name, presence, .. } = source;
+            let style = match presence {
+                Presence::Reporting => paint.good(),
+                Presence::Lost => paint.bad(),
+                Presence::Left => paint.dim(),
+            };
+            let cells = [format!("{role}/{name}").into(), Span::styled(<&str>::from(presence), style).into()];
+            TableRow::new(cells.into_iter().chain(shown.iter().map(|(.., text)| right(text(source)))))
+        };
+        let rows = state.sources.iter().map(row).collect();
+        let titles = shown.iter().map(|(title, ..)| right(*title));
+        let head = [Line::from("name"), Line::from("state")].into_iter().chain(titles);
+        let widths = [Constraint::Min(15), Constraint::Length(10)].into_iter();
+        let widths: Vec<_> = widths.chain(shown.iter().map(|(_, width, _)| Constraint::Length(*width))).collect();
+        let title = format!("machines and servers ({})", state.sources.len());
+        self.table(area, &title, (&widths, Some(TableRow::new(head))), rows, scroll)
+    }
+
+    fn sets(&mut self, area: Rect) -> usize {
+        let (state, paint) = (self.state, self.paint);
+        let above = if area.height >= 16 { 7 } else { 0 };
+        let [above, below] = Layout::vertical([Constraint::Length(above), Constraint::Min(1)]).areas(area);
+        if above.height > 0 {
+            self.odd_sets(above);
+        }
+        let most = |of: fn(&SetFigures) -> f64| state.sets.iter().map(of).fold(0.0f64, f64::max);
+        let (connections, queue) = (most(|set| set.connections), most(|set| set.queue_depth));
+        let odd = state.odd_sets();
+        let bar = |value: f64, max: f64, colour| {
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most ten")]
+            let filled = if max > 0.0 { (value / max * 10.0).round().clamp(0.0, 10.0) as usize } else { 0 };
+            Line::styled("■".repeat(filled), paint.colour(colour))
+        };
+        let wide = below.width >= 88;
+        let columns = if wide { &SET_COLUMNS[..] } else { &SET_COLUMNS[..3] };
+        let row = |set: &SetFigures| {
+            let is_odd = odd.iter().any(|(other, _)| std::ptr::eq(*other, set));
+            let mut cells = vec![Line::from(format!("{} #{}", set.server, set.index))];
+            cells.extend(columns.iter().map(|(.., text)| right(text(set))));
+            if wide {
+                let bars = [(set.connections, connections, Color::Cyan), (set.queue_depth, queue, Color::Yellow)];
+                cells.extend(bars.map(|(value, max, colour)| bar(value, max, colour)));
+            }
+            TableRow::new(cells).style(if is_odd { paint.warn() } else { Style::new() })
+        };
+        let rows = state.sets.iter().map(row).collect();
+        let mut head = vec![Line::from("SET")];
+        head.extend(columns.iter().map(|(title, ..)| right(*title)));
+        let mut widths = vec![Constraint::Min(10)];
+        widths.extend(columns.iter().map(|(_, width, _)| Constraint::Length(*width)));
+        if wide {
+            head.extend(["connections", "queue"].map(Line::from));
+            widths.extend([12, 10].map(Constraint::Length));
+        }
+        let title = format!("SETs ({})", state.sets.len());
+        self.table(below, &title, (&widths, Some(TableRow::new(head))), rows, Some(self.choice.scroll))
+    }
+
+    fn events(&mut self, area: Rect) -> usize {
+        let (state, paint, scroll) = (self.state, self.paint, Some(self.choice.scroll));
+        let layout = if area.width >= 90 { Layout::horizontal } else { Layout::vertical };
+        let [left, right] = layout([Constraint::Fill(1); 2]).areas(area);
+        let rows = FAMILIES.iter().zip([paint.bad(), paint.warn(), Style::new(), Style::new()]);
+        let rows = rows.flat_map(|(&(label, of), style)| {
+            let kinds = state.reasons(of).into_iter();
+            kinds.map(move |(kind, second, minute)| occurrence(format!("{label}: {kind}"), second, minute).style(style))
+        });
+        let title = "last second, last minute";
+        let reasons = self.table(left, title, (&OCCURRENCE_WIDTHS, None), rows.collect(), scroll);
+        let marks = self.marks().into_iter().map(|mark| TableRow::new([mark])).collect();
+        let title = "marks, the latest first";
+        reasons.max(self.table(right, title, (&[Constraint::Fill(1)], None), marks, scroll))
+    }
+
+    fn help(&mut self, area: Rect) {
+        let keys = [
+            ("1 2 3 4  Tab", "overview, machines, SETs, events"),
+            ("↑ ↓  PgUp PgDn", "scroll a list"),
+            ("p  Space", "pause the picture, and go on"),
+            ("? h", "this"),
+            ("q  Esc  Ctrl-C", "quit"),
+        ];
+        let line = |(key, what)| vec![Span::styled(format!("{key:<16}"), self.paint.strong()), Span::raw(what)];
+        let lines = keys.map(|key| Line::from(line(key))).to_vec();
+        let (width, height) = (54.min(area.width), 7.min(area.height));
+        let place = Rect { x: (area.width - width) / 2, y: (area.height - height) / 2, width, height };
+        self.frame.render_widget(Clear, place);
+        self.text(place, "keys", lines);
+    }
 }

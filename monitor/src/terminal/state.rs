@@ -3,106 +3,28 @@
 
 use std::collections::BTreeMap;
 
+use serde::Deserialize;
 use serde_json::Value;
+
+use crate::recording::read::Run;
+use crate::run::books::Balance;
+use crate::run::mark::Mark;
+use crate::run::merge::SourceStatus;
+use crate::run::series::{Kinds, Reasons, Row, Series};
+use crate::run::sets::SetsSecond;
 
 /// Seconds kept: what the widest terminal can show.
 pub const SECONDS_KEPT: usize = 600;
 
 pub const MARKS_KEPT: usize = 200;
 
-/// Sources, servers with SETs and kinds of reasons kept.
-pub const NAMES_KEPT: usize = 4_096;
+/// Sources, SETs, and kinds of reasons in a second.
+const NAMES_KEPT: usize = 4_096;
 
 /// Characters of a name or text.
 const TEXT_CHARS_MAX: usize = 200;
 
-/// The columns that are shown, by their names in the monitor's series.
-pub const COLUMNS: [&str; 46] = [
-    "complete",
-    "sources_expected",
-    "sources_reported",
-    "users_online",
-    "users_goal",
-    "connections",
-    "planned",
-    "sent",
-    "received",
-    "answered",
-    "issued",
-    "won",
-    "paid_fen",
-    "residual_prizes",
-    "residual_fen",
-    "residual_units",
-    "residual_sale_fen",
-    "residual_shares",
-    "residual_share_fen",
-    "units_sold",
-    "shares_opened",
-    "envelopes_sent",
-    "chat_delivered",
-    "announcements_delivered",
-    "latency_p50_us",
-    "latency_p99_us",
-    "latency_p999_us",
-    "latency_max_us",
-    "send_lag_p99_us",
-    "ledger_commit_p99_us",
-    "clock_error_max_us",
-    "overloaded",
-    "refused",
-    "disconnects",
-    "queue_depth_max",
-    "prizes_in_sets",
-    "server_cpu_us",
-    "fleet_cpu_us",
-    "server_resident_bytes",
-    "fleet_resident_bytes",
-    "open_descriptors",
-    "descriptors_limit",
-    "host_cpu_idle_seconds",
-    "host_memory_available_bytes",
-    "host_net_received_bytes",
-    "host_net_sent_bytes",
-];
-
-/// One second.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Row {
-    /// The Unix second.
-    pub second: u64,
-    values: Vec<Option<f64>>,
-    /// What ended, was answered, failed and violated, by kind.
-    pub reasons: BTreeMap<(&'static str, String), f64>,
-}
-
-/// The groups of reasons, by their names in the monitor's words.
-pub const REASONS: [&str; 4] = ["ended", "answers", "errors", "violations"];
-
-impl Row {
-    /// A column of this second, where there is such a figure.
-    pub fn get(&self, column: &str) -> Option<f64> {
-        let index = COLUMNS.iter().position(|known| *known == column)?;
-        self.values.get(index).copied().flatten()
-    }
-}
-
-/// A process that reports.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Source {
-    pub role: String,
-    pub name: String,
-    pub presence: String,
-    pub clock_offset_us: Option<f64>,
-    pub clock_error_us: Option<f64>,
-    pub online: Option<f64>,
-    pub users: Option<f64>,
-    pub cpu_us: Option<f64>,
-    pub resident_bytes: Option<f64>,
-    pub reports: Option<f64>,
-    pub instances: Option<f64>,
-}
-
+/// A SET of a server.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SetFigures {
     pub server: String,
@@ -114,98 +36,50 @@ pub struct SetFigures {
     pub stock: f64,
 }
 
-/// Something on the timeline.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Mark {
-    pub at_ms: u64,
-    pub kind: String,
-    pub source: String,
-    pub text: String,
-}
-
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Book {
-    pub book: String,
-    pub servers_count: f64,
-    pub servers_fen: f64,
-    pub users_count: f64,
-    pub users_fen: f64,
-    pub residual_count: f64,
-    pub residual_fen: f64,
-    pub unbalanced_seconds: f64,
-}
-
-impl Book {
-    /// Whether both sides say the same.
-    #[allow(clippy::float_cmp, reason = "whole numbers far below 2^53")]
-    pub fn is_balanced(&self) -> bool {
-        self.residual_count == 0.0 && self.residual_fen == 0.0
-    }
-}
-
 /// How the monitor is reached.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub enum Link {
+    #[default]
     Connecting,
     Live,
-    /// It does not; why.
+    /// It is not; why.
     Away(String),
     /// The run is over.
     Ended,
 }
 
 /// Everything that is shown.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct State {
-    /// How the monitor is reached.
     pub link: Link,
+    /// The run's id.
     pub run: String,
-    pub version: String,
-    /// When the run began, Unix milliseconds.
-    pub started_at_ms: u64,
-    /// Writes to the recording that failed.
-    pub record_failures: f64,
+    pub status: Run,
     /// The latest seconds, oldest first.
     pub rows: Vec<Row>,
     /// Processes that report, servers first.
-    pub sources: Vec<Source>,
+    pub sources: Vec<SourceStatus>,
     pub sets: Vec<SetFigures>,
     /// The latest marks, oldest first.
     pub marks: Vec<Mark>,
-    pub books: Vec<Book>,
-}
-
-impl Default for State {
-    fn default() -> Self {
-        Self {
-            link: Link::Connecting,
-            run: String::new(),
-            version: String::new(),
-            started_at_ms: 0,
-            record_failures: 0.0,
-            rows: Vec::new(),
-            sources: Vec::new(),
-            sets: Vec::new(),
-            marks: Vec::new(),
-            books: Vec::new(),
-        }
-    }
+    pub books: Option<Balance>,
 }
 
 /// What the feed brings.
 #[derive(Debug)]
 pub enum Update {
-    Event(String, Value),
-    /// The answer of `/api/v1/series`.
-    Series(Value),
-    /// The answer of `/api/v1/books`.
-    Books(Value),
-    /// The answer of `/api/v1/marks`.
-    Marks(Value),
+    /// An event of the stream, or an answer of `/api/v1/` by its path.
+    Data(String, Value),
     /// The stream has begun.
     Connected,
     /// The monitor cannot be reached; why.
     Away(String),
+}
+
+#[derive(Deserialize)]
+struct Hello {
+    id: String,
+    run: Run,
 }
 
 impl State {
@@ -215,92 +89,48 @@ impl State {
             Update::Connected => self.link = Link::Live,
             Update::Away(problem) if self.link != Link::Ended => self.link = Link::Away(clean(&problem)),
             Update::Away(_) => {}
-            Update::Series(series) => self.series(&series),
-            Update::Books(books) if books["books"].is_array() => {
-                self.books = list(&books["books"]).take(16).map(book).collect();
+            Update::Data(name, data) => {
+                self.data(&name, cleaned(data)).ok();
             }
-            Update::Books(books) => self.books = rain_book(&books).into_iter().collect(),
-            Update::Marks(marks) => {
-                for one in list(&marks["marks"]) {
-                    self.mark(one);
-                }
-            }
-            Update::Event(name, data) => self.event(&name, &data),
         }
     }
 
-    fn event(&mut self, name: &str, data: &Value) {
+    fn data(&mut self, name: &str, mut data: Value) -> serde_json::Result<()> {
         match name {
             "hello" => {
-                let run = text(&data["id"]);
-                if run != self.run {
-                    *self = Self { link: Link::Live, run, ..Self::default() };
+                let Hello { id, run } = serde_json::from_value(data)?;
+                if id != self.run {
+                    *self = Self { run: id, ..Self::default() };
                 }
-                self.link = Link::Live;
-                self.version = text(&data["version"]);
-                self.run_status(&data["run"]);
+                (self.link, self.status) = (Link::Live, run);
             }
-            "second" => self.second(data),
+            "second" => self.insert(serde_json::from_value(data)?),
+            "series" => serde_json::from_value::<Series>(data)?.rows().for_each(|row| self.insert(row)),
             "sources" => {
-                self.sources = list(data).take(NAMES_KEPT).map(source).collect();
-                self.sources.sort_by(|a, b| {
-                    (a.role != "server", &a.role, &a.name).cmp(&(b.role != "server", &b.role, &b.name))
-                });
+                let listed = data.get_mut("sources").map(Value::take);
+                self.sources = serde_json::from_value(listed.unwrap_or(data))?;
+                self.sources.truncate(NAMES_KEPT);
+                self.sources.sort_by(|a, b| (a.role, &a.name).cmp(&(b.role, &b.name)));
             }
-            "sets" => self.sets = sets(data),
-            "mark" => self.mark(data),
-            "end" => {
-                self.run_status(data);
-                self.link = Link::Ended;
+            "sets" => self.sets = sets(serde_json::from_value(data)?),
+            "mark" => self.mark(serde_json::from_value(data)?),
+            "marks" => {
+                let marks: Vec<Mark> = serde_json::from_value(data["marks"].take())?;
+                marks.into_iter().for_each(|mark| self.mark(mark));
             }
+            "books" => self.books = Some(serde_json::from_value(data)?),
+            "end" => (self.status, self.link) = (serde_json::from_value(data)?, Link::Ended),
             _ => {}
         }
+        Ok(())
     }
 
-    fn run_status(&mut self, run: &Value) {
-        self.started_at_ms = run["started_at_ms"].as_u64().unwrap_or(self.started_at_ms);
-        self.record_failures = run["record_failures"].as_f64().unwrap_or(0.0);
-    }
-
-    fn second(&mut self, data: &Value) {
-        let columns = &data["columns"];
-        let Some(second) = columns["second"].as_u64() else { return };
-        let values = COLUMNS.iter().map(|name| number(&columns[*name])).collect();
-        let mut reasons = BTreeMap::new();
-        for group in REASONS {
-            for (kind, count) in data["reasons"][group].as_object().into_iter().flatten() {
-                if let Some(count) = count.as_f64().filter(|count| *count > 0.0)
-                    && reasons.len() < NAMES_KEPT
-                {
-                    reasons.insert((group, clean(kind)), count);
-                }
-            }
-        }
-        self.insert(Row { second, values, reasons });
-    }
-
-    fn series(&mut self, series: &Value) {
-        let columns = &series["columns"];
-        let seconds = list(&columns["second"]).map(|second| second.as_u64());
-        let first = list(&columns["second"]).count().saturating_sub(SECONDS_KEPT);
-        for (index, second) in seconds.enumerate().skip(first) {
-            let Some(second) = second else { continue };
-            let values = COLUMNS.iter().map(|name| number(&columns[*name][index])).collect();
-            let mut reasons = BTreeMap::new();
-            for group in REASONS {
-                for (kind, counts) in series["reasons"][group].as_object().into_iter().flatten().take(64) {
-                    if let Some(count) = counts[index].as_f64().filter(|count| *count > 0.0) {
-                        reasons.insert((group, clean(kind)), count);
-                    }
-                }
-            }
-            self.insert(Row { second, values, reasons });
-        }
-    }
-
-    /// A second is told twice where history and stream overlap; the later word counts.
+    /// A second is sent twice where history and stream overlap; the later one counts.
     fn insert(&mut self, row: Row) {
-        match self.rows.binary_search_by_key(&row.second, |row| row.second) {
+        if row.reasons.families().into_iter().map(BTreeMap::len).sum::<usize>() > NAMES_KEPT {
+            return;
+        }
+        match self.rows.binary_search_by_key(&row.second(), Row::second) {
             Ok(known) => self.rows[known] = row,
             Err(place) => self.rows.insert(place, row),
         }
@@ -308,13 +138,7 @@ impl State {
         self.rows.drain(..surplus);
     }
 
-    fn mark(&mut self, data: &Value) {
-        let mark = Mark {
-            at_ms: data["at_ms"].as_u64().unwrap_or_default(),
-            kind: text(&data["kind"]),
-            source: text(&data["source"]),
-            text: text(&data["text"]),
-        };
+    fn mark(&mut self, mark: Mark) {
         if !self.marks.contains(&mark) {
             let place = self.marks.partition_point(|known| known.at_ms <= mark.at_ms);
             self.marks.insert(place, mark);
@@ -335,25 +159,21 @@ impl State {
 
     /// The latest `count` values of a column, with the seconds that they are of.
     pub fn column(&self, column: &str, count: usize) -> impl Iterator<Item = (u64, Option<f64>)> {
-        let index = COLUMNS.iter().position(|known| *known == column);
         let from = self.rows.len().saturating_sub(count);
-        self.rows[from..]
-            .iter()
-            .map(move |row| (row.second, index.and_then(|index| row.values.get(index).copied().flatten())))
+        self.rows[from..].iter().map(move |row| (row.second(), row.get(column)))
     }
 
-    /// How often each kind of a group occurred in the last second and in the last minute, the most
+    /// How often each kind of a family occurred in the last second and in the last minute, the most
     /// frequent first.
-    pub fn reasons(&self, group: &str) -> Vec<(&str, f64, f64)> {
+    pub fn reasons(&self, family: fn(&Reasons) -> &Kinds) -> Vec<(&str, f64, f64)> {
         let mut sums: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
-        let since = self.last().map_or(0, |last| last.second.saturating_sub(60));
-        for row in self.rows.iter().rev().take_while(|row| row.second > since) {
-            for ((of, kind), count) in row.reasons.iter().filter(|((of, _), _)| *of == group) {
-                debug_assert_eq!(*of, group);
-                let sum = sums.entry(kind).or_default();
-                sum.1 += count;
-                if Some(row.second) == self.last().map(|last| last.second) {
-                    sum.0 += count;
+        let last = self.last().map_or(0, Row::second);
+        for row in self.rows.iter().rev().take_while(|row| row.second() > last.saturating_sub(60)) {
+            for (kind, count) in family(&row.reasons) {
+                let (second, minute) = sums.entry(kind).or_default();
+                *minute += count;
+                if row.second() == last {
+                    *second += count;
                 }
             }
         }
@@ -388,90 +208,36 @@ impl State {
     }
 }
 
-fn list(value: &Value) -> impl Iterator<Item = &Value> {
-    value.as_array().into_iter().flatten()
-}
-
-fn number(value: &Value) -> Option<f64> {
-    match value {
-        Value::Bool(yes) => Some(f64::from(u8::from(*yes))),
-        value => value.as_f64().filter(|value| value.is_finite()),
-    }
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().map(clean).unwrap_or_default()
-}
-
 /// Names and texts come from other processes: nothing of them may speak to the terminal, or go on
 /// for ever.
 fn clean(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(TEXT_CHARS_MAX).collect()
 }
 
-fn source(value: &Value) -> Source {
-    Source {
-        role: text(&value["role"]),
-        name: text(&value["name"]),
-        presence: text(&value["presence"]),
-        clock_offset_us: number(&value["clock_offset_us"]),
-        clock_error_us: number(&value["clock_error_us"]),
-        online: number(&value["online"]),
-        users: number(&value["users"]),
-        cpu_us: number(&value["cpu_us"]),
-        resident_bytes: number(&value["resident_bytes"]),
-        reports: number(&value["reports"]),
-        instances: number(&value["instances"]),
+fn cleaned(data: Value) -> Value {
+    match data {
+        Value::String(text) => clean(&text).into(),
+        Value::Array(list) => list.into_iter().map(cleaned).collect(),
+        Value::Object(fields) => fields.into_iter().map(|(name, value)| (clean(&name), cleaned(value))).collect(),
+        other => other,
     }
 }
 
-fn book(value: &Value) -> Book {
-    let count = |name: &str| number(&value[name]).unwrap_or(0.0);
-    Book {
-        book: text(&value["book"]),
-        servers_count: count("servers_count"),
-        servers_fen: count("servers_fen"),
-        users_count: count("users_count"),
-        users_fen: count("users_fen"),
-        residual_count: count("residual_count"),
-        residual_fen: count("residual_fen"),
-        unbalanced_seconds: count("unbalanced_seconds"),
-    }
-}
-
-/// The one book of a monitor that does not tell them apart.
-fn rain_book(value: &Value) -> Option<Book> {
-    let count = |name: &str| number(&value[name]);
-    Some(Book {
-        book: "rain".to_owned(),
-        servers_count: count("won")?,
-        servers_fen: count("paid_fen")?,
-        users_count: count("prizes_received")?,
-        users_fen: count("received_fen")?,
-        residual_count: count("residual_prizes")?,
-        residual_fen: count("residual_fen")?,
-        unbalanced_seconds: count("unbalanced_seconds").unwrap_or(0.0),
-    })
-}
-
-fn sets(data: &Value) -> Vec<SetFigures> {
-    let mut sets = Vec::new();
-    for (server, columns) in data.as_object().into_iter().flatten() {
-        let count = list(&columns["connections"]).count();
-        for index in 0..count.min(NAMES_KEPT.saturating_sub(sets.len())) {
-            let of = |name: &str| number(&columns[name][index]).unwrap_or(0.0);
-            sets.push(SetFigures {
-                server: clean(server),
-                index,
-                connections: of("connections"),
-                online: of("online"),
-                queue_depth: of("queue_depth"),
-                owed: of("owed"),
-                stock: of("stock"),
-            });
+fn sets(servers: BTreeMap<String, SetsSecond>) -> Vec<SetFigures> {
+    let each = |(server, lists): (&String, &SetsSecond), index| {
+        let of = |list: &[u64]| list.get(index).copied().unwrap_or(0) as f64;
+        SetFigures {
+            server: server.clone(),
+            index,
+            connections: of(&lists.connections),
+            online: of(&lists.online),
+            queue_depth: of(&lists.queue_depth),
+            owed: of(&lists.owed),
+            stock: of(&lists.stock),
         }
-    }
-    sets
+    };
+    let sets = servers.iter().flat_map(|server| (0..server.1.connections.len()).map(move |index| each(server, index)));
+    sets.take(NAMES_KEPT).collect()
 }
 
 #[cfg(test)]
@@ -483,7 +249,7 @@ mod tests {
     fn second(second: u64, sent: u64) -> Update {
         let data = json!({"columns": {"second": second, "sent": sent, "complete": 1},
             "reasons": {"ended": {"idle": 2}, "answers": {}, "errors": {}, "violations": {}}, "heat": {}});
-        Update::Event("second".to_owned(), data)
+        Update::Data("second".to_owned(), data)
     }
 
     #[test]
@@ -492,12 +258,13 @@ mod tests {
         state.apply(second(12, 120));
         let columns = json!({"second": [10, 11, 12], "sent": [100, null, 1]});
         let reasons = json!({"ended": {"idle": [1, 0, 5]}});
-        state.apply(Update::Series(json!({"run": "x", "every": 1, "columns": columns, "reasons": reasons})));
+        let series = json!({"run": "x", "every": 1, "columns": columns, "reasons": reasons});
+        state.apply(Update::Data("series".to_owned(), series));
         state.apply(second(12, 120));
         state.apply(second(13, 130));
         let sent: Vec<_> = state.column("sent", 10).collect();
         assert_eq!(sent, [(10, Some(100.0)), (11, None), (12, Some(120.0)), (13, Some(130.0))]);
-        assert_eq!(state.reasons("ended"), [("idle", 2.0, 5.0)]);
+        assert_eq!(state.reasons(|of| &of.ended), [("idle", 2.0, 5.0)]);
     }
 
     #[test]
@@ -507,7 +274,7 @@ mod tests {
             state.apply(second(number, 1));
             let mark =
                 json!({"at_ms": number, "kind": "alert", "source": "", "text": "\u{1b}[31mred\u{7}".repeat(100)});
-            state.apply(Update::Event("mark".to_owned(), mark));
+            state.apply(Update::Data("mark".to_owned(), mark));
         }
         assert_eq!((state.rows.len(), state.marks.len()), (SECONDS_KEPT, MARKS_KEPT));
         assert!(state.marks.iter().all(|mark| mark.text.chars().count() <= 200 && !mark.text.contains('\u{1b}')));
@@ -516,7 +283,7 @@ mod tests {
     #[test]
     fn another_run_begins_anew() {
         let mut state = State::default();
-        let hello = |id: &str| Update::Event("hello".to_owned(), json!({"id": id, "version": "1", "run": {}}));
+        let hello = |id: &str| Update::Data("hello".to_owned(), json!({"id": id, "version": "1", "run": {}}));
         state.apply(hello("a"));
         state.apply(second(5, 1));
         state.apply(hello("a"));
@@ -535,7 +302,7 @@ mod tests {
         let data = json!({"server-1": {"connections": connections, "online": connections, "queue_depth": queue_depth,
             "owed": zeros, "stock": zeros}});
         let mut state = State::default();
-        state.apply(Update::Event("sets".to_owned(), data));
+        state.apply(Update::Data("sets".to_owned(), data));
         let odd: Vec<_> = state.odd_sets().into_iter().map(|(set, what)| (set.index, what)).collect();
         assert_eq!(odd, [(20, "queue 4000".to_owned()), (7, "only 3 connections".to_owned())]);
     }

@@ -246,6 +246,11 @@ impl Client {
 
     // ---- Leaving
 
+    /// Closes our side: nothing more is sent, and what was asked for is still to come.
+    pub fn close_write(&mut self) {
+        self.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    }
+
     /// Breaks the connection off: the server gets a reset, not an end.
     pub fn reset(self) {
         SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();

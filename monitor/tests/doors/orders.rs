@@ -2,7 +2,7 @@
 
 use axum::http::StatusCode;
 use hongbao_monitor::limits::ACTIONS_MAX;
-use hongbao_proto::token::{Audience, TokenError, Verifier};
+use hongbao_proto::token::{Audience, Grant, TokenRefusal, Verifier};
 use hongbao_telemetry::clock::unix_seconds;
 use hongbao_telemetry::report::names::role;
 use serde_json::{Value, json};
@@ -11,8 +11,8 @@ use tokio::net::TcpListener;
 
 use super::support::{Running, admin, secret, soon, surface};
 
-fn verify(token: &str) -> Result<(String, u64), TokenError> {
-    Verifier::hs256(&secret(), Audience::Admin).verify_until(token)
+fn verify(token: &str) -> Result<Grant, TokenRefusal> {
+    Verifier::hs256(&secret(), Audience::Admin).verify(token)
 }
 
 #[tokio::test]
@@ -39,7 +39,7 @@ async fn a_change_of_qps_reaches_every_machine_and_the_timeline() {
     let at = one.body["at"].as_u64().unwrap();
     assert!((before + 4..=unix_seconds() + 5).contains(&at));
     // It is good for long enough, and for no longer.
-    let (subject, expires_at) = verify(&one.token).unwrap();
+    let Grant { subject, expires_at } = verify(&one.token).unwrap();
     assert!(subject.contains("mei"), "{subject}");
     assert!(expires_at <= unix_seconds() + 60, "{expires_at}");
 

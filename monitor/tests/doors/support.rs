@@ -153,7 +153,7 @@ impl Users {
         let mut user = User::new(stream, Codec::default());
         let (id, ask) = hear(&mut user).await;
         let Ask::Login(login) = ask else { panic!("the first request is {ask:?}") };
-        let who = Verifier::hs256(&secret(), Audience::User).verify_user(&login.token).unwrap().get();
+        let who = Verifier::hs256(&secret(), Audience::User).verify_user(&login.token).unwrap().0.get();
         say(&mut user, id, Event::Welcome(Welcome { user_id: who, ..Welcome::default() })).await;
         (user, who)
     }

@@ -15,6 +15,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::{Admin, stopping, valid};
 use crate::generator::Conservation;
 use crate::ledger::writer::LedgerCounts;
+use crate::limits;
 use crate::set::message::{Control, Message, SessionInfo};
 
 /// Sessions in one page at most.
@@ -205,18 +206,45 @@ pub async fn sessions(
     Ok(Json(SessionPage { sessions: found, next }))
 }
 
-/// End a user's connection
-#[utoipa::path(delete, path = "/v1/sessions/{user}", params(("user" = u64, Path)), security(("bearer" = [])),
+/// How long a user is kept out.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct KickQuery {
+    /// As `90s` or `1h`, at most 30 days: until then the user's logins are refused. Absent: the user may come back at
+    /// once. Forgotten when the server restarts.
+    #[serde(default, rename = "for", with = "humantime_serde::option")]
+    #[param(value_type = Option<String>)]
+    lasts: Option<Duration>,
+}
+
+/// End a user's connection, and keep the user out where it is asked for
+#[utoipa::path(delete, path = "/v1/sessions/{user}", params(("user" = u64, Path), KickQuery), security(("bearer" = [])),
     responses((status = 202, description = "On its way"), (status = 404, description = "Not logged in here")))]
-pub async fn kick(State(admin): State<Admin>, PathParam(user): PathParam<u64>) -> Result<StatusCode, ApiError> {
+pub async fn kick(
+    State(admin): State<Admin>,
+    PathParam(user): PathParam<u64>,
+    QueryParams(KickQuery { lasts }): QueryParams<KickQuery>,
+) -> Result<StatusCode, ApiError> {
     let user = valid(UserId::new(user))?;
-    let address = admin
-        .shared
-        .directory
-        .find(user)
-        .ok_or_else(|| ApiError::not_found(format!("user {user} is not logged in here")))?;
-    let kick = Control::Kick { key: address.key, user };
-    admin.shared.sets[address.set as usize].inbox.send(Message::Control(kick)).await.map_err(|_| stopping())?;
+    let address = admin.shared.directory.find(user);
+    let set = &admin.shared.sets[address.map_or(0, |address| address.set as usize)];
+    if let Some(lasts) = lasts {
+        let max = Duration::from_secs(limits::BARRED_SECONDS_MAX);
+        if lasts.is_zero() || lasts > max {
+            return Err(ApiError::bad_request(format!("for {lasts:?} is outside 1s..=30days")));
+        }
+        let ms = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX);
+        set.inbox.send(Message::Control(Control::Bar { user, ms })).await.map_err(|_| stopping())?;
+    }
+    match address {
+        Some(address) => {
+            let kick = Control::Kick { key: address.key, user };
+            set.inbox.send(Message::Control(kick)).await.map_err(|_| stopping())?;
+        }
+        None if lasts.is_none() => return Err(ApiError::not_found(format!("user {user} is not logged in here"))),
+        None => {}
+    }
     Ok(StatusCode::ACCEPTED)
 }
 

@@ -190,6 +190,8 @@ impl Opened {
             sets: sets.clone(),
             login_seconds: config.login_seconds,
             idle_seconds: config.idle_seconds,
+            end_at_expiry: config.end_at_expiry,
+            barred: Default::default(),
         });
         let events = Events::default();
         let generator = Generator::recover(sets.clone(), ledger.clone(), campaigns, config.notify_campaigns, now)

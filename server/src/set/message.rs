@@ -8,7 +8,7 @@ use hongbao_proto::{CampaignId, EnvelopeId, OrderId, RequestId, Serial, UserId};
 use tokio::sync::mpsc::OwnedPermit;
 use tokio::sync::oneshot;
 
-use crate::ends::End;
+use crate::ends::{End, Hint};
 use crate::ledger::writer::{self, ReplyTo};
 use crate::ledger::{Question, Seen};
 use crate::market::campaign::CampaignTerms;
@@ -53,6 +53,8 @@ pub enum ClientRequest {
         /// Echoed by the answer.
         request: RequestId,
         user: UserId,
+        /// Unix second at which the token expires.
+        expires_at: u64,
     },
     /// Something of the user's own affairs, for the ledger.
     Ledger {
@@ -88,6 +90,7 @@ pub enum ClientRequest {
         request: u64,
         code: ErrorCode,
         end: End,
+        hint: Option<Hint>,
     },
     /// The beginning of a frame, without its end.
     Partial,
@@ -245,6 +248,8 @@ pub enum Control {
     },
     /// The user of this connection has logged in elsewhere: end it, then let the newer login go on.
     Displace { key: ConnectionKey, newer: DisplacedBy },
+    /// Keep this user out of every SET for so many milliseconds.
+    Bar { user: UserId, ms: u64 },
     /// End this connection, if it still is this user's.
     Kick { key: ConnectionKey, user: UserId },
     /// Write this frame to every logged-in connection.

@@ -9,6 +9,7 @@
 //! file for each.
 
 mod apply;
+pub mod barred;
 pub mod broadcast;
 pub mod delivery;
 pub mod directory;
@@ -37,13 +38,14 @@ use tokio::sync::mpsc;
 
 use crate::admission::{Gate, LoginQueue, Meter, Rate};
 use crate::clock::Now;
-use crate::ends::End;
+use crate::ends::{End, Hint};
 use crate::ledger::writer::{LedgerHandle, WriterRequest};
 use crate::limits;
 use crate::market::stock::Stock;
 use crate::set::apply::deliveries::Deliveries;
 use crate::set::apply::lottery::Lottery;
 use crate::set::apply::sweeps::Sweep;
+use crate::set::barred::Barred;
 use crate::set::broadcast::Receipt;
 use crate::set::delivery::Delivery;
 use crate::set::directory::{ConnectionKey, Directory};
@@ -96,6 +98,10 @@ pub struct Shared {
     pub login_seconds: u32,
     /// Silence that ends a connection, seconds.
     pub idle_seconds: u32,
+    /// Whether a connection ends when the token expires that its user logged in with.
+    pub end_at_expiry: bool,
+    /// Users whom an operator keeps out.
+    pub barred: Barred,
 }
 
 /// Something to be looked at again at a certain second. All deadlines of one kind are equally long:
@@ -150,12 +156,19 @@ pub struct Set<W> {
     partial: Deadlines,
     slow: Deadlines,
     leaving: Deadlines,
+    closing: Deadlines,
     idle_cursor: usize,
     sweeps: VecDeque<Sweep>,
     /// Announcements that every connection has had by the end of this batch.
     swept: Vec<Receipt>,
     /// Write sides to be closed once this batch is written.
     finishing: Vec<ConnectionKey>,
+    /// Connections whose peer has closed its side, to be closed once they are owed nothing.
+    half_closed: Vec<ConnectionKey>,
+    /// What the peer seems to have got wrong that is being dismissed.
+    hint: Option<Hint>,
+    /// What came behind a Login that is not answered yet.
+    early: FxHashMap<ConnectionKey, Vec<ClientRequest>>,
     /// Connections that have ended, to be closed.
     ended: Vec<W>,
     /// Users who are followed.
@@ -187,10 +200,14 @@ impl<W: Wire> Set<W> {
             partial: Deadlines::default(),
             slow: Deadlines::default(),
             leaving: Deadlines::default(),
+            closing: Deadlines::default(),
             idle_cursor: 0,
             sweeps: VecDeque::new(),
             swept: Vec::new(),
             finishing: Vec::new(),
+            half_closed: Vec::new(),
+            hint: None,
+            early: FxHashMap::default(),
             ended: Vec::new(),
             watched: Watched::default(),
             stopped: false,
@@ -205,9 +222,12 @@ impl<W: Wire> Set<W> {
             wire,
             generation,
             state: SessionState::Fresh,
+            half_closed: false,
+            owed: 0,
             heard_at: now.seconds(),
             partial_since: 0,
             slow_since: 0,
+            expires_at: u32::MAX,
             user: None,
             last_grab: 0,
             meter: Meter::default(),
@@ -250,7 +270,7 @@ impl<W: Wire> Set<W> {
     /// Answers a request that met a full queue.
     pub fn refuse(&mut self, key: ConnectionKey, request_id: u64, now: &Now) {
         match self.live(key) {
-            Some(session) => session.heard_at = now.seconds(),
+            Some(session) => session.receive(now),
             None => return self.tally.stale.add(1),
         }
         self.tally.received.add(1);
@@ -291,6 +311,7 @@ impl<W: Wire> Set<W> {
                 session.wire.finish();
             }
         }
+        self.close_half_closed();
         self.report_swept();
         self.check();
     }
@@ -305,7 +326,16 @@ impl<W: Wire> Set<W> {
     /// The one place where a request is answered: counted, and written where the connection still
     /// lives.
     fn answer(&mut self, key: ConnectionKey, request_id: u64, kind: AnswerKind, event: Event) {
-        let is_live = self.live(key).is_some();
+        let is_live = match self.live(key) {
+            Some(session) => {
+                session.owed = session.owed.saturating_sub(1);
+                if session.half_closed {
+                    self.half_closed.push(key);
+                }
+                true
+            }
+            None => false,
+        };
         if self.watched.any() {
             self.trace_answer(key, request_id, kind, is_live.then_some(&event));
         }
@@ -440,7 +470,7 @@ fn explain(code: ErrorCode) -> &'static str {
         ErrorCode::Malformed => "the frame cannot be read",
         ErrorCode::UnknownRequest => "this server knows no such request",
         ErrorCode::OutOfRange => "a field is out of its range",
-        ErrorCode::NotLoggedIn => "log in first, and wait for the welcome",
+        ErrorCode::NotLoggedIn => "log in first",
         ErrorCode::AlreadyLoggedIn => "this connection is logged in already",
         ErrorCode::TokenInvalid => "the token is malformed or wrongly signed",
         ErrorCode::TokenExpired => "the token has expired",
@@ -454,6 +484,7 @@ fn explain(code: ErrorCode) -> &'static str {
         ErrorCode::InsufficientFunds => "the wallet holds less than this takes; nothing moved",
         ErrorCode::OrderPaid => "the order is paid and can no longer be cancelled",
         ErrorCode::NoSuchRoom => "no such room, or not a member of it",
+        ErrorCode::UserBarred => "an operator keeps this user out for a time",
         ErrorCode::RoomFull => "the room has as many members, or the user is in as many rooms, as may be",
     }
 }

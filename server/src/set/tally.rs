@@ -67,7 +67,7 @@ answers! {
 }
 
 /// Error codes and the label of each, in the order of their wire numbers.
-pub const ERRORS: [(ErrorCode, &str); 17] = [
+pub const ERRORS: [(ErrorCode, &str); 18] = [
     (ErrorCode::Unspecified, "unspecified"),
     (ErrorCode::Malformed, "malformed"),
     (ErrorCode::UnknownRequest, "unknown_request"),
@@ -85,6 +85,7 @@ pub const ERRORS: [(ErrorCode, &str); 17] = [
     (ErrorCode::OrderPaid, "order_paid"),
     (ErrorCode::NoSuchRoom, "no_such_room"),
     (ErrorCode::RoomFull, "room_full"),
+    (ErrorCode::UserBarred, "user_barred"),
 ];
 
 /// The counters and gauges of one SET.

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 
 use hongbao_proto::frame::{Split, split};
 use hongbao_proto::limits::CLIENT_FRAME_BYTES_MAX;
-use hongbao_proto::token::{TokenError, Verifier};
+use hongbao_proto::token::{TokenRefusal, Verifier};
 use hongbao_proto::v1::{self, ErrorCode, client_frame};
 use hongbao_proto::{CampaignId, RequestId};
 use prost::Message as _;
@@ -20,7 +20,7 @@ use tokio::io::ReadBuf;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use crate::ends::End;
+use crate::ends::{End, Hint};
 use crate::limits;
 use crate::set::directory::ConnectionKey;
 use crate::set::message::{ClientRequest, Message};
@@ -56,6 +56,8 @@ enum Pause {
 pub struct ReaderState {
     /// The beginning of an unfinished frame, or, after [`Pause::Full`], frames not yet taken.
     bytes: Option<Box<[u8]>>,
+    /// A frame has been understood: what comes is of our protocol.
+    understood: bool,
     /// After a violation everything is read and thrown away, so that closing does not reset the
     /// peer before it has read why.
     discarding: bool,
@@ -126,11 +128,14 @@ impl Intake {
         };
         let mut taken = false;
         while !rest.is_empty() {
-            let (request, consumed) = match split(rest, CLIENT_FRAME_BYTES_MAX) {
+            let (mut request, consumed) = match split(rest, CLIENT_FRAME_BYTES_MAX) {
                 Ok(Split::Frame { payload, consumed }) => (self.understand(payload), consumed),
-                Ok(Split::Partial { .. }) => break,
-                Err(_) => (violation(0, ErrorCode::Malformed, End::Protocol), rest.len()),
+                Ok(Split::Partial { .. }) if state.foreign(rest).is_none() => break,
+                Ok(Split::Partial { .. }) | Err(_) => (malformed(), rest.len()),
             };
+            if let ClientRequest::Violation { code: ErrorCode::Malformed, hint, .. } = &mut request {
+                *hint = state.foreign(rest);
+            }
             let violated = matches!(request, ClientRequest::Violation { .. });
             if self.queue(key, request).is_err() {
                 state.bytes = Some(rest.into());
@@ -140,7 +145,7 @@ impl Intake {
                 state.discarding = true;
                 return Ok(());
             }
-            taken = true;
+            (taken, state.understood) = (true, true);
             rest = &rest[consumed..];
         }
         if !rest.is_empty() {
@@ -193,7 +198,7 @@ impl Intake {
     /// Turns a payload into a checked request.
     fn understand(&self, payload: &[u8]) -> ClientRequest {
         let Ok(frame) = v1::ClientFrame::decode(payload) else {
-            return violation(0, ErrorCode::Malformed, End::Protocol);
+            return malformed();
         };
         let Ok(request) = RequestId::new(frame.request_id) else {
             return ClientRequest::Mistake { request: frame.request_id, code: ErrorCode::OutOfRange };
@@ -212,8 +217,13 @@ impl Intake {
                 None => ClientRequest::Mistake { request: request.get(), code: ErrorCode::OutOfRange },
             },
             Some(client_frame::Request::Login(login)) => match self.verifier.verify_user(&login.token) {
-                Ok(user) => ClientRequest::Login { request, user },
-                Err(error) => violation(request.get(), refusal(&error), End::Authentication),
+                Ok((user, expires_at)) => ClientRequest::Login { request, user, expires_at },
+                Err(refusal) => ClientRequest::Violation {
+                    request: request.get(),
+                    code: refusal_code(refusal),
+                    end: End::Authentication,
+                    hint: Some(refusal.into()),
+                },
             },
             Some(other) => match parse::ledger_request(other, request) {
                 Ok(wanted) => ClientRequest::Ledger { request, wanted },
@@ -229,21 +239,35 @@ impl Intake {
 pub struct QueueFull;
 
 impl ReaderState {
+    /// Which other protocol the peer speaks, where nothing of ours has come yet.
+    fn foreign(&self, bytes: &[u8]) -> Option<Hint> {
+        if self.understood { None } else { Hint::of_first_bytes(bytes) }
+    }
+
     /// Whether the reader has seen a violation, after which it throws everything away.
     pub fn is_discarding(&self) -> bool {
         self.discarding
     }
 }
 
-fn violation(request: u64, code: ErrorCode, end: End) -> ClientRequest {
-    ClientRequest::Violation { request, code, end }
+fn malformed() -> ClientRequest {
+    ClientRequest::Violation { request: 0, code: ErrorCode::Malformed, end: End::Protocol, hint: None }
 }
 
-fn refusal(error: &TokenError) -> ErrorCode {
-    match error {
-        TokenError::Expired => ErrorCode::TokenExpired,
-        TokenError::Foreign => ErrorCode::TokenForeign,
-        _ => ErrorCode::TokenInvalid,
+fn refusal_code(refusal: TokenRefusal) -> ErrorCode {
+    match refusal {
+        TokenRefusal::Expired => ErrorCode::TokenExpired,
+        TokenRefusal::Audience => ErrorCode::TokenForeign,
+        TokenRefusal::Malformed
+        | TokenRefusal::Algorithm
+        | TokenRefusal::Critical
+        | TokenRefusal::Signature
+        | TokenRefusal::NoExpiry
+        | TokenRefusal::NotBefore
+        | TokenRefusal::NotYetValid
+        | TokenRefusal::IssuedAt
+        | TokenRefusal::NoSubject
+        | TokenRefusal::Subject => ErrorCode::TokenInvalid,
     }
 }
 

@@ -203,6 +203,8 @@ impl Node {
             sets: handles.clone().into(),
             login_seconds: 10,
             idle_seconds: 60,
+            end_at_expiry: true,
+            barred: Default::default(),
         });
         let generator = Generator::recover(handles.clone().into(), handle.clone(), campaigns, true, now.wall);
         let bounds = Bounds { history_bytes: setup.history_bytes, ..Bounds::default() };

@@ -48,6 +48,45 @@ fn an_http_request_on_the_users_port_is_refused_as_malformed() {
 }
 
 #[test]
+fn other_protocols_are_refused_at_once_and_named_in_the_log() {
+    let server = Server::start();
+    let openings: [(&[u8], &str); 6] = [
+        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "HTTP"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "TLS"),
+        (b"PROXY TCP4 192.0.2.1 192.0.2.2 5000 7400\r\n", "PROXY"),
+        (b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c", "PROXY"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "SSH"),
+    ];
+    for (bytes, protocol) in openings {
+        let mut peer = server.connect();
+        peer.send_raw(bytes);
+        assert_eq!(peer.ending(), Ending::with(0, ErrorCode::Malformed, Reason::Protocol), "{protocol}");
+        // Lines of one kind are limited to some a second.
+        until(protocol, || {
+            let mut peer = server.connect();
+            peer.send_raw(bytes);
+            peer.ending();
+            server.log().lines().any(|line| line.contains("peer_refused") && line.contains(protocol))
+        });
+    }
+    server.check_books();
+}
+
+#[test]
+fn a_padded_length_is_read() {
+    let server = Server::start();
+    let mut user = server.login(1);
+    let id = next_id();
+    let ping = framed(id, Request::Ping(v1::Ping {}));
+    let mut padded = vec![ping[0] | 0x80, 0x80, 0x80, 0x80, 0];
+    padded.extend_from_slice(&ping[1..]);
+    user.send_raw(&padded);
+    assert!(matches!(user.answer(id), Event::Pong(_)));
+    server.check_books();
+}
+
+#[test]
 fn a_length_of_0_is_refused_as_malformed() {
     is_malformed(&[0]);
 }

@@ -30,9 +30,10 @@ pub enum Unacknowledged {
 impl Crowd {
     /// Bytes came for `user`: the rest of a frame, whole ones, the beginning of another.
     pub fn bytes(&mut self, user: u32, bytes: &[u8], now: u64) {
-        let mut partial = self.partial_frames.take(&mut self.users[user as usize].partial);
-        match wire::cut(&mut partial, bytes, |payload| self.frame(user, payload, now)) {
-            Ok(()) => self.users[user as usize].partial = self.partial_frames.keep(partial),
+        let joined = self.partial_frames.remove(&user).map(|beginning| [&beginning, bytes].concat());
+        match wire::cut(joined.as_deref().unwrap_or(bytes), |payload| self.frame(user, payload, now)) {
+            Ok([]) => {}
+            Ok(rest) => drop(self.partial_frames.insert(user, rest.to_vec())),
             Err(_) => self.broken_stream(user, now),
         }
     }

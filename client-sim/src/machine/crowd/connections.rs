@@ -120,11 +120,11 @@ impl Crowd {
         };
         self.tally.counters.end(end);
         self.refused.remove(&user);
+        self.partial_frames.remove(&user);
         let state = self.users[user as usize].state;
         self.census.connected -= 1;
         let one = &mut self.users[user as usize];
         one.socket = None;
-        drop(self.partial_frames.take(&mut one.partial));
         one.pinged = false;
         self.acknowledges_under_way -= u64::from(std::mem::take(&mut one.acknowledges));
         if state == State::Online {

@@ -35,7 +35,6 @@ use crate::machine::envelopes::Envelopes;
 use crate::machine::labels::EndReason;
 use crate::machine::orders::OrderBook;
 use crate::machine::outstanding::Outstanding;
-use crate::machine::partial_frames::PartialFrames;
 use crate::machine::prizes::PrizeBook;
 use crate::machine::reactions::Reactions;
 use crate::machine::statements::Statements;
@@ -125,7 +124,8 @@ pub struct Crowd {
     /// (milliseconds since start, user, since when it waits), of users who log in again then on the
     /// connection that they have.
     appointments: BinaryHeap<Reverse<(u32, u32, u32)>>,
-    partial_frames: PartialFrames,
+    /// The beginnings of frames whose rest has not come yet. Nearly every user has none.
+    partial_frames: FxHashMap<u32, Vec<u8>>,
     /// Bytes that sockets refused.
     refused: FxHashMap<u32, Vec<u8>>,
     /// Why connections that are ending end, and when their users come back, in milliseconds from
@@ -155,7 +155,7 @@ impl Crowd {
             reactions: Reactions::new(),
             envelopes: Envelopes::default(),
             orders: OrderBook::default(),
-            chats: Chats::new(Circle { total: config.total.into(), rooms: config.rooms.into() }),
+            chats: Chats::new(Circle { total: config.total.into(), rooms: config.common.rooms.into() }),
             statements: Statements::default(),
             users: (0..count).map(|_| User::new()).collect(),
             first,
@@ -165,18 +165,18 @@ impl Crowd {
             signer: Signer::new(&config.secret),
             token_ttl_seconds: config.token_ttl.as_secs(),
             grab: GrabTemplate::new(config.campaign),
-            mix: config.mix,
+            mix: config.common.mix,
             mixes: Vec::new(),
             asked: FxHashMap::default(),
             sale: config.sale.map(|campaign| SaleOrder { campaign, limit: None }),
             react: config.react,
-            answer_timeout_ms: u32::try_from(config.answer_timeout.as_millis()).unwrap_or(u32::MAX),
+            answer_timeout_ms: u32::try_from(config.common.answer_timeout.as_millis()).unwrap_or(u32::MAX),
             ping_after_ms: u32::MAX,
             started,
             newcomers: 0,
             comebacks: BinaryHeap::new(),
             appointments: BinaryHeap::new(),
-            partial_frames: PartialFrames::default(),
+            partial_frames: FxHashMap::default(),
             refused: FxHashMap::default(),
             farewells: FxHashMap::default(),
             unacknowledged: Vec::new(),
@@ -217,10 +217,13 @@ impl Crowd {
         }
         match change {
             ScheduleChange::Added(index) => {
-                self.tally.add_segment(index, at);
+                self.tally.add_segment(index, at, qps);
                 self.mixes.insert(index, mix);
             }
-            ScheduleChange::Replaced(index) => self.mixes[index] = mix,
+            ScheduleChange::Replaced(index) => {
+                self.tally.segments[index].qps = qps;
+                self.mixes[index] = mix;
+            }
         }
         Ok(())
     }
@@ -311,7 +314,7 @@ impl Crowd {
                 if u64::from(since) > timeout {
                     let overdue = now.saturating_sub(timeout * MILLISECOND);
                     self.outstanding.expire(user, |request| schedule.due(request).is_some_and(|due| due < overdue));
-                    if self.reactions.count() > 0 {
+                    if self.reactions.count > 0 {
                         self.reactions.expire(user, overdue);
                     }
                 }

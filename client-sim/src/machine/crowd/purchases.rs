@@ -37,11 +37,11 @@ impl Crowd {
         match event {
             Event::Opened(opened) => self.opened(user, request_id, envelope, opened, now),
             Event::EnvelopeEmpty(_) => {
-                self.tally.counters.totals.envelopes.empty += 1;
+                self.envelopes.counts.empty += 1;
                 self.is_over(user, envelope);
             }
             Event::TooLate(_) => {
-                self.tally.counters.totals.envelopes.expired += 1;
+                self.envelopes.counts.expired += 1;
                 self.is_over(user, envelope);
             }
             Event::Error(error) if error.code() != ErrorCode::LedgerUnavailable => {}

@@ -62,7 +62,7 @@ impl Crowd {
             Operation::Grab => return wanted,
             _ if self.asked.len() >= EXPIRED_MAX => None,
             Operation::Open => self.envelopes.take_oldest(user).map(Asked::Open),
-            Operation::Chat => Some(Asked::Chat(self.chats.circle().to(self.user_id(user), request))),
+            Operation::Chat => Some(Asked::Chat(self.chats.circle.to(self.user_id(user), request))),
             Operation::Ticket => self.sale.map(|sale| Asked::Ticket(sale.campaign)),
         };
         match asked {
@@ -96,7 +96,7 @@ impl Crowd {
                 self.write(user, &wire::frame(id, Request::Open(Open { envelope_id })), now);
             }
             Some(Asked::Chat(_)) => {
-                let chat = self.chats.circle().chat(self.user_id(user), request);
+                let chat = self.chats.circle.chat(self.user_id(user), request);
                 self.write(user, &wire::frame(id, Request::Chat(chat)), now);
             }
         }
@@ -140,7 +140,7 @@ impl Crowd {
                 } else if receipt.offset > 0 {
                     self.chats.record_own(user, receipt.offset);
                 }
-                let ChatTotals { delivered, offline, dropped, .. } = &mut self.tally.counters.totals.chat;
+                let ChatTotals { delivered, offline, dropped, .. } = &mut self.chats.counts;
                 *delivered += u64::from(receipt.delivered);
                 *offline += u64::from(receipt.offline);
                 *dropped += u64::from(receipt.dropped);

@@ -12,7 +12,7 @@ use crate::clock::MILLISECOND;
 use crate::limits::{LAPSE_MS, REACTION_JITTER_MS, REACTION_TRIES_MAX};
 use crate::machine::chat::RoomPosition;
 use crate::machine::labels::{Outcome, Violation};
-use crate::machine::reactions::{Act, Reaction, Settled};
+use crate::machine::reactions::{Act, Reaction};
 use crate::machine::statements::Read;
 use crate::machine::user::State;
 use crate::machine::wire;
@@ -58,7 +58,7 @@ impl Crowd {
 
     /// A user who is back does what was due, and asks again for what was not answered.
     pub(super) fn act_again(&mut self, user: u32, now: u64) {
-        if let Some(room) = self.chats.circle().room_of(self.user_id(user))
+        if let Some(room) = self.chats.circle.room_of(self.user_id(user))
             && !self.reactions.wants(user, |act| matches!(act, Act::Join(_)))
         {
             // Who comes back is to be caught up before it hears much else.
@@ -69,7 +69,7 @@ impl Crowd {
                 self.plan_soon(user, Act::Join(room), now);
             }
         }
-        if self.reactions.count() > 0 && !self.halted {
+        if self.reactions.count > 0 && !self.halted {
             for reaction in self.reactions.to_write_again(user, now) {
                 self.act(user, reaction, now);
             }
@@ -80,7 +80,8 @@ impl Crowd {
         let Reaction { id, act, .. } = reaction;
         if reaction.sent == 0 {
             if !self.is_still_wanted(user, act) {
-                return self.reactions.drop_it(user, id);
+                self.reactions.remove(user, id);
+                return;
             }
             self.tally.reacted(act);
         }
@@ -121,9 +122,8 @@ impl Crowd {
         let Some(outcome) = outcome(act, &event) else {
             return self.tally.counters.violation(Violation::WrongKind);
         };
-        let reaction = match self.reactions.settle(user, id) {
-            Some(Settled::InTime(reaction) | Settled::Late(reaction)) => reaction,
-            None => return self.tally.counters.violation(Violation::DuplicateAnswer),
+        let Some(reaction) = self.reactions.settle(user, id) else {
+            return self.tally.counters.violation(Violation::DuplicateAnswer);
         };
         self.tally.reaction_answered(act, (reaction.sent, now), outcome);
         match (act, event) {

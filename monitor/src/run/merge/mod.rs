@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use hdrhistogram::Histogram;
 use hongbao_proto::report_v1::{Report, Source};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::limits::{
     AHEAD_SECONDS_MAX, CATCH_UP_SECONDS_MAX, HISTOGRAMS_PER_REPORT_MAX, LOST_SECONDS, MISSING_NAMED_MAX,
@@ -62,8 +62,9 @@ pub struct Joined {
     instance: u32,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, strum::IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Presence {
     Reporting,
     /// Gone after its last report.
@@ -124,7 +125,7 @@ struct Decoded {
 }
 
 /// One source, as told by the HTTP interface.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceStatus {
     pub role: Role,
     /// Its name, unique in the role.

@@ -71,8 +71,9 @@ kinds! {
     "host_too_small" WARN Server PerSecond ["wanted" "host" "mend"] "this host carries fewer connections than wanted";
     "serving" INFO Server PerSecond ["listen" "admin" "shards" "sets"] "the server takes connections";
     "not_favoured" INFO Server PerSecond [] "without CAP_SYS_NICE the ledger's thread waits for a core like all others";
-    "peer_refused" INFO Server PerSecond ["set" "reason" "user" "peer"] "a peer broke a rule and was dismissed";
+    "peer_refused" INFO Server PerSecond ["set" "reason" "user" "peer" "hint"] "a peer broke a rule and was dismissed; `hint`: what it seems to have got wrong";
     "connection_limited" INFO Server PerSecond ["set" "reason" "user"] "a connection reached a limit and was ended";
+    "user_not_barred" WARN Server PerSecond ["user"] "a user was to be kept out, and as many are as may be";
     "connection_kicked" INFO Server PerSecond ["set" "user"] "an operator ended a connection";
     "connection_ended" DEBUG Server PerSecond ["set" "reason" "user"] "a connection ended in the ordinary course of things";
     "part_silent" ERROR Server Never ["silent" "patience"] "a part of the server has not answered; the service manager is told nothing until it does";

@@ -338,6 +338,8 @@ impl Rig {
             sets: handles.into(),
             login_seconds: 10,
             idle_seconds: 600,
+            end_at_expiry: true,
+            barred: Default::default(),
         });
         let board = Arc::new(RoomsBoard { shards: Box::new([RoomShardTally::default()]) });
         let service = Service::new(

@@ -37,9 +37,15 @@ impl<W: Wire> Set<W> {
                 self.dismiss(key, End::Replaced, None, now);
                 self.succeed(key, newer);
             }
+            Control::Bar { user, ms } => {
+                if !self.shared.barred.bar(user, now.at.saturating_add(ms * 1_000_000), now.at) {
+                    tracing::warn!(event = "user_not_barred", %user, "as many users are kept out as may be");
+                }
+            }
             Control::Kick { key, user } => {
                 if self.live(key).is_some_and(|session| session.user == Some(user)) {
-                    self.dismiss(key, End::Kicked, None, now);
+                    let return_after_ms = self.shared.barred.wait_ms(user, now.at);
+                    self.dismiss(key, End::Kicked, return_after_ms, now);
                 }
             }
             Control::Announce(frame) => self.announce(frame, None),
@@ -89,6 +95,9 @@ impl<W: Wire> Set<W> {
                 session.wire.cut();
             }
         }
+        while let Some(key) = self.closing.pop_due(second) {
+            self.gone(key, End::Closed);
+        }
         self.sweep_idle(now);
         self.return_stock();
         self.pass_on();
@@ -101,9 +110,16 @@ impl<W: Wire> Set<W> {
             self.idle_cursor = (self.idle_cursor + 1) % slots;
             let Some(session) = self.sessions.get(self.idle_cursor) else { continue };
             let silent = now.seconds().saturating_sub(session.heard_at);
-            if session.state == SessionState::Online && silent >= self.shared.idle_seconds {
+            let end = if silent >= self.shared.idle_seconds {
+                End::Idle
+            } else if session.expires_at <= now.seconds() {
+                End::TokenExpired
+            } else {
+                continue;
+            };
+            if session.state == SessionState::Online {
                 let slot = u32::try_from(self.idle_cursor).unwrap_or(u32::MAX);
-                self.dismiss(ConnectionKey { slot, generation: session.generation }, End::Idle, None, now);
+                self.dismiss(ConnectionKey { slot, generation: session.generation }, end, None, now);
             }
         }
     }

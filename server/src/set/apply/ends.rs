@@ -10,6 +10,7 @@ use crate::limits;
 use crate::set::Set;
 use crate::set::directory::{ConnectionAddress, ConnectionKey};
 use crate::set::session::SessionState;
+use crate::set::tally::AnswerKind;
 use crate::transport::wire::Wire;
 
 impl<W: Wire> Set<W> {
@@ -24,6 +25,10 @@ impl<W: Wire> Set<W> {
     /// directory.
     pub(in crate::set) fn end(&mut self, key: ConnectionKey, end: End, return_after_ms: Option<u32>, now: &Now) {
         self.retire(key, end);
+        // Its reader has ended, and nobody else would close it.
+        if self.session(key).is_some_and(|session| session.half_closed) {
+            self.half_closed.push(key);
+        }
         match end.goodbye() {
             Some(reason) => {
                 self.push(key, Event::Goodbye(v1::Goodbye { reason: reason.into(), return_after_ms }));
@@ -38,7 +43,30 @@ impl<W: Wire> Set<W> {
         }
     }
 
-    /// The reader has ended: nothing more will come, and nothing more can be sent.
+    /// The reader has ended. A peer that has closed its side in order gets what it asked for before.
+    pub(in crate::set) fn on_reader_end(&mut self, key: ConnectionKey, end: End, now: &Now) {
+        match self.live(key) {
+            Some(session) if end == End::Closed => {
+                session.half_closed = true;
+                self.half_closed.push(key);
+                self.closing.push(now.seconds() + limits::HALF_CLOSED_SECONDS_MAX, key);
+            }
+            _ => self.gone(key, end),
+        }
+    }
+
+    /// Closes those whose peer has closed its side, where nothing is owed to them any more. What
+    /// this batch produced for them has been written.
+    pub(in crate::set) fn close_half_closed(&mut self) {
+        while let Some(key) = self.half_closed.pop() {
+            let Some(session) = self.session(key) else { continue };
+            if session.state == SessionState::Leaving || session.owed == 0 && session.wire.backlog() == 0 {
+                self.gone(key, End::Closed);
+            }
+        }
+    }
+
+    /// Nothing more will come, and nothing more can be sent.
     pub(in crate::set) fn gone(&mut self, key: ConnectionKey, end: End) {
         self.retire(key, end);
         if self.session(key).is_some() {
@@ -68,6 +96,9 @@ impl<W: Wire> Set<W> {
             self.tally.online.set(self.tally.online.get() - 1);
         }
         self.tally.ends[end as usize].add(1);
+        for _ in self.take_early(key) {
+            self.answer_gone_as(AnswerKind::Error);
+        }
         if let Some(user) = self.followed(key) {
             self.watched.ended(self.index, key, user, end);
         }
@@ -79,8 +110,9 @@ impl<W: Wire> Set<W> {
         let (set, reason, user) = (self.index, end.label(), user.map(UserId::get));
         match (end.fault(), end) {
             (Fault::Peer, _) => {
-                let mut peer = || self.session(key).and_then(|session| session.wire.peer());
-                tracing::info!(event = "peer_refused", set, reason, user, peer = peer(), "a peer broke a rule");
+                let hint = self.hint.take().map(tracing::field::display);
+                let peer = self.session(key).and_then(|session| session.wire.peer());
+                tracing::info!(event = "peer_refused", set, reason, user, peer, hint, "a peer broke a rule");
             }
             (Fault::Limit, _) => {
                 tracing::info!(event = "connection_limited", set, reason, user, "a connection reached a limit");

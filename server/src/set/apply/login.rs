@@ -1,8 +1,8 @@
 //! How a user comes in: one connection of a user at a time, and the newest one wins.
 
 use hongbao_proto::limits::ITEMS_PER_FRAME_MAX;
-use hongbao_proto::v1;
 use hongbao_proto::v1::server_frame::Event;
+use hongbao_proto::v1::{self, ErrorCode};
 use hongbao_proto::{RequestId, UserId};
 
 use crate::admission::Admission;
@@ -10,19 +10,32 @@ use crate::clock::Now;
 use crate::ends::End;
 use crate::ledger::writer::WriterRequest;
 use crate::ledger::{Award, Question, Recall};
+use crate::limits;
 use crate::set::directory::{ConnectionAddress, ConnectionKey};
 use crate::set::events as wire;
-use crate::set::message::{Control, DisplacedBy, Message, PendingRequest};
+use crate::set::message::{ClientRequest, Control, DisplacedBy, Message, PendingRequest};
 use crate::set::session::SessionState;
 use crate::set::tally::AnswerKind;
 use crate::set::{PendingLogin, Set};
 use crate::transport::wire::Wire;
+use hongbao_telemetry::program::build::VERSION;
 
 impl<W: Wire> Set<W> {
     /// Takes the user's place in the directory. An older connection ends first, so that what it had
     /// still queued can no longer win, and all it has won is ahead of our question in the ledger's
     /// queue.
-    pub(in crate::set) fn login(&mut self, key: ConnectionKey, request: RequestId, user: UserId, now: &Now) {
+    pub(in crate::set) fn login(
+        &mut self,
+        key: ConnectionKey,
+        request: RequestId,
+        user: UserId,
+        expires_at: u64,
+        now: &Now,
+    ) {
+        if let Some(wait_ms) = self.shared.barred.wait_ms(user, now.at) {
+            self.error(key, request.get(), ErrorCode::UserBarred);
+            return self.end(key, End::Kicked, Some(wait_ms), now);
+        }
         let session = &mut self.sessions[key.slot as usize];
         if let Some(queue) = &self.shared.logins {
             match queue.admit(session.retry_slot(), now.at) {
@@ -35,6 +48,11 @@ impl<W: Wire> Set<W> {
             }
         }
         session.state = SessionState::LoggingIn;
+        if self.shared.end_at_expiry {
+            // Counted down from here by the clock that is never set.
+            let lasts = u32::try_from(expires_at.saturating_sub(now.wall / 1_000)).unwrap_or(u32::MAX);
+            session.expires_at = now.seconds().saturating_add(lasts);
+        }
         session.user = Some(user);
         let here = ConnectionAddress { set: self.index, key };
         match self.shared.directory.enter(user, here) {
@@ -124,6 +142,9 @@ impl<W: Wire> Set<W> {
         if let Some(user) = session.user.take() {
             self.shared.directory.leave(user, ConnectionAddress { set: self.index, key });
         }
+        for request in self.take_early(key) {
+            self.overloaded(key, request.request_id());
+        }
         self.unwelcome.push(now.seconds() + self.shared.login_seconds, key);
     }
 
@@ -133,6 +154,7 @@ impl<W: Wire> Set<W> {
         let Some(user) = session.user else { return };
         session.state = SessionState::Online;
         session.last_grab = recall.last_request.map_or(0, RequestId::get);
+        let highest_grab_id = session.last_grab;
         self.tally.online.add(1);
         let waiting = recall.unacknowledged.len() + recall.offers.len();
         let welcome = v1::Welcome {
@@ -140,6 +162,11 @@ impl<W: Wire> Set<W> {
             server_time_ms: now.wall,
             idle_timeout_ms,
             unacknowledged: u32::try_from(waiting).unwrap_or(u32::MAX),
+            highest_grab_id,
+            requests_per_second: self.shared.connection_rate.per_second(),
+            login_timeout_ms: self.shared.login_seconds.saturating_mul(1_000),
+            frame_timeout_ms: limits::FRAME_SECONDS_MAX * 1_000,
+            version: VERSION.to_owned(),
         };
         self.answer(key, request.get(), AnswerKind::Welcome, Event::Welcome(welcome));
         for awards in recall.unacknowledged.chunks(ITEMS_PER_FRAME_MAX) {
@@ -149,6 +176,12 @@ impl<W: Wire> Set<W> {
         for offers in recall.offers.chunks(ITEMS_PER_FRAME_MAX) {
             let offers = offers.iter().map(|offer| wire::offer(offer)).collect();
             self.push(key, Event::Offers(v1::Offers { offers }));
+        }
+        for request in self.take_early(key) {
+            if let (ClientRequest::Grab { .. }, Some(gate)) = (&request, &self.shared.gate) {
+                self.admitted += gate.admit(1, now.at);
+            }
+            self.decide(key, request, now);
         }
     }
 

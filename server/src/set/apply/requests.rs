@@ -20,7 +20,7 @@ use crate::transport::wire::Wire;
 impl<W: Wire> Set<W> {
     pub(in crate::set) fn on_request(&mut self, key: ConnectionKey, request: ClientRequest, now: &Now) {
         if let ClientRequest::Gone(end) = request {
-            return self.gone(key, end);
+            return self.on_reader_end(key, end, now);
         }
         let partial = matches!(request, ClientRequest::Partial);
         let rate = self.shared.connection_rate;
@@ -34,11 +34,12 @@ impl<W: Wire> Set<W> {
             session.partial_since = now.seconds().max(1);
             return self.partial.push(now.seconds() + limits::FRAME_SECONDS_MAX, key);
         }
-        session.heard_at = now.seconds();
+        session.receive(now);
         session.partial_since = 0;
-        if let ClientRequest::Violation { request, code, end } = request {
+        if let ClientRequest::Violation { request, code, end, hint } = request {
             self.tally.received.add(1);
             self.error(key, request, code);
+            self.hint = hint;
             return self.end(key, end, None, now);
         }
         let phase = session.state;
@@ -48,14 +49,38 @@ impl<W: Wire> Set<W> {
             ClientRequest::Login { request, .. } if phase != SessionState::Fresh => {
                 self.error(key, request.get(), ErrorCode::AlreadyLoggedIn)
             }
-            ClientRequest::Login { request, user } => self.login(key, request, user, now),
-            _ if phase != SessionState::Online => {
+            ClientRequest::Login { request, user, expires_at } => self.login(key, request, user, expires_at, now),
+            _ if phase == SessionState::Fresh => {
                 self.error(key, request.request_id(), ErrorCode::NotLoggedIn);
-                if phase == SessionState::Fresh {
-                    self.end(key, End::Protocol, None, now);
-                }
+                self.end(key, End::Protocol, None, now);
             }
             _ if !within_rate => self.overloaded(key, request.request_id()),
+            request if phase == SessionState::LoggingIn => self.defer(key, request),
+            request => self.decide(key, request, now),
+        }
+    }
+
+    /// Keeps what came behind a Login until that is answered.
+    fn defer(&mut self, key: ConnectionKey, request: ClientRequest) {
+        let early = self.early.entry(key).or_default();
+        if early.len() < limits::EARLY_REQUESTS_MAX {
+            early.push(request);
+            self.owed += 1;
+        } else {
+            self.overloaded(key, request.request_id());
+        }
+    }
+
+    /// What came behind a Login, no longer owed but to be answered now.
+    pub(super) fn take_early(&mut self, key: ConnectionKey) -> Vec<ClientRequest> {
+        let early = self.early.remove(&key).unwrap_or_default();
+        self.owed -= early.len() as u64;
+        early
+    }
+
+    /// Sends a request of a user who is on-line to whoever decides it.
+    pub(super) fn decide(&mut self, key: ConnectionKey, request: ClientRequest, now: &Now) {
+        match request {
             ClientRequest::Grab { request, campaign } => self.grab(key, request, campaign, now),
             ClientRequest::Ping { request } => {
                 self.answer(key, request.get(), AnswerKind::Pong, Event::Pong(v1::Pong { server_time_ms: now.wall }))
@@ -64,9 +89,10 @@ impl<W: Wire> Set<W> {
             ClientRequest::Chat { request, chat } => self.on_chat(key, request, *chat, now),
             ClientRequest::Room { request, wanted } => self.send_room_request(key, request, *wanted, now),
             ClientRequest::Mistake { request, code } => self.error(key, request, code),
-            ClientRequest::Partial | ClientRequest::Violation { .. } | ClientRequest::Gone(_) => {
-                unreachable!("handled above")
-            }
+            ClientRequest::Login { .. }
+            | ClientRequest::Partial
+            | ClientRequest::Violation { .. }
+            | ClientRequest::Gone(_) => unreachable!("handled before"),
         }
     }
 

@@ -115,7 +115,7 @@ fn a_message_to_nobody_or_to_one_not_yet_in_is_offline() {
     assert_eq!(rig.receipt(&sender), (0, 1, 0), "at once");
     // It has entered the directory, and is not welcome yet.
     let (coming, receiver) = rig.connect(1);
-    rig.send(1, coming, ClientRequest::Login { request: request(5), user: user(2) });
+    rig.send(1, coming, ClientRequest::Login { request: request(5), user: user(2), expires_at: u64::MAX });
     rig.send(0, from, to_user(12, 2, "hello?"));
     // The ledger's word on the login may have come first; the SET hears it last.
     let mut queued: Vec<_> = std::iter::from_fn(|| rig.inboxes[1].try_recv().ok()).collect();

@@ -175,6 +175,8 @@ impl Rig {
             sets: handles.into(),
             login_seconds: 10,
             idle_seconds: 600,
+            end_at_expiry: true,
+            barred: Default::default(),
         });
         let terms = Arc::new(terms());
         let mut rig = Self {
@@ -238,7 +240,11 @@ impl Rig {
         let (key, peer) = self.connect(set);
         let id = self.next_login;
         self.next_login += 1;
-        self.send(set, key, ClientRequest::Login { request: request(id), user: UserId::new(user).unwrap() });
+        self.send(
+            set,
+            key,
+            ClientRequest::Login { request: request(id), user: UserId::new(user).unwrap(), expires_at: u64::MAX },
+        );
         self.await_replies();
         (key, peer)
     }
@@ -430,7 +436,11 @@ fn the_newest_of_three_logins_waits_for_the_oldest_too() {
         rig.supply(0, 0..1);
         let login = |rig: &mut Rig, set: usize, id: u64| {
             let (key, peer) = rig.connect(set);
-            rig.send(set, key, ClientRequest::Login { request: request(id), user: UserId::new(1).unwrap() });
+            rig.send(
+                set,
+                key,
+                ClientRequest::Login { request: request(id), user: UserId::new(1).unwrap(), expires_at: u64::MAX },
+            );
             (key, peer)
         };
         let (middle, _) = login(&mut rig, 1, 50);
@@ -471,11 +481,29 @@ fn a_late_reply_never_reaches_the_stranger_in_the_same_slot() {
     let (old, _) = rig.welcomed(0, 1);
     rig.supply(0, 0..1);
     rig.send(0, old, grab(1));
-    rig.send(0, old, ClientRequest::Gone(End::Closed));
+    rig.send(0, old, ClientRequest::Gone(End::Reset));
     let (stranger, peer) = rig.connect(0);
     assert_eq!(stranger.slot, old.slot);
     rig.await_replies();
     assert!(peer.take().is_empty());
+}
+
+#[test]
+fn who_has_closed_its_side_is_kept_for_what_it_is_owed() {
+    let mut rig = Rig::new(1);
+    let (key, peer) = rig.welcomed(0, 1);
+    peer.take();
+    rig.supply(0, 0..1);
+    rig.send(0, key, grab(1));
+    rig.send(0, key, ClientRequest::Gone(End::Closed));
+    assert_eq!(rig.tally(0).ends[End::Closed as usize].get(), 0);
+    rig.await_replies();
+    assert!(matches!(peer.take().as_slice(), [v1::ServerFrame { event: Some(Event::Won(_)), .. }]));
+    assert_eq!(rig.tally(0).ends[End::Closed as usize].get(), 1);
+    // Nobody waits for one who is owed nothing, nor for ever for an answer.
+    let (idle, _) = rig.welcomed(0, 2);
+    rig.send(0, idle, ClientRequest::Gone(End::Closed));
+    assert_eq!(rig.tally(0).ends[End::Closed as usize].get(), 2);
 }
 
 #[test]
@@ -496,7 +524,7 @@ fn anything_before_login_is_an_error_and_ends_the_connection() {
 fn a_second_login_is_an_error_and_the_connection_goes_on() {
     let mut rig = Rig::new(1);
     let (key, peer) = rig.welcomed(0, 1);
-    rig.send(0, key, ClientRequest::Login { request: request(8), user: UserId::new(2).unwrap() });
+    rig.send(0, key, ClientRequest::Login { request: request(8), user: UserId::new(2).unwrap(), expires_at: u64::MAX });
     assert_eq!(error_code(&peer.event()), Some(ErrorCode::AlreadyLoggedIn));
     rig.send(0, key, ClientRequest::Ping { request: request(9) });
     assert!(matches!(peer.event(), Event::Pong(_)));
@@ -792,7 +820,11 @@ fn rig_with_a_line(per_second: u32) -> Rig {
 
 /// Sends a Login as `user` and returns how long it is to wait, milliseconds; `None`: it was let in.
 fn asks(rig: &mut Rig, key: ConnectionKey, peer: &Peer, user: u64) -> Option<u32> {
-    rig.send(0, key, ClientRequest::Login { request: request(user), user: UserId::new(user).unwrap() });
+    rig.send(
+        0,
+        key,
+        ClientRequest::Login { request: request(user), user: UserId::new(user).unwrap(), expires_at: u64::MAX },
+    );
     rig.await_replies();
     match peer.event() {
         Event::Welcome(_) => None,
@@ -849,7 +881,7 @@ fn a_crowd_at_the_door_holds_up_nobody_who_is_in() {
     let crowd: Vec<_> = (0..200).map(|_| rig.connect(0)).collect();
     let logins = crowd.iter().zip(2..).map(|((key, _), id)| Message::Peer {
         key: *key,
-        request: ClientRequest::Login { request: request(id), user: UserId::new(id).unwrap() },
+        request: ClientRequest::Login { request: request(id), user: UserId::new(id).unwrap(), expires_at: u64::MAX },
     });
     for message in logins.collect::<Vec<_>>() {
         rig.sets[0].apply(message, &rig.now);
@@ -898,7 +930,7 @@ fn a_grab_without_a_reply_permit_is_overloaded_its_prize_stays() {
 /// The ledger's thread has ended: first with a login, then with a claim in its queue.
 #[test]
 fn what_a_service_drops_is_answered_overloaded_and_undone() {
-    let login = || ClientRequest::Login { request: request(1), user: UserId::new(1).unwrap() };
+    let login = || ClientRequest::Login { request: request(1), user: UserId::new(1).unwrap(), expires_at: u64::MAX };
     let (ledger, requests) = LedgerHandle::open(8);
     let mut rig = Rig::over(1, None, None, ledger);
     let (key, peer) = rig.connect(0);
