@@ -13,6 +13,8 @@ const FORCE_WITH_GRAVITY = 24;
 const MOTION_PAUSE = 600;
 /** Between two looks at the odds, milliseconds. */
 const ODDS_PAUSE = 2_000;
+/** A campaign's state: it is on. */
+const OPEN = 2;
 /** Rows of the wallet that are shown. */
 const MOVEMENTS = 8;
 const PRIZE_SHOWN = 4_500;
@@ -91,7 +93,8 @@ function drawState() {
 
 function drawAnswer() {
   const [key, values, kind] = shown.answer;
-  $("answer").textContent = t(key, values);
+  const over = nothingOn() && ["shake.ready", "shake.answer.none_now"].includes(key);
+  $("answer").textContent = over ? t("shake.answer.nothing") : t(key, values);
   $("answer").dataset.kind = kind;
 }
 
@@ -99,6 +102,7 @@ function drawFigures() {
   const { odds, shakes, wins, user } = shown;
   const n = odds?.wins > 0 ? Math.max(1, Math.round(odds.shakes / odds.wins)) : 0;
   $("odds").textContent = n ? t("shake.odds.value", { n: number(n) }) : t("shake.odds.none");
+  $("odds-note").textContent = t(nothingOn() ? "shake.odds.nothing" : "shake.odds.note");
   $("online").textContent = odds?.users_online == null ? "–" : number(odds.users_online);
   $("mine").textContent = number(shakes);
   $("mine-won").textContent = t("shake.mine.note", { n: number(wins) });
@@ -141,8 +145,14 @@ function drawCampaigns() {
   $("campaigns-empty").hidden = rows.length > 0;
 }
 
+/** Nothing is given away: no rain issues anything, and no campaign that this guest has heard of is on. */
+function nothingOn() {
+  const { odds, campaigns } = shown;
+  return odds?.seconds > 0 && !odds.issued && !odds.wins && ![...campaigns.values()].includes(OPEN);
+}
+
 function drawHint() {
-  $("hint").textContent = t(shown.hint);
+  $("hint").textContent = t(nothingOn() ? "shake.hint.nothing" : shown.hint);
   $("motion").hidden = shown.motion !== "offered";
 }
 
@@ -383,6 +393,8 @@ async function look() {
     shown.odds = null; // The monitor is away, which the connection tells.
   }
   drawFigures();
+  drawAnswer();
+  drawHint();
 }
 
 function turnTheme() {

@@ -6,12 +6,13 @@ macro_rules! files {
 }
 
 /// Everything below `/page/`; a test holds the list against the folder.
-pub const FILES: [(&str, &[u8]); 36] = files![
+pub const FILES: [(&str, &[u8]); 39] = files![
     "app/books.js",
     "app/charts.js",
     "app/client.proto.js",
     "app/controls.js",
     "app/dom.js",
+    "app/events.js",
     "app/figures.js",
     "app/format.js",
     "app/glance.js",
@@ -28,9 +29,11 @@ pub const FILES: [(&str, &[u8]); 36] = files![
     "app/side.js",
     "app/state.js",
     "app/store.js",
+    "app/stream-worker.js",
     "app/stream.js",
     "app/theme.js",
     "app/timeline.js",
+    "app/verdict.js",
     "app/view.js",
     "app/words.js",
     "dashboard.css",

@@ -101,8 +101,8 @@ fn apply(shared: &Rc<Shared>, command: Command) {
         Command::Metrics(reply) => {
             let sample = match shared.config.common.monitor {
                 // The reporter takes the histograms.
-                Some(_) => view::sample(shared),
-                None => view::sample_of_seconds(shared),
+                Some(_) => view::sample(shared, u64::MAX),
+                None => view::sample_of_seconds(shared, u64::MAX),
             };
             drop(reply.send(Box::new((sample, shared.cumulative.borrow().clone()))));
         }

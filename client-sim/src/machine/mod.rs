@@ -208,7 +208,7 @@ fn report(shared: &Rc<Shared>, control: SocketAddr) -> Result<Reporting, TokenEr
         left.await.ok();
     };
     let task = tokio::task::spawn_local(async move {
-        reporter.run_until(until, |_second| view::sample_of_seconds(&shared)).await;
+        reporter.run_until(until, |second| view::sample_of_seconds(&shared, second)).await;
     });
     Ok(Some((leave, task)))
 }

@@ -260,6 +260,21 @@ impl Tally {
         })
     }
 
+    /// Of all requests of the schedule, up to and with second `last`: planned as they came up, sent,
+    /// answered.
+    pub fn scheduled(&self, last: u64) -> (u64, u64, u64) {
+        let later = usize::try_from(last.saturating_add(1).saturating_sub(self.base)).unwrap_or(usize::MAX);
+        let later = self.seconds.get(later..).unwrap_or_default();
+        let less =
+            |total: u64, of: fn(&SecondTally) -> u32| later.iter().fold(total, |sum, one| sum - u64::from(of(one)));
+        let totals = &self.counters.totals;
+        (
+            less(totals.planned, |one| one.planned),
+            less(totals.sent, |one| one.sent),
+            less(totals.answered, |one| one.answered),
+        )
+    }
+
     /// What users did of their own accord, by kind.
     pub fn reactions(&self) -> impl Iterator<Item = (&'static str, OperationResult)> {
         let measured = Act::LABELS.iter().copied().zip(&self.reactions);
@@ -359,6 +374,8 @@ mod tests {
         let seconds = tally.seconds();
         assert_eq!((seconds[0].planned, seconds[0].sent, seconds[0].answered), (1, 1, 0));
         assert_eq!((seconds[1].answered, seconds[1].outcomes["none_now"]), (1, 1));
+        let first = EPOCH / SECOND;
+        assert_eq!([first - 1, first, first + 1].map(|last| tally.scheduled(last)), [(0, 0, 0), (1, 1, 0), (1, 1, 1)]);
         assert!((2_000..2_020).contains(&seconds[1].max_us), "two digits");
         assert_eq!((tally.segments[0].answered, tally.segments[1].answered), (1, 0));
         let (last, latencies) = tally.last_second().unwrap();

@@ -124,19 +124,24 @@ fn open_descriptors(shared: &Shared, connected: u64) -> u64 {
     shared.descriptors_before_users + connected + shared.sockets.opening() as u64
 }
 
-/// Counters and gauges as they are now.
-pub fn sample(shared: &Shared) -> Sample {
+/// Counters and gauges as they are now; what the schedule asked for and what came of it, up to and
+/// with second `last`.
+pub fn sample(shared: &Shared, last: u64) -> Sample {
     let crowd = shared.crowd.borrow();
     let counters = &crowd.tally.counters;
     let (prizes, fen) = crowd.prizes.totals();
     let (sent_by_plan, sent, answered) = crowd.tally.grabs();
     // A machine that falls behind does not plan less for it.
     let planned = sent_by_plan + crowd.overdue_grabs(shared.clock.now());
+    let (due, due_sent, due_answered) = crowd.scheduled(last, shared.clock.now());
     let (envelopes, orders) = (crowd.envelopes.counts, crowd.orders.counts);
     let mut totals = vec![
         (names::GRABS_PLANNED, planned),
         (names::GRABS_SENT, sent),
         (names::GRABS_ANSWERED, answered),
+        (names::SCHEDULED_DUE, due),
+        (names::SCHEDULED_SENT, due_sent),
+        (names::SCHEDULED_ANSWERED, due_answered),
         (names::PRIZES_RECEIVED, prizes),
         (names::RECEIVED_FEN, fen),
         (RECONNECTS, counters.totals.reconnects),
@@ -176,8 +181,8 @@ pub fn sample(shared: &Shared) -> Sample {
 
 /// The same with the latencies of the seconds since the last call, which then count at `/metrics`
 /// too.
-pub fn sample_of_seconds(shared: &Shared) -> Sample {
-    let mut sample = sample(shared);
+pub fn sample_of_seconds(shared: &Shared, last: u64) -> Sample {
+    let mut sample = sample(shared, last);
     let now = shared.clock.now();
     let mut crowd = shared.crowd.borrow_mut();
     crowd.tally.roll(now);

@@ -26,7 +26,7 @@ export function fromColumns(store, index = store.length - 1) {
     };
   };
   return {
-    second: store.columns.second[index],
+    until: store.columns.second[index],
     books: [
       book("rain", "won", "paid_fen", "residual_prizes", "residual_fen"),
       book("sales", "units_sold", "earned_fen", "residual_units", "residual_sale_fen"),
@@ -43,7 +43,8 @@ export function stands(store, count, fen, index) {
 }
 
 export class Books {
-  constructor(root, state) {
+  constructor(root, state, moment) {
+    this.moment = moment;
     this.root = root;
     this.state = state;
     this.shown = null;
@@ -83,9 +84,10 @@ export class Books {
     if (this.shown) this.draw(this.shown);
   }
 
-  /** An answer of the interface, or what `fromColumns` made. */
+  /** An answer of the interface, or what `fromColumns` made of a run up to a `second`. */
   draw(answer) {
     this.shown = answer;
+    say(this.moment, answer.until ? t("books.until", { time: format.clock(answer.until) }) : t("books.now"));
     for (const book of answer.books ?? []) {
       const cells = this.cells.get(book.book);
       if (!cells) continue;
@@ -102,8 +104,9 @@ export class Books {
       say(cells.state, empty ? t("books.unused") : book.balanced ? t("books.balanced") : [seconds, names].filter(Boolean).join(" · "));
     }
     const off = (answer.books ?? []).filter((book) => !book.balanced);
-    this.state.dataset.state = off.length ? "bad" : "ok";
-    const words = off.length ? t("books.off", { books: off.map((book) => t(`books.${book.book}`)).join(", ") }) : t("books.even");
+    const unused = (answer.books ?? []).every((book) => !book.servers_count && !book.users_count);
+    this.state.dataset.state = off.length ? "bad" : unused ? "" : "ok";
+    const words = unused && !off.length ? t("books.unused") : off.length ? t("books.off", { books: off.map((book) => t(`books.${book.book}`)).join(", ") }) : t("books.even");
     say(this.state.querySelector("b"), answer.joined_late ? `${words} (${t("books.late")})` : words);
   }
 }

@@ -1,8 +1,9 @@
 // The charts: one card each, all over the same seconds. Those out of sight are not drawn; each is drawn at most once a frame.
 
-import { colour, el, faded, icon, say } from "./dom.js";
+import { colour, el, faded, icon, say, swatch } from "./dom.js";
 import { CHARTS, KINDS, STACK_COLOURS, axisOf, figureName, reasonName, tell } from "./figures.js";
 import { heatLayer } from "./heat.js";
+import * as format from "./format.js";
 import { makePlot } from "./plot.js";
 import { t } from "./words.js";
 
@@ -65,6 +66,9 @@ export class Charts {
   }
 }
 
+/** One for all charts; its figures are in the legends too. */
+const tip = globalThis.document && el("div", { class: "tip", hidden: true, "aria-hidden": "true" });
+
 class Card {
   constructor(app, spec, parent) {
     this.app = app;
@@ -86,6 +90,8 @@ class Card {
     );
     this.node.dataset.chart = spec.key;
     parent.append(this.node);
+    this.place.addEventListener("mousemove", (event) => this.tip(event));
+    this.place.addEventListener("mouseleave", () => (tip.hidden = true));
     this.heat = spec.heat ? heatLayer(app.store, spec.heat) : null;
     this.lines = [];
     this.named();
@@ -124,7 +130,7 @@ class Card {
   /** The lines as they are now: a stack's reasons appear as they happen. */
   wanted() {
     const { spec } = this;
-    if (!spec.stack) return spec.lines.map((line) => ({ ...line, name: figureName(line.column.replace(/^log_/, "")) }));
+    if (!spec.stack) return spec.lines.map((line) => ({ ...line, name: figureName(line.column) }));
     const group = this.app.store.reasons[spec.stack] ?? {};
     const sums = Object.entries(group).map(([name, values]) => [name, values.reduce((sum, value) => sum + (value ?? 0), 0)]);
     const some = sums.filter(([, sum]) => sum > 0).sort((a, b) => b[1] - a[1]).slice(0, REASONS_MAX);
@@ -148,24 +154,42 @@ class Card {
     });
     this.values = lines.map(() => el("b", {}, "–"));
     const items = lines.map((line, at) => {
-      const swatch = el("i", { class: line.dash ? "dashed" : "" });
-      swatch.style.setProperty("--swatch", `var(--${line.colour})`);
-      const button = el("button", { type: "button", "aria-pressed": String(!this.hidden.has(line.column)), title: t("chart.toggle") }, swatch, el("span", {}, line.name), this.values[at]);
-      button.addEventListener("click", () => this.toggle(at, button));
+      const button = el("button", { type: "button", title: t("chart.toggle") }, swatch(line.colour, line.dash), el("span", {}, line.name), this.values[at]);
+      button.addEventListener("click", (event) => this.choose(at, event.ctrlKey || event.metaKey || event.shiftKey));
       return el("li", {}, button);
     });
     this.legend.replaceChildren(...(items.length ? items : [el("li", { class: "none" }, t("chart.nothing"))]));
+    this.pressed();
   }
 
-  toggle(at, button) {
-    const { column } = this.lines[at];
-    const shown = this.hidden.has(column);
-    if (shown) this.hidden.delete(column);
-    else this.hidden.add(column);
-    button.setAttribute("aria-pressed", String(shown));
+  pressed() {
+    this.legend.querySelectorAll("button").forEach((button, at) => button.setAttribute("aria-pressed", String(!this.hidden.has(this.lines[at].column))));
+  }
+
+  /** Shows a line alone, or all again; `one`: shows or hides just this one. */
+  choose(at, one) {
+    const columns = this.lines.map((line) => line.column);
+    const others = columns.toSpliced(at, 1);
+    const alone = !this.hidden.has(columns[at]) && others.every((column) => this.hidden.has(column));
+    if (!one) this.hidden = new Set(alone ? [] : others);
+    else if (!this.hidden.delete(columns[at])) this.hidden.add(columns[at]);
+    this.pressed();
+    this.drawn.forEach((line, place) => this.plot.setSeries(place + 1, { show: !this.hidden.has(line.column) }));
     this.stale = true;
-    this.plot.setSeries(this.drawn.indexOf(this.lines[at]) + 1, { show: shown });
     this.draw();
+  }
+
+  /** The figures of the second under the pointer, beside it. */
+  tip(event) {
+    const index = this.plot?.cursor.idx;
+    tip.hidden = index === null || index === undefined || !this.lines.length;
+    if (tip.hidden) return;
+    const rows = this.lines.flatMap((line, at) => (this.hidden.has(line.column) ? [] : [el("li", {}, swatch(line.colour, line.dash), line.name, el("b", {}, this.told(index)[at]))]));
+    tip.replaceChildren(format.clock(this.app.store.columns.second[index]), el("ul", {}, ...rows));
+    if (!tip.isConnected) document.body.append(tip);
+    const { offsetWidth: width, offsetHeight: height } = tip;
+    tip.style.left = `${event.clientX + 16 + width > innerWidth ? Math.max(event.clientX - width - 16, 0) : event.clientX + 16}px`;
+    tip.style.top = `${Math.min(event.clientY + 16, innerHeight - height - 4)}px`;
   }
 
   draw() {
@@ -182,27 +206,31 @@ class Card {
   }
 
   columns(store) {
-    if (!this.spec.stack) return this.drawn.map((line) => store.column(line.column));
+    if (!this.spec.stack) return this.drawn.map((line) => store.whole(line.column));
     // The first line reaches as high as all together and is drawn first; each following one covers what is not its own.
     const shown = this.drawn.map((line) => (this.hidden.has(line.column) ? null : store.reason(this.spec.stack, line.column)));
     const total = new Array(store.length).fill(0);
+    const { complete } = store.columns;
+    const gaps = () => (complete ? total.map((sum, at) => (complete[at] === 0 ? null : sum)) : total.slice());
     return shown
       .toReversed()
       .map((values) => {
-        if (!values) return total.slice();
+        if (!values) return gaps();
         for (let at = 0; at < total.length; at++) total[at] += values[at] ?? 0;
-        return total.slice();
+        return gaps();
       })
       .toReversed();
   }
 
+  /** Each line's figure in a row. */
+  told(index) {
+    const { store } = this.app;
+    return this.lines.map(({ column }) => tell(this.spec.kind, (this.spec.stack ? store.reasons[this.spec.stack]?.[column]?.[index] : store.get(column, index)) ?? null));
+  }
+
   tell(index) {
     if (!this.plot) return;
-    const { store } = this.app;
-    const told = this.lines.map((line) => {
-      const value = this.spec.stack ? store.reasons[this.spec.stack]?.[line.column]?.[index] : store.get(line.column, index);
-      return tell(this.spec.kind, value ?? null);
-    });
+    const told = this.told(index);
     told.forEach((text, at) => say(this.values[at], text));
     const summary = this.lines.map((line, at) => `${line.name} ${told[at]}`).join(", ");
     const label = `${this.title.textContent}: ${summary || t("chart.nothing")}`;

@@ -13,7 +13,7 @@ export const CONTROLS = [
     key: "qps",
     path: "qps",
     icon: "qps",
-    fields: [whole("qps", 5_000, 1, 10_000_000), whole("in_seconds", 3, 1, 60)],
+    fields: [whole("qps", (app) => app.qps() ?? 5_000, 1, 10_000_000), whole("in_seconds", 3, 1, 60)],
     body: ({ qps, in_seconds }) => ({ qps, in_seconds }),
   },
   {
@@ -38,7 +38,7 @@ export const CONTROLS = [
       ...(price_fen ? { price_fen, hold_ms: hold_seconds * 1_000 } : {}),
     }),
   },
-  { key: "stop", path: "campaigns/stop", icon: "resolved", fields: [whole("id", 1, 1, 4_294_967_295)], body: ({ id }) => ({ id }), danger: true },
+  { key: "stop", path: "campaigns/stop", icon: "resolved", fields: [{ name: "id", type: "select", options: "campaigns" }], body: ({ id }) => ({ id: Number(id) }), danger: true },
   {
     key: "envelopes",
     path: "envelope-runs",
@@ -88,7 +88,7 @@ export class Controls {
     this.gate = gate;
     this.operator = null;
     this.targets = { servers: [], machines: [] };
-    button.addEventListener("click", () => (this.operator ? this.leave() : this.login()));
+    button.addEventListener("click", () => (this.operator ? this.signedIn() : this.login()));
     gate.querySelector("form").addEventListener("submit", (event) => this.enter(event));
   }
 
@@ -119,7 +119,7 @@ export class Controls {
 
   build() {
     say(this.button.querySelector("span"), this.operator ?? t("operator.login"));
-    this.button.title = this.operator ? t("operator.leave") : t("operator.why");
+    this.button.title = this.operator ? t("operator.as", { name: this.operator }) : t("operator.why");
     this.button.setAttribute("aria-label", this.operator ? t("operator.as", { name: this.operator }) : t("operator.login"));
     this.root.hidden = !this.operator;
     if (!this.operator) return this.root.replaceChildren();
@@ -175,6 +175,23 @@ export class Controls {
     this.show(form, t("operator.title"));
   }
 
+  /** Who is logged in; leaving is a button of its own. */
+  signedIn() {
+    const close = () => this.dialog.close();
+    const leave = el("button", { type: "button", class: "leave", onclick: () => (close(), this.leave()) }, t("operator.leave"));
+    const title = t("operator.signed_in", { name: this.operator });
+    this.show(el("div", {}, el("h2", {}, title), el("p", {}, t("operator.signed_in.why")), el("footer", {}, leave, el("button", { type: "button", class: "primary", onclick: close }, t("dialog.close")))), title);
+  }
+
+  /** Campaigns that can be stopped, by number: those of all servers. */
+  async campaigns() {
+    const { outcomes } = await ask("/api/v1/control/campaigns").catch(() => ({ outcomes: [] }));
+    const all = outcomes.flatMap(({ ok, body }) => (ok && Array.isArray(body) ? body : []));
+    const live = all.filter(({ state }) => state === "open" || state === "scheduled").sort((one, other) => other.id - one.id);
+    const words = ({ id, kind, title, state, won, total }) => [id, `${id} · ${t(`field.kind.${kind}`)}${title ? ` “${title}”` : ""} · ${t(`campaign.${state}`, { won: format.count(won), total: format.count(total) })}`];
+    return [...new Map(live.map(words))];
+  }
+
   async leave() {
     try {
       await ask("/api/v1/session", { method: "DELETE", headers: { "content-type": "application/json" }, body: "{}" });
@@ -202,7 +219,8 @@ export class Controls {
     return { servers: of(this.targets.servers), machines: of(this.targets.machines) };
   }
 
-  open(control, before = null) {
+  async open(control, before = null) {
+    if (control.key === "stop") this.targets.campaigns = await this.campaigns();
     const inputs = new Map();
     const rows = control.fields.map((field) => {
       const input = this.input(field, before?.[field.name]);
@@ -248,11 +266,13 @@ export class Controls {
   }
 
   input(field, before) {
-    const value = before ?? field.value ?? "";
+    const value = before ?? (typeof field.value === "function" ? field.value(this.app) : field.value) ?? "";
     if (field.type === "select") {
-      const options = field.options === "servers" ? this.targets.servers.filter((one) => one.control).map((one) => one.name) : field.options;
-      const select = el("select", { required: true }, ...options.map((option) => el("option", { value: option, selected: option === value }, field.options === "servers" ? option : t(`field.kind.${option}`))));
-      return select;
+      const options = {
+        servers: () => this.targets.servers.filter((one) => one.control).map(({ name }) => [name, name]),
+        campaigns: () => (this.targets.campaigns.length ? this.targets.campaigns : [["", t("control.stop.none")]]),
+      }[field.options] ?? (() => field.options.map((option) => [option, t(`field.kind.${option}`)]));
+      return el("select", { required: true }, ...options().map(([option, words]) => el("option", { value: String(option), selected: String(option) === String(value) }, words)));
     }
     if (field.type === "textarea") return el("textarea", { rows: 3, maxLength: field.maxLength, required: true, value });
     const { type, min, max, step, maxLength, optional } = field;

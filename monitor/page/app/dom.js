@@ -26,6 +26,18 @@ export function icon(name) {
   return svg;
 }
 
+/** A piece of a series' line: its colour, and its dash for who cannot tell the colours apart. */
+export function swatch(token, dash) {
+  const svg = document.createElementNS(SVG, "svg");
+  svg.setAttribute("class", "swatch");
+  svg.setAttribute("aria-hidden", "true");
+  const line = document.createElementNS(SVG, "line");
+  for (const [name, value] of Object.entries({ x1: 0, x2: 22, y1: 4, y2: 4, "stroke-dasharray": dash?.join(" ") ?? "none" })) line.setAttribute(name, value);
+  line.style.stroke = `var(--${token})`;
+  svg.append(line);
+  return svg;
+}
+
 /** Changes a text only if it is another: most figures do not change most of the time, and layout costs. */
 export function say(node, text) {
   if (node.firstChild?.nodeType === 3 && node.childNodes.length === 1) {

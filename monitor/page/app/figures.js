@@ -34,6 +34,9 @@ export const DERIVED = {
   log_lag_max: positive("send_lag_max_us"),
   log_commit_p50: positive("ledger_commit_p50_us"),
   log_commit_p99: positive("ledger_commit_p99_us"),
+  log_descriptors_limit: positive("descriptors_limit"),
+  log_open_descriptors: positive("open_descriptors"),
+  log_host_files_open: positive("host_files_open"),
 };
 
 /** How a kind of figure is told in full, and on an axis. */
@@ -54,6 +57,10 @@ export function axisOf(kind) {
 }
 
 const line = (column, colour, more = {}) => ({ column, colour, ...more });
+/** What ought to be, in long dashes. */
+const plan = (column) => line(column, "s-plan", { dash: [5, 4] });
+/** How the lines of a chart are told apart without colour, in order. */
+export const DASHES = [undefined, [7, 3], [2, 2], [9, 3, 2, 3], [4, 2]];
 
 /**
  * The charts, in order. `wide`: over two columns. `log`: a logarithmic axis. `stack`: the reasons of a group over each other.
@@ -62,30 +69,34 @@ const line = (column, colour, more = {}) => ({ column, colour, ...more });
 export const CHARTS = [
   {
     key: "rates", wide: true, kind: "count", unit: "unit.per_second",
-    lines: [line("planned", "s-plan", { dash: [5, 4] }), line("sent", "s1"), line("received", "s2"), line("answered", "s3")],
+    lines: [plan("planned"), line("sent", "s1"), line("received", "s2"), line("answered", "s3")],
   },
-  { key: "users", kind: "count", lines: [line("users_goal", "s-plan", { dash: [5, 4] }), line("users_online", "s1", { area: true }), line("connections", "s4")] },
+  { key: "users", kind: "count", lines: [plan("users_goal"), line("users_online", "s1", { area: true }), line("connections", "s4")] },
   {
     key: "latency", wide: true, kind: "micros", log: true, heat: "latency",
     lines: [line("log_latency_p50", "s2"), line("log_latency_p99", "ink"), line("log_latency_p999", "s4")],
   },
-  { key: "wins", kind: "count", unit: "unit.per_second", lines: [line("issued", "s-plan", { dash: [5, 4] }), line("won", "s5", { area: true })] },
+  { key: "wins", kind: "count", unit: "unit.per_second", lines: [plan("issued"), line("won", "s5", { area: true })] },
   { key: "lag", kind: "micros", log: true, lines: [line("log_lag_p50", "s2"), line("log_lag_p99", "ink"), line("log_lag_max", "s4")] },
   { key: "behind", kind: "difference", signed: true, unit: "unit.per_second", lines: [line("behind", "s1", { area: true })] },
   { key: "refusals", kind: "count", unit: "unit.per_second", lines: [line("overloaded", "s3", { area: true }), line("refused", "s5"), line("disconnects", "s4")] },
   { key: "ended", more: true, kind: "count", unit: "unit.per_second", stack: "ended" },
   { key: "answers", more: true, kind: "count", unit: "unit.per_second", stack: "answers" },
   { key: "errors", more: true, kind: "count", unit: "unit.per_second", stack: "errors" },
-  { key: "cpu", more: true, kind: "cores", unit: "unit.cores", lines: [line("host_cores", "s-plan"), line("server_cores", "s1", { area: true }), line("fleet_cores", "s3")] },
-  { key: "memory", more: true, kind: "bytes", lines: [line("host_memory_used_bytes", "s-plan"), line("server_resident_bytes", "s1"), line("fleet_resident_bytes", "s3"), line("host_tcp_buffer_bytes", "s4")] },
+  { key: "cpu", more: true, kind: "cores", unit: "unit.cores", lines: [line("server_cores", "s1", { area: true }), line("fleet_cores", "s3")] },
+  { key: "host_cpu", more: true, kind: "cores", unit: "unit.cores", lines: [line("host_cores", "s2", { area: true })] },
+  { key: "memory", more: true, kind: "bytes", lines: [line("server_resident_bytes", "s1"), line("fleet_resident_bytes", "s3"), line("host_tcp_buffer_bytes", "s4")] },
+  { key: "host_memory", more: true, kind: "bytes", lines: [line("host_memory_used_bytes", "s2", { area: true })] },
   { key: "queues", more: true, kind: "count", lines: [line("requests_owed", "s1", { area: true }), line("queue_depth_max", "s3"), line("prizes_in_sets", "s5")] },
   { key: "commit", more: true, kind: "micros", log: true, lines: [line("log_commit_p50", "s2"), line("log_commit_p99", "ink")] },
   { key: "packets", more: true, kind: "count", unit: "unit.per_second", lines: [line("host_net_received_packets", "s1"), line("host_net_sent_packets", "s3")] },
   { key: "bytes", more: true, kind: "bytes", unit: "unit.per_second", lines: [line("host_net_received_bytes", "s1"), line("host_net_sent_bytes", "s3")] },
-  { key: "descriptors", more: true, kind: "count", lines: [line("descriptors_limit", "s-plan", { dash: [5, 4] }), line("open_descriptors", "s1", { area: true }), line("host_files_open", "s4")] },
+  { key: "descriptors", more: true, kind: "count", log: true, lines: [plan("log_descriptors_limit"), line("log_open_descriptors", "s1"), line("log_host_files_open", "s4")] },
   { key: "drops", more: true, kind: "count", unit: "unit.per_second", lines: [line("host_listen_overflows", "s5"), line("host_tcp_retransmits", "s1"), line("host_tcp_backlog_drops", "s3"), line("host_out_of_memory_kills", "s4")] },
   { key: "deals", more: true, kind: "count", unit: "unit.per_second", lines: [line("units_sold", "s3"), line("shares_opened", "s5"), line("envelopes_sent", "s1"), line("announcements_delivered", "s4"), line("chat_delivered", "s2")] },
 ];
+
+for (const { lines = [] } of CHARTS) lines.filter((one) => !one.dash).forEach((one, at) => (one.dash = DASHES[at]));
 
 /** Colours of stacked reasons, in order. */
 export const STACK_COLOURS = ["s1", "s3", "s2", "s5", "s4", "s6", "s7", "s8"];
@@ -118,7 +129,7 @@ export const COMPARED = [
 
 /** A figure's name. */
 export function figureName(column) {
-  return t(`col.${column}`);
+  return t(`col.${column.replace(/^log_/, "")}`);
 }
 
 /** A figure's name away from its chart, where nothing else says what it is of. */

@@ -97,6 +97,11 @@ export function percent(share, decimals = 1) {
   return absent(share) ? NONE : signs(number({ style: "percent", maximumFractionDigits: decimals }).format(share));
 }
 
+/** One figure to another: ×0.97, ×773. */
+export function ratio(value) {
+  return absent(value) || !Number.isFinite(value) ? NONE : `×${number(value >= 100 ? { maximumFractionDigits: 0 } : { maximumSignificantDigits: 3 }).format(value)}`;
+}
+
 /** Processors: 1.94. */
 export function cores(value) {
   return absent(value) ? NONE : number({ minimumFractionDigits: 2, maximumFractionDigits: 2 }).format(value);

@@ -24,8 +24,9 @@ const TILES = [
 ];
 
 export class Glance {
-  constructor(app, root) {
+  constructor(app, root, moment) {
     this.app = app;
+    this.moment = moment;
     this.tiles = TILES.map((tile) => {
       const parts = {
         ...tile,
@@ -53,8 +54,11 @@ export class Glance {
 
   draw() {
     const { state, store, view } = this.app;
-    // Of a run that goes on, the end of what is shown; of a recorded one, the second that is looked at.
-    const index = state.run ? view.index(store) : view.fixed ? store.at(view.fixed[1]) : store.length - 1;
+    // One moment for all of the screen: that which the panel tells. Only while all moves on, a pointer on a chart leaves this line alone.
+    const index = state.run || view.fixed ? view.index(store) : store.length - 1;
+    const second = store.columns.second[index];
+    say(this.moment, second === undefined ? "" : format.clock(second));
+    this.moment.dataset.held = String(Boolean(state.run || view.fixed));
     const of = (column) => store.get(column, index);
     for (const tile of this.tiles) {
       // A second in which nothing was answered has no latency, not one of 0.
@@ -98,6 +102,7 @@ export class Glance {
         return { text: t("glance.issued", { issued: format.count(of("issued")), paid: format.yuan(of("paid_fen")) }) };
       default: {
         const seconds = stands(store, "residual_count", "residual_money", index);
+        if (!seconds && !this.app.everWon()) return { text: t("books.unused") };
         if (!seconds) return { text: t("glance.balanced"), state: "ok" };
         const text = t("glance.unbalanced", { money: format.yuan(of("residual_money"), "+"), seconds: format.count(seconds) });
         return { text, state: seconds > RESIDUAL_SECONDS ? "bad" : "off" };
@@ -112,18 +117,19 @@ const signed = (share) => (share >= 0 ? "+" : "") + format.percent(share, 2);
 function curve({ canvas, column, colour: token }, store, index) {
   const { context, width, height } = fit(canvas);
   const from = Math.max(0, index - CURVE_SECONDS);
-  const values = (store.columns[column] ?? []).slice(from, index + 1);
+  const values = store.whole(column).slice(from, index + 1);
   const most = Math.max(1, ...values.map((value) => Math.abs(value ?? 0)));
-  if (values.length < 2 || (column === "residual_count" && !values.some(Boolean))) return; // Nothing is what is wanted there.
+  if (values.filter((value) => value !== null).length < 2 || (column === "residual_count" && !values.some(Boolean))) return; // Nothing is what is wanted there.
   const x = (at) => width - ((values.length - 1 - at) / CURVE_SECONDS) * width;
   const y = (value) => height - 1 - (Math.abs(value ?? 0) / most) * (height - 3);
   context.beginPath();
-  values.forEach((value, at) => (at ? context.lineTo(x(at), y(value)) : context.moveTo(x(at), y(value))));
+  const known = values.flatMap((value, at) => (value === null ? [] : [at]));
+  for (const at of known) context.lineTo(x(at), y(values[at]));
   context.strokeStyle = colour(token);
   context.lineWidth = 1.25;
   context.stroke();
-  context.lineTo(width, height);
-  context.lineTo(x(0), height);
+  context.lineTo(x(known.at(-1)), height);
+  context.lineTo(x(known[0]), height);
   context.fillStyle = faded(token, 0.12);
   context.fill();
 }

@@ -16,8 +16,9 @@ import { WINDOWS, format as addressOf, parse, windowName } from "./state.js";
 import { Store } from "./store.js";
 import { Stream, everyFor } from "./stream.js";
 import { Timeline } from "./timeline.js";
+import { drawVerdict } from "./verdict.js";
 import { View } from "./view.js";
-import { LANGUAGES, detect, language, setLanguage, t, translate } from "./words.js";
+import { LANGUAGES, detect, language, read as stored, setLanguage, t, translate, write as store } from "./words.js";
 
 /** Marks kept; the oldest go first. */
 const MARKS_MAX = 2_000;
@@ -45,8 +46,8 @@ class App {
 
   start() {
     if (carried) showReport();
-    this.glance = new Glance(this, $("glance"));
-    this.books = new Books($("books"), $("books-state"));
+    this.glance = new Glance(this, $("glance"), $("moment"));
+    this.books = new Books($("books"), $("books-state"), $("books-moment"));
     this.machines = new Machines($("machines"), $("machines-count"));
     this.sets = new Sets(this, $("sets"), $("set-figures"), $("sets-count"));
     this.timeline = new Timeline(this, $("timeline"), $("events"), $("events-count"));
@@ -86,7 +87,7 @@ class App {
       sources: (sources) => this.machines.take(sources),
       sets: (sets) => this.sets.take(sets),
       mark: (mark) => this.mark(mark),
-      end: (run) => ((this.run = run), this.clock(), this.askBooks(), this.draw()),
+      end: (run) => ((this.run = run), this.clock(), this.judged(), this.askBooks(), this.draw()),
       state: (state, wait) => this.connection(state, wait),
       locked: () => this.controls.lock(() => this.show()),
     });
@@ -109,6 +110,7 @@ class App {
     this.store.clear();
     this.marks = [];
     this.run = null;
+    drawVerdict($("summary"), null);
     this.sets.take({});
     this.machines.take([]);
     this.show();
@@ -124,6 +126,7 @@ class App {
       const [series, marks] = await Promise.all([ask(`/api/v1/runs/${encodeURIComponent(id)}/series?every=${every}`), ask(`/api/v1/runs/${encodeURIComponent(id)}/marks`)]);
       if (this.state.run !== id) return;
       this.run = run ?? null;
+      if (!carried) drawVerdict($("summary"), run);
       this.store.load(series);
       this.store.run = id;
       this.marks = marks.marks ?? [];
@@ -140,6 +143,13 @@ class App {
       if (error.status === 401) return this.controls.lock(() => this.show());
       this.notice(t("runs.cannot", { run: id, problem: error.message }));
     }
+  }
+
+  /** The live run is over: what it came to. */
+  async judged() {
+    const { runs } = await ask("/api/v1/runs").catch(() => ({ runs: [] }));
+    const run = runs.find((one) => one.live);
+    if (run?.phases.length) drawVerdict($("summary"), run);
   }
 
   /** Servers, machines and SETs of a recorded run, as they were in the second that is looked at. */
@@ -192,7 +202,7 @@ class App {
     this.asking = true;
     try {
       const answer = await ask("/api/v1/books");
-      this.books.draw(answer.books ? answer : { ...fromColumns(this.store), ...answer });
+      this.books.draw(answer.books ? answer : { ...fromColumns(this.store), until: null, ...answer });
     } catch {
       // The next second asks again.
     }
@@ -206,12 +216,13 @@ class App {
     this.frame = requestAnimationFrame(() => {
       this.frame = null;
       const began = performance.now();
+      this.emptiness();
       this.glance.draw();
       this.charts.draw();
       this.timeline.draw();
       this.side.draw();
       this.table.draw();
-      if (this.state.run && this.store.length) this.books.draw(fromColumns(this.store, this.view.fixed ? this.store.at(this.view.fixed[1]) : this.store.length - 1));
+      if (this.state.run && this.store.length) this.books.draw(fromColumns(this.store, this.view.index(this.store)));
       const last = this.store.length - 1;
       const missing = this.store.get("complete", last) === 0;
       if (missing && this.view.following) {
@@ -230,6 +241,25 @@ class App {
     });
   }
 
+  /** What the fleet is to send now, if anything. */
+  qps() {
+    return this.store.columns.planned?.findLast((planned) => planned !== null) || null;
+  }
+
+  /** Whether any book has an entry: before, there is nothing that could agree. */
+  everWon() {
+    return ["won", "units_sold", "shares_opened"].some((name) => this.store.columns[name]?.some((value) => value > 0));
+  }
+
+  /** Until a server or a machine has reported there is nothing to show: how one connects is said instead. */
+  emptiness() {
+    const empty = !this.state.run && !this.machines.sources.length && !this.store.length;
+    if ($("empty").hidden === !empty && document.body.classList.contains("is-empty") === empty) return;
+    $("empty").hidden = !empty;
+    document.body.classList.toggle("is-empty", empty);
+    this.pill();
+  }
+
   /** Only another second is looked at: figures change, lines do not. */
   retell() {
     if (this.telling) return;
@@ -238,7 +268,8 @@ class App {
       this.charts.tell(this.view.index(this.store));
       this.side.draw();
       this.timeline.tell();
-      if (this.state.run) this.glance.draw();
+      if (this.state.run || !this.view.following) this.glance.draw();
+      if (this.state.run) this.books.draw(fromColumns(this.store, this.view.index(this.store)));
       if (this.state.run && !carried) this.past();
     });
   }
@@ -274,9 +305,9 @@ class App {
   }
 
   pill() {
-    const paused = this.link === "live" && !this.view.following;
-    const state = paused ? "paused" : this.link;
-    $("state").dataset.state = { live: "ok", paused: "warn", lost: "bad" }[state] ?? "";
+    const live = this.link === "live";
+    const state = live && document.body.classList.contains("is-empty") ? "empty" : live && !this.view.following ? "paused" : this.link;
+    $("state").dataset.state = { live: "ok", paused: "warn", empty: "warn", lost: "bad" }[state] ?? "";
     $("state").dataset.is = state;
     say($("state").querySelector("b"), t(`state.${state}`, { seconds: format.count((this.wait ?? 0) / 1_000) }));
   }
@@ -380,7 +411,7 @@ class App {
     window.addEventListener("language", () => this.renamed());
     window.addEventListener("popstate", () => (this.leave(), this.arrive()));
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.recoloured());
-    document.addEventListener("visibilitychange", () => document.hidden || this.draw());
+    document.addEventListener("visibilitychange", () => (document.hidden ? this.stream?.rest() : (this.stream?.wake(), this.draw())));
     for (const link of document.querySelectorAll("nav [data-view], .brand")) {
       link.addEventListener("click", (event) => {
         if (event.metaKey || event.ctrlKey || event.shiftKey) return;
@@ -390,6 +421,30 @@ class App {
     }
     this.segments();
     this.signs();
+    this.parts();
+  }
+
+  /** Parts of the page that were closed stay so. */
+  parts() {
+    const closed = new Set(carried ? ["part-sets", "part-more"] : (stored("hongbao.closed") ?? "").split(" "));
+    for (const part of document.querySelectorAll("details.part")) {
+      if (closed.has(part.id)) part.open = false;
+      part.addEventListener("toggle", () => {
+        if (part.open) closed.delete(part.id);
+        else closed.add(part.id);
+        if (!carried) store("hongbao.closed", [...closed].join(" "));
+      });
+    }
+    for (const link of document.querySelectorAll(".index a")) {
+      link.addEventListener("click", () => {
+        const part = document.querySelector(link.getAttribute("href"));
+        if (part.tagName === "DETAILS") part.open = true;
+      });
+    }
+    // By the monitor's own word about where it listens, as far as the page knows it.
+    const host = location.hostname;
+    say($("empty-server"), `hongbao-server --listen ${host}:7400 --monitor ${host}:7403`);
+    say($("empty-fleet"), `hongbao-sim fleet --users 1000 --server ${host}:7400 --admin http://${host}:7402 --monitor ${host}:7403 --phases 500x60s --rain 50`);
   }
 
   /** The buttons that name what they lead to. */
@@ -405,11 +460,7 @@ class App {
     const dark = document.documentElement.dataset.theme ? document.documentElement.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
     const next = dark ? "light" : "dark";
     document.documentElement.dataset.theme = next;
-    try {
-      localStorage.setItem("hongbao.theme", next);
-    } catch {
-      // No storage: the choice lasts as long as the page.
-    }
+    store("hongbao.theme", next);
     this.forget("theme");
     this.recoloured();
   }

@@ -93,8 +93,9 @@ export function makePlot(target, { spec, span, on, under, over, sync, x = "time"
       ...spec.lines.map((line) => ({
         label: line.column,
         show: line.show ?? true,
-        stroke: () => colour(line.colour),
-        width: line.bars ? 0 : 1.5,
+        stroke: () => colour(line.bars ? "surface" : line.colour),
+        // Bars over each other have an edge, so that none needs its colour to be told from the next.
+        width: line.bars ? 1 : 1.5,
         dash: line.dash,
         fill: line.bars ? () => colour(line.colour) : line.area ? () => faded(line.colour, 0.14) : undefined,
         fillTo: spec.signed ? 0 : undefined,

@@ -17,16 +17,26 @@ function picture({ file, title, svg }) {
   return el("a", { class: "card", href, download: `${file}.svg`, title: t("report.save") }, el("img", { alt: title, loading: "lazy", src: href }));
 }
 
+/** Tables of what the page itself shows: its events are the timeline. */
+const SHOWN_ALREADY = ["Timeline"];
+
+/** What is opened by who wants it. */
+function part(key, ...content) {
+  const heading = el("h2", {}, t(key));
+  heading.dataset.t = key;
+  return el("details", { class: "part" }, el("summary", {}, heading), ...content);
+}
+
 /** Puts it all on the page; once, before anything is drawn. */
 export function showReport() {
   const { passed, verdict, failures, tables, charts } = carried.report;
   document.documentElement.dataset.report = "";
   const state = passed === null ? "" : passed ? "ok" : "bad";
-  const told = el("section", { class: "card verdict" }, el("p", {}, verdict), failures.length ? el("ul", {}, ...failures.map((failure) => el("li", {}, failure))) : null);
+  const told = $("summary");
+  told.hidden = false;
   told.dataset.state = state;
-  const some = (leads) => el("section", { class: "report" }, ...tables.filter((table) => table.leads === leads).map(card));
-  $("glance").before(told, some(true));
-  const heading = el("h2", { class: "part" }, t("report.charts"));
-  heading.dataset.t = "report.charts";
-  $("live").append(heading, el("section", { class: "pictures" }, ...charts.map(picture)), some(false));
+  told.append(el("p", {}, verdict), ...(failures.length ? [el("ul", {}, ...failures.map((failure) => el("li", {}, failure)))] : []));
+  const some = (leads) => el("section", { class: "report" }, ...tables.filter((table) => table.leads === leads && !SHOWN_ALREADY.includes(table.title)).map(card));
+  $("glance").before(some(true));
+  $("live").append(part("report.charts", el("section", { class: "pictures" }, ...charts.map(picture))), part("report.tables", some(false)));
 }

@@ -1,15 +1,17 @@
 // Past runs: the list, and two of them over each other, aligned at their start.
 
-import { ask, el, say } from "./dom.js";
-import { COMPARED, DERIVED, KINDS, axisOf } from "./figures.js";
+import { ask, el, say, swatch } from "./dom.js";
+import { COMPARED, DERIVED, KINDS, axisOf, figureName } from "./figures.js";
 import * as format from "./format.js";
 import { makePlot } from "./plot.js";
 import { Store } from "./store.js";
 import { everyFor } from "./stream.js";
+import { keptWords, verdictPill } from "./verdict.js";
 import { has, t } from "./words.js";
 
 const HEIGHT = 180;
 const COLOURS = ["s1", "s3"];
+const LINES = [undefined, [6, 3]];
 
 /** Seconds into the run at which its load began: the first that plans anything; 0 if none does. Pure. */
 export function loadStart(store) {
@@ -21,7 +23,7 @@ export function loadStart(store) {
 export function aligned(a, b, column, offsets = [0, 0]) {
   const values = new Map();
   [a, b].forEach((store, side) => {
-    const given = store.columns[column] ?? [];
+    const given = store.whole(column);
     for (let at = 0; at < store.length; at++) {
       const x = store.columns.second[at] - store.first - offsets[side];
       if (!values.has(x)) values.set(x, [null, null]);
@@ -72,7 +74,7 @@ export class Runs {
       say(hint, t("runs.chosen", { count: this.chosen.length }));
     };
     this.chosen = [];
-    const heads = ["choose", "run", "began", "length", "users", "qps", "p99", "won", "books", "downloads"];
+    const heads = ["choose", "run", "began", "length", "users", "qps", "p99", "won", "verdict", "books", "downloads"];
     const numeric = new Set(["length", "users", "qps", "p99", "won"]);
     const rows = runs.map((run) => {
       const name = run.id;
@@ -104,6 +106,7 @@ export class Runs {
         el("td", { class: "n" }, format.count(run.qps_max)),
         el("td", { class: "n" }, format.micros(run.latency_p99_us)),
         el("td", { class: "n" }, format.count(run.won)),
+        el("td", { title: run.failures.join("\n") }, verdictPill(run), el("small", {}, keptWords(run.phases))),
         el("td", {}, books),
         el("td", {}, this.downloads(run)),
       );
@@ -154,11 +157,7 @@ export class Runs {
     align.addEventListener("change", () => this.overlay(charts, one, other, [a, b], align.value));
     const back = el("a", { href: "/?view=runs" }, t("compare.back"));
     back.addEventListener("click", (event) => (event.preventDefault(), this.app.go({ view: "runs" })));
-    const key = (id, at) => {
-      const swatch = el("i", { class: "swatch" });
-      swatch.style.setProperty("--swatch", `var(--${COLOURS[at]})`);
-      return el("span", { class: "which" }, swatch, id);
-    };
+    const key = (id, at) => el("span", { class: "which" }, swatch(COLOURS[at], LINES[at]), id);
     this.root.replaceChildren(
       el("header", { class: "page-head" }, back, el("h1", {}, t("compare.title")), el("p", { class: "pair-of-runs" }, key(a, 0), key(b, 1)), el("div", { class: "bar" }, el("label", { htmlFor: "align" }, t("compare.align")), align)),
       charts,
@@ -180,10 +179,10 @@ export class Runs {
       const tell = KINDS[row.kind ?? kindOf(row.unit)][0];
       const known = has(`figure.${row.name}`);
       const ratio = row.ratio ?? (row.a ? row.b / row.a : null);
-      const change = row.a === null || row.b === null || ratio === null ? format.NONE : row.a === row.b ? "=" : `${ratio >= 1 ? "+" : ""}${format.percent(ratio - 1)}`;
+      const change = row.a === null || row.b === null || ratio === null ? format.NONE : row.a === row.b ? "=" : format.ratio(ratio);
       body.push(el("tr", {}, el("th", { scope: "row" }, known ? t(`figure.${row.name}`) : (row.title ?? row.name)), el("td", { class: "n" }, tell(row.a)), el("td", { class: "n" }, tell(row.b)), el("td", { class: "n" }, change)));
     }
-    const head = [t("compare.figure"), a, b, t("compare.change")].map((text, at) => el("th", { scope: "col", class: at ? "n" : "" }, text));
+    const head = [t("compare.figure"), a, b, t("compare.ratio")].map((text, at) => el("th", { scope: "col", class: at ? "n" : "" }, text));
     return el("section", { class: "card" }, el("header", {}, el("h2", {}, t("compare.figures"))), el("div", { class: "scroll-x" }, el("table", { class: "list" }, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...body))));
   }
 
@@ -200,15 +199,11 @@ export class Runs {
     for (const [key, column, kind, unit, log] of COMPARED) {
       const place = el("div", { class: "plot", role: "img", "aria-label": t(`chart.${key}`) });
       const values = names.map(() => el("b", {}, format.NONE));
-      const legend = el("ul", { class: "legend" }, ...names.map((name, at) => {
-        const swatch = el("i", { class: at ? "dashed" : "" });
-        swatch.style.setProperty("--swatch", `var(--${COLOURS[at]})`);
-        return el("li", {}, el("span", { class: "key" }, swatch, el("span", {}, name), values[at]));
-      }));
-      root.append(el("section", { class: "card chart" }, el("header", {}, el("h3", {}, t(`chart.${key}`)), el("span", { class: "unit" }, `${t(`col.${column.replace(/^log_/, "")}`)}${unit ? ` · ${t(unit)}` : ""}`)), legend, place));
+      const legend = el("ul", { class: "legend" }, ...names.map((name, at) => el("li", {}, el("span", { class: "key" }, swatch(COLOURS[at], LINES[at]), el("span", {}, name), values[at]))));
+      root.append(el("section", { class: "card chart" }, el("header", {}, el("h3", {}, t(`chart.${key}`)), el("span", { class: "unit" }, `${figureName(column)}${unit ? ` · ${t(unit)}` : ""}`)), legend, place));
       const data = aligned(one, other, column, offsets);
       const plot = makePlot(place, {
-        spec: { log, tick: KINDS[kind][1], ...axisOf(kind), lines: COLOURS.map((colour, at) => ({ column: names[at], colour, dash: at ? [6, 3] : undefined })) },
+        spec: { log, tick: KINDS[kind][1], ...axisOf(kind), lines: COLOURS.map((colour, at) => ({ column: names[at], colour, dash: LINES[at] })) },
         span: () => range ?? whole(),
         x: "elapsed",
         sync: "compare",

@@ -52,6 +52,13 @@ export class Store {
     return (this.columns[name] ??= new Array(this.length).fill(null));
   }
 
+  /** The same as a line shows them: seconds that not everybody has reported are gaps. The monitor measures the host itself. */
+  whole(name) {
+    const [values, complete] = [this.column(name), this.columns.complete];
+    if (!complete?.includes(0) || /^(log_)?host_/.test(name)) return values;
+    return values.map((value, at) => (complete[at] === 0 ? null : value));
+  }
+
   /** The values of a reason, such as `ended`, `idle`. */
   reason(group, name) {
     const columns = (this.reasons[group] ??= {});

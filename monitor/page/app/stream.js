@@ -19,6 +19,31 @@ export function everyFor(seconds) {
   return Math.max(1, Math.ceil(seconds / ROWS_MAX));
 }
 
+/** What all tabs of the browser listen to together, used as an EventSource is. */
+class SharedSource {
+  constructor() {
+    this.listeners = new Map();
+    const worker = new SharedWorker("/page/app/stream-worker.js");
+    worker.onerror = () => this.onerror();
+    this.port = worker.port;
+    this.port.onmessage = ({ data: [name, data] }) => (name === "error" ? this.onerror() : this.listeners.get(name)?.({ data }));
+    this.port.postMessage("open");
+  }
+
+  addEventListener(name, listener) {
+    this.listeners.set(name, listener);
+  }
+
+  close(how = "close") {
+    this.onerror = () => {};
+    this.port.postMessage(how);
+    this.port.postMessage("close");
+  }
+}
+
+/** Browsers without shared workers, which phones are, have few tabs; and none that is hidden keeps its stream. */
+const open = () => (globalThis.SharedWorker ? new SharedSource() : new EventSource("/api/v1/stream"));
+
 export class Stream {
   /**
    * `on`: `run(status, id)`, `second(row)`, `history()`, `sources(list)`, `sets(by server)`, `mark(mark)`, `end(status)`,
@@ -29,42 +54,58 @@ export class Stream {
     this.on = on;
     this.attempt = 0;
     this.stopped = false;
+    /** Counts attempts and rests: what an older one waited for is no longer wanted. */
+    this.turn = 0;
   }
 
+  /** A tab that nobody sees holds nothing; it catches up when it is looked at. */
   start() {
-    this.connect();
+    if (!document.hidden) this.connect();
   }
 
-  stop() {
-    this.stopped = true;
+  rest() {
+    this.turn++;
     this.close();
     clearTimeout(this.timer);
   }
 
-  close() {
-    this.source?.close();
+  wake() {
+    if (!this.stopped && !this.ended && !this.source) this.connect();
+  }
+
+  stop() {
+    this.stopped = true;
+    this.rest();
+  }
+
+  close(how) {
+    this.source?.close(how);
     this.source = null;
     clearTimeout(this.silence);
   }
 
   async connect() {
+    const turn = ++this.turn;
     this.on.state("connecting");
+    let run;
     try {
-      // An EventSource does not say why it is refused; this does.
-      await ask("/api/v1/run");
+      // A stream does not say why it is refused, and one that others have opened tells of the run as it was then.
+      run = await ask("/api/v1/run");
     } catch (error) {
+      if (turn !== this.turn) return;
       if (error.status === 401) return this.on.locked();
       return this.again();
     }
-    if (this.stopped) return;
-    this.source = new EventSource("/api/v1/stream");
+    if (turn !== this.turn) return;
+    this.source = open();
     this.held = [];
     const listen = (name, take) =>
       this.source.addEventListener(name, (event) => {
         this.heard();
         take(JSON.parse(event.data));
       });
-    listen("hello", (hello) => this.hello(hello));
+    this.source.addEventListener("alive", () => this.heard());
+    listen("hello", (hello) => this.hello({ ...hello, run }, turn));
     listen("second", (row) => (this.held ? this.held.push(row) : this.second(row)));
     listen("sources", (list) => this.on.sources(list));
     listen("sets", (sets) => this.on.sets(sets));
@@ -81,12 +122,12 @@ export class Stream {
 
   heard() {
     clearTimeout(this.silence);
-    this.silence = setTimeout(() => this.lost(), SILENCE_MS);
+    this.silence = setTimeout(() => this.lost("lost"), SILENCE_MS);
   }
 
-  lost() {
+  lost(how) {
     if (this.stopped || this.ended) return;
-    this.close();
+    this.close(how);
     this.again();
   }
 
@@ -98,17 +139,18 @@ export class Stream {
     this.timer = setTimeout(() => this.connect(), wait);
   }
 
-  async hello({ run, id, version }) {
+  async hello({ run, id, version }, turn) {
     if (this.store.run && this.store.run !== id) this.store.clear();
     this.on.run(run, id, version);
     try {
       const from = this.store.lastSecond ? `&from=${this.store.lastSecond + 1}` : "";
       const every = this.store.length ? this.store.every : everyFor(run.seconds ?? 0);
       const series = await ask(`/api/v1/series?every=${every}${from}`);
+      if (turn !== this.turn) return;
       this.store.load(series);
       this.store.run = id;
     } catch {
-      return this.lost();
+      return turn === this.turn && this.lost();
     }
     const held = this.held ?? [];
     this.held = null;

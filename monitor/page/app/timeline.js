@@ -2,6 +2,7 @@
 
 import { colour, el, faded, fit, say } from "./dom.js";
 import { markIcon } from "./charts.js";
+import { eventText, folded } from "./events.js";
 import * as format from "./format.js";
 import { has, t } from "./words.js";
 
@@ -9,6 +10,8 @@ import { has, t } from "./words.js";
 const NEAR_PX = 22;
 /** Events in the list; more are on the strip and in the recording. */
 const LISTED_MAX = 200;
+/** Events to come that are shown; the next ones. */
+const COMING_MAX = 2;
 /** Seconds shown on both sides of an event that was chosen. */
 const AROUND_SECONDS = 30;
 
@@ -38,7 +41,7 @@ export class Timeline {
     this.brush = el("div", { class: "brush" });
     this.hand = el("div", { class: "hand" });
     this.strip = el("div", { class: "strip", role: "slider", tabIndex: 0 }, this.canvas, this.brush, this.hand);
-    this.ends = el("div", { class: "ends" }, el("span"), el("span"));
+    this.ends = el("div", { class: "ends" }, el("span"), el("span"), el("span"));
     root.append(this.lane, this.strip, this.ends);
     this.strip.addEventListener("pointerdown", (event) => this.down(event));
     this.strip.addEventListener("keydown", (event) => this.key(event));
@@ -69,8 +72,11 @@ export class Timeline {
     this.brush.style.left = `${left * 100}%`;
     this.brush.style.width = `${Math.max(right - left, 0.002) * 100}%`;
     this.tell();
-    say(this.ends.firstChild, format.clock(from));
-    say(this.ends.lastChild, format.clock(store.until));
+    const [first, unit, last] = this.ends.children;
+    const most = (name) => format.count((store.columns[name] ?? []).reduce((max, value) => Math.max(max, value ?? 0), 0));
+    say(first, format.clock(from));
+    say(unit, t("timeline.unit", { sent: most("sent"), users: most("users_online") }));
+    say(last, format.clock(until));
     this.marks(width);
   }
 
@@ -91,12 +97,12 @@ export class Timeline {
   curve(context, width, height, from, until) {
     const { store } = this.app;
     const draw = (name, token, fill) => {
-      const values = store.columns[name] ?? [];
+      const values = store.whole(name);
       const peaks = new Float64Array(Math.ceil(width));
       let most = 1;
       for (let at = 0; at < store.length; at++) {
         const x = Math.min(Math.floor(((store.columns.second[at] - from) / (until - from)) * width), peaks.length - 1);
-        peaks[x] = Math.max(peaks[x], values[at] ?? 0);
+        if (values[at] !== null) peaks[x] = Math.max(peaks[x], values[at]);
         if (peaks[x] > most) most = peaks[x];
       }
       const step = ((store.every || 1) / (until - from)) * width;
@@ -124,7 +130,8 @@ export class Timeline {
   }
 
   marks(width) {
-    const { marks, store } = this.app;
+    const { store } = this.app;
+    const marks = folded(this.app.marks);
     // What is announced for later gets its place when it is there.
     const visible = marks.filter((mark) => mark.at_ms / 1_000 >= store.first - 5 && mark.at_ms / 1_000 < store.until + 2);
     const groups = clusters(visible.map((mark) => Math.max(0, this.place(mark.at_ms / 1_000)) * width), NEAR_PX);
@@ -135,7 +142,7 @@ export class Timeline {
       const signs = groups.map(({ place, members }) => {
         const those = members.map((at) => visible[at]);
         const worst = those.find((mark) => mark.kind === "alert") ?? those.at(-1);
-        const text = those.map((mark) => `${format.clock(mark.at_ms / 1_000)} ${kindName(mark.kind)}: ${mark.text}`).join("\n");
+        const text = those.map((mark) => `${format.clock(mark.at_ms / 1_000)} ${kindName(mark.kind)}: ${eventText(mark.text)}`).join("\n");
         const sign = el("button", { type: "button", class: place > width / 2 ? "mark to-left" : "mark", "aria-label": text, onclick: () => this.go(worst) }, markIcon(worst.kind), those.length > 1 ? el("sup", {}, String(those.length)) : null);
         sign.style.left = `${Math.min(place, width - 1)}px`;
         return sign;
@@ -143,29 +150,35 @@ export class Timeline {
       this.lane.replaceChildren(...signs);
       if (focused >= 0) this.lane.children[Math.min(focused, signs.length - 1)]?.focus();
     }
-    this.entries();
+    this.entries(marks);
   }
 
-  /** The list: newest first. */
-  entries() {
-    const { marks, store } = this.app;
-    const due = (mark) => mark.at_ms / 1_000 < store.until + 2;
-    const key = `${marks.length} ${marks.filter(due).length} ${document.documentElement.lang}`;
+  /** The list: what comes next, now, and what was, newest first. */
+  entries(marks) {
+    const { run, state, store } = this.app;
+    const over = Boolean(state.run || run?.ended_at_ms);
+    const due = (mark) => over || mark.at_ms / 1_000 < store.until + 2;
+    const key = `${over} ${marks.length} ${marks.filter(due).length} ${marks.at(-1)?.told} ${document.documentElement.lang}`;
     if (key === this.listed) return;
     this.listed = key;
     say(this.count, marks.length ? format.count(marks.length) : "");
-    const items = marks
-      .slice(-LISTED_MAX)
-      .reverse()
-      .map((mark) => {
-        const time = el("time", { dateTime: new Date(mark.at_ms).toISOString(), title: format.utc(mark.at_ms) }, format.clock(mark.at_ms / 1_000));
-        const words = el("span", { class: "what" }, due(mark) ? null : el("i", {}, `${t("marks.later")} `), el("b", {}, kindName(mark.kind)), ` ${mark.text}`, mark.source ? el("small", {}, ` ${mark.source}`) : null);
-        const item = el("li", {}, el("button", { type: "button", onclick: () => this.go(mark) }, time, markIcon(mark.kind), words));
-        item.dataset.kind = mark.kind;
-        if (!due(mark)) item.dataset.due = "later";
-        return item;
-      });
-    this.list.replaceChildren(...(items.length ? items : [el("li", { class: "none" }, t("marks.none"))]));
+    const coming = marks.filter((mark) => !due(mark));
+    const been = marks.filter(due).slice(-LISTED_MAX).reverse();
+    const next = coming.slice(0, COMING_MAX).reverse().map((mark) => this.entry(mark, true));
+    const more = coming.length - next.length;
+    if (more > 0) next.unshift(el("li", { class: "none" }, t("marks.more", { count: format.count(more) })));
+    if (next.length) next.push(el("li", { class: "now" }, t("marks.now")));
+    const items = been.map((mark) => this.entry(mark, false));
+    this.list.replaceChildren(...next, ...(items.length ? items : [el("li", { class: "none" }, t("marks.none"))]));
+  }
+
+  entry(mark, later) {
+    const time = el("time", { dateTime: new Date(mark.at_ms).toISOString(), title: format.utc(mark.at_ms) }, format.clock(mark.at_ms / 1_000));
+    const source = [mark.source, mark.told].filter(Boolean).join(", ");
+    const words = el("span", { class: "what" }, later ? el("i", {}, `${t("marks.later")} `) : null, el("b", {}, kindName(mark.kind)), ` ${eventText(mark.text)}`, source ? el("small", {}, ` ${eventText(source)}`) : null);
+    const item = el("li", {}, el("button", { type: "button", onclick: () => this.go(mark) }, time, markIcon(mark.kind), words));
+    item.dataset.kind = mark.kind;
+    return item;
   }
 
   go(mark) {

@@ -38,3 +38,7 @@ test("what has passed is told in hours, minutes and seconds", () => {
 test("the moment in UTC is that of logs", () => {
   assert.equal(format.utc(1_795_288_527_000), "2026-11-21 17:15:27 UTC".replace("17", new Date(1_795_288_527_000).toISOString().slice(11, 13)));
 });
+
+test("one figure to another is a ratio, however far apart", () => {
+  assert.deepEqual([773.258, 1.0512, 0.5, Infinity, null].map(format.ratio), ["×773", "×1.05", "×0.5", "–", "–"]);
+});

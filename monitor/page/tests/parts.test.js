@@ -4,13 +4,15 @@ import { test } from "node:test";
 import { fromColumns, stands } from "../app/books.js";
 import { CONTROLS, applies, says } from "../app/controls.js";
 import { CHARTS, COMPARED, DERIVED, KINDS, SIDE, TABLE, figureName } from "../app/figures.js";
+import { eventText, folded } from "../app/events.js";
 import { clockOffset, sorted } from "../app/machines.js";
 import { aligned, loadStart, ownFigures } from "../app/runs.js";
 import { flatten, layout, sickness } from "../app/sets.js";
 import { Store } from "../app/store.js";
 import { everyFor, pause } from "../app/stream.js";
 import { clusters } from "../app/timeline.js";
-import { has } from "../app/words.js";
+import { kept } from "../app/verdict.js";
+import { has, setLanguage } from "../app/words.js";
 
 function store(rows) {
   const store = new Store(DERIVED);
@@ -93,6 +95,40 @@ test("marks that lie too near share a sign, and none is lost", () => {
   assert.deepEqual(groups.map((group) => group.members), [[0, 1], [2], [3, 4, 5]]);
 });
 
+test("each line of a chart has a dash of its own", () => {
+  for (const { key, lines = [] } of CHARTS) assert.equal(new Set(lines.map((line) => String(line.dash))).size, lines.length, key);
+});
+
+test("a second that not everybody has reported is a gap, the host's is not", () => {
+  const run = store([{ sent: 5, complete: 1, host_net_sent_bytes: 1 }, { sent: 0, complete: 0, host_net_sent_bytes: 2 }, { sent: 6, complete: 1, host_net_sent_bytes: 3 }]);
+  assert.deepEqual([run.whole("sent"), run.whole("host_net_sent_bytes")], [[5, null, 6], [1, 2, 3]]);
+});
+
+test("ten orders are ten events, each with who told of it", () => {
+  const order = (at) => ({ at_ms: at, kind: "qps", source: "operator", text: `${at} requests a second, by nora` });
+  const echo = (at) => ({ at_ms: at, kind: "qps", source: "4 machines", text: `${at} requests a second` });
+  const tens = Array.from({ length: 10 }, (_, at) => 10_000 * (at + 1));
+  const events = folded(tens.flatMap((at) => [order(at), echo(at)]));
+  assert.deepEqual(events.map((event) => [event.source, event.told]), tens.map(() => ["operator", "4 machines"]));
+  const alone = [{ at_ms: 5, kind: "phase", source: "4 machines", text: "5 requests a second" }, order(900_000)];
+  assert.deepEqual(folded(alone).map((event) => event.told ?? null), [null, null]);
+});
+
+test("what happened is said in Chinese", () => {
+  globalThis.document ??= { documentElement: {}, querySelectorAll: () => [] };
+  globalThis.window ??= { dispatchEvent: () => {} };
+  setLanguage("zh");
+  const told = ["500 requests a second", "campaign 3 has ended", "30% of the users are cut", "rain begins of 100 (1 of 2 took it), by nora", "3 machines"].map(eventText);
+  setLanguage("en");
+  assert.deepEqual(told, ["每秒 500 个请求", "活动 3 已结束", "断开 30% 的用户", "摇红包开始，共 100 个（2 个中 1 个接受），操作员 nora", "3 台机器"]);
+  assert.equal(eventText("3 machines"), "3 machines");
+});
+
+test("seconds kept are those of phases that are judged", () => {
+  const phase = { judged: true, seconds: 10, storm_seconds: 2, changed_seconds: 1, seconds_within_tolerance: 6 };
+  assert.deepEqual(kept([phase, { ...phase, judged: false }]), [6, 7]);
+});
+
 test("attempts to reconnect become rarer, up to a bound", () => {
   const waits = Array.from({ length: 20 }, (_, attempt) => pause(attempt, 0));
   assert.equal(waits[0], 500);
@@ -108,7 +144,7 @@ test("a long run is asked for in rows that fit", () => {
 test("each control says in full what will happen, with nothing left to fill in", () => {
   for (const control of CONTROLS) {
     for (const kind of control.key === "campaign" ? ["rain", "ticket", "coupon"] : [null]) {
-      const of = Object.fromEntries(control.fields.map((field) => [field.name, field.value || (field.type === "number" ? 3 : "x")]));
+      const of = Object.fromEntries(control.fields.map((field) => [field.name, (typeof field.value === "number" && field.value) || (field.type === "number" ? 3 : "x")]));
       if (kind) of.kind = kind;
       const words = says(control, of, { machines: 4, servers: 1 });
       assert.doesNotMatch(words, /[{}]|control\./, words);

@@ -46,6 +46,35 @@ for (const [theme, name] of ["light", "dark"].entries()) {
   });
 }
 
+/** What the colour-blind see, by Machado's matrices for linear light; the first is who is not. */
+const EYES = {
+  all: [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+  protan: [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+  deutan: [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+};
+
+/** A colour in OKLab as an eye sees it. */
+function seen(hex, eye) {
+  const light = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16) / 255).map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4));
+  const times = (matrix, values) => matrix.map((row) => row.reduce((sum, factor, at) => sum + factor * values[at], 0));
+  const rgb = times(EYES[eye], light).map((part) => Math.min(Math.max(part, 0), 1));
+  const lms = times([[0.4122214708, 0.5363325363, 0.0514459929], [0.2119034982, 0.6806995451, 0.1073969566], [0.0883024619, 0.2817188376, 0.6299787005]], rgb).map(Math.cbrt);
+  return times([[0.2104542553, 0.793617785, -0.0040720468], [1.9779984951, -2.428592205, 0.4505937099], [0.0259040371, 0.7827717662, -0.808675766]], lms);
+}
+
+test("the lines of a chart are apart for the colour-blind too", () => {
+  const lines = ["s-plan", "s1", "s2", "s3", "s4", "s5"];
+  for (const theme of [0, 1]) {
+    for (const eye in EYES) {
+      const colours = lines.map((line) => seen(token(line, theme), eye));
+      colours.forEach((one, at) => colours.slice(at + 1).forEach((other, beyond) => {
+        const apart = Math.hypot(...one.map((part, axis) => part - other[axis]));
+        assert.ok(apart >= 0.1, `${lines[at]} and ${lines[at + 1 + beyond]} (${eye}, ${theme}): ${apart.toFixed(3)}`);
+      }));
+    }
+  }
+});
+
 test("only tokens name colours", () => {
   const dashboard = readFileSync(new URL("../dashboard.css", import.meta.url), "utf8");
   const rules = css.slice(css.indexOf("}\n")) + dashboard;

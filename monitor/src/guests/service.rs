@@ -372,6 +372,7 @@ async fn odds(State(guests): State<Arc<Guests>>) -> Result<Json<serde_json::Valu
         "users_online": last.map(|last| last.users_online),
         "seconds": seconds.len(),
         "shakes": seconds.iter().map(|second| second.received).sum::<i64>(),
+        "issued": seconds.iter().map(|second| second.issued).sum::<i64>(),
         "wins": seconds.iter().map(|second| second.won).sum::<i64>(),
         "guests": guests.now(),
         "guests_max": guests.max(),

@@ -75,7 +75,8 @@ struct Call {
     target: String,
     address: Result<SocketAddr, Untrusted>,
     path: String,
-    body: Arc<str>,
+    /// Absent: a question.
+    body: Option<Arc<str>>,
 }
 
 impl Control {
@@ -120,9 +121,18 @@ impl Control {
         path: &str,
         body: &impl Serialize,
     ) -> Result<Vec<Call>, ApiError> {
-        let body: Arc<str> = serde_json::to_string(body)
-            .map_err(|error| ApiError::internal(format!("the order cannot be written: {error}")))?
-            .into();
+        let body = serde_json::to_string(body)
+            .map_err(|error| ApiError::internal(format!("the order cannot be written: {error}")))?;
+        self.calls_with(role, only, path, Some(body.into())).await
+    }
+
+    async fn calls_with(
+        &self,
+        role: Role,
+        only: Option<&str>,
+        path: &str,
+        body: Option<Arc<str>>,
+    ) -> Result<Vec<Call>, ApiError> {
         let points = self.points().await?;
         let meant = points.iter().filter(|point| point.role == role && only.is_none_or(|only| only == point.name));
         let calls: Vec<Call> = meant
@@ -130,7 +140,7 @@ impl Control {
                 target: format!("{role}/{}", point.name),
                 address: trust::address(&point.control, point.peer, &self.trusted),
                 path: path.to_owned(),
-                body: Arc::clone(&body),
+                body: body.clone(),
             })
             .collect();
         match (calls.is_empty(), only) {
@@ -142,19 +152,10 @@ impl Control {
 
     /// Gives an order, and marks it on the timeline if anybody took it.
     async fn order(&self, operator: &Operator, kind: &str, at_ms: u64, what: &str, calls: Vec<Call>) -> Response {
-        let Ok(_place) = self.room.try_acquire() else {
-            let message = format!("{ACTIONS_MAX} orders are under way already; try again in a moment");
-            return ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many", message).into_response();
+        let outcomes = match self.outcomes(operator, calls).await {
+            Ok(outcomes) => outcomes,
+            Err(error) => return error.into_response(),
         };
-        let subject = format!("{} by way of the monitor", operator.name);
-        let token = match self.signer.sign(&subject, Audience::Admin, unix_seconds(), ACTION_TOKEN_SECONDS) {
-            Ok(token) => token,
-            Err(error) => return ApiError::internal(error.to_string()).into_response(),
-        };
-        let token = token.as_str();
-        let mut outcomes: Vec<Outcome> =
-            stream::iter(calls).map(|call| self.call(call, token)).buffer_unordered(ACTION_CALLS_MAX).collect().await;
-        outcomes.sort_by(|one, other| one.target.cmp(&other.target));
         let (taken, all) = (outcomes.iter().filter(|outcome| outcome.ok).count(), outcomes.len());
         tracing::info!(event = "order_given", operator = operator.name, kind, what, taken, all, "an operator's order");
         if taken > 0 {
@@ -173,6 +174,22 @@ impl Control {
         (status, Json(json!({ "outcomes": outcomes }))).into_response()
     }
 
+    /// What each process answers, by its name.
+    async fn outcomes(&self, operator: &Operator, calls: Vec<Call>) -> Result<Vec<Outcome>, ApiError> {
+        let _place = self.room.try_acquire().map_err(|_| {
+            let message = format!("{ACTIONS_MAX} orders are under way already; try again in a moment");
+            ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many", message)
+        })?;
+        let subject = format!("{} by way of the monitor", operator.name);
+        let token = self.signer.sign(&subject, Audience::Admin, unix_seconds(), ACTION_TOKEN_SECONDS);
+        let token = token.map_err(|error| ApiError::internal(error.to_string()))?;
+        let token = token.as_str();
+        let mut outcomes: Vec<Outcome> =
+            stream::iter(calls).map(|call| self.call(call, token)).buffer_unordered(ACTION_CALLS_MAX).collect().await;
+        outcomes.sort_by(|one, other| one.target.cmp(&other.target));
+        Ok(outcomes)
+    }
+
     async fn call(&self, call: Call, token: &str) -> Outcome {
         let Call { target, address, path, body } = call;
         let failed =
@@ -181,12 +198,12 @@ impl Control {
             Ok(address) => address,
             Err(untrusted) => return failed(target, untrusted.to_string()),
         };
-        let request = self
-            .client
-            .post(format!("http://{address}{path}"))
-            .bearer_auth(token)
-            .header("content-type", "application/json")
-            .body(body.to_string());
+        let address = format!("http://{address}{path}");
+        let request = match body {
+            Some(body) => self.client.post(address).header("content-type", "application/json").body(body.to_string()),
+            None => self.client.get(address),
+        };
+        let request = request.bearer_auth(token);
         let answered = async {
             let mut response = request.send().await.map_err(|error| innermost(&error))?;
             let status = response.status();
@@ -225,7 +242,7 @@ pub fn router(control: Control, access: &Arc<Access>) -> Router {
     let orders = Router::new()
         .route("/api/v1/control/qps", post(qps))
         .route("/api/v1/control/storm", post(storm))
-        .route("/api/v1/control/campaigns", post(campaign))
+        .route("/api/v1/control/campaigns", post(campaign).get(campaigns))
         .route("/api/v1/control/campaigns/stop", post(stop_campaign))
         .route("/api/v1/control/envelope-runs", post(envelopes))
         .route("/api/v1/control/announcements", post(announce))
@@ -348,6 +365,13 @@ async fn campaign(
     let total = terms.get("total").map_or_else(String::new, |total| format!(" of {total}"));
     let what = if title.is_empty() { format!("{kind} begins{total}") } else { format!("{kind} {title} begins{total}") };
     Ok(control.order(&operator, event::CAMPAIGN, unix_millis(), &what, calls).await)
+}
+
+/// The campaigns of each server, as it lists them.
+async fn campaigns(State(control): Shared, Extension(operator): By) -> Result<Json<Value>, ApiError> {
+    let calls = control.calls_with(Role::Server, None, "/v1/campaigns", None).await?;
+    let outcomes = control.outcomes(&operator, calls).await?;
+    Ok(Json(json!({ "outcomes": outcomes })))
 }
 
 #[derive(Debug, Deserialize)]

@@ -28,7 +28,7 @@ use crate::run::series::Series;
 use crate::runs::{self, Failure, Runs, Window};
 use hongbao_telemetry::http::{ApiError, QueryParams};
 
-/// Between two comments that keep a quiet stream open.
+/// Between two events that keep a quiet stream open.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// How soon a reader that lost its stream should come back.
@@ -107,7 +107,9 @@ async fn stream(State(live): State<Live>, headers: HeaderMap) -> Result<Response
     let after = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.trim().parse().ok());
     let subscription = ask(&live.owner, |reply| Question::Subscribe { after, reply }).await?;
     let reader = Reader { subscription, _place: place };
-    let keep_alive = KeepAlive::new().interval(KEEP_ALIVE).text("still here");
+    // An event, not a comment: a script hears nothing of those, and would take a quiet stream for dead.
+    let alive = Event::default().event("alive").data("still here");
+    let keep_alive = KeepAlive::new().interval(KEEP_ALIVE).event(alive);
     // Whatever stands between must not wait for more before it passes an event on.
     Ok(([("x-accel-buffering", "no")], Sse::new(events(reader)).keep_alive(keep_alive)).into_response())
 }

@@ -25,6 +25,7 @@ use crate::run::mark::Mark;
 use crate::run::merge::Presence;
 use crate::run::second::{Headline, ReportedByRole};
 use crate::run::series::{self, Heat, Reasons};
+use hongbao_telemetry::summary::Second as Load;
 
 /// Why a recording cannot be read. One line.
 #[derive(Debug, thiserror::Error)]
@@ -347,6 +348,19 @@ impl Reader {
             let second = unsigned(row, 0)?;
             let decoded = histogram::decode(row.get_ref(2)?.as_blob()?);
             take(second, row.get_ref(1)?.as_str()?, decoded.map_err(|error| format!("second {second}: {error}"))?);
+            Ok(())
+        })
+    }
+
+    /// What was planned and done in each second that is complete, in order, and whether users were
+    /// missing in it.
+    pub fn load(&self, mut take: impl FnMut(Load, bool)) -> Result<(), ReadError> {
+        let sql = "SELECT second, planned, sent, answered, users_online < users_goal FROM seconds
+            WHERE complete ORDER BY second";
+        self.each(sql, [], |row| {
+            let [second, planned, sent, answered] =
+                [unsigned(row, 0)?, unsigned(row, 1)?, unsigned(row, 2)?, unsigned(row, 3)?];
+            take(Load { second, planned, sent, answered, ..Load::default() }, row.get(4).unwrap_or(false));
             Ok(())
         })
     }

@@ -46,8 +46,8 @@ pub fn render(carried: &Value) -> String {
     text
 }
 
-/// Modules of the page for guests.
-const OTHERS: [&str; 3] = ["shake", "proto", "pbf"];
+/// Modules of the page for guests, and what listens to a monitor.
+const OTHERS: [&str; 4] = ["shake", "proto", "pbf", "worker"];
 
 /// The page's modules by the names that they import each other by.
 fn imports() -> Value {

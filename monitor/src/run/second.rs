@@ -136,14 +136,14 @@ pub struct Headline prefixed "" of(merged: &MergedSecond) {
     /// Users with a live connection, by the servers' count, or by the machines' where no server
     /// reports.
     users_online: i64 => Last = of_either(&names::USERS_ONLINE).map_or(0, |gauge| gauge.sum),
-    /// Grabs that the schedule had due.
-    planned: i64 => Mean = flow(machine, &names::GRABS_PLANNED),
-    /// Grabs written to a socket.
-    sent: i64 => Mean = flow(machine, &names::GRABS_SENT),
+    /// Requests that the schedule had due, of every kind; Grabs only, where a machine tells no more.
+    planned: i64 => Mean = scheduled(&names::SCHEDULED_DUE, &names::GRABS_PLANNED),
+    /// Of these, written to a socket.
+    sent: i64 => Mean = scheduled(&names::SCHEDULED_SENT, &names::GRABS_SENT),
     /// Grabs taken in by servers.
     received: i64 => Mean = flow(server, &names::GRABS_RECEIVED),
-    /// Grabs whose answer arrived at a machine.
-    answered: i64 => Mean = flow(machine, &names::GRABS_ANSWERED),
+    /// Of those that are sent, answered.
+    answered: i64 => Mean = scheduled(&names::SCHEDULED_ANSWERED, &names::GRABS_ANSWERED),
     /// Prizes handed to SETs.
     issued: i64 => Mean = flow(server, &names::PRIZES_ISSUED),
     /// Wins in the ledgers.
@@ -231,6 +231,8 @@ pub struct Headline prefixed "" of(merged: &MergedSecond) {
     let max = |role, key: &Key| merged.gauge(role, key).map(|gauge| gauge.max);
     let added = |role, key: &Key| merged.counter(role, key.name);
     let flow = |role, key| added(role, key).unwrap_or_default();
+    // Older machines, and people at `/shake`, tell of their Grabs only.
+    let scheduled = |all, grabs| added(machine, all).unwrap_or_else(|| flow(machine, grabs));
     let latency = merged.quantiles(machine, &names::LATENCY).unwrap_or_default();
     let send_lag = merged.quantiles(machine, &names::SEND_LAG);
     let commit = merged.quantiles(server, &names::LEDGER_COMMIT);

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use crate::limits::{DIRECTORY_ENTRIES_MAX, RUN_ID_BYTES_MAX, RUNS_LISTED_MAX};
 use crate::recording::FILE;
 use crate::recording::read::{self, ReadError, Reader, Totals};
+use crate::runs::verdict::Verdict;
 use crate::words;
 use hongbao_telemetry::summary::{SUMMARY_FILE, Summary};
 
@@ -76,7 +77,8 @@ pub struct Entry {
     pub won: Option<i64>,
     /// Whether both books agree at the end.
     pub balanced: Option<bool>,
-    pub passed: Option<bool>,
+    #[serde(flatten)]
+    pub verdict: Verdict,
     /// This monitor is recording it.
     pub live: bool,
     /// Why something is missing here.
@@ -179,7 +181,9 @@ fn read(id: &RunId, directory: &Path) -> Entry {
     let mut problems: Vec<String> = Vec::new();
     let recorded = Reader::open(directory).and_then(|reader| {
         let told = read_run(&mut entry, &reader);
-        read_totals(&mut entry, &reader).and(told)
+        let told = read_totals(&mut entry, &reader).and(told)?;
+        entry.verdict = Verdict::of_recording(&reader, entry.balanced == Some(true))?;
+        Ok(told)
     });
     match recorded {
         Ok(0) => {}
@@ -189,7 +193,7 @@ fn read(id: &RunId, directory: &Path) -> Entry {
     if directory.join(SUMMARY_FILE).exists() {
         match read::json::<Summary>(&directory.join(SUMMARY_FILE)) {
             Ok(summary) => {
-                entry.passed = summary.passed;
+                entry.verdict = Verdict::of_summary(&summary);
                 entry.title = title(&summary);
             }
             Err(error) => problems.push(without_directory(&error, directory)),

@@ -10,6 +10,7 @@ pub mod api;
 pub mod catalog;
 pub mod export;
 pub mod jobs;
+mod verdict;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -114,6 +114,13 @@ impl Browser {
         self.client.goto(url).await.unwrap();
     }
 
+    /// Another tab of the same browser, which orders go to from now on; its name.
+    pub async fn tab(&self) -> String {
+        let tab = self.client.new_window(true).await.unwrap().handle;
+        self.client.switch_to_window(tab.clone()).await.unwrap();
+        String::from(tab)
+    }
+
     /// The size of what is shown, without a window's frame.
     pub async fn size(&self, width: u32, height: u32) {
         let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600 });

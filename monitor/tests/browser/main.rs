@@ -12,11 +12,11 @@ use hongbao_testing::{Fleet, Monitor, Server, sign};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-/// A page that is live, and its monitor.
+/// A page that is connected, and its monitor, to which nobody reports.
 async fn live_page() -> (Monitor, Browser) {
     let (monitor, browser) = (Monitor::start(), Browser::start().await);
     browser.open(&monitor.url("/")).await;
-    browser.until("the page to be live", LIVE).await;
+    browser.until("the page to be connected", CONNECTED).await;
     (monitor, browser)
 }
 
@@ -33,6 +33,7 @@ async fn show_an_hour(browser: &Browser) {
 }
 
 const LIVE: &str = "document.getElementById('state').dataset.is === 'live'";
+const CONNECTED: &str = "['live', 'empty'].includes(document.getElementById('state').dataset.is)";
 
 /// A figure of the page back to the number that it tells, and by how much that may be off because
 /// it was rounded for reading.
@@ -200,7 +201,7 @@ async fn the_page_fits_every_screen_from_a_phone_on() {
         for path in ["/", "/?lang=zh", "/?view=runs"] {
             browser.open(&monitor.url(path)).await;
             browser
-                .until("words", "document.title.length > 0 && document.querySelectorAll('nav a').length === 3")
+                .until("words", "document.title.length > 0 && document.querySelectorAll('.top nav a').length === 3")
                 .await;
             browser.frame().await;
             let wide = browser.run("return [document.documentElement.scrollWidth, innerWidth]").await;
@@ -384,6 +385,85 @@ async fn beyond_loopback_the_page_asks_who_is_there_before_it_acts() {
     assert!(outcome.as_str().unwrap().contains("server-1"), "{outcome}");
     assert_eq!(browser.run("return document.querySelectorAll('dialog [data-state=ok]').length").await, 1, "{outcome}");
     browser.until("its mark", "/nora/.test(document.getElementById('events').innerText)").await;
+    browser.click("dialog footer button").await;
+
+    // What is running is proposed and listed.
+    browser.click("[data-control=stop]").await;
+    let list = "document.querySelector('dialog select')?.innerText";
+    browser.until("the list of campaigns", &format!("{list} === 'no campaign is open or scheduled'")).await;
+    browser.press(Key::Escape).await;
+    // A click on one's own name asks; only the button in it leaves.
+    browser.click("#operator").await;
+    browser.until("who is logged in", "document.querySelector('dialog .leave')").await;
+    assert_eq!(browser.run("return document.getElementById('operator-name').textContent").await, "nora");
+    browser.click("dialog .leave").await;
+    browser.until("nobody to be", "document.getElementById('controls').hidden").await;
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn every_tab_of_a_browser_is_live_however_many() {
+    let (monitor, browser) = live_page().await;
+    // Over HTTP/1.1 a browser has six connections to a host.
+    for number in 2..=9 {
+        browser.tab().await;
+        browser.open(&monitor.url("/")).await;
+        browser.until(&format!("tab {number} to be live"), CONNECTED).await;
+        let told = browser.wait_for("fetch('/api/v1/run').then((answer) => done(answer.status))").await;
+        assert_eq!(told, 200, "tab {number}");
+    }
+    assert_eq!(browser.problems().await, Vec::<String>::new());
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn a_page_without_reports_says_how_to_begin() {
+    let (monitor, browser) = live_page().await;
+    let shown = "return [document.getElementById('empty').innerText.includes('hongbao-server --listen'), getComputedStyle(document.getElementById('glance')).display, document.getElementById('state').dataset.is]";
+    assert_eq!(browser.run(shown).await, json!([true, "none", "empty"]));
+    let _server = Server::with(&["--monitor", &monitor.ingest.to_string()]);
+    browser.until("figures", "document.getElementById('empty').hidden").await;
+    browser.until("the page to be live", LIVE).await;
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn a_past_run_opens_on_its_verdict() {
+    let monitor = Monitor::start();
+    let parent = monitor.record().parent().unwrap().join("before");
+    std::fs::create_dir(&parent).unwrap();
+    for file in ["run.sqlite", "summary.json"] {
+        let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/recording");
+        std::fs::copy(format!("{fixture}/{file}"), parent.join(file)).unwrap();
+    }
+    let browser = Browser::start().await;
+    browser.open(&monitor.url("/?view=runs")).await;
+    browser.until("the list", "document.querySelector('tr[data-run=before]')").await;
+    let listed = browser.run("return document.querySelector('tr[data-run=before]').innerText").await;
+    assert!(listed.as_str().unwrap().contains("PASSED"), "{listed}");
+    browser.open(&monitor.url("/?run=before")).await;
+    browser.until("the verdict", "!document.getElementById('summary').hidden").await;
+    let told = browser.run("return document.getElementById('summary').innerText").await;
+    let told = told.as_str().unwrap();
+    assert!(told.contains("PASSED") && told.contains("±") && told.contains(" of "), "{told}");
+    browser.until("the moment of the figures", "document.getElementById('moment').dataset.held === 'true'").await;
+    assert_eq!(browser.problems().await, Vec::<String>::new());
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn a_click_on_a_legend_shows_that_line_alone() {
+    let (_monitor, browser) = page_of_an_hour().await;
+    let hidden =
+        "return hongbao.charts.cards[0].lines.filter((line) => hongbao.charts.cards[0].hidden.has(line.column)).length";
+    for left in [3, 0] {
+        browser.click("[data-chart=rates] .legend li:nth-child(2) button").await;
+        assert_eq!(browser.run(hidden).await, left);
+    }
+    browser.hover("[data-chart=rates] .u-over", 0.5).await;
+    browser
+        .until("figures at the pointer", "document.querySelector('.tip:not([hidden])')?.innerText.includes('answered')")
+        .await;
     browser.close().await;
 }
 
@@ -393,7 +473,7 @@ async fn a_monitor_that_goes_away_is_said_to_be_and_is_found_again() {
     monitor.process.kill();
     browser.until("the loss to be said", "document.getElementById('state').dataset.is === 'lost'").await;
     let _again = Monitor::with(&["--http", &monitor.http.to_string(), "--record", "recordings/again"]);
-    browser.until("the new run", LIVE).await;
+    browser.until("the new run", CONNECTED).await;
     assert_eq!(browser.run("return document.getElementById('run-name').textContent").await, "again");
     browser.close().await;
 }

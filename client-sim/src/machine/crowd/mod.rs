@@ -253,6 +253,14 @@ impl Crowd {
         (0..overdue).filter(is_grab).count() as u64
     }
 
+    /// Requests of the schedule up to and with second `last`, of every kind: due, sent, answered. Each
+    /// is its second's, whenever that is asked; a machine that falls behind does not plan less.
+    pub fn scheduled(&self, last: u64, now: u64) -> (u64, u64, u64) {
+        let end = last.saturating_add(1).saturating_mul(SECOND) - 1;
+        let (came_up, sent, answered) = self.tally.scheduled(last);
+        (came_up + self.turns.overdue(&self.schedule, end.min(now)), sent, answered)
+    }
+
     fn next_turn(&self) -> Option<Turn> {
         if self.halted { None } else { self.turns.peek(&self.schedule) }
     }

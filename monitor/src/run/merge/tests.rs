@@ -56,6 +56,17 @@ fn a_second_closes_complete_as_soon_as_all_have_reported_it() {
 }
 
 #[test]
+fn requests_of_every_kind_are_planned_and_sent() {
+    let mut merge = merge();
+    let one = merge.connect(START * 1000, &source("machine", "m1", "a", START)).unwrap();
+    let grabs = [("grabs_planned", 240), ("grabs_sent", 240), ("grabs_answered", 239)];
+    let all = [("scheduled_due", 300), ("scheduled_sent", 300), ("scheduled_answered", 298)];
+    merge.report(after(START), one, report(START, &[grabs, all].concat())).unwrap();
+    let headline = merge.advance(after(START))[0].merged.headline;
+    assert_eq!((headline.planned, headline.sent, headline.answered), (300, 300, 298));
+}
+
+#[test]
 fn a_straggler_makes_its_second_incomplete_and_counts_next() {
     let mut merge = merge();
     let one = merge.connect(START * 1000, &source("machine", "m1", "a", START)).unwrap();

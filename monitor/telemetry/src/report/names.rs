@@ -83,6 +83,10 @@ pub const LEDGER_COMMIT: Key = Key::new("ledger_commit_us", "Time of one ledger 
 pub const GRABS_PLANNED: Key = Key::new("grabs_planned", "Grabs that the schedule had due");
 pub const GRABS_SENT: Key = Key::new("grabs_sent", "Grabs written to a socket");
 pub const GRABS_ANSWERED: Key = Key::new("grabs_answered", "Grabs whose answer arrived");
+/// Of every kind, chat and envelopes too; with those below, each of its second to the request.
+pub const SCHEDULED_DUE: Key = Key::new("scheduled_due", "Requests of any kind that the schedule had due");
+pub const SCHEDULED_SENT: Key = Key::new("scheduled_sent", "Of these, written to a socket");
+pub const SCHEDULED_ANSWERED: Key = Key::new("scheduled_answered", "Of these, answered");
 pub const PRIZES_RECEIVED: Key = Key::new("prizes_received", "Distinct prizes that users were told they won");
 pub const RECEIVED_FEN: Key = Key::new("received_fen", "Money of the prizes that users were told they won, in fen");
 
