@@ -221,7 +221,10 @@ impl Rows<'_> {
     /// Every row of a statement without parameters, as what it says.
     pub fn all<T>(&self, statement: &str, read: fn(&Row<'_>) -> Result<T, LedgerError>) -> Result<Vec<T>, LedgerError> {
         let mut all = Vec::new();
-        self.each(statement, |row| Ok(all.push(read(row)?)))?;
+        self.each(statement, |row| {
+            all.push(read(row)?);
+            Ok(())
+        })?;
         Ok(all)
     }
 
