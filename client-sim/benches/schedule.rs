@@ -10,7 +10,7 @@ use hongbao_sim::schedule::{Schedule, Spread, Turns};
 const EPOCH: u64 = 1_800_000_000 * SECOND;
 
 fn turn(c: &mut Criterion) {
-    let mut schedule = Schedule::new();
+    let mut schedule = Schedule::default();
     for (second, qps) in [(0, 5_000), (20, 10_000), (40, 60_000)] {
         schedule.announce(EPOCH + second * SECOND, qps, EPOCH - 1).expect("changes are in order");
     }

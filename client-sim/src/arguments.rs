@@ -108,6 +108,11 @@ pub fn require(holds: bool, option: &str, value: impl ToString, reason: &str) ->
     if holds { Ok(()) } else { Err(ArgumentError::Wrong(format!("--{option} {}: {reason}", value.to_string()))) }
 }
 
+/// What stands before the mark, and behind it where there is one.
+pub fn split_at_mark(text: &str, mark: char) -> (&str, Option<&str>) {
+    text.split_once(mark).map_or((text, None), |(before, behind)| (before, Some(behind)))
+}
+
 pub fn is_whole_seconds(duration: Duration) -> bool {
     duration.subsec_nanos() == 0
 }

@@ -4,6 +4,7 @@
 
 mod pages;
 
+use std::fmt::Display;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -54,85 +55,69 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let command = Cli::parse().command;
+    match run(Cli::parse().command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(Failure { code, line }) => {
+            output::print_error("hongbao-sim", line);
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// Why the program ends early, in one line, and its exit code.
+struct Failure {
+    code: u8,
+    line: String,
+}
+
+fn refused(error: impl Display) -> Failure {
+    Failure { code: BAD_ARGUMENTS, line: error.to_string() }
+}
+
+fn failed<E: Display>(what: &str) -> impl FnOnce(E) -> Failure {
+    move |error| Failure { code: 1, line: format!("{what}: {error}") }
+}
+
+/// Returns whether all went as it should.
+fn run(command: Command) -> Result<bool, Failure> {
     let log = match &command {
         Command::Machine(args) => args.common.log.clone(),
         Command::Fleet(args) => args.common.log.clone(),
         Command::Check(_) | Command::Man(_) | Command::Completions(_) => LogArgs::default(),
     };
-    let log = match log.checked("warn") {
-        Ok(log) => log,
-        Err(error) => return refuse(error),
-    };
-    let _log = match log.begin() {
-        Ok(guard) => guard,
-        Err(error) => return fail("log", error),
-    };
+    let _log = log.checked("warn").map_err(refused)?.begin().map_err(failed("log"))?;
     match command {
-        Command::Machine(args) => run_machine(args),
-        Command::Fleet(args) => run_fleet(args),
-        Command::Check(args) => match check::run(&args, &mut std::io::stdout()) {
-            Ok(true) => ExitCode::SUCCESS,
-            Ok(false) => ExitCode::FAILURE,
-            Err(error) => fail("check", error),
-        },
-        Command::Man(args) => finished("man", pages::MANUAL.write(Cli::command(), &args)),
-        Command::Completions(args) => finished("completions", manual::complete(Cli::command(), &args)),
+        Command::Machine(args) => run_machine(args)?,
+        Command::Fleet(args) => {
+            let plan = Plan::try_from(args).map_err(refused)?;
+            let summary = fleet::run(&plan, termination()).map_err(failed("fleet"))?;
+            return Ok(summary.passed == Some(true));
+        }
+        Command::Check(args) => return check::run(&args, &mut std::io::stdout()).map_err(failed("check")),
+        Command::Man(args) => pages::MANUAL.write(Cli::command(), &args).map_err(failed("man"))?,
+        Command::Completions(args) => manual::complete(Cli::command(), &args).map_err(failed("completions"))?,
     }
+    Ok(true)
 }
 
-fn finished(what: &str, written: std::io::Result<()>) -> ExitCode {
-    written.map_or_else(|error| fail(what, error), |()| ExitCode::SUCCESS)
-}
-
-fn run_machine(args: MachineArgs) -> ExitCode {
-    if args.with_parent
-        && let Err(error) = set_pdeathsig(Signal::SIGTERM)
-    {
-        return fail("the parent's end would go unnoticed", error);
+fn run_machine(args: MachineArgs) -> Result<(), Failure> {
+    if args.with_parent {
+        set_pdeathsig(Signal::SIGTERM).map_err(failed("the parent's end would go unnoticed"))?;
     }
-    let config = match MachineConfig::try_from(args) {
-        Ok(config) => config,
-        Err(error) => return refuse(error),
-    };
+    let config = MachineConfig::try_from(args).map_err(refused)?;
     let name = config.name.clone();
     let ready = |address: std::net::SocketAddr| print_line(&Ready { http: address.to_string() });
-    match descriptors::on_a_private_table("machine", || machine::run(config, ready, termination())) {
-        Ok(Ok(results)) => {
-            print_line(&results.totals);
-            ExitCode::SUCCESS
-        }
-        Ok(Err(error)) => fail(&name, error),
-        Err(error) => fail("a thread with a descriptor table of its own", error),
-    }
+    let results = descriptors::on_a_private_table("machine", || machine::run(config, ready, termination()))
+        .map_err(failed("a thread with a descriptor table of its own"))?;
+    print_line(&results.map_err(failed(&name))?.totals);
+    Ok(())
 }
 
 /// One line of JSON for the program that started this one, which may have gone.
 fn print_line(value: &impl serde::Serialize) {
     let line = serde_json::to_string(value).unwrap_or_default();
     output::print(format!("{line}\n"));
-}
-
-fn run_fleet(args: FleetArgs) -> ExitCode {
-    let plan = match Plan::try_from(args) {
-        Ok(plan) => plan,
-        Err(error) => return refuse(error),
-    };
-    match fleet::run(&plan, termination()) {
-        Ok(summary) if summary.passed == Some(true) => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
-        Err(error) => fail("fleet", error),
-    }
-}
-
-fn refuse(error: impl std::fmt::Display) -> ExitCode {
-    output::print_error("hongbao-sim", error);
-    ExitCode::from(BAD_ARGUMENTS)
-}
-
-fn fail(what: &str, error: impl std::fmt::Display) -> ExitCode {
-    output::print_error("hongbao-sim", format_args!("{what}: {error}"));
-    ExitCode::FAILURE
 }
 
 /// Completes at SIGINT or SIGTERM.

@@ -54,7 +54,7 @@ async fn a_server_that_does_not_read_is_cut_and_its_grabs_are_kept() {
     crowd.connected(0, ours, START);
     assert!(crowd.has_refused());
     welcome(&mut crowd, START);
-    crowd.announce(START + SECOND, 1_000, START).unwrap();
+    crowd.announce(START + SECOND, 1_000, None, START).unwrap();
     let mut now = START + SECOND;
     while crowd.census.online == 1 {
         assert!(now < START + 2 * SECOND, "never cut");

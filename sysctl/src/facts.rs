@@ -88,36 +88,33 @@ impl HostFacts {
     /// is in no file is unknown.
     pub fn read_below(root: &Path, (nofile_soft, nofile_hard): (u64, u64)) -> Self {
         let sysctl = Sysctl(root.join("proc/sys"));
-        let cgroups = Cgroups::read(root);
         Self {
             cores: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
             nofile_soft,
             nofile_hard,
             nr_open: sysctl.one("fs/nr_open"),
-            file_max: sysctl.one("fs/file-max").map(|max| Quota { max, used: sysctl.one("fs/file-nr").unwrap_or(0) }),
+            file_max: sysctl.quota("fs/file-max", "fs/file-nr"),
             somaxconn: sysctl.one("net/core/somaxconn"),
             syn_backlog: sysctl.one("net/ipv4/tcp_max_syn_backlog"),
             tcp_mem: sysctl.all("net/ipv4/tcp_mem").and_then(|pages| pages.try_into().ok()),
             ehash_entries: sysctl.one("net/ipv4/tcp_ehash_entries"),
             child_ehash_entries: sysctl.one("net/ipv4/tcp_child_ehash_entries"),
-            conntrack: sysctl
-                .one("net/netfilter/nf_conntrack_max")
-                .map(|max| Quota { max, used: sysctl.one("net/netfilter/nf_conntrack_count").unwrap_or(0) }),
+            conntrack: sysctl.quota("net/netfilter/nf_conntrack_max", "net/netfilter/nf_conntrack_count"),
             tw_buckets: sysctl.one("net/ipv4/tcp_max_tw_buckets"),
             tw_reuse: sysctl.one("net/ipv4/tcp_tw_reuse"),
             timestamps: sysctl.one("net/ipv4/tcp_timestamps"),
             syncookies: sysctl.one("net/ipv4/tcp_syncookies"),
-            port_range: sysctl.all("net/ipv4/ip_local_port_range").and_then(|ports| match ports[..] {
-                [low, high] => Some((low, high)),
-                _ => None,
-            }),
+            port_range: sysctl
+                .all("net/ipv4/ip_local_port_range")
+                .and_then(|ports| <[u16; 2]>::try_from(ports).ok())
+                .map(Into::into),
             reserved_ports: port_list(&sysctl.text("net/ipv4/ip_local_reserved_ports").unwrap_or_default()),
             memory_available: fs::read_to_string(root.join("proc/meminfo"))
                 .ok()
                 .and_then(|text| field(&text, "MemAvailable:"))
                 .map(|kib| kib * 1_024),
-            cgroup_memory: cgroups.memory(),
-            cgroup_pids: cgroups.pids(),
+            cgroup_memory: cgroup_memory(root),
+            cgroup_pids: cgroup_pids(root),
             addresses: Vec::new(),
             clock: None,
         }
@@ -160,6 +157,10 @@ impl Sysctl {
     fn one<T: FromStr>(&self, key: &str) -> Option<T> {
         self.text(key)?.split_ascii_whitespace().next()?.parse().ok()
     }
+
+    fn quota(&self, max: &str, used: &str) -> Option<Quota> {
+        Some(Quota { max: self.one(max)?, used: self.one(used).unwrap_or(0) })
+    }
 }
 
 /// The number that follows `name` at the start of a line.
@@ -177,56 +178,40 @@ fn port_list(text: &str) -> Vec<RangeInclusive<u16>> {
 }
 
 /// The control groups that bind us, of either version, from ours upwards.
-struct Cgroups {
-    memory: Vec<PathBuf>,
-    pids: Vec<PathBuf>,
+fn groups(root: &Path, controller: &str) -> Vec<PathBuf> {
+    let mounted = root.join("sys/fs/cgroup");
+    let text = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
+    let of_line = |line: &str| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        let tree = if controllers.is_empty() {
+            // Version 2: one tree for all controllers, mounted aside where version 1 is in use as
+            // well.
+            Some(mounted.join("unified")).filter(|aside| aside.is_dir()).unwrap_or_else(|| mounted.clone())
+        } else {
+            mounted.join(controllers.split(',').find(|one| *one == controller)?)
+        };
+        Some(upwards(&tree, path))
+    };
+    text.lines().filter_map(of_line).flatten().collect()
 }
 
-impl Cgroups {
-    fn read(root: &Path) -> Self {
-        let mut groups = Self { memory: Vec::new(), pids: Vec::new() };
-        let mounted = root.join("sys/fs/cgroup");
-        let text = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
-        for line in text.lines() {
-            let mut parts = line.splitn(3, ':').skip(1);
-            let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
-            if controllers.is_empty() {
-                // Version 2: one tree for all controllers, mounted aside where version 1 is in use
-                // as well.
-                let aside = mounted.join("unified");
-                let tree = upwards(if aside.is_dir() { &aside } else { &mounted }, path);
-                groups.memory.extend(tree.clone());
-                groups.pids.extend(tree);
-            }
-            for controller in controllers.split(',') {
-                match controller {
-                    "memory" => groups.memory.extend(upwards(&mounted.join(controller), path)),
-                    "pids" => groups.pids.extend(upwards(&mounted.join(controller), path)),
-                    _ => {}
-                }
-            }
-        }
-        groups
-    }
+fn cgroup_memory(root: &Path) -> Option<Quota> {
+    let quotas = groups(root, "memory").into_iter().filter_map(|group| {
+        let quota = quota(&group, "memory.max", "memory.current")
+            .or_else(|| quota(&group, "memory.limit_in_bytes", "memory.usage_in_bytes"))?;
+        // Cached files make room when it is asked for.
+        let cached = fs::read_to_string(group.join("memory.stat"))
+            .ok()
+            .and_then(|text| field(&text, "total_inactive_file ").or_else(|| field(&text, "inactive_file ")))
+            .unwrap_or(0);
+        Some(Quota { used: quota.used.saturating_sub(cached), ..quota })
+    });
+    quotas.min_by_key(|quota| quota.room())
+}
 
-    fn memory(&self) -> Option<Quota> {
-        let quotas = self.memory.iter().filter_map(|group| {
-            let quota = quota(group, "memory.max", "memory.current")
-                .or_else(|| quota(group, "memory.limit_in_bytes", "memory.usage_in_bytes"))?;
-            // Cached files make room when it is asked for.
-            let cached = fs::read_to_string(group.join("memory.stat"))
-                .ok()
-                .and_then(|text| field(&text, "total_inactive_file ").or_else(|| field(&text, "inactive_file ")))
-                .unwrap_or(0);
-            Some(Quota { used: quota.used.saturating_sub(cached), ..quota })
-        });
-        quotas.min_by_key(|quota| quota.room())
-    }
-
-    fn pids(&self) -> Option<Quota> {
-        let quotas = self.pids.iter().filter_map(|group| quota(group, "pids.max", "pids.current"));
-        quotas.min_by_key(|quota| quota.room())
-    }
+fn cgroup_pids(root: &Path) -> Option<Quota> {
+    let quotas = groups(root, "pids").into_iter().filter_map(|group| quota(&group, "pids.max", "pids.current"));
+    quotas.min_by_key(|quota| quota.room())
 }
 
 /// The folder of a group and of all above it. Those that a container does not see have no files and

@@ -31,6 +31,18 @@ pub enum Value {
     Any,
 }
 
+impl From<u64> for Value {
+    fn from(count: u64) -> Self {
+        Self::Count(count)
+    }
+}
+
+impl From<String> for Value {
+    fn from(words: String) -> Self {
+        Self::Words(words)
+    }
+}
+
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -80,6 +92,18 @@ pub enum To {
     With(String),
 }
 
+/// As the kernel writes it.
+impl fmt::Display for To {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtLeast(values) => f.write_str(&values.iter().map(u64::to_string).collect::<Vec<_>>().join(" ")),
+            Self::Range(low, high) => write!(f, "{low} {high}"),
+            Self::Switch(value) => write!(f, "{value}"),
+            Self::With(ports) => f.write_str(ports),
+        }
+    }
+}
+
 impl To {
     pub fn is_reached_by(&self, values: &[u64]) -> bool {
         match (self, values) {
@@ -118,10 +142,10 @@ pub struct Finding {
 
 impl Finding {
     /// One that suffices, and asks for nothing.
-    pub(crate) fn fine(setting: &'static str, weight: Weight, now: Value, why: impl Into<String>) -> Self {
+    pub(crate) fn fine(setting: &'static str, weight: Weight, now: impl Into<Value>, why: impl Into<String>) -> Self {
         Self {
             setting,
-            now,
+            now: now.into(),
             needed: Value::Any,
             enough: true,
             weight,
@@ -135,8 +159,16 @@ impl Finding {
 
     /// A kernel setting that `--fix` raises where it is below `needed`.
     pub(crate) fn sysctl(key: &'static str, weight: Weight, now: u64, needed: u64, why: impl Into<String>) -> Self {
-        let finding = Self::fine(key, weight, Value::Count(now), why);
-        Self { needed: Value::Count(needed), enough: now >= needed, ..finding }.raised(To::AtLeast(vec![needed]))
+        Self::fine(key, weight, now, why).needing(needed, now >= needed).raised(To::AtLeast(vec![needed]))
+    }
+
+    pub(crate) fn needing(self, needed: impl Into<Value>, enough: bool) -> Self {
+        Self { needed: needed.into(), enough, ..self }
+    }
+
+    /// Says what mends it, if it does not suffice.
+    pub(crate) fn mended_by(self, command: impl Into<String>) -> Self {
+        Self { command: (!self.enough).then(|| command.into()), ..self }
     }
 
     /// Has `--fix` raise it, if it does not suffice.
@@ -144,16 +176,12 @@ impl Finding {
         if self.enough {
             return self;
         }
-        let text = match &to {
-            To::AtLeast(values) => words(values),
-            To::Range(low, high) => format!("'{low} {high}'"),
-            To::Switch(value) => value.to_string(),
-            To::With(ports) => ports.clone(),
-        };
+        let text = to.to_string();
+        // One argument to the shell.
+        let text = if text.contains(' ') { format!("'{text}'") } else { text };
         let command = Some(format!("sysctl -w {}={text}", self.setting));
-        let wanted = to.clone();
-        let raise = Some(Raise { key: self.setting, to });
-        Self { command, raise, ..self }.lasting(|values| wanted.is_reached_by(values))
+        let raise = Some(Raise { key: self.setting, to: to.clone() });
+        Self { command, raise, ..self }.lasting(|values| to.is_reached_by(values))
     }
 
     /// Names the line of our files that sets it to what suffices.
@@ -165,12 +193,6 @@ impl Finding {
     pub(crate) fn carrying(self, connections: u64) -> Self {
         Self { carries: Some(connections), ..self }
     }
-}
-
-/// Values as one argument to the shell.
-fn words(values: &[u64]) -> String {
-    let text = values.iter().map(u64::to_string).collect::<Vec<_>>().join(" ");
-    if values.len() > 1 { format!("'{text}'") } else { text }
 }
 
 #[cfg(test)]

@@ -38,28 +38,24 @@ pub fn mend(settings: &Path, findings: &[Finding]) -> Vec<Change> {
 /// `None` where it has become enough meanwhile.
 fn change(settings: &Path, raise: &Raise) -> Option<Change> {
     let path = settings.join(raise.key.replace('.', "/"));
-    let failed = |old: String, new: String, error: io::Error| {
-        Some(Change { setting: raise.key, old, new, failure: Some(error.to_string()) })
-    };
-    let old = match text(&path) {
-        Ok(old) => old,
-        Err(error) => return failed("?".to_owned(), asked(&raise.to), error),
-    };
-    let new = match better(&old, &raise.to) {
-        Ok(new) => new,
-        Err(error) => return failed(old, asked(&raise.to), error),
-    };
-    if new == old {
-        return None;
+    let mut change = Change { setting: raise.key, old: "?".to_owned(), new: raise.to.to_string(), failure: None };
+    change.failure = apply(&path, &raise.to, &mut change).err().map(|error| error.to_string());
+    (change.failure.is_some() || change.new != change.old).then_some(change)
+}
+
+fn apply(path: &Path, to: &To, change: &mut Change) -> io::Result<()> {
+    change.old = text(path)?;
+    change.new = better(&change.old, to)?;
+    if change.new == change.old {
+        return Ok(());
     }
+    fs::write(path, &change.new)?;
     // The kernel may take a value and cut it: what counts is what it says afterwards.
-    match fs::write(&path, &new).and_then(|()| text(&path)) {
-        Ok(now) if now == new || matches!(raise.to, To::With(_)) => {
-            Some(Change { setting: raise.key, old, new, failure: None })
-        }
-        Ok(now) => failed(old, new, io::Error::other(format!("the kernel made it {now}"))),
-        Err(error) => failed(old, new, error),
+    let now = text(path)?;
+    if now == change.new || matches!(to, To::With(_)) {
+        return Ok(());
     }
+    Err(io::Error::other(format!("the kernel made it {now}")))
 }
 
 /// What a setting becomes: nothing of it is lowered or narrowed.
@@ -80,18 +76,8 @@ fn better(old: &str, to: &To) -> io::Result<String> {
             count(before.len(), 2)?;
             Ok(join([before[0].min(u64::from(*low)), before[1].max(u64::from(*high))].into_iter()))
         }
-        To::Switch(value) => Ok(value.to_string()),
-        // The judge has put what was there into it.
-        To::With(ports) => Ok(ports.clone()),
-    }
-}
-
-fn asked(to: &To) -> String {
-    match to {
-        To::AtLeast(values) => join(values.iter().copied()),
-        To::Range(low, high) => format!("{low} {high}"),
-        To::Switch(value) => value.to_string(),
-        To::With(ports) => ports.clone(),
+        // The judge has put the ports that were there into the list.
+        To::Switch(_) | To::With(_) => Ok(to.to_string()),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hongbao_proto::limits::ENVELOPE_USERS_MAX;
 
-use crate::arguments::{ArgumentError, is_whole_seconds, require};
+use crate::arguments::{ArgumentError, is_whole_seconds, require, split_at_mark};
 use crate::limits::{ANNOUNCEMENT_TEXTS_MAX, STORM_WATCH_SECONDS_MAX};
 use crate::storm::Fraction;
 
@@ -91,11 +91,8 @@ impl FromStr for PlannedTickets {
 
 /// Numbers parted by colons, and the moment behind them; none: 0.
 fn numbers_at(text: &str) -> Result<(Vec<&str>, u64), String> {
-    let (numbers, at_second) = match text.trim().split_once('@') {
-        Some((numbers, at)) => (numbers, whole_seconds(at)?),
-        None => (text.trim(), 0),
-    };
-    Ok((numbers.split(':').collect(), at_second))
+    let (numbers, at) = split_at_mark(text.trim(), '@');
+    Ok((numbers.split(':').collect(), at.map_or(Ok(0), whole_seconds)?))
 }
 
 impl FromStr for PlannedStorm {

@@ -14,13 +14,16 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
-pub enum CallError {
-    #[error("{url} cannot be reached: {reason}")]
-    Unreachable { url: String, reason: String },
-    #[error("{url} answered {status}: {body}")]
-    Refused { url: String, status: u16, body: String },
-    #[error("{url} answered something unexpected: {reason}")]
-    Unexpected { url: String, reason: String },
+#[error("{url} {reason}")]
+pub struct CallError {
+    url: String,
+    reason: String,
+}
+
+impl CallError {
+    fn new(url: &str, reason: String) -> Self {
+        Self { url: url.to_owned(), reason }
+    }
 }
 
 /// Calls with the fleet's token, over connections that are kept.
@@ -55,14 +58,14 @@ impl Caller {
             return Ok(response);
         }
         let body = response.text().await.unwrap_or_default();
-        Err(CallError::Refused { url: url.to_owned(), status: status.as_u16(), body: body.trim().to_owned() })
+        Err(CallError::new(url, format!("answered {}: {}", status.as_u16(), body.trim())))
     }
 }
 
 pub async fn read<T: DeserializeOwned>(response: Response, url: &str) -> Result<T, CallError> {
     let body = response.bytes().await.map_err(|error| unreachable(url, &error))?;
     serde_json::from_slice(&body)
-        .map_err(|error| CallError::Unexpected { url: url.to_owned(), reason: error.to_string() })
+        .map_err(|error| CallError::new(url, format!("answered something unexpected: {error}")))
 }
 
 /// The innermost cause says most.
@@ -71,5 +74,5 @@ fn unreachable(url: &str, error: &reqwest::Error) -> CallError {
     while let Some(source) = cause.source() {
         cause = source;
     }
-    CallError::Unreachable { url: url.to_owned(), reason: cause.to_string() }
+    CallError::new(url, format!("cannot be reached: {cause}"))
 }

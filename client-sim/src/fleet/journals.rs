@@ -89,35 +89,27 @@ pub fn read_all<P: AsRef<Path>>(
     guests: Option<&Path>,
 ) -> Result<JournalTotals, JournalError> {
     let mut reader = Reader::default();
-    read_into(&mut reader, machines)?;
+    reader.read(machines)?;
     let fleet = std::mem::take(&mut reader.sums);
     // No guest has come as long as there is no journal.
-    read_into(&mut reader, guests.filter(|path| path.exists()).into_iter())?;
+    reader.read(guests.filter(|path| path.exists()).into_iter())?;
     Ok(JournalTotals { fleet, guests: reader.sums })
 }
 
-/// Reads the journals and joins them.
-pub fn read<P: AsRef<Path>>(paths: impl Iterator<Item = P>) -> Result<JournalSums, JournalError> {
-    let mut reader = Reader::default();
-    read_into(&mut reader, paths)?;
-    Ok(reader.sums)
-}
-
-fn read_into<P: AsRef<Path>>(reader: &mut Reader, paths: impl Iterator<Item = P>) -> Result<(), JournalError> {
-    for path in paths {
-        let error = |reason: String| JournalError { path: path.as_ref().display().to_string(), reason };
-        let mut journal = csv::Reader::from_path(&path).map_err(|cause| error(cause.to_string()))?;
-        for row in journal.deserialize() {
-            let row: Row = row.map_err(|cause| error(cause.to_string()))?;
-            if reader.row(&row).is_none() {
-                return Err(error(format!("`{}` of `{}` cannot be read", row.item, row.what)));
+impl Reader {
+    fn read<P: AsRef<Path>>(&mut self, paths: impl Iterator<Item = P>) -> Result<(), JournalError> {
+        for path in paths {
+            let path = path.as_ref();
+            let error = |reason: String| JournalError { path: path.display().to_string(), reason };
+            let mut journal = csv::Reader::from_path(path).map_err(|cause| error(cause.to_string()))?;
+            for row in journal.deserialize() {
+                let row: Row = row.map_err(|cause| error(cause.to_string()))?;
+                self.row(&row).ok_or_else(|| error(format!("`{}` of `{}` cannot be read", row.item, row.what)))?;
             }
         }
+        Ok(())
     }
-    Ok(())
-}
 
-impl Reader {
     /// `None`: the row makes no sense.
     fn row(&mut self, row: &Row) -> Option<()> {
         let Row { user, amount_fen: fen, ref what, ref item } = *row;
@@ -212,7 +204,7 @@ mod tests {
             std::fs::write(&path, format!("{HEADER}\n{}\n", rows.replace(' ', "\n"))).unwrap();
             path
         };
-        read(journals.iter().enumerate().map(write)).unwrap()
+        read_all(journals.iter().enumerate().map(write), None).unwrap().fleet
     }
 
     #[test]
@@ -275,10 +267,11 @@ mod tests {
     fn a_journal_that_cannot_be_read_is_named() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("3.csv");
-        assert!(read([&path].into_iter()).unwrap_err().to_string().contains("3.csv"));
+        let refusal = || read_all([&path].into_iter(), None).unwrap_err().to_string();
+        assert!(refusal().contains("3.csv"));
         for wrong in ["win,1,10,1,50,0", "share,1,10,x/0,50,0", "order,1,10,1/2,50,0", "gift,1,10,1,50,0"] {
             std::fs::write(&path, format!("{HEADER}\n{wrong}\n")).unwrap();
-            assert!(read([&path].into_iter()).unwrap_err().to_string().contains("cannot be read"), "{wrong}");
+            assert!(refusal().contains("cannot be read"), "{wrong}");
         }
     }
 }

@@ -109,7 +109,7 @@ async fn time_source(plan: &Plan) -> Result<(String, Clock), FleetError> {
 }
 
 async fn conduct(plan: &Plan, clock: &Clock, ntp: &str, children: &mut Children) -> Result<Summary, FleetError> {
-    let mut progress = Progress::new();
+    let mut progress = Progress::default();
     if plan.ntp.is_none() {
         progress.print("no --ntp: machines share this host's clock, by the fleet's own SNTP responder");
     }

@@ -10,7 +10,7 @@ use hongbao_proto::token::Secret;
 use hongbao_telemetry::summary::Tolerance;
 use humantime::format_duration;
 
-use crate::arguments::{self, ArgumentError, CommonArgs, is_whole_seconds, require};
+use crate::arguments::{self, ArgumentError, CommonArgs, is_whole_seconds, require, split_at_mark};
 use crate::fleet::{children, events};
 use crate::limits::ANNOUNCE_SECONDS;
 use crate::machine::config::UserRange;
@@ -149,18 +149,10 @@ impl FromStr for Phase {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || format!("`{text}` is not [NAME=]QPSxDURATION[~TOLERANCE][@MIX], as in 5000x20s or 5000x20s~1%");
-        let (stretch, mix) = match text.trim().split_once('@') {
-            Some((stretch, mix)) => (stretch, Some(mix.parse()?)),
-            None => (text.trim(), None),
-        };
-        let (name, rest) = match stretch.split_once('=') {
-            Some((name, rest)) => (Some(name), rest),
-            None => (None, stretch),
-        };
-        let (rest, tolerance) = match rest.split_once('~') {
-            Some((rest, tolerance)) => (rest, Some(tolerance.parse()?)),
-            None => (rest, None),
-        };
+        let (stretch, mix) = split_at_mark(text.trim(), '@');
+        let (stretch, tolerance) = split_at_mark(stretch, '~');
+        let (name, rest) = stretch.split_once('=').map_or((None, stretch), |(name, rest)| (Some(name), rest));
+        let (mix, tolerance) = (mix.map(str::parse).transpose()?, tolerance.map(str::parse).transpose()?);
         let (qps, duration) = rest.split_once('x').ok_or_else(wrong)?;
         let qps: u32 = qps.parse().map_err(|_| wrong())?;
         let duration = humantime::parse_duration(duration).map_err(|_| wrong())?;

@@ -20,14 +20,16 @@ pub struct Progress {
     last_line: Option<Instant>,
 }
 
-impl Progress {
+impl Default for Progress {
     /// A bar if standard error is a terminal.
-    pub fn new() -> Self {
+    fn default() -> Self {
         let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}");
         let bar = ProgressBar::no_length().with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         Self { bar, last_line: None }
     }
+}
 
+impl Progress {
     /// Something that a person should read.
     pub fn print(&self, line: &str) {
         if self.bar.is_hidden() {
@@ -70,12 +72,6 @@ impl Progress {
     /// Nothing more to show.
     pub fn end(&self) {
         self.bar.finish_and_clear();
-    }
-}
-
-impl Default for Progress {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

@@ -33,12 +33,17 @@ use crate::results::{QpsChange, Results, SaleOrder, StatementsOrder, Status, Sto
 enum Command {
     Status(oneshot::Sender<Box<Status>>),
     Results(oneshot::Sender<Box<Results>>),
-    Qps(QpsChange, oneshot::Sender<Done>),
-    Storm(StormOrder, oneshot::Sender<Done>),
-    Sale(SaleOrder, oneshot::Sender<Done>),
-    Statements(StatementsOrder, oneshot::Sender<Done>),
-    Stop(StopAt, oneshot::Sender<Done>),
+    Order(Order, oneshot::Sender<Done>),
     Metrics(oneshot::Sender<Box<(Sample, CumulativeHistograms)>>),
+}
+
+#[derive(Debug)]
+enum Order {
+    Qps(QpsChange),
+    Storm(StormOrder),
+    Sale(SaleOrder),
+    Statements(StatementsOrder),
+    Stop(StopAt),
 }
 
 type Done = Result<(), ApiError>;
@@ -71,11 +76,11 @@ fn router(commands: Commands, secret: &Secret) -> Router {
     let guarded = Router::new()
         .route("/v1/status", get(status))
         .route("/v1/results", get(results))
-        .route("/v1/qps", order(Command::Qps, StatusCode::OK))
-        .route("/v1/storm", order(Command::Storm, StatusCode::OK))
-        .route("/v1/sale", order(Command::Sale, StatusCode::OK))
-        .route("/v1/statements", order(Command::Statements, StatusCode::ACCEPTED))
-        .route("/v1/stop", order(Command::Stop, StatusCode::ACCEPTED))
+        .route("/v1/qps", order(Order::Qps, StatusCode::OK))
+        .route("/v1/storm", order(Order::Storm, StatusCode::OK))
+        .route("/v1/sale", order(Order::Sale, StatusCode::OK))
+        .route("/v1/statements", order(Order::Statements, StatusCode::ACCEPTED))
+        .route("/v1/stop", order(Order::Stop, StatusCode::ACCEPTED))
         .with_state(commands.clone());
     let open =
         Router::new().route("/healthz", get(|| async { "ok\n" })).route("/metrics", get(metrics)).with_state(commands);
@@ -87,17 +92,7 @@ fn apply(shared: &Rc<Shared>, command: Command) {
     match command {
         Command::Status(reply) => drop(reply.send(Box::new(view::status(shared)))),
         Command::Results(reply) => drop(reply.send(Box::new(view::results(shared)))),
-        Command::Qps(change, reply) => drop(reply.send(announce(shared, change).map_err(conflict))),
-        Command::Storm(order, reply) => drop(reply.send(announce_storm(shared, order).map_err(conflict))),
-        Command::Sale(order, reply) => {
-            shared.crowd.borrow_mut().set_sale(order);
-            reply.send(Ok(())).ok();
-        }
-        Command::Statements(order, reply) => {
-            shared.crowd.borrow_mut().read_statements(order.users, shared.clock.now());
-            reply.send(Ok(())).ok();
-        }
-        Command::Stop(StopAt { at }, reply) => drop(reply.send(stop_at(shared, at).map_err(conflict))),
+        Command::Order(order, reply) => drop(reply.send(carry_out(shared, order))),
         Command::Metrics(reply) => {
             let sample = match shared.config.common.monitor {
                 // The reporter takes the histograms.
@@ -109,10 +104,25 @@ fn apply(shared: &Rc<Shared>, command: Command) {
     }
 }
 
+fn carry_out(shared: &Rc<Shared>, order: Order) -> Done {
+    match order {
+        Order::Qps(change) => announce(shared, change).map_err(conflict)?,
+        Order::Storm(order) => announce_storm(shared, order).map_err(conflict)?,
+        Order::Sale(order) => shared.crowd.borrow_mut().sale = Some(order),
+        Order::Statements(order) => shared.crowd.borrow_mut().read_statements(order.users, shared.clock.now()),
+        Order::Stop(StopAt { at: None }) => shared.ask_to_stop(0),
+        Order::Stop(StopAt { at: Some(at) }) => {
+            announce(shared, QpsChange { qps: 0, at, mix: None, planned: true }).map_err(conflict)?;
+            shared.ask_to_stop(at.saturating_mul(SECOND));
+        }
+    }
+    Ok(())
+}
+
 /// From second `at` on the fleet sends `qps` requests a second.
 pub fn announce(shared: &Shared, QpsChange { qps, at, mix, planned }: QpsChange) -> Result<(), QpsError> {
     let now = shared.clock.now();
-    shared.crowd.borrow_mut().announce_mix(at.saturating_mul(SECOND), qps, mix, now)?;
+    shared.crowd.borrow_mut().announce(at.saturating_mul(SECOND), qps, mix, now)?;
     shared.schedule_changed.notify_one();
     tracing::info!(event = "qps_announced", qps, at, "announced");
     let kind = if planned { event::PHASE } else { event::QPS };
@@ -145,28 +155,17 @@ fn announce_storm(shared: &Rc<Shared>, order: StormOrder) -> Result<(), StormErr
     Ok(())
 }
 
-fn stop_at(shared: &Shared, at: Option<u64>) -> Result<(), QpsError> {
-    match at {
-        Some(at) => {
-            announce(shared, QpsChange { qps: 0, at, mix: None, planned: true })?;
-            shared.ask_to_stop(at.saturating_mul(SECOND));
-        }
-        None => shared.ask_to_stop(0),
-    }
-    Ok(())
-}
-
 fn conflict(error: impl ToString) -> ApiError {
     ApiError::conflict(error.to_string())
 }
 
 /// A route that takes an order and echoes it, once the machine has accepted it.
-fn order<T>(command: fn(T, oneshot::Sender<Done>) -> Command, status: StatusCode) -> MethodRouter<Commands>
+fn order<T>(order_of: fn(T) -> Order, status: StatusCode) -> MethodRouter<Commands>
 where
     T: Copy + Serialize + DeserializeOwned + Send + Sync + 'static,
 {
     post(move |State(commands): State<Commands>, JsonBody(order): JsonBody<T>| async move {
-        ask(&commands, |reply| command(order, reply)).await??;
+        ask(&commands, |reply| Command::Order(order_of(order), reply)).await??;
         Ok::<_, ApiError>((status, Json(order)))
     })
 }

@@ -49,14 +49,8 @@ impl Envelopes {
 
     /// The envelope that has waited longest for `user`, who asks for it now.
     pub fn take_oldest(&mut self, user: u32) -> Option<u64> {
-        let waiting = self.waiting.get_mut(&user)?;
-        let oldest = waiting.pop_front();
-        if waiting.is_empty() {
-            self.waiting.remove(&user);
-        }
-        let envelope = oldest?;
-        self.offered.insert((user, envelope), Offered::Asked);
-        Some(envelope)
+        let oldest = *self.waiting.get(&user)?.front()?;
+        self.take(user, oldest).then_some(oldest)
     }
 
     /// `user` asks for this envelope now, if it still waits.

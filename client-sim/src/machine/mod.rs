@@ -33,6 +33,7 @@ pub mod user;
 pub mod view;
 pub mod wire;
 
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -47,15 +48,15 @@ use hongbao_sysctl::cores;
 use hongbao_telemetry::journal::Journal;
 use hongbao_telemetry::process;
 use hongbao_telemetry::program::service::Service;
-use hongbao_telemetry::report::{Reporter, ReporterConfig, names};
+use hongbao_telemetry::report::{Events, Reporter, ReporterConfig, names};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::sleep;
 
 use crate::clock::{self, Clock, ClockError, SECOND};
-use crate::limits::{ANNOUNCE_SECONDS, CLOSE_DEADLINE, CLOSE_STEP};
+use crate::limits::{ANNOUNCE_SECONDS, CLOSE_DEADLINE, CLOSE_STEP, SCRATCH_BYTES};
 use crate::results::{QpsChange, Results};
 use config::MachineConfig;
 use crowd::{Crowd, QpsError};
@@ -121,9 +122,24 @@ async fn live(
     let control_address = listener.local_addr().map_err(http_error)?;
 
     let rss_bytes_before_users = process::resident_bytes();
-    let crowd = Crowd::new(&config, journal, clock.now());
     let (sockets, poll) = Sockets::new().map_err(MachineError::Sockets)?;
-    let shared = Rc::new(Shared::new(config, clock, crowd, sockets, rss_bytes_before_users));
+    let shared = Rc::new(Shared {
+        crowd: RefCell::new(Crowd::new(&config, journal, clock.now())),
+        config,
+        clock,
+        scratch: RefCell::new(vec![0; SCRATCH_BYTES].into()),
+        sockets,
+        schedule_changed: Notify::new(),
+        all_online: Notify::new(),
+        stop_asked: Notify::new(),
+        stop_at: Cell::new(0),
+        stage: Cell::new(Stage::Connecting),
+        rss_bytes_before_users,
+        descriptors_before_users: process::open_descriptors(),
+        descriptors_limit: process::descriptors_limit(),
+        events: Events::default(),
+        cumulative: RefCell::default(),
+    });
 
     let (control_ends, control_end) = oneshot::channel();
     let control = tokio::task::spawn_local({

@@ -67,10 +67,8 @@ pub struct OrderBook {
     /// By (campaign, serial): the order under which it is somebody's for good.
     sold: FxHashMap<(u32, u64), u64>,
     /// By (user, campaign): orders that are neither cancelled nor expired, as far as the user was
-    /// told.
-    held: FxHashMap<(u32, u32), u32>,
-    /// By (user, campaign): those that are paid.
-    kept: FxHashMap<(u32, u32), u32>,
+    /// told, and those of them that are paid.
+    held_and_kept: FxHashMap<(u32, u32), (u32, u32)>,
     pub counts: OrderTotals,
 }
 
@@ -136,11 +134,11 @@ impl OrderBook {
 
     fn count(&mut self, before: Option<State>, now: &Known) {
         let counts = &mut self.counts;
-        let key = (now.user, now.campaign);
+        let (held, kept) = self.held_and_kept.entry((now.user, now.campaign)).or_default();
         if before.is_none() {
             let kind = if now.price == 0 { &mut counts.free } else { &mut counts.reserved };
             *kind += 1;
-            *self.held.entry(key).or_default() += 1;
+            *held += 1;
         }
         if before == Some(State::Reserved) {
             counts.waiting -= 1;
@@ -150,15 +148,16 @@ impl OrderBook {
             State::Paid => {
                 counts.paid += 1;
                 counts.paid_fen += now.price;
-                *self.kept.entry(key).or_default() += 1;
+                *kept += 1;
             }
-            State::Cancelled => counts.cancelled += 1,
-            State::Expired => counts.expired += 1,
-        }
-        if matches!(now.state, State::Cancelled | State::Expired)
-            && let Some(held) = self.held.get_mut(&key)
-        {
-            *held -= 1;
+            State::Cancelled => {
+                counts.cancelled += 1;
+                *held -= 1;
+            }
+            State::Expired => {
+                counts.expired += 1;
+                *held -= 1;
+            }
         }
     }
 
@@ -169,12 +168,12 @@ impl OrderBook {
     /// Units of a sale that `user` holds at most: those of which it was not told that they are
     /// gone.
     pub fn held(&self, user: u32, campaign: u32) -> u32 {
-        self.held.get(&(user, campaign)).copied().unwrap_or(0)
+        self.held_and_kept.get(&(user, campaign)).map_or(0, |(held, _)| *held)
     }
 
     /// Units of a sale that are `user`'s for good.
     pub fn kept(&self, user: u32, campaign: u32) -> u32 {
-        self.kept.get(&(user, campaign)).copied().unwrap_or(0)
+        self.held_and_kept.get(&(user, campaign)).map_or(0, |(_, kept)| *kept)
     }
 
     /// Every order that was paid, and cost something: its user, its id, its price.

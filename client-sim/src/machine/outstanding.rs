@@ -30,7 +30,7 @@ pub struct Unsettled {
 }
 
 /// The answers owed to users `0..users` of a machine.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Outstanding {
     /// Number of the request plus 1, with [`UNWRITTEN`]; 0: none.
     slots: Box<[u64]>,
@@ -47,13 +47,7 @@ pub struct Outstanding {
 impl Outstanding {
     /// Nothing owed to anybody.
     pub fn new(users: u32) -> Self {
-        Self {
-            slots: vec![0; users as usize].into(),
-            more: FxHashMap::default(),
-            expired: FxHashSet::default(),
-            count: 0,
-            expired_count: 0,
-        }
+        Self { slots: vec![0; users as usize].into(), ..Self::default() }
     }
 
     /// Whether `user` awaits the answer to this request, given up or not.

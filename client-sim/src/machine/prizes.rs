@@ -25,7 +25,7 @@ pub enum Recorded {
 #[derive(Debug, Default)]
 pub struct PrizeBook {
     prizes: FxHashMap<(u32, u64), (u32, u64)>,
-    campaigns: BTreeMap<u32, (u64, u64)>,
+    campaigns: BTreeMap<u32, CampaignResult>,
 }
 
 impl PrizeBook {
@@ -34,9 +34,10 @@ impl PrizeBook {
         match self.prizes.entry((prize.campaign, prize.serial)) {
             Entry::Vacant(vacant) => {
                 vacant.insert((user, prize.amount));
-                let (prizes, fen) = self.campaigns.entry(prize.campaign).or_default();
-                *prizes += 1;
-                *fen += prize.amount;
+                let none = CampaignResult { campaign: prize.campaign, prizes: 0, fen: 0 };
+                let sum = self.campaigns.entry(prize.campaign).or_insert(none);
+                sum.prizes += 1;
+                sum.fen += prize.amount;
                 Recorded::New
             }
             Entry::Occupied(known) => match *known.get() {
@@ -53,12 +54,11 @@ impl PrizeBook {
 
     /// Distinct prizes, and their fen.
     pub fn totals(&self) -> (u64, u64) {
-        self.campaigns.values().fold((0, 0), |(prizes, fen), campaign| (prizes + campaign.0, fen + campaign.1))
+        self.campaigns.values().fold((0, 0), |(prizes, fen), one| (prizes + one.prizes, fen + one.fen))
     }
 
     pub fn campaigns(&self) -> Vec<CampaignResult> {
-        let result = |(&campaign, &(prizes, fen)): (&u32, &(u64, u64))| CampaignResult { campaign, prizes, fen };
-        self.campaigns.iter().map(result).collect()
+        self.campaigns.values().cloned().collect()
     }
 }
 

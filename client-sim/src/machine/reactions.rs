@@ -11,10 +11,10 @@ use crate::ids;
 use crate::limits::EXPIRED_MAX;
 
 macro_rules! acts {
-    ($($(#[$doc:meta])* $variant:ident$(($payload:ty))? = $label:literal,)*) => {
+    ($($(#[$doc:meta])* $variant:ident = $label:literal,)*) => {
         /// What a user wants.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum Act { $($(#[$doc])* $variant$(($payload))?,)* }
+        pub enum Act { $($(#[$doc])* $variant(u64),)* }
 
         impl Act {
             /// The names of all kinds, in the order of [`Act::kind`].
@@ -22,22 +22,27 @@ macro_rules! acts {
 
             /// The name in JSON and tables.
             pub const fn label(self) -> &'static str {
-                match self { $(Act::$variant { .. } => $label,)* }
+                match self { $(Act::$variant(_) => $label,)* }
+            }
+
+            /// The envelope, order, room or movement.
+            pub const fn item(self) -> u64 {
+                match self { $(Act::$variant(item) => item,)* }
             }
         }
     };
 }
 
 acts! {
-    Open(u64) = "open",
-    Pay(u64) = "pay",
+    Open = "open",
+    Pay = "pay",
     /// To give this order back.
-    Cancel(u64) = "cancel",
+    Cancel = "cancel",
     /// To know what has become of this order.
-    Look(u64) = "orders",
-    Join(u64) = "join",
+    Look = "orders",
+    Join = "join",
     /// To see its statement before this movement; 0: from the newest on.
-    Statement(u64) = "statement",
+    Statement = "statement",
 }
 
 impl Act {
@@ -61,12 +66,13 @@ pub struct Reaction {
 }
 
 /// The users' own requests that are planned or under way.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Reactions {
     of_user: FxHashMap<u32, Vec<Reaction>>,
     /// (Unix nanoseconds, id, user). What was written at a login meanwhile is still in here.
     planned: BinaryHeap<Reverse<(u64, u64, u32)>>,
-    next_id: u64,
+    /// Ids that were given out.
+    given_out: u64,
     /// Planned or under way.
     pub count: u64,
     given_up: FxHashMap<u64, (u32, Reaction)>,
@@ -75,18 +81,6 @@ pub struct Reactions {
 }
 
 impl Reactions {
-    /// Nobody wants anything.
-    pub fn new() -> Self {
-        Self {
-            of_user: FxHashMap::default(),
-            planned: BinaryHeap::new(),
-            next_id: ids::REACTIONS,
-            count: 0,
-            given_up: FxHashMap::default(),
-            given_up_count: 0,
-        }
-    }
-
     /// Written and not answered.
     pub fn under_way(&self) -> usize {
         self.of_user.values().flatten().filter(|one| one.sent > 0).count()
@@ -99,8 +93,8 @@ impl Reactions {
 
     /// `user` is to do this at Unix nanosecond `at`.
     pub fn plan(&mut self, user: u32, act: Act, at: u64) {
-        let id = self.next_id;
-        self.next_id += 1;
+        let id = ids::REACTIONS + self.given_out;
+        self.given_out += 1;
         self.enter(user, Reaction { id, act, at, sent: 0, refused: 0 });
     }
 
@@ -151,7 +145,7 @@ impl Reactions {
 
     /// Whether this id was given out, to a user other than `user` if it still is under way.
     pub fn was_answered(&self, id: u64) -> bool {
-        (ids::REACTIONS..self.next_id).contains(&id)
+        (ids::REACTIONS..ids::REACTIONS + self.given_out).contains(&id)
             && !self.given_up.contains_key(&id)
             && !self.of_user.values().flatten().any(|one| one.id == id)
     }
@@ -191,12 +185,6 @@ impl Reactions {
     }
 }
 
-impl Default for Reactions {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -205,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_request_is_due_at_its_moment_and_answered_once() {
-        let mut reactions = Reactions::new();
+        let mut reactions = Reactions::default();
         reactions.plan(3, Act::Pay(7), 500);
         reactions.plan(3, Act::Open(9), 200);
         assert_eq!(reactions.take_due(199), None);
@@ -222,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_returning_user_repeats_what_was_due_and_nothing_early() {
-        let mut reactions = Reactions::new();
+        let mut reactions = Reactions::default();
         [(Act::Pay(1), 100), (Act::Pay(2), 900), (Act::Pay(3), 50)]
             .into_iter()
             .for_each(|(act, at)| reactions.plan(5, act, at));
@@ -235,7 +223,7 @@ mod tests {
 
     #[test]
     fn what_nobody_answers_is_given_up_and_may_be_answered_late() {
-        let mut reactions = Reactions::new();
+        let mut reactions = Reactions::default();
         reactions.plan(1, Act::Look(7), 100);
         let (_, due) = reactions.take_due(100).unwrap();
         reactions.written(1, due.id, 150);
@@ -258,7 +246,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_planned_is_either_open_or_settled_once(steps in prop::collection::vec((0u32..3, 0u64..100, 0u8..3), 0..100)) {
-            let (mut reactions, mut planned, mut settled, mut now) = (Reactions::new(), 0u64, 0u64, 0);
+            let (mut reactions, mut planned, mut settled, mut now) = (Reactions::default(), 0u64, 0u64, 0);
             for (user, number, step) in steps {
                 now += 1;
                 match step {

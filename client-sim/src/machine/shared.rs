@@ -4,13 +4,11 @@ use std::cell::{Cell, RefCell};
 use std::io;
 
 use hongbao_telemetry::metrics::CumulativeHistograms;
-use hongbao_telemetry::process;
 use hongbao_telemetry::report::Events;
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::labels::labels;
-use crate::limits::SCRATCH_BYTES;
 use crate::machine::config::MachineConfig;
 use crate::machine::crowd::Crowd;
 use crate::machine::sockets::Sockets;
@@ -59,33 +57,6 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Of a machine that has not begun.
-    pub fn new(
-        config: MachineConfig,
-        clock: Clock,
-        crowd: Crowd,
-        sockets: Sockets,
-        rss_bytes_before_users: u64,
-    ) -> Self {
-        Self {
-            config,
-            clock,
-            crowd: RefCell::new(crowd),
-            scratch: RefCell::new(vec![0; SCRATCH_BYTES].into()),
-            sockets,
-            schedule_changed: Notify::new(),
-            all_online: Notify::new(),
-            stop_asked: Notify::new(),
-            stop_at: Cell::new(0),
-            stage: Cell::new(Stage::Connecting),
-            rss_bytes_before_users,
-            descriptors_before_users: process::open_descriptors(),
-            descriptors_limit: process::descriptors_limit(),
-            events: Events::default(),
-            cumulative: RefCell::default(),
-        }
-    }
-
     /// The one place where a connection that could not be opened is counted and said.
     pub fn connect_failed(&self, user: u32, error: &io::Error) {
         let mut crowd = self.crowd.borrow_mut();

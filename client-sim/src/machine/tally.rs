@@ -80,6 +80,13 @@ impl Counters {
         self.violations[violation as usize] += 1;
     }
 
+    /// Counts the rule that was broken, if one was.
+    pub fn check(&mut self, kept: Result<(), Violation>) {
+        if let Err(violation) = kept {
+            self.violation(violation);
+        }
+    }
+
     pub fn end(&mut self, end: EndReason) {
         self.ends[end as usize] += 1;
     }
@@ -122,9 +129,8 @@ pub struct Tally {
     unreported: (Histogram<u64>, Histogram<u64>),
 }
 
-impl Tally {
-    /// Nothing measured yet.
-    pub fn new() -> Self {
+impl Default for Tally {
+    fn default() -> Self {
         let empty = histogram::of_a_second;
         Self {
             counters: Counters::default(),
@@ -140,7 +146,9 @@ impl Tally {
             unreported: (empty(), empty()),
         }
     }
+}
 
+impl Tally {
     /// The schedule has got another segment, at this index; `from`: Unix nanoseconds.
     pub fn add_segment(&mut self, index: usize, from: u64, qps: u32) {
         // A second before the first so far: no second has been counted yet.
@@ -330,12 +338,6 @@ impl Tally {
     }
 }
 
-impl Default for Tally {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// Counts with their labels, without zeros.
 pub fn counts<'a>(pairs: impl Iterator<Item = (&'a str, u64)>) -> Counts {
     pairs.filter(|(_, count)| *count > 0).map(|(label, count)| (label.to_owned(), count)).collect()
@@ -362,7 +364,7 @@ mod tests {
 
     #[test]
     fn an_answer_counts_in_its_second_and_its_plans_segment() {
-        let mut tally = Tally::new();
+        let mut tally = Tally::default();
         tally.add_segment(0, EPOCH, 1);
         tally.add_segment(1, EPOCH + SECOND, 1);
         let due = EPOCH + SECOND - 1_000_000;
@@ -394,7 +396,7 @@ mod tests {
 
     #[test]
     fn operations_are_kept_apart_once_there_are_several() {
-        let mut tally = Tally::new();
+        let mut tally = Tally::default();
         tally.add_segment(0, EPOCH, 1);
         let pass = |tally: &mut Tally, operation, outcome, micros: u64| {
             tally.planned(0, EPOCH, operation);

@@ -3,8 +3,9 @@
 
 use std::net::TcpStream;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum State {
+    #[default]
     Away,
     /// A connection is being opened.
     Connecting,
@@ -19,7 +20,7 @@ pub enum State {
     Retired,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct User {
     /// The connection, which does not block.
     pub socket: Option<TcpStream>,
@@ -34,28 +35,6 @@ pub struct User {
     pub pinged: bool,
     /// Was logged in before.
     pub known: bool,
-}
-
-impl User {
-    /// A user who never had a connection.
-    pub const fn new() -> Self {
-        Self {
-            socket: None,
-            since_ms: 0,
-            sent_ms: 0,
-            acknowledges: 0,
-            state: State::Away,
-            attempts: 0,
-            pinged: false,
-            known: false,
-        }
-    }
-}
-
-impl Default for User {
-    fn default() -> Self {
-        Self::new()
-    }
 }
 
 const _: () = assert!(size_of::<User>() <= 20);

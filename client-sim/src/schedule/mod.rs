@@ -169,18 +169,13 @@ pub enum ScheduleChange {
     Replaced(usize),
 }
 
-/// The segments of a run so far, in order.
+/// The segments of a run so far, in order; nothing is due without one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Schedule {
     segments: Vec<Segment>,
 }
 
 impl Schedule {
-    /// A schedule in which nothing is due.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// From `at` on the fleet sends `qps` requests a second: what is due before `at` stays as it
     /// was, and the next request is due at `at` exactly. A change before ones that are already
     /// announced holds until the next of these: their requests get other numbers, which none of
@@ -319,7 +314,7 @@ mod tests {
     const EPOCH: u64 = 1_800_000_000 * SECOND;
 
     fn schedule_of(changes: &[(u64, u32)]) -> Schedule {
-        let mut schedule = Schedule::new();
+        let mut schedule = Schedule::default();
         for &(second, qps) in changes {
             schedule.announce(EPOCH + second * SECOND, qps, EPOCH - 1).unwrap();
         }

@@ -13,7 +13,7 @@ use super::{Admin, refused, stopping, valid};
 use crate::clock::wall;
 use crate::generator::{CampaignStatus, Command};
 use crate::ledger::LedgerError;
-use crate::ledger::task::LedgerTask;
+use crate::ledger::task::{CampaignChange, LedgerTask};
 use crate::limits::HOLD_MS;
 use crate::market::campaign::{Amounts, Campaign, CampaignKind, CampaignTerms, Goods, Sale, Seed};
 
@@ -61,6 +61,33 @@ pub struct NewCampaign {
     seed: Option<String>,
 }
 
+/// A campaign with its books.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CampaignView {
+    #[serde(flatten)]
+    public: PublicCampaign,
+    /// Whether what was left went back to the treasury.
+    settled: bool,
+    rate_per_second: Option<u32>,
+    hold_ms: Option<u64>,
+    created_at_ms: u64,
+    stopped_at_ms: Option<u64>,
+    per_user_limit: Option<u32>,
+    /// Distinct prizes handed out: those won before this run of the server, and those it has
+    /// issued.
+    issued: u64,
+    /// Units that are somebody's for good: prizes won, tickets and coupons paid.
+    won: u64,
+    /// Their money, fen: paid out by a rain, taken in by a sale.
+    paid_fen: u64,
+    /// Units that wait for their payment.
+    reserved: u64,
+    /// What was left in the fund, or in the till, when it was settled, fen.
+    refunded_fen: Option<u64>,
+    /// Where the serials are; absent for a campaign that ended long ago.
+    live: Option<CampaignStatus>,
+}
+
 /// What anyone may know.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct PublicCampaign {
@@ -91,35 +118,9 @@ pub struct PublicCampaign {
     seed: Option<String>,
 }
 
-/// A campaign with its books.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct CampaignView {
-    #[serde(flatten)]
-    public: PublicCampaign,
-    /// Whether what was left went back to the treasury.
-    settled: bool,
-    rate_per_second: Option<u32>,
-    hold_ms: Option<u64>,
-    created_at_ms: u64,
-    stopped_at_ms: Option<u64>,
-    per_user_limit: Option<u32>,
-    /// Distinct prizes handed out: those won before this run of the server, and those it has
-    /// issued.
-    issued: u64,
-    /// Units that are somebody's for good: prizes won, tickets and coupons paid.
-    won: u64,
-    /// Their money, fen: paid out by a rain, taken in by a sale.
-    paid_fen: u64,
-    /// Units that wait for their payment.
-    reserved: u64,
-    /// What was left in the fund, or in the till, when it was settled, fen.
-    refunded_fen: Option<u64>,
-    /// Where the serials are; absent for a campaign that ended long ago.
-    live: Option<CampaignStatus>,
-}
-
 impl CampaignView {
-    fn new(campaign: &Campaign, live: Option<CampaignStatus>) -> Self {
+    fn new(campaign: &Campaign, admin: &Admin) -> Self {
+        let live = admin.telemetry.stock.get(campaign.id);
         let terms = &campaign.terms;
         let settled = campaign.settlement.is_some();
         let (rate_per_second, amounts, sale) = match terms.goods {
@@ -129,8 +130,8 @@ impl CampaignView {
         let ended = if campaign.won == terms.total { "sold_out" } else { "ended" };
         let public = PublicCampaign {
             id: campaign.id.get(),
-            title: terms.title.clone(),
             kind: terms.kind(),
+            title: terms.title.clone(),
             state: live.as_ref().map_or(ended, |live| live.state),
             total: terms.total,
             min_fen: amounts.map(|amounts| amounts.min.0),
@@ -201,7 +202,9 @@ pub async fn create(
     JsonBody(new): JsonBody<NewCampaign>,
 ) -> Result<(StatusCode, Json<CampaignView>), ApiError> {
     let seed = match &new.seed {
-        Some(hex) => Seed::from_hex(hex).map_err(|error| ApiError::bad_request(format!("seed: {error}")))?,
+        Some(hex) => {
+            Seed::from_hex(hex).ok_or_else(|| ApiError::bad_request("seed: a seed is 64 hexadecimal digits"))?
+        }
         None => {
             Seed::generate().map_err(|error| ApiError::unavailable(format!("no randomness for a seed: {error}")))?
         }
@@ -219,8 +222,7 @@ pub async fn create(
         ends_at: new.ends_at_ms,
         per_user_limit: new.per_user_limit,
     };
-    let created = command(&admin, |reply| Command::Create { terms: Box::new(terms), reply }).await?;
-    Ok((StatusCode::CREATED, Json(created)))
+    Ok((StatusCode::CREATED, Json(change(&admin, CampaignChange::Create(Box::new(terms))).await?)))
 }
 
 /// List all campaigns
@@ -246,7 +248,7 @@ pub async fn inspect(
     responses((status = 200, body = CampaignView), (status = 404)))]
 pub async fn stop(State(admin): State<Admin>, PathParam(id): PathParam<u32>) -> Result<Json<CampaignView>, ApiError> {
     let id = valid(CampaignId::new(id.into()))?;
-    command(&admin, |reply| Command::Stop { id, reply }).await.map(Json)
+    change(&admin, CampaignChange::Stop(id)).await.map(Json)
 }
 
 /// What anyone may know of the campaigns: commitments, and the seeds of those that are over
@@ -257,16 +259,13 @@ pub async fn published(State(admin): State<Admin>) -> Result<Json<Vec<PublicCamp
 
 /// By id.
 async fn all(admin: &Admin) -> Result<Vec<CampaignView>, ApiError> {
-    let campaigns = admin.ledger.run(|reply| LedgerTask::Campaigns { reply }).await.map_err(refused)?;
-    Ok(campaigns.iter().map(|campaign| CampaignView::new(campaign, admin.stock.get(campaign.id))).collect())
+    let campaigns = admin.shared.ledger.run(|reply| LedgerTask::Campaigns { reply }).await.map_err(refused)?;
+    Ok(campaigns.iter().map(|campaign| CampaignView::new(campaign, admin)).collect())
 }
 
-async fn command(
-    admin: &Admin,
-    command: impl FnOnce(oneshot::Sender<Result<Campaign, LedgerError>>) -> Command,
-) -> Result<CampaignView, ApiError> {
+async fn change(admin: &Admin, change: CampaignChange) -> Result<CampaignView, ApiError> {
     let (reply, answer) = oneshot::channel();
-    admin.generator.send(command(reply)).await.map_err(|_| stopping())?;
+    admin.generator.send(Command::Change { change, reply }).await.map_err(|_| stopping())?;
     let campaign = answer.await.map_err(|_| stopping())?.map_err(refused)?;
-    Ok(CampaignView::new(&campaign, admin.stock.get(campaign.id)))
+    Ok(CampaignView::new(&campaign, admin))
 }

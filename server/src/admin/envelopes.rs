@@ -17,7 +17,7 @@ use crate::ledger::task::LedgerTask;
 use crate::limits::ENVELOPE_FEN_MAX;
 use crate::market::campaign::{Amounts, Seed};
 use crate::market::envelope::Mode;
-use crate::services::envelope_runs::{self, COUNT_MAX, Progress, Terms};
+use crate::services::envelope_runs::{COUNT_MAX, Progress, Run, Terms};
 
 /// Envelopes on the operator's account.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -130,8 +130,7 @@ pub async fn start(
 ) -> Result<(StatusCode, Json<Progress>), ApiError> {
     let terms = new.check().map_err(ApiError::bad_request)?;
     let seed = Seed::generate().map_err(|error| ApiError::unavailable(format!("no randomness for a seed: {error}")))?;
-    let offerings = admin.shared.offerings.clone();
-    let id = envelope_runs::start(terms, seed, &admin.runs, admin.ledger.clone(), offerings, wall);
+    let id = admin.runs.start(Run::begin(terms, seed, &admin.runs, &admin.shared, wall));
     let progress = admin.runs.find(id).ok_or_else(|| ApiError::internal("the run is gone"))?;
     Ok((StatusCode::CREATED, Json(progress)))
 }
@@ -166,7 +165,7 @@ pub async fn inspect(
 ) -> Result<Json<EnvelopeInfo>, ApiError> {
     let id = valid(EnvelopeId::new(id))?;
     let ids = vec![id];
-    let views = admin.ledger.run(|reply| LedgerTask::Envelopes { ids, reply }).await.map_err(refused)?;
+    let views = admin.shared.ledger.run(|reply| LedgerTask::Envelopes { ids, reply }).await.map_err(refused)?;
     let missing = || ApiError::not_found(format!("envelope {id} does not exist"));
     let view = views.into_iter().next().flatten().ok_or_else(missing)?;
     let opened =

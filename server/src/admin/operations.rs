@@ -111,7 +111,7 @@ pub async fn stats(State(admin): State<Admin>) -> Json<Stats> {
             grabs: telemetry.sum(|set| &set.grabs),
             broken_equations: telemetry.sum(|set| &set.broken_equations),
         },
-        prizes: admin.stock.total(),
+        prizes: admin.telemetry.stock.total(),
         ledger: LedgerStats {
             won: books.won,
             paid_fen: books.paid.0,

@@ -145,7 +145,7 @@ pub async fn deposit(
     }
     let (count, amount) = (new.users, Fen(new.amount_fen));
     let posting = Posting::Deposit { first, count, amount, key: new.key.into() };
-    match admin.ledger.post_one(posting, wall()).await.map_err(refused)? {
+    match admin.shared.ledger.post_one(posting, wall()).await.map_err(refused)? {
         DepositResult::Deposited => {
             Ok(Json(DepositMade { users: count, total_fen: u64::from(count).saturating_mul(amount.0) }))
         }
@@ -199,10 +199,10 @@ pub async fn orders_of_campaign(
 ) -> Result<Json<OrdersView>, ApiError> {
     let id = valid(CampaignId::new(id.into()))?;
     let (before, limit) = (rows.before_order()?, rows.limit()?);
-    let page = admin.ledger.run(|reply| LedgerTask::OrdersOf { campaign: id, before, limit, reply }).await;
+    let page = admin.shared.ledger.run(|reply| LedgerTask::OrdersOf { campaign: id, before, limit, reply }).await;
     Ok(Json(page.map_err(refused)?.into()))
 }
 
 async fn ask<A: TryFrom<Answer>>(admin: &Admin, id: u64, question: Question) -> Result<A, ApiError> {
-    admin.ledger.ask(valid(UserId::new(id))?, question).await.map_err(refused)
+    admin.shared.ledger.ask(valid(UserId::new(id))?, question).await.map_err(refused)
 }

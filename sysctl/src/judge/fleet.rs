@@ -82,7 +82,6 @@ fn nofile_hard(facts: &HostFacts, wanted: &FleetWanted) -> Finding {
         }
     };
     let enough = carries >= users;
-    let finding = Finding::fine("nofile hard", Weight::Bounds, Value::Count(facts.nofile_hard), why);
     let command = (!enough).then(|| {
         let raise = format!("ulimit -Hn {needed} (systemd: LimitNOFILE={needed})");
         if wanted.machines.is_some() && machines <= MACHINES_MAX {
@@ -91,8 +90,7 @@ fn nofile_hard(facts: &HostFacts, wanted: &FleetWanted) -> Finding {
             raise
         }
     });
-    let finding = Finding { needed: Value::Count(needed), enough, command, carries: Some(carries), ..finding };
-    finding.lasting(|values| values.first().is_some_and(|value| *value >= needed))
+    host::nofile_hard(facts, needed, enough, why, command, carries)
 }
 
 fn memory(facts: &HostFacts, wanted: &FleetWanted, load: Load, server_here: bool) -> Vec<Finding> {
@@ -136,8 +134,7 @@ fn addresses(facts: &HostFacts, wanted: &FleetWanted) -> Finding {
         let why = format!(
             "At most {most} users connect from one; on loopback the fleet takes what it needs from 127.64.0.0/10."
         );
-        let finding = Finding::fine("source addresses", Weight::Bounds, Value::Words("loopback".into()), why);
-        return Finding { needed: Value::Count(needed), ..finding };
+        return Finding::fine("source addresses", Weight::Bounds, "loopback".to_owned(), why).needing(needed, true);
     };
     let have = sources.len() as u64;
     let whose = match wanted.server {
@@ -145,7 +142,7 @@ fn addresses(facts: &HostFacts, wanted: &FleetWanted) -> Finding {
         None => "with IPv4, the server being unknown (--server)".to_owned(),
     };
     let why = format!("At most {most} users connect from one, {whose}; more than one must be named to the fleet.");
-    let finding = Finding::fine("source addresses", Weight::Bounds, Value::Count(have), why);
+    let finding = Finding::fine("source addresses", Weight::Bounds, have, why);
     let enough = have >= needed;
     let names: Vec<_> =
         sources.iter().take(usize::try_from(needed).unwrap_or(usize::MAX)).map(IpAddr::to_string).collect();
@@ -154,25 +151,22 @@ fn addresses(facts: &HostFacts, wanted: &FleetWanted) -> Finding {
     } else {
         (needed > 1).then(|| format!("hongbao-sim machine --source-addresses {}", names.join(",")))
     };
-    let finding = Finding { needed: Value::Count(needed), enough, command, ..finding };
-    finding.carrying(have * USERS_PER_ADDRESS_MAX)
+    Finding { command, ..finding }.needing(needed, enough).carrying(have * USERS_PER_ADDRESS_MAX)
 }
 
 fn ports(facts: &HostFacts, wanted: &FleetWanted) -> Option<Finding> {
-    let machines = wanted.machines(facts, wanted.users);
-    match sources(facts, wanted) {
+    let (groups, alike) = match sources(facts, wanted) {
         // Each machine has addresses of its own.
         None => {
-            let users = wanted.users.div_ceil(machines).min(USERS_PER_ADDRESS_MAX);
             let alike = wanted.machines.map_or(1, |machines| u64::from(machines.max(1)));
-            host::ports(facts, users, |usable| alike * usable)
+            (wanted.machines(facts, wanted.users), alike)
         }
         Some(sources) => {
             let addresses = (sources.len() as u64).max(1);
-            let users = wanted.users.div_ceil(addresses).min(USERS_PER_ADDRESS_MAX);
-            host::ports(facts, users, |usable| addresses * usable)
+            (addresses, addresses)
         }
-    }
+    };
+    host::ports(facts, wanted.users.div_ceil(groups).min(USERS_PER_ADDRESS_MAX), |usable| alike * usable)
 }
 
 /// A run that follows within a minute of another finds that one's ports lingering.
@@ -186,12 +180,13 @@ fn tw_reuse(facts: &HostFacts, wanted: &FleetWanted) -> Option<Finding> {
     } else {
         "Of no use as long as tcp_timestamps is 0: without them, ports of a run that has just ended are taken for a minute."
     };
-    let finding = Finding::fine("net.ipv4.tcp_tw_reuse", Weight::Hampers, Value::Count(reuse), why);
-    let finding = Finding { needed: if enough { Value::Any } else { Value::Count(1) }, enough, ..finding };
-    if stamped {
-        return Some(finding.raised(To::Switch(1)));
-    }
-    Some(Finding { command: Some("sysctl -w net.ipv4.tcp_timestamps=1 net.ipv4.tcp_tw_reuse=1".into()), ..finding })
+    let finding = Finding::fine("net.ipv4.tcp_tw_reuse", Weight::Hampers, reuse, why);
+    let finding = finding.needing(if enough { Value::Any } else { 1.into() }, enough);
+    Some(if stamped {
+        finding.raised(To::Switch(1))
+    } else {
+        finding.mended_by("sysctl -w net.ipv4.tcp_timestamps=1 net.ipv4.tcp_tw_reuse=1")
+    })
 }
 
 #[cfg(test)]

@@ -37,9 +37,23 @@ pub(super) fn greatest(most: u64, fits: impl Fn(u64) -> bool) -> u64 {
 /// `nofile soft`
 pub(super) fn nofile_soft(facts: &HostFacts) -> Finding {
     let why = "Our programs raise their own to the hard one; a shell does not, and no program can do it for its shell.";
-    let finding = Finding::fine("nofile soft", Weight::Informs, Value::Count(facts.nofile_soft), why);
+    let finding = Finding::fine("nofile soft", Weight::Informs, facts.nofile_soft, why);
     let low = facts.nofile_soft < facts.nofile_hard;
     Finding { command: low.then(|| format!("ulimit -Sn {}", facts.nofile_hard)), ..finding }
+}
+
+/// `nofile hard`, of which `needed` carry what is wanted.
+pub(super) fn nofile_hard(
+    facts: &HostFacts,
+    needed: u64,
+    enough: bool,
+    why: String,
+    command: Option<String>,
+    carries: u64,
+) -> Finding {
+    let finding = Finding::fine("nofile hard", Weight::Bounds, facts.nofile_hard, why);
+    let finding = Finding { command, ..finding }.needing(needed, enough).carrying(carries);
+    finding.lasting(|values| values.first().is_some_and(|value| *value >= needed))
 }
 
 /// `one_table`: descriptors, where one table is to hold as much as it may be asked to.
@@ -67,17 +81,10 @@ pub(super) fn files(facts: &HostFacts, load: Load, one_table: u64) -> Vec<Findin
 pub(super) fn memory(facts: &HostFacts, load: Load, why: &str, bytes: impl Fn(u64) -> u64) -> Vec<Finding> {
     let needed = bytes(load.connections);
     let finding = |setting, available: u64, command: String| {
-        let enough = available >= needed;
         // No connection takes less than a byte.
         let carries = greatest(available, |connections| bytes(connections) <= available);
         let finding = Finding::fine(setting, Weight::Bounds, Value::Bytes(available), why);
-        Finding {
-            needed: Value::Bytes(needed),
-            enough,
-            command: (!enough).then_some(command),
-            carries: Some(carries),
-            ..finding
-        }
+        finding.needing(Value::Bytes(needed), available >= needed).mended_by(command).carrying(carries)
     };
     let host =
         facts.memory_available.map(|bytes| finding("memory available", bytes, "free memory, or add some".into()));
@@ -91,10 +98,9 @@ pub(super) fn memory(facts: &HostFacts, load: Load, why: &str, bytes: impl Fn(u6
 /// Threads that may be begun, where so many are needed. What they carry is the caller's to say.
 pub(super) fn threads(facts: &HostFacts, needed: u64, why: String) -> Option<Finding> {
     let quota = facts.cgroup_pids?;
-    let enough = quota.room() >= needed;
-    let finding = Finding::fine("cgroup pids left", Weight::Bounds, Value::Count(quota.room()), why);
-    let command = (!enough).then(|| format!("systemctl set-property UNIT TasksMax={}", needed + quota.used));
-    Some(Finding { needed: Value::Count(needed), enough, command, ..finding })
+    let finding = Finding::fine("cgroup pids left", Weight::Bounds, quota.room(), why);
+    let command = format!("systemctl set-property UNIT TasksMax={}", needed + quota.used);
+    Some(finding.needing(needed, quota.room() >= needed).mended_by(command))
 }
 
 pub(super) fn conntrack(facts: &HostFacts, load: Load) -> Option<Finding> {
@@ -115,10 +121,9 @@ pub(super) fn tcp(facts: &HostFacts, load: Load) -> Vec<Finding> {
     if let Some([low, pressure, max]) = facts.tcp_mem {
         // Measured: idle connections take no page of it, one with anything unread takes one.
         let why = "Pages of bytes in flight: none for an idle connection, one for each that an announcement is on its way to.";
-        let finding = Finding::fine("net.ipv4.tcp_mem", Weight::Hampers, Value::Count(max), why);
+        let finding = Finding::fine("net.ipv4.tcp_mem", Weight::Hampers, max, why).needing(sockets, max >= sockets);
         // The kernel's own proportions.
         let values = vec![low.max(sockets / 2), pressure.max(sockets / 3 * 2), sockets];
-        let finding = Finding { needed: Value::Count(sockets), enough: max >= sockets, ..finding };
         findings.push(finding.raised(To::AtLeast(values)).carrying(max / load.ends));
     }
     let buckets = sockets.next_power_of_two().min(EHASH_ENTRIES_MAX);
@@ -132,31 +137,20 @@ pub(super) fn tcp(facts: &HostFacts, load: Load) -> Vec<Finding> {
         let why = format!(
             "{whose}; with several sockets in each, every packet costs more (measured, a round trip: 6 in each, 1.7 µs; 49, 27 µs)."
         );
-        let enough = entries >= sockets;
-        let finding = Finding::fine("net.ipv4.tcp_ehash_entries", Weight::Hampers, Value::Count(entries), why);
-        findings.push(Finding {
-            needed: Value::Count(sockets),
-            enough,
-            command: (!enough).then(|| namespace.clone()),
-            carries: Some(entries / load.ends),
-            ..finding
-        });
+        let finding = Finding::fine("net.ipv4.tcp_ehash_entries", Weight::Hampers, entries, why);
+        let finding = finding.needing(sockets, entries >= sockets).mended_by(&namespace);
+        findings.push(finding.carrying(entries / load.ends));
     }
     if let Some(entries) = facts.child_ehash_entries {
         let inherited = entries == 0 && own.is_none_or(|(entries, _)| entries >= sockets);
-        let enough = inherited || entries >= sockets;
         let why = "Buckets of a network namespace made from now on, a table of its own; 0: it shares this one's.";
-        let finding = Finding::fine("net.ipv4.tcp_child_ehash_entries", Weight::Informs, Value::Count(entries), why);
-        findings.push(Finding {
-            needed: if inherited { Value::Any } else { Value::Count(sockets) },
-            enough,
-            command: (!enough).then_some(namespace),
-            ..finding
-        });
+        let finding = Finding::fine("net.ipv4.tcp_child_ehash_entries", Weight::Informs, entries, why);
+        let needed = if inherited { Value::Any } else { sockets.into() };
+        findings.push(finding.needing(needed, inherited || entries >= sockets).mended_by(namespace));
     }
     if let Some(entries) = facts.tw_buckets {
         let why = "Connections that linger in TIME_WAIT on the side that closed first, a fleet's; see tcp_tw_reuse.";
-        findings.push(Finding::fine("net.ipv4.tcp_max_tw_buckets", Weight::Informs, Value::Count(entries), why));
+        findings.push(Finding::fine("net.ipv4.tcp_max_tw_buckets", Weight::Informs, entries, why));
     }
     findings
 }
@@ -175,10 +169,10 @@ pub(super) fn server_port(facts: &HostFacts, port: u16) -> Option<Finding> {
     let now = if reserved.is_empty() { "none".to_owned() } else { reserved.join(",") };
     reserved.push(port.to_string());
     let why = format!("An outgoing connection that happens to take {port} would keep the server from starting.");
-    let finding = Finding::fine("net.ipv4.ip_local_reserved_ports", Weight::Hampers, Value::Words(now), why);
+    let finding = Finding::fine("net.ipv4.ip_local_reserved_ports", Weight::Hampers, now, why);
     let enough = kept || !(low..=high).contains(&port);
-    let needed = if enough && !kept { Value::Any } else { Value::Words(format!("with {port}")) };
-    Some(Finding { needed, enough, ..finding }.raised(To::With(reserved.join(","))))
+    let needed = if enough && !kept { Value::Any } else { format!("with {port}").into() };
+    Some(finding.needing(needed, enough).raised(To::With(reserved.join(","))))
 }
 
 /// Ports from which so many users connect from one address, to one server.
@@ -191,14 +185,10 @@ pub(super) fn ports(facts: &HostFacts, users: u64, carries: impl Fn(u64) -> u64)
         thousands(users),
     );
     let weight = if usable < users { Weight::Bounds } else { Weight::Hampers };
-    let finding = Finding::fine("net.ipv4.ip_local_port_range", weight, Value::Words(format!("{low}-{high}")), why);
-    let finding = Finding {
-        needed: Value::Words(format!("{} ports", thousands(2 * users))),
-        enough: usable >= 2 * users,
-        carries: (usable < users).then(|| carries(usable)),
-        ..finding
-    };
-    Some(finding.raised(To::Range(PORTS_WIDE.0, PORTS_WIDE.1)))
+    let finding = Finding::fine("net.ipv4.ip_local_port_range", weight, format!("{low}-{high}"), why);
+    let finding = finding.needing(format!("{} ports", thousands(2 * users)), usable >= 2 * users);
+    let carries = (usable < users).then(|| carries(usable));
+    Some(Finding { carries, ..finding.raised(To::Range(PORTS_WIDE.0, PORTS_WIDE.1)) })
 }
 
 /// Wide enough for twice the users of an address, and above the ports that servers commonly take,
@@ -219,11 +209,7 @@ pub(super) fn clock(facts: &HostFacts) -> Option<Finding> {
         milliseconds(clock.estimated_error_us),
         milliseconds(clock.max_error_us),
     );
-    let finding = Finding::fine("clock", Weight::Hampers, Value::Words(now), why);
-    Some(Finding {
-        needed: Value::Words("synchronised".to_owned()),
-        enough: clock.synchronised,
-        command: (!clock.synchronised).then(|| "apt-get install chrony && chronyc waitsync 30 0.01".to_owned()),
-        ..finding
-    })
+    let finding = Finding::fine("clock", Weight::Hampers, now, why);
+    let finding = finding.needing("synchronised".to_owned(), clock.synchronised);
+    Some(finding.mended_by("apt-get install chrony && chronyc waitsync 30 0.01"))
 }

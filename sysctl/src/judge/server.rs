@@ -5,7 +5,7 @@ use super::{
     KERNEL_BYTES, MACHINE_BASE_BYTES, NOFILE_MAX, SERVER_BASE_BYTES, SERVER_BYTES, USER_BYTES, USERS_PER_ADDRESS_MAX,
 };
 use crate::facts::HostFacts;
-use crate::finding::{Finding, Value, Weight, thousands};
+use crate::finding::{Finding, Weight, thousands};
 use crate::tables::Tables;
 
 const THREADS_BESIDES: u64 = 16;
@@ -125,9 +125,7 @@ fn nofile_hard(facts: &HostFacts, wanted: &Wanted) -> Finding {
         let unless = if enough { " # for one table instead" } else { "" };
         format!("{first}ulimit -Hn {target}{unless} (systemd: LimitNOFILE={target})")
     });
-    let finding = Finding::fine("nofile hard", Weight::Bounds, Value::Count(facts.nofile_hard), why);
-    let finding = Finding { needed: Value::Count(needed), enough, command, carries: Some(carries), ..finding };
-    finding.lasting(|values| values.first().is_some_and(|value| *value >= needed))
+    host::nofile_hard(facts, needed, enough, why, command, carries)
 }
 
 fn memory(facts: &HostFacts, wanted: &Wanted) -> Vec<Finding> {
@@ -154,26 +152,24 @@ fn ports(facts: &HostFacts, wanted: &Wanted) -> Option<Finding> {
 }
 
 fn threads(facts: &HostFacts, wanted: &Wanted) -> Option<Finding> {
-    let room = facts.cgroup_pids?.room();
-    let limit = facts.nofile_hard.min(NOFILE_MAX);
-    let most = u32::try_from(room.saturating_sub(THREADS_BESIDES)).unwrap_or(u32::MAX).min(wanted.tables.shards_max);
+    let (tables, limit) = (wanted.tables, facts.nofile_hard.min(NOFILE_MAX));
+    let room = facts.cgroup_pids?.room().saturating_sub(THREADS_BESIDES);
+    let most = u32::try_from(room).unwrap_or(u32::MAX).min(tables.shards_max);
     let (shards, carries) = match wanted.shards {
         Shards::Fixed { count, .. } => (count, if most >= count { wanted.connections } else { 0 }),
-        Shards::Chosen if wanted.connections <= wanted.tables.room(limit, facts.cores) => {
-            (facts.cores, carried_by_chosen_shards(wanted.tables, limit, facts.cores, most))
+        Shards::Chosen => {
+            let shards = if wanted.connections <= tables.room(limit, facts.cores) {
+                Some(facts.cores)
+            } else {
+                tables.shards_for(wanted.connections, limit, facts.cores, tables.shards_max)
+            };
+            (shards.unwrap_or(tables.shards_max), carried_by_chosen_shards(tables, limit, facts.cores, most))
         }
-        Shards::Chosen => (
-            wanted
-                .tables
-                .shards_for(wanted.connections, limit, facts.cores, wanted.tables.shards_max)
-                .unwrap_or(wanted.tables.shards_max),
-            carried_by_chosen_shards(wanted.tables, limit, facts.cores, most),
-        ),
     };
     let why = format!("A thread for each of {shards} shards, and some besides.");
     let finding = host::threads(facts, u64::from(shards) + THREADS_BESIDES, why)?;
     // With threads for as many shards as there may be, it is not threads that bind.
-    let binds = !finding.enough || wanted.shards == Shards::Chosen && most < wanted.tables.shards_max;
+    let binds = !finding.enough || wanted.shards == Shards::Chosen && most < tables.shards_max;
     Some(Finding { carries: binds.then_some(carries), ..finding })
 }
 
@@ -188,7 +184,7 @@ fn backlogs(facts: &HostFacts, wanted: &Wanted) -> Vec<Finding> {
         let key = "net.ipv4.tcp_max_syn_backlog";
         if facts.syncookies != Some(0) {
             let why = "Half-open connections of a storm; heard only where tcp_syncookies is 0.";
-            return Finding::fine(key, Weight::Informs, Value::Count(now), why);
+            return Finding::fine(key, Weight::Informs, now, why);
         }
         let why =
             "Half-open connections of a storm, as many as an accept queue takes over; tcp_syncookies=1 does without.";
@@ -204,7 +200,7 @@ mod tests {
     use super::*;
     use crate::Verdict;
     use crate::facts::Quota;
-    use crate::finding::To;
+    use crate::finding::{To, Value};
     use crate::sys::Clock;
 
     /// A host as it comes: 2 cores, 24 GiB, 20,000 descriptors.

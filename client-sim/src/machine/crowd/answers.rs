@@ -76,9 +76,7 @@ impl Crowd {
             }
             Event::Offers(Offers { offers }) => self.offered(user, &offers, now),
             Event::ChatMessage(message) => {
-                if let Err(violation) = self.chats.receive(user, self.user_id(user), &message) {
-                    self.tally.counters.violation(violation);
-                }
+                self.tally.counters.check(self.chats.receive(user, self.user_id(user), &message));
             }
             // What we did wrong in the server's eyes; a Goodbye follows.
             Event::Error(error) => self.tally.counters.error(error.code),

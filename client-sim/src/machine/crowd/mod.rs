@@ -109,7 +109,8 @@ pub struct Crowd {
     mixes: Vec<Mix>,
     /// Requests under way that are no Grabs of a rain, and those given up.
     asked: FxHashMap<u64, Asked>,
-    sale: Option<SaleOrder>,
+    /// What ticket turns grab from.
+    pub sale: Option<SaleOrder>,
     /// Users open what they are offered at once.
     react: bool,
     answer_timeout_ms: u32,
@@ -144,20 +145,20 @@ impl Crowd {
         let count = config.user_count();
         let first = config.first_index();
         Self {
-            tally: Tally::new(),
+            tally: Tally::default(),
             prizes: PrizeBook::default(),
             announcements: Announcements::new(count),
             outstanding: Outstanding::new(count),
             storms: Storms::default(),
-            schedule: Schedule::new(),
+            schedule: Schedule::default(),
             census: Census::default(),
             acknowledges_under_way: 0,
-            reactions: Reactions::new(),
+            reactions: Reactions::default(),
             envelopes: Envelopes::default(),
             orders: OrderBook::default(),
             chats: Chats::new(Circle { total: config.total.into(), rooms: config.common.rooms.into() }),
             statements: Statements::default(),
-            users: (0..count).map(|_| User::new()).collect(),
+            users: (0..count).map(|_| User::default()).collect(),
             first,
             turns: Turns::new(Spread::new(config.total), first, first + count - 1),
             tag: None,
@@ -193,13 +194,9 @@ impl Crowd {
     // ---- The schedule
 
     /// From Unix nanosecond `at` on the fleet sends `qps` requests a second.
-    pub fn announce(&mut self, at: u64, qps: u32, now: u64) -> Result<(), QpsError> {
-        self.announce_mix(at, qps, None, now)
-    }
-
-    /// As [`Crowd::announce`]; `mix`: what the requests are, if not what the machine was started
-    /// with, or, of a change before ones that are already announced, what they were.
-    pub fn announce_mix(&mut self, at: u64, qps: u32, mix: Option<Mix>, now: u64) -> Result<(), QpsError> {
+    /// `mix`: what the requests are, if not what the machine was started with, or, of a change
+    /// before ones that are already announced, what they were.
+    pub fn announce(&mut self, at: u64, qps: u32, mix: Option<Mix>, now: u64) -> Result<(), QpsError> {
         let tag = match self.tag {
             Some(tag) => tag,
             None => RunTag::new(at / SECOND)?,

@@ -18,7 +18,6 @@ use crate::machine::prizes::Recorded;
 use crate::machine::reactions::Act;
 use crate::machine::statements::Item;
 use crate::machine::user::State as UserState;
-use crate::results::SaleOrder;
 use hongbao_telemetry::journal::Row;
 
 impl Crowd {
@@ -89,11 +88,6 @@ impl Crowd {
     }
 
     // ---- Orders
-
-    /// From now on ticket turns grab from this sale.
-    pub fn set_sale(&mut self, sale: SaleOrder) {
-        self.sale = Some(sale);
-    }
 
     pub(super) fn ticket_answered(&mut self, user: u32, request_id: u64, campaign: u32, event: &Event, now: u64) {
         match event {

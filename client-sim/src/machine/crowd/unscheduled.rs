@@ -36,11 +36,7 @@ fn outcome(act: Act, event: &Event) -> Option<Outcome> {
 impl Crowd {
     /// `user` does this within a second or so, that not all do it at once.
     pub(super) fn plan_soon(&mut self, user: u32, act: Act, now: u64) {
-        let salt = match act {
-            Act::Open(item) | Act::Pay(item) | Act::Cancel(item) | Act::Look(item) | Act::Join(item) => item,
-            Act::Statement(item) => item,
-        };
-        let jitter = scramble(scramble(salt) ^ u64::from(self.first + user)) % (REACTION_JITTER_MS * MILLISECOND);
+        let jitter = scramble(scramble(act.item()) ^ u64::from(self.first + user)) % (REACTION_JITTER_MS * MILLISECOND);
         self.reactions.plan(user, act, now + jitter);
     }
 
@@ -141,24 +137,15 @@ impl Crowd {
             }
             (Act::Open(envelope), event) => self.open_answered(user, id, envelope, &event, now),
             (Act::Pay(order), Event::TooLate(late)) => {
-                if let Err(violation) = self.orders.record_too_late(user, order, late.ended_at_ms) {
-                    self.tally.counters.violation(violation);
-                }
+                self.tally.counters.check(self.orders.record_too_late(user, order, late.ended_at_ms));
             }
-            (Act::Pay(_), Event::Order(order)) => {
-                if order.state() == order::State::Paid {
+            (Act::Pay(_) | Act::Cancel(_), Event::Order(order)) => match (act, order.state()) {
+                (Act::Pay(_), order::State::Paid)
+                | (Act::Cancel(_), order::State::Cancelled | order::State::Expired) => {
                     self.record_order(user, id, &order, now);
-                } else {
-                    self.tally.counters.violation(Violation::WrongKind);
                 }
-            }
-            (Act::Cancel(_), Event::Order(order)) => {
-                if matches!(order.state(), order::State::Cancelled | order::State::Expired) {
-                    self.record_order(user, id, &order, now);
-                } else {
-                    self.tally.counters.violation(Violation::WrongKind);
-                }
-            }
+                _ => self.tally.counters.violation(Violation::WrongKind),
+            },
             (Act::Look(_), Event::OrderList(list)) => {
                 // Those of earlier runs are not ours to judge.
                 let known = list.orders.iter().filter(|order| self.orders.get(order.order_id).is_some());
@@ -171,9 +158,7 @@ impl Crowd {
                 }
             }
             (Act::Join(_), Event::RoomState(state)) => {
-                if let Err(violation) = self.chats.joined(user, self.user_id(user), &state) {
-                    self.tally.counters.violation(violation);
-                }
+                self.tally.counters.check(self.chats.joined(user, self.user_id(user), &state));
             }
             (Act::Statement(_), Event::StatementPage(page)) => match self.statements.page(user, &page) {
                 Read::More(before) => self.reactions.plan(user, Act::Statement(before), now),
