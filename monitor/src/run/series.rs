@@ -76,7 +76,7 @@ impl Reasons {
     pub fn of(merged: &MergedSecond) -> Self {
         let kinds = |role, prefix| {
             let family = merged.family(role, prefix).filter(|(kind, delta)| *delta != 0 && *kind != NO_ANSWER);
-            family.map(|(kind, delta)| (kind.to_owned(), as_float(delta))).collect()
+            family.map(|(kind, delta)| (kind.to_owned(), delta as f64)).collect()
         };
         Self {
             ended: kinds(Role::Server, ENDED_PREFIX),
@@ -93,11 +93,6 @@ impl Reasons {
     fn families_mut(&mut self) -> [&mut Kinds; 4] {
         [&mut self.ended, &mut self.answers, &mut self.errors, &mut self.violations]
     }
-}
-
-#[allow(clippy::cast_precision_loss, reason = "a count of one second")]
-fn as_float(count: i64) -> f64 {
-    count as f64
 }
 
 /// None of none.
@@ -414,7 +409,7 @@ mod tests {
             overloaded: (sent > 0).then_some(sent / 2),
             ..Headline::default()
         };
-        let answers = (sent != 0).then(|| ("overloaded".to_owned(), as_float(sent)));
+        let answers = (sent != 0).then(|| ("overloaded".to_owned(), sent as f64));
         let reasons = Reasons { answers: answers.into_iter().collect(), ..Reasons::default() };
         let mut counts = HeatCounts::default();
         counts[2] = sent.unsigned_abs();
