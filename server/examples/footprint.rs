@@ -38,7 +38,7 @@ use hongbao_server::set::room_requests::RoomShards;
 use hongbao_server::set::session::Session;
 use hongbao_server::set::{Set, SetHandle, Shared};
 use hongbao_server::shard::reader::{self, Intake};
-use hongbao_server::transport::descriptors;
+use hongbao_server::transport::descriptors::{self, TABLES};
 use hongbao_server::transport::listener::Bound;
 use hongbao_server::transport::stream::Stream;
 use hongbao_server::transport::wire::SocketWire;
@@ -415,7 +415,7 @@ fn accept(listener: &TcpListener, fresh: &mut Vec<TcpStream>) -> io::Result<()> 
 
 fn connect_all(clients: &Clients) -> Result<(), Failure> {
     let secret = load_secret(None)?;
-    let threads = clients.connections.div_ceil(CLIENTS_PER_THREAD.min(descriptors::room(descriptors::hard_limit(), 0)));
+    let threads = clients.connections.div_ceil(CLIENTS_PER_THREAD.min(TABLES.room(descriptors::hard_limit(), 0)));
     let (online, inbox) = mpsc::channel();
     for index in 0..threads {
         // The users are dealt out evenly.

@@ -66,14 +66,8 @@ impl Gate {
 
     /// How many of `wanted` requests pass at `now`.
     pub fn admit(&self, wanted: u64, now: Nanos) -> u64 {
-        let mut arrival = self.arrival.load(Ordering::Relaxed);
-        loop {
-            let (granted, next) = self.rate.grant(arrival, now, wanted);
-            match self.arrival.compare_exchange_weak(arrival, next, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return granted,
-                Err(current) => arrival = current,
-            }
-        }
+        let grant = |arrival| self.rate.grant(arrival, now, wanted);
+        grant(self.arrival.update(Ordering::Relaxed, Ordering::Relaxed, |arrival| grant(arrival).1)).0
     }
 }
 
@@ -169,19 +163,14 @@ impl LoginQueue {
     }
 
     fn join(&self, now: Nanos) -> Admission {
-        let mut before = self.arrival.load(Ordering::Relaxed);
-        loop {
-            let arrival = before.max(now) + self.rate.interval;
-            // The first moment at which a request with this theoretical arrival time passes.
-            let moment = arrival.saturating_sub(self.rate.tolerance);
-            if moment > now + self.horizon {
-                return Admission::Later(RetrySlot::new(self.beyond(now), false));
-            }
-            match self.arrival.compare_exchange_weak(before, arrival, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) if moment <= now => return Admission::Now,
-                Ok(_) => return Admission::Later(RetrySlot::new(moment, true)),
-                Err(current) => before = current,
-            }
+        let after = |arrival: Nanos| arrival.max(now) + self.rate.interval;
+        // The first moment at which a request with this theoretical arrival time passes.
+        let moment = |arrival: Nanos| arrival.saturating_sub(self.rate.tolerance);
+        let join = |before| Some(after(before)).filter(|arrival| moment(*arrival) <= now + self.horizon);
+        match self.arrival.try_update(Ordering::Relaxed, Ordering::Relaxed, join) {
+            Err(_) => Admission::Later(RetrySlot::new(self.beyond(now), false)),
+            Ok(before) if moment(after(before)) <= now => Admission::Now,
+            Ok(before) => Admission::Later(RetrySlot::new(moment(after(before)), true)),
         }
     }
 

@@ -1,45 +1,20 @@
 //! Settings: a TOML file, overridden by the environment, overridden by flags; then checked as a
-//! whole, before anything is bound or created.
+//! whole, before anything is bound or created. What cannot be used is said in one line, with the value
+//! and the remedy.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::{anyhow, ensure};
 use clap::Args;
 use hongbao_proto::token::{Audience, LEEWAY_SECONDS, Secret, Verifier};
-use hongbao_telemetry::logs::{FilterError, Format, LogArgs};
+use hongbao_telemetry::logs::{Format, LogArgs};
 use serde::Deserialize;
 
 use crate::limits;
-use crate::transport::descriptors::{self, Tables};
-
-/// A setting that cannot be used, said in one line with the value and the remedy. Exit code 2.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file named by `--config` cannot be read.
-    #[error("config file {path}: {source}")]
-    Unreadable {
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// It is not what it should be: bad TOML, an unknown key, a bad value.
-    #[error("config file {path}: {message}")]
-    Invalid { path: PathBuf, message: String },
-    /// What to log cannot be read.
-    #[error(transparent)]
-    Log(#[from] FilterError),
-    /// Values that do not go together, or are out of range.
-    #[error("{0}")]
-    Contradiction(String),
-    /// No secret, or a bad one.
-    #[error(transparent)]
-    Secret(#[from] hongbao_telemetry::credentials::CredentialError),
-    /// The public key for EdDSA tokens.
-    #[error("--user-key {path}: {message}")]
-    UserKey { path: PathBuf, message: String },
-}
+use crate::transport::descriptors::{self, TABLES, Tables};
 
 /// `auto` or a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -66,10 +41,7 @@ impl std::str::FromStr for Count {
 impl TryFrom<toml::Value> for Count {
     type Error = String;
     fn try_from(value: toml::Value) -> Result<Self, String> {
-        match value {
-            toml::Value::String(text) => text.parse(),
-            other => other.to_string().parse(),
-        }
+        value.as_str().map_or_else(|| value.to_string(), str::to_owned).parse()
     }
 }
 
@@ -240,28 +212,20 @@ pub struct Config {
 }
 
 impl Settings {
-    /// Reads the layer below flags and environment.
-    fn from_file(path: &Path) -> Result<Self, ConfigError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.into(), source })?;
-        toml::from_str(&text).map_err(|error: toml::de::Error| ConfigError::Invalid {
-            path: path.into(),
-            message: error.to_string().trim().replace('\n', " "),
-        })
-    }
-
     /// Merges the layers, fills in the defaults and checks the whole. Reads files; touches nothing
     /// else.
-    pub fn resolve(self, file: Option<&Path>) -> Result<Config, ConfigError> {
+    pub fn resolve(self, file: Option<&Path>) -> anyhow::Result<Config> {
         self.layered(file)?.check()
     }
 
     /// What the file adds to flags and environment. Not checked yet.
-    pub fn layered(self, file: Option<&Path>) -> Result<Self, ConfigError> {
-        match file {
-            Some(path) => Ok(self.over(Self::from_file(path)?)),
-            None => Ok(self),
-        }
+    pub fn layered(self, file: Option<&Path>) -> anyhow::Result<Self> {
+        let Some(path) = file else { return Ok(self) };
+        let refused = |error: &dyn std::error::Error| {
+            anyhow!("config file {}: {}", path.display(), error.to_string().trim().replace('\n', " "))
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| refused(&error))?;
+        Ok(self.over(toml::from_str(&text).map_err(|error| refused(&error))?))
     }
 
     /// What they say of the log, which begins before all else is looked at.
@@ -270,13 +234,12 @@ impl Settings {
     }
 
     /// Fills in the defaults and checks the whole.
-    pub fn check(self) -> Result<Config, ConfigError> {
-        let contradiction = |message: String| Err(ConfigError::Contradiction(message));
+    pub fn check(self) -> anyhow::Result<Config> {
         let cores = std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
         let limit = descriptors::hard_limit();
         let connections = u64::from(self.connections.unwrap_or(0));
         let private_tables = match self.descriptors.unwrap_or(Tables::Auto) {
-            Tables::Auto => connections > descriptors::room(limit, cores),
+            Tables::Auto => connections > TABLES.room(limit, cores),
             Tables::Shared => false,
             Tables::Private => true,
         };
@@ -284,105 +247,86 @@ impl Settings {
             (Count::Exactly(shards), _) => shards.get(),
             (Count::Auto, Some(Count::Exactly(sets))) => cores.min(sets.get()),
             (Count::Auto, _) if private_tables => {
-                let most = u32::try_from(limits::SETS_MAX).unwrap_or(u32::MAX);
-                match descriptors::shards_for(connections, limit, cores, most) {
-                    Some(shards) => shards,
-                    None => {
-                        return contradiction(format!(
-                            "--connections {connections} do not fit {most} tables of {limit} descriptors: raise `ulimit -Hn`"
-                        ));
-                    }
-                }
+                let most = TABLES.shards_max;
+                TABLES.shards_for(connections, limit, cores, most).ok_or_else(|| {
+                    anyhow!("--connections {connections} do not fit {most} tables of {limit} descriptors: raise `ulimit -Hn`")
+                })?
             }
             (Count::Auto, _) => cores,
         };
         let pin_shards = self.pin_shards.unwrap_or(false);
-        let shards = match (pin_shards, self.shards) {
-            (true, Some(Count::Exactly(_))) if !shards.is_multiple_of(cores) => {
-                return contradiction(format!(
-                    "--shards {shards} with --pin-shards is not a multiple of the {cores} cores: each core holds equally many shards"
-                ));
-            }
-            // Else the shards next to where the round closes would get more peers than the others.
-            (true, _) => shards.next_multiple_of(cores),
-            (false, _) => shards,
-        };
+        let is_given = matches!(self.shards, Some(Count::Exactly(_)));
+        ensure!(
+            !pin_shards || !is_given || shards.is_multiple_of(cores),
+            "--shards {shards} with --pin-shards is not a multiple of the {cores} cores: each core holds equally many shards"
+        );
+        // Else the shards next to where the round closes would get more peers than the others.
+        let shards = if pin_shards { shards.next_multiple_of(cores) } else { shards };
         let sets = match self.sets.unwrap_or(Count::Auto) {
             Count::Exactly(sets) => sets.get(),
             Count::Auto if shards > 16 => shards,
             Count::Auto => shards * 2,
         };
-        if !sets.is_multiple_of(shards) {
-            return contradiction(format!(
-                "--sets {sets} is not a multiple of --shards {shards}: each shard holds equally many SETs"
-            ));
-        }
-        if sets as usize > limits::SETS_MAX {
-            return contradiction(format!(
-                "--sets {sets} is above {}: use fewer SETs of a larger --set-capacity",
-                limits::SETS_MAX
-            ));
-        }
-        let set_capacity = self.set_capacity.unwrap_or(20_000);
-        if !(1..=limits::SET_CAPACITY_MAX).contains(&(set_capacity as usize)) {
-            return contradiction(format!("--set-capacity {set_capacity} is outside 1..={}", limits::SET_CAPACITY_MAX));
-        }
-        if connections > u64::from(sets) * u64::from(set_capacity) {
-            return contradiction(format!(
-                "--connections {connections} do not fit {sets} SETs of {set_capacity}: raise --sets or --set-capacity"
-            ));
-        }
+        ensure!(
+            sets.is_multiple_of(shards),
+            "--sets {sets} is not a multiple of --shards {shards}: each shard holds equally many SETs"
+        );
+        let sets_max = limits::SETS_MAX;
+        ensure!(sets <= sets_max, "--sets {sets} is above {sets_max}: use fewer SETs of a larger --set-capacity");
+        let (set_capacity, capacity_max) = (self.set_capacity.unwrap_or(20_000), limits::SET_CAPACITY_MAX);
+        ensure!(
+            (1..=capacity_max).contains(&(set_capacity as usize)),
+            "--set-capacity {set_capacity} is outside 1..={capacity_max}"
+        );
+        let room = u64::from(sets) * u64::from(set_capacity);
+        ensure!(
+            connections <= room,
+            "--connections {connections} do not fit {sets} SETs of {set_capacity}: raise --sets or --set-capacity"
+        );
         let name = self.name.unwrap_or_else(|| "server-1".to_owned());
-        if name.is_empty()
-            || name.len() > 64
-            || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
-        {
-            return contradiction(format!("--name {name:?} must be 1 to 64 letters, digits, '-', '_' or '.'"));
-        }
+        let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+        ensure!(
+            is_plain && (1..=64).contains(&name.len()),
+            "--name {name:?} must be 1 to 64 letters, digits, '-', '_' or '.'"
+        );
         let max_connection_qps = self.max_connection_qps.unwrap_or(limits::CONNECTION_RATE);
-        if max_connection_qps == 0 {
-            return contradiction("--max-connection-qps 0 would refuse every request: give at least 1".to_owned());
-        }
+        ensure!(max_connection_qps > 0, "--max-connection-qps 0 would refuse every request: give at least 1");
         let login_seconds = seconds("--login-timeout", self.login_timeout.unwrap_or(Duration::from_secs(10)))?;
         let idle_seconds = seconds("--idle-timeout", self.idle_timeout.unwrap_or(Duration::from_secs(600)))?;
-        if idle_seconds < login_seconds {
-            return contradiction(format!(
-                "--idle-timeout {idle_seconds}s is shorter than --login-timeout {login_seconds}s"
-            ));
-        }
+        ensure!(
+            idle_seconds >= login_seconds,
+            "--idle-timeout {idle_seconds}s is shorter than --login-timeout {login_seconds}s"
+        );
         let fair_window = self.fair_window.unwrap_or_default();
-        let fair_window_ms = u32::try_from(fair_window.as_millis()).ok().filter(|ms| *ms <= limits::FAIR_WINDOW_MS_MAX);
-        let Some(fair_window_ms) = fair_window_ms else {
-            let max = Duration::from_millis(limits::FAIR_WINDOW_MS_MAX.into());
-            return contradiction(format!("--fair-window {fair_window:?} is above {max:?}"));
-        };
         let coalesce = self.coalesce.unwrap_or_default();
-        if coalesce > limits::COALESCE_MAX {
-            return contradiction(format!("--coalesce {coalesce:?} is above {:?}", limits::COALESCE_MAX));
+        let return_after = self.return_after.unwrap_or(Duration::from_secs(5));
+        let leeway = self.token_leeway.unwrap_or(Duration::from_secs(LEEWAY_SECONDS));
+        for (flag, value, max) in [
+            ("--fair-window", fair_window, Duration::from_millis(limits::FAIR_WINDOW_MS_MAX.into())),
+            ("--coalesce", coalesce, limits::COALESCE_MAX),
+            ("--return-after", return_after, Duration::from_secs(3_600)),
+            ("--token-leeway", leeway, Duration::from_secs(300)),
+        ] {
+            ensure!(value <= max, "{flag} {value:?} is above {max:?}");
         }
         let listen = self.listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 7400)));
         let admin = self.admin.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7402)));
-        if listen.port() != 0
-            && listen.port() == admin.port()
-            && (listen.ip() == admin.ip() || listen.ip().is_unspecified())
-        {
-            return contradiction(format!("--listen {listen} and --admin {admin} need different ports"));
-        }
+        let is_same_host = listen.ip() == admin.ip() || listen.ip().is_unspecified();
+        ensure!(
+            listen.port() == 0 || listen.port() != admin.port() || !is_same_host,
+            "--listen {listen} and --admin {admin} need different ports"
+        );
         let secret = hongbao_telemetry::credentials::load_secret(self.secret_file.as_deref())?;
         let user_verifier = match &self.user_key {
             None => Verifier::hs256(&secret, Audience::User),
             Some(path) => {
-                let bad = |message: String| ConfigError::UserKey { path: path.clone(), message };
-                let pem = std::fs::read(path).map_err(|error| bad(error.to_string()))?;
-                Verifier::eddsa(&pem, Audience::User).map_err(|error| bad(error.to_string()))?
+                let refused = |error: &dyn std::error::Error| anyhow!("--user-key {}: {error}", path.display());
+                let pem = std::fs::read(path).map_err(|error| refused(&error))?;
+                Verifier::eddsa(&pem, Audience::User).map_err(|error| refused(&error))?
             }
         };
-        let leeway = self.token_leeway.unwrap_or(Duration::from_secs(LEEWAY_SECONDS));
-        if leeway > Duration::from_secs(300) {
-            return contradiction(format!("--token-leeway {leeway:?} is above 5m"));
-        }
         let user_verifier = user_verifier.with_leeway(leeway.as_secs());
-        let return_after = self.return_after.unwrap_or(Duration::from_secs(5));
+        let millis = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
         Ok(Config {
             listen,
             admin,
@@ -398,28 +342,25 @@ impl Settings {
             coalesce,
             sets,
             set_capacity,
-            connections: if connections > 0 { connections } else { u64::from(sets) * u64::from(set_capacity) },
+            connections: if connections > 0 { connections } else { room },
             max_qps: NonZeroU32::new(self.max_qps.unwrap_or(0)),
             login_rate: NonZeroU32::new(self.login_rate.unwrap_or(limits::LOGIN_RATE)),
             max_connection_qps,
             login_seconds,
             idle_seconds,
             stop_deadline: self.stop_deadline.unwrap_or(Duration::from_secs(15)),
-            return_after_ms: u32::try_from(return_after.as_millis()).ok().filter(|ms| *ms <= 3_600_000).ok_or_else(
-                || ConfigError::Contradiction(format!("--return-after {return_after:?} is above an hour")),
-            )?,
+            return_after_ms: millis(return_after),
             notify_campaigns: self.notify_campaigns.unwrap_or(true),
-            fair_window_ms,
+            fair_window_ms: millis(fair_window),
             ready_file: self.ready_file,
         })
     }
 }
 
-fn seconds(flag: &str, duration: Duration) -> Result<u32, ConfigError> {
-    u32::try_from(duration.as_secs())
-        .ok()
-        .filter(|seconds| (1..=86_400).contains(seconds))
-        .ok_or_else(|| ConfigError::Contradiction(format!("{flag} {duration:?} is outside 1s..=1day")))
+fn seconds(flag: &str, duration: Duration) -> anyhow::Result<u32> {
+    let seconds = u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
+    ensure!((1..=86_400).contains(&seconds), "{flag} {duration:?} is outside 1s..=1day");
+    Ok(seconds)
 }
 
 #[cfg(test)]

@@ -3,8 +3,10 @@
 
 use hongbao_proto::token::TokenRefusal;
 use hongbao_proto::v1::goodbye::Reason;
+use serde::Serialize;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Fault {
     /// Nobody's: the ordinary course of things.
     Nobody,

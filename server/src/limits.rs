@@ -77,7 +77,7 @@ pub const SET_OUTPUT_BYTES_MAX: usize = 256 * 1024;
 pub const SET_CAPACITY_MAX: usize = 65_536;
 
 /// SETs of one node at most.
-pub const SETS_MAX: usize = 1_024;
+pub const SETS_MAX: u32 = 1_024;
 
 /// Read buffer of a shard, shared by its connections, bytes.
 pub const SCRATCH_BYTES: usize = 64 * 1024;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,10 +17,10 @@ use hongbao_telemetry::{disk, process};
 use crate::ends::End;
 use crate::generator::StockBoard;
 use crate::ledger::writer::LedgerStatus;
-use crate::services::rooms::RoomsBoard;
+use crate::services::rooms::room_shard::RoomsBoard;
 use crate::set::SetHandle;
 use crate::set::broadcast::Broadcasts;
-use crate::set::tally::{AnswerKind, ERRORS, SetTally, Tally};
+use crate::set::tally::{AnswerKind, ERRORS, SetTally, Tally, labelled};
 use crate::shard::acceptor::AcceptTally;
 
 /// Everything that is counted, wherever it is counted.
@@ -30,6 +30,7 @@ pub struct Telemetry {
     pub accept: Arc<AcceptTally>,
     pub ledger: LedgerStatus,
     pub stock: Arc<StockBoard>,
+    /// What was announced lately, and how far it has come.
     pub broadcasts: Arc<Broadcasts>,
     pub rooms: Arc<RoomsBoard>,
     /// What happens, on its way to the monitor's timeline.
@@ -47,47 +48,20 @@ pub struct Telemetry {
     pub reporter: Option<Arc<ReporterStats>>,
 }
 
-/// A step of the start or of the stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Step {
-    Bind,
-    OpenLedger,
-    /// To every shard listening.
-    Serve,
-    CloseListeners,
-    StopIssuing,
-    NotifyUsers,
-    RunDry,
-    CloseLedger,
-    Audit,
-}
-
-impl Step {
-    const ALL: [Self; 9] = [
-        Self::Bind,
-        Self::OpenLedger,
-        Self::Serve,
-        Self::CloseListeners,
-        Self::StopIssuing,
-        Self::NotifyUsers,
-        Self::RunDry,
-        Self::CloseLedger,
-        Self::Audit,
-    ];
-
-    /// Its name in metrics and in the log.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Bind => "bind",
-            Self::OpenLedger => "open_ledger",
-            Self::Serve => "serve",
-            Self::CloseListeners => "close_listeners",
-            Self::StopIssuing => "stop_issuing",
-            Self::NotifyUsers => "notify_users",
-            Self::RunDry => "run_dry",
-            Self::CloseLedger => "close_ledger",
-            Self::Audit => "audit",
-        }
+labelled! {
+    /// A step of the start or of the stop. The label is its name in metrics and in the log.
+    #[derive(PartialOrd, Ord)]
+    pub enum Step {
+        Bind = "bind",
+        OpenLedger = "open_ledger",
+        /// To every shard listening.
+        Serve = "serve",
+        CloseListeners = "close_listeners",
+        StopIssuing = "stop_issuing",
+        NotifyUsers = "notify_users",
+        RunDry = "run_dry",
+        CloseLedger = "close_ledger",
+        Audit = "audit",
     }
 }
 
@@ -111,8 +85,8 @@ impl Steps {
 
     /// How long each step since `first` took, for people.
     pub fn since(&self, first: Step) -> String {
-        let steps = Step::ALL.into_iter().filter(|step| *step >= first && self.millis(*step) > 0);
-        let took: Vec<_> = steps.map(|step| format!("{} {} ms", step.label(), self.millis(step))).collect();
+        let steps = Step::ALL.iter().filter(|step| **step >= first && self.millis(**step) > 0);
+        let took: Vec<_> = steps.map(|step| format!("{} {} ms", step.label(), self.millis(*step))).collect();
         took.join(", ")
     }
 
@@ -160,66 +134,53 @@ impl Telemetry {
     /// The whole description.
     pub fn sample(&self) -> Sample {
         let prizes = self.stock.total();
-        let books = self.ledger.totals();
+        let ledger = self.ledger.counts();
+        let books = ledger.totals;
+        let named = |name, help, value: u64| (Key::new(name, help), value);
+        let of_sets = |name, help, of: fn(&SetTally) -> &Tally| named(name, help, self.sum(of));
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let mut counters = vec![
             (names::REQUESTS_RECEIVED, self.sum(|set| &set.received)),
             (names::REQUESTS_ANSWERED, self.answered()),
             (names::GRABS_RECEIVED, self.sum(|set| &set.grabs)),
-            (names::PRIZES_ISSUED, self.stock.issued_first()),
+            (names::PRIZES_ISSUED, read(&self.stock.issued_first)),
             (names::PRIZES_WON, books.won),
             (names::PAID_FEN, books.paid.0),
-            (Key::new("answers_undelivered", "Answers whose connection had gone"), self.sum(|set| &set.undelivered)),
-            (Key::new("frames_stale", "Frames still queued when their connection ended"), self.sum(|set| &set.stale)),
-            (Key::new("connections_accepted", "Connections accepted"), self.sum(|set| &set.accepted)),
-            (
-                Key::new("logins_deferred", "Logins told to come back at an appointed moment"),
-                self.sum(|set| &set.logins_deferred),
-            ),
-            (Key::new("writes_refused", "Writes that a socket took only in part"), self.sum(|set| &set.refused_writes)),
-            (Key::new("received_bytes", "Bytes read from peers"), self.sum(|set| &set.bytes_in)),
-            (Key::new("sent_bytes", "Bytes written to peers"), self.sum(|set| &set.bytes_out)),
+            of_sets("answers_undelivered", "Answers whose connection had gone", |set| &set.undelivered),
+            of_sets("frames_stale", "Frames still queued when their connection ended", |set| &set.stale),
+            of_sets("connections_accepted", "Connections accepted", |set| &set.accepted),
+            of_sets("logins_deferred", "Logins told to come back at an appointed moment", |set| &set.logins_deferred),
+            of_sets("writes_refused", "Writes that a socket took only in part", |set| &set.refused_writes),
+            of_sets("received_bytes", "Bytes read from peers", |set| &set.bytes_in),
+            of_sets("sent_bytes", "Bytes written to peers", |set| &set.bytes_out),
             (names::ANNOUNCEMENTS_DELIVERED, self.sum(|set| &set.announced)),
-            (
-                Key::new("announcements_dropped", "Announcements that a SET had no room for, counted by SET"),
+            named(
+                "announcements_dropped",
+                "Announcements that a SET had no room for, counted by SET",
                 self.sum(|set| &set.announcements_dropped) + self.broadcasts.queues_full(),
             ),
-            (
-                Key::new("offers_dropped", "Envelopes not offered at once for lack of room"),
-                self.sum(|set| &set.offers_dropped),
-            ),
+            of_sets("offers_dropped", "Envelopes not offered at once for lack of room", |set| &set.offers_dropped),
             (names::UNITS_SOLD, books.sold),
             (names::EARNED_FEN, books.earned.0),
             (names::ENVELOPES_SENT, books.envelopes),
             (names::SHARES_OPENED, books.opened),
             (names::OPENED_FEN, books.opened_fen.0),
             (names::CHAT_DELIVERED, self.sum(|set| &set.chat_delivered)),
-            (
-                Key::new("chat_offline", "Chat messages to users who were off-line, one for each"),
-                self.sum(|set| &set.chat_offline),
+            of_sets("chat_offline", "Chat messages to users who were off-line, one for each", |set| &set.chat_offline),
+            of_sets(
+                "chat_dropped",
+                "Chat messages not written because the user or its SET was behind, one for each",
+                |set| &set.chat_dropped,
             ),
-            (
-                Key::new(
-                    "chat_dropped",
-                    "Chat messages not written because the user or its SET was behind, one for each",
-                ),
-                self.sum(|set| &set.chat_dropped),
-            ),
-            (
-                Key::new("equations_broken", "Batches after which a SET's books did not balance"),
-                self.sum(|set| &set.broken_equations),
-            ),
-            (names::ACCEPTS_WITHOUT_DESCRIPTOR, self.accept.out_of_descriptors.load(Ordering::Relaxed)),
-            (
-                Key::new("accept_errors", "Failures of accept other than a lack of descriptors"),
-                self.accept.errors.load(Ordering::Relaxed),
-            ),
-            (
-                Key::new("listeners_closed_full", "Times a full shard stopped listening"),
-                self.accept.closed_full.load(Ordering::Relaxed),
-            ),
-            (Key::new("ledger_batches", "Transactions committed"), self.ledger.batches()),
-            (Key::new("ledger_batches_failed", "Transactions that failed"), self.ledger.failed_batches()),
-            (Key::new("ledger_postings", "Postings committed"), self.ledger.postings()),
+            of_sets("equations_broken", "Batches after which a SET's books did not balance", |set| {
+                &set.broken_equations
+            }),
+            (names::ACCEPTS_WITHOUT_DESCRIPTOR, read(&self.accept.out_of_descriptors)),
+            named("accept_errors", "Failures of accept other than a lack of descriptors", read(&self.accept.errors)),
+            named("listeners_closed_full", "Times a full shard stopped listening", read(&self.accept.closed_full)),
+            named("ledger_batches", "Transactions committed", ledger.batches),
+            named("ledger_batches_failed", "Transactions that failed", ledger.failed_batches),
+            named("ledger_postings", "Postings committed", ledger.postings),
             (names::EVENTS_FORGOTTEN, self.events.forgotten()),
             (names::CPU, process::cpu_micros()),
         ];
@@ -236,14 +197,9 @@ impl Telemetry {
             counters.push((key, self.sum(|set| &set.ends[index])));
         }
         if let Some(reporter) = &self.reporter {
-            counters.push((
-                Key::new("reports_sent", "Reports written to the monitor"),
-                reporter.sent.load(Ordering::Relaxed),
-            ));
-            counters.push((
-                Key::new("reports_dropped", "Reports given up because the monitor was away or slow"),
-                reporter.dropped.load(Ordering::Relaxed),
-            ));
+            let help = "Reports given up because the monitor was away or slow";
+            counters.push(named("reports_sent", "Reports written to the monitor", read(&reporter.sent)));
+            counters.push(named("reports_dropped", help, read(&reporter.dropped)));
         }
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         let deepest = self.sets.iter().map(|set| set.inbox.max_capacity() - set.inbox.capacity()).max().unwrap_or(0);
@@ -262,13 +218,13 @@ impl Telemetry {
             (Key::new("enclosed_fen", "Money in envelopes that can be opened, in fen"), gauge(books.enclosed.0)),
             (Key::new("ledger_healthy", "Whether the ledger can be written: 1 or 0"), i64::from(self.ledger.healthy())),
             (Key::new("ledger_bytes", "Size of the ledger's file and of its log"), gauge(self.ledger_bytes())),
-            (Key::new("rooms", "Chat rooms with members"), gauge(self.rooms.rooms())),
-            (Key::new("room_members", "Members of all chat rooms"), gauge(self.rooms.members())),
+            (Key::new("rooms", "Chat rooms with members"), gauge(read(&self.rooms.rooms))),
+            (Key::new("room_members", "Members of all chat rooms"), gauge(read(&self.rooms.members))),
             (names::RESIDENT_BYTES, gauge(process::resident_bytes())),
             (names::OPEN_DESCRIPTORS, gauge(self.open_descriptors())),
             (names::DESCRIPTORS_LIMIT, gauge(self.descriptors_limit)),
         ];
-        for step in Step::ALL {
+        for &step in Step::ALL {
             let help = "Time in a step of the start or stop, in microseconds";
             let key = Key::labelled("step_us", "step", step.label(), help);
             gauges.push((key, gauge(1_000 * self.steps.millis(step))));

@@ -12,7 +12,7 @@ use hongbao_telemetry::program::service::Service;
 use tokio::time::MissedTickBehavior;
 
 use crate::ledger::task::LedgerTask;
-use crate::ledger::writer::{LedgerHandle, WriterRequest};
+use crate::ledger::writer::{LedgerCounts, LedgerHandle, WriterRequest};
 use crate::set::message::ReplyPermit;
 use crate::set::tally::Tally;
 use crate::telemetry::Telemetry;
@@ -41,8 +41,7 @@ impl Watchdog {
     pub async fn run(self) {
         self.service.ready(&self.status());
         let started = Instant::now();
-        let mut shards: Vec<_> = self.shards.iter().map(|(_, beat)| Part::new(beat.get(), started)).collect();
-        let mut ledger = Part::new(self.ledger_count(), started);
+        let mut parts: Vec<_> = self.counts().map(|(_, count)| Part::new(count, started)).collect();
         let mut asked_at = None;
         let mut said = String::new();
         let mut pace = tokio::time::interval(self.service.pace());
@@ -50,21 +49,17 @@ impl Watchdog {
         loop {
             pace.tick().await;
             // One question at a time: a ledger that hangs must not find a heap of them.
-            let tasks = self.telemetry.ledger.tasks();
+            let tasks = self.telemetry.ledger.counts().tasks;
             if asked_at != Some(tasks) && self.ledger.try_send(WriterRequest::Task(LedgerTask::Ping)).is_ok() {
                 asked_at = Some(tasks);
             }
             let now = Instant::now();
             let mut silent: Vec<&str> = Vec::new();
-            for (part, (name, beat)) in shards.iter_mut().zip(&self.shards) {
-                part.seen(beat.get(), now);
+            for (part, (name, count)) in parts.iter_mut().zip(self.counts()) {
+                part.seen(count, now);
                 if part.silent_since.is_some_and(|since| now - since > self.service.patience()) {
                     silent.push(name);
                 }
-            }
-            ledger.seen(self.ledger_count(), now);
-            if ledger.silent_since.is_some_and(|since| now - since > self.service.patience()) {
-                silent.push("the ledger");
             }
             let silent = silent.join(", ");
             if silent.is_empty() {
@@ -85,10 +80,11 @@ impl Watchdog {
         }
     }
 
-    /// Grows with whatever the ledger's thread does.
-    fn ledger_count(&self) -> u64 {
-        let ledger = &self.telemetry.ledger;
-        ledger.tasks() + ledger.batches() + ledger.failed_batches()
+    /// What each part has counted. That of the ledger grows with whatever its thread does.
+    fn counts(&self) -> impl Iterator<Item = (&str, u64)> {
+        let LedgerCounts { batches, failed_batches, tasks, .. } = self.telemetry.ledger.counts();
+        let done = tasks + batches + failed_batches;
+        self.shards.iter().map(|(name, beat)| (name.as_str(), beat.get())).chain([("the ledger", done)])
     }
 
     fn status(&self) -> String {

@@ -69,7 +69,7 @@ fn a_table_for_a_million_is_allowed_and_granted_by_the_kernel() {
     assert_eq!(logins["nofile hard"], [nofile]);
     assert_eq!(logins["nofile soft"], [nofile]);
     assert!(nofile <= NR_OPEN_DEFAULT, "beyond fs.nr_open there is no limit to be had");
-    assert!(descriptors::room(nofile, 64) >= MILLION, "on 64 cores");
+    assert!(descriptors::TABLES.room(nofile, 64) >= MILLION, "on 64 cores");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use hongbao_proto::limits::ANNOUNCEMENT_BYTES_MAX;
 use hongbao_proto::v1::{self, server_frame::Event};
 use hongbao_telemetry::http::{ApiError, JsonBody, PathParam};
@@ -18,9 +18,9 @@ use utoipa::ToSchema;
 use super::{Admin, stopping};
 use crate::clock::wall;
 use crate::limits;
-use crate::set::SetHandle;
-use crate::set::broadcast::Broadcasts;
+use crate::set::broadcast::{AnnouncementView, Broadcasts};
 use crate::set::message::{Control, Message};
+use crate::set::{SetHandle, delivery};
 
 /// How long all SETs together may take to find room for an announcement.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(1);
@@ -44,28 +44,6 @@ pub struct AnnouncementBegun {
     sets_dropped: u32,
 }
 
-/// What became of an announcement.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct AnnouncementView {
-    id: u64,
-    /// Connections that it was written to; a slow one has it in its outbox.
-    reached: u64,
-    /// Connections that were logged in and did not get it: cut as slow when it came to them, or in
-    /// a SET that dropped it.
-    dropped: u64,
-    /// SETs of this server.
-    sets: u32,
-    /// SETs that dropped it, because their queue was full or too many announcements were pending.
-    sets_dropped: u32,
-    /// Unix milliseconds.
-    started_at_ms: u64,
-    /// When the last SET was done with it, Unix milliseconds; `null`: not yet, and the figures
-    /// still move.
-    finished_at_ms: Option<u64>,
-    /// From the request to the last write, or until now.
-    seconds: f64,
-}
-
 /// Write a text to every logged-in connection
 #[utoipa::path(post, path = "/v1/announcements", request_body = NewAnnouncement, security(("bearer" = [])),
     responses((status = 202, description = "On its way", body = AnnouncementBegun)))]
@@ -74,24 +52,20 @@ pub async fn announce(
     JsonBody(new): JsonBody<NewAnnouncement>,
 ) -> Result<(StatusCode, Json<AnnouncementBegun>), ApiError> {
     if !(1..=ANNOUNCEMENT_BYTES_MAX).contains(&new.text.len()) {
+        let bytes = new.text.len();
         return Err(ApiError::bad_request(format!(
-            "text has {} bytes; 1 to {ANNOUNCEMENT_BYTES_MAX} are allowed",
-            new.text.len()
+            "text has {bytes} bytes; 1 to {ANNOUNCEMENT_BYTES_MAX} are allowed"
         )));
     }
     let told = format!("announcement: {}", new.text);
-    let mut frame = BytesMut::new();
-    let event = Some(Event::Announcement(v1::Announcement { text: new.text }));
-    hongbao_proto::frame::append(&v1::ServerFrame { request_id: 0, event }, &mut frame);
-    let frame = frame.freeze();
-
-    let begun = tell(&admin.shared.sets, &admin.broadcasts, &frame, QUEUE_PATIENCE).await?;
+    let frame = delivery::encode(Event::Announcement(v1::Announcement { text: new.text }));
+    let begun = send(&admin.shared.sets, &admin.telemetry.broadcasts, &frame, QUEUE_PATIENCE).await?;
     admin.telemetry.events.push(wall(), event::ANNOUNCEMENT, told);
     Ok((StatusCode::ACCEPTED, Json(begun)))
 }
 
 /// Hands an announcement to every SET, with `patience` for those whose queue is full.
-async fn tell(
+async fn send(
     sets: &[SetHandle],
     broadcasts: &Broadcasts,
     frame: &Bytes,
@@ -130,24 +104,10 @@ pub async fn inspect(
     State(admin): State<Admin>,
     PathParam(id): PathParam<u64>,
 ) -> Result<Json<AnnouncementView>, ApiError> {
-    let broadcast = admin.broadcasts.find(id).ok_or_else(|| {
+    let broadcast = admin.telemetry.broadcasts.find(id).ok_or_else(|| {
         ApiError::not_found(format!("no announcement {id} among the last {}", limits::BROADCASTS_KEPT))
     })?;
-    let progress = broadcast.progress();
-    let lasted = progress.took.unwrap_or_else(|| broadcast.lasted());
-    let finished_at_ms = progress
-        .took
-        .map(|took| broadcast.started_at.saturating_add(u64::try_from(took.as_millis()).unwrap_or(u64::MAX)));
-    Ok(Json(AnnouncementView {
-        id,
-        reached: progress.reached,
-        dropped: progress.dropped,
-        sets: broadcast.sets,
-        sets_dropped: progress.sets_dropped,
-        started_at_ms: broadcast.started_at,
-        finished_at_ms,
-        seconds: lasted.as_secs_f64(),
-    }))
+    Ok(Json(broadcast.view()))
 }
 
 #[cfg(test)]
@@ -170,18 +130,18 @@ mod tests {
         sets[1].inbox.try_send(Message::Control(Control::Tick)).unwrap();
         sets[1].tally.online.set(30);
         let (broadcasts, frame) = (Broadcasts::default(), Bytes::from_static(b"frame"));
-        let begun = tell(&sets, &broadcasts, &frame, Duration::from_millis(1)).await.unwrap();
+        let begun = send(&sets, &broadcasts, &frame, Duration::from_millis(1)).await.unwrap();
         assert_eq!((begun.id, begun.sets_told, begun.sets_dropped), (1, 1, 1));
         assert_eq!(broadcasts.queues_full(), 1);
         let Ok(Message::Control(Control::Broadcast { receipt, .. })) = queues[0].try_recv() else { panic!() };
         receipt.add(20, 0);
         receipt.sweep();
-        let progress = broadcasts.find(1).unwrap().progress();
+        let progress = broadcasts.find(1).unwrap().view();
         assert_eq!((progress.reached, progress.dropped, progress.sets_dropped), (20, 30, 1));
-        assert!(progress.took.is_some());
+        assert!(progress.finished_at_ms.is_some());
 
         // One that finds room in time is told.
-        let (begun, _) = tokio::join!(tell(&sets, &broadcasts, &frame, Duration::from_secs(30)), async {
+        let (begun, _) = tokio::join!(send(&sets, &broadcasts, &frame, Duration::from_secs(30)), async {
             tokio::task::yield_now().await;
             queues[1].recv().await
         });

@@ -1,7 +1,5 @@
 //! Campaigns: create, list, inspect, stop; and the public list by which anyone can check a draw.
 
-use std::collections::BTreeMap;
-
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -15,6 +13,7 @@ use super::{Admin, refused, stopping, valid};
 use crate::clock::wall;
 use crate::generator::{CampaignStatus, Command};
 use crate::ledger::LedgerError;
+use crate::ledger::task::{CampaignChange, LedgerTask};
 use crate::limits::HOLD_MS;
 use crate::market::campaign::{Amounts, Campaign, CampaignKind, CampaignTerms, Goods, Sale, Seed};
 
@@ -65,33 +64,15 @@ pub struct NewCampaign {
 /// A campaign with its books.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct CampaignView {
-    id: u32,
-    #[schema(value_type = String)]
-    kind: CampaignKind,
-    title: String,
-    /// `scheduled`, `open`, `sold_out` or `ended`.
-    state: &'static str,
+    #[serde(flatten)]
+    public: PublicCampaign,
     /// Whether what was left went back to the treasury.
     settled: bool,
-    total: u64,
     rate_per_second: Option<u32>,
-    min_fen: Option<u64>,
-    max_fen: Option<u64>,
-    price_fen: Option<u64>,
-    face_value_fen: Option<u64>,
     hold_ms: Option<u64>,
-    valid_from_ms: Option<u64>,
-    valid_until_ms: Option<u64>,
-    fair_window_ms: Option<u32>,
     created_at_ms: u64,
-    starts_at_ms: u64,
-    ends_at_ms: Option<u64>,
     stopped_at_ms: Option<u64>,
     per_user_limit: Option<u32>,
-    /// Commitment to the seed: SHA-256, hexadecimal.
-    seed_sha256: String,
-    /// The seed, once nothing more can be won.
-    seed: Option<String>,
     /// Distinct prizes handed out: those won before this run of the server, and those it has
     /// issued.
     issued: u64,
@@ -114,6 +95,7 @@ pub struct PublicCampaign {
     title: String,
     #[schema(value_type = String)]
     kind: CampaignKind,
+    /// `scheduled`, `open`, `sold_out` or `ended`.
     state: &'static str,
     total: u64,
     min_fen: Option<u64>,
@@ -137,39 +119,41 @@ pub struct PublicCampaign {
 }
 
 impl CampaignView {
-    fn new(campaign: &Campaign, live: Option<CampaignStatus>) -> Self {
+    fn new(campaign: &Campaign, admin: &Admin) -> Self {
+        let live = admin.telemetry.stock.get(campaign.id);
         let terms = &campaign.terms;
         let settled = campaign.settlement.is_some();
-        let (rate_per_second, amounts) = match terms.goods {
-            Goods::Rain { rate_per_second, amounts } => (Some(rate_per_second), Some(amounts)),
-            Goods::Sale(_) => (None, None),
+        let (rate_per_second, amounts, sale) = match terms.goods {
+            Goods::Rain { rate_per_second, amounts } => (Some(rate_per_second), Some(amounts), None),
+            Goods::Sale(sale) => (None, None, Some(sale)),
         };
-        let sale = terms.sale();
-        Self {
+        let ended = if campaign.won == terms.total { "sold_out" } else { "ended" };
+        let public = PublicCampaign {
             id: campaign.id.get(),
             kind: terms.kind(),
             title: terms.title.clone(),
-            state: live
-                .as_ref()
-                .map_or(if campaign.won == terms.total { "sold_out" } else { "ended" }, |live| live.state),
-            settled,
+            state: live.as_ref().map_or(ended, |live| live.state),
             total: terms.total,
-            rate_per_second,
             min_fen: amounts.map(|amounts| amounts.min.0),
             max_fen: amounts.map(|amounts| amounts.max.0),
             price_fen: sale.map(|sale| sale.price.0),
             face_value_fen: sale.map(|sale| sale.face_value.0),
-            hold_ms: sale.map(|sale| sale.hold_ms),
             valid_from_ms: sale.and_then(|sale| sale.valid_from),
             valid_until_ms: sale.and_then(|sale| sale.valid_until),
             fair_window_ms: sale.map(|sale| sale.fair_window_ms),
-            created_at_ms: campaign.created_at,
             starts_at_ms: terms.starts_at,
             ends_at_ms: terms.ends_at,
-            stopped_at_ms: campaign.stopped_at,
-            per_user_limit: terms.per_user_limit,
             seed_sha256: const_hex::encode(terms.seed.sha256()),
             seed: settled.then(|| terms.seed.to_hex()),
+        };
+        Self {
+            public,
+            settled,
+            rate_per_second,
+            hold_ms: sale.map(|sale| sale.hold_ms),
+            created_at_ms: campaign.created_at,
+            stopped_at_ms: campaign.stopped_at,
+            per_user_limit: terms.per_user_limit,
             issued: live.as_ref().map_or(campaign.won, |live| live.won_before + live.conservation.issued_first),
             won: campaign.won,
             paid_fen: campaign.paid.0,
@@ -184,16 +168,10 @@ impl CampaignView {
 /// say.
 fn goods(new: &NewCampaign, fair_window_ms: u32) -> Result<Goods, String> {
     let of_rain = [new.rate_per_second.map(u64::from), new.min_fen, new.max_fen];
-    let of_sale = [
-        new.price_fen,
-        new.face_value_fen,
-        new.hold_ms,
-        new.valid_from_ms,
-        new.valid_until_ms,
-        new.fair_window_ms.map(u64::from),
-    ];
+    let terms_of_sale = [new.price_fen, new.face_value_fen, new.hold_ms, new.valid_from_ms, new.valid_until_ms];
+    let is_sale = new.fair_window_ms.is_some() || terms_of_sale.iter().any(Option::is_some);
     if new.kind == CampaignKind::Rain {
-        if of_sale.iter().any(Option::is_some) {
+        if is_sale {
             return Err("a rain has rate_per_second, min_fen and max_fen, and no field of a sale".to_owned());
         }
         let (Some(rate_per_second), Some(min)) = (new.rate_per_second, new.min_fen) else {
@@ -224,7 +202,9 @@ pub async fn create(
     JsonBody(new): JsonBody<NewCampaign>,
 ) -> Result<(StatusCode, Json<CampaignView>), ApiError> {
     let seed = match &new.seed {
-        Some(hex) => Seed::from_hex(hex).map_err(|error| ApiError::bad_request(format!("seed: {error}")))?,
+        Some(hex) => {
+            Seed::from_hex(hex).ok_or_else(|| ApiError::bad_request("seed: a seed is 64 hexadecimal digits"))?
+        }
         None => {
             Seed::generate().map_err(|error| ApiError::unavailable(format!("no randomness for a seed: {error}")))?
         }
@@ -242,15 +222,13 @@ pub async fn create(
         ends_at: new.ends_at_ms,
         per_user_limit: new.per_user_limit,
     };
-    let campaign = command(&admin, |reply| Command::Create { terms: Box::new(terms), reply }).await?;
-    Ok((StatusCode::CREATED, Json(CampaignView::new(&campaign, admin.stock.get(campaign.id)))))
+    Ok((StatusCode::CREATED, Json(change(&admin, CampaignChange::Create(Box::new(terms))).await?)))
 }
 
 /// List all campaigns
 #[utoipa::path(get, path = "/v1/campaigns", security(("bearer" = [])), responses((status = 200, body = [CampaignView])))]
 pub async fn list(State(admin): State<Admin>) -> Result<Json<Vec<CampaignView>>, ApiError> {
-    let campaigns = all(&admin).await?;
-    Ok(Json(campaigns.values().map(|campaign| CampaignView::new(campaign, admin.stock.get(campaign.id))).collect()))
+    Ok(Json(all(&admin).await?))
 }
 
 /// Inspect one campaign
@@ -261,9 +239,8 @@ pub async fn inspect(
     PathParam(id): PathParam<u32>,
 ) -> Result<Json<CampaignView>, ApiError> {
     let id = valid(CampaignId::new(id.into()))?;
-    let campaigns = all(&admin).await?;
-    let campaign = campaigns.get(&id).ok_or_else(|| no_such(id))?;
-    Ok(Json(CampaignView::new(campaign, admin.stock.get(id))))
+    let campaign = all(&admin).await?.into_iter().find(|campaign| campaign.public.id == id.get());
+    campaign.map(Json).ok_or_else(|| refused(LedgerError::NoSuchCampaign(id)))
 }
 
 /// Stop a campaign: nothing more can be won, the rest of its fund goes back
@@ -271,52 +248,24 @@ pub async fn inspect(
     responses((status = 200, body = CampaignView), (status = 404)))]
 pub async fn stop(State(admin): State<Admin>, PathParam(id): PathParam<u32>) -> Result<Json<CampaignView>, ApiError> {
     let id = valid(CampaignId::new(id.into()))?;
-    let campaign = command(&admin, |reply| Command::Stop { id, reply }).await?;
-    Ok(Json(CampaignView::new(&campaign, admin.stock.get(id))))
+    change(&admin, CampaignChange::Stop(id)).await.map(Json)
 }
 
 /// What anyone may know of the campaigns: commitments, and the seeds of those that are over
 #[utoipa::path(get, path = "/public/campaigns", responses((status = 200, body = [PublicCampaign])))]
 pub async fn published(State(admin): State<Admin>) -> Result<Json<Vec<PublicCampaign>>, ApiError> {
-    let campaigns = all(&admin).await?;
-    let published = campaigns.values().map(|campaign| {
-        let view = CampaignView::new(campaign, admin.stock.get(campaign.id));
-        PublicCampaign {
-            id: view.id,
-            title: view.title,
-            kind: view.kind,
-            state: view.state,
-            total: view.total,
-            min_fen: view.min_fen,
-            max_fen: view.max_fen,
-            price_fen: view.price_fen,
-            face_value_fen: view.face_value_fen,
-            valid_from_ms: view.valid_from_ms,
-            valid_until_ms: view.valid_until_ms,
-            fair_window_ms: view.fair_window_ms,
-            starts_at_ms: view.starts_at_ms,
-            ends_at_ms: view.ends_at_ms,
-            seed_sha256: view.seed_sha256,
-            seed: view.seed,
-        }
-    });
-    Ok(Json(published.collect()))
+    Ok(Json(all(&admin).await?.into_iter().map(|campaign| campaign.public).collect()))
 }
 
-async fn all(admin: &Admin) -> Result<BTreeMap<CampaignId, Campaign>, ApiError> {
-    let campaigns = admin.ledger.campaigns().await.map_err(refused)?;
-    Ok(campaigns.into_iter().map(|campaign| (campaign.id, campaign)).collect())
+/// By id.
+async fn all(admin: &Admin) -> Result<Vec<CampaignView>, ApiError> {
+    let campaigns = admin.shared.ledger.run(|reply| LedgerTask::Campaigns { reply }).await.map_err(refused)?;
+    Ok(campaigns.iter().map(|campaign| CampaignView::new(campaign, admin)).collect())
 }
 
-async fn command(
-    admin: &Admin,
-    command: impl FnOnce(oneshot::Sender<Result<Campaign, LedgerError>>) -> Command,
-) -> Result<Campaign, ApiError> {
+async fn change(admin: &Admin, change: CampaignChange) -> Result<CampaignView, ApiError> {
     let (reply, answer) = oneshot::channel();
-    admin.generator.send(command(reply)).await.map_err(|_| stopping())?;
-    answer.await.map_err(|_| stopping())?.map_err(refused)
-}
-
-fn no_such(id: CampaignId) -> ApiError {
-    ApiError::not_found(format!("campaign {id} does not exist"))
+    admin.generator.send(Command::Change { change, reply }).await.map_err(|_| stopping())?;
+    let campaign = answer.await.map_err(|_| stopping())?.map_err(refused)?;
+    Ok(CampaignView::new(&campaign, admin))
 }

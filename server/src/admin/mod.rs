@@ -24,13 +24,10 @@ use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::generator::{Command, StockBoard};
+use crate::generator::Command;
 use crate::ledger::LedgerError;
-use crate::ledger::writer::LedgerHandle;
 use crate::services::envelope_runs::Runs;
 use crate::set::Shared;
-use crate::set::broadcast::Broadcasts;
-use crate::set::message::ReplyPermit;
 use crate::telemetry::Telemetry;
 
 /// What the handlers work with.
@@ -39,15 +36,10 @@ pub struct Admin {
     /// The SETs, and where each user is.
     pub shared: Arc<Shared>,
     pub generator: mpsc::Sender<Command>,
-    /// The generator's word on each campaign.
-    pub stock: Arc<StockBoard>,
-    pub ledger: LedgerHandle<ReplyPermit>,
     /// The opening window of sales that begin later and do not say otherwise, milliseconds.
     pub fair_window_ms: u32,
     /// Operators' runs of envelopes.
     pub runs: Arc<Runs>,
-    /// What was announced lately, and how far it has come.
-    pub broadcasts: Arc<Broadcasts>,
     /// Every counter.
     pub telemetry: Telemetry,
     /// Asks the server to stop, in order.
@@ -138,6 +130,7 @@ fn refused(error: LedgerError) -> ApiError {
         | LedgerError::TooOld { .. }
         | LedgerError::InUse { .. }
         | LedgerError::Foreign { .. }
+        | LedgerError::Refused(_)
         | LedgerError::Corrupt(_)
         | LedgerError::Mismatched => ApiError::internal(error.to_string()),
     }

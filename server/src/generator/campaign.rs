@@ -46,6 +46,15 @@ pub(super) enum Supply {
     Sale(SaleAllocator),
 }
 
+impl Supply {
+    /// These SETs want stock, if it is a sale.
+    pub(super) fn request(&mut self, sets: impl Iterator<Item = usize>) {
+        if let Supply::Sale(sale) = self {
+            sets.for_each(|set| sale.request(set));
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct ActiveCampaign {
     pub(super) terms: Arc<CampaignTerms>,
@@ -104,20 +113,18 @@ impl ActiveCampaign {
     }
 
     pub(super) fn conservation(&self) -> Conservation {
-        let mut books = ShelfBooks::default();
-        let mut sum = Conservation { issued_first: self.issued_first, ..Conservation::default() };
-        for stock in &self.in_sets {
-            books.add(&stock.books);
-            sum.issued += stock.issued;
-            sum.in_transit += stock.issued - stock.books.supplied.min(stock.issued);
-            sum.residual += stock.residual;
-        }
-        sum.claimed = books.claimed;
-        sum.in_sets = books.on_shelf;
-        sum.in_flight = books.in_flight;
-        sum.returned = books.returned;
-        sum.void = books.void;
-        sum
+        let of_set = |stock: &SetStock| Conservation {
+            issued: stock.issued,
+            issued_first: 0,
+            claimed: stock.books.claimed,
+            in_sets: stock.books.on_shelf,
+            in_flight: stock.books.in_flight,
+            returned: stock.books.returned,
+            in_transit: stock.issued.saturating_sub(stock.books.supplied),
+            void: stock.books.void,
+            residual: stock.residual,
+        };
+        Conservation { issued_first: self.issued_first, ..self.in_sets.iter().map(of_set).sum() }
     }
 
     pub(super) fn status(&self) -> CampaignStatus {
@@ -155,14 +162,28 @@ impl ActiveCampaign {
         }
     }
 
-    /// Whether no SET holds anything any more, as reported once all of them knew of the end.
-    pub(super) fn is_empty_handed(&self) -> bool {
-        self.in_sets.iter().all(|stock| {
+    /// The phase that it comes to at `now`, if that is another one.
+    pub(super) fn next_phase(&self, now: UnixMs) -> Option<SalePhase> {
+        match (self.phase, self.terms.ends_at.filter(|end| now >= *end)) {
+            (SalePhase::Scheduled | SalePhase::Open, Some(at)) => Some(SalePhase::Ended { at }),
+            (SalePhase::Scheduled, None) => (now >= self.terms.starts_at).then_some(SalePhase::Open),
+            (SalePhase::Open, None) => self.is_sold_out().then_some(SalePhase::SoldOut),
+            (SalePhase::SoldOut | SalePhase::Ended { .. }, _) => None,
+        }
+    }
+
+    /// Whether it has ended, nothing waits for its payment, and no SET holds anything any more, as
+    /// reported once all of them knew of the end.
+    pub(super) fn can_be_settled(&self) -> bool {
+        let is_over = matches!(self.phase, SalePhase::SoldOut | SalePhase::Ended { .. });
+        let is_unpaid = matches!(&self.supply, Supply::Sale(sale) if sale.reserved > 0);
+        let is_empty = |stock: &SetStock| {
             stock.round > self.ended_in_round
                 && stock.books.on_shelf == 0
                 && stock.books.in_flight == 0
                 && stock.residual == 0
-        })
+        };
+        is_over && !is_unpaid && !self.settled && !self.settling && self.in_sets.iter().all(is_empty)
     }
 }
 

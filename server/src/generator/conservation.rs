@@ -1,7 +1,8 @@
 //! Where the units of every campaign are, for anyone to read.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::iter::Sum;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hongbao_proto::CampaignId;
@@ -30,6 +31,22 @@ pub struct Conservation {
     pub residual: u64,
 }
 
+impl Sum for Conservation {
+    fn sum<I: Iterator<Item = Self>>(some: I) -> Self {
+        some.fold(Self::default(), |sum, one| Self {
+            issued: sum.issued + one.issued,
+            issued_first: sum.issued_first + one.issued_first,
+            claimed: sum.claimed + one.claimed,
+            in_sets: sum.in_sets + one.in_sets,
+            in_flight: sum.in_flight + one.in_flight,
+            returned: sum.returned + one.returned,
+            in_transit: sum.in_transit + one.in_transit,
+            void: sum.void + one.void,
+            residual: sum.residual + one.residual,
+        })
+    }
+}
+
 /// The generator's view of a campaign.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct CampaignStatus {
@@ -50,7 +67,8 @@ pub struct CampaignStatus {
 pub struct StockBoard {
     /// As of the last question to the SETs.
     statuses: Mutex<BTreeMap<CampaignId, CampaignStatus>>,
-    pub(super) issued_first: AtomicU64,
+    /// Prizes of rains handed out for the first time by this run, up to this moment.
+    pub issued_first: AtomicU64,
 }
 
 impl StockBoard {
@@ -62,24 +80,9 @@ impl StockBoard {
         self.lock().get(&id).cloned()
     }
 
-    /// Prizes of rains handed out for the first time by this run, up to this moment.
-    pub fn issued_first(&self) -> u64 {
-        self.issued_first.load(Ordering::Relaxed)
-    }
-
     /// Sums over all campaigns.
     pub fn total(&self) -> Conservation {
-        self.lock().values().map(|status| status.conservation).fold(Conservation::default(), |sum, one| Conservation {
-            issued: sum.issued + one.issued,
-            issued_first: sum.issued_first + one.issued_first,
-            claimed: sum.claimed + one.claimed,
-            in_sets: sum.in_sets + one.in_sets,
-            in_flight: sum.in_flight + one.in_flight,
-            returned: sum.returned + one.returned,
-            in_transit: sum.in_transit + one.in_transit,
-            void: sum.void + one.void,
-            residual: sum.residual + one.residual,
-        })
+        self.lock().values().map(|status| status.conservation).sum()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<CampaignId, CampaignStatus>> {

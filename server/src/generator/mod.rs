@@ -9,38 +9,36 @@
 mod campaign;
 pub mod conservation;
 mod draw;
-mod pending;
 pub mod sale;
 pub mod source;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
-use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::BytesMut;
+use futures_util::future::{BoxFuture, FutureExt as _};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use hongbao_proto::v1::{self, campaign_notice::State, server_frame::Event};
 use hongbao_proto::{CampaignId, Serial};
 use hongbao_telemetry::report::{Events, names::event};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use crate::clock::UnixMs;
 use crate::generator::campaign::{ActiveCampaign, Demand, Supply};
 pub use crate::generator::conservation::{CampaignStatus, Conservation, StockBoard};
 use crate::generator::draw::Round;
-use crate::generator::pending::{Change, LedgerResult, PendingTasks};
-use crate::ledger::task::{CampaignChange, LedgerTask};
+use crate::ledger::task::{CampaignChange, LedgerTask, TaskReply};
 use crate::ledger::writer::LedgerHandle;
 use crate::ledger::{Ledger, LedgerError};
-use crate::market::campaign::{Campaign, CampaignTerms, Goods};
+use crate::limits::GENERATOR_QUEUE_MAX;
+use crate::market::campaign::{Campaign, Goods};
 use crate::market::stock::SalePhase;
-use crate::set::SetHandle;
 use crate::set::message::{Control, Message, ReplyPermit, StockReport};
+use crate::set::{SetHandle, delivery};
 
 /// How often due prizes are handed out while there is something to hand out.
 const ISSUE_INTERVAL: Duration = Duration::from_millis(5);
@@ -57,24 +55,32 @@ const ENDED_REMEMBERED: usize = 1_024;
 /// Campaigns that have not ended at most.
 pub const CAMPAIGNS_OPEN_MAX: usize = 64;
 
-/// What operators ask of the generator.
+/// What operators ask of the generator. Whoever asked may have given up, which nobody minds.
 #[derive(Debug)]
 pub enum Command {
-    Create {
-        terms: Box<CampaignTerms>,
-        reply: Reply,
-    },
-    /// End a campaign before its time.
-    Stop {
-        id: CampaignId,
-        reply: Reply,
+    Change {
+        change: CampaignChange,
+        reply: TaskReply<Campaign>,
     },
     /// Issue nothing more: the server is stopping.
     Halt,
 }
 
-/// Where an operator's answer goes. The asker may have given up, which nobody minds.
-pub type Reply = oneshot::Sender<Result<Campaign, LedgerError>>;
+/// What is being done to a campaign.
+#[derive(Debug, Clone, Copy)]
+enum Change {
+    Create,
+    Stop,
+    Settle(CampaignId),
+}
+
+/// What comes back from the ledger.
+enum LedgerResult {
+    /// With the operator who asked for it, if one did.
+    Changed(Change, Box<Result<Campaign, LedgerError>>, Option<TaskReply<Campaign>>),
+    /// Every campaign as it stands.
+    Campaigns(Result<Vec<Campaign>, LedgerError>),
+}
 
 /// Every campaign, with its claimed serials where some may still be issued: what
 /// [`Generator::recover`] begins with.
@@ -93,9 +99,12 @@ pub fn unfinished(ledger: &mut dyn Ledger) -> Result<Vec<(Campaign, Vec<Serial>)
 pub struct Generator {
     sets: Box<[SetHandle]>,
     ledger: LedgerHandle<ReplyPermit>,
-    /// What comes back from the ledger.
-    pending: PendingTasks,
-    board: Arc<StockBoard>,
+    /// What was asked of the ledger: at most [`GENERATOR_QUEUE_MAX`] changes, and a look.
+    pending: FuturesUnordered<BoxFuture<'static, LedgerResult>>,
+    /// Whether the look is among them.
+    awaits_campaigns: bool,
+    /// Where the status of every campaign can be read.
+    pub board: Arc<StockBoard>,
     campaigns: BTreeMap<CampaignId, ActiveCampaign>,
     round: u64,
     asked_at: UnixMs,
@@ -103,7 +112,8 @@ pub struct Generator {
     halted: bool,
     /// Whether users are told of openings and ends.
     notify: bool,
-    events: Events,
+    /// Where the beginnings and ends of campaigns are reported.
+    pub events: Events,
 }
 
 impl Generator {
@@ -120,7 +130,8 @@ impl Generator {
         let mut generator = Self {
             sets,
             ledger,
-            pending: PendingTasks::default(),
+            pending: FuturesUnordered::new(),
+            awaits_campaigns: false,
             board: Arc::default(),
             campaigns: BTreeMap::new(),
             round: 0,
@@ -139,18 +150,6 @@ impl Generator {
         generator.send_phases();
         generator.publish();
         generator
-    }
-
-    /// What becomes of campaigns is reported there from now on.
-    #[must_use]
-    pub fn reporting_to(mut self, events: Events) -> Self {
-        self.events = events;
-        self
-    }
-
-    /// Where the status of every campaign can be read.
-    pub fn board(&self) -> Arc<StockBoard> {
-        Arc::clone(&self.board)
     }
 
     /// Issues until the queues are closed.
@@ -172,7 +171,7 @@ impl Generator {
                     Some(report) => self.on_report(report),
                     None => return,
                 },
-                result = poll_fn(|context| self.pending.poll(context)) => self.on_ledger_result(result, clock()),
+                Some(result) = self.pending.next() => self.on_ledger_result(result, clock()),
                 _ = interval.tick() => self.step(clock()),
             }
         }
@@ -195,20 +194,17 @@ impl Generator {
     /// Does what a command says, or has it done.
     pub fn run_command(&mut self, command: Command, now: UnixMs) {
         match command {
-            Command::Create { terms, reply } => {
+            Command::Change { change, reply } => {
                 let open = self.campaigns.values().filter(|active| !active.settled).count();
-                if open >= CAMPAIGNS_OPEN_MAX {
+                if matches!(change, CampaignChange::Create(_)) && open >= CAMPAIGNS_OPEN_MAX {
                     let why = format!(
                         "{open} campaigns have not ended; at most {CAMPAIGNS_OPEN_MAX} may run at once: stop one first"
                     );
                     reply.send(Err(LedgerError::BadTerms(why))).ok();
-                    return;
+                } else {
+                    // Where there is no room for it, the asker is told.
+                    self.change(change, Some(reply), now);
                 }
-                // Where there is no room for it, the asker is told.
-                self.change(Change::Create, CampaignChange::Create(terms), Some(reply), now);
-            }
-            Command::Stop { id, reply } => {
-                self.change(Change::Stop, CampaignChange::Stop(id), Some(reply), now);
             }
             Command::Halt => self.halted = true,
         }
@@ -216,13 +212,8 @@ impl Generator {
 
     /// Takes in the next result of the ledger's, if there is one. Whether there was.
     pub fn serve_ledger(&mut self, now: UnixMs) -> bool {
-        match self.pending.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(result) => {
-                self.on_ledger_result(result, now);
-                true
-            }
-            Poll::Pending => false,
-        }
+        let result = self.pending.next().now_or_never().flatten();
+        result.map(|result| self.on_ledger_result(result, now)).is_some()
     }
 
     fn on_ledger_result(&mut self, result: LedgerResult, now: UnixMs) {
@@ -235,6 +226,7 @@ impl Generator {
                 reply.map(|reply| (reply, *result))
             }
             LedgerResult::Campaigns(campaigns) => {
+                self.awaits_campaigns = false;
                 // Errors are the ledger's to report; the next second asks again.
                 for campaign in campaigns.unwrap_or_default() {
                     let active = self.campaigns.get_mut(&campaign.id);
@@ -285,37 +277,40 @@ impl Generator {
             | LedgerError::TooOld { .. }
             | LedgerError::InUse { .. }
             | LedgerError::Foreign { .. }
+            | LedgerError::Refused(_)
             | LedgerError::Corrupt(_)
             | LedgerError::Mismatched => {
                 tracing::error!(event = "campaign_failed", %error, "the ledger failed to change a campaign");
             }
         }
-        match change {
-            Change::Create | Change::Stop => {}
-            // Tried again later.
-            Change::Settle(id) => {
-                if let Some(active) = self.campaigns.get_mut(&id) {
-                    active.settling = false;
-                }
-            }
+        // Tried again later.
+        if let Change::Settle(id) = change
+            && let Some(active) = self.campaigns.get_mut(&id)
+        {
+            active.settling = false;
         }
     }
 
     /// Has the ledger change a campaign. Without room there or here nothing is done, the asker is
     /// told so, and `false` returned.
-    fn change(&mut self, change: Change, task: CampaignChange, reply: Option<Reply>, now: UnixMs) -> bool {
-        let room = self.pending.has_room();
-        let task = |reply| LedgerTask::ChangeCampaign { change: task, now, reply };
-        match room.then(|| self.ledger.try_task(task)).flatten() {
-            Some(result) => self.pending.push(change, result, reply),
-            None => {
-                if let Some(reply) = reply {
-                    let why = "too much waits for the ledger, or for the stock keeper; nothing was done; try again";
-                    reply.send(Err(LedgerError::Unavailable(why.to_owned()))).ok();
-                }
-                return false;
+    fn change(&mut self, change: CampaignChange, reply: Option<TaskReply<Campaign>>, now: UnixMs) -> bool {
+        let kind = match &change {
+            CampaignChange::Create(_) => Change::Create,
+            CampaignChange::Stop(_) => Change::Stop,
+            CampaignChange::Settle(id) => Change::Settle(*id),
+        };
+        let task = |reply| LedgerTask::ChangeCampaign { change, now, reply };
+        let has_room = self.pending.len() < GENERATOR_QUEUE_MAX;
+        let Some(result) = has_room.then(|| self.ledger.try_task(task)).flatten() else {
+            if let Some(reply) = reply {
+                let why = "too much waits for the ledger, or for the stock keeper; nothing was done; try again";
+                reply.send(Err(LedgerError::Unavailable(why.to_owned()))).ok();
             }
-        }
+            return false;
+        };
+        self.pending.push(Box::pin(async move {
+            LedgerResult::Changed(kind, Box::new(result.await.unwrap_or(Err(LedgerError::Stopped))), reply)
+        }));
         true
     }
 
@@ -332,30 +327,16 @@ impl Generator {
     }
 
     fn advance_phases(&mut self, now: UnixMs) {
-        let mut changes = Vec::new();
-        for (id, active) in &mut self.campaigns {
-            match active.phase {
-                SalePhase::Scheduled | SalePhase::Open if active.terms.ends_at.is_some_and(|end| now >= end) => {
-                    changes.push((*id, SalePhase::Ended { at: active.terms.ends_at.unwrap_or(now) }));
-                }
-                SalePhase::Scheduled if now >= active.terms.starts_at => changes.push((*id, SalePhase::Open)),
-                SalePhase::Open if active.is_sold_out() => changes.push((*id, SalePhase::SoldOut)),
-                _ => {}
-            }
-        }
-        for (id, phase) in changes {
-            if phase == SalePhase::Open {
-                if let Some(active) = self.campaigns.get_mut(&id) {
+        let next = self.campaigns.iter().filter_map(|(id, active)| Some((*id, active.next_phase(now)?)));
+        for (id, phase) in next.collect::<Vec<_>>() {
+            match self.campaigns.get_mut(&id) {
+                Some(active) if phase == SalePhase::Open => {
                     active.phase = phase;
-                    if let Supply::Sale(sale) = &mut active.supply {
-                        // The first to grab should find something, wherever they are.
-                        let inhabited = self.sets.iter().enumerate().filter(|(_, set)| set.tally.online.get() > 0);
-                        inhabited.for_each(|(index, _)| sale.request(index));
-                    }
+                    // The first to grab should find something, wherever they are.
+                    active.supply.request(inhabited(&self.sets));
+                    self.notify(id, State::Open);
                 }
-                self.notify(id, State::Open);
-            } else {
-                self.end(id, phase, now);
+                _ => self.end(id, phase, now),
             }
         }
         self.settle_ended(now);
@@ -387,21 +368,11 @@ impl Generator {
 
     /// Settles ended campaigns of which no SET holds anything any more.
     fn settle_ended(&mut self, now: UnixMs) {
-        let mut ready = Vec::new();
-        for (id, active) in &mut self.campaigns {
-            let over = matches!(active.phase, SalePhase::SoldOut | SalePhase::Ended { .. });
-            let unpaid = matches!(&active.supply, Supply::Sale(sale) if sale.reserved > 0);
-            if over && !unpaid && !active.settled && !active.settling && active.is_empty_handed() {
-                active.settling = true;
-                ready.push(*id);
-            }
-        }
-        for id in ready {
-            let change = CampaignChange::Settle(id);
-            if !self.change(Change::Settle(id), change, None, now)
-                && let Some(active) = self.campaigns.get_mut(&id)
-            {
-                active.settling = false;
+        let ready = self.campaigns.iter().filter(|(_, active)| active.can_be_settled()).map(|(id, _)| *id);
+        for id in ready.collect::<Vec<_>>() {
+            let settling = self.change(CampaignChange::Settle(id), None, now);
+            if let Some(active) = self.campaigns.get_mut(&id) {
+                active.settling = settling;
             }
         }
     }
@@ -438,11 +409,10 @@ impl Generator {
                         *round = Round::Asked;
                     }
                     Round::Drawn(winners) => {
-                        let count = winners.len() as u64;
                         if let Ok(permit) = set.inbox.try_reserve() {
+                            stock.issued += winners.len() as u64;
                             let winners = std::mem::take(winners);
                             permit.send(Message::Control(Control::Drawn { campaign, winners }));
-                            stock.issued += count;
                             *round = Round::Sent;
                         }
                     }
@@ -451,10 +421,7 @@ impl Generator {
             }
             if draw.rounds.iter().all(|round| matches!(round, Round::Sent)) {
                 active.draw = None;
-                if let Supply::Sale(sale) = &mut active.supply {
-                    let inhabited = self.sets.iter().enumerate().filter(|(_, set)| set.tally.online.get() > 0);
-                    inhabited.for_each(|(index, _)| sale.request(index));
-                }
+                active.supply.request(inhabited(&self.sets));
             }
         }
     }
@@ -462,8 +429,7 @@ impl Generator {
     /// Hands out what is due: prizes of a rain round-robin over the SETs where somebody shakes, or,
     /// while nobody does, where somebody could; units of a sale to the SETs that ask.
     fn issue(&mut self, now: UnixMs) {
-        let mut inhabited: Vec<usize> =
-            (0..self.sets.len()).filter(|index| self.sets[*index].tally.online.get() > 0).collect();
+        let mut inhabited: Vec<usize> = inhabited(&self.sets).collect();
         let users_in = inhabited.len();
         if inhabited.iter().any(|index| self.demand[*index].shaking) {
             inhabited.retain(|index| self.demand[*index].shaking);
@@ -488,8 +454,7 @@ impl Generator {
                     if sale.recalls(remaining, now) {
                         for (index, set) in self.sets.iter().enumerate().filter(|(index, _)| sale.may_spare(*index)) {
                             let stock = &active.in_sets[index];
-                            let may_hold = stock.issued > stock.returned + stock.books.claimed;
-                            if may_hold {
+                            if stock.issued > stock.returned + stock.books.claimed {
                                 // Without room the SET is asked again while somebody waits.
                                 set.inbox.try_send(Message::Control(Control::GiveBack { campaign })).ok();
                             }
@@ -500,8 +465,7 @@ impl Generator {
             };
             let (wanted, mut issued) = (parcels.iter().map(|(_, count)| count).sum::<u64>(), 0);
             for (index, count) in parcels.into_iter().filter(|(_, count)| *count > 0) {
-                let first = active.hand_out(campaign, index, count, &self.sets[index]);
-                if let Some(first) = first {
+                if let Some(first) = active.hand_out(campaign, index, count, &self.sets[index]) {
                     issued += count;
                     match &mut active.supply {
                         Supply::Rain(_) => {
@@ -545,12 +509,14 @@ impl Generator {
     /// another.
     fn request_sales(&mut self) {
         let is_sale = |active: &ActiveCampaign| !active.settled && matches!(active.supply, Supply::Sale(_));
-        if !self.campaigns.values().any(is_sale) {
-            return;
-        }
         // Without room the next second asks again.
-        if !self.pending.awaits_campaigns() {
-            self.pending.await_campaigns(self.ledger.try_task(|reply| LedgerTask::Campaigns { reply }));
+        if !self.awaits_campaigns
+            && self.campaigns.values().any(is_sale)
+            && let Some(result) = self.ledger.try_task(|reply| LedgerTask::Campaigns { reply })
+        {
+            self.awaits_campaigns = true;
+            self.pending
+                .push(Box::pin(async { LedgerResult::Campaigns(result.await.unwrap_or(Err(LedgerError::Stopped))) }));
         }
     }
 
@@ -642,15 +608,15 @@ impl Generator {
             seed_sha256: active.terms.seed.sha256().to_vec().into(),
             seed: seed.into(),
         };
-        let mut frame = BytesMut::new();
-        hongbao_proto::frame::append(
-            &v1::ServerFrame { request_id: 0, event: Some(Event::CampaignNotice(notice)) },
-            &mut frame,
-        );
-        let frame = frame.freeze();
+        let frame = delivery::encode(Event::CampaignNotice(notice));
         for set in &self.sets {
             // A courtesy: whoever misses it finds the same in the public list of campaigns.
             set.inbox.try_send(Message::Control(Control::Announce(frame.clone()))).ok();
         }
     }
+}
+
+/// SETs with users.
+fn inhabited(sets: &[SetHandle]) -> impl Iterator<Item = usize> {
+    (0..sets.len()).filter(|index| sets[*index].tally.online.get() > 0)
 }

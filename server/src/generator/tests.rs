@@ -2,8 +2,11 @@
 
 use std::collections::HashSet;
 
+use tokio::sync::oneshot;
+
 use super::*;
 use crate::ledger::writer::WriterRequest;
+use crate::market::campaign::CampaignTerms;
 use crate::market::stock::ShelfBooks;
 
 struct Rig {
@@ -134,9 +137,9 @@ fn the_last_prizes_of_two_rains_that_wander_come_to_every_set() {
 fn a_request_the_ledger_has_no_room_for_is_refused_and_not_done() {
     let mut rig = Rig::new(1);
     let (reply, mut first) = oneshot::channel();
-    rig.generator.run_command(Command::Stop { id: id(), reply }, rig.now);
+    rig.generator.run_command(Command::Change { change: CampaignChange::Stop(id()), reply }, rig.now);
     let (reply, mut second) = oneshot::channel();
-    rig.generator.run_command(Command::Stop { id: id(), reply }, rig.now);
+    rig.generator.run_command(Command::Change { change: CampaignChange::Stop(id()), reply }, rig.now);
     assert!(matches!(second.try_recv(), Ok(Err(LedgerError::Unavailable(_)))));
     assert!(matches!(first.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
     assert!(!rig.generator.serve_ledger(rig.now));

@@ -19,11 +19,11 @@ pub struct Entrant {
 /// The rank of an entrant: the first 16 bytes of SHA-256(seed ‖ "lot" ‖ user ‖ request), both
 /// numbers as 8 bytes, big-endian. The smallest is served first.
 pub fn rank(seed: &Seed, entrant: Entrant) -> [u8; 16] {
-    let mut hash = Sha256::new_with_prefix(seed.0);
-    hash.update(b"lot");
-    hash.update(entrant.user.get().to_be_bytes());
-    hash.update(entrant.request.get().to_be_bytes());
-    let hash: [u8; 32] = hash.finalize().into();
+    let hash = Sha256::new_with_prefix(seed.0)
+        .chain_update(b"lot")
+        .chain_update(entrant.user.get().to_be_bytes())
+        .chain_update(entrant.request.get().to_be_bytes())
+        .finalize();
     std::array::from_fn(|index| hash[index])
 }
 

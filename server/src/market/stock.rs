@@ -81,16 +81,6 @@ impl ShelfBooks {
                 .map(i128::from)
                 .sum::<i128>()
     }
-
-    /// Adds another SET's books of the same campaign.
-    pub fn add(&mut self, other: &ShelfBooks) {
-        self.supplied += other.supplied;
-        self.on_shelf += other.on_shelf;
-        self.in_flight += other.in_flight;
-        self.claimed += other.claimed;
-        self.returned += other.returned;
-        self.void += other.void;
-    }
 }
 
 #[derive(Debug)]
@@ -99,11 +89,8 @@ struct Shelf {
     terms: Arc<CampaignTerms>,
     phase: SalePhase,
     serials: VecDeque<Serial>,
-    supplied: u64,
-    in_flight: u64,
-    claimed: u64,
-    returned: u64,
-    void: u64,
+    /// But for what lies on the shelf: that is counted by looking.
+    counted: ShelfBooks,
     /// Units that came in last: when half of them are gone, more are wanted.
     last_supply: usize,
     /// Whether the draw of its opening window is over, where it has one.
@@ -114,14 +101,7 @@ struct Shelf {
 
 impl Shelf {
     fn books(&self) -> ShelfBooks {
-        ShelfBooks {
-            supplied: self.supplied,
-            on_shelf: self.serials.len() as u64,
-            in_flight: self.in_flight,
-            claimed: self.claimed,
-            returned: self.returned,
-            void: self.void,
-        }
+        ShelfBooks { on_shelf: self.serials.len() as u64, ..self.counted }
     }
 
     /// The answer that stands without looking at the serials, if there is one.
@@ -142,7 +122,7 @@ impl Shelf {
 
     fn take(&mut self) -> Option<Taken> {
         let serial = self.serials.pop_front()?;
-        self.in_flight += 1;
+        self.counted.in_flight += 1;
         Some(Taken::Prize { campaign: self.campaign, serial, amount: self.terms.amount(serial) })
     }
 }
@@ -196,7 +176,7 @@ impl Stock {
     /// Opens a shelf, or moves an open one to another phase. Once ended or sold out, a campaign
     /// stays so.
     pub fn set_phase(&mut self, campaign: CampaignId, terms: &Arc<CampaignTerms>, phase: SalePhase) {
-        match self.shelves.binary_search_by_key(&campaign, |shelf| shelf.campaign) {
+        match self.position(campaign) {
             Ok(index) => self.shelves[index].phase = phase,
             Err(index) => self.shelves.insert(
                 index,
@@ -205,11 +185,7 @@ impl Stock {
                     terms: Arc::clone(terms),
                     phase,
                     serials: VecDeque::new(),
-                    supplied: 0,
-                    in_flight: 0,
-                    claimed: 0,
-                    returned: 0,
-                    void: 0,
+                    counted: ShelfBooks::default(),
                     last_supply: 0,
                     drawn: false,
                     wanted: false,
@@ -222,7 +198,7 @@ impl Stock {
     #[must_use = "serials that found no shelf are still the caller's"]
     pub fn supply(&mut self, campaign: CampaignId, serials: &[Serial]) -> bool {
         let Some(shelf) = self.shelf(campaign) else { return false };
-        shelf.supplied += serials.len() as u64;
+        shelf.counted.supplied += serials.len() as u64;
         shelf.serials.extend(serials);
         shelf.last_supply = shelf.serials.len();
         shelf.wanted = false;
@@ -259,7 +235,7 @@ impl Stock {
 
     /// The ledger has the claim: the prize is the user's.
     pub fn claimed(&mut self, campaign: CampaignId) {
-        self.land(campaign, |shelf| shelf.claimed += 1);
+        self.land(campaign, |shelf| shelf.counted.claimed += 1);
     }
 
     /// The ledger did not take the claim: the prize is the next one to be taken.
@@ -269,13 +245,13 @@ impl Stock {
 
     /// The ledger says that the prize is somebody else's already.
     pub fn void(&mut self, campaign: CampaignId) {
-        self.land(campaign, |shelf| shelf.void += 1);
+        self.land(campaign, |shelf| shelf.counted.void += 1);
     }
 
     fn land(&mut self, campaign: CampaignId, to: impl FnOnce(&mut Shelf)) {
         // A serial in flight was taken from a shelf, and shelves are never removed.
         if let Some(shelf) = self.shelf(campaign) {
-            shelf.in_flight -= 1;
+            shelf.counted.in_flight -= 1;
             to(shelf);
         }
     }
@@ -284,14 +260,14 @@ impl Stock {
     pub fn withdraw(&mut self, campaign: CampaignId, max: usize) -> Vec<Serial> {
         let Some(shelf) = self.shelf(campaign) else { return Vec::new() };
         let count = shelf.serials.len().min(max);
-        shelf.returned += count as u64;
+        shelf.counted.returned += count as u64;
         shelf.serials.drain(..count).collect()
     }
 
     /// Takes back serials whose return found no room at the generator.
     pub fn undo_withdraw(&mut self, campaign: CampaignId, serials: Vec<Serial>) {
         if let Some(shelf) = self.shelf(campaign) {
-            shelf.returned -= serials.len() as u64;
+            shelf.counted.returned -= serials.len() as u64;
             for serial in serials.into_iter().rev() {
                 shelf.serials.push_front(serial);
             }
@@ -323,13 +299,17 @@ impl Stock {
 
     /// The terms of a campaign that has a shelf here.
     pub fn terms(&self, campaign: CampaignId) -> Option<&CampaignTerms> {
-        let index = self.shelves.binary_search_by_key(&campaign, |shelf| shelf.campaign).ok()?;
-        Some(&self.shelves[index].terms)
+        Some(&self.shelves[self.position(campaign).ok()?].terms)
     }
 
     fn shelf(&mut self, campaign: CampaignId) -> Option<&mut Shelf> {
-        let index = self.shelves.binary_search_by_key(&campaign, |shelf| shelf.campaign).ok()?;
+        let index = self.position(campaign).ok()?;
         Some(&mut self.shelves[index])
+    }
+
+    /// Where its shelf is, or would be.
+    fn position(&self, campaign: CampaignId) -> Result<usize, usize> {
+        self.shelves.binary_search_by_key(&campaign, |shelf| shelf.campaign)
     }
 }
 

@@ -16,7 +16,7 @@ use hongbao_telemetry::clock::unix_seconds;
 use hongbao_telemetry::http;
 use hongbao_telemetry::program::service::Service;
 use hongbao_telemetry::report::names::role;
-use hongbao_telemetry::report::{Events, Reporter, ReporterConfig};
+use hongbao_telemetry::report::{Events, Reporter};
 use tokio::net::TcpSocket;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -33,20 +33,20 @@ use crate::limits;
 use crate::market::campaign::Campaign;
 use crate::node::stop::Running;
 use crate::services::envelope_runs::Runs;
-use crate::services::expiry::Expiry;
-use crate::services::offers::Offers;
-use crate::services::rooms;
+use crate::services::rooms::room_shard::{Bounds, RoomsBoard};
+use crate::services::rooms::service::{Service as RoomService, random_epochs};
+use crate::services::{expiry, offers};
 use crate::set::directory::Directory;
 use crate::set::message::{Message, StockReport};
 use crate::set::payments::Wallets;
 use crate::set::room_requests::RoomShards;
 use crate::set::tally::Tally;
 use crate::set::{SetHandle, Shared};
-use crate::shard::acceptor::{AcceptTally, Acceptor};
+use crate::shard::acceptor::Acceptor;
 use crate::shard::{Shard, ShardThread, ThreadOptions};
 use crate::telemetry::{Step, Steps, Telemetry};
 use crate::tools::check;
-use crate::transport::descriptors;
+use crate::transport::descriptors::{self, TABLES};
 use crate::watchdog::Watchdog;
 
 /// Operators that may wait to be let in.
@@ -194,16 +194,20 @@ impl Opened {
             barred: Default::default(),
         });
         let events = Events::default();
-        let generator = Generator::recover(sets.clone(), ledger.clone(), campaigns, config.notify_campaigns, now)
-            .reporting_to(events.clone());
+        let mut generator = Generator::recover(sets.clone(), ledger.clone(), campaigns, config.notify_campaigns, now);
+        generator.events = events.clone();
         let mut services = JoinSet::new();
-        let rooms = rooms::spawn(&shared, room_queues, &mut services);
+        let rooms = Arc::<RoomsBoard>::default();
+        for queue in room_queues {
+            let shard = RoomService::new(Arc::clone(&shared), Arc::clone(&rooms), Bounds::default(), random_epochs());
+            services.spawn(shard.run(queue));
+        }
         let beats: Vec<Arc<Tally>> = threads.iter().map(|_| Arc::default()).collect();
         let mut telemetry = Telemetry {
             sets,
             accept: Arc::default(),
             ledger: ledger_status,
-            stock: generator.board(),
+            stock: Arc::clone(&generator.board),
             broadcasts: Arc::default(),
             rooms,
             events: events.clone(),
@@ -218,30 +222,28 @@ impl Opened {
             reporter: None,
         };
         services.spawn(generator.run(command_queue, stock_reports, wall));
-        services.spawn(Offers::new(Arc::clone(&shared)).run(offering_queue));
-        services.spawn(Expiry::new(Arc::clone(&shared), wall).run());
+        services.spawn(offers::run(Arc::clone(&shared), offering_queue));
+        services.spawn(expiry::run(Arc::clone(&shared), wall));
         let (accepting, accepting_watch) = watch::channel(true);
         let (closing, closing_watch) = watch::channel(false);
         // Another server may have come meanwhile, which did not listen either when we looked.
         refuse_shared_port(&config, listen, 0)?;
-        let shards = Shards { config: &config, limit, listen, accepting: accepting_watch.clone() }
-            .serve(threads, inboxes, &shared, &telemetry.accept, &beats)
-            .await?;
+        let threads = threads.into_iter().zip(beats.iter().cloned()).collect();
+        let shards = serve_shards(&config, listen, &accepting_watch, threads, inboxes, &shared, &telemetry).await?;
         refuse_shared_port(&config, listen, shards.len())?;
         let admin_listener = admin.listen(ADMIN_BACKLOG).map_err(bind_error(config.admin, "--admin"))?;
         let admin = admin_listener.local_addr().map_err(bind_error(config.admin, "--admin"))?;
 
         let reporter = spawn_reporter(&config, &mut telemetry, listen, admin);
         let stop_requested = Arc::new(Notify::new());
-        let runs = Arc::new(Runs::reporting_to(events));
+        let mut runs = Runs::default();
+        runs.events = events;
+        let runs = Arc::new(runs);
         let state = Admin {
             shared,
             generator: commands.clone(),
-            stock: Arc::clone(&telemetry.stock),
-            ledger: ledger.clone(),
             fair_window_ms: config.fair_window_ms,
             runs: Arc::clone(&runs),
-            broadcasts: Arc::clone(&telemetry.broadcasts),
             telemetry: telemetry.clone(),
             stop: Arc::clone(&stop_requested),
             closing: closing_watch.clone(),
@@ -251,7 +253,8 @@ impl Opened {
         let service = Service::from_environment();
         let watchdog = services.spawn(Watchdog::new(service, beats, ledger, telemetry.clone()).run());
         let surface = tokio::spawn(async move {
-            if let Err(error) = http::serve(admin_listener, router, closed(closing_watch)).await {
+            if let Err(error) = http::serve(http::CONNECTIONS_MAX, admin_listener, router, closed(closing_watch)).await
+            {
                 tracing::error!(event = "admin_ended", %error, "the admin surface has ended");
             }
         });
@@ -328,65 +331,57 @@ fn refuse_shared_port(config: &Config, address: SocketAddr, ours: usize) -> Resu
 fn connections_max(config: &Config, limit: u64) -> u64 {
     let tables = if config.private_tables { u64::from(config.shards) } else { 1 };
     let room = u64::from(config.sets) * u64::from(config.set_capacity);
-    room.min(tables * descriptors::room(limit, config.shards))
+    room.min(tables * TABLES.room(limit, config.shards))
 }
 
-/// With what shards begin to serve.
-struct Shards<'a> {
-    config: &'a Config,
-    limit: u64,
+/// Completes once each shard listens. With each thread comes what it beats.
+async fn serve_shards(
+    config: &Config,
     listen: SocketAddr,
-    accepting: watch::Receiver<bool>,
-}
-
-impl Shards<'_> {
-    /// Completes once each of them listens.
-    async fn serve(
-        self,
-        threads: Vec<ShardThread>,
-        inboxes: Vec<mpsc::Receiver<Message>>,
-        shared: &Arc<Shared>,
-        accept: &Arc<AcceptTally>,
-        beats: &[Arc<Tally>],
-    ) -> Result<Vec<JoinHandle<()>>, StartError> {
-        let Self { config, limit, listen, accepting } = self;
-        let sets_per_shard = config.sets / config.shards;
-        let verifier = Arc::new(config.user_verifier.clone());
-        let clock = Clock::start();
-        let (serving, mut served) = mpsc::channel(threads.len());
-        let mut inboxes = inboxes.into_iter();
-        let mut handles = Vec::new();
-        for (index, (thread, beat)) in (0..).zip(threads.into_iter().zip(beats)) {
-            let first_set = index * sets_per_shard;
-            let mine = first_set as usize..(first_set + sets_per_shard) as usize;
-            handles.push(thread.serve(Shard {
-                first_set,
-                inboxes: inboxes.by_ref().take(mine.len()).collect(),
-                acceptor: Acceptor {
-                    address: listen,
-                    sets: shared.sets[mine].iter().map(|set| (set.clone(), 0)).collect(),
-                    set_capacity: config.set_capacity.into(),
-                    // A shared table runs out for all shards at once; then the spare descriptor
-                    // serves.
-                    capacity: if config.private_tables { descriptors::room(limit, config.shards) } else { u64::MAX },
-                    tally: Arc::clone(accept),
-                    accepting: accepting.clone(),
-                },
-                shared: Arc::clone(shared),
-                verifier: Arc::clone(&verifier),
-                clock,
-                beat: Arc::clone(beat),
-                serving: serving.clone(),
-            }));
-        }
-        for _ in &handles {
-            let listening = served.recv().await;
-            listening
-                .ok_or_else(|| StartError::Thread(io::Error::other("a shard has ended")))?
-                .map_err(bind_error(listen, "--listen"))?;
-        }
-        Ok(handles)
+    accepting: &watch::Receiver<bool>,
+    threads: Vec<(ShardThread, Arc<Tally>)>,
+    inboxes: Vec<mpsc::Receiver<Message>>,
+    shared: &Arc<Shared>,
+    telemetry: &Telemetry,
+) -> Result<Vec<JoinHandle<()>>, StartError> {
+    let sets_per_shard = config.sets / config.shards;
+    let verifier = Arc::new(config.user_verifier.clone());
+    let clock = Clock::start();
+    // A shared table runs out for all shards at once; then the spare descriptor serves.
+    let capacity = match config.private_tables {
+        true => TABLES.room(telemetry.descriptors_limit, config.shards),
+        false => u64::MAX,
+    };
+    let (serving, mut served) = mpsc::channel(threads.len());
+    let mut inboxes = inboxes.into_iter();
+    let mut handles = Vec::new();
+    for (index, (thread, beat)) in (0..).zip(threads) {
+        let first_set = index * sets_per_shard;
+        let mine = first_set as usize..(first_set + sets_per_shard) as usize;
+        handles.push(thread.serve(Shard {
+            first_set,
+            inboxes: inboxes.by_ref().take(mine.len()).collect(),
+            acceptor: Acceptor {
+                address: listen,
+                sets: shared.sets[mine].iter().map(|set| (set.clone(), 0)).collect(),
+                set_capacity: config.set_capacity.into(),
+                capacity,
+                tally: Arc::clone(&telemetry.accept),
+                accepting: accepting.clone(),
+            },
+            shared: Arc::clone(shared),
+            verifier: Arc::clone(&verifier),
+            clock,
+            beat,
+            serving: serving.clone(),
+        }));
     }
+    for _ in &handles {
+        let listening = served.recv().await;
+        let listening = listening.ok_or_else(|| StartError::Thread(io::Error::other("a shard has ended")))?;
+        listening.map_err(bind_error(listen, "--listen"))?;
+    }
+    Ok(handles)
 }
 
 /// Logs in one line whether this host carries the connections asked for, or which of its limits
@@ -422,16 +417,13 @@ fn spawn_reporter(
     listen: SocketAddr,
     admin: SocketAddr,
 ) -> Option<(oneshot::Sender<()>, tokio::task::JoinHandle<()>)> {
-    let reporter = Reporter::new(ReporterConfig {
-        monitor: config.monitor?,
-        token: report_token(config),
-        role: role::SERVER,
-        name: config.name.clone(),
-    })
-    .controlled_at(admin)
-    .listening_at(listen)
-    .telling(telemetry.events.clone());
-    telemetry.reporter = Some(reporter.stats());
+    let reporter = Reporter {
+        control: Some(admin),
+        listen: Some(listen),
+        events: telemetry.events.clone(),
+        ..Reporter::new(config.monitor?, report_token(config), role::SERVER, &config.name)
+    };
+    telemetry.reporter = Some(Arc::clone(&reporter.stats));
     let telemetry = telemetry.clone();
     let (leave, left) = oneshot::channel();
     let left = async { drop(left.await) };

@@ -14,17 +14,17 @@ use std::time::Duration;
 use hongbao_proto::{EnvelopeId, Fen, RequestId, Serial, UserId};
 use hongbao_telemetry::report::{Events, names::event};
 use serde::Serialize;
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::MissedTickBehavior;
+use tokio::time::sleep;
 
 use crate::clock::UnixMs;
 use crate::generator::source::Pacer;
-use crate::ledger::writer::LedgerHandle;
-use crate::ledger::{EnvelopeView, LedgerError, Posting, SendResult};
+use crate::ledger::task::LedgerTask;
+use crate::ledger::{LedgerError, Posting, SendResult};
 use crate::market::campaign::{Amounts, Seed, amount_of};
 use crate::market::envelope::{Mode, NewEnvelope};
-use crate::set::message::{Offering, ReplyPermit};
+use crate::set::Shared;
+use crate::set::message::Offering;
 
 /// From one look at what is due to the next.
 const SEND_INTERVAL: Duration = Duration::from_millis(10);
@@ -96,16 +96,12 @@ pub struct Runs {
     kept: Mutex<BTreeMap<u64, Progress>>,
     /// The moment after which the request ids of the latest run are named.
     latest: AtomicU64,
-    events: Events,
+    /// Where their beginnings and ends are reported.
+    pub events: Events,
     tasks: Mutex<JoinSet<()>>,
 }
 
 impl Runs {
-    /// No runs yet; what becomes of them is reported there.
-    pub fn reporting_to(events: Events) -> Self {
-        Self { events, ..Self::default() }
-    }
-
     /// How far a run has come, if it is still kept.
     pub fn find(&self, id: u64) -> Option<Progress> {
         self.lock().get(&id).copied()
@@ -115,9 +111,22 @@ impl Runs {
         self.lock().values().copied().collect()
     }
 
-    /// Stops sending. `false`: no such run.
-    pub fn stop(&self, id: u64) -> bool {
-        self.lock().get_mut(&id).map(|progress| progress.stopped = true).is_some()
+    /// Stops sending.
+    pub fn stop(&self, id: u64) {
+        self.update(id, |progress| progress.stopped = true);
+    }
+
+    /// Lets a run begin: its number. Must be called inside a runtime.
+    pub fn start(&self, run: Run) -> u64 {
+        let Run { id, terms: Terms { count, rate_per_second, recipients, .. }, .. } = &run;
+        let text = format!(
+            "envelope run {id} begins: {count} envelopes, {rate_per_second} a second, to {recipients} users each"
+        );
+        self.events.push((run.clock)(), event::ENVELOPES, text);
+        let (mut tasks, id) = (self.tasks(), run.id);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(run.run());
+        id
     }
 
     /// Ends all that are on their way, as the process would: the server stops, and each holds a way
@@ -150,45 +159,13 @@ impl Runs {
     /// The first of [`COUNT_MAX`] request ids that no other run has, of earlier processes neither:
     /// a moment of its own, in milliseconds, with room for as many envelopes.
     fn first_request(&self, now: UnixMs) -> u64 {
-        let later = |latest: u64| Some(now.max(latest + 1));
-        let latest = self.latest.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later).unwrap_or(now);
+        let latest = self.latest.update(Ordering::Relaxed, Ordering::Relaxed, |latest| now.max(latest + 1));
         now.max(latest + 1) * COUNT_MAX
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Progress>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Begins a run: its number. Must be called inside a runtime.
-pub fn start(
-    terms: Terms,
-    seed: Seed,
-    runs: &Arc<Runs>,
-    ledger: LedgerHandle<ReplyPermit>,
-    offerings: mpsc::Sender<Offering>,
-    clock: fn() -> UnixMs,
-) -> u64 {
-    let run = Run::begin(terms, seed, runs, ledger, offerings, clock);
-    let id = run.id;
-    let text = format!(
-        "envelope run {id} begins: {} envelopes, {} a second, to {} users each",
-        run.terms.count, run.terms.rate_per_second, run.terms.recipients
-    );
-    runs.events.push(clock(), event::ENVELOPES, text);
-    let mut tasks = runs.tasks();
-    while tasks.try_join_next().is_some() {}
-    tasks.spawn(run.run());
-    id
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
-    Send,
-    /// See what became of what was sent.
-    Follow,
-    /// Nothing any more.
-    End,
 }
 
 pub struct Run {
@@ -198,26 +175,18 @@ pub struct Run {
     pacer: Pacer,
     first_request: u64,
     runs: Arc<Runs>,
-    ledger: LedgerHandle<ReplyPermit>,
-    offerings: mpsc::Sender<Offering>,
+    shared: Arc<Shared>,
     clock: fn() -> UnixMs,
     sent: u64,
     /// Envelopes that could be opened when last looked at.
     followed: VecDeque<EnvelopeId>,
     /// It has finished, or the server is stopping.
-    is_over: bool,
+    pub is_over: bool,
 }
 
 impl Run {
     /// A run that has sent nothing yet.
-    pub fn begin(
-        terms: Terms,
-        seed: Seed,
-        runs: &Arc<Runs>,
-        ledger: LedgerHandle<ReplyPermit>,
-        offerings: mpsc::Sender<Offering>,
-        clock: fn() -> UnixMs,
-    ) -> Self {
+    pub fn begin(terms: Terms, seed: Seed, runs: &Arc<Runs>, shared: &Arc<Shared>, clock: fn() -> UnixMs) -> Self {
         Self {
             id: runs.begin(terms.count),
             pacer: Pacer::new(terms.rate_per_second, clock()),
@@ -225,8 +194,7 @@ impl Run {
             terms,
             seed,
             runs: Arc::clone(runs),
-            ledger,
-            offerings,
+            shared: Arc::clone(shared),
             clock,
             sent: 0,
             followed: VecDeque::new(),
@@ -235,46 +203,32 @@ impl Run {
     }
 
     async fn run(mut self) {
-        let [mut sends, mut follows] = [SEND_INTERVAL, FOLLOW_INTERVAL].map(|every| {
-            let mut interval = tokio::time::interval(every);
-            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            interval
-        });
-        loop {
-            match self.next() {
-                Next::Send => sends.tick().await,
-                Next::Follow => follows.tick().await,
-                Next::End => return,
-            };
+        while !self.is_over {
             self.step().await;
+            sleep(if self.is_sending() { SEND_INTERVAL } else { FOLLOW_INTERVAL }).await;
         }
     }
 
-    /// What [`Self::step`] would do.
-    pub fn next(&self) -> Next {
-        match () {
-            () if self.is_over => Next::End,
-            () if self.sent < self.terms.count && !self.is_stopped() => Next::Send,
-            () => Next::Follow,
-        }
+    /// Whether there are some to be sent, and nobody has stopped it.
+    fn is_sending(&self) -> bool {
+        self.sent < self.terms.count && self.runs.find(self.id).is_some_and(|progress| !progress.stopped)
     }
 
-    /// Does it. Harmless at any time.
+    /// Sends what is due; once all is sent, sees what became of it. Harmless at any time.
     pub async fn step(&mut self) {
-        match self.next() {
-            Next::Send => {
-                let due = self.pacer.due((self.clock)()).min(SEND_STEP_MAX).min(self.terms.count - self.sent);
-                self.is_over = due > 0 && !self.send(due).await;
-            }
-            Next::Follow => {
-                let is_stopping = !self.follow().await;
-                self.is_over = is_stopping || self.followed.is_empty();
-                if self.is_over && !is_stopping {
-                    self.runs.update(self.id, |progress| progress.finished = true);
-                    self.report_end();
-                }
-            }
-            Next::End => {}
+        if self.is_over {
+            return;
+        }
+        if self.is_sending() {
+            let due = self.pacer.due((self.clock)()).min(SEND_STEP_MAX).min(self.terms.count - self.sent);
+            self.is_over = due > 0 && !self.send(due).await;
+            return;
+        }
+        let is_stopping = !self.follow().await;
+        self.is_over = is_stopping || self.followed.is_empty();
+        if self.is_over && !is_stopping {
+            self.runs.update(self.id, |progress| progress.finished = true);
+            self.report_end();
         }
     }
 
@@ -287,16 +241,12 @@ impl Run {
         }
     }
 
-    fn is_stopped(&self) -> bool {
-        self.runs.find(self.id).is_none_or(|progress| progress.stopped)
-    }
-
     /// Sends the next ones, all or none. `false`: the server is stopping.
     async fn send(&mut self, count: u64) -> bool {
         let now = (self.clock)();
         let postings: Vec<Posting> =
             (self.sent..self.sent + count).map(|number| Posting::Send(Box::new(self.envelope(number)))).collect();
-        let results = match self.ledger.post::<SendResult>(postings, now).await {
+        let results = match self.shared.ledger.post::<SendResult>(postings, now).await {
             Ok(results) => results,
             Err(LedgerError::Stopped) => return false,
             // The ledger's to report. What was due is due again.
@@ -309,7 +259,7 @@ impl Run {
                     sent += 1;
                     fen += self.total(number).0;
                     self.followed.push_back(offer.envelope);
-                    if self.offerings.send(Offering { offer, to }).await.is_err() {
+                    if self.shared.offerings.send(Offering { offer, to }).await.is_err() {
                         return false;
                     }
                 }
@@ -320,7 +270,7 @@ impl Run {
                         ?other,
                         "an envelope of the house could not be sent; the run is stopped"
                     );
-                    self.runs.update(self.id, |progress| progress.stopped = true);
+                    self.runs.stop(self.id);
                 }
             }
         }
@@ -339,19 +289,26 @@ impl Run {
     async fn follow(&mut self) -> bool {
         for _ in 0..self.followed.len().div_ceil(FOLLOW_STEP) {
             let step: Vec<EnvelopeId> = self.followed.drain(..FOLLOW_STEP.min(self.followed.len())).collect();
-            let sums = match self.ledger.envelopes(step.clone()).await {
-                Ok(views) => Sums::of(&step, &views),
+            let ids = step.clone();
+            let views = match self.shared.ledger.run(|reply| LedgerTask::Envelopes { ids, reply }).await {
+                Ok(views) => views,
                 Err(LedgerError::Stopped) => return false,
                 Err(_) => {
                     self.followed.extend(step);
                     continue;
                 }
             };
-            self.followed.extend(&sums.open);
             self.runs.update(self.id, |progress| {
-                progress.opened_shares += sums.shares;
-                progress.opened_fen += sums.opened.0;
-                progress.refunded_fen += sums.refunded.0;
+                for (id, view) in step.into_iter().zip(views) {
+                    match view.filter(|view| view.is_over) {
+                        Some(view) => {
+                            progress.opened_shares += view.opened.len() as u64;
+                            progress.opened_fen += view.opened.iter().map(|(_, amount, _)| amount.0).sum::<u64>();
+                            progress.refunded_fen += view.refunded.unwrap_or_default().0;
+                        }
+                        None => self.followed.push_back(id),
+                    }
+                }
             });
         }
         let open = self.followed.len() as u64;
@@ -398,32 +355,6 @@ fn draw(seed: &Seed, first: UserId, users: u64, count: u32) -> Arc<[UserId]> {
         }
     }
     drawn.into_iter().filter_map(|offset| UserId::new(first.get() + offset).ok()).collect()
-}
-
-/// What became of some envelopes.
-#[derive(Default)]
-struct Sums {
-    open: Vec<EnvelopeId>,
-    shares: u64,
-    opened: Fen,
-    refunded: Fen,
-}
-
-impl Sums {
-    fn of(ids: &[EnvelopeId], views: &[Option<EnvelopeView>]) -> Self {
-        let mut sums = Self::default();
-        for (id, view) in ids.iter().zip(views) {
-            match view {
-                Some(view) if view.is_over => {
-                    sums.shares += view.opened.len() as u64;
-                    sums.opened.0 += view.opened.iter().map(|(_, amount, _)| amount.0).sum::<u64>();
-                    sums.refunded.0 += view.refunded.unwrap_or_default().0;
-                }
-                Some(_) | None => sums.open.push(*id),
-            }
-        }
-        sums
-    }
 }
 
 #[cfg(test)]

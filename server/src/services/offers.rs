@@ -15,29 +15,17 @@ use crate::set::directory::ConnectionKey;
 use crate::set::events;
 use crate::set::message::Offering;
 
-/// See the module.
-pub struct Offers {
-    shared: Arc<Shared>,
+/// Works until the queue is closed.
+pub async fn run(shared: Arc<Shared>, mut offerings: mpsc::Receiver<Offering>) {
+    while let Some(offering) = offerings.recv().await {
+        offer(&shared, &offering).await;
+    }
 }
 
-impl Offers {
-    pub fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
-    }
-
-    /// Works until the queue is closed.
-    pub async fn run(self, mut offerings: mpsc::Receiver<Offering>) {
-        while let Some(offering) = offerings.recv().await {
-            self.offer(&offering).await;
-        }
-    }
-
-    /// Whoever is off-line finds it at the next login.
-    pub async fn offer(&self, offering: &Offering) {
-        let offers = vec![events::offer(&offering.offer)];
-        let frame = delivery::encode(Event::Offers(v1::Offers { offers }));
-        send_to(&self.shared, &offering.to, frame).await;
-    }
+/// Whoever is off-line finds it at the next login.
+pub async fn offer(shared: &Shared, offering: &Offering) {
+    let offers = vec![events::offer(&offering.offer)];
+    send_to(shared, &offering.to, delivery::encode(Event::Offers(v1::Offers { offers }))).await;
 }
 
 /// Writes a frame to those of some users who are on-line. Whoever is behind by too much, or in

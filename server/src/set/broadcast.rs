@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
+
 use crate::clock::UnixMs;
 use crate::limits;
 
@@ -28,7 +30,7 @@ pub struct Broadcast {
     pub id: u64,
     pub sets: u32,
     /// Wall clock.
-    pub started_at: UnixMs,
+    started_at: UnixMs,
     started: Instant,
     /// SETs that are not done yet.
     unfinished: AtomicU32,
@@ -38,16 +40,26 @@ pub struct Broadcast {
     took: OnceLock<Duration>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Progress {
-    /// Connections that it was written to.
+/// What became of an announcement.
+#[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
+pub struct AnnouncementView {
+    id: u64,
+    /// Connections that it was written to; a slow one has it in its outbox.
     pub reached: u64,
     /// Connections that were logged in and did not get it: cut as slow when it came to them, or in
-    /// a SET that had no room.
+    /// a SET that dropped it.
     pub dropped: u64,
+    /// SETs of this server.
+    sets: u32,
+    /// SETs that dropped it, because their queue was full or too many announcements were pending.
     pub sets_dropped: u32,
-    /// From the request to the last SET's last write; `None`: not done.
-    pub took: Option<Duration>,
+    /// Unix milliseconds.
+    started_at_ms: u64,
+    /// When the last SET was done with it, Unix milliseconds; `null`: not yet, and the figures
+    /// still move.
+    pub finished_at_ms: Option<u64>,
+    /// From the request to the last write, or until now.
+    seconds: f64,
 }
 
 impl Broadcasts {
@@ -94,21 +106,21 @@ impl Broadcasts {
 }
 
 impl Broadcast {
-    /// How far it has come. Exact once `took` is there.
-    pub fn progress(&self) -> Progress {
+    /// How far it has come. Exact once it has finished.
+    pub fn view(&self) -> AnnouncementView {
         // First: it is set after everything else.
         let took = self.took.get().copied();
-        Progress {
+        let took_ms = took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+        AnnouncementView {
+            id: self.id,
             reached: self.reached.load(Ordering::Relaxed),
             dropped: self.dropped.load(Ordering::Relaxed),
+            sets: self.sets,
             sets_dropped: self.sets_dropped.load(Ordering::Relaxed),
-            took,
+            started_at_ms: self.started_at,
+            finished_at_ms: took_ms.map(|took| self.started_at.saturating_add(took)),
+            seconds: took.unwrap_or_else(|| self.started.elapsed()).as_secs_f64(),
         }
-    }
-
-    /// From the request until it was done, or until now.
-    pub fn lasted(&self) -> Duration {
-        self.took.get().copied().unwrap_or_else(|| self.started.elapsed())
     }
 }
 
@@ -165,13 +177,14 @@ mod tests {
         first.sweep();
         second.refuse(20);
         broadcasts.queue_full(third, 3);
-        let halfway = broadcast.progress();
-        assert_eq!(halfway, Progress { reached: 300, dropped: 24, sets_dropped: 2, took: None });
+        let figures = |view: &AnnouncementView| (view.reached, view.dropped, view.sets_dropped);
+        let halfway = broadcast.view();
+        assert_eq!((figures(&halfway), halfway.finished_at_ms), ((300, 24, 2), None));
         // A SET that stops drops what it holds.
         drop(fourth);
-        let done = broadcasts.find(1).unwrap().progress();
-        assert_eq!(Progress { took: None, sets_dropped: 2, ..done }, halfway);
-        assert_eq!((done.took, done.sets_dropped), (Some(broadcast.lasted()), 3));
+        let done = broadcasts.find(1).unwrap().view();
+        assert_eq!(figures(&done), (300, 24, 3));
+        assert_eq!((done.seconds, done.finished_at_ms.is_some()), (broadcast.view().seconds, true));
         assert_eq!(broadcasts.queues_full(), 1);
     }
 
@@ -183,6 +196,6 @@ mod tests {
         }
         assert!(broadcasts.find(1).is_none());
         assert_eq!(broadcasts.find(2).unwrap().id, 2);
-        assert_eq!(broadcasts.find(limits::BROADCASTS_KEPT as u64 + 1).unwrap().progress().sets_dropped, 1);
+        assert_eq!(broadcasts.find(limits::BROADCASTS_KEPT as u64 + 1).unwrap().view().sets_dropped, 1);
     }
 }

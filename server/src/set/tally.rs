@@ -28,42 +28,46 @@ impl Tally {
     }
 }
 
-macro_rules! answers {
-    ($($variant:ident = $label:literal;)*) => {
-        /// The kinds of answer a request can get.
+/// A list of kinds, each with the label that it has in metrics.
+macro_rules! labelled {
+    ($(#[$attribute:meta])* pub enum $name:ident { $($(#[$doc:meta])* $variant:ident = $label:literal,)* }) => {
+        $(#[$attribute])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum AnswerKind { $($variant,)* }
+        pub enum $name { $($(#[$doc])* $variant,)* }
 
-        impl AnswerKind {
-            pub const ALL: &'static [AnswerKind] = &[$(AnswerKind::$variant,)*];
+        impl $name {
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
-            /// The metric label.
             pub const fn label(self) -> &'static str {
-                match self { $(AnswerKind::$variant => $label,)* }
+                match self { $(Self::$variant => $label,)* }
             }
         }
     };
 }
+pub(crate) use labelled;
 
-answers! {
-    Welcome = "welcome";
-    Pong = "pong";
-    Won = "won";
-    NoneNow = "none_now";
-    SoldOut = "sold_out";
-    Overloaded = "overloaded";
-    LimitReached = "limit_reached";
-    TooEarly = "too_early";
-    TooLate = "too_late";
-    Acknowledged = "acknowledged";
-    Opened = "opened";
-    EnvelopeEmpty = "envelope_empty";
-    EnvelopeSent = "envelope_sent";
-    Order = "order";
-    Receipt = "receipt";
-    Room = "room";
-    Page = "page";
-    Error = "error";
+labelled! {
+    /// The kinds of answer a request can get.
+    pub enum AnswerKind {
+        Welcome = "welcome",
+        Pong = "pong",
+        Won = "won",
+        NoneNow = "none_now",
+        SoldOut = "sold_out",
+        Overloaded = "overloaded",
+        LimitReached = "limit_reached",
+        TooEarly = "too_early",
+        TooLate = "too_late",
+        Acknowledged = "acknowledged",
+        Opened = "opened",
+        EnvelopeEmpty = "envelope_empty",
+        EnvelopeSent = "envelope_sent",
+        Order = "order",
+        Receipt = "receipt",
+        Room = "room",
+        Page = "page",
+        Error = "error",
+    }
 }
 
 /// Error codes and the label of each, in the order of their wire numbers.

@@ -84,8 +84,7 @@ pub enum What {
     End {
         /// Why, as in `/metrics`.
         reason: &'static str,
-        /// Whose doing: `nobody`, `peer`, `limit`, `host` or `us`.
-        fault: &'static str,
+        fault: Fault,
     },
 }
 
@@ -233,7 +232,8 @@ impl Watched {
 
     /// The SET took up a request.
     pub fn asked(&mut self, set: u32, key: ConnectionKey, user: UserId, request: &ClientRequest) {
-        let Some((request, kind, of)) = describe(request) else { return };
+        let Some((kind, of)) = describe(request) else { return };
+        let request = request.request_id();
         if self.asked.len() == TRACE_ASKED_MAX {
             self.asked.pop_front();
         }
@@ -279,14 +279,7 @@ impl Watched {
     }
 
     pub fn ended(&self, set: u32, key: ConnectionKey, user: UserId, end: End) {
-        let fault = match end.fault() {
-            Fault::Nobody => "nobody",
-            Fault::Peer => "peer",
-            Fault::Limit => "limit",
-            Fault::Host => "host",
-            Fault::Us => "us",
-        };
-        self.send(set, key, user, What::End { reason: end.label(), fault });
+        self.send(set, key, user, What::End { reason: end.label(), fault: end.fault() });
     }
 
     fn send(&self, set: u32, key: ConnectionKey, user: UserId, what: What) {
@@ -297,34 +290,30 @@ impl Watched {
     }
 }
 
-/// The id, kind and contents of a request; tokens and texts are not among them.
-fn describe(request: &ClientRequest) -> Option<(u64, &'static str, Details)> {
+/// The kind and contents of a request; tokens and texts are not among them.
+fn describe(request: &ClientRequest) -> Option<(&'static str, Details)> {
     let nothing = Details::default();
     Some(match request {
-        ClientRequest::Grab { request, campaign } => {
-            let campaign = campaign.map(|campaign| campaign.get().into());
-            (request.get(), "grab", Details { campaign, ..nothing })
+        ClientRequest::Grab { campaign, .. } => {
+            ("grab", Details { campaign: campaign.map(|campaign| campaign.get().into()), ..nothing })
         }
-        ClientRequest::Login { request, .. } => (request.get(), "login", nothing),
-        ClientRequest::Ledger { request, wanted } => {
-            let (kind, of) = match wanted {
-                LedgerRequest::Acknowledge(seen) => {
-                    let count = seen.prizes.len() + seen.envelopes.len() + seen.orders.len();
-                    ("acknowledge", Details { count: Some(count as u64), ..nothing })
-                }
-                LedgerRequest::Open(envelope) => ("open", Details { envelope: Some(envelope.get()), ..nothing }),
-                LedgerRequest::Send(new) => ("send_envelope", Details { amount_fen: Some(new.total.0), ..nothing }),
-                LedgerRequest::Pay(order) => ("pay", Details { order: Some(order.get()), ..nothing }),
-                LedgerRequest::Cancel(order) => ("cancel", Details { order: Some(order.get()), ..nothing }),
-                LedgerRequest::Ask(_) => ("ask", nothing),
-            };
-            (request.get(), kind, of)
-        }
-        ClientRequest::Chat { request, .. } => (request.get(), "chat", nothing),
-        ClientRequest::Room { request, .. } => (request.get(), "room", nothing),
-        ClientRequest::Ping { request } => (request.get(), "ping", nothing),
-        ClientRequest::Mistake { request, .. } => (*request, "mistake", nothing),
-        ClientRequest::Violation { request, .. } => (*request, "violation", nothing),
+        ClientRequest::Login { .. } => ("login", nothing),
+        ClientRequest::Ledger { wanted, .. } => match wanted {
+            LedgerRequest::Acknowledge(seen) => {
+                let count = seen.prizes.len() + seen.envelopes.len() + seen.orders.len();
+                ("acknowledge", Details::count(count as u64))
+            }
+            LedgerRequest::Open(envelope) => ("open", Details { envelope: Some(envelope.get()), ..nothing }),
+            LedgerRequest::Send(new) => ("send_envelope", Details { amount_fen: Some(new.total.0), ..nothing }),
+            LedgerRequest::Pay(order) => ("pay", Details { order: Some(order.get()), ..nothing }),
+            LedgerRequest::Cancel(order) => ("cancel", Details { order: Some(order.get()), ..nothing }),
+            LedgerRequest::Ask(_) => ("ask", nothing),
+        },
+        ClientRequest::Chat { .. } => ("chat", nothing),
+        ClientRequest::Room { .. } => ("room", nothing),
+        ClientRequest::Ping { .. } => ("ping", nothing),
+        ClientRequest::Mistake { .. } => ("mistake", nothing),
+        ClientRequest::Violation { .. } => ("violation", nothing),
         ClientRequest::Partial | ClientRequest::Gone(_) => return None,
     })
 }

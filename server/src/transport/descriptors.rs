@@ -25,12 +25,9 @@ pub const TABLES: hongbao_sysctl::Tables = hongbao_sysctl::Tables {
     // A shard's epoll, wake-up and signal descriptors, and the copies of what was open when the
     // table was unshared.
     per_shard: 6,
-    shards_max: SHARDS_MAX,
+    // A shard has at least one SET.
+    shards_max: limits::SETS_MAX,
 };
-
-/// A shard has at least one SET.
-#[allow(clippy::cast_possible_truncation)]
-const SHARDS_MAX: u32 = limits::SETS_MAX as u32;
 
 /// Whether shards share the process's table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
@@ -59,17 +56,6 @@ pub fn raise_limit() -> u64 {
     }
 }
 
-/// Connections that a table of `limit` descriptors has room for.
-pub fn room(limit: u64, shards: u32) -> u64 {
-    TABLES.room(limit, shards)
-}
-
-/// The fewest shards, from `cores` up to `most`, whose private tables of `limit` descriptors carry
-/// `connections`.
-pub fn shards_for(connections: u64, limit: u64, cores: u32, most: u32) -> Option<u32> {
-    TABLES.shards_for(connections, limit, cores, most)
-}
-
 /// Gives the calling thread a table of its own, a copy of the one it shared.
 pub fn unshare_table() -> std::io::Result<()> {
     Ok(unshare(CloneFlags::CLONE_FILES)?)
@@ -86,6 +72,6 @@ mod tests {
 
     #[test]
     fn a_million_connections_need_55_tables_of_20000() {
-        assert_eq!(shards_for(1_000_000, 20_000, 2, 1_024), Some(55));
+        assert_eq!(TABLES.shards_for(1_000_000, 20_000, 2, 1_024), Some(55));
     }
 }

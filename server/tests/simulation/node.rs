@@ -17,11 +17,10 @@ use hongbao_server::generator::{Command, Generator, StockBoard, unfinished};
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::writer::{LedgerHandle, Writer, WriterRequest};
 use hongbao_server::market::campaign::Seed;
-use hongbao_server::services::envelope_runs::{Next, Run, Runs, Terms};
-use hongbao_server::services::expiry::Expiry;
-use hongbao_server::services::offers::Offers;
+use hongbao_server::services::envelope_runs::{Run, Runs, Terms};
 use hongbao_server::services::rooms::room_shard::Bounds;
-use hongbao_server::services::rooms::{self, Epochs, Service};
+use hongbao_server::services::rooms::service::{Epochs, Service};
+use hongbao_server::services::{expiry, offers};
 use hongbao_server::set::directory::Directory;
 use hongbao_server::set::message::{Control, Message, Offering, ReplyPermit, StockReport};
 use hongbao_server::set::payments::Wallets;
@@ -152,8 +151,6 @@ pub struct Node {
     pub commands: mpsc::Sender<Command>,
     command_queue: mpsc::Receiver<Command>,
     reports: mpsc::Receiver<StockReport>,
-    offers: Rc<Offers>,
-    expiry: Rc<Expiry>,
     offerings: mpsc::Receiver<Offering>,
     /// What each of the two is at.
     offering: Option<Work<()>>,
@@ -208,17 +205,17 @@ impl Node {
         });
         let generator = Generator::recover(handles.clone().into(), handle.clone(), campaigns, true, now.wall);
         let bounds = Bounds { history_bytes: setup.history_bytes, ..Bounds::default() };
-        // In place of random ones: by the moment of the start, the shard, and the room.
-        let (mut shard, life) = (0u64, now.wall << 16);
-        let epochs = || -> Epochs {
-            let mut next = life + (shard << 12);
-            shard += 1;
-            Box::new(move || {
+        let board = Arc::default();
+        let room_service = |(shard, queue): (u64, _)| {
+            // In place of random ones: by the moment of the start, the shard, and the room.
+            let mut next = (now.wall << 16) + (shard << 12);
+            let epochs: Epochs = Box::new(move || {
                 next += 1;
                 NonZeroU64::new(next).unwrap_or(NonZeroU64::MIN)
-            })
+            });
+            (Service::new(Arc::clone(&shared), Arc::clone(&board), bounds, epochs), queue)
         };
-        let (services, _) = rooms::open(&shared, setup.room_shards, bounds, epochs);
+        let room_shards = (0..).zip(room_queues).map(room_service).collect();
         let sets = (0..)
             .zip(handles.into_iter().zip(inboxes))
             .map(|(index, (handle, inbox))| SetNode {
@@ -238,19 +235,17 @@ impl Node {
             requests,
             handle,
             sets,
-            board: generator.board(),
+            board: Arc::clone(&generator.board),
             generator,
             commands,
             command_queue,
             reports,
-            offers: Rc::new(Offers::new(Arc::clone(&shared))),
-            expiry: Rc::new(Expiry::new(Arc::clone(&shared), wall)),
             offerings,
             offering: None,
             expiring: None,
             envelope_runs: Vec::new(),
             runs: Arc::default(),
-            room_shards: services.into_iter().zip(room_queues).collect(),
+            room_shards,
             shared,
         })
     }
@@ -327,11 +322,11 @@ impl Node {
         };
         if work.is_none() {
             *work = Some(if expire {
-                let expiry = Rc::clone(&self.expiry);
-                Box::pin(async move { expiry.expire().await })
+                let shared = Arc::clone(&self.shared);
+                Box::pin(async move { expiry::expire(&shared, wall).await })
             } else {
-                let (offers, offering) = (Rc::clone(&self.offers), self.offerings.try_recv().ok()?);
-                Box::pin(async move { offers.offer(&offering).await })
+                let (shared, offering) = (Arc::clone(&self.shared), self.offerings.try_recv().ok()?);
+                Box::pin(async move { offers::offer(&shared, &offering).await })
             });
         }
         if let Some(at) = work
@@ -344,8 +339,7 @@ impl Node {
 
     /// Begins to send a run of envelopes.
     pub fn begin_envelope_run(&mut self, terms: Terms, seed: Seed) {
-        let (ledger, offerings) = (self.handle.clone(), self.shared.offerings.clone());
-        let run = Run::begin(terms, seed, &self.runs, ledger, offerings, wall);
+        let run = Run::begin(terms, seed, &self.runs, &self.shared, wall);
         self.envelope_runs.push(EnvelopeRun::Idle(Box::new(run)));
     }
 
@@ -357,7 +351,7 @@ impl Node {
         let index = choice % self.envelope_runs.len();
         let mut work = match self.envelope_runs.swap_remove(index) {
             EnvelopeRun::Busy(work) => work,
-            EnvelopeRun::Idle(run) if run.next() == Next::End => return false,
+            EnvelopeRun::Idle(run) if run.is_over => return false,
             EnvelopeRun::Idle(mut run) => Box::pin(async move {
                 run.step().await;
                 run

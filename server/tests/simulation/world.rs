@@ -15,7 +15,7 @@ use hongbao_server::ends::End;
 use hongbao_server::generator::Command;
 use hongbao_server::ledger::audit::audit;
 use hongbao_server::ledger::sqlite::SqliteLedger;
-use hongbao_server::ledger::task::LedgerTask;
+use hongbao_server::ledger::task::{CampaignChange, LedgerTask};
 use hongbao_server::ledger::{Answer, Award, Means, Posting, Question};
 use hongbao_server::market::campaign::{Amounts, CampaignKind, CampaignTerms, Goods, Sale, Seed};
 use hongbao_server::market::envelope::Mode;
@@ -817,7 +817,8 @@ impl World {
                     let number = self.rng.within(1, campaigns);
                     if let Ok(id) = hongbao_proto::CampaignId::new(number) {
                         let (reply, _) = oneshot::channel();
-                        self.command(Command::Stop { id, reply }, format!("stop campaign {id}"));
+                        let change = CampaignChange::Stop(id);
+                        self.command(Command::Change { change, reply }, format!("stop campaign {id}"));
                     }
                 }
             }
@@ -937,7 +938,8 @@ impl World {
         let what = format!("create {terms:?}");
         let (reply, _) = oneshot::channel();
         self.figures.campaigns += 1;
-        self.command(Command::Create { terms: Box::new(terms), reply }, what);
+        let change = CampaignChange::Create(Box::new(terms));
+        self.command(Command::Change { change, reply }, what);
     }
 
     // ---- Faults

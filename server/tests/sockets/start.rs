@@ -100,7 +100,7 @@ fn settings_out_of_range_or_contradicting_are_named_with_values() {
     home.refused_in_one_line(&["--max-connection-qps", "0"], &["--max-connection-qps 0", "at least 1"]);
     home.refused_in_one_line(&["--login-timeout", "1ms"], &["--login-timeout 1ms", "1s"]);
     home.refused_in_one_line(&["--idle-timeout", "5s"], &["--idle-timeout 5s", "--login-timeout 10s"]);
-    home.refused_in_one_line(&["--return-after", "2h"], &["--return-after 7200s", "an hour"]);
+    home.refused_in_one_line(&["--return-after", "2h"], &["--return-after 7200s", "3600s"]);
     home.refused_in_one_line(
         &["--listen", "127.0.0.1:7999", "--admin", "127.0.0.1:7999"],
         &["--listen 127.0.0.1:7999", "--admin 127.0.0.1:7999"],

@@ -12,21 +12,20 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hongbao_proto::v1::{self, ErrorCode};
+use hongbao_proto::v1::{self, ErrorCode, server_frame::Event};
 use hongbao_proto::{RoomId, UserId};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::clock::UnixMs;
 use crate::limits;
 use crate::market::envelope::NewEnvelope;
-use crate::services::rooms::RoomsBoard;
-use crate::services::rooms::room::Kept;
-use crate::services::rooms::room_shard::{Bounds, Outline, Places, RoomShard};
+use crate::services::rooms::room::bytes_of;
+use crate::services::rooms::room_shard::{Bounds, RoomShard, RoomsBoard};
 use crate::set::Shared;
-use crate::set::delivery::{Count, Delivered, Delivery};
+use crate::set::delivery::{self, Count, Delivered, Delivery};
 use crate::set::directory::ConnectionKey;
 use crate::set::message::{Reply, ReplyPermit};
-use crate::set::room_messages::{RoomAction, RoomRequest, RoomState, Seen, message_frame};
+use crate::set::room_messages::{RoomAction, RoomRequest, RoomState, Seen};
 use crate::set::room_requests::QueuedRoomRequest;
 
 /// Where the epochs of new rooms come from: no two alike, in this process or another.
@@ -54,9 +53,6 @@ pub struct Service {
     /// A permit for each byte of history on its way.
     recovery: Arc<Semaphore>,
     epochs: Epochs,
-    board: Arc<RoomsBoard>,
-    /// Whose gauges are ours.
-    index: usize,
 }
 
 #[derive(Debug, Default)]
@@ -65,7 +61,7 @@ struct Busy {
     waiting: VecDeque<QueuedRoomRequest>,
 }
 
-/// A message being handed out: first its room's members are looked up, then their SETs are told.
+/// A message being handed out: first its room's members are looked up, then it goes to their SETs.
 #[derive(Debug)]
 struct Fanout {
     from: UserId,
@@ -78,41 +74,29 @@ struct Fanout {
 }
 
 impl Service {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        places: Arc<Places>,
-        bounds: Bounds,
-        epochs: Epochs,
-        board: Arc<RoomsBoard>,
-        index: usize,
-    ) -> Self {
+    /// Holds `shared`, which holds its queue: to be aborted once the SETs have stopped.
+    pub fn new(shared: Arc<Shared>, board: Arc<RoomsBoard>, bounds: Bounds, epochs: Epochs) -> Self {
         Self {
             shared,
-            shard: RoomShard::new(places, bounds),
+            shard: RoomShard::new(board, bounds),
             busy: HashMap::new(),
             turns: VecDeque::new(),
             waiting: 0,
             messages: Arc::new(Semaphore::new(limits::ROOM_SHARD_MESSAGES_MAX)),
             recovery: Arc::new(Semaphore::new(limits::ROOM_SHARD_RECOVERY_BYTES_MAX)),
             epochs,
-            board,
-            index,
         }
     }
 
     /// Serves until the queue is closed, and lets the thread's other tasks run after every
     /// [`limits::ROOM_SHARD_STEP`] of work.
-    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<QueuedRoomRequest>) {
+    pub async fn run(mut self, mut queue: mpsc::Receiver<QueuedRoomRequest>) {
         let mut spent = 0;
         loop {
-            let request = if !self.is_busy() {
-                match queue.recv().await {
-                    Some(request) => Some(request),
-                    None => return,
-                }
-            } else {
-                queue.try_recv().ok()
-            };
+            let request = if self.is_busy() { queue.try_recv().ok() } else { queue.recv().await };
+            if request.is_none() && !self.is_busy() {
+                return;
+            }
             spent += self.step(request);
             if spent >= limits::ROOM_SHARD_STEP {
                 spent = 0;
@@ -124,13 +108,7 @@ impl Service {
     /// Takes a request and gives a busy room its turn; returns what that was worth in members
     /// looked up.
     pub fn step(&mut self, request: Option<QueuedRoomRequest>) -> usize {
-        let mut spent = request.map_or(0, |request| self.take(request));
-        spent += self.turn();
-        if let Some(tally) = self.board.shards.get(self.index) {
-            tally.rooms.set(self.shard.rooms() as u64);
-            tally.members.set(self.shard.memberships() as u64);
-        }
-        spent
+        request.map_or(0, |request| self.take(request)) + self.turn()
     }
 
     /// Whether a room waits for its turn.
@@ -178,86 +156,62 @@ impl Service {
     /// Answers a request, or begins to hand out its message.
     fn serve(&mut self, request: QueuedRoomRequest) -> (usize, Option<Fanout>) {
         let QueuedRoomRequest { user, wanted: RoomRequest { room, action }, at, permit } = request;
-        let mut spent = limits::ROOM_SHARD_REQUEST_WEIGHT;
-        match action {
-            RoomAction::Join(seen) => spent += self.join(user, room, seen, permit),
-            RoomAction::Leave => tell(permit, room, self.shard.leave(user, room)),
-            RoomAction::Look => tell(permit, room, self.shard.look(user, room)),
-            RoomAction::Enclose(new) => spent += self.enclose(user, room, new, permit),
-            RoomAction::Say(text) => return (spent, self.say(user, room, text, at, permit)),
-        }
-        (spent, None)
-    }
-
-    /// Returns how many messages are told again.
-    fn join(&mut self, user: UserId, room: RoomId, seen: Option<Seen>, permit: ReplyPermit) -> usize {
-        let bytes = self.shard.missed(room, seen).map_or(0, |missed| missed.bytes());
-        let held = match u32::try_from(bytes) {
-            Ok(0) => None,
-            Ok(bytes) => match Arc::clone(&self.recovery).try_acquire_many_owned(bytes) {
-                Ok(held) => Some(held),
-                // Too much is on its way already: the way back says so, and nothing has changed.
-                Err(_) => return 0,
-            },
-            // A history is far smaller.
-            Err(_) => return 0,
-        };
-        let joined = self.shard.join(user, room, &mut self.epochs);
-        let outline = match joined {
-            Ok(outline) => outline,
-            Err(code) => {
-                permit.send(Reply::Refused(code));
-                return 0;
+        let replied = match action {
+            RoomAction::Say(text) => {
+                return (limits::ROOM_SHARD_REQUEST_WEIGHT, self.send(user, room, text, at, permit));
             }
+            RoomAction::Join(seen) => self.join(user, room, seen),
+            RoomAction::Leave => self.shard.leave(user, room).map(|state| (state_reply(state, None), 0)),
+            RoomAction::Look => self.shard.look(user, room).map(|state| (state_reply(state, None), 0)),
+            RoomAction::Enclose(new) => self.enclose(user, room, new),
         };
-        let mut state = state(room, outline);
-        if let Some(missed) = self.shard.missed(room, seen) {
-            state.recovered = missed.recovered;
-            state.missed = missed
-                .messages()
-                .map(|(offset, kept)| v1::ChatMessage {
-                    from_user_id: kept.from.get(),
-                    room_id: room.get(),
-                    offset,
-                    at_ms: kept.at,
-                    text: kept.text.as_ref().to_owned(),
-                })
-                .collect();
-        }
-        let told = state.missed.len();
-        permit.send(Reply::Room(Box::new(RoomState { state, held })));
-        told
+        let (reply, spent) = replied.unwrap_or_else(|code| (Reply::Refused(code), 0));
+        permit.send(reply);
+        (limits::ROOM_SHARD_REQUEST_WEIGHT + spent, None)
     }
 
-    /// Fills in whom an envelope is for; returns how many.
-    fn enclose(&self, user: UserId, room: RoomId, mut new: Box<NewEnvelope>, permit: ReplyPermit) -> usize {
-        if let Err(code) = self.shard.look(user, room) {
-            permit.send(Reply::Refused(code));
-            return 0;
+    /// With how many messages are sent again.
+    fn join(&mut self, user: UserId, room: RoomId, seen: Option<Seen>) -> Result<(Reply, usize), ErrorCode> {
+        let missed = self.shard.rooms.get(&room).map(|room| room.missed(seen).0.map(bytes_of).sum());
+        let bytes = u32::try_from(missed.unwrap_or(0)).unwrap_or(u32::MAX);
+        // Where too much is on its way already, nothing has changed.
+        let Ok(held) = Arc::clone(&self.recovery).try_acquire_many_owned(bytes) else {
+            return Ok((Reply::Overloaded, 0));
+        };
+        let mut state = self.shard.join(user, room, &mut self.epochs)?;
+        if let Some(room) = self.shard.rooms.get(&room) {
+            let (missed, recovered) = room.missed(seen);
+            (state.missed, state.recovered) = (missed.cloned().collect(), recovered);
         }
+        let sent = state.missed.len();
+        Ok((state_reply(state, Some(held)), sent))
+    }
+
+    /// Fills in whom an envelope is for; with how many they are.
+    fn enclose(&self, user: UserId, room: RoomId, mut new: Box<NewEnvelope>) -> Result<(Reply, usize), ErrorCode> {
+        self.shard.look(user, room)?;
         let mut members = self.shard.members(room).to_vec();
         members.sort_unstable();
         let count = members.len();
         new.recipients = members.into();
-        permit.send(Reply::Enclosed(new));
-        count
+        Ok((Reply::Enclosed(new), count))
     }
 
-    fn say(&mut self, from: UserId, room: RoomId, text: Box<str>, at: UnixMs, permit: ReplyPermit) -> Option<Fanout> {
+    fn send(&mut self, from: UserId, room: RoomId, text: Box<str>, at: UnixMs, permit: ReplyPermit) -> Option<Fanout> {
         // Without a permit the way back says `Overloaded`, and nothing was said.
         let under_way = Arc::clone(&self.messages).try_acquire_owned().ok()?;
-        match self.shard.say(room, Kept { from, at, text: text.clone() }) {
+        match self.shard.append(from, room, at, text) {
             Err(code) => {
                 permit.send(Reply::Refused(code));
                 None
             }
-            Ok(offset) => Some(Fanout {
+            Ok(message) => Some(Fanout {
                 from,
-                frame: message_frame(from, Some(room), offset, at, &text),
                 count: Count::new(move |delivered| {
-                    permit.send(Reply::Receipt { delivered, offset });
+                    permit.send(Reply::Receipt { delivered, offset: message.offset });
                     drop(under_way);
                 }),
+                frame: delivery::encode(Event::ChatMessage(message)),
                 next: 0,
                 offline: 0,
                 keys: BTreeMap::new(),
@@ -265,8 +219,8 @@ impl Service {
         }
     }
 
-    /// Looks some more members up, or tells some SETs. The sender is not told: the receipt has the
-    /// message's offset.
+    /// Looks some more members up, or hands it to some SETs. The sender does not get it: the receipt
+    /// has the message's offset.
     fn fan_out(&self, room: RoomId, mut fanout: Fanout) -> (usize, Option<Fanout>) {
         let members = self.shard.members(room);
         let until = (fanout.next + limits::FANOUT_STEP).min(members.len());
@@ -296,13 +250,6 @@ impl Service {
     }
 }
 
-fn state(room: RoomId, Outline { epoch, offset, members }: Outline) -> v1::RoomState {
-    v1::RoomState { room_id: room.get(), epoch, offset, members, recovered: false, missed: Vec::new() }
-}
-
-fn tell(permit: ReplyPermit, room: RoomId, outline: Result<Outline, ErrorCode>) {
-    permit.send(match outline {
-        Ok(outline) => Reply::Room(Box::new(RoomState { state: state(room, outline), held: None })),
-        Err(code) => Reply::Refused(code),
-    });
+fn state_reply(state: v1::RoomState, held: Option<OwnedSemaphorePermit>) -> Reply {
+    Reply::Room(Box::new(RoomState { state, held }))
 }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use hongbao_proto::limits::{CHAT_BYTES_MAX, SERVER_FRAME_BYTES_MAX};
 use hongbao_proto::v1::server_frame::Event;
@@ -13,14 +14,13 @@ use proptest::prelude::*;
 use prost::Message as _;
 use tokio::sync::mpsc;
 
-use super::{RoomShardTally, RoomsBoard};
 use crate::admission::Rate;
 use crate::ledger::sqlite::SqliteLedger;
 use crate::ledger::writer;
 use crate::limits;
-use crate::services::rooms::room::{Kept, Room};
-use crate::services::rooms::room_shard::{Bounds, Places, RoomShard};
-use crate::services::rooms::service::Service;
+use crate::services::rooms::room::{Room, bytes_of};
+use crate::services::rooms::room_shard::{Bounds, RoomShard, RoomsBoard};
+use crate::services::rooms::service::{Service, random_epochs};
 use crate::set::delivery::{Delivered, Delivery};
 use crate::set::directory::{ConnectionAddress, ConnectionKey, Directory};
 use crate::set::message::{Control, Message, PendingRequest, Reply, ReplyPermit};
@@ -41,8 +41,12 @@ fn epoch(number: u64) -> NonZeroU64 {
     NonZeroU64::new(number).unwrap()
 }
 
-fn kept(from: u64, bytes: usize) -> Kept {
-    Kept { from: user(from), at: 5_000, text: "x".repeat(bytes).into() }
+fn message(from: u64, room_id: u64, offset: u64, bytes: usize) -> v1::ChatMessage {
+    v1::ChatMessage { from_user_id: from, room_id, offset, at_ms: 5_000, text: "x".repeat(bytes) }
+}
+
+fn append(shard: &mut RoomShard, from: u64, to: u64, bytes: usize) -> Result<v1::ChatMessage, ErrorCode> {
+    shard.append(user(from), room(to), 5_000, "x".repeat(bytes).into())
 }
 
 // ---- The shard
@@ -76,7 +80,7 @@ fn act() -> impl Strategy<Value = Act> {
 struct ModelRoom {
     epoch: u64,
     members: BTreeSet<u64>,
-    said: Vec<Kept>,
+    said: Vec<v1::ChatMessage>,
     forgotten: usize,
 }
 
@@ -92,10 +96,8 @@ impl ModelRoom {
 
 const SMALL: Bounds = Bounds { members: 4, rooms: 3, memberships: 8, history_bytes: 100 * 1024 };
 
-fn outcome(
-    result: Result<crate::services::rooms::room_shard::Outline, ErrorCode>,
-) -> Result<(u64, u64, u32), ErrorCode> {
-    result.map(|outline| (outline.epoch, outline.offset, outline.members))
+fn outcome(result: Result<v1::RoomState, ErrorCode>) -> Result<(u64, u64, u32), ErrorCode> {
+    result.map(|state| (state.epoch, state.offset, state.members))
 }
 
 proptest! {
@@ -143,16 +145,15 @@ proptest! {
                     };
                     let members = u32::try_from(known.members.len()).unwrap();
                     prop_assert_eq!(outcome(result), Ok((known.epoch, known.said.len() as u64, members)));
-                    let missed = shard.missed(room(at), seen).unwrap();
-                    let told: Vec<_> = missed.messages().map(|(offset, kept)| (offset, kept.clone())).collect();
-                    let still_kept = (known.forgotten..known.said.len()).map(|index| (index as u64 + 1, known.said[index].clone()));
+                    let (missed, is_all) = shard.rooms[&room(at)].missed(seen);
+                    let still_kept = known.said[known.forgotten..].iter();
                     let (recovered, from) = match seen {
                         None => (false, u64::MAX),
                         Some(seen) if seen.epoch != known.epoch => (false, 0),
                         Some(seen) => (seen.offset >= known.forgotten as u64, seen.offset),
                     };
-                    prop_assert_eq!(missed.recovered, recovered);
-                    prop_assert_eq!(told, still_kept.filter(|(offset, _)| *offset > from).collect::<Vec<_>>());
+                    prop_assert_eq!(is_all, recovered);
+                    prop_assert!(missed.eq(still_kept.filter(|message| message.offset > from)));
                 }
                 Act::Leave(who, at) => {
                     let result = outcome(shard.leave(user(who), room(at)));
@@ -176,25 +177,25 @@ proptest! {
                 }
                 Act::Say(who, at, count, bytes) => {
                     for _ in 0..count {
-                        let result = shard.say(room(at), kept(who, bytes));
+                        let result = append(&mut shard, who, at, bytes);
                         let others: usize = model.iter().filter(|(id, _)| **id != at).map(|(_, room)| room.bytes()).sum();
                         match model.get_mut(&at).filter(|known| known.members.contains(&who)) {
                             None => prop_assert_eq!(result, Err(ErrorCode::NoSuchRoom)),
                             Some(known) => {
-                                known.said.push(kept(who, bytes));
+                                known.said.push(message(who, at, known.said.len() as u64 + 1, bytes));
                                 while known.is_too_long() || others + known.bytes() > SMALL.history_bytes {
                                     known.forgotten += 1;
                                 }
-                                prop_assert_eq!(result, Ok(known.said.len() as u64));
+                                prop_assert_eq!(result.as_ref(), Ok(&known.said[known.said.len() - 1]));
                             }
                         }
                     }
                 }
             }
-            prop_assert_eq!(shard.rooms(), model.len());
-            prop_assert_eq!(shard.memberships(), model.values().map(|room| room.members.len()).sum::<usize>());
-            prop_assert_eq!(shard.history_bytes(), model.values().map(ModelRoom::bytes).sum::<usize>());
-            prop_assert!(shard.history_bytes() <= SMALL.history_bytes);
+            prop_assert_eq!(shard.rooms.len(), model.len());
+            prop_assert_eq!(shard.memberships, model.values().map(|room| room.members.len()).sum::<usize>());
+            prop_assert_eq!(shard.history_bytes, model.values().map(ModelRoom::bytes).sum::<usize>());
+            prop_assert!(shard.history_bytes <= SMALL.history_bytes);
             for (id, known) in &model {
                 let members: BTreeSet<u64> = shard.members(room(*id)).iter().map(|user| user.get()).collect();
                 prop_assert_eq!(&members, &known.members);
@@ -221,14 +222,14 @@ fn a_full_room_takes_the_next_member_when_one_has_left() {
 
 #[test]
 fn a_user_may_be_in_so_many_rooms_of_all_shards_together() {
-    let places = Arc::<Places>::default();
-    let mut shards = [(); 2].map(|()| RoomShard::new(Arc::clone(&places), Bounds::default()));
+    let board = Arc::<RoomsBoard>::default();
+    let mut shards = [(); 2].map(|()| RoomShard::new(Arc::clone(&board), Bounds::default()));
     for id in 1..=u64::from(limits::USER_ROOMS_MAX) {
         shards[(id % 2) as usize].join(user(1), room(id), || epoch(7)).unwrap();
     }
     for shard in &mut shards {
         assert_eq!(shard.join(user(1), room(1_000), || epoch(7)), Err(ErrorCode::RoomFull));
-        assert_eq!((shard.rooms(), shard.memberships()), (32, 32), "the room is not made");
+        assert_eq!((shard.rooms.len(), shard.memberships), (32, 32), "the room is not made");
     }
     shards[0].join(user(2), room(1_000), || epoch(7)).unwrap();
     shards[1].leave(user(1), room(1)).unwrap();
@@ -244,9 +245,9 @@ fn a_shard_has_so_many_rooms_and_forgets_those_of_nobody() {
     }
     assert_eq!(shard.join(user(1), room(rooms + 1), || epoch(7)), Err(ErrorCode::RoomFull));
     shard.join(user(1), room(2), || epoch(7)).unwrap();
-    shard.say(room(5), kept(5, 100)).unwrap();
+    append(&mut shard, 5, 5, 100).unwrap();
     shard.leave(user(5), room(5)).unwrap();
-    assert_eq!((shard.rooms() as u64, shard.history_bytes()), (rooms - 1, 0));
+    assert_eq!((shard.rooms.len() as u64, shard.history_bytes), (rooms - 1, 0));
     // What was said is forgotten with it, and offsets begin anew.
     let outline = shard.join(user(1), room(5), || epoch(8)).unwrap();
     assert_eq!((outline.epoch, outline.offset, outline.members), (8, 0, 1));
@@ -260,15 +261,15 @@ fn a_shard_of_full_memory_cuts_short_the_room_that_talks() {
     shard.join(user(1), room(1), || epoch(7)).unwrap();
     shard.join(user(1), room(2), || epoch(8)).unwrap();
     for _ in 0..7 {
-        shard.say(room(1), kept(1, message)).unwrap();
+        append(&mut shard, 1, 1, message).unwrap();
     }
     for _ in 0..5 {
-        shard.say(room(2), kept(1, message)).unwrap();
+        append(&mut shard, 1, 2, message).unwrap();
     }
-    assert_eq!(shard.history_bytes(), 10_000);
+    assert_eq!(shard.history_bytes, 10_000);
     let kept = |shard: &RoomShard, id, epoch| {
-        let missed = shard.missed(room(id), Some(Seen { epoch, offset: 0 })).unwrap();
-        (missed.recovered, missed.messages().map(|(offset, _)| offset).collect::<Vec<_>>())
+        let (missed, recovered) = shard.rooms[&room(id)].missed(Some(Seen { epoch, offset: 0 }));
+        (recovered, missed.map(|message| message.offset).collect::<Vec<_>>())
     };
     assert_eq!(kept(&shard, 1, 7), (true, (1..=7).collect()));
     assert_eq!(kept(&shard, 2, 8), (false, vec![3, 4, 5]));
@@ -279,24 +280,20 @@ fn the_longest_history_fits_one_frame() {
     for bytes in [1, 128, CHAT_BYTES_MAX] {
         let mut full = Room::new(NonZeroU64::MAX);
         for _ in 0..2 * limits::HISTORY_MESSAGES_MAX {
-            full.say(Kept { from: user(UserId::MAX), at: u64::MAX, text: "x".repeat(bytes).into() });
+            full.append(&mut message(UserId::MAX, RoomId::MAX, 0, bytes));
         }
-        let missed = full.missed(Some(Seen { epoch: 1, offset: 0 }));
-        assert!(!missed.recovered && missed.bytes() == full.history_bytes());
-        let message = |(_, kept): (u64, &Kept)| v1::ChatMessage {
-            from_user_id: kept.from.get(),
-            room_id: RoomId::MAX,
-            offset: u64::MAX,
-            at_ms: kept.at,
-            text: kept.text.to_string(),
-        };
+        let (missed, recovered) = full.missed(Some(Seen { epoch: 1, offset: 0 }));
+        assert!(!recovered);
+        let widest = |kept: &v1::ChatMessage| v1::ChatMessage { offset: u64::MAX, at_ms: u64::MAX, ..kept.clone() };
+        let missed: Vec<_> = missed.map(widest).collect();
+        assert_eq!(missed.iter().map(bytes_of).sum::<usize>(), full.history_bytes);
         let state = v1::RoomState {
             room_id: RoomId::MAX,
             epoch: u64::MAX,
             offset: u64::MAX,
             members: u32::MAX,
             recovered: true,
-            missed: missed.messages().map(message).collect(),
+            missed,
         };
         assert!(state.missed.len() == limits::HISTORY_MESSAGES_MAX || bytes > 1);
         let frame = v1::ServerFrame { request_id: u64::MAX, event: Some(Event::RoomState(state)) };
@@ -341,16 +338,14 @@ impl Rig {
             end_at_expiry: true,
             barred: Default::default(),
         });
-        let board = Arc::new(RoomsBoard { shards: Box::new([RoomShardTally::default()]) });
-        let service = Service::new(
-            Arc::clone(&shared),
-            Arc::default(),
-            Bounds::default(),
-            crate::services::rooms::random_epochs(),
-            Arc::clone(&board),
-            0,
-        );
+        let board = Arc::<RoomsBoard>::default();
+        let service = Service::new(Arc::clone(&shared), Arc::clone(&board), Bounds::default(), random_epochs());
         Self { shared, inboxes, service, board, requests: 0 }
+    }
+
+    /// Rooms, and members of all.
+    fn counted(&self) -> (u64, u64) {
+        (self.board.rooms.load(Ordering::Relaxed), self.board.members.load(Ordering::Relaxed))
     }
 
     /// The user is on-line in this SET, in the slot of its id.
@@ -452,7 +447,7 @@ fn a_message_reaches_every_other_member_and_is_counted() {
     let states: Vec<_> = rig.answers().into_iter().map(|(_, reply)| standing(reply)).collect();
     assert!(states.iter().all(|state| state.epoch == states[0].epoch && state.epoch != 0));
     assert_eq!(states.iter().map(|state| state.members).collect::<Vec<_>>(), (1..=7).collect::<Vec<_>>());
-    assert_eq!((rig.board.rooms(), rig.board.members()), (1, 7));
+    assert_eq!(rig.counted(), (1, 7));
     for id in 1..=5 {
         rig.place(id, (id % 3) as u32);
     }
@@ -499,7 +494,7 @@ fn only_members_may_say_something_or_look_or_leave() {
     assert_eq!((state.offset, state.members, state.recovered, state.missed.len()), (1, 1, false, 0));
     rig.ask(1, 9, RoomAction::Leave);
     assert_eq!(standing(rig.answer()).members, 0);
-    assert_eq!((rig.board.rooms(), rig.board.members()), (0, 0));
+    assert_eq!(rig.counted(), (0, 0));
     rig.ask(1, 9, say("gone"));
     assert!(matches!(rig.answer(), Reply::Refused(ErrorCode::NoSuchRoom)));
 }
@@ -644,7 +639,7 @@ fn beyond_a_bound_a_request_is_overloaded_and_changes_nothing() {
     rig.ask(9_999, 1, RoomAction::Join(Some(Seen { epoch, offset: 0 })));
     // Whoever asks for no history is served.
     rig.ask(2, 1, RoomAction::Look);
-    let members = rig.board.members();
+    let members = rig.counted().1;
     let answers = rig.answers();
     assert_eq!((overloaded(&answers), answers.len(), members), (3, fit + 4, 2 + limits::FANOUT_STEP as u64));
     drop(answers);

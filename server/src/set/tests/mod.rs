@@ -609,9 +609,9 @@ fn announcements_beyond_the_bound_are_dropped_by_connection() {
     let text = "x".repeat(limits::ANNOUNCEMENTS_PENDING_BYTES_MAX / 3);
     let sent: Vec<_> = (0..4).map(|_| rig.announce(&announcement(&text))).collect();
     rig.sweep();
-    let progress: Vec<_> = sent.iter().map(|sent| (sent.progress().reached, sent.progress().dropped)).collect();
+    let progress: Vec<_> = sent.iter().map(|sent| (sent.view().reached, sent.view().dropped)).collect();
     assert_eq!(progress, [(2, 0), (2, 0), (0, 2), (0, 2)]);
-    assert!(sent.iter().all(|sent| sent.progress().took.is_some()));
+    assert!(sent.iter().all(|sent| sent.view().finished_at_ms.is_some()));
     assert_eq!((texts(&first.take()).len(), texts(&second.take()).len()), (2, 2));
     assert_eq!((rig.tally(0).announced.get(), rig.tally(0).announcements_dropped.get()), (4, 2));
     // There is room again.
@@ -642,7 +642,7 @@ fn announcements_that_wait_leave_in_one_write_in_their_order() {
     let (_, stranger) = rig.connect(0);
     let before: Vec<_> = peers.iter().map(|peer| peer.writes.get()).collect();
     let sent: Vec<_> = ["one", "two", "three"].iter().map(|text| rig.announce(&announcement(text))).collect();
-    assert!(sent.iter().all(|sent| sent.progress().took.is_none()));
+    assert!(sent.iter().all(|sent| sent.view().finished_at_ms.is_none()));
     rig.sweep();
     for (peer, before) in peers.iter().zip(before) {
         assert_eq!(peer.writes.get(), before + 1);
@@ -650,9 +650,9 @@ fn announcements_that_wait_leave_in_one_write_in_their_order() {
     }
     assert!(stranger.take().is_empty(), "announcements are for users");
     for sent in sent {
-        let progress = sent.progress();
+        let progress = sent.view();
         assert_eq!((progress.reached, progress.dropped, progress.sets_dropped), (3, 0, 0));
-        assert!(progress.took.is_some());
+        assert!(progress.finished_at_ms.is_some());
     }
     assert_eq!(rig.tally(0).announced.get(), 9);
     assert!(!rig.sets[0].has_bulk_work());
@@ -677,9 +677,9 @@ fn an_answer_and_an_announcement_leave_in_that_order_at_once() {
     let before = (busy.writes.get(), quiet.writes.get());
     rig.sets[0].apply(Message::Peer { key: asking, request: ClientRequest::Ping { request: request(5) } }, &rig.now);
     rig.sets[0].work_in_bulk(&rig.now);
-    assert_eq!(sent.progress().took, None, "one write has yet to come");
+    assert_eq!(sent.view().finished_at_ms, None, "one write has yet to come");
     rig.sets[0].flush(&rig.now);
-    assert!(sent.progress().took.is_some());
+    assert!(sent.view().finished_at_ms.is_some());
     assert_eq!((busy.writes.get(), quiet.writes.get()), (before.0 + 1, before.1 + 1));
     let frames = busy.take();
     assert!(matches!(frames[0].event, Some(Event::Pong(_))), "{frames:?}");
@@ -698,7 +698,7 @@ fn a_slow_peer_gets_its_announcement_after_the_answer() {
     let frames = slow.take();
     assert!(matches!(frames[0].event, Some(Event::Pong(_))), "{frames:?}");
     assert_eq!(texts(&frames), ["news"]);
-    assert_eq!(sent.progress().reached, 1);
+    assert_eq!(sent.view().reached, 1);
 }
 
 #[test]
@@ -710,7 +710,7 @@ fn a_connection_cut_at_its_announcement_counts_as_not_reached() {
     full.backlog.set(limits::OUTBOX_BYTES_MAX);
     let sent = rig.announce(&announcement("news"));
     rig.sweep();
-    assert_eq!((sent.progress().reached, sent.progress().dropped), (1, 1));
+    assert_eq!((sent.view().reached, sent.view().dropped), (1, 1));
     assert!(full.cut.get() && !reader.cut.get());
 }
 
@@ -737,7 +737,7 @@ fn a_round_carries_what_waited_and_reaches_newcomers_once() {
     }
     assert_eq!(texts(&passed.take()), ["second", "third"]);
     assert_eq!(texts(&ahead.take()), ["first", "second", "third"]);
-    let reached = [first, second, third].map(|sent| sent.progress().reached);
+    let reached = [first, second, third].map(|sent| sent.view().reached);
     assert_eq!(reached, [users + 1, users + 1, users + 1]);
     assert_eq!(rig.tally(0).announced.get(), 3 * (users + 1));
 }
@@ -778,8 +778,8 @@ fn a_farewell_comes_after_what_was_announced_before_it() {
     let frames = peer.take();
     assert_eq!(texts(&frames), ["last words"]);
     assert_eq!(goodbye(&frames[1]), Some(Reason::Draining));
-    assert_eq!(late.progress().reached, 0);
-    assert!(late.progress().took.is_some());
+    assert_eq!(late.view().reached, 0);
+    assert!(late.view().finished_at_ms.is_some());
 }
 
 #[test]
