@@ -63,7 +63,7 @@ pub async fn serve(
         // The machine's end, said or dropped.
         shutdown.await.ok();
     };
-    let mut serving = std::pin::pin!(http::serve(listener, router, until));
+    let mut serving = std::pin::pin!(http::serve(http::CONNECTIONS_MAX, listener, router, until));
     loop {
         tokio::select! {
             served = &mut serving => return served,

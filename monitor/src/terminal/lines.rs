@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use hongbao_telemetry::table::aligned;
 
-use crate::recording::write::RunStatus;
+use crate::recording::RunStatus;
 use crate::run::books::{Balance, Book, Sides, Trade};
 use crate::run::second::Headline;
 use crate::words::{plain_yuan, thousands};

@@ -30,6 +30,7 @@ const ROOMS: [(&str, &[&str]); 6] = [
             "summary",
             "table",
             "percent",
+            "lock",
         ],
     ),
     (
