@@ -3,14 +3,8 @@
 /// `1234567` as `1,234,567`.
 pub fn thousands(value: i64) -> String {
     let digits = value.unsigned_abs().to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    if value < 0 { format!("-{text}") } else { text }
+    let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
+    format!("{}{}", if value < 0 { "-" } else { "" }, groups.join(","))
 }
 
 pub fn count(value: u64) -> String {
@@ -106,18 +100,14 @@ pub fn time(us: f64) -> String {
 
 /// Bytes in decimal units: 512 B, 1.5 kB, 997 MB.
 pub fn brief_bytes(value: f64) -> String {
-    let mut scaled = value;
-    for unit in ["B", "kB", "MB", "GB"] {
-        if scaled.abs() < 999.5 {
-            return if scaled.abs() < 9.95 && unit != "B" {
-                format!("{scaled:.1} {unit}")
-            } else {
-                format!("{scaled:.0} {unit}")
-            };
-        }
-        scaled /= 1_000.0;
+    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+    let (mut value, mut unit) = (value, 0);
+    while value.abs() >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1_000.0;
+        unit += 1;
     }
-    format!("{scaled:.1} TB")
+    let places = usize::from(unit + 1 == UNITS.len() || (unit > 0 && value.abs() < 9.95));
+    format!("{value:.places$} {}", UNITS[unit])
 }
 
 /// How long something has lasted: 00:12:34.

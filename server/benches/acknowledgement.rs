@@ -101,7 +101,7 @@ fn main() -> Result<(), LedgerError> {
         "{rate} wins/s asked for, {:.0} durable in {seconds:.1} s; {full} met a full queue, {} refused; {} commits",
         f64::from(u32::try_from(measures.micros.len()).expect("fewer than 2^32")) / seconds,
         measures.refused,
-        status.batches(),
+        status.counts().batches,
     );
     println!(
         "acknowledged after p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, max {:.2} ms from the moment due",

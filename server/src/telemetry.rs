@@ -134,7 +134,8 @@ impl Telemetry {
     /// The whole description.
     pub fn sample(&self) -> Sample {
         let prizes = self.stock.total();
-        let books = self.ledger.totals();
+        let ledger = self.ledger.counts();
+        let books = ledger.totals;
         let named = |name, help, value: u64| (Key::new(name, help), value);
         let of_sets = |name, help, of: fn(&SetTally) -> &Tally| named(name, help, self.sum(of));
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
@@ -177,9 +178,9 @@ impl Telemetry {
             (names::ACCEPTS_WITHOUT_DESCRIPTOR, read(&self.accept.out_of_descriptors)),
             named("accept_errors", "Failures of accept other than a lack of descriptors", read(&self.accept.errors)),
             named("listeners_closed_full", "Times a full shard stopped listening", read(&self.accept.closed_full)),
-            named("ledger_batches", "Transactions committed", self.ledger.batches()),
-            named("ledger_batches_failed", "Transactions that failed", self.ledger.failed_batches()),
-            named("ledger_postings", "Postings committed", self.ledger.postings()),
+            named("ledger_batches", "Transactions committed", ledger.batches),
+            named("ledger_batches_failed", "Transactions that failed", ledger.failed_batches),
+            named("ledger_postings", "Postings committed", ledger.postings),
             (names::EVENTS_FORGOTTEN, self.events.forgotten()),
             (names::CPU, process::cpu_micros()),
         ];

@@ -12,7 +12,7 @@ use hongbao_telemetry::program::service::Service;
 use tokio::time::MissedTickBehavior;
 
 use crate::ledger::task::LedgerTask;
-use crate::ledger::writer::{LedgerHandle, WriterRequest};
+use crate::ledger::writer::{LedgerCounts, LedgerHandle, WriterRequest};
 use crate::set::message::ReplyPermit;
 use crate::set::tally::Tally;
 use crate::telemetry::Telemetry;
@@ -49,7 +49,7 @@ impl Watchdog {
         loop {
             pace.tick().await;
             // One question at a time: a ledger that hangs must not find a heap of them.
-            let tasks = self.telemetry.ledger.tasks();
+            let tasks = self.telemetry.ledger.counts().tasks;
             if asked_at != Some(tasks) && self.ledger.try_send(WriterRequest::Task(LedgerTask::Ping)).is_ok() {
                 asked_at = Some(tasks);
             }
@@ -82,8 +82,8 @@ impl Watchdog {
 
     /// What each part has counted. That of the ledger grows with whatever its thread does.
     fn counts(&self) -> impl Iterator<Item = (&str, u64)> {
-        let ledger = &self.telemetry.ledger;
-        let done = ledger.tasks() + ledger.batches() + ledger.failed_batches();
+        let LedgerCounts { batches, failed_batches, tasks, .. } = self.telemetry.ledger.counts();
+        let done = tasks + batches + failed_batches;
         self.shards.iter().map(|(name, beat)| (name.as_str(), beat.get())).chain([("the ledger", done)])
     }
 

@@ -8,6 +8,7 @@ use crate::report::figures::{self, KINDS};
 use crate::report::load::Recording;
 use crate::run::column::Figure;
 use crate::run::host::HostSecond;
+use crate::run::mark::{ALERT, RESOLVED};
 use crate::run::second::Headline;
 use crate::run::series::HeatCounts;
 use crate::words;
@@ -103,15 +104,9 @@ impl Panel {
 pub struct Mark {
     /// Since the run's start.
     pub second: u64,
-    pub kind: MarkKind,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum MarkKind {
-    /// A phase begins or ends: a line with this beside it, if anything.
-    Phase(String),
-    /// A storm or an announcement: a small arrow. The phase says which, and a table says more.
-    Event,
+    /// A phase begins or ends: a line with this beside it, if anything. None: a storm or an
+    /// announcement, a small arrow. The phase says which, and a table says more.
+    pub phase: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -139,10 +134,10 @@ pub fn all(run: &Recording) -> Vec<Chart> {
         let marks = if panels.iter().any(|panel| panel.style == Style::Lanes) { Vec::new() } else { marks.clone() };
         (!panels.is_empty()).then_some(Chart { file, title, panels, marks, seconds: run.end() - run.start() })
     };
-    let sent = || of_headline(run, "sent by the clients", Tone::FLEET, |second| second.sent.figure());
-    let handled = || of_headline(run, "handled by the server", Tone::SERVER, |second| second.received.figure());
-    let issued = of_headline(run, "issued", Tone::GOLD, |second| second.issued.figure());
-    let won = of_headline(run, "won", Tone::RED, |second| second.won.figure());
+    let sent = || of_headline(run, "sent by the clients", Tone::FLEET, |second| second.sent);
+    let handled = || of_headline(run, "handled by the server", Tone::SERVER, |second| second.received);
+    let issued = of_headline(run, "issued", Tone::GOLD, |second| second.issued);
+    let won = of_headline(run, "won", Tone::RED, |second| second.won);
     let requests = |series| vec![lines("requests a second", series)];
     let envelopes = |series| vec![lines("envelopes a second", vec![series])];
     let charts = [
@@ -180,8 +175,8 @@ fn series(run: &Recording, name: &str, tone: Tone, at: impl Fn(u64) -> Option<f6
     Series { name: name.into(), tone, values: (run.start()..run.end()).map(at).collect() }
 }
 
-fn of_headline(run: &Recording, name: &str, tone: Tone, of: impl Fn(&Headline) -> Option<f64>) -> Series {
-    series(run, name, tone, |second| of(run.complete(second)?))
+fn of_headline<F: Figure>(run: &Recording, name: &str, tone: Tone, of: impl Fn(&Headline) -> F) -> Series {
+    series(run, name, tone, |second| of(run.complete(second)?).figure())
 }
 
 /// What the host counted in a second.
@@ -196,7 +191,7 @@ fn of_host(run: &Recording, name: &str, tone: Tone, of: impl Fn(&HostSecond) -> 
 fn planned(run: &Recording) -> Series {
     let phases = run.phases();
     if phases.is_empty() {
-        return of_headline(run, "planned", Tone::PLAN, |second| second.planned.figure());
+        return of_headline(run, "planned", Tone::PLAN, |second| second.planned);
     }
     series(run, "planned", Tone::PLAN, |second| {
         let phase = phases.iter().find(|phase| (phase.from..phase.from + phase.seconds).contains(&second));
@@ -222,7 +217,7 @@ fn heat(run: &Recording) -> Panel {
 }
 
 fn users(run: &Recording) -> Vec<Panel> {
-    let online = of_headline(run, "users online", Tone::SERVER, |second| second.users_online.figure());
+    let online = of_headline(run, "users online", Tone::SERVER, |second| second.users_online);
     let logins = series(run, "logins", Tone::FLEET, |second| run.logins(second));
     vec![
         Panel { weight: 3.0, ..lines("users online", vec![online]) },
@@ -318,8 +313,8 @@ fn refusals(run: &Recording) -> Vec<Panel> {
         return Vec::new();
     }
     let refused = vec![
-        of_headline(run, "answered Overloaded", Tone::FLEET, |second| Some(second.overloaded.unwrap_or(0) as f64)),
-        of_headline(run, "turned away", Tone::VIOLET, |second| second.refused.figure()),
+        of_headline(run, "answered Overloaded", Tone::FLEET, |second| second.overloaded.unwrap_or(0)),
+        of_headline(run, "turned away", Tone::VIOLET, |second| second.refused),
     ];
     let mut kinds: Vec<(String, f64)> = run.sums(|reasons| &reasons.ended).into_iter().collect();
     kinds.sort_by(|(_, one), (_, other)| other.total_cmp(one));
@@ -380,30 +375,33 @@ fn network(run: &Recording) -> Vec<Panel> {
 
 fn marks(run: &Recording) -> Vec<Mark> {
     let mut marks = Vec::new();
-    let mut end = None;
-    for phase in run.phases() {
-        // A pause between two phases is seen, too.
-        if let Some(end) = end.filter(|&end| end != phase.from) {
-            marks.push(Mark { second: end, kind: MarkKind::Phase(String::new()) });
+    let mut add = |second: u64, phase: Option<String>| {
+        if (run.start()..run.end()).contains(&second) {
+            marks.push(Mark { second: second - run.start(), phase });
         }
-        marks.push(Mark { second: phase.from, kind: MarkKind::Phase(words::phase(&phase.name)) });
-        end = Some(phase.from + phase.seconds);
+    };
+    let phases = run.phases();
+    for (index, phase) in phases.iter().enumerate() {
+        add(phase.from, Some(words::phase(&phase.name)));
+        let end = phase.from + phase.seconds;
+        match phases.get(index + 1) {
+            // A pause between two phases is seen, too.
+            Some(next) if next.from != end => add(end, Some(String::new())),
+            Some(_) => {}
+            None => add(end, Some("end".into())),
+        }
     }
-    marks.extend(end.map(|second| Mark { second, kind: MarkKind::Phase("end".into()) }));
-    let known = !run.phases().is_empty();
     for moment in figures::timeline(run) {
-        // What is known of phases is better than what was said of them.
-        let kind = match moment.kind.as_str() {
-            "phase" | "qps" | "resolved" if known => continue,
-            "resolved" => continue,
-            "phase" | "qps" => MarkKind::Phase(shortened(&moment.text)),
-            _ => MarkKind::Event,
+        let phase = match moment.kind.as_str() {
+            RESOLVED => continue,
+            // What is known of phases is better than what was said of them.
+            "phase" | "qps" if !phases.is_empty() => continue,
+            "phase" | "qps" => Some(shortened(&moment.text)),
+            _ => None,
         };
-        marks.push(Mark { second: run.start() + moment.at_ms / 1_000, kind });
+        add(run.start() + moment.at_ms / 1_000, phase);
     }
     marks.sort_by_key(|mark| mark.second);
-    marks.retain(|mark| (run.start()..run.end()).contains(&mark.second));
-    marks.iter_mut().for_each(|mark| mark.second -= run.start());
     marks
 }
 
@@ -426,8 +424,8 @@ fn timeline(run: &Recording) -> Panel {
         ("announcement", Tone::KERNEL),
         ("storm", Tone::RED),
         ("drain", Tone::VIOLET),
-        ("alert", Tone::RED),
-        ("resolved", Tone::KERNEL),
+        (ALERT, Tone::RED),
+        (RESOLVED, Tone::KERNEL),
     ];
     let mut lanes: BTreeMap<(usize, String), Vec<(f64, String)>> = BTreeMap::new();
     for moment in figures::timeline(run) {

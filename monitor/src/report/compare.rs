@@ -8,6 +8,7 @@ use crate::run::books::Book;
 use crate::run::column::Figure;
 use crate::run::histogram::Quantiles;
 use crate::words;
+use Unit::{Bytes, Count, Fen, Seconds, Share, Us};
 
 /// What a figure is counted in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -139,50 +140,42 @@ fn rows<T>(group: &str, definitions: &[Definition<T>], a: Option<&T>, b: Option<
 const RUN: &str = "run";
 
 const OF_RUN: [Definition<Figures>; 20] = [
-    ("users", "users", Unit::Count, |f| f.run.users.figure()),
-    ("seconds", "seconds recorded", Unit::Count, |f| f.run.seconds.figure()),
-    ("seconds_complete", "of these complete", Unit::Count, |f| f.run.seconds_complete.figure()),
-    ("connect_seconds", "seconds until all were connected", Unit::Seconds, |f| Some(f.connect.as_ref()?.seconds)),
-    ("server_bytes_per_user", "server's memory for a user", Unit::Bytes, |f| f.memory.server_bytes_per_user.figure()),
-    ("fleet_bytes_per_user", "fleet's memory for a user", Unit::Bytes, |f| f.memory.fleet_bytes_per_user.figure()),
-    ("host_bytes_per_user", "whole machine's memory for a user", Unit::Bytes, |f| {
-        f.memory.host_bytes_per_user.figure()
-    }),
-    ("won", "envelopes won", Unit::Count, |f| f.books.monitor.claims.won.figure()),
-    ("paid_fen", "paid", Unit::Fen, |f| f.books.monitor.claims.paid_fen.figure()),
-    ("residual_fen", "rain: residual", Unit::Fen, |f| f.books.monitor.residual_fen.figure()),
-    ("residual_sale_fen", "sales: residual", Unit::Fen, |f| residual(f, Book::Sales)),
-    ("residual_share_fen", "envelopes: residual", Unit::Fen, |f| residual(f, Book::Envelopes)),
-    ("overloaded", "answered Overloaded", Unit::Count, |f| turned_away(f, "answered Overloaded")),
-    ("disconnects", "connections ended", Unit::Count, |f| turned_away(f, "connection ended")),
-    ("retransmits", "TCP segments sent again", Unit::Count, |f| f.tcp.get("retransmits")?.figure()),
-    ("latency_p50_us", "whole run: latency p50", Unit::Us, |f| times(f, "machine.latency_us")?.p50.figure()),
-    ("latency_p99_us", "whole run: latency p99", Unit::Us, |f| times(f, "machine.latency_us")?.p99.figure()),
-    ("latency_p999_us", "whole run: latency p99.9", Unit::Us, |f| times(f, "machine.latency_us")?.p999.figure()),
-    ("send_lag_p99_us", "whole run: send lag p99", Unit::Us, |f| times(f, "machine.send_lag_us")?.p99.figure()),
-    ("ledger_commit_p99_us", "whole run: ledger commit p99", Unit::Us, |f| {
-        times(f, "server.ledger_commit_us")?.p99.figure()
-    }),
+    ("users", "users", Count, |f| f.run.users.figure()),
+    ("seconds", "seconds recorded", Count, |f| f.run.seconds.figure()),
+    ("seconds_complete", "of these complete", Count, |f| f.run.seconds_complete.figure()),
+    ("connect_seconds", "seconds until all were connected", Seconds, |f| Some(f.connect.as_ref()?.seconds)),
+    ("server_bytes_per_user", "server's memory for a user", Bytes, |f| f.memory.server_bytes_per_user.figure()),
+    ("fleet_bytes_per_user", "fleet's memory for a user", Bytes, |f| f.memory.fleet_bytes_per_user.figure()),
+    ("host_bytes_per_user", "whole machine's memory for a user", Bytes, |f| f.memory.host_bytes_per_user.figure()),
+    ("won", "envelopes won", Count, |f| f.books.monitor.claims.won.figure()),
+    ("paid_fen", "paid", Fen, |f| f.books.monitor.claims.paid_fen.figure()),
+    ("residual_fen", "rain: residual", Fen, |f| f.books.monitor.residual_fen.figure()),
+    ("residual_sale_fen", "sales: residual", Fen, |f| residual(f, Book::Sales)),
+    ("residual_share_fen", "envelopes: residual", Fen, |f| residual(f, Book::Envelopes)),
+    ("overloaded", "answered Overloaded", Count, |f| turned_away(f, "answered Overloaded")),
+    ("disconnects", "connections ended", Count, |f| turned_away(f, "connection ended")),
+    ("retransmits", "TCP segments sent again", Count, |f| f.tcp.get("retransmits")?.figure()),
+    ("latency_p50_us", "whole run: latency p50", Us, |f| times(f, "machine.latency_us")?.p50.figure()),
+    ("latency_p99_us", "whole run: latency p99", Us, |f| times(f, "machine.latency_us")?.p99.figure()),
+    ("latency_p999_us", "whole run: latency p99.9", Us, |f| times(f, "machine.latency_us")?.p999.figure()),
+    ("send_lag_p99_us", "whole run: send lag p99", Us, |f| times(f, "machine.send_lag_us")?.p99.figure()),
+    ("ledger_commit_p99_us", "whole run: ledger commit p99", Us, |f| times(f, "server.ledger_commit_us")?.p99.figure()),
 ];
 
 const OF_PHASE: [Definition<PhaseFigures>; 11] = [
-    ("qps_planned", "requests planned a second", Unit::Count, |p| p.qps_planned.figure()),
-    ("qps_answered", "answered a second, mean", Unit::Count, |p| share(p.phase.answered, p.phase.seconds)),
-    ("seconds_kept", "seconds kept", Unit::Share, |p| {
+    ("qps_planned", "requests planned a second", Count, |p| p.qps_planned.figure()),
+    ("qps_answered", "answered a second, mean", Count, |p| share(p.phase.answered, p.phase.seconds)),
+    ("seconds_kept", "seconds kept", Share, |p| {
         share(p.phase.seconds_within_tolerance, p.phase.seconds_judged()).filter(|_| p.phase.judged)
     }),
-    ("latency_p50_us", "latency p50", Unit::Us, |p| Some(p.phase.p50_ms * 1_000.0)),
-    ("latency_p99_us", "latency p99", Unit::Us, |p| Some(p.phase.p99_ms * 1_000.0)),
-    ("latency_p999_us", "latency p99.9", Unit::Us, |p| Some(p.phase.p999_ms * 1_000.0)),
-    ("latency_max_us", "latency, greatest", Unit::Us, |p| Some(p.phase.max_ms * 1_000.0)),
-    ("send_lag_p99_us", "send lag p99", Unit::Us, |p| Some(p.phase.send_lag_p99_ms * 1_000.0)),
-    ("send_lag_max_us", "send lag, greatest", Unit::Us, |p| Some(p.phase.send_lag_max_ms * 1_000.0)),
-    ("server_cpu_us_per_request", "server's processor time for a request", Unit::Us, |p| {
-        p.phase.server_cpu_us_per_request
-    }),
-    ("fleet_cpu_us_per_request", "fleet's processor time for a request", Unit::Us, |p| {
-        p.phase.fleet_cpu_us_per_request
-    }),
+    ("latency_p50_us", "latency p50", Us, |p| Some(p.phase.p50_ms * 1_000.0)),
+    ("latency_p99_us", "latency p99", Us, |p| Some(p.phase.p99_ms * 1_000.0)),
+    ("latency_p999_us", "latency p99.9", Us, |p| Some(p.phase.p999_ms * 1_000.0)),
+    ("latency_max_us", "latency, greatest", Us, |p| Some(p.phase.max_ms * 1_000.0)),
+    ("send_lag_p99_us", "send lag p99", Us, |p| Some(p.phase.send_lag_p99_ms * 1_000.0)),
+    ("send_lag_max_us", "send lag, greatest", Us, |p| Some(p.phase.send_lag_max_ms * 1_000.0)),
+    ("server_cpu_us_per_request", "server's processor time for a request", Us, |p| p.phase.server_cpu_us_per_request),
+    ("fleet_cpu_us_per_request", "fleet's processor time for a request", Us, |p| p.phase.fleet_cpu_us_per_request),
 ];
 
 fn share(part: u64, whole: u64) -> Option<f64> {

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::ops::Range;
 
-use crate::report::charts::{Chart, Lane, MarkKind, Panel, Series, Style, Tone};
+use crate::report::charts::{Chart, Lane, Panel, Series, Style, Tone};
 use crate::run::series::{HEAT_BOUNDS_US, HeatCounts, heat_sum};
 use crate::words;
 
@@ -62,24 +62,20 @@ impl Svg {
         points.into_iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect::<Vec<_>>().join(" ")
     }
 
-    fn line(&mut self, points: impl IntoIterator<Item = Point>, colour: Tone, width: f64) {
+    fn line(&mut self, points: impl IntoIterator<Item = Point>, Tone(colour, _): Tone, width: f64) {
         let points = Self::points(points);
-        self.put(format_args!(
-            "<polyline fill=\"none\" stroke=\"{}\" stroke-width=\"{width}\" points=\"{points}\"/>",
-            colour.0
-        ));
+        self.put(format_args!(r#"<polyline fill="none" stroke="{colour}" stroke-width="{width}" points="{points}"/>"#));
     }
 
-    fn fill(&mut self, points: impl IntoIterator<Item = Point>, colour: Tone) {
+    fn fill(&mut self, points: impl IntoIterator<Item = Point>, Tone(colour, _): Tone) {
         let points = Self::points(points);
-        self.put(format_args!("<polygon fill=\"{}\" points=\"{points}\"/>", colour.0));
+        self.put(format_args!(r#"<polygon fill="{colour}" points="{points}"/>"#));
     }
 
-    fn block(&mut self, (left, top): Point, (right, bottom): Point, colour: Tone) {
+    fn block(&mut self, (left, top): Point, (right, bottom): Point, Tone(colour, _): Tone) {
         let (x, y, width, height) = (left.min(right), top.min(bottom), (right - left).abs(), (bottom - top).abs());
         self.put(format_args!(
-            "<rect fill=\"{}\" x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\"/>",
-            colour.0
+            r#"<rect fill="{colour}" x="{x:.1}" y="{y:.1}" width="{width:.1}" height="{height:.1}"/>"#
         ));
     }
 
@@ -89,13 +85,11 @@ impl Svg {
         self.styled(text, (x, y), size, colour, anchor, "");
     }
 
-    fn styled(&mut self, text: &str, (x, y): Point, size: f64, colour: Tone, anchor: &str, more: &str) {
+    fn styled(&mut self, text: &str, (x, y): Point, size: f64, Tone(colour, _): Tone, anchor: &str, more: &str) {
         // Half of the height of a capital lies above the middle.
-        let y = y + 0.36 * size;
-        let text = escaped(text);
+        let (y, text) = (y + 0.36 * size, escaped(text));
         self.put(format_args!(
-            "<text fill=\"{}\" x=\"{x:.1}\" y=\"{y:.1}\" font-size=\"{size}\" text-anchor=\"{anchor}\"{more}>{text}</text>",
-            colour.0
+            r#"<text fill="{colour}" x="{x:.1}" y="{y:.1}" font-size="{size}" text-anchor="{anchor}"{more}>{text}</text>"#
         ));
     }
 }
@@ -361,8 +355,8 @@ fn fitting(text: &str, size: f64, room: f64) -> Option<String> {
     const LETTERS_LEAST: usize = 4;
     let letters = text.chars().count();
     let cut = |keep| text.chars().take(keep).chain((keep < letters).then_some('…')).collect::<String>();
-    let cuts = (LETTERS_LEAST.min(letters)..=letters).rev().map(cut);
-    cuts.into_iter().find(|cut| width(cut, size) <= room).filter(|cut| !cut.is_empty())
+    let mut cuts = (LETTERS_LEAST.min(letters)..=letters).rev().map(cut);
+    cuts.find(|cut| width(cut, size) <= room).filter(|cut| !cut.is_empty())
 }
 
 /// A second's values stand in its middle.
@@ -450,15 +444,14 @@ fn marks(svg: &mut Svg, chart: &Chart, across: &Scale, bottom: f64) {
     let mut free_from = 0.0;
     for mark in &chart.marks {
         let x = across.at(mark.second as f64);
-        let MarkKind::Phase(label) = &mark.kind else {
+        let Some(label) = &mark.phase else {
             let arrow = [(x - ARROW, TOP - 1.4 * ARROW), (x + ARROW, TOP - 1.4 * ARROW), (x, TOP)];
             svg.fill(arrow, Tone::RED);
             continue;
         };
+        let (Tone(colour, _), top) = (MARK, TOP - 28.0);
         svg.put(format_args!(
-            "<path fill=\"none\" stroke=\"{}\" stroke-dasharray=\"5 5\" d=\"M{x:.1} {:.1}V{bottom:.1}\"/>",
-            MARK.0,
-            TOP - 28.0
+            r#"<path fill="none" stroke="{colour}" stroke-dasharray="5 5" d="M{x:.1} {top:.1}V{bottom:.1}"/>"#
         ));
         let wide = width(label, TICK);
         if !label.is_empty() && x >= free_from && x + 5.0 + wide <= WIDTH {
@@ -491,7 +484,7 @@ mod tests {
         };
         let series = values.iter().enumerate().map(series).collect();
         let panel = Panel { series, at_least: 0.1, ..Panel::of("things", style) };
-        let marks = vec![Mark { second: 1, kind: MarkKind::Phase("<script>".into()) }];
+        let marks = vec![Mark { second: 1, phase: Some("<script>".into()) }];
         Chart { file: "test", title: "A title", panels: vec![panel], marks, seconds: 6 }
     }
 

@@ -32,9 +32,8 @@ pub struct Figures {
     pub connect: Option<Connect>,
     /// By phase; empty without the fleet's summary.
     pub phases: Vec<PhaseFigures>,
-    /// Where the memory of idle users is.
     pub memory: Memory,
-    /// Who used the processors, by stretch of the run; empty where neither host nor processes told.
+    /// By stretch of the run; empty where neither host nor processes told.
     pub processor: Vec<Processor>,
     pub books: BothBooks,
     /// The same by what is traded, as far as it was recorded.
@@ -48,7 +47,6 @@ pub struct Figures {
     /// What TCP lost and refused over the whole run, by the kernel's counts; empty where it was not
     /// recorded.
     pub tcp: BTreeMap<&'static str, u64>,
-    /// Answers by kind, errors by code and violations by kind, as the machines counted them.
     pub answers: Answers,
     /// What an operator ordered meanwhile: its seconds are judged nowhere.
     pub changes: Vec<Change>,
@@ -62,7 +60,6 @@ pub struct Verdict {
     pub passed: Option<bool>,
     /// Whether the monitor's two books agree.
     pub books_balanced: bool,
-    /// Each condition that does not hold.
     pub failures: Vec<String>,
 }
 
@@ -128,11 +125,8 @@ pub struct Memory {
     pub kernel_bytes_per_user: Option<u64>,
     /// Of the kernel's, what its slab allocator has added: sockets, descriptors, epoll items.
     pub slab_bytes: Option<u64>,
-    /// Available before the first process of the run.
     pub available_before_bytes: Option<u64>,
-    /// Available in the idle second.
     pub available_idle_bytes: Option<u64>,
-    /// The least that was available in any second.
     pub available_least_bytes: Option<u64>,
 }
 
@@ -167,7 +161,7 @@ pub struct BothBooks {
     pub fleet: Option<Books>,
 }
 
-/// Answers that machines counted.
+/// As the machines counted them, by kind.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Answers {
     pub outcomes: BTreeMap<String, u64>,
@@ -242,6 +236,7 @@ fn run(recording: &Recording) -> RunFigures {
 
 fn connect(recording: &Recording, summary: &Summary) -> Connect {
     let first_phase = summary.phases.first().map_or(recording.end(), |phase| phase.from);
+    let logins = (recording.start()..first_phase).filter_map(|second| recording.logins(second));
     Connect {
         users: summary.users,
         connected: summary.connected,
@@ -251,10 +246,7 @@ fn connect(recording: &Recording, summary: &Summary) -> Connect {
         } else {
             0.0
         },
-        per_second_max: (recording.start()..first_phase)
-            .filter_map(|second| recording.logins(second))
-            .max_by(f64::total_cmp)
-            .map(whole),
+        per_second_max: logins.max_by(f64::total_cmp).map(whole),
     }
 }
 
@@ -284,22 +276,20 @@ fn idle_second(recording: &Recording) -> Option<u64> {
 
 fn memory(recording: &Recording) -> Memory {
     let Some(second) = idle_second(recording) else { return Memory::default() };
-    let told = recording.complete(second);
-    let users = told.map(|headline| unsigned(headline.users_online));
+    let headline = recording.complete(second);
+    let users = headline.map(|headline| unsigned(headline.users_online));
     let measured = recording.summary.as_ref().map(|summary| summary.memory).unwrap_or_default();
-    let before = recording.host.values().next();
-    let idle = recording.host.get(&second);
-    let available = |row: Option<&HostSecond>| row.and_then(|row| row.memory_available_bytes);
-    let (available_before_bytes, available_idle_bytes) = (available(before), available(idle));
+    let [before, idle] = [recording.host.values().next(), recording.host.get(&second)];
+    let [available_before_bytes, available_idle_bytes] = [before, idle].map(|row| row?.memory_available_bytes);
     // Other programs that ended meanwhile have given memory back; where that is more than the run
     // took, nothing is known of it.
     let less = |all: Option<u64>, part: Option<u64>| all.zip(part).and_then(|(all, part)| all.checked_sub(part));
     let host_bytes = less(available_before_bytes, available_idle_bytes).filter(|&bytes| bytes > 0);
-    let server_bytes = told.and_then(|headline| headline.server_resident_bytes).map(unsigned);
-    let fleet_bytes = told.and_then(|headline| headline.fleet_resident_bytes).map(unsigned);
+    let server_bytes = headline.and_then(|headline| headline.server_resident_bytes).map(unsigned);
+    let fleet_bytes = headline.and_then(|headline| headline.fleet_resident_bytes).map(unsigned);
     let kernel_bytes = less(less(host_bytes, server_bytes), fleet_bytes);
     let each = |bytes: Option<u64>| bytes.zip(users).and_then(|(bytes, users)| bytes.checked_div(users));
-    let slab = |row: Option<&HostSecond>| row.and_then(|row| row.slab_bytes);
+    let [slab_before, slab_idle] = [before, idle].map(|row| row?.slab_bytes);
     Memory {
         idle_second: Some(second - recording.start()),
         users,
@@ -311,7 +301,7 @@ fn memory(recording: &Recording) -> Memory {
         host_bytes_per_user: each(host_bytes),
         kernel_bytes,
         kernel_bytes_per_user: each(kernel_bytes),
-        slab_bytes: less(slab(idle), slab(before)),
+        slab_bytes: less(slab_idle, slab_before),
         available_before_bytes,
         available_idle_bytes,
         available_least_bytes: recording.host.values().filter_map(|row| row.memory_available_bytes).min(),
@@ -323,13 +313,13 @@ fn stretches(recording: &Recording) -> Vec<(String, Range<u64>)> {
     let mut stretches = Vec::new();
     if let Some(idle) = idle_second(recording) {
         let most = recording.complete(idle).map_or(0, |headline| headline.users_online);
-        let all_online =
-            recording.headline.values().find(|second| second.users_online >= most).map_or(idle, |one| one.second);
+        let mut seconds = recording.headline.values();
+        let all_online = seconds.find(|second| second.users_online >= most).map_or(idle, |one| one.second);
         stretches.push(("connecting".to_owned(), recording.start()..all_online));
         stretches.push(("idle".to_owned(), all_online + 1..idle + 1));
     }
-    stretches
-        .extend(recording.phases().iter().map(|phase| (phase.name.clone(), phase.from..phase.from + phase.seconds)));
+    let phases = recording.phases().iter();
+    stretches.extend(phases.map(|phase| (phase.name.clone(), phase.from..phase.from + phase.seconds)));
     stretches
 }
 

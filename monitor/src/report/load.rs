@@ -2,14 +2,14 @@
 //! says what to do.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 
 use hdrhistogram::Histogram;
 use serde_json::Value;
 
 use crate::limits::{REASONS_MAX, RUN_SECONDS_MAX, SERIES_ROWS_MAX};
-use crate::recording::read::{self, ReadError, Reader, Run};
+use crate::recording::RunStatus;
+use crate::recording::read::{self, ReadError, Reader};
 use crate::run::host::HostSecond;
 use crate::run::mark::Mark;
 use crate::run::second::{Headline, Role};
@@ -36,19 +36,14 @@ pub enum ReportError {
     #[error("cannot put {what} into JSON: {problem}")]
     Encoding { what: &'static str, problem: String },
     #[error("cannot write {path}: {problem}; choose another directory with --out")]
-    Unwritable {
-        /// The file or directory.
-        path: PathBuf,
-        /// What the system says.
-        problem: String,
-    },
+    Unwritable { path: PathBuf, problem: String },
 }
 
 /// A recording, by second where something was recorded.
 #[derive(Debug, Default)]
 pub struct Recording {
     pub directory: PathBuf,
-    pub run: Run,
+    pub run: RunStatus,
     /// Of each second that was closed.
     pub headline: BTreeMap<u64, Headline>,
     pub reasons: BTreeMap<u64, Reasons>,
@@ -104,9 +99,7 @@ impl Recording {
             self.headline.insert(headline.second, headline);
             true
         })?;
-        let families: [fn(&Reasons) -> &Kinds; 4] =
-            [|of| &of.ended, |of| &of.answers, |of| &of.errors, |of| &of.violations];
-        if families.into_iter().any(|family| self.sums(family).len() > REASONS_MAX) {
+        if (0..4).any(|family| self.sums(|reasons| reasons.families()[family]).len() > REASONS_MAX) {
             return Err(reader.damaged(format!("more than {REASONS_MAX} different reasons")).into());
         }
         self.host = reader.hosts()?.into_iter().map(|row| (row.second, row)).collect();
@@ -122,13 +115,8 @@ impl Recording {
         let mut wrong = None;
         reader.histograms(|second, name, histogram| {
             // One that comes from the wire does not grow; the sum has to.
-            let sum = match self.histograms.entry(name.to_owned()) {
-                Entry::Occupied(sum) => Ok(sum.into_mut()),
-                Entry::Vacant(free) => {
-                    Histogram::new(DIGITS).map(|sum| free.insert(sum)).map_err(|error| error.to_string())
-                }
-            };
-            if let Err(problem) = sum.and_then(|sum| sum.add(&histogram).map_err(|error| error.to_string())) {
+            let empty = || Histogram::new(DIGITS).unwrap_or_else(|_| unreachable!("{DIGITS} digits are allowed"));
+            if let Err(problem) = self.histograms.entry(name.to_owned()).or_insert_with(empty).add(&histogram) {
                 wrong = Some(format!("second {second}: {problem}"));
             }
         })?;

@@ -1,10 +1,12 @@
 //! The figures as tables, the same for every format.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::report::figures::{Connect, Figures, PhaseFigures, Processor};
-use crate::run::books::Trade;
+use crate::run::books::{Claims, Trade};
 use crate::run::histogram::Quantiles;
 use crate::run::mark::Mark;
 use crate::words::{bytes, count, decimals, figures, or_dash, percent, phase, plain, thousands, yuan};
@@ -205,31 +207,21 @@ fn processor(all: &Figures) -> Table {
 
 fn books(all: &Figures) -> Table {
     let monitor = &all.books.monitor;
-    let mut rows = vec![vec![
-        "monitor".into(),
-        thousands(monitor.claims.issued),
-        thousands(monitor.claims.won),
-        yuan(monitor.claims.paid_fen),
-        thousands(monitor.claims.prizes_received),
-        yuan(monitor.claims.received_fen),
-        format!("{} prizes, {}", thousands(monitor.residual_prizes), yuan(monitor.residual_fen)),
-        format!("{} s", count(monitor.unbalanced_seconds_longest)),
-    ]];
+    let Claims { issued, won, paid_fen, prizes_received, received_fen, .. } = monitor.claims;
+    let [issued, won, received] = [issued, won, prizes_received].map(thousands);
+    let [paid, money] = [paid_fen, received_fen].map(yuan);
+    let residual = format!("{} prizes, {}", thousands(monitor.residual_prizes), yuan(monitor.residual_fen));
+    let longest = format!("{} s", count(monitor.unbalanced_seconds_longest));
+    let mut rows = vec![vec!["monitor".into(), issued, won, paid, received, money, residual, longest]];
     if let Some(fleet) = &all.books.fleet {
-        let fen = |fen: Option<u64>| or_dash(fen.and_then(|fen| i64::try_from(fen).ok()), yuan);
+        let fen = |fen: Option<i128>| or_dash(fen.and_then(|fen| i64::try_from(fen).ok()), yuan);
+        let [issued, won] = [fleet.issued, fleet.won].map(|number| or_dash(number, count));
+        let [received, in_journals] = [fleet.received, fleet.journal_prizes].map(count);
+        let paid = fen(fleet.paid_fen.map(i128::from));
+        let [money, money_in_journals] = [fleet.received_fen, fleet.journal_fen].map(|money| fen(Some(money.into())));
         let dash = || "–".to_owned();
-        rows.push(vec![
-            "fleet".into(),
-            or_dash(fleet.issued, count),
-            or_dash(fleet.won, count),
-            fen(fleet.paid_fen),
-            count(fleet.received),
-            fen(Some(fleet.received_fen)),
-            or_dash(fleet.residual_fen.and_then(|fen| i64::try_from(fen).ok()), yuan),
-            dash(),
-        ]);
-        let (prizes, money) = (count(fleet.journal_prizes), fen(Some(fleet.journal_fen)));
-        rows.push(vec!["journals".into(), dash(), dash(), dash(), prizes, money, dash(), dash()]);
+        rows.push(vec!["fleet".into(), issued, won, paid, received, money, fen(fleet.residual_fen), dash()]);
+        rows.push(vec!["journals".into(), dash(), dash(), dash(), in_journals, money_in_journals, dash(), dash()]);
     }
     Table::new(
         "The two books",
@@ -355,16 +347,10 @@ fn generic(title: &str, value: &Value, start: u64, tables: &mut Vec<Table>) {
         Value::Array(many) => many.iter().filter_map(Value::as_object).collect(),
         _ => return,
     };
-    let rows: Vec<Vec<(String, &Value)>> = rows.into_iter().map(|row| flat("", row)).collect();
-    let mut names: Vec<&str> = Vec::new();
-    for (name, _) in rows.iter().flatten().filter(|(_, value)| !is_list(value)) {
-        if !names.contains(&name.as_str()) {
-            names.push(name);
-        }
-    }
-    let cell = |row: &[(String, &Value)], name: &str| {
-        row.iter().find(|(own, _)| own == name).map_or_else(|| "–".to_owned(), |(_, value)| moment(name, value, start))
-    };
+    let rows: Vec<BTreeMap<String, &Value>> = rows.into_iter().map(|row| flat("", row)).collect();
+    let figures = rows.iter().flatten().filter(|(_, value)| !is_list(value));
+    let names: BTreeSet<&str> = figures.map(|(name, _)| name.as_str()).collect();
+    let cell = |row: &BTreeMap<String, &Value>, name: &str| or_dash(row.get(name), |value| moment(name, value, start));
     if !names.is_empty() {
         let mut table = Table { title: title.to_owned(), ..Table::default() };
         if names.len() > COLUMNS_MAX && rows.len() <= COLUMNS_MAX {
@@ -374,7 +360,7 @@ fn generic(title: &str, value: &Value, start: u64, tables: &mut Vec<Table>) {
                 several => table.head.extend((1..=several).map(|number| format!("number {number}"))),
             }
             let line =
-                |name: &&str| std::iter::once(heading(name)).chain(rows.iter().map(|row| cell(row, name))).collect();
+                |name: &&str| [heading(name)].into_iter().chain(rows.iter().map(|row| cell(row, name))).collect();
             table.rows = names.iter().map(line).collect();
         } else {
             table.head = names.iter().map(|name| heading(name)).collect();
@@ -391,13 +377,14 @@ fn generic(title: &str, value: &Value, start: u64, tables: &mut Vec<Table>) {
 }
 
 /// Objects within objects by names with spaces: `all_back` of `view` is `view all_back`.
-fn flat<'a>(prefix: &str, object: &'a Map<String, Value>) -> Vec<(String, &'a Value)> {
-    let mut fields = Vec::new();
+fn flat<'a>(prefix: &str, object: &'a Map<String, Value>) -> BTreeMap<String, &'a Value> {
+    let mut fields = BTreeMap::new();
     for (name, value) in object {
         let name = if prefix.is_empty() { name.clone() } else { format!("{prefix} {name}") };
-        match value {
-            Value::Object(inner) => fields.extend(flat(&name, inner)),
-            _ => fields.push((name, value)),
+        if let Value::Object(inner) = value {
+            fields.extend(flat(&name, inner));
+        } else {
+            fields.insert(name, value);
         }
     }
     fields

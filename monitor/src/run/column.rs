@@ -65,7 +65,6 @@ impl Figure for f64 {
 macro_rules! figures {
     ($($integer:ty)*) => {$(
         impl Figure for $integer {
-            #[allow(clippy::cast_precision_loss, reason = "a chart has fewer digits than a float")]
             fn figure(&self) -> Option<f64> {
                 Some(*self as f64)
             }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::limits::{SERIES_SECONDS_MAX, SERIES_TENS_MAX};
+use crate::limits::{SERIES_SECONDS_MAX, SERIES_TENS_MAX, push_newest};
 use crate::run::column::{Column, Fold};
 use crate::run::host::HostSecond;
 use crate::run::second::{
@@ -76,7 +76,7 @@ impl Reasons {
     pub fn of(merged: &MergedSecond) -> Self {
         let kinds = |role, prefix| {
             let family = merged.family(role, prefix).filter(|(kind, delta)| *delta != 0 && *kind != NO_ANSWER);
-            family.map(|(kind, delta)| (kind.to_owned(), as_float(delta))).collect()
+            family.map(|(kind, delta)| (kind.to_owned(), delta as f64)).collect()
         };
         Self {
             ended: kinds(Role::Server, ENDED_PREFIX),
@@ -93,11 +93,6 @@ impl Reasons {
     fn families_mut(&mut self) -> [&mut Kinds; 4] {
         [&mut self.ended, &mut self.answers, &mut self.errors, &mut self.violations]
     }
-}
-
-#[allow(clippy::cast_precision_loss, reason = "a count of one second")]
-fn as_float(count: i64) -> f64 {
-    count as f64
 }
 
 /// None of none.
@@ -364,11 +359,10 @@ impl History {
         let Some(oldest) = self.seconds.pop_front() else { return };
         if self.leaving.first().is_some_and(|first| first.second() / OLDER_EVERY != oldest.second() / OLDER_EVERY) {
             let leaving: Vec<&Row> = self.leaving.iter().map(|row| &**row).collect();
-            self.tens.extend(Row::folded(&leaving).map(Arc::new));
-            self.leaving.clear();
-            if self.tens.len() > SERIES_TENS_MAX {
-                self.tens.pop_front();
+            if let Some(ten) = Row::folded(&leaving) {
+                push_newest(&mut self.tens, Arc::new(ten), SERIES_TENS_MAX);
             }
+            self.leaving.clear();
         }
         self.leaving.push(oldest);
     }
@@ -387,12 +381,6 @@ impl History {
     pub fn after(&self, second: u64) -> Vec<Arc<Row>> {
         let first = self.seconds.partition_point(|row| row.second() <= second);
         self.seconds.range(first..).cloned().collect()
-    }
-
-    /// The first and the last second that anything is kept of.
-    pub fn extent(&self) -> Option<(u64, u64)> {
-        let first = self.tens.front().or_else(|| self.leaving.first()).or_else(|| self.seconds.front())?;
-        Some((first.second(), self.seconds.back()?.second()))
     }
 }
 
@@ -414,7 +402,7 @@ mod tests {
             overloaded: (sent > 0).then_some(sent / 2),
             ..Headline::default()
         };
-        let answers = (sent != 0).then(|| ("overloaded".to_owned(), as_float(sent)));
+        let answers = (sent != 0).then(|| ("overloaded".to_owned(), sent as f64));
         let reasons = Reasons { answers: answers.into_iter().collect(), ..Reasons::default() };
         let mut counts = HeatCounts::default();
         counts[2] = sent.unsigned_abs();
@@ -511,10 +499,9 @@ mod tests {
         }
         assert!(history.seconds.len() == SERIES_SECONDS_MAX && history.tens.len() == SERIES_TENS_MAX);
         assert!(history.leaving.len() <= 10);
-        let (first, last) = history.extent().unwrap();
-        assert_eq!(last, total - 1);
-        let (rows, finest) = history.range(first, last);
-        assert_eq!(finest, 10);
+        let (rows, finest) = history.range(0, u64::MAX);
+        let last = rows.last().unwrap().second();
+        assert_eq!((last, finest), (total - 1, 10));
         assert!(rows.windows(2).all(|pair| pair[0].second() < pair[1].second()));
         let (rows, finest) = history.range(last - 9, last);
         assert_eq!((rows.len(), finest), (10, 1));

@@ -1,9 +1,10 @@
 //! What a monitor's HTTP interface says, brought to the screen: history once, then the live stream,
 //! and all of it again whenever the monitor has been away. Never ends by itself.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -21,9 +22,6 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 /// Bytes of such an answer: ten minutes of every column take a twentieth of it.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// The screen has gone.
-struct Closed;
-
 #[derive(Debug, Clone)]
 pub struct Monitor {
     /// `http://HOST:PORT`, without a slash at its end.
@@ -32,41 +30,27 @@ pub struct Monitor {
     pub token: Option<String>,
 }
 
-/// Follows the monitor until nobody takes the updates any more.
+/// Follows the monitor. Who takes no updates any more ends it.
 pub async fn run(monitor: Monitor, updates: mpsc::Sender<Update>) {
-    let client = match sse::client() {
-        Ok(client) => client,
-        Err(error) => {
-            // Nobody to tell means nothing to do.
-            updates.send(Update::Away(error.to_string())).await.ok();
-            return;
-        }
+    let feed = match sse::client() {
+        Ok(client) => Feed { monitor, client, updates },
+        Err(error) => return notify(&updates, Update::Away(error.to_string())).await,
     };
-    let feed = Feed { monitor, client, updates };
-    let mut pauses = pauses();
+    let mut pauses = PAUSES.build();
     loop {
-        match feed.follow(&mut pauses).await {
-            Ok(problem) => {
-                if feed.notify(Update::Away(problem.to_string())).await.is_err() {
-                    return;
-                }
-            }
-            Err(Closed) => return,
-        }
+        let Err(problem) = feed.follow(&mut pauses).await;
+        notify(&feed.updates, Update::Away(problem.to_string())).await;
         tokio::time::sleep(pauses.next().unwrap_or(RETRY_MAX)).await;
     }
 }
 
-type Pauses = backon::ExponentialBackoff;
-
-fn pauses() -> Pauses {
-    ExponentialBuilder::default()
-        .with_min_delay(RETRY_MIN)
-        .with_max_delay(RETRY_MAX)
-        .without_max_times()
-        .with_jitter()
-        .build()
+async fn notify(updates: &mpsc::Sender<Update>, update: Update) {
+    // Where the screen has gone, this task is about to be ended too.
+    updates.send(update).await.ok();
 }
+
+const PAUSES: ExponentialBuilder =
+    ExponentialBuilder::new().with_min_delay(RETRY_MIN).with_max_delay(RETRY_MAX).without_max_times().with_jitter();
 
 struct Feed {
     monitor: Monitor,
@@ -75,64 +59,51 @@ struct Feed {
 }
 
 impl Feed {
-    async fn notify(&self, update: Update) -> Result<(), Closed> {
-        self.updates.send(update).await.map_err(|_| Closed)
-    }
-
     /// One connection, from its beginning to its end; returns why it ended.
-    async fn follow(&self, pauses: &mut Pauses) -> Result<StreamError, Closed> {
+    async fn follow(&self, pauses: &mut ExponentialBackoff) -> Result<Infallible, StreamError> {
         let url = format!("{}/api/v1/stream", self.monitor.url);
-        let mut stream = match Stream::open(&self.client, &url, self.monitor.token.as_deref(), None).await {
-            Ok(stream) => stream,
-            Err(problem) => return Ok(problem),
-        };
-        *pauses = self::pauses();
-        self.notify(Update::Connected).await?;
+        let mut stream = Stream::open(&self.client, &url, self.monitor.token.as_deref(), None).await?;
+        *pauses = PAUSES.build();
+        notify(&self.updates, Update::Connected).await;
         // The stream is open already: what happens while history is read waits in it, and nothing
         // falls between the two.
         let mut has_history = false;
         loop {
-            let event = match stream.next().await {
-                Ok(event) => event,
-                Err(problem) => return Ok(problem),
-            };
+            let event = stream.next().await?;
             let Ok(data) = serde_json::from_str::<Value>(&event.data) else { continue };
             let now_ms = data["now_ms"].as_u64();
             let is_second = event.name == "second";
-            self.notify(Update::Data(event.name, data)).await?;
+            notify(&self.updates, Update::Data(event.name, data)).await;
             if let (false, Some(now_ms)) = (has_history, now_ms) {
                 has_history = true;
                 let from = (now_ms / 1_000).saturating_sub(SECONDS_KEPT as u64);
-                self.ask("series", &format!("?from={from}")).await?;
-                self.ask("marks", "").await?;
-                self.ask("sources", "").await?;
-                self.ask("books", "").await?;
+                self.ask("series", &format!("?from={from}")).await;
+                self.ask("marks", "").await;
+                self.ask("sources", "").await;
+                self.ask("books", "").await;
             } else if is_second {
-                self.ask("books", "").await?;
+                self.ask("books", "").await;
             }
         }
     }
 
     /// What cannot be had is left out: the stream goes on, and it is where failures show.
-    async fn ask(&self, what: &str, query: &str) -> Result<(), Closed> {
+    async fn ask(&self, what: &str, query: &str) {
         let url = format!("{}/api/v1/{what}{query}", self.monitor.url);
         let mut request = self.client.get(url).timeout(ANSWER_DEADLINE);
         if let Some(token) = &self.monitor.token {
             request = request.bearer_auth(token);
         }
-        let Ok(mut response) = request.send().await.and_then(reqwest::Response::error_for_status) else {
-            return Ok(());
-        };
+        let Ok(mut response) = request.send().await.and_then(reqwest::Response::error_for_status) else { return };
         let mut body = Vec::new();
         while let Ok(Some(chunk)) = response.chunk().await {
             if body.len() + chunk.len() > ANSWER_BYTES_MAX {
-                return Ok(());
+                return;
             }
             body.extend_from_slice(&chunk);
         }
-        match serde_json::from_slice(&body) {
-            Ok(value) => self.notify(Update::Data(what.to_owned(), value)).await,
-            Err(_) => Ok(()),
+        if let Ok(value) = serde_json::from_slice(&body) {
+            notify(&self.updates, Update::Data(what.to_owned(), value)).await;
         }
     }
 }

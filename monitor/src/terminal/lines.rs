@@ -10,8 +10,8 @@ use std::time::Duration;
 use clap::ValueEnum;
 use hongbao_telemetry::table::aligned;
 
-use crate::recording::write::RunStatus;
-use crate::run::books::{Balance, Book, Sides};
+use crate::recording::RunStatus;
+use crate::run::books::{Balance, Book, Sides, Trade};
 use crate::run::second::Headline;
 use crate::words::{plain_yuan, thousands};
 
@@ -34,57 +34,45 @@ pub struct Frame {
     pub books: Balance,
 }
 
+/// The way to its thread, and what that says when it has ended.
 #[derive(Debug)]
-pub struct View(Option<Drawing>);
-
-#[derive(Debug)]
-struct Drawing {
-    frames: SyncSender<Frame>,
-    done: Receiver<()>,
-}
+pub struct View(Option<(SyncSender<Frame>, Receiver<()>)>);
 
 impl View {
     pub fn start(mode: ViewMode) -> io::Result<Self> {
         if mode == ViewMode::None {
             return Ok(Self(None));
         }
-        let (frames, inbox) = sync_channel(1);
+        let (frames, inbox) = sync_channel::<Frame>(1);
         let (finished, done) = sync_channel(1);
         std::thread::Builder::new().name("view".into()).spawn(move || {
-            if let Err(error) = lines(&inbox) {
+            let written = inbox.iter().try_for_each(|frame| writeln!(io::stdout(), "{}", line(&frame)));
+            if let Err(error) = written {
                 tracing::warn!(event = "view_failed", %error, "nothing more is shown: standard output failed");
             }
             if finished.send(()).is_err() {
                 tracing::debug!(event = "view_abandoned", "the view was given up before it ended");
             }
         })?;
-        Ok(Self(Some(Drawing { frames, done })))
+        Ok(Self(Some((frames, done))))
     }
 
     /// Shows a frame if the last one has been drawn; else this one is skipped.
     pub fn show(&self, frame: impl FnOnce() -> Frame) {
-        if let Some(drawing) = &self.0
-            && drawing.frames.try_send(frame()).is_err()
+        if let Some((frames, _)) = &self.0
+            && frames.try_send(frame()).is_err()
         {
             tracing::trace!(event = "frame_skipped", "frame skipped: the terminal is slow or gone");
         }
     }
 
-    /// Stops showing. False if standard output takes nothing: whoever
-    /// writes to it next hangs.
+    /// Stops showing. False if standard output takes nothing: whoever writes to it next hangs.
     #[must_use]
     pub fn close(&mut self) -> bool {
-        let Some(Drawing { frames, done }) = self.0.take() else { return true };
+        let Some((frames, done)) = self.0.take() else { return true };
         drop(frames);
         done.recv_timeout(CLOSE_DEADLINE).is_ok()
     }
-}
-
-fn lines(frames: &Receiver<Frame>) -> io::Result<()> {
-    for frame in frames {
-        writeln!(io::stdout(), "{}", line(&frame))?;
-    }
-    Ok(())
 }
 
 /// One compact line: the second, who reported, the rates, the latency, the residual.
@@ -121,48 +109,40 @@ fn milliseconds(us: u64) -> String {
 
 fn books(books: &Balance) -> String {
     let row = |name: &str, count: i64, fen: i64| vec![name.to_owned(), thousands(count), plain_yuan(fen)];
-    let claims = &books.claims;
-    let mut rows = vec![
-        vec!["issued".to_owned(), thousands(claims.issued), String::new()],
-        row("servers say paid", claims.won, claims.paid_fen),
-        row("users say received", claims.prizes_received, claims.received_fen),
-    ];
-    for (book, servers, users) in [
-        (Book::Sales, "servers say sold", "users say bought"),
-        (Book::Envelopes, "servers say opened", "users say opened"),
-    ] {
-        let sides = claims.sides(book);
-        if sides != Sides::default() {
-            rows.push(row(servers, sides.servers_count, sides.servers_fen));
-            rows.push(row(users, sides.users_count, sides.users_fen));
-        }
-    }
+    let mut rows = vec![vec!["issued".to_owned(), thousands(books.claims.issued), String::new()]];
     let residual = match books.unbalanced_seconds {
         0 => "residual".to_owned(),
         seconds => format!("residual, for {seconds} s"),
     };
-    // Of all books: what one has too much must not hide what another lacks, so each that does not
-    // balance has its row.
-    rows.push(row(&residual, books.residual_prizes, books.residual_fen));
-    for book in [Book::Sales, Book::Envelopes] {
-        let sides = claims.sides(book);
-        if !sides.balanced() {
-            rows.push(row(&format!("residual of {}", book.name()), sides.residual_count(), sides.residual_fen()));
+    // What one book has too much must not hide what another lacks: each that does not balance has
+    // its row.
+    let mut residuals = vec![row(&residual, books.residual_prizes, books.residual_fen)];
+    let verbs = [("paid", "received"), ("sold", "bought"), ("opened", "opened")];
+    for (Trade { book, sides, residual_count, residual_fen }, (gave, got)) in
+        books.claims.trades().into_iter().zip(verbs)
+    {
+        let is_rain = book == Book::Rain.name();
+        if is_rain || sides != Sides::default() {
+            rows.push(row(&format!("servers say {gave}"), sides.servers_count, sides.servers_fen));
+            rows.push(row(&format!("users say {got}"), sides.users_count, sides.users_fen));
+        }
+        if !is_rain && !sides.balanced() {
+            residuals.push(row(&format!("residual of {book}"), residual_count, residual_fen));
         }
     }
+    rows.extend(residuals);
     aligned(&["books", "prizes", "yuan"], &rows)
 }
 
 /// The final books, for people.
 pub fn summary(run: &RunStatus, processes: usize) -> String {
-    let mut text = format!("{}\n", books(&run.books));
-    text.push_str(&format!(
-        "{} seconds, {} of them complete, from {} processes; the books {}\n",
+    let verdict = if run.books.balanced() { "agree" } else { "DO NOT agree" };
+    let mut text = format!(
+        "{}\n{} seconds, {} of them complete, from {processes} processes; the books {verdict}\n",
+        books(&run.books),
         run.seconds,
         run.seconds_complete,
-        processes,
-        if run.books.balanced() { "agree" } else { "DO NOT agree" },
-    ));
+    );
     if run.joined_late {
         text.push_str(
             "some processes were running before this monitor: what was in flight then stays in the residual\n",

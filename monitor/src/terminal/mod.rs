@@ -18,6 +18,7 @@ use clap::Args;
 use crossterm::event::{Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use hongbao_proto::token::{Audience, Signer};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::terminal::feed::Monitor;
@@ -120,45 +121,32 @@ pub async fn run(arguments: &TopArguments) -> Result<(), TopError> {
     let mut screen = Screen::take()?;
     let mut keys = tty::events()?;
     let (sender, mut updates) = mpsc::channel(UPDATES_MAX);
-    let feed = tokio::spawn(feed::run(monitor, sender));
+    let mut feed = JoinSet::new();
+    feed.spawn(feed::run(monitor, sender));
     let mut show = Show { choice: Choice { colours, ..Choice::default() }, ..Show::default() };
     let mut frames = interval(FRAME_PERIOD);
     frames.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut is_new = true;
     let mut drawn_at: Option<Instant> = None;
-    let outcome = loop {
+    loop {
         // The first word of the monitor is shown at once; then once a second will do.
         if is_new && drawn_at.is_none_or(|at| at.elapsed() >= FRAME_PERIOD || show.state.rows.len() < 2) {
-            if let Err(error) = show.draw(&mut screen) {
-                break Err(TopError::Terminal(error));
-            }
+            show.draw(&mut screen)?;
             (is_new, drawn_at) = (false, Some(Instant::now()));
         }
         tokio::select! {
-            update = updates.recv() => match update {
-                Some(update) => {
-                    show.state.apply(update);
-                    is_new = true;
-                }
-                None => break Err(TopError::Terminal(io::Error::other("the monitor is not followed any more"))),
-            },
-            event = keys.recv() => match event {
-                Some(Ok(event)) => {
-                    if show.press(&event) {
-                        break Ok(());
-                    }
-                    (is_new, drawn_at) = (true, None);
-                }
-                Some(Err(error)) => break Err(TopError::Terminal(error)),
-                None => break Ok(()),
+            update = updates.recv() => {
+                show.state.apply(update.ok_or_else(|| io::Error::other("the monitor is not followed any more"))?);
+                is_new = true;
+            }
+            event = keys.recv() => match event.transpose()? {
+                Some(event) if !show.press(&event) => (is_new, drawn_at) = (true, None),
+                _ => return Ok(()),
             },
             _ = frames.tick() => {}
-            () = signals.recv() => break Ok(()),
+            () = signals.recv() => return Ok(()),
         }
-    };
-    feed.abort();
-    drop(screen);
-    outcome
+    }
 }
 
 /// What is shown, and what the keys have made of it.
@@ -176,7 +164,7 @@ impl Show {
     fn draw(&mut self, screen: &mut Screen) -> io::Result<()> {
         let state = self.paused.as_deref().unwrap_or(&self.state);
         let (choice, scrollable) = (self.choice, &mut self.scrollable);
-        screen.terminal().draw(|frame| *scrollable = draw(frame, state, &choice, unix_seconds()))?;
+        screen.0.draw(|frame| *scrollable = draw(frame, state, &choice, unix_seconds()))?;
         self.choice.scroll = self.choice.scroll.min(self.scrollable);
         Ok(())
     }

@@ -5,7 +5,8 @@
 //! by a word or a sign.
 
 use ratatui::Frame;
-use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::layout::Constraint::{self, Fill, Length, Max, Min};
+use ratatui::layout::{Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::symbols::Marker;
 use ratatui::text::{Line, Span};
@@ -13,7 +14,7 @@ use ratatui::widgets::{
     Axis, Block, BorderType, Chart, Clear, Dataset, GraphType, Padding, Paragraph, Row as TableRow, Table, Wrap,
 };
 
-use crate::run::books::{Balance, Book, Sides};
+use crate::run::books::Trade;
 use crate::run::mark::{ALERT, Mark, RESOLVED};
 use crate::run::merge::{Presence, SourceStatus};
 use crate::run::series::{Kinds, Reasons, Row};
@@ -63,32 +64,15 @@ pub struct Choice {
     pub colours: bool,
 }
 
-/// Styles, with or without colours.
-#[derive(Debug, Clone, Copy)]
-struct Paint(bool);
+const DIM: Style = ink(Color::DarkGray);
+const GOOD: Style = ink(Color::Green);
+const WARN: Style = ink(Color::Yellow).add_modifier(Modifier::BOLD);
+const BAD: Style = ink(Color::Red).add_modifier(Modifier::BOLD.union(Modifier::REVERSED));
+const STRONG: Style = Style::new().add_modifier(Modifier::BOLD);
+const TITLE: Style = ink(Color::Cyan).add_modifier(Modifier::BOLD);
 
-impl Paint {
-    fn colour(self, colour: Color) -> Style {
-        if self.0 { Style::new().fg(colour) } else { Style::new() }
-    }
-    fn dim(self) -> Style {
-        self.colour(Color::DarkGray)
-    }
-    fn good(self) -> Style {
-        self.colour(Color::Green)
-    }
-    fn warn(self) -> Style {
-        self.colour(Color::Yellow).add_modifier(Modifier::BOLD)
-    }
-    fn bad(self) -> Style {
-        self.colour(Color::Red).add_modifier(Modifier::BOLD | Modifier::REVERSED)
-    }
-    fn strong(self) -> Style {
-        Style::new().add_modifier(Modifier::BOLD)
-    }
-    fn title(self) -> Style {
-        self.colour(Color::Cyan).add_modifier(Modifier::BOLD)
-    }
+const fn ink(colour: Color) -> Style {
+    Style::new().fg(colour)
 }
 
 /// What is drawn on, and with.
@@ -96,7 +80,6 @@ struct Painter<'a, 'b> {
     frame: &'a mut Frame<'b>,
     state: &'a State,
     choice: &'a Choice,
-    paint: Paint,
 }
 
 /// Draws everything; returns how far the list of this view can be scrolled.
@@ -106,9 +89,8 @@ pub fn draw(frame: &mut Frame<'_>, state: &State, choice: &Choice, now_seconds: 
         frame.render_widget(Paragraph::new("too small"), area);
         return 0;
     }
-    let [head, body, foot] =
-        Layout::vertical([Constraint::Length(1), Constraint::Min(1), Constraint::Length(1)]).areas(area);
-    let mut painter = Painter { frame, state, choice, paint: Paint(choice.colours) };
+    let [head, body, foot] = Layout::vertical([Length(1), Min(1), Length(1)]).areas(area);
+    let mut painter = Painter { frame, state, choice };
     painter.header(head, now_seconds);
     painter.footer(foot);
     let scrollable = match choice.view {
@@ -121,6 +103,9 @@ pub fn draw(frame: &mut Frame<'_>, state: &State, choice: &Choice, now_seconds: 
     };
     if choice.help {
         painter.help(area);
+    }
+    if !choice.colours {
+        frame.buffer_mut().set_style(area, Style::new().fg(Color::Reset).bg(Color::Reset));
     }
     scrollable
 }
@@ -135,7 +120,7 @@ fn right<'a>(text: impl Into<Line<'a>>) -> Line<'a> {
 }
 
 fn halves(area: Rect) -> [Rect; 2] {
-    Layout::horizontal([Constraint::Fill(1); 2]).areas(area)
+    Layout::horizontal([Fill(1); 2]).areas(area)
 }
 
 fn letters(text: &str) -> u16 {
@@ -226,65 +211,85 @@ fn round_time(us: f64) -> String {
     }
 }
 
-/// The columns of the table of books, in many (0) or few (3) words: the title, and a text for each
-/// book.
-fn book_columns(balance: &Balance, detail: u8) -> Vec<Vec<String>> {
-    let column = |title: &str, text: &dyn Fn(Sides) -> String| {
-        let texts = Book::ALL.map(|book| text(balance.claims.sides(book)));
-        [title.to_owned()].into_iter().chain(texts).collect()
-    };
-    let count = |count: i64| brief(count as f64);
-    let both = |things: i64, fen: i64| format!("{} / {}", count(things), plain_yuan(fen));
-    let residual = |sides: Sides| {
-        let sign = if sides.balanced() { "✓" } else { "✗" };
-        format!("{sign} {}", both(sides.residual_count(), sides.residual_fen()))
-    };
-    let names = [""].into_iter().chain(Book::ALL.map(Book::name));
-    let mut columns = vec![names.map(str::to_owned).collect()];
-    match detail {
-        0 => columns.extend([
-            column("servers / yuan", &|sides| both(sides.servers_count, sides.servers_fen)),
-            column("users / yuan", &|sides| both(sides.users_count, sides.users_fen)),
-        ]),
-        1 => columns.extend([
-            column("servers", &|sides| count(sides.servers_count)),
-            column("users", &|sides| count(sides.users_count)),
-        ]),
-        _ => {}
-    }
-    columns.push(match detail {
-        0..=2 => column("residual / yuan", &residual),
-        _ => column("residual", &|sides| count(sides.residual_count())),
-    });
-    columns
+/// A column of the table of books: title, and what it says of a book.
+type BookColumn = (&'static str, fn(&Trade) -> String);
+
+const BOOK: BookColumn = ("", |trade| trade.book.to_owned());
+const SERVERS: BookColumn = ("servers", |trade| brief(trade.sides.servers_count as f64));
+const SERVERS_MONEY: BookColumn = ("servers / yuan", |trade| both(trade.sides.servers_count, trade.sides.servers_fen));
+const USERS: BookColumn = ("users", |trade| brief(trade.sides.users_count as f64));
+const USERS_MONEY: BookColumn = ("users / yuan", |trade| both(trade.sides.users_count, trade.sides.users_fen));
+const RESIDUAL: BookColumn = ("residual", |trade| brief(trade.residual_count as f64));
+const RESIDUAL_MONEY: BookColumn = ("residual / yuan", |trade| {
+    let sign = if trade.sides.balanced() { "✓" } else { "✗" };
+    format!("{sign} {}", both(trade.residual_count, trade.residual_fen))
+});
+
+/// In many words, and in ever fewer.
+const BOOK_COLUMNS: [&[BookColumn]; 4] = [
+    &[BOOK, SERVERS_MONEY, USERS_MONEY, RESIDUAL_MONEY],
+    &[BOOK, SERVERS, USERS, RESIDUAL_MONEY],
+    &[BOOK, RESIDUAL_MONEY],
+    &[BOOK, RESIDUAL],
+];
+
+fn both(things: i64, fen: i64) -> String {
+    format!("{} / {}", brief(things as f64), plain_yuan(fen))
 }
 
-const OCCURRENCE_WIDTHS: [Constraint; 3] = [Constraint::Min(12), Constraint::Length(9), Constraint::Length(9)];
+/// A figure of the host or of a process: label, and what it is now.
+type Resource = (&'static str, fn(&State) -> Option<String>);
+
+const DESCRIPTORS: &str = "descriptors";
+
+const RESOURCES: [Resource; 12] = [
+    ("server cpu", |state| state.now("server_cpu_us").map(cores)),
+    ("server memory", |state| state.now("server_resident_bytes").map(brief_bytes)),
+    ("fleet cpu", |state| state.now("fleet_cpu_us").map(cores)),
+    ("fleet memory", |state| state.now("fleet_resident_bytes").map(brief_bytes)),
+    ("queue, longest", |state| state.now("queue_depth_max").map(brief)),
+    (DESCRIPTORS, |state| {
+        let open = brief(state.now("open_descriptors")?);
+        let limit = state.now("descriptors_limit").filter(|limit| *limit > 0.0);
+        Some(limit.map_or(open.clone(), |limit| format!("{open} of {}", brief(limit))))
+    }),
+    ("ledger p99", |state| state.now("ledger_commit_p99_us").map(time)),
+    ("send lag p99", |state| state.now("send_lag_p99_us").map(time)),
+    ("clock error", |state| state.now("clock_error_max_us").map(time)),
+    ("network a second", |state| {
+        let (received, sent) = (state.now("host_net_received_bytes")?, state.now("host_net_sent_bytes")?);
+        Some(format!("{} in, {} out", brief_bytes(received), brief_bytes(sent)))
+    }),
+    ("memory free", |state| state.now("host_memory_available_bytes").map(brief_bytes)),
+    ("prizes in SETs", |state| state.now("prizes_in_sets").map(brief)),
+];
+
+const OCCURRENCE_WIDTHS: [Constraint; 3] = [Min(12), Length(9), Length(9)];
 
 /// How often something occurred in the last second and in the last minute.
 fn occurrence<'a>(label: String, second: f64, minute: f64) -> TableRow<'a> {
     TableRow::new([Line::from(label), right(brief(second)), right(brief(minute))])
 }
 
-impl<'a> Painter<'a, '_> {
-    fn panel<'t>(&self, title: &'t str) -> Block<'t> {
-        Block::bordered()
-            .border_type(BorderType::Rounded)
-            .border_style(self.paint.dim())
-            .title(Span::styled(format!(" {title} "), self.paint.title()))
-            .padding(Padding::horizontal(1))
-    }
+fn panel(title: &str) -> Block<'_> {
+    Block::bordered()
+        .border_type(BorderType::Rounded)
+        .border_style(DIM)
+        .title(Span::styled(format!(" {title} "), TITLE))
+        .padding(Padding::horizontal(1))
+}
 
+impl<'a> Painter<'a, '_> {
     /// Renders a panel's border and returns what is inside.
     fn inside(&mut self, area: Rect, title: &str) -> Rect {
-        let block = self.panel(title);
+        let block = panel(title);
         let inner = block.inner(area);
         self.frame.render_widget(block, area);
         inner
     }
 
     fn text(&mut self, area: Rect, title: &str, lines: Vec<Line<'_>>) {
-        self.frame.render_widget(Paragraph::new(lines).block(self.panel(title)), area);
+        self.frame.render_widget(Paragraph::new(lines).block(panel(title)), area);
     }
 
     /// A panel with a table. One that scrolls says in its border that there is more; returns how far
@@ -297,67 +302,66 @@ impl<'a> Painter<'a, '_> {
         rows: Vec<TableRow<'t>>,
         scroll: Option<usize>,
     ) -> usize {
-        let mut block = self.panel(title);
+        let mut block = panel(title);
         let height = usize::from(block.inner(area).height).saturating_sub(head.is_some().into());
         let most = rows.len().saturating_sub(height);
         let hidden = scroll.unwrap_or(0).min(most);
         if scroll.is_some() && most > 0 {
             let place = format!(" ↑↓ {hidden} of {most} ─");
-            block = block.title_bottom(right(Span::styled(place, self.paint.dim())));
+            block = block.title_bottom(right(Span::styled(place, DIM)));
         }
         let mut table = Table::new(rows.into_iter().skip(hidden), widths).block(block);
         if let Some(head) = head {
-            table = table.header(head.style(self.paint.dim()));
+            table = table.header(head.style(DIM));
         }
         self.frame.render_widget(table, area);
         most
     }
 
     fn header(&mut self, area: Rect, now_seconds: u64) {
-        let (state, paint) = (self.state, self.paint);
+        let state = self.state;
         let (sign, style) = match &state.link {
-            _ if self.choice.paused => ("‖ paused", paint.warn()),
-            Link::Live => ("● live", paint.good()),
-            Link::Connecting => ("○ connecting", paint.warn()),
-            Link::Ended => ("■ run over", paint.strong()),
-            Link::Away(_) => ("○ monitor away", paint.bad()),
+            _ if self.choice.paused => ("‖ paused", WARN),
+            Link::Live => ("● live", GOOD),
+            Link::Connecting => ("○ connecting", WARN),
+            Link::Ended => ("■ run over", STRONG),
+            Link::Away(_) => ("○ monitor away", BAD),
         };
         let at = state.last().map_or(now_seconds, Row::second);
-        let mut left = vec![Span::styled("hongbao ", paint.colour(Color::Red).add_modifier(Modifier::BOLD))];
+        let mut left = vec![Span::styled("hongbao ", ink(Color::Red).add_modifier(Modifier::BOLD))];
         let mut end = Vec::new();
         if let Some(last) = state.last() {
-            left.push(Span::styled(elapsed(at.saturating_sub(state.status.started_at_ms / 1_000)), paint.strong()));
+            left.push(Span::styled(elapsed(at.saturating_sub(state.status.started_at_ms / 1_000)), STRONG));
             if area.width >= 64 {
-                left.push(Span::styled(format!("  run {}", state.run), paint.dim()));
+                left.push(Span::styled(format!("  run {}", state.run), DIM));
             }
             if last.get("complete") == Some(0.0) {
                 let there = |name| brief(last.get(name).unwrap_or(0.0));
                 let of = format!("INCOMPLETE {}/{} report ", there("sources_reported"), there("sources_expected"));
-                end.push(Span::styled(if area.width >= 80 { of } else { "INCOMPLETE ".to_owned() }, paint.warn()));
+                end.push(Span::styled(if area.width >= 80 { of } else { "INCOMPLETE ".to_owned() }, WARN));
             }
             if area.width >= 48 {
-                end.push(Span::styled(format!("{} UTC  ", clock(at)), paint.dim()));
+                end.push(Span::styled(format!("{} UTC  ", clock(at)), DIM));
             }
         }
         end.push(Span::styled(sign, style));
         let end = right(end);
         let width = u16::try_from(end.width()).unwrap_or(area.width).min(area.width);
-        let [begin, rest] = Layout::horizontal([Constraint::Min(0), Constraint::Length(width)]).areas(area);
+        let [begin, rest] = Layout::horizontal([Min(0), Length(width)]).areas(area);
         self.frame.render_widget(Line::from(left), begin);
         self.frame.render_widget(end, rest);
     }
 
     fn footer(&mut self, area: Rect) {
-        let paint = self.paint;
         let mut spans = Vec::new();
         for (key, view) in ('1'..).zip(View::ALL) {
             let chosen = view == self.choice.view;
-            let style = if chosen { paint.title().add_modifier(Modifier::REVERSED) } else { paint.dim() };
+            let style = if chosen { TITLE.add_modifier(Modifier::REVERSED) } else { DIM };
             let label = if area.width >= 60 { format!(" {key} {} ", view.title()) } else { format!(" {key} ") };
             spans.push(Span::styled(label, style));
         }
         let keys = if area.width >= 72 { "  p pause  ? help  q quit" } else { "  ? help" };
-        spans.push(Span::styled(keys, paint.dim()));
+        spans.push(Span::styled(keys, DIM));
         self.frame.render_widget(Line::from(spans), area);
     }
 
@@ -368,10 +372,9 @@ impl<'a> Painter<'a, '_> {
             Link::Live => "waiting for the first report".to_owned(),
             Link::Ended => "the run is over, and nobody reported".to_owned(),
         };
-        let [_, middle, _] =
-            Layout::vertical([Constraint::Fill(1), Constraint::Max(3), Constraint::Fill(2)]).areas(area);
+        let [_, middle, _] = Layout::vertical([Fill(1), Max(3), Fill(2)]).areas(area);
         let text = Paragraph::new(text).centered().wrap(Wrap { trim: true });
-        self.frame.render_widget(text.style(self.paint.strong()), middle);
+        self.frame.render_widget(text.style(STRONG), middle);
         0
     }
 
@@ -379,22 +382,20 @@ impl<'a> Painter<'a, '_> {
 
     /// One line for each figure, the most important first.
     fn small(&mut self, area: Rect) -> usize {
-        let (state, paint) = (self.state, self.paint);
+        let state = self.state;
         let mut lines = vec![self.verdict()];
         if let Link::Away(problem) = &state.link {
-            lines.push(Line::styled(problem.clone(), paint.warn()));
+            lines.push(Line::styled(problem.clone(), WARN));
         }
         let bars = usize::from(area.width.saturating_sub(24));
         for (label, column, text, colour) in FIGURES {
             let values: Vec<_> = state.column(column, bars).map(|(_, value)| value).collect();
             let max = values.iter().flatten().fold(0.0f64, |max, value| max.max(*value));
             let now = or_dash(values.last().copied().flatten(), text);
-            let mut spans = vec![
-                Span::styled(format!("{label:<9}"), paint.dim()),
-                Span::styled(format!("{now:>11}  "), paint.strong()),
-            ];
+            let mut spans =
+                vec![Span::styled(format!("{label:<9}"), DIM), Span::styled(format!("{now:>11}  "), STRONG)];
             if area.width >= 40 {
-                spans.push(Span::styled(sparkline(&values, max), paint.colour(colour)));
+                spans.push(Span::styled(sparkline(&values, max), ink(colour)));
             }
             lines.push(Line::from(spans));
         }
@@ -417,23 +418,19 @@ impl<'a> Painter<'a, '_> {
         });
         let off = off.collect::<Vec<_>>().join(", ");
         let verdict = if off.is_empty() {
-            Span::styled("✓ residual 0", self.paint.good().add_modifier(Modifier::BOLD))
+            Span::styled("✓ residual 0", GOOD.add_modifier(Modifier::BOLD))
         } else {
-            Span::styled(format!(" ✗ RESIDUAL {off} "), self.paint.bad())
+            Span::styled(format!(" ✗ RESIDUAL {off} "), BAD)
         };
-        Line::from(vec![Span::styled("books    ", self.paint.dim()), verdict])
+        Line::from(vec![Span::styled("books    ", DIM), verdict])
     }
 
     fn large(&mut self, area: Rect) -> usize {
         let tall = area.height >= 33;
-        let [gauge, charts, middle, lower, marks] = Layout::vertical([
-            Constraint::Length(1),
-            Constraint::Min(6),
-            Constraint::Length(8),
-            Constraint::Length(if tall { (area.height / 3).clamp(7, 16) } else { 0 }),
-            Constraint::Length(if tall { 2 + (area.height / 12).min(5) } else { 0 }),
-        ])
-        .areas(area);
+        let (lower, marks) =
+            if tall { ((area.height / 3).clamp(7, 16), 2 + (area.height / 12).min(5)) } else { (0, 0) };
+        let rows = Layout::vertical([Length(1), Min(6), Length(8), Length(lower), Length(marks)]);
+        let [gauge, charts, middle, lower, marks] = rows.areas(area);
         self.gauge(gauge);
         let [left, right] = halves(charts);
         self.requests(left);
@@ -449,7 +446,7 @@ impl<'a> Painter<'a, '_> {
             self.trouble(beside);
         }
         if tall {
-            let [machines, other] = Layout::horizontal([Constraint::Fill(3), Constraint::Fill(2)]).areas(lower);
+            let [machines, other] = Layout::horizontal([Fill(3), Fill(2)]).areas(lower);
             self.machines(machines, None);
             if wide {
                 self.odd_sets(other)
@@ -458,7 +455,7 @@ impl<'a> Painter<'a, '_> {
             }
             let mut lines = self.marks();
             if lines.is_empty() {
-                lines.push(Line::styled("nothing yet", self.paint.dim()));
+                lines.push(Line::styled("nothing yet", DIM));
             }
             self.text(marks, "marks", lines);
         }
@@ -476,12 +473,12 @@ impl<'a> Painter<'a, '_> {
         let room = if goal > 0.0 { area.width.saturating_sub(letters(&text)).saturating_sub(1) } else { 0 };
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most a terminal's width")]
         let filled = (f64::from(room) * share).floor() as usize;
-        let style = if share >= 0.999 { self.paint.good() } else { self.paint.colour(Color::Cyan) };
+        let style = if share >= 0.999 { GOOD } else { ink(Color::Cyan) };
         let bar = vec![
             Span::raw(" "),
             Span::styled("━".repeat(filled), style),
-            Span::styled("┄".repeat(usize::from(room).saturating_sub(filled)), self.paint.dim()),
-            Span::styled(text, self.paint.strong()),
+            Span::styled("┄".repeat(usize::from(room).saturating_sub(filled)), DIM),
+            Span::styled(text, STRONG),
         ];
         self.frame.render_widget(Line::from(bar), area);
     }
@@ -524,7 +521,7 @@ impl<'a> Painter<'a, '_> {
         let curve = |&(column, label, colour): &(&str, _, _)| {
             let recent = state.column(column, seconds).filter(|(second, _)| last - second < seconds as u64);
             let points = recent.filter_map(|(second, value)| Some((-((last - second) as f64), shape(value?))));
-            Curve { label, style: self.paint.colour(colour), points: points.collect(), now: state.now(column) }
+            Curve { label, style: ink(colour), points: points.collect(), now: state.now(column) }
         };
         of.iter().map(curve).collect()
     }
@@ -541,8 +538,8 @@ impl<'a> Painter<'a, '_> {
             }
             room -= needed;
             spans.push(Span::styled("▬ ", curve.style));
-            spans.push(Span::styled(format!("{} ", curve.label), self.paint.dim()));
-            spans.push(Span::styled(format!("{now}  "), self.paint.strong()));
+            spans.push(Span::styled(format!("{} ", curve.label), DIM));
+            spans.push(Span::styled(format!("{now}  "), STRONG));
         }
         Line::from(spans)
     }
@@ -558,7 +555,7 @@ impl<'a> Painter<'a, '_> {
         if area.height < 3 || area.width < 20 {
             return;
         }
-        let [top, below] = Layout::vertical([Constraint::Length(1), Constraint::Min(1)]).areas(area);
+        let [top, below] = Layout::vertical([Length(1), Min(1)]).areas(area);
         self.frame.render_widget(self.legend(curves, area.width, text), top);
         let ends = self.state.rows.first().zip(self.state.last());
         let oldest = ends.map_or(1.0, |(first, last)| (last.second() - first.second()) as f64);
@@ -568,53 +565,55 @@ impl<'a> Painter<'a, '_> {
             let data = Dataset::default().data(&curve.points).style(curve.style);
             data.marker(Marker::Braille).graph_type(GraphType::Line)
         });
-        let dim = self.paint.dim();
         let wide = labels.iter().map(|label| label.chars().count()).max().unwrap_or(0).max(7);
-        let labels = labels.iter().map(|label| Span::styled(format!("{label:>wide$}"), dim));
-        let x_labels = [Span::styled(format!("-{span:.0} s"), dim), Span::styled("now", dim)];
+        let labels = labels.iter().map(|label| Span::styled(format!("{label:>wide$}"), DIM));
+        let x_labels = [Span::styled(format!("-{span:.0} s"), DIM), Span::styled("now", DIM)];
         let chart = Chart::new(datasets.collect())
-            .x_axis(Axis::default().bounds([-span, 0.0]).labels(x_labels).style(dim))
-            .y_axis(Axis::default().bounds([min, max]).labels(labels).style(dim))
+            .x_axis(Axis::default().bounds([-span, 0.0]).labels(x_labels).style(DIM))
+            .y_axis(Axis::default().bounds([min, max]).labels(labels).style(DIM))
             .legend_position(None);
         self.frame.render_widget(chart, below);
     }
 
     fn books(&mut self, area: Rect) {
-        let (state, paint) = (self.state, self.paint);
+        let state = self.state;
         let title = fitting(area, "books: what servers paid, what users got", "books");
         let Some(balance) = &state.books else { return self.text(area, title, vec![self.verdict()]) };
         let inner = self.inside(area, title);
-        let [table, below] = Layout::vertical([Constraint::Length(4), Constraint::Min(0)]).areas(inner);
+        let [table, below] = Layout::vertical([Length(4), Min(0)]).areas(inner);
         // A figure of which the beginning is cut off would be another figure: what does not fit
         // whole is left out.
-        let width = |column: &Vec<String>| column.iter().map(|text| letters(text)).max().unwrap_or(0);
-        let fits = |columns: &Vec<_>| columns.iter().map(|column| width(column) + 1).sum::<u16>() <= inner.width + 1;
-        let columns = (0..3).map(|detail| book_columns(balance, detail)).find(fits);
-        let columns = columns.unwrap_or_else(|| book_columns(balance, 3));
-        let rows = Book::ALL.into_iter().enumerate().map(|(row, book)| {
-            let style = if balance.claims.sides(book).balanced() { paint.good() } else { paint.bad() };
-            let mut cells: Vec<_> = columns.iter().map(|column| right(column[row + 1].as_str())).collect();
+        let trades = balance.claims.trades();
+        let width = |(title, text): &BookColumn| {
+            trades.iter().map(|trade| letters(&text(trade))).fold(letters(title), u16::max)
+        };
+        let fits =
+            |columns: &&[BookColumn]| columns.iter().map(|column| width(column) + 1).sum::<u16>() <= inner.width + 1;
+        let columns = BOOK_COLUMNS.into_iter().find(fits).unwrap_or(BOOK_COLUMNS[3]);
+        let rows = trades.iter().map(|trade| {
+            let style = if trade.sides.balanced() { GOOD } else { BAD };
+            let mut cells: Vec<_> = columns.iter().map(|(_, text)| right(text(trade))).collect();
             cells[0].alignment = None;
             let last = cells.pop().map(|cell| cell.style(style));
             TableRow::new(cells.into_iter().chain(last))
         });
-        let head = TableRow::new(columns.iter().map(|column| right(column[0].as_str()))).style(paint.dim());
-        let widths = columns.iter().map(|column| Constraint::Min(width(column)));
+        let head = TableRow::new(columns.iter().map(|(title, _)| right(*title))).style(DIM);
+        let widths = columns.iter().map(|column| Min(width(column)));
         self.frame.render_widget(Table::new(rows, widths).header(head), table);
         let mut verdict = vec![if balance.balanced() {
-            Span::styled("✓ they agree to the fen", paint.good().add_modifier(Modifier::BOLD))
+            Span::styled("✓ they agree to the fen", GOOD.add_modifier(Modifier::BOLD))
         } else {
-            Span::styled(format!(" ✗ THEY DIFFER, for {} s ", balance.unbalanced_seconds), paint.bad())
+            Span::styled(format!(" ✗ THEY DIFFER, for {} s ", balance.unbalanced_seconds), BAD)
         }];
         if state.status.record_failures > 0 {
             let failures = brief(state.status.record_failures as f64);
-            verdict.push(Span::styled(format!("  {failures} writes to the recording FAILED"), paint.bad()));
+            verdict.push(Span::styled(format!("  {failures} writes to the recording FAILED"), BAD));
         }
         self.frame.render_widget(Line::from(verdict), below);
     }
 
     fn trouble(&mut self, area: Rect) {
-        let (state, paint) = (self.state, self.paint);
+        let state = self.state;
         let minute = |column: &str| state.column(column, 60).filter_map(|(_, value)| value).sum::<f64>();
         let columns = [("overloaded", true), ("refused", true), ("disconnects", false)]
             .map(|(column, is_bad)| (column.to_owned(), state.now(column).unwrap_or(0.0), minute(column), is_bad));
@@ -624,9 +623,9 @@ impl<'a> Painter<'a, '_> {
         });
         let rows = columns.into_iter().chain(kinds).map(|(label, second, minute, is_bad)| {
             let style = match (is_bad && second > 0.0, minute > 0.0) {
-                (true, _) => paint.warn(),
+                (true, _) => WARN,
                 (false, true) => Style::new(),
-                (false, false) => paint.dim(),
+                (false, false) => DIM,
             };
             occurrence(label, second, minute).style(style)
         });
@@ -635,49 +634,25 @@ impl<'a> Painter<'a, '_> {
     }
 
     fn resources(&mut self, area: Rect) {
-        let (state, paint) = (self.state, self.paint);
-        let now = |column: &str| state.now(column);
-        let descriptors = now("open_descriptors").zip(now("descriptors_limit").filter(|limit| *limit > 0.0));
-        let network = now("host_net_received_bytes").zip(now("host_net_sent_bytes"));
-        let rows = [
-            ("server cpu", now("server_cpu_us").map(cores)),
-            ("server memory", now("server_resident_bytes").map(brief_bytes)),
-            ("fleet cpu", now("fleet_cpu_us").map(cores)),
-            ("fleet memory", now("fleet_resident_bytes").map(brief_bytes)),
-            ("queue, longest", now("queue_depth_max").map(brief)),
-            (
-                "descriptors",
-                descriptors
-                    .map(|(open, limit)| format!("{} of {}", brief(open), brief(limit)))
-                    .or_else(|| now("open_descriptors").map(brief)),
-            ),
-            ("ledger p99", now("ledger_commit_p99_us").map(time)),
-            ("send lag p99", now("send_lag_p99_us").map(time)),
-            ("clock error", now("clock_error_max_us").map(time)),
-            (
-                "network a second",
-                network.map(|(received, sent)| format!("{} in, {} out", brief_bytes(received), brief_bytes(sent))),
-            ),
-            ("memory free", now("host_memory_available_bytes").map(brief_bytes)),
-            ("prizes in SETs", now("prizes_in_sets").map(brief)),
-        ];
+        let state = self.state;
         // What would lose its beginning would be another figure.
         let room = area.width.saturating_sub(21);
-        let rows = rows.into_iter().filter_map(|(label, value)| {
-            let value = value.filter(|value| letters(value) <= room)?;
-            let near = label == "descriptors" && descriptors.is_some_and(|(open, limit)| open > 0.9 * limit);
-            let style = if near { paint.warn() } else { paint.strong() };
-            Some(TableRow::new([Line::styled(label, paint.dim()), right(value).style(style)]))
+        let limit = state.now("descriptors_limit").filter(|limit| *limit > 0.0);
+        let nearly_full = state.now("open_descriptors").zip(limit).is_some_and(|(open, limit)| open > 0.9 * limit);
+        let rows = RESOURCES.iter().filter_map(|(label, text)| {
+            let value = text(state).filter(|value| letters(value) <= room)?;
+            let style = if nearly_full && *label == DESCRIPTORS { WARN } else { STRONG };
+            Some(TableRow::new([Line::styled(*label, DIM), right(value).style(style)]))
         });
-        let widths = [Constraint::Length(16), Constraint::Min(8)];
+        let widths = [Length(16), Min(8)];
         self.table(area, "resources", (&widths, None), rows.collect(), None);
     }
 
     fn odd_sets(&mut self, area: Rect) {
-        let (state, paint) = (self.state, self.paint);
+        let state = self.state;
         let line = |(set, what): (&SetFigures, _)| {
             let name = format!("{} #{:<4} ", set.server, set.index);
-            Line::from(vec![Span::styled(name, paint.strong()), Span::styled(what, paint.warn())])
+            Line::from(vec![Span::styled(name, STRONG), Span::styled(what, WARN)])
         };
         let mut lines: Vec<_> = state.odd_sets().into_iter().map(line).collect();
         if lines.is_empty() {
@@ -685,26 +660,25 @@ impl<'a> Painter<'a, '_> {
                 0 => "no server has told of its SETs".to_owned(),
                 sets => format!("✓ none of {sets}"),
             };
-            lines.push(Line::styled(text, paint.good()));
+            lines.push(Line::styled(text, GOOD));
         }
         self.text(area, "SETs that stand out", lines);
     }
 
     /// The latest first.
     fn marks(&self) -> Vec<Line<'a>> {
-        let paint = self.paint;
         let line = |mark: &'a Mark| {
             let style = match mark.kind.as_str() {
-                ALERT => paint.bad(),
-                RESOLVED => paint.good(),
-                "storm" | "drain" => paint.warn(),
-                _ => paint.colour(Color::Cyan),
+                ALERT => BAD,
+                RESOLVED => GOOD,
+                "storm" | "drain" => WARN,
+                _ => ink(Color::Cyan),
             };
             Line::from(vec![
-                Span::styled(format!("{} ", clock(mark.at_ms / 1_000)), paint.dim()),
+                Span::styled(format!("{} ", clock(mark.at_ms / 1_000)), DIM),
                 Span::styled(format!("{:<9} ", mark.kind), style),
                 Span::raw(&mark.text),
-                Span::styled(format!("  {}", mark.source), paint.dim()),
+                Span::styled(format!("  {}", mark.source), DIM),
             ])
         };
         self.state.marks.iter().rev().map(line).collect()
@@ -713,7 +687,7 @@ impl<'a> Painter<'a, '_> {
     // ---- The other views
 
     fn machines(&mut self, area: Rect, scroll: Option<usize>) -> usize {
-        let (state, paint) = (self.state, self.paint);
+        let state = self.state;
         let mut room = area.width.saturating_sub(32);
         let fits = |column: &&Column<SourceStatus>| {
             let fits = room > column.1;
@@ -724,9 +698,9 @@ impl<'a> Painter<'a, '_> {
         let row = |source: &SourceStatus| {
             let SourceStatus { role, name, presence, .. } = source;
             let style = match presence {
-                Presence::Reporting => paint.good(),
-                Presence::Lost => paint.bad(),
-                Presence::Left => paint.dim(),
+                Presence::Reporting => GOOD,
+                Presence::Lost => BAD,
+                Presence::Left => DIM,
             };
             let cells = [format!("{role}/{name}").into(), Span::styled(<&str>::from(presence), style).into()];
             TableRow::new(cells.into_iter().chain(shown.iter().map(|(.., text)| right(text(source)))))
@@ -734,16 +708,16 @@ impl<'a> Painter<'a, '_> {
         let rows = state.sources.iter().map(row).collect();
         let titles = shown.iter().map(|(title, ..)| right(*title));
         let head = [Line::from("name"), Line::from("state")].into_iter().chain(titles);
-        let widths = [Constraint::Min(15), Constraint::Length(10)].into_iter();
-        let widths: Vec<_> = widths.chain(shown.iter().map(|(_, width, _)| Constraint::Length(*width))).collect();
+        let widths = [Min(15), Length(10)].into_iter();
+        let widths: Vec<_> = widths.chain(shown.iter().map(|(_, width, _)| Length(*width))).collect();
         let title = format!("machines and servers ({})", state.sources.len());
         self.table(area, &title, (&widths, Some(TableRow::new(head))), rows, scroll)
     }
 
     fn sets(&mut self, area: Rect) -> usize {
-        let (state, paint) = (self.state, self.paint);
+        let state = self.state;
         let above = if area.height >= 16 { 7 } else { 0 };
-        let [above, below] = Layout::vertical([Constraint::Length(above), Constraint::Min(1)]).areas(area);
+        let [above, below] = Layout::vertical([Length(above), Min(1)]).areas(area);
         if above.height > 0 {
             self.odd_sets(above);
         }
@@ -753,7 +727,7 @@ impl<'a> Painter<'a, '_> {
         let bar = |value: f64, max: f64, colour| {
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most ten")]
             let filled = if max > 0.0 { (value / max * 10.0).round().clamp(0.0, 10.0) as usize } else { 0 };
-            Line::styled("■".repeat(filled), paint.colour(colour))
+            Line::styled("■".repeat(filled), ink(colour))
         };
         let wide = below.width >= 88;
         let columns = if wide { &SET_COLUMNS[..] } else { &SET_COLUMNS[..3] };
@@ -765,26 +739,26 @@ impl<'a> Painter<'a, '_> {
                 let bars = [(set.connections, connections, Color::Cyan), (set.queue_depth, queue, Color::Yellow)];
                 cells.extend(bars.map(|(value, max, colour)| bar(value, max, colour)));
             }
-            TableRow::new(cells).style(if is_odd { paint.warn() } else { Style::new() })
+            TableRow::new(cells).style(if is_odd { WARN } else { Style::new() })
         };
         let rows = state.sets.iter().map(row).collect();
         let mut head = vec![Line::from("SET")];
         head.extend(columns.iter().map(|(title, ..)| right(*title)));
-        let mut widths = vec![Constraint::Min(10)];
-        widths.extend(columns.iter().map(|(_, width, _)| Constraint::Length(*width)));
+        let mut widths = vec![Min(10)];
+        widths.extend(columns.iter().map(|(_, width, _)| Length(*width)));
         if wide {
             head.extend(["connections", "queue"].map(Line::from));
-            widths.extend([12, 10].map(Constraint::Length));
+            widths.extend([12, 10].map(Length));
         }
         let title = format!("SETs ({})", state.sets.len());
         self.table(below, &title, (&widths, Some(TableRow::new(head))), rows, Some(self.choice.scroll))
     }
 
     fn events(&mut self, area: Rect) -> usize {
-        let (state, paint, scroll) = (self.state, self.paint, Some(self.choice.scroll));
+        let (state, scroll) = (self.state, Some(self.choice.scroll));
         let layout = if area.width >= 90 { Layout::horizontal } else { Layout::vertical };
-        let [left, right] = layout([Constraint::Fill(1); 2]).areas(area);
-        let rows = FAMILIES.iter().zip([paint.bad(), paint.warn(), Style::new(), Style::new()]);
+        let [left, right] = layout([Fill(1); 2]).areas(area);
+        let rows = FAMILIES.iter().zip([BAD, WARN, Style::new(), Style::new()]);
         let rows = rows.flat_map(|(&(label, of), style)| {
             let kinds = state.reasons(of).into_iter();
             kinds.map(move |(kind, second, minute)| occurrence(format!("{label}: {kind}"), second, minute).style(style))
@@ -793,7 +767,7 @@ impl<'a> Painter<'a, '_> {
         let reasons = self.table(left, title, (&OCCURRENCE_WIDTHS, None), rows.collect(), scroll);
         let marks = self.marks().into_iter().map(|mark| TableRow::new([mark])).collect();
         let title = "marks, the latest first";
-        reasons.max(self.table(right, title, (&[Constraint::Fill(1)], None), marks, scroll))
+        reasons.max(self.table(right, title, (&[Fill(1)], None), marks, scroll))
     }
 
     fn help(&mut self, area: Rect) {
@@ -804,11 +778,10 @@ impl<'a> Painter<'a, '_> {
             ("? h", "this"),
             ("q  Esc  Ctrl-C", "quit"),
         ];
-        let line = |(key, what)| vec![Span::styled(format!("{key:<16}"), self.paint.strong()), Span::raw(what)];
-        let lines = keys.map(|key| Line::from(line(key))).to_vec();
+        let line = |(key, what)| Line::from(vec![Span::styled(format!("{key:<16}"), STRONG), Span::raw(what)]);
         let (width, height) = (54.min(area.width), 7.min(area.height));
         let place = Rect { x: (area.width - width) / 2, y: (area.height - height) / 2, width, height };
         self.frame.render_widget(Clear, place);
-        self.text(place, "keys", lines);
+        self.text(place, "keys", keys.map(line).to_vec());
     }
 }

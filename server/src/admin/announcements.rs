@@ -52,9 +52,9 @@ pub async fn announce(
     JsonBody(new): JsonBody<NewAnnouncement>,
 ) -> Result<(StatusCode, Json<AnnouncementBegun>), ApiError> {
     if !(1..=ANNOUNCEMENT_BYTES_MAX).contains(&new.text.len()) {
+        let bytes = new.text.len();
         return Err(ApiError::bad_request(format!(
-            "text has {} bytes; 1 to {ANNOUNCEMENT_BYTES_MAX} are allowed",
-            new.text.len()
+            "text has {bytes} bytes; 1 to {ANNOUNCEMENT_BYTES_MAX} are allowed"
         )));
     }
     let told = format!("announcement: {}", new.text);

@@ -1,7 +1,5 @@
 //! Campaigns: create, list, inspect, stop; and the public list by which anyone can check a draw.
 
-use std::collections::BTreeMap;
-
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -14,7 +12,8 @@ use utoipa::ToSchema;
 use super::{Admin, refused, stopping, valid};
 use crate::clock::wall;
 use crate::generator::{CampaignStatus, Command};
-use crate::ledger::task::CampaignChange;
+use crate::ledger::LedgerError;
+use crate::ledger::task::{CampaignChange, LedgerTask};
 use crate::limits::HOLD_MS;
 use crate::market::campaign::{Amounts, Campaign, CampaignKind, CampaignTerms, Goods, Sale, Seed};
 
@@ -124,18 +123,16 @@ impl CampaignView {
         let live = admin.telemetry.stock.get(campaign.id);
         let terms = &campaign.terms;
         let settled = campaign.settlement.is_some();
-        let (rate_per_second, amounts) = match terms.goods {
-            Goods::Rain { rate_per_second, amounts } => (Some(rate_per_second), Some(amounts)),
-            Goods::Sale(_) => (None, None),
+        let (rate_per_second, amounts, sale) = match terms.goods {
+            Goods::Rain { rate_per_second, amounts } => (Some(rate_per_second), Some(amounts), None),
+            Goods::Sale(sale) => (None, None, Some(sale)),
         };
-        let sale = terms.sale();
+        let ended = if campaign.won == terms.total { "sold_out" } else { "ended" };
         let public = PublicCampaign {
             id: campaign.id.get(),
             kind: terms.kind(),
             title: terms.title.clone(),
-            state: live
-                .as_ref()
-                .map_or(if campaign.won == terms.total { "sold_out" } else { "ended" }, |live| live.state),
+            state: live.as_ref().map_or(ended, |live| live.state),
             total: terms.total,
             min_fen: amounts.map(|amounts| amounts.min.0),
             max_fen: amounts.map(|amounts| amounts.max.0),
@@ -171,16 +168,10 @@ impl CampaignView {
 /// say.
 fn goods(new: &NewCampaign, fair_window_ms: u32) -> Result<Goods, String> {
     let of_rain = [new.rate_per_second.map(u64::from), new.min_fen, new.max_fen];
-    let of_sale = [
-        new.price_fen,
-        new.face_value_fen,
-        new.hold_ms,
-        new.valid_from_ms,
-        new.valid_until_ms,
-        new.fair_window_ms.map(u64::from),
-    ];
+    let terms_of_sale = [new.price_fen, new.face_value_fen, new.hold_ms, new.valid_from_ms, new.valid_until_ms];
+    let is_sale = new.fair_window_ms.is_some() || terms_of_sale.iter().any(Option::is_some);
     if new.kind == CampaignKind::Rain {
-        if of_sale.iter().any(Option::is_some) {
+        if is_sale {
             return Err("a rain has rate_per_second, min_fen and max_fen, and no field of a sale".to_owned());
         }
         let (Some(rate_per_second), Some(min)) = (new.rate_per_second, new.min_fen) else {
@@ -231,15 +222,13 @@ pub async fn create(
         ends_at: new.ends_at_ms,
         per_user_limit: new.per_user_limit,
     };
-    let campaign = change(&admin, CampaignChange::Create(Box::new(terms))).await?;
-    Ok((StatusCode::CREATED, Json(CampaignView::new(&campaign, &admin))))
+    Ok((StatusCode::CREATED, Json(change(&admin, CampaignChange::Create(Box::new(terms))).await?)))
 }
 
 /// List all campaigns
 #[utoipa::path(get, path = "/v1/campaigns", security(("bearer" = [])), responses((status = 200, body = [CampaignView])))]
 pub async fn list(State(admin): State<Admin>) -> Result<Json<Vec<CampaignView>>, ApiError> {
-    let campaigns = all(&admin).await?;
-    Ok(Json(campaigns.values().map(|campaign| CampaignView::new(campaign, &admin)).collect()))
+    Ok(Json(all(&admin).await?))
 }
 
 /// Inspect one campaign
@@ -250,9 +239,8 @@ pub async fn inspect(
     PathParam(id): PathParam<u32>,
 ) -> Result<Json<CampaignView>, ApiError> {
     let id = valid(CampaignId::new(id.into()))?;
-    let campaigns = all(&admin).await?;
-    let campaign = campaigns.get(&id).ok_or_else(|| no_such(id))?;
-    Ok(Json(CampaignView::new(campaign, &admin)))
+    let campaign = all(&admin).await?.into_iter().find(|campaign| campaign.public.id == id.get());
+    campaign.map(Json).ok_or_else(|| refused(LedgerError::NoSuchCampaign(id)))
 }
 
 /// Stop a campaign: nothing more can be won, the rest of its fund goes back
@@ -260,28 +248,24 @@ pub async fn inspect(
     responses((status = 200, body = CampaignView), (status = 404)))]
 pub async fn stop(State(admin): State<Admin>, PathParam(id): PathParam<u32>) -> Result<Json<CampaignView>, ApiError> {
     let id = valid(CampaignId::new(id.into()))?;
-    let campaign = change(&admin, CampaignChange::Stop(id)).await?;
-    Ok(Json(CampaignView::new(&campaign, &admin)))
+    change(&admin, CampaignChange::Stop(id)).await.map(Json)
 }
 
 /// What anyone may know of the campaigns: commitments, and the seeds of those that are over
 #[utoipa::path(get, path = "/public/campaigns", responses((status = 200, body = [PublicCampaign])))]
 pub async fn published(State(admin): State<Admin>) -> Result<Json<Vec<PublicCampaign>>, ApiError> {
-    let campaigns = all(&admin).await?;
-    Ok(Json(campaigns.values().map(|campaign| CampaignView::new(campaign, &admin).public).collect()))
+    Ok(Json(all(&admin).await?.into_iter().map(|campaign| campaign.public).collect()))
 }
 
-async fn all(admin: &Admin) -> Result<BTreeMap<CampaignId, Campaign>, ApiError> {
-    let campaigns = admin.shared.ledger.campaigns().await.map_err(refused)?;
-    Ok(campaigns.into_iter().map(|campaign| (campaign.id, campaign)).collect())
+/// By id.
+async fn all(admin: &Admin) -> Result<Vec<CampaignView>, ApiError> {
+    let campaigns = admin.shared.ledger.run(|reply| LedgerTask::Campaigns { reply }).await.map_err(refused)?;
+    Ok(campaigns.iter().map(|campaign| CampaignView::new(campaign, admin)).collect())
 }
 
-async fn change(admin: &Admin, change: CampaignChange) -> Result<Campaign, ApiError> {
+async fn change(admin: &Admin, change: CampaignChange) -> Result<CampaignView, ApiError> {
     let (reply, answer) = oneshot::channel();
     admin.generator.send(Command::Change { change, reply }).await.map_err(|_| stopping())?;
-    answer.await.map_err(|_| stopping())?.map_err(refused)
-}
-
-fn no_such(id: CampaignId) -> ApiError {
-    ApiError::not_found(format!("campaign {id} does not exist"))
+    let campaign = answer.await.map_err(|_| stopping())?.map_err(refused)?;
+    Ok(CampaignView::new(&campaign, admin))
 }

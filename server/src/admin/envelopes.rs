@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 
 use super::{Admin, refused, valid};
 use crate::clock::wall;
+use crate::ledger::task::LedgerTask;
 use crate::limits::ENVELOPE_FEN_MAX;
 use crate::market::campaign::{Amounts, Seed};
 use crate::market::envelope::Mode;
@@ -98,18 +99,12 @@ impl NewRun {
             }
         }
         if last.is_none_or(|last| last > UserId::MAX) {
-            return Err(format!(
-                "first_user {} and users {}: user ids end at {}",
-                self.first_user,
-                self.users,
-                UserId::MAX
-            ));
+            let Self { first_user, users, .. } = self;
+            return Err(format!("first_user {first_user} and users {users}: user ids end at {}", UserId::MAX));
         }
         if self.greeting.len() > GREETING_BYTES_MAX {
-            return Err(format!(
-                "greeting has {} bytes; at most {GREETING_BYTES_MAX} are allowed",
-                self.greeting.len()
-            ));
+            let bytes = self.greeting.len();
+            return Err(format!("greeting has {bytes} bytes; at most {GREETING_BYTES_MAX} are allowed"));
         }
         Ok(Terms {
             count: self.count,
@@ -169,12 +164,10 @@ pub async fn inspect(
     PathParam(id): PathParam<u64>,
 ) -> Result<Json<EnvelopeInfo>, ApiError> {
     let id = valid(EnvelopeId::new(id))?;
-    let views = admin.shared.ledger.envelopes(vec![id]).await.map_err(refused)?;
-    let view = views
-        .into_iter()
-        .next()
-        .flatten()
-        .ok_or_else(|| ApiError::not_found(format!("envelope {id} does not exist")))?;
+    let ids = vec![id];
+    let views = admin.shared.ledger.run(|reply| LedgerTask::Envelopes { ids, reply }).await.map_err(refused)?;
+    let missing = || ApiError::not_found(format!("envelope {id} does not exist"));
+    let view = views.into_iter().next().flatten().ok_or_else(missing)?;
     let opened =
         view.opened.iter().map(|(user, amount, at)| ShareInfo { user: user.get(), amount_fen: amount.0, at_ms: *at });
     Ok(Json(EnvelopeInfo {

@@ -130,6 +130,7 @@ fn refused(error: LedgerError) -> ApiError {
         | LedgerError::TooOld { .. }
         | LedgerError::InUse { .. }
         | LedgerError::Foreign { .. }
+        | LedgerError::Refused(_)
         | LedgerError::Corrupt(_)
         | LedgerError::Mismatched => ApiError::internal(error.to_string()),
     }

@@ -14,6 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{Admin, stopping, valid};
 use crate::generator::Conservation;
+use crate::ledger::writer::LedgerCounts;
 use crate::limits;
 use crate::set::message::{Control, Message, SessionInfo};
 
@@ -97,7 +98,7 @@ pub struct SetStats {
 #[utoipa::path(get, path = "/v1/stats", security(("bearer" = [])), responses((status = 200, body = Stats)))]
 pub async fn stats(State(admin): State<Admin>) -> Json<Stats> {
     let telemetry = &admin.telemetry;
-    let books = telemetry.ledger.totals();
+    let LedgerCounts { batches, postings, totals: books, .. } = telemetry.ledger.counts();
     #[allow(clippy::cast_precision_loss)] // microseconds of centuries
     let cpu_seconds = process::cpu_micros() as f64 / 1e6;
     Json(Stats {
@@ -123,8 +124,8 @@ pub async fn stats(State(admin): State<Admin>) -> Json<Stats> {
             shares_opened: books.opened,
             healthy: telemetry.ledger.healthy(),
             last_error: telemetry.ledger.last_error(),
-            batches: telemetry.ledger.batches(),
-            postings: telemetry.ledger.postings(),
+            batches,
+            postings,
         },
         process: ProcessStats {
             rss_bytes: process::resident_bytes(),

@@ -11,9 +11,10 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{Admin, refused, valid};
 use crate::clock::wall;
+use crate::ledger::task::LedgerTask;
 use crate::ledger::{Answer, DepositResult, Movement, Page, Posting, Purpose, Question, Statement};
 use crate::limits::DEPOSIT_USERS_MAX;
-use crate::market::order::{Order, OrderState};
+use crate::market::order::Order;
 
 /// Rows of one page at most.
 const PAGE_MAX: u32 = 1_000;
@@ -112,43 +113,14 @@ impl From<&Movement> for MovementView {
 /// Orders, newest first.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct OrdersView {
-    orders: Vec<OrderView>,
+    orders: Vec<Order>,
     /// Whether there are older ones.
     more: bool,
 }
 
-/// One order.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct OrderView {
-    id: u64,
-    user: u64,
-    campaign: u32,
-    serial: u64,
-    /// `reserved`, `paid`, `cancelled` or `expired`.
-    #[schema(value_type = String)]
-    state: OrderState,
-    price_fen: u64,
-    reserved_at_ms: u64,
-    pay_by_ms: u64,
-    decided_at_ms: Option<u64>,
-    request: u64,
-}
-
 impl From<Page<Order>> for OrdersView {
     fn from(page: Page<Order>) -> Self {
-        let orders = page.items.iter().map(|order| OrderView {
-            id: order.id.get(),
-            user: order.user.get(),
-            campaign: order.campaign.get(),
-            serial: order.serial.0,
-            state: order.state,
-            price_fen: order.price.0,
-            reserved_at_ms: order.reserved_at,
-            pay_by_ms: order.pay_by,
-            decided_at_ms: order.decided_at,
-            request: order.request.get(),
-        });
-        Self { orders: orders.collect(), more: page.more }
+        Self { orders: page.items, more: page.more }
     }
 }
 
@@ -165,10 +137,8 @@ pub async fn deposit(
         return Err(ApiError::bad_request(format!("users {} is outside 1..={DEPOSIT_USERS_MAX}", new.users)));
     }
     if !(1..=KEY_BYTES_MAX).contains(&new.key.len()) {
-        return Err(ApiError::bad_request(format!(
-            "key has {} bytes; 1 to {KEY_BYTES_MAX} are allowed",
-            new.key.len()
-        )));
+        let bytes = new.key.len();
+        return Err(ApiError::bad_request(format!("key has {bytes} bytes; 1 to {KEY_BYTES_MAX} are allowed")));
     }
     if new.amount_fen == 0 {
         return Err(ApiError::bad_request("amount_fen 0 would move nothing"));
@@ -229,8 +199,8 @@ pub async fn orders_of_campaign(
 ) -> Result<Json<OrdersView>, ApiError> {
     let id = valid(CampaignId::new(id.into()))?;
     let (before, limit) = (rows.before_order()?, rows.limit()?);
-    let page = admin.shared.ledger.orders_of(id, before, limit).await.map_err(refused)?;
-    Ok(Json(page.into()))
+    let page = admin.shared.ledger.run(|reply| LedgerTask::OrdersOf { campaign: id, before, limit, reply }).await;
+    Ok(Json(page.map_err(refused)?.into()))
 }
 
 async fn ask<A: TryFrom<Answer>>(admin: &Admin, id: u64, question: Question) -> Result<A, ApiError> {

@@ -277,6 +277,7 @@ impl Generator {
             | LedgerError::TooOld { .. }
             | LedgerError::InUse { .. }
             | LedgerError::Foreign { .. }
+            | LedgerError::Refused(_)
             | LedgerError::Corrupt(_)
             | LedgerError::Mismatched => {
                 tracing::error!(event = "campaign_failed", %error, "the ledger failed to change a campaign");

@@ -22,12 +22,12 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::{Ledger, LedgerError};
 use crate::clock::UnixMs;
 use crate::ledger::books::{AccountId, Kind, Owner};
-use crate::ledger::sqlite::{SqliteLedger, at};
+use crate::ledger::sqlite::{Rows, SqliteLedger, at, corrupt};
 use crate::limits::ARCHIVE_AGE_MIN_MS;
 
 /// `PRAGMA application_id` of an archive: "HBar".
@@ -108,23 +108,6 @@ CREATE TABLE openings (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// Why nothing was moved; or, where a move was interrupted, why it is not finished.
-#[derive(Debug, thiserror::Error)]
-pub enum ArchiveError {
-    /// What was asked for cannot be done.
-    #[error("{0}")]
-    Refused(String),
-    /// The ledger, or the archive, cannot be read or written.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-}
-
-impl From<rusqlite::Error> for ArchiveError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Ledger(error.into())
-    }
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wanted {
     /// Only what is older.
@@ -171,7 +154,7 @@ impl fmt::Display for Archived {
 
 /// Moves what `wanted` says out of the ledger at `ledger` into a new file `to`. Refused while a
 /// server has the ledger open.
-pub fn archive(ledger: &Path, to: &Path, wanted: &Wanted, now: UnixMs) -> Result<Archived, ArchiveError> {
+pub fn archive(ledger: &Path, to: &Path, wanted: &Wanted, now: UnixMs) -> Result<Archived, LedgerError> {
     if !ledger.is_file() {
         return Err(refused(format!("{}: no such file", ledger.display())));
     }
@@ -201,17 +184,13 @@ pub fn archive(ledger: &Path, to: &Path, wanted: &Wanted, now: UnixMs) -> Result
     Ok(report)
 }
 
-fn corrupt(what: impl Into<String>) -> ArchiveError {
-    LedgerError::Corrupt(what.into()).into()
-}
-
 fn flags(create: bool) -> OpenFlags {
     let create = if create { OpenFlags::SQLITE_OPEN_CREATE } else { OpenFlags::empty() };
     OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | create
 }
 
-fn refused(why: impl Into<String>) -> ArchiveError {
-    ArchiveError::Refused(why.into())
+fn refused(why: impl Into<String>) -> LedgerError {
+    LedgerError::Refused(why.into())
 }
 
 struct Plan {
@@ -223,10 +202,10 @@ struct Plan {
 }
 
 /// Goes through the entries up to the first one that has to stay.
-fn plan(connection: &Connection, wanted: &Wanted, report: &mut Archived) -> Result<Option<Plan>, ArchiveError> {
-    let ids = |statement: &str| -> Result<HashSet<i64>, ArchiveError> {
-        let mut statement = connection.prepare(statement)?;
-        Ok(statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
+fn plan(connection: &Connection, wanted: &Wanted, report: &mut Archived) -> Result<Option<Plan>, LedgerError> {
+    let rows = Rows(connection);
+    let ids = |statement: &str| -> Result<HashSet<i64>, LedgerError> {
+        Ok(rows.all(statement, |row| Ok(row.get(0)?))?.into_iter().collect())
     };
     let settled = ids("SELECT id FROM campaigns WHERE settled_at NOTNULL")?;
     let waiting = ids("SELECT id FROM orders WHERE decided_at ISNULL")?;
@@ -235,24 +214,20 @@ fn plan(connection: &Connection, wanted: &Wanted, report: &mut Archived) -> Resu
     let (first, orders_through, envelopes_through) = connection.query_row(
         "SELECT archived_through + 1, archived_orders, archived_envelopes FROM progress",
         [],
-        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        |row| row.try_into(),
     )?;
     let mut plan = Plan { first, last: first - 1, orders_through, envelopes_through };
     let before = i64::try_from(wanted.before).unwrap_or(i64::MAX);
     let mut statement = connection.prepare("SELECT id, at_ms, kind, debit, credit, item FROM entries ORDER BY id")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let (id, at_ms, kind): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        let ends = [AccountId(row.get(3)?), AccountId(row.get(4)?)];
-        let item: i64 = row.get(5)?;
+        let (id, at_ms, kind, debit, credit, item): (i64, i64, i64, i64, i64, i64) = row.try_into()?;
         let is_of_order = [Kind::Reserve, Kind::Release, Kind::Pay, Kind::PayOutside].map(Kind::code).contains(&kind);
         let mut why = None;
-        for end in ends {
-            match end.owner() {
-                Owner::Campaign(campaign) => {
-                    if !settled.contains(&campaign.get().into()) {
-                        why = Some(format!("is of campaign {campaign}, which is not settled"));
-                    }
+        for account in [debit, credit] {
+            match AccountId(account).owner() {
+                Owner::Campaign(campaign) if !settled.contains(&campaign.get().into()) => {
+                    why = Some(format!("is of campaign {campaign}, which is not settled"));
                 }
                 Owner::Envelope(envelope) => {
                     let number = i64::try_from(envelope.get()).unwrap_or(i64::MAX);
@@ -262,8 +237,8 @@ fn plan(connection: &Connection, wanted: &Wanted, report: &mut Archived) -> Resu
                         plan.envelopes_through = plan.envelopes_through.max(number);
                     }
                 }
-                Owner::Nobody => return Err(corrupt(format!("entry {id} is of account {}", end.0))),
-                Owner::Treasury | Owner::Refunds | Owner::Proceeds | Owner::User(_) => {}
+                Owner::Nobody => return Err(corrupt(format!("entry {id} is of account {account}"))),
+                Owner::Campaign(_) | Owner::Treasury | Owner::Refunds | Owner::Proceeds | Owner::User(_) => {}
             }
         }
         if at_ms >= before {
@@ -286,7 +261,7 @@ fn plan(connection: &Connection, wanted: &Wanted, report: &mut Archived) -> Resu
 }
 
 /// Writes the archive, whole and on disk before it has its name.
-fn write(ledger: &Connection, path: &Path, to: &Path, plan: &Plan, now: UnixMs) -> Result<(), ArchiveError> {
+fn write(ledger: &Connection, path: &Path, to: &Path, plan: &Plan, now: UnixMs) -> Result<(), LedgerError> {
     let partial = with_suffix(to, ".partial");
     let failed = |error: io::Error| refused(format!("{}: {error}", partial.display()));
     for leftover in [partial.clone(), with_suffix(&partial, "-journal")] {
@@ -307,7 +282,7 @@ fn write(ledger: &Connection, path: &Path, to: &Path, plan: &Plan, now: UnixMs) 
         ledger.prepare("SELECT kind, debit, item FROM entries WHERE id > ?1 AND kind IN (5, 6, 7, 9, 10)")?;
     let mut rows = statement.query([plan.last])?;
     while let Some(row) = rows.next()? {
-        let (kind, debit, item): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let (kind, debit, item): (i64, i64, i64) = row.try_into()?;
         if kind <= Kind::PayOutside.code() {
             transaction.prepare_cached("INSERT OR IGNORE INTO staying_orders VALUES (?1)")?.execute([item])?;
         } else if let Owner::Envelope(envelope) = AccountId(debit).owner() {
@@ -319,13 +294,7 @@ fn write(ledger: &Connection, path: &Path, to: &Path, plan: &Plan, now: UnixMs) 
     drop(rows);
     transaction.execute(
         "INSERT INTO archive VALUES (1, ?1, ?2, ?3, ?4, ?5)",
-        params![
-            i64::try_from(now).unwrap_or(i64::MAX),
-            plan.first,
-            plan.last,
-            plan.orders_through,
-            plan.envelopes_through
-        ],
+        [i64::try_from(now).unwrap_or(i64::MAX), plan.first, plan.last, plan.orders_through, plan.envelopes_through],
     )?;
     transaction.execute(
         "INSERT INTO campaigns SELECT id, title, kind, total, seed, settled_at FROM ledger.campaigns WHERE settled_at NOTNULL",
@@ -370,7 +339,7 @@ fn write(ledger: &Connection, path: &Path, to: &Path, plan: &Plan, now: UnixMs) 
 }
 
 /// Takes out of the ledger what the archive at `to` holds of it, in one transaction.
-fn prune(connection: &mut Connection, to: &Path, report: &mut Archived) -> Result<(), ArchiveError> {
+fn prune(connection: &mut Connection, to: &Path, report: &mut Archived) -> Result<(), LedgerError> {
     {
         // As it is, or not at all: what is no archive is left alone.
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -384,7 +353,7 @@ fn prune(connection: &mut Connection, to: &Path, report: &mut Archived) -> Resul
     connection.execute("ATTACH ?1 AS archive", [to.to_string_lossy()]).map_err(|error| at(to, error))?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let number =
-        |statement: &str| -> Result<i64, ArchiveError> { Ok(transaction.query_row(statement, [], |row| row.get(0))?) };
+        |statement: &str| -> Result<i64, LedgerError> { Ok(transaction.query_row(statement, [], |row| row.get(0))?) };
     let first = number("SELECT first_entry FROM archive.archive")?;
     let last = number("SELECT last_entry FROM archive.archive")?;
     let archived = number("SELECT archived_through FROM main.progress")?;
@@ -396,7 +365,7 @@ fn prune(connection: &mut Connection, to: &Path, report: &mut Archived) -> Resul
         )));
     }
     if number("SELECT accounts_from FROM main.progress")? <= last {
-        return Err(corrupt("accounts are behind what is archived".to_owned()));
+        return Err(corrupt("accounts are behind what is archived"));
     }
     // The archive must be what the ledger says, to the last column.
     for table in ["entries", "orders", "envelopes", "closings", "openings"] {

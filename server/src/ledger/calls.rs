@@ -1,36 +1,14 @@
 //! What operators and the node's own parts ask of the ledger, each awaited until it is answered.
 
-use hongbao_proto::{CampaignId, EnvelopeId, OrderId, UserId};
+use hongbao_proto::UserId;
 use tokio::sync::oneshot;
 
 use super::task::{LedgerTask, TaskReply, TaskResult, mismatched, only, typed};
 use super::writer::{LedgerHandle, ReplyTo, WriterRequest};
-use super::{Answer, EnvelopeView, Expired, LedgerError, Page, Posting, PostingResult, Question};
+use super::{Answer, LedgerError, Posting, PostingResult, Question};
 use crate::clock::UnixMs;
-use crate::market::campaign::Campaign;
-use crate::market::order::Order;
 
 impl<T: ReplyTo> LedgerHandle<T> {
-    /// Every campaign, see [`super::Ledger::campaigns`].
-    pub async fn campaigns(&self) -> Result<Vec<Campaign>, LedgerError> {
-        self.run(|reply| LedgerTask::Campaigns { reply }).await
-    }
-
-    /// See [`super::Ledger::orders_of`].
-    pub async fn orders_of(
-        &self,
-        campaign: CampaignId,
-        before: Option<OrderId>,
-        limit: u32,
-    ) -> Result<Page<Order>, LedgerError> {
-        self.run(|reply| LedgerTask::OrdersOf { campaign, before, limit, reply }).await
-    }
-
-    /// See [`super::Ledger::envelope`]; one for each, in order.
-    pub async fn envelopes(&self, ids: Vec<EnvelopeId>) -> Result<Vec<Option<EnvelopeView>>, LedgerError> {
-        self.run(|reply| LedgerTask::Envelopes { ids, reply }).await
-    }
-
     /// See [`super::Ledger::ask`]; `A` is the question's answer.
     pub async fn ask<A: TryFrom<Answer>>(&self, user: UserId, question: Question) -> Result<A, LedgerError> {
         let answer = self.run(|reply| LedgerTask::Ask { user, question, reply }).await?;
@@ -51,11 +29,6 @@ impl<T: ReplyTo> LedgerHandle<T> {
         only(self.run(|reply| LedgerTask::Post { postings: vec![posting], now, reply }).await?)
     }
 
-    /// What has expired, at most [`crate::limits::EXPIRE_STEP`] at a time.
-    pub async fn expire_due(&self, now: UnixMs) -> Result<Box<Expired>, LedgerError> {
-        self.run(|reply| LedgerTask::ExpireDue { now, reply }).await
-    }
-
     /// Queues a task, if there is room: where its result will be.
     pub fn try_task<R>(&self, task: impl FnOnce(TaskReply<R>) -> LedgerTask) -> Option<TaskResult<R>> {
         let place = self.try_reserve()?;
@@ -64,7 +37,8 @@ impl<T: ReplyTo> LedgerHandle<T> {
         Some(result)
     }
 
-    async fn run<R>(&self, task: impl FnOnce(TaskReply<R>) -> LedgerTask) -> Result<R, LedgerError> {
+    /// Has a task done, and waits for its result.
+    pub async fn run<R>(&self, task: impl FnOnce(TaskReply<R>) -> LedgerTask) -> Result<R, LedgerError> {
         let (reply, result) = oneshot::channel();
         self.send(WriterRequest::Task(task(reply))).await.map_err(|_| LedgerError::Stopped)?;
         result.await.map_err(|_| LedgerError::Stopped)?

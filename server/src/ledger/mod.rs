@@ -22,7 +22,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hongbao_proto::{CampaignId, EnvelopeId, Fen, OrderId, RequestId, Serial, UserId};
-use serde::Serialize;
 
 use crate::clock::UnixMs;
 use crate::market::campaign::{Campaign, CampaignTerms};
@@ -209,8 +208,7 @@ impl<T> Default for Page<T> {
 }
 
 /// What a movement of money is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// Won in a rain.
     Win(CampaignId, Serial),
@@ -224,7 +222,7 @@ pub enum Purpose {
 }
 
 /// Money that came into a wallet, or left it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Movement {
     /// Its number in the books.
     pub entry: i64,
@@ -295,6 +293,9 @@ pub enum LedgerError {
     /// The terms contradict themselves or exceed a limit.
     #[error("campaign terms refused: {0}")]
     BadTerms(String),
+    /// What was asked for cannot be done to this file.
+    #[error("{0}")]
+    Refused(String),
     /// What was read cannot be right.
     #[error("ledger is corrupt: {0}")]
     Corrupt(String),

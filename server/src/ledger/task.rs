@@ -33,7 +33,7 @@ pub enum LedgerTask {
     Post { postings: Vec<Posting>, now: UnixMs, reply: TaskReply<Vec<PostingResult>> },
     /// Posts [`Posting::Expire`] if anything is due.
     ExpireDue { now: UnixMs, reply: TaskReply<Box<Expired>> },
-    /// Shows that the thread works: see [`super::writer::LedgerStatus::tasks`].
+    /// Shows that the thread works: see [`super::writer::LedgerCounts::tasks`].
     Ping,
 }
 

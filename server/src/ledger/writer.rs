@@ -19,7 +19,8 @@
 
 use std::any::type_name;
 use std::collections::hash_map::Entry;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::fmt::Display;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, JoinHandle, Thread};
@@ -167,38 +168,39 @@ pub struct LedgerStatus(Arc<Status>);
 
 struct Status {
     healthy: AtomicBool,
-    totals: Mutex<Totals>,
-    batches: AtomicU64,
-    postings: AtomicU64,
-    failed_batches: AtomicU64,
-    tasks: AtomicU64,
+    counts: Mutex<LedgerCounts>,
     last_error: Mutex<Option<String>>,
     commits: Mutex<Commits>,
     close_by: OnceLock<Instant>,
+}
+
+/// What the ledger's thread has done since the start.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LedgerCounts {
+    /// Transactions committed.
+    pub batches: u64,
+    pub postings: u64,
+    /// Transactions that failed, which all who waited for them were told.
+    pub failed_batches: u64,
+    /// Tasks that were done, well or not.
+    pub tasks: u64,
+    /// Sums over all that is committed, since ever.
+    pub totals: Totals,
 }
 
 struct Commits {
     micros: Histogram<u64>,
     /// Since the start.
     micros_ever: Histogram<u64>,
-    postings: Histogram<u64>,
 }
 
 impl LedgerStatus {
     fn new() -> Self {
         Self(Arc::new(Status {
             healthy: AtomicBool::new(true),
-            totals: Mutex::default(),
-            batches: AtomicU64::new(0),
-            postings: AtomicU64::new(0),
-            failed_batches: AtomicU64::new(0),
-            tasks: AtomicU64::new(0),
-            last_error: Mutex::new(None),
-            commits: Mutex::new(Commits {
-                micros: micros_histogram(),
-                micros_ever: micros_histogram(),
-                postings: postings_histogram(),
-            }),
+            counts: Mutex::default(),
+            last_error: Mutex::default(),
+            commits: Mutex::new(Commits { micros: micros_histogram(), micros_ever: micros_histogram() }),
             close_by: OnceLock::new(),
         }))
     }
@@ -224,28 +226,12 @@ impl LedgerStatus {
         self.close_by().is_some_and(|until| Instant::now() >= until)
     }
 
-    /// Sums over all that is committed.
-    pub fn totals(&self) -> Totals {
-        *unpoisoned(&self.0.totals)
+    pub fn counts(&self) -> LedgerCounts {
+        *unpoisoned(&self.0.counts)
     }
 
-    /// Transactions committed since the start.
-    pub fn batches(&self) -> u64 {
-        self.0.batches.load(Relaxed)
-    }
-
-    pub fn postings(&self) -> u64 {
-        self.0.postings.load(Relaxed)
-    }
-
-    /// Transactions that failed, and were told so to all who waited for them.
-    pub fn failed_batches(&self) -> u64 {
-        self.0.failed_batches.load(Relaxed)
-    }
-
-    /// Tasks that were done, well or not.
-    pub fn tasks(&self) -> u64 {
-        self.0.tasks.load(Relaxed)
+    fn count(&self, change: impl FnOnce(&mut LedgerCounts)) {
+        change(&mut unpoisoned(&self.0.counts));
     }
 
     /// What went wrong last, even if it works again.
@@ -263,20 +249,16 @@ impl LedgerStatus {
         unpoisoned(&self.0.commits).micros_ever.clone()
     }
 
-    /// How many postings each commit carried since the last call.
-    pub fn take_batch_sizes(&self) -> Histogram<u64> {
-        std::mem::replace(&mut unpoisoned(&self.0.commits).postings, postings_histogram())
-    }
-
     fn committed(&self, postings: usize, took: Duration) {
         let postings = u64::try_from(postings).unwrap_or(u64::MAX);
-        add(&self.0.batches, 1);
-        add(&self.0.postings, postings);
+        self.count(|counts| {
+            counts.batches += 1;
+            counts.postings += postings;
+        });
         let mut commits = unpoisoned(&self.0.commits);
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
         commits.micros.saturating_record(micros);
         commits.micros_ever.saturating_record(micros);
-        commits.postings.saturating_record(postings);
     }
 
     fn works(&self) {
@@ -293,11 +275,6 @@ impl LedgerStatus {
     }
 }
 
-/// Only the ledger's thread adds, so that no atomic addition is needed.
-fn add(counter: &AtomicU64, more: u64) {
-    counter.store(counter.load(Relaxed).wrapping_add(more), Relaxed);
-}
-
 /// The values behind these locks are whole at every moment, whoever panicked.
 fn unpoisoned<V>(lock: &Mutex<V>) -> MutexGuard<'_, V> {
     lock.lock().unwrap_or_else(PoisonError::into_inner)
@@ -305,11 +282,6 @@ fn unpoisoned<V>(lock: &Mutex<V>) -> MutexGuard<'_, V> {
 
 fn micros_histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, COMMIT_MICROS_MAX, 3).expect("constant bounds are valid")
-}
-
-fn postings_histogram() -> Histogram<u64> {
-    let max = u64::try_from(LEDGER_BATCH_MAX).expect("fits");
-    Histogram::new_with_bounds(1, max, 3).expect("constant bounds are valid")
 }
 
 /// Starts the thread that owns `ledger`. `clock` gives the time that goes into the books.
@@ -393,7 +365,9 @@ impl<T: ReplyTo> Writer<T> {
                 self.apply(request);
             }
             self.flush();
-            self.probe_if_due();
+            if !self.status.healthy() && Instant::now() >= self.next_probe {
+                self.probe();
+            }
         }
         self.close();
     }
@@ -404,16 +378,10 @@ impl<T: ReplyTo> Writer<T> {
         self.flush();
         match self.ledger.checkpoint(self.status.close_by()) {
             Ok(true) => {}
-            Ok(false) => {
-                tracing::error!(
-                    event = "ledger_not_folded",
-                    error = "there was no time",
-                    "the ledger's log was not folded into its file; nothing is lost, the next start reads both"
-                );
-            }
+            Ok(false) => log_not_folded(&"there was no time"),
             Err(error) => {
                 self.status.failed(&error);
-                tracing::error!(event = "ledger_not_folded", %error, "the ledger's log could not be folded into its file; nothing is lost, the next start reads both");
+                log_not_folded(&error);
             }
         }
     }
@@ -431,25 +399,21 @@ impl<T: ReplyTo> Writer<T> {
                 self.postings.push(posting);
                 self.repliers.push(reply_to);
             }
-            WriterRequest::Ask { user, question, reply_to } => self.ask(user, question, reply_to),
+            WriterRequest::Ask { user, question, reply_to } => match self.users.entry(user) {
+                Entry::Occupied(mut pending) => {
+                    pending.insert(UserPending::Read);
+                    self.waiting.push((user, question, reply_to));
+                }
+                Entry::Vacant(_) => self.answer(user, &question, reply_to),
+            },
             WriterRequest::Task(task) => {
                 self.flush();
                 if !self.status.is_late() {
                     task.run(&mut *self.ledger);
                     self.publish_totals();
-                    add(&self.status.0.tasks, 1);
+                    self.status.count(|counts| counts.tasks += 1);
                 }
             }
-        }
-    }
-
-    fn ask(&mut self, user: UserId, question: Question, reply_to: T) {
-        match self.users.entry(user) {
-            Entry::Occupied(mut standing) => {
-                standing.insert(UserPending::Read);
-                self.waiting.push((user, question, reply_to));
-            }
-            Entry::Vacant(_) => self.answer(user, &question, reply_to),
         }
     }
 
@@ -485,7 +449,7 @@ impl<T: ReplyTo> Writer<T> {
                     }
                 }
                 Err(error) => {
-                    add(&self.status.0.failed_batches, 1);
+                    self.status.count(|counts| counts.failed_batches += 1);
                     self.fail(&error);
                     for reply_to in self.repliers.drain(..) {
                         reply_to.deliver(Reply::Posted(Err(Unavailable)));
@@ -500,12 +464,6 @@ impl<T: ReplyTo> Writer<T> {
         }
         self.waiting = waiting;
         self.users.clear();
-    }
-
-    fn probe_if_due(&mut self) {
-        if !self.status.healthy() && Instant::now() >= self.next_probe {
-            self.probe();
-        }
     }
 
     /// Finds out whether the ledger can be written.
@@ -523,10 +481,18 @@ impl<T: ReplyTo> Writer<T> {
 
     fn publish_totals(&mut self) {
         match self.ledger.totals() {
-            Ok(totals) => *unpoisoned(&self.status.0.totals) = totals,
+            Ok(totals) => self.status.count(|counts| counts.totals = totals),
             Err(error) => self.fail(&error),
         }
     }
+}
+
+fn log_not_folded(error: &dyn Display) {
+    tracing::error!(
+        event = "ledger_not_folded",
+        %error,
+        "the ledger's log was not folded into its file; nothing is lost, the next start reads both"
+    );
 }
 
 /// Wakes a thread that parks while it polls.

@@ -11,6 +11,7 @@ use std::fmt;
 
 use hongbao_proto::{CampaignId, Fen, OrderId, RequestId, Serial, UserId};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::clock::UnixMs;
 use crate::market::campaign::Sale;
@@ -35,21 +36,33 @@ impl fmt::Display for OrderState {
     }
 }
 
-/// One unit of a sale in a user's hands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// One unit of a sale in a user's hands; as operators see it, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Order {
+    #[schema(value_type = u64)]
     pub id: OrderId,
+    #[schema(value_type = u64)]
     pub user: UserId,
+    #[schema(value_type = u32)]
     pub campaign: CampaignId,
+    #[schema(value_type = u64)]
     pub serial: Serial,
     /// The Grab that got it.
+    #[schema(value_type = u64)]
     pub request: RequestId,
+    #[serde(rename = "price_fen")]
+    #[schema(value_type = u64)]
     pub price: Fen,
+    /// `reserved`, `paid`, `cancelled` or `expired`.
+    #[schema(value_type = String)]
     pub state: OrderState,
+    #[serde(rename = "reserved_at_ms")]
     pub reserved_at: UnixMs,
     /// It is held until then.
+    #[serde(rename = "pay_by_ms")]
     pub pay_by: UnixMs,
     /// When it came into its final state.
+    #[serde(rename = "decided_at_ms")]
     pub decided_at: Option<UnixMs>,
 }
 

@@ -19,6 +19,7 @@ use tokio::time::sleep;
 
 use crate::clock::UnixMs;
 use crate::generator::source::Pacer;
+use crate::ledger::task::LedgerTask;
 use crate::ledger::{LedgerError, Posting, SendResult};
 use crate::market::campaign::{Amounts, Seed, amount_of};
 use crate::market::envelope::{Mode, NewEnvelope};
@@ -288,7 +289,8 @@ impl Run {
     async fn follow(&mut self) -> bool {
         for _ in 0..self.followed.len().div_ceil(FOLLOW_STEP) {
             let step: Vec<EnvelopeId> = self.followed.drain(..FOLLOW_STEP.min(self.followed.len())).collect();
-            let views = match self.shared.ledger.envelopes(step.clone()).await {
+            let ids = step.clone();
+            let views = match self.shared.ledger.run(|reply| LedgerTask::Envelopes { ids, reply }).await {
                 Ok(views) => views,
                 Err(LedgerError::Stopped) => return false,
                 Err(_) => {

@@ -7,6 +7,7 @@ use hongbao_proto::v1::{self, server_frame::Event};
 use tokio::time::MissedTickBehavior;
 
 use crate::clock::UnixMs;
+use crate::ledger::task::LedgerTask;
 use crate::limits;
 use crate::services::offers::send_to;
 use crate::set::Shared;
@@ -29,7 +30,7 @@ pub async fn expire(shared: &Shared, clock: fn() -> UnixMs) {
     loop {
         let now = clock();
         // Errors are the ledger's to report; the next interval tries again.
-        let Ok(expired) = shared.ledger.expire_due(now).await else { return };
+        let Ok(expired) = shared.ledger.run(|reply| LedgerTask::ExpireDue { now, reply }).await else { return };
         for order in &expired.orders {
             let released = StockReport::Released { campaign: order.campaign, serials: vec![order.serial] };
             // An error says that the generator has ended with the server.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use hongbao_proto::Fen;
 use hongbao_server::clock::UnixMs;
-use hongbao_server::ledger::archive::{ArchiveError, Archived, Wanted, archive};
+use hongbao_server::ledger::archive::{Archived, Wanted, archive};
 use hongbao_server::ledger::audit::audit;
 use hongbao_server::ledger::sqlite::SqliteLedger;
 use hongbao_server::ledger::{
@@ -45,7 +45,7 @@ impl Files {
         SqliteLedger::open(self.at("ledger.db")).unwrap()
     }
 
-    fn archive(&self, to: &str, wanted: &Wanted) -> Result<Archived, ArchiveError> {
+    fn archive(&self, to: &str, wanted: &Wanted) -> Result<Archived, LedgerError> {
         archive(&self.at("ledger.db"), &self.at(to), wanted, NOW)
     }
 }
@@ -310,7 +310,7 @@ fn nothing_is_overwritten_taken_in_use_or_pruned_uncopied() {
     let missing = archive(&files.at("missing.db"), &files.at("old.db"), &wanted(DAY), NOW).unwrap_err();
     assert!(missing.to_string().contains("no such file") && !files.at("missing.db").exists(), "{missing}");
     let running = files.ledger();
-    assert!(matches!(files.archive("old.db", &wanted(50 * DAY)), Err(ArchiveError::Ledger(LedgerError::InUse { .. }))));
+    assert!(matches!(files.archive("old.db", &wanted(50 * DAY)), Err(LedgerError::InUse { .. })));
     drop(running);
 
     let untouched = fs::read(&path).unwrap();

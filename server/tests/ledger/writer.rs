@@ -154,7 +154,7 @@ proptest! {
         for (campaigns, expected) in called {
             prop_assert_eq!(campaigns.blocking_recv().unwrap().unwrap(), expected);
         }
-        prop_assert_eq!(status.totals(), model.totals());
+        prop_assert_eq!(status.counts().totals, model.totals());
     }
 }
 
@@ -180,9 +180,8 @@ fn a_storm_of_logins_between_claims_costs_one_commit() {
     thread.join().unwrap();
     assert_eq!(inbox.iter().count(), 300);
     // What held the thread was a batch of its own, without postings.
-    assert_eq!((status.batches(), status.postings(), status.totals().won), (1, 100, 100));
-    let sizes = status.take_batch_sizes();
-    assert_eq!((sizes.len(), sizes.max()), (1, 100));
+    let counts = status.counts();
+    assert_eq!((counts.batches, counts.postings, counts.totals.won), (1, 100, 100));
     assert_eq!(status.take_commit_latency().len(), 1);
     assert_eq!(status.take_commit_latency().len(), 0);
 }
@@ -213,7 +212,7 @@ fn a_full_queue_returns_the_request_and_answers_all_accepted() {
         LEDGER_QUEUE_MAX
     );
     let batches = u64::try_from(LEDGER_QUEUE_MAX / LEDGER_BATCH_MAX).unwrap();
-    assert_eq!(status.batches(), batches, "full batches, none larger");
+    assert_eq!(status.counts().batches, batches, "full batches, none larger");
 }
 
 #[test]
@@ -243,7 +242,7 @@ fn a_call_returns_its_result_and_a_stopped_ledger_says_so() {
     let change = CampaignChange::Create(Box::new(terms(5, None)));
     let created = handle.try_task(|reply| LedgerTask::ChangeCampaign { change, now: 1, reply }).unwrap();
     assert_eq!(created.blocking_recv().unwrap().unwrap().id.get(), 1);
-    assert_eq!(runtime.block_on(handle.campaigns()).unwrap().len(), 1);
+    assert_eq!(runtime.block_on(handle.run(|reply| LedgerTask::Campaigns { reply })).unwrap().len(), 1);
     let deposit = Posting::Deposit { first: user(1), count: 1, amount: Fen(5), key: "start".into() };
     let deposited = runtime.block_on(handle.post_one::<DepositResult>(deposit.clone(), 2));
     assert_eq!(deposited.unwrap(), DepositResult::Deposited);
@@ -258,7 +257,7 @@ fn a_call_returns_its_result_and_a_stopped_ledger_says_so() {
     let reply_to = To::Hold(entered, mpsc::channel().1);
     assert!(handle.try_send(WriterRequest::Ask { user: user(1), question: Question::Recall, reply_to }).is_ok());
     assert!(thread.join().is_err());
-    assert!(matches!(runtime.block_on(handle.campaigns()), Err(LedgerError::Stopped)));
+    assert!(matches!(runtime.block_on(handle.run(|reply| LedgerTask::Campaigns { reply })), Err(LedgerError::Stopped)));
     assert!(handle.try_task(|reply| LedgerTask::Campaigns { reply }).is_none());
     let (answers, _inbox) = mpsc::channel();
     assert!(
@@ -354,7 +353,7 @@ fn a_failed_commit_is_told_to_all_in_it_and_a_later_one_heals() {
     assert_eq!(inbox.recv_timeout(PATIENCE).unwrap(), (1, Reply::Answered(Err(Unavailable))));
     assert!(!status.healthy());
     assert_eq!(status.last_error().as_deref(), Some("ledger cannot be written: disk full"));
-    assert_eq!((status.totals().won, status.failed_batches()), (0, 1));
+    assert_eq!((status.counts().totals.won, status.counts().failed_batches), (0, 1));
 
     fails.store(false, Ordering::SeqCst);
     post(&handle, 2, claim(&rain, 1, 1, 0), &answers);
@@ -363,7 +362,7 @@ fn a_failed_commit_is_told_to_all_in_it_and_a_later_one_heals() {
         (2, Reply::Posted(Ok(PostingResult::Claim(ClaimResult::Won(won(&rain, 1, 0))))))
     );
     assert!(status.healthy());
-    assert_eq!(status.totals().won, 1);
+    assert_eq!(status.counts().totals.won, 1);
 }
 
 #[test]
@@ -376,7 +375,7 @@ fn an_idle_ledger_finds_out_by_itself_that_it_works_again() {
     fails.store(false, Ordering::SeqCst);
     until("healthy again", || status.healthy());
     // Not by a posting: there was none.
-    assert_eq!((status.batches(), status.failed_batches()), (0, 1));
+    assert_eq!((status.counts().batches, status.counts().failed_batches), (0, 1));
 }
 
 #[test]

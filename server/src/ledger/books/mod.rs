@@ -19,13 +19,17 @@ mod orders;
 mod undo;
 mod units;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use hongbao_proto::{CampaignId, EnvelopeId, Fen, OrderId, RequestId, UserId};
+use hongbao_proto::{CampaignId, EnvelopeId, Fen, OrderId, RequestId, Serial, UserId};
 use rustc_hash::FxHashMap;
 
-use super::{Award, DepositResult, EnvelopeView, LedgerError, Page, Posting, PostingResult, Recall, Totals, Win};
+use super::{
+    Award, DepositResult, EnvelopeView, LedgerError, Movement, Page, Posting, PostingResult, Purpose, Recall, Totals,
+    Win,
+};
 use crate::clock::UnixMs;
 pub use crate::ledger::books::entry::{AccountId, Entry, Kind, Owner};
 use crate::ledger::books::undo::Undo;
@@ -374,53 +378,6 @@ impl Books {
         }
     }
 
-    pub fn post(
-        &mut self,
-        posting: &Posting,
-        now: UnixMs,
-        store: &mut impl Store,
-    ) -> Result<PostingResult, LedgerError> {
-        Ok(match posting {
-            Posting::Claim(claim) => self.claim(claim, now, store)?.into(),
-            Posting::Acknowledge { user, seen } => self.acknowledge(*user, seen, store)?.into(),
-            Posting::Pay { user, order, means } => self.pay(*user, *order, *means, now, store)?.into(),
-            Posting::Cancel { user, order } => self.cancel(*user, *order, now, store)?.into(),
-            Posting::Send(envelope) => self.send(envelope, now, store)?.into(),
-            Posting::Open { user, envelope } => self.open(*user, *envelope, now, store)?.into(),
-            Posting::Expire => Box::new(self.expire(now, store)?).into(),
-            Posting::Deposit { first, count, amount, key } => {
-                self.deposit(*first, *count, *amount, key, now, store)?.into()
-            }
-        })
-    }
-
-    fn deposit(
-        &mut self,
-        first: UserId,
-        count: u32,
-        amount: Fen,
-        key: &str,
-        now: UnixMs,
-        store: &mut impl Store,
-    ) -> Result<DepositResult, LedgerError> {
-        if let Some(earlier) = store.deposit(key)? {
-            let same = earlier == (first, count, amount);
-            return Ok(if same { DepositResult::Deposited } else { DepositResult::KeyUsed });
-        }
-        let last = first.get().checked_add(count.into()).and_then(|end| UserId::new(end - 1).ok());
-        let sum = u128::from(count) * u128::from(amount.0);
-        let (Some(last), true) = (last, self.treasury_can_give(sum)) else {
-            return Ok(DepositResult::TooMuch);
-        };
-        store.put_deposit(key, (first, count, amount), now, self.counters.next_entry)?;
-        for user in first.get()..=last.get() {
-            let user = UserId::new(user).map_err(|error| LedgerError::Corrupt(error.to_string()))?;
-            let to = AccountId::user(user);
-            self.move_money(Kind::Deposit, (AccountId::TREASURY, to), amount, 0, None, now, store)?;
-        }
-        Ok(DepositResult::Deposited)
-    }
-
     // ---- Batches
 
     /// The rows of all that was posted are durable.
@@ -493,17 +450,36 @@ impl Books {
         self.counters.totals
     }
 
-    pub fn next_entry(&self) -> i64 {
-        self.counters.next_entry
+    /// An account, empty if it was never used.
+    pub fn account(&self, id: AccountId) -> Account {
+        self.accounts.get(&id).copied().unwrap_or_default()
     }
 
-    /// An account, if it was ever used.
-    pub fn account(&self, id: AccountId) -> Option<&Account> {
-        self.accounts.get(&id)
+    /// What is in an account that never falls below 0.
+    pub fn balance(&self, id: AccountId) -> Fen {
+        Fen(u64::try_from(self.account(id).balance).unwrap_or(0))
     }
 
+    /// An envelope that is in memory: any that can be opened.
     pub fn envelope(&self, id: EnvelopeId) -> Option<&Envelope> {
         self.envelopes.get(&id)
+    }
+
+    /// An envelope, in memory or not.
+    pub fn find_envelope(&self, id: EnvelopeId, store: &impl Store) -> Result<Option<Cow<'_, Envelope>>, LedgerError> {
+        Ok(match self.envelopes.get(&id) {
+            Some(envelope) => Some(Cow::Borrowed(envelope)),
+            None if id.get() < self.counters.next_envelope => store.envelope(id)?.map(Cow::Owned),
+            None => None,
+        })
+    }
+
+    fn find_order(&self, id: OrderId, store: &impl Store) -> Result<Option<Order>, LedgerError> {
+        match self.orders.get(&id) {
+            Some(order) => Ok(Some(*order)),
+            None if id.get() < self.counters.next_order => store.order(id),
+            None => Ok(None),
+        }
     }
 
     /// When something expires next.
@@ -513,7 +489,7 @@ impl Books {
 
     /// What a user must be told at login.
     pub fn recall(&self, user: UserId, store: &impl Store) -> Result<Recall, LedgerError> {
-        let last_claim = self.accounts.get(&AccountId::user(user)).map_or(0, |account| account.last_claim);
+        let last_claim = self.account(AccountId::user(user)).last_claim;
         let mut recall = Recall { last_request: RequestId::new(last_claim).ok(), ..Recall::default() };
         for notice in self.notices.get(&user).into_iter().flatten().take(limits::RECALLED_WINS_MAX) {
             recall.unacknowledged.push(match notice.about {
@@ -534,8 +510,7 @@ impl Books {
         request: RequestId,
         store: &impl Store,
     ) -> Result<Option<Award>, LedgerError> {
-        let last_claim = self.accounts.get(&AccountId::user(user)).map_or(0, |account| account.last_claim);
-        if request.get() > last_claim {
+        if request.get() > self.account(AccountId::user(user)).last_claim {
             return Ok(None);
         }
         for entry in self.chain(user, store).take(limits::WALK_MAX as usize) {
@@ -568,14 +543,14 @@ impl Books {
         before: Option<i64>,
         limit: u32,
         store: &impl Store,
-    ) -> Result<Page<crate::ledger::Movement>, LedgerError> {
+    ) -> Result<Page<Movement>, LedgerError> {
         let mut page = Page::default();
         // Who turns a page names the last entry of the one before: what is newer need not be gone
         // through again.
         let named = before.map(|before| store.entry(before)).transpose()?.flatten();
         let own = named.filter(|entry| entry.user_account() == Some(AccountId::user(user)));
         let chain = match own {
-            Some(entry) => Self::chain_from(entry.previous, store),
+            Some(entry) => Chain { next: entry.previous, store },
             None => self.chain(user, store),
         };
         for entry in chain {
@@ -599,105 +574,23 @@ impl Books {
         id: EnvelopeId,
         store: &impl Store,
     ) -> Result<Option<Box<EnvelopeView>>, LedgerError> {
-        let view = match self.envelopes.get(&id) {
-            Some(envelope) => envelope.view_of(user),
-            None => store.envelope(id)?.and_then(|envelope| envelope.view_of(user)),
-        };
-        Ok(view.map(Box::new))
+        Ok(self.find_envelope(id, store)?.and_then(|envelope| envelope.view_of(user)).map(Box::new))
     }
 
     /// A user's entries, newest first, as far as they are not archived.
     fn chain<'a, S: Store>(&self, user: UserId, store: &'a S) -> Chain<'a, S> {
-        let last = self.accounts.get(&AccountId::user(user)).map_or(0, |account| account.last_entry);
-        Self::chain_from(last, store)
-    }
-
-    /// This entry of a user and those before it.
-    fn chain_from<S: Store>(entry: i64, store: &S) -> Chain<'_, S> {
-        Chain { next: entry, store }
+        Chain { next: self.account(AccountId::user(user)).last_entry, store }
     }
 
     fn known_order(&self, id: OrderId, store: &impl Store) -> Result<Order, LedgerError> {
-        match self.orders.get(&id) {
-            Some(order) => Ok(*order),
-            None => store.order(id)?.ok_or_else(|| LedgerError::Corrupt(format!("order {id} is missing"))),
-        }
+        self.find_order(id, store)?.ok_or_else(|| LedgerError::Corrupt(format!("order {id} is missing")))
     }
 
     // ---- Changes, each with its undoing
 
     fn treasury_can_give(&self, sum: u128) -> bool {
-        let balance = self.accounts.get(&AccountId::TREASURY).map_or(0, |account| account.balance);
+        let balance = self.account(AccountId::TREASURY).balance;
         i64::try_from(sum).is_ok_and(|sum| balance.checked_sub(sum).is_some())
-    }
-
-    /// Writes an entry and brings both accounts up to it.
-    #[allow(clippy::too_many_arguments)] // they are the columns of an entry
-    fn move_money(
-        &mut self,
-        kind: Kind,
-        (debit, credit): (AccountId, AccountId),
-        amount: Fen,
-        item: i64,
-        request: Option<RequestId>,
-        now: UnixMs,
-        store: &mut impl Store,
-    ) -> Result<i64, LedgerError> {
-        let id = self.counters.next_entry;
-        let amount = i64::try_from(amount.0).map_err(|_| LedgerError::Corrupt(format!("{} fen at once", amount.0)))?;
-        let mut entry = Entry { id, at: now, kind, debit, credit, amount, item, request, previous: 0 };
-        if let Some(user) = entry.user_account() {
-            entry.previous = self.accounts.get(&user).map_or(0, |account| account.last_entry);
-        }
-        store.put_entry(&entry)?;
-        self.counters.next_entry += 1;
-        for (account, as_debit) in [(debit, true), (credit, false)] {
-            let known = self.accounts.get(&account).copied();
-            self.undo.push(Undo::Account(account, known));
-            let known = self.accounts.entry(account).or_default();
-            known.take(&entry, as_debit);
-            if known.balance < 0 && account != AccountId::TREASURY {
-                return Err(LedgerError::Corrupt(format!("account {} would fall below 0", account.0)));
-            }
-            self.write_behind.dirty.insert(account);
-        }
-        Ok(id)
-    }
-
-    fn notify(&mut self, user: UserId, notice: Unacknowledged, store: &mut impl Store) -> Result<(), LedgerError> {
-        if let About::Order(order) = notice.about {
-            self.forget_notices_of(user, order, store)?;
-        }
-        store.put_notice(notice.entry)?;
-        self.undo.push(Undo::Notified(user));
-        self.notices.entry(user).or_default().push(notice);
-        Ok(())
-    }
-
-    /// Drops what a user was to be told of an order.
-    fn forget_notices_of(&mut self, user: UserId, order: OrderId, store: &mut impl Store) -> Result<u32, LedgerError> {
-        self.forget_notices(user, |notice| notice.about == About::Order(order), store)
-    }
-
-    fn forget_notices(
-        &mut self,
-        user: UserId,
-        is_meant: impl Fn(&Unacknowledged) -> bool,
-        store: &mut impl Store,
-    ) -> Result<u32, LedgerError> {
-        let Some(notices) = self.notices.get_mut(&user).filter(|notices| notices.iter().any(&is_meant)) else {
-            return Ok(0);
-        };
-        self.undo.push(Undo::Notices(user, notices.clone()));
-        let mut count = 0;
-        for notice in notices.extract_if(.., |notice| is_meant(notice)) {
-            store.drop_notice(notice.entry)?;
-            count += 1;
-        }
-        if notices.is_empty() {
-            self.notices.remove(&user);
-        }
-        Ok(count)
     }
 
     fn offer(&mut self, user: UserId, envelope: EnvelopeId) {
@@ -726,6 +619,108 @@ impl Books {
         if self.due.remove(&(at, what)) {
             self.undo.push(Undo::NoLongerDue(at, what));
         }
+    }
+}
+
+/// A batch under way: postings that are decided at one moment, and where their rows go.
+pub struct Batch<'b, S> {
+    pub books: &'b mut Books,
+    pub store: &'b mut S,
+    pub now: UnixMs,
+}
+
+impl<S: Store> Batch<'_, S> {
+    pub fn post(&mut self, posting: &Posting) -> Result<PostingResult, LedgerError> {
+        Ok(match posting {
+            Posting::Claim(claim) => self.claim(claim)?.into(),
+            Posting::Acknowledge { user, seen } => self.acknowledge(*user, seen)?.into(),
+            Posting::Pay { user, order, means } => self.pay(*user, *order, *means)?.into(),
+            Posting::Cancel { user, order } => self.cancel(*user, *order)?.into(),
+            Posting::Send(envelope) => self.send(envelope)?.into(),
+            Posting::Open { user, envelope } => self.open(*user, *envelope)?.into(),
+            Posting::Expire => Box::new(self.expire()?).into(),
+            Posting::Deposit { first, count, amount, key } => self.deposit((*first, *count, *amount), key)?.into(),
+        })
+    }
+
+    fn deposit(&mut self, deposit: (UserId, u32, Fen), key: &str) -> Result<DepositResult, LedgerError> {
+        if let Some(earlier) = self.store.deposit(key)? {
+            return Ok(if earlier == deposit { DepositResult::Deposited } else { DepositResult::KeyUsed });
+        }
+        let (first, count, amount) = deposit;
+        let last = first.get().checked_add(count.into()).and_then(|end| UserId::new(end - 1).ok());
+        let sum = u128::from(count) * u128::from(amount.0);
+        let (Some(last), true) = (last, self.books.treasury_can_give(sum)) else {
+            return Ok(DepositResult::TooMuch);
+        };
+        self.store.put_deposit(key, deposit, self.now, self.books.counters.next_entry)?;
+        for user in first.get()..=last.get() {
+            let user = UserId::new(user).map_err(|error| LedgerError::Corrupt(error.to_string()))?;
+            self.move_money(Kind::Deposit, (AccountId::TREASURY, AccountId::user(user)), amount, 0, None)?;
+        }
+        Ok(DepositResult::Deposited)
+    }
+
+    /// Writes an entry and brings both accounts up to it.
+    fn move_money(
+        &mut self,
+        kind: Kind,
+        (debit, credit): (AccountId, AccountId),
+        amount: Fen,
+        item: i64,
+        request: Option<RequestId>,
+    ) -> Result<i64, LedgerError> {
+        let books = &mut *self.books;
+        let id = books.counters.next_entry;
+        let amount = i64::try_from(amount.0).map_err(|_| LedgerError::Corrupt(format!("{} fen at once", amount.0)))?;
+        let mut entry = Entry { id, at: self.now, kind, debit, credit, amount, item, request, previous: 0 };
+        if let Some(user) = entry.user_account() {
+            entry.previous = books.account(user).last_entry;
+        }
+        self.store.put_entry(&entry)?;
+        books.counters.next_entry += 1;
+        for (account, as_debit) in [(debit, true), (credit, false)] {
+            books.undo.push(Undo::Account(account, books.accounts.get(&account).copied()));
+            let known = books.accounts.entry(account).or_default();
+            known.take(&entry, as_debit);
+            if known.balance < 0 && account != AccountId::TREASURY {
+                return Err(LedgerError::Corrupt(format!("account {} would fall below 0", account.0)));
+            }
+            books.write_behind.dirty.insert(account);
+        }
+        Ok(id)
+    }
+
+    fn notify(&mut self, user: UserId, notice: Unacknowledged) -> Result<(), LedgerError> {
+        if let About::Order(order) = notice.about {
+            self.forget_notices_of(user, order)?;
+        }
+        self.store.put_notice(notice.entry)?;
+        self.books.undo.push(Undo::Notified(user));
+        self.books.notices.entry(user).or_default().push(notice);
+        Ok(())
+    }
+
+    /// Drops what a user was to be told of an order.
+    fn forget_notices_of(&mut self, user: UserId, order: OrderId) -> Result<u32, LedgerError> {
+        self.forget_notices(user, |notice| notice.about == About::Order(order))
+    }
+
+    fn forget_notices(&mut self, user: UserId, is_meant: impl Fn(&Unacknowledged) -> bool) -> Result<u32, LedgerError> {
+        let books = &mut *self.books;
+        let Some(notices) = books.notices.get_mut(&user).filter(|notices| notices.iter().any(&is_meant)) else {
+            return Ok(0);
+        };
+        books.undo.push(Undo::Notices(user, notices.clone()));
+        let mut count = 0;
+        for notice in notices.extract_if(.., |notice| is_meant(notice)) {
+            self.store.drop_notice(notice.entry)?;
+            count += 1;
+        }
+        if notices.is_empty() {
+            books.notices.remove(&user);
+        }
+        Ok(count)
     }
 }
 
@@ -760,7 +755,7 @@ pub fn win_of(entry: &Entry) -> Option<Win> {
     let Owner::Campaign(campaign) = entry.debit.owner() else { return None };
     Some(Win {
         campaign,
-        serial: hongbao_proto::Serial(u64::try_from(entry.item).ok()?),
+        serial: Serial(u64::try_from(entry.item).ok()?),
         amount: Fen(u64::try_from(entry.amount).ok()?),
         request: entry.request?,
     })
@@ -774,8 +769,7 @@ pub fn order_id(item: i64) -> Result<OrderId, LedgerError> {
         .ok_or_else(|| LedgerError::Corrupt(format!("{item} is no order")))
 }
 
-fn movement(entry: &Entry) -> Result<crate::ledger::Movement, LedgerError> {
-    use crate::ledger::Purpose;
+fn movement(entry: &Entry) -> Result<Movement, LedgerError> {
     let purpose = match (entry.kind, entry.debit.owner(), entry.credit.owner()) {
         (Kind::Win, ..) => win_of(entry).map(|win| Purpose::Win(win.campaign, win.serial)),
         (Kind::Open, Owner::Envelope(envelope), _) => Some(Purpose::Open(envelope)),
@@ -787,5 +781,5 @@ fn movement(entry: &Entry) -> Result<crate::ledger::Movement, LedgerError> {
     };
     let purpose = purpose.ok_or_else(|| LedgerError::Corrupt(format!("entry {} moves no user's money", entry.id)))?;
     let amount = if entry.debit.is_user() { -entry.amount } else { entry.amount };
-    Ok(crate::ledger::Movement { entry: entry.id, at: entry.at, purpose, amount })
+    Ok(Movement { entry: entry.id, at: entry.at, purpose, amount })
 }

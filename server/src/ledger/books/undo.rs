@@ -1,6 +1,9 @@
 //! How what a posting did to the books in memory is undone when its rows could not be written.
 
+use std::hash::Hash;
+
 use hongbao_proto::{CampaignId, EnvelopeId, Fen, OrderId, Serial, UserId};
+use rustc_hash::FxHashMap;
 
 use super::{Account, AccountId, Books, Due, Unacknowledged};
 use crate::clock::UnixMs;
@@ -35,21 +38,28 @@ pub(super) enum Undo {
     Opened(EnvelopeId, usize, bool),
     /// A recipient acknowledged the offer.
     Told(EnvelopeId, usize),
-    /// So many of a user's envelopes could be opened.
-    OpenOf(UserId, u32),
+    /// So many of a user's envelopes could be opened; `None`: none.
+    OpenOf(UserId, Option<u32>),
     /// An envelope can be opened no more.
     Closed(EnvelopeId),
+}
+
+/// Sets what a map has of a key, `None`: nothing. Returns what it was.
+pub(super) fn replace<K: Eq + Hash, V>(map: &mut FxHashMap<K, V>, key: K, value: Option<V>) -> Option<V> {
+    match value {
+        Some(value) => map.insert(key, value),
+        None => map.remove(&key),
+    }
 }
 
 impl Books {
     pub(super) fn revert(&mut self, step: Undo) {
         match step {
-            Undo::Account(id, Some(account)) => {
-                self.accounts.insert(id, account);
-            }
-            Undo::Account(id, None) => {
-                self.accounts.remove(&id);
-                self.write_behind.dirty.remove(&id);
+            Undo::Account(id, before) => {
+                replace(&mut self.accounts, id, before);
+                if before.is_none() {
+                    self.write_behind.dirty.remove(&id);
+                }
             }
             Undo::Sums(id, won, paid, reserved) => {
                 if let Some(state) = self.campaigns.get_mut(&id) {
@@ -63,21 +73,10 @@ impl Books {
                     state.units.set(serial, taken);
                 }
             }
-            Undo::Held(campaign, user, Some(count)) => {
-                self.held.insert((campaign, user), count);
-            }
-            Undo::Held(campaign, user, None) => {
-                self.held.remove(&(campaign, user));
-            }
-            Undo::Order(id, Some(order)) => {
-                self.orders.insert(id, order);
-            }
-            Undo::Order(id, None) => {
-                self.orders.remove(&id);
-            }
-            Undo::Notices(user, notices) => {
-                self.notices.insert(user, notices);
-            }
+            Undo::Held(campaign, user, before) => _ = replace(&mut self.held, (campaign, user), before),
+            Undo::Order(id, before) => _ = replace(&mut self.orders, id, before),
+            Undo::OpenOf(sender, before) => _ = replace(&mut self.open_of, sender, before),
+            Undo::Notices(user, notices) => _ = self.notices.insert(user, notices),
             Undo::Notified(user) => {
                 if let Some(notices) = self.notices.get_mut(&user) {
                     notices.pop();
@@ -99,15 +98,9 @@ impl Books {
                 let position = offers.partition_point(|offered| *offered < envelope);
                 offers.insert(position, envelope);
             }
-            Undo::Awaited(at, what) => {
-                self.due.remove(&(at, what));
-            }
-            Undo::NoLongerDue(at, what) => {
-                self.due.insert((at, what));
-            }
-            Undo::Sent(id) => {
-                self.envelopes.remove(&id);
-            }
+            Undo::Awaited(at, what) => _ = self.due.remove(&(at, what)),
+            Undo::NoLongerDue(at, what) => _ = self.due.insert((at, what)),
+            Undo::Sent(id) => _ = self.envelopes.remove(&id),
             Undo::Opened(id, position, had_acknowledged) => {
                 if let Some(envelope) = self.envelopes.get_mut(&id)
                     && let Some(opening) = envelope.opened.pop()
@@ -121,7 +114,6 @@ impl Books {
                     envelope.set_acknowledged(position, false);
                 }
             }
-            Undo::OpenOf(sender, open) => self.set_open_of(sender, open),
             Undo::Closed(id) => {
                 let recipients = self.envelopes.get_mut(&id).map_or(0, |envelope| {
                     envelope.closed = None;

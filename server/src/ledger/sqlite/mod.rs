@@ -13,22 +13,24 @@ use std::time::{Duration, Instant};
 
 use hongbao_proto::{CampaignId, EnvelopeId, OrderId, Serial, UserId};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
 use rustc_hash::FxHashMap;
 
 pub(super) use self::deadline::Deadline;
 pub(super) use self::file::{at, examine};
-pub(super) use self::rows::{Rows, account as read_account, entry as read_entry};
+pub(super) use self::rows::{Rows, corrupt};
 use super::{
     Answer, EnvelopeView, Ledger, LedgerError, Page, Posting, PostingResult, Question, Statement, Totals, schema,
 };
 use crate::clock::UnixMs;
 use crate::ledger::books::{
-    About, AccountId, Books, CampaignState, CheckpointRange, Kind, Restored, Store, Unacknowledged, order_id, win_of,
+    About, AccountId, Batch, Books, CampaignState, CheckpointRange, Kind, Restored, Store, Unacknowledged, order_id,
+    win_of,
 };
 use crate::ledger::sqlite::file::{FileLock, create};
 use crate::ledger::sqlite::rows::{
-    campaign_id, corrupt, one_row, order, order_columns, put_campaign, sql, unsigned, user_id, words_to_bytes,
+    account as read_account, campaign_id, entry as read_entry, order, order_columns, put_campaign, sql, unsigned,
+    user_id, words_to_bytes,
 };
 use crate::market::campaign::{Campaign, CampaignTerms};
 use crate::market::order::Order;
@@ -119,14 +121,16 @@ impl SqliteLedger {
     /// happened otherwise.
     fn transact<R>(
         &mut self,
-        act: impl FnOnce(&mut Books, &Transaction<'_>) -> Result<R, LedgerError>,
+        now: UnixMs,
+        act: impl FnOnce(&mut Batch<'_, Rows<'_>>) -> Result<R, LedgerError>,
     ) -> Result<R, LedgerError> {
         let (books, sweep_entries) = (&mut self.books, self.sweep_entries);
         let attempt = || -> Result<(R, CheckpointRange), LedgerError> {
             // Dropping the transaction on the way out of an error rolls it back.
             let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let result = act(books, &transaction)?;
-            let range = close(books, &transaction, sweep_entries)?;
+            let mut rows = Rows(&transaction);
+            let result = act(&mut Batch { books, store: &mut rows, now })?;
+            let range = close(books, &rows, sweep_entries)?;
             transaction.commit()?;
             Ok((result, range))
         };
@@ -147,7 +151,7 @@ impl SqliteLedger {
     fn write_accounts_behind(&mut self, max: usize) -> Result<bool, LedgerError> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let range = self.books.accounts_to_write(max);
-        write_accounts(&transaction, &range)?;
+        write_accounts(&Rows(&transaction), &range)?;
         transaction.commit()?;
         self.books.accounts_written(&range);
         Ok(range.complete_from.is_some())
@@ -199,10 +203,7 @@ impl Ledger for SqliteLedger {
         if postings.is_empty() {
             return Ok(Vec::new());
         }
-        self.transact(|books, transaction| {
-            let mut store = Rows(transaction);
-            postings.iter().map(|posting| books.post(posting, now, &mut store)).collect()
-        })
+        self.transact(now, |batch| postings.iter().map(|posting| batch.post(posting)).collect())
     }
 
     fn ask(&mut self, user: UserId, question: &Question) -> Result<Answer, LedgerError> {
@@ -212,8 +213,7 @@ impl Ledger for SqliteLedger {
             Question::FirstAnswer(request) => Answer::FirstAnswer(self.books.first_answer(user, request, &store)?),
             Question::Orders { before, limit } => Answer::Orders(self.page("user", sql(user.get())?, before, limit)?),
             Question::Statement { before, limit } => {
-                let wallet = self.books.account(AccountId::user(user));
-                let balance = hongbao_proto::Fen(unsigned(wallet.map_or(0, |account| account.balance))?);
+                let balance = self.books.balance(AccountId::user(user));
                 Answer::Statement(Statement { balance, movements: self.books.movements(user, before, limit, &store)? })
             }
             Question::Envelope(id) => Answer::Envelope(self.books.view(user, id, &store)?),
@@ -227,9 +227,9 @@ impl Ledger for SqliteLedger {
         let id = number
             .and_then(|number| CampaignId::new(number.into()).ok())
             .ok_or_else(|| LedgerError::BadTerms("there are no campaign numbers left".to_owned()))?;
-        let state = self.transact(|books, transaction| {
-            let state = books.create_campaign(id, terms, fund, now, &mut Rows(transaction))?;
-            put_campaign(transaction, &state, fund)?;
+        let state = self.transact(now, |batch| {
+            let state = batch.create_campaign(id, terms, fund)?;
+            put_campaign(batch.store, &state, fund)?;
             Ok(state)
         })?;
         self.books.install(state.clone());
@@ -239,11 +239,8 @@ impl Ledger for SqliteLedger {
     fn stop_campaign(&mut self, id: CampaignId, now: UnixMs) -> Result<Campaign, LedgerError> {
         let mut state = self.known(id)?.clone();
         if state.campaign.stopped_at.is_none() {
-            let updated = self
-                .connection
-                .prepare_cached("UPDATE campaigns SET stopped_at = ?2 WHERE id = ?1")?
-                .execute(params![id.get(), sql(now)?])?;
-            one_row(updated, "stopped campaign")?;
+            let stop = "UPDATE campaigns SET stopped_at = ?2 WHERE id = ?1";
+            Rows(&self.connection).write(stop, params![id.get(), sql(now)?])?;
             state.campaign.stopped_at = Some(now);
             self.books.install(state.clone());
         }
@@ -253,13 +250,11 @@ impl Ledger for SqliteLedger {
     fn settle_campaign(&mut self, id: CampaignId, now: UnixMs) -> Result<Campaign, LedgerError> {
         let mut state = self.known(id)?.clone();
         if state.campaign.settlement.is_none() {
-            let settlement = self.transact(|books, transaction| {
-                let settlement = books.settle_campaign(id, now, &mut Rows(transaction))?;
-                let updated = transaction
-                    .prepare_cached("UPDATE campaigns SET settled_at = ?2, refunded = ?3 WHERE id = ?1")?
-                    .execute(params![id.get(), sql(now)?, sql(settlement.refunded.0)?])?;
-                one_row(updated, "settled campaign")?;
-                transaction.prepare_cached("DELETE FROM units WHERE campaign = ?1")?.execute([id.get()])?;
+            let settlement = self.transact(now, |batch| {
+                let settlement = batch.settle_campaign(id)?;
+                let settle = "UPDATE campaigns SET settled_at = ?2, refunded = ?3 WHERE id = ?1";
+                batch.store.write(settle, params![id.get(), sql(now)?, sql(settlement.refunded.0)?])?;
+                batch.store.0.prepare_cached("DELETE FROM units WHERE campaign = ?1")?.execute([id.get()])?;
                 Ok(settlement)
             })?;
             state.campaign.settlement = Some(settlement);
@@ -281,10 +276,7 @@ impl Ledger for SqliteLedger {
     }
 
     fn envelope(&mut self, id: EnvelopeId) -> Result<Option<EnvelopeView>, LedgerError> {
-        Ok(match self.books.envelope(id) {
-            Some(envelope) => Some(envelope.view()),
-            None => Rows(&self.connection).envelope(id)?.map(|envelope| envelope.view()),
-        })
+        Ok(self.books.find_envelope(id, &Rows(&self.connection))?.map(|envelope| envelope.view()))
     }
 
     fn orders_of(&mut self, id: CampaignId, before: Option<OrderId>, limit: u32) -> Result<Page<Order>, LedgerError> {
@@ -297,13 +289,11 @@ impl Ledger for SqliteLedger {
     }
 
     fn probe(&mut self, now: UnixMs) -> Result<(), LedgerError> {
-        self.connection
-            .prepare_cached(
-                "INSERT INTO probes (id, at_ms, ballast) VALUES (1, ?1, zeroblob(?2))
-                 ON CONFLICT (id) DO UPDATE SET at_ms = excluded.at_ms, ballast = excluded.ballast",
-            )?
-            .execute(params![sql(now)?, PROBE_BYTES])?;
-        Ok(())
+        Rows(&self.connection).write(
+            "INSERT INTO probes (id, at_ms, ballast) VALUES (1, ?1, zeroblob(?2))
+             ON CONFLICT (id) DO UPDATE SET at_ms = excluded.at_ms, ballast = excluded.ballast",
+            params![sql(now)?, PROBE_BYTES],
+        )
     }
 
     fn checkpoint(&mut self, until: Option<Instant>) -> Result<bool, LedgerError> {
@@ -324,42 +314,39 @@ impl Ledger for SqliteLedger {
 
 /// Writes the rows that a batch touches once, at its end, and a range of the accounts that are
 /// behind.
-fn close(books: &Books, transaction: &Transaction<'_>, sweep_entries: usize) -> Result<CheckpointRange, LedgerError> {
+fn close(books: &Books, rows: &Rows<'_>, sweep_entries: usize) -> Result<CheckpointRange, LedgerError> {
     let dirty = books.dirty();
     for id in &dirty.campaigns {
         let Some(state) = books.campaigns().get(id) else { continue };
         let Campaign { won, paid, reserved, .. } = state.campaign;
-        let updated = transaction
-            .prepare_cached("UPDATE campaigns SET won = ?2, paid = ?3, reserved = ?4 WHERE id = ?1")?
-            .execute(params![id.get(), sql(won)?, sql(paid.0)?, sql(reserved)?])?;
-        one_row(updated, "campaign")?;
+        rows.write(
+            "UPDATE campaigns SET won = ?2, paid = ?3, reserved = ?4 WHERE id = ?1",
+            params![id.get(), sql(won)?, sql(paid.0)?, sql(reserved)?],
+        )?;
     }
     for (id, chunk) in &dirty.chunks {
         let Some(state) = books.campaigns().get(id) else { continue };
-        transaction
-            .prepare_cached(
-                "INSERT INTO units (campaign, chunk, bits) VALUES (?1, ?2, ?3)
-                 ON CONFLICT (campaign, chunk) DO UPDATE SET bits = excluded.bits",
-            )?
-            .execute(params![id.get(), sql(*chunk)?, state.units.chunk(*chunk)])?;
+        rows.write(
+            "INSERT INTO units (campaign, chunk, bits) VALUES (?1, ?2, ?3)
+             ON CONFLICT (campaign, chunk) DO UPDATE SET bits = excluded.bits",
+            params![id.get(), sql(*chunk)?, state.units.chunk(*chunk)],
+        )?;
     }
     for id in &dirty.acknowledged {
         // One that was closed by the same batch has no bits any more.
         let Some(envelope) = books.envelope(*id).filter(|envelope| envelope.closed.is_none()) else { continue };
-        let updated = transaction
-            .prepare_cached("UPDATE open_envelopes SET told = ?2 WHERE envelope = ?1")?
-            .execute(params![sql(id.get())?, words_to_bytes(&envelope.acknowledged)])?;
-        one_row(updated, "open envelope")?;
+        let bits = words_to_bytes(&envelope.acknowledged);
+        rows.write("UPDATE open_envelopes SET told = ?2 WHERE envelope = ?1", params![sql(id.get())?, bits])?;
     }
     let posted = usize::try_from(books.entries_posted()).unwrap_or(0);
     let due = (posted * books.accounts_behind()).div_ceil(sweep_entries);
     let range = books.accounts_to_write(due.max(1));
-    write_accounts(transaction, &range)?;
+    write_accounts(rows, &range)?;
     Ok(range)
 }
 
-fn write_accounts(transaction: &Transaction<'_>, range: &CheckpointRange) -> Result<(), LedgerError> {
-    let mut statement = transaction.prepare_cached(
+fn write_accounts(rows: &Rows<'_>, range: &CheckpointRange) -> Result<(), LedgerError> {
+    let mut statement = rows.0.prepare_cached(
         "INSERT INTO accounts (id, balance, last_entry, last_claim) VALUES (?1, ?2, ?3, ?4)
          ON CONFLICT (id) DO UPDATE SET balance = excluded.balance, last_entry = excluded.last_entry,
          last_claim = excluded.last_claim",
@@ -367,12 +354,10 @@ fn write_accounts(transaction: &Transaction<'_>, range: &CheckpointRange) -> Res
     for (id, account) in &range.accounts {
         statement.execute([id.0, account.balance, account.last_entry, sql(account.last_claim)?])?;
     }
-    if let Some(from) = range.complete_from {
-        let updated =
-            transaction.prepare_cached("UPDATE progress SET accounts_from = ?1 WHERE id = 1")?.execute([from])?;
-        one_row(updated, "progress")?;
+    match range.complete_from {
+        Some(from) => rows.write("UPDATE progress SET accounts_from = ?1 WHERE id = 1", [from]),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Reads the books from the rows, and adds up the entries that accounts do not contain yet.
@@ -381,21 +366,19 @@ fn restore(rows: &Rows<'_>) -> Result<Books, LedgerError> {
         Ok(rows.0.query_row(&format!("SELECT ifnull(max(id), 0) FROM {table}"), [], |row| row.get(0))?)
     };
     // What was archived is not there any more; its numbers are never used again.
-    let (entry, order_number, envelope): (i64, i64, i64) =
-        rows.0.query_row("SELECT archived_through, archived_orders, archived_envelopes FROM progress", [], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-        })?;
+    let archived = "SELECT archived_through, archived_orders, archived_envelopes FROM progress";
+    let (last_entry, last_order, last_envelope): (i64, i64, i64) =
+        rows.0.query_row(archived, [], |row| row.try_into())?;
     let mut restored = Restored {
-        last_entry: highest("entries")?.max(entry),
-        last_order: unsigned(highest("orders")?.max(order_number))?,
-        last_envelope: unsigned(highest("envelopes")?.max(envelope))?,
+        last_entry: highest("entries")?.max(last_entry),
+        last_order: unsigned(highest("orders")?.max(last_order))?,
+        last_envelope: unsigned(highest("envelopes")?.max(last_envelope))?,
+        campaigns: rows.campaigns()?.into_iter().map(|state| (state.campaign.id, state)).collect(),
         envelopes: rows.open_envelopes()?,
+        orders: rows.all(concat!("SELECT ", order_columns!(), " FROM orders WHERE state = 1"), order)?,
         opened: rows.opened()?,
         ..Restored::default()
     };
-    for state in rows.campaigns()? {
-        restored.campaigns.insert(state.campaign.id, state);
-    }
     rows.each("SELECT campaign, chunk, bits FROM units", |row| {
         let (campaign, chunk) = (campaign_id(row.get(0)?)?, unsigned(row.get(1)?)?);
         let state = restored.campaigns.get_mut(&campaign).ok_or_else(|| corrupt("units of no campaign"))?;
@@ -408,10 +391,6 @@ fn restore(rows: &Rows<'_>) -> Result<Books, LedgerError> {
     rows.each("SELECT id, balance, last_entry, last_claim FROM accounts", |row| {
         let (id, account) = read_account(row)?;
         restored.accounts.insert(id, account);
-        Ok(())
-    })?;
-    rows.each(concat!("SELECT ", order_columns!(), " FROM orders WHERE state = 1"), |row| {
-        restored.orders.push(order(row)?);
         Ok(())
     })?;
     // One statement for all: there may be millions.

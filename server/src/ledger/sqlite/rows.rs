@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use hongbao_proto::{CampaignId, EnvelopeId, Fen, OrderId, RequestId, RoomId, Serial, UserId};
 use rusqlite::types::FromSql;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
 use crate::clock::UnixMs;
 use crate::ledger::LedgerError;
-use crate::ledger::books::{Account, AccountId, CampaignState, Entry, Envelope, Kind, Opening, Store, Units};
+use crate::ledger::books::{Account, AccountId, CampaignState, Entry, Envelope, Kind, Opening, Store, Units, order_id};
 use crate::ledger::schema::code;
 use crate::market::campaign::{Amounts, Campaign, CampaignKind, CampaignTerms, Goods, Sale, Seed, Settlement};
 use crate::market::envelope::{Mode, Offer};
@@ -74,12 +74,10 @@ impl Store for Rows<'_> {
     }
 
     fn put_entry(&mut self, entry: &Entry) -> Result<(), LedgerError> {
-        self.0
-            .prepare_cached(
-                "INSERT INTO entries (id, at_ms, kind, debit, credit, amount_fen, item, request, previous)
-                 VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9)",
-            )?
-            .execute(params![
+        self.write(
+            "INSERT INTO entries (id, at_ms, kind, debit, credit, amount_fen, item, request, previous)
+             VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9)",
+            params![
                 entry.id,
                 sql(entry.at)?,
                 entry.kind.code(),
@@ -89,46 +87,47 @@ impl Store for Rows<'_> {
                 entry.item,
                 entry.request.map(|request| sql(request.get())).transpose()?,
                 entry.previous,
-            ])?;
-        Ok(())
+            ],
+        )
     }
 
     fn put_order(&mut self, order: &Order) -> Result<(), LedgerError> {
-        self.0
-            .prepare_cached(
-                "INSERT INTO orders (id, user, campaign, serial, request, price, state, reserved_at, pay_by, decided_at)
-                 VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10)
-                 ON CONFLICT (id) DO UPDATE SET state = excluded.state, decided_at = excluded.decided_at",
-            )?
-            .execute(params![
+        let state = match order.state {
+            OrderState::Reserved => code::RESERVED,
+            OrderState::Paid => code::PAID,
+            OrderState::Cancelled => code::CANCELLED,
+            OrderState::Expired => code::EXPIRED,
+        };
+        self.write(
+            "INSERT INTO orders (id, user, campaign, serial, request, price, state, reserved_at, pay_by, decided_at)
+             VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10)
+             ON CONFLICT (id) DO UPDATE SET state = excluded.state, decided_at = excluded.decided_at",
+            params![
                 sql(order.id.get())?,
                 sql(order.user.get())?,
                 order.campaign.get(),
                 sql(order.serial.0)?,
                 sql(order.request.get())?,
                 sql(order.price.0)?,
-                match order.state {
-                    OrderState::Reserved => code::RESERVED,
-                    OrderState::Paid => code::PAID,
-                    OrderState::Cancelled => code::CANCELLED,
-                    OrderState::Expired => code::EXPIRED,
-                },
+                state,
                 sql(order.reserved_at)?,
                 sql(order.pay_by)?,
                 order.decided_at.map(sql).transpose()?,
-            ])?;
-        Ok(())
+            ],
+        )
     }
 
     fn put_envelope(&mut self, envelope: &Envelope, sent_at: UnixMs) -> Result<(), LedgerError> {
         let offer = &envelope.offer;
         let id = sql(offer.envelope.get())?;
-        self.0
-            .prepare_cached(
-                "INSERT INTO envelopes (id, sent_at, sender, request, room, total, shares, mode, seed, greeting, expires_at,
-                 recipients) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12)",
-            )?
-            .execute(params![
+        let mode = match offer.mode {
+            Mode::Random => code::RANDOM,
+            Mode::Equal => code::EQUAL,
+        };
+        self.write(
+            "INSERT INTO envelopes (id, sent_at, sender, request, room, total, shares, mode, seed, greeting, expires_at,
+             recipients) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12)",
+            params![
                 id,
                 sql(sent_at)?,
                 offer.sender.map_or(Ok(HOUSE), |sender| sql(sender.get()))?,
@@ -136,54 +135,38 @@ impl Store for Rows<'_> {
                 offer.room.map(|room| sql(room.get())).transpose()?,
                 sql(envelope.total.0)?,
                 offer.shares,
-                match offer.mode {
-                    Mode::Random => code::RANDOM,
-                    Mode::Equal => code::EQUAL,
-                },
+                mode,
                 envelope.seed.0,
                 offer.greeting,
                 sql(offer.expires_at)?,
                 envelope.recipients.iter().flat_map(|user| user.get().to_le_bytes()).collect::<Vec<u8>>(),
-            ])?;
-        self.0
-            .prepare_cached("INSERT INTO open_envelopes (envelope, told) VALUES (?1, ?2)")?
-            .execute(params![id, words_to_bytes(&envelope.acknowledged)])?;
-        Ok(())
+            ],
+        )?;
+        let bits = words_to_bytes(&envelope.acknowledged);
+        self.write("INSERT INTO open_envelopes (envelope, told) VALUES (?1, ?2)", params![id, bits])
     }
 
     fn close_envelope(&mut self, id: EnvelopeId, at: UnixMs, refunded: Fen) -> Result<(), LedgerError> {
         let id = sql(id.get())?;
-        let removed = self.0.prepare_cached("DELETE FROM open_envelopes WHERE envelope = ?1")?.execute([id])?;
-        one_row(removed, "open envelope")?;
-        self.0.prepare_cached("INSERT INTO closings (envelope, at_ms, refunded) VALUES (?1, ?2, ?3)")?.execute([
-            id,
-            sql(at)?,
-            sql(refunded.0)?,
-        ])?;
-        Ok(())
+        self.write("DELETE FROM open_envelopes WHERE envelope = ?1", [id])?;
+        let closing = [id, sql(at)?, sql(refunded.0)?];
+        self.write("INSERT INTO closings (envelope, at_ms, refunded) VALUES (?1, ?2, ?3)", closing)
     }
 
     fn put_opening(&mut self, envelope: EnvelopeId, share: u32, opening: &Opening) -> Result<(), LedgerError> {
-        self.0
-            .prepare_cached("INSERT INTO openings (envelope, share, user, amount_fen, at_ms) VALUES (?1,?2,?3,?4,?5)")?
-            .execute([
-                sql(envelope.get())?,
-                share.into(),
-                sql(opening.user.get())?,
-                sql(opening.amount.0)?,
-                sql(opening.at)?,
-            ])?;
-        Ok(())
+        let (user, amount, at) = (sql(opening.user.get())?, sql(opening.amount.0)?, sql(opening.at)?);
+        self.write(
+            "INSERT INTO openings (envelope, share, user, amount_fen, at_ms) VALUES (?1,?2,?3,?4,?5)",
+            [sql(envelope.get())?, share.into(), user, amount, at],
+        )
     }
 
     fn put_notice(&mut self, entry: i64) -> Result<(), LedgerError> {
-        self.0.prepare_cached("INSERT INTO notices (entry) VALUES (?1)")?.execute([entry])?;
-        Ok(())
+        self.write("INSERT INTO notices (entry) VALUES (?1)", [entry])
     }
 
     fn drop_notice(&mut self, entry: i64) -> Result<(), LedgerError> {
-        let removed = self.0.prepare_cached("DELETE FROM notices WHERE entry = ?1")?.execute([entry])?;
-        one_row(removed, "notice")
+        self.write("DELETE FROM notices WHERE entry = ?1", [entry])
     }
 
     fn put_deposit(
@@ -193,13 +176,11 @@ impl Store for Rows<'_> {
         at: UnixMs,
         first_entry: i64,
     ) -> Result<(), LedgerError> {
-        self.0
-            .prepare_cached(
-                "INSERT INTO deposits (key, at_ms, first_user, users, amount_fen, first_entry)
-                 VALUES (?1,?2,?3,?4,?5,?6)",
-            )?
-            .execute(params![key, sql(at)?, sql(first.get())?, count, sql(amount.0)?, first_entry])?;
-        Ok(())
+        self.write(
+            "INSERT INTO deposits (key, at_ms, first_user, users, amount_fen, first_entry)
+             VALUES (?1,?2,?3,?4,?5,?6)",
+            params![key, sql(at)?, sql(first.get())?, count, sql(amount.0)?, first_entry],
+        )
     }
 }
 
@@ -213,6 +194,14 @@ impl Rows<'_> {
         let mut statement = self.0.prepare_cached(statement)?;
         let mut rows = statement.query([key])?;
         rows.next()?.map(read).transpose()
+    }
+
+    /// Runs a statement that must change exactly one row.
+    pub fn write(&self, statement: &str, parameters: impl Params) -> Result<(), LedgerError> {
+        match self.0.prepare_cached(statement)?.execute(parameters)? {
+            1 => Ok(()),
+            changed => Err(corrupt(format!("{changed} rows were changed where one was expected: {statement}"))),
+        }
     }
 
     /// Every row of a statement without parameters.
@@ -229,30 +218,26 @@ impl Rows<'_> {
         Ok(())
     }
 
-    /// All campaigns, without their units.
-    pub fn campaigns(&self) -> Result<Vec<CampaignState>, LedgerError> {
-        let mut campaigns = Vec::new();
-        self.each("SELECT * FROM campaigns", |row| {
-            campaigns.push(state(row)?);
+    /// Every row of a statement without parameters, as what it says.
+    pub fn all<T>(&self, statement: &str, read: fn(&Row<'_>) -> Result<T, LedgerError>) -> Result<Vec<T>, LedgerError> {
+        let mut all = Vec::new();
+        self.each(statement, |row| {
+            all.push(read(row)?);
             Ok(())
         })?;
-        Ok(campaigns)
+        Ok(all)
+    }
+
+    /// All campaigns, without their units.
+    pub fn campaigns(&self) -> Result<Vec<CampaignState>, LedgerError> {
+        self.all("SELECT * FROM campaigns", state)
     }
 
     /// Envelopes that can be opened, with those who opened them.
     pub fn open_envelopes(&self) -> Result<Vec<Envelope>, LedgerError> {
-        let statement = concat!(
-            "SELECT ",
-            envelope_columns!(),
-            " FROM ",
-            envelope_tables!(),
-            " WHERE open_envelopes.envelope NOTNULL"
-        );
-        let mut envelopes = Vec::new();
-        self.each(statement, |row| {
-            envelopes.push(envelope(row)?);
-            Ok(())
-        })?;
+        let (columns, tables) = (envelope_columns!(), envelope_tables!());
+        let open = format!("SELECT {columns} FROM {tables} WHERE open_envelopes.envelope NOTNULL");
+        let mut envelopes = self.all(&open, envelope)?;
         for envelope in &mut envelopes {
             self.read_openings(envelope)?;
         }
@@ -263,7 +248,7 @@ impl Rows<'_> {
     /// second.
     pub fn opened(&self) -> Result<(u64, Fen), LedgerError> {
         let sum = "SELECT count(*), ifnull(sum(amount_fen), 0) FROM openings";
-        let (count, money): (i64, i64) = self.0.query_row(sum, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let (count, money): (i64, i64) = self.0.query_row(sum, [], |row| row.try_into())?;
         Ok((unsigned(count)?, Fen(unsigned(money)?)))
     }
 
@@ -432,29 +417,28 @@ fn state(row: &Row<'_>) -> Result<CampaignState, LedgerError> {
 }
 
 /// A new row of `campaigns`.
-pub fn put_campaign(connection: &Connection, state: &CampaignState, fund: Fen) -> Result<(), LedgerError> {
+pub fn put_campaign(rows: &Rows<'_>, state: &CampaignState, fund: Fen) -> Result<(), LedgerError> {
     let terms = &state.campaign.terms;
     let (rate, amounts, sale) = match &terms.goods {
         Goods::Rain { rate_per_second, amounts } => (Some(*rate_per_second), Some(*amounts), None),
         Goods::Sale(sale) => (None, None, Some(*sale)),
     };
+    let kind = match terms.kind() {
+        CampaignKind::Rain => code::RAIN,
+        CampaignKind::Ticket => code::TICKET,
+        CampaignKind::Coupon => code::COUPON,
+    };
     let money = |fen: Option<Fen>| fen.map(|fen| sql(fen.0)).transpose();
-    connection
-        .prepare_cached(
-            "INSERT INTO campaigns (id, created_at, first_entry, title, kind, total, seed, starts_at, ends_at, per_user_limit,
-             rate_per_second, amount_min, amount_max, price, face_value, hold_ms, valid_from, valid_until, fair_window_ms, fund)
-             VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20)",
-        )?
-        .execute(params![
+    rows.write(
+        "INSERT INTO campaigns (id, created_at, first_entry, title, kind, total, seed, starts_at, ends_at, per_user_limit,
+         rate_per_second, amount_min, amount_max, price, face_value, hold_ms, valid_from, valid_until, fair_window_ms, fund)
+         VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20)",
+        params![
             state.campaign.id.get(),
             sql(state.campaign.created_at)?,
             state.first_entry,
             terms.title,
-            match terms.kind() {
-                CampaignKind::Rain => code::RAIN,
-                CampaignKind::Ticket => code::TICKET,
-                CampaignKind::Coupon => code::COUPON,
-            },
+            kind,
             sql(terms.total)?,
             terms.seed.0,
             sql(terms.starts_at)?,
@@ -470,18 +454,13 @@ pub fn put_campaign(connection: &Connection, state: &CampaignState, fund: Fen) -
             sale.and_then(|sale| sale.valid_until).map(sql).transpose()?,
             sale.map(|sale| sale.fair_window_ms),
             sql(fund.0)?,
-        ])?;
-    Ok(())
+        ],
+    )
 }
 
 /// Bits as bytes, lowest first.
 pub fn words_to_bytes(words: &[u64]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_le_bytes()).collect()
-}
-
-/// What must have changed exactly one row did.
-pub fn one_row(updated: usize, what: &str) -> Result<(), LedgerError> {
-    if updated == 1 { Ok(()) } else { Err(corrupt(format!("{updated} rows where one {what} was expected"))) }
 }
 
 /// What cannot be right.
@@ -513,6 +492,5 @@ checked! {
     user_id: UserId;
     campaign_id: CampaignId;
     request_id: RequestId;
-    order_id: OrderId;
     envelope_id: EnvelopeId;
 }
