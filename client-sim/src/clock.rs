@@ -95,7 +95,8 @@ fn nanos(seconds: f64) -> i64 {
 pub struct Clock {
     anchor: Instant,
     anchor_unix: u64,
-    offset: Offset,
+    /// The correction in use.
+    pub(crate) offset: Offset,
 }
 
 impl Clock {
@@ -120,11 +121,6 @@ impl Clock {
     /// making.
     pub fn instant(&self, unix: u64) -> Instant {
         self.anchor + Duration::from_nanos(unix.saturating_sub(self.anchor_unix))
-    }
-
-    /// The correction in use.
-    pub fn offset(&self) -> Offset {
-        self.offset
     }
 
     /// Refuses an error above `budget`.

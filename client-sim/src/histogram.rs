@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer as _, V2DeflateSerializer};
 use serde::{Deserialize, Serialize};
 
-use crate::results::Sum;
+use crate::sum::Sum;
 
 /// Largest value told apart, microseconds.
 pub const MICROS_MAX: u64 = 60_000_000;

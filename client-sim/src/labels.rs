@@ -1,5 +1,5 @@
-//! Closed lists that are counted by. Each entry is named once; counters, arguments, JSON and metrics
-//! follow from it.
+//! Closed lists that are counted by. Each entry is named once; counters, arguments, JSON and
+//! metrics follow from it.
 
 macro_rules! labels {
     ($(#[$doc:meta])* $name:ident { $($(#[$entry:meta])* $variant:ident = $label:literal,)* }) => {

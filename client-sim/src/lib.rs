@@ -20,3 +20,4 @@ pub mod results;
 pub mod schedule;
 pub mod source;
 pub mod storm;
+pub mod sum;

@@ -3,7 +3,6 @@
 //! undisciplined local clock.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::net::UdpSocket;
@@ -17,33 +16,23 @@ const PACKET_BYTES: usize = 48;
 const CLIENT_MODE: u8 = 3;
 const SERVER_MODE: u8 = 4;
 
-#[derive(Debug)]
-pub struct Responder {
-    socket: UdpSocket,
-}
-
-impl Responder {
-    /// Binds a free port on loopback.
-    pub async fn bind() -> io::Result<Self> {
-        Ok(Self { socket: UdpSocket::bind(("127.0.0.1", 0)).await? })
-    }
-
-    pub fn address(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
-    }
-
-    /// Answers until dropped; a packet that is no request is ignored, as is a client that has gone.
-    pub async fn run(self) {
+/// Answers on a free port of loopback, in a task of its own. Returns `127.0.0.1:PORT`.
+pub async fn start() -> io::Result<String> {
+    let socket = UdpSocket::bind(("127.0.0.1", 0)).await?;
+    let address = socket.local_addr()?.to_string();
+    tokio::spawn(async move {
         let mut packet = [0; PACKET_BYTES];
         loop {
-            let Ok((length, client)) = self.socket.recv_from(&mut packet).await else { continue };
+            let Ok((length, client)) = socket.recv_from(&mut packet).await else { continue };
             let received = ntp_time(clock::wall());
+            // A packet that is no request is ignored, as is a client that has gone.
             if let Some(mut reply) = reply(&packet[..length], received) {
                 reply[40..48].copy_from_slice(&ntp_time(clock::wall()));
-                self.socket.send_to(&reply, client).await.ok();
+                socket.send_to(&reply, client).await.ok();
             }
         }
-    }
+    });
+    Ok(address)
 }
 
 /// The answer but for its transmit timestamp.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::histogram::Micros;
 use crate::schedule::mix::Mix;
 use crate::storm::Fraction;
+use crate::sum::Sum;
 
 /// Counts by label; labels without a count are left out.
 pub type Counts = BTreeMap<String, u64>;
@@ -71,26 +72,6 @@ pub struct StormOrder {
 pub struct StopAt {
     /// Unix second after which nothing more is sent; absent: at once.
     pub at: Option<u64>,
-}
-
-/// What machines counted apart and the fleet adds up.
-pub trait Sum {
-    /// Adds another machine's.
-    fn add(&mut self, other: &Self);
-}
-
-impl Sum for u64 {
-    fn add(&mut self, other: &u64) {
-        *self += other;
-    }
-}
-
-impl<T: Sum + Default> Sum for BTreeMap<String, T> {
-    fn add(&mut self, other: &Self) {
-        for (label, part) in other {
-            self.entry(label.clone()).or_default().add(part);
-        }
-    }
 }
 
 macro_rules! sums {

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use hongbao_sim::clock::{self, Clock, ClockError};
-use hongbao_sim::ntp_responder::Responder;
+use hongbao_sim::ntp_responder;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
@@ -17,13 +17,10 @@ const READY: &str = "Running with root privileges";
 
 #[tokio::test]
 async fn the_fleets_own_responder_agrees_with_the_clock_that_it_shows() {
-    let responder = Responder::bind().await.unwrap();
-    let address = responder.address().unwrap().to_string();
-    let serving = tokio::spawn(responder.run());
+    let address = ntp_responder::start().await.unwrap();
     let offset = clock::measure(&address).await.unwrap();
     assert!(offset.nanos.unsigned_abs() <= offset.error + 1_000, "{offset:?}");
     assert!(Clock::new(offset).check_budget(Duration::from_millis(50)).is_ok(), "{offset:?}");
-    serving.abort();
 }
 
 #[tokio::test]

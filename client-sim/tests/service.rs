@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use crate::common::FakeServer;
-use hongbao_sim::ntp_responder::Responder;
+use hongbao_sim::ntp_responder;
 use hongbao_testing::service::Manager;
 use nix::sys::signal::Signal;
 
@@ -14,9 +14,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_hongbao-sim");
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_machine_reports_ready_pings_and_reports_its_stop() {
     let server = FakeServer::start().await;
-    let responder = Responder::bind().await.unwrap();
-    let ntp = responder.address().unwrap().to_string();
-    tokio::spawn(responder.run());
+    let ntp = ntp_responder::start().await.unwrap();
     let manager = Manager::new();
     let users = ["machine", "--users", "1..5", "--total", "5", "--clock-budget", "500ms", "--ntp", &ntp];
     let mut machine = manager.start(BINARY, &[users.as_slice(), &["--server", &server.address.to_string()]].concat());

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
-use hongbao_monitor::recording::FILE;
 use hongbao_monitor::recording::read::Reader;
-use hongbao_monitor::recording::write::{Entry, Recording, RunStatus};
+use hongbao_monitor::recording::write::{Entry, Recording};
+use hongbao_monitor::recording::{FILE, RunStatus};
 use hongbao_monitor::report::Report as RunReport;
 use hongbao_monitor::report::load;
 use hongbao_monitor::run::host::{HostFacts, HostSecond};
@@ -197,7 +197,7 @@ fn record(directory: &Path, seconds: u64) {
         }
     }
     let run = RunStatus {
-        version: env!("CARGO_PKG_VERSION"),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at_ms: BEGAN * 1_000,
         ended_at_ms: Some((BEGAN + seconds) * 1_000),
         straggler_ms: 2_000,
@@ -205,11 +205,9 @@ fn record(directory: &Path, seconds: u64) {
         seconds_complete: seconds,
         record: directory.into(),
         host: HostFacts::read(),
-        record_failures: recording.failures(),
-        joined_late: false,
         books,
         reports: merge.counts(),
-        connections_ended: Default::default(),
+        ..RunStatus::default()
     };
     assert_eq!(recording.failures(), 0, "every second is recorded");
     recording.push(Entry::Run(Box::new(run), merge.sources()));

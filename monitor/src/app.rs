@@ -11,17 +11,16 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::operator::Access;
-use crate::config::{Config, Doors};
+use crate::config::Config;
 use crate::guests::service::{self as guests, Guests};
 use crate::http::api;
 use crate::http::api::Surface;
 use crate::http::control::Control;
 use crate::limits::{CONNECTIONS_MAX, HTTP_CONNECTIONS_MAX, INBOX_MAX};
 use crate::owner::{Message, Outcome, Owner};
-use crate::recording::rotation::Rotation;
 use crate::recording::write::{RecordError, Recording, replace};
 use crate::runs::Runs;
-use crate::terminal::lines::{View, ViewMode};
+use crate::terminal::lines::View;
 use crate::{heartbeat, ingest, sampler};
 use hongbao_telemetry::clock::unix_millis;
 use hongbao_telemetry::credentials::{self, CredentialError};
@@ -77,22 +76,20 @@ pub struct Monitor {
     ingest_listener: TcpListener,
     http_listener: TcpListener,
     secret: Secret,
-    doors: Doors,
+    config: Config,
     recording: Recording,
-    rotation: Option<Rotation>,
-    view: ViewMode,
-    stragglers: std::time::Duration,
     started_at_ms: u64,
 }
 
 impl Monitor {
     /// Loads the secret, makes the recording, binds both addresses and, last, writes the ready
     /// file.
-    pub async fn bind(config: &Config) -> Result<Self, RunError> {
-        let secret = credentials::load_secret(config.secret_file.as_deref())?;
+    pub async fn bind(config: Config) -> Result<Self, RunError> {
+        let given = &config.given;
+        let secret = credentials::load_secret(given.secret_file.as_deref())?;
         let started_at_ms = unix_millis();
         let recording = Recording::create(&config.record, config.rotation.clone())?;
-        let bound = async { Ok((bind("--listen", config.listen).await?, inherited_or_bound(config.http).await?)) };
+        let bound = async { Ok((bind("--listen", given.listen).await?, inherited_or_bound(given.http).await?)) };
         let ((ingest_listener, ingest), (http_listener, http)) = match bound.await {
             Ok(bound) => bound,
             Err(error) => {
@@ -101,23 +98,11 @@ impl Monitor {
             }
         };
         let bound = json!({ "ingest": ingest, "http": http, "record": recording.directory() });
-        if let Some(file) = &config.ready_file {
+        if let Some(file) = &given.ready_file {
             let what = format!("cannot write the ready file {}", file.display());
             replace(file, format!("{bound}\n").as_bytes()).map_err(system(what))?;
         }
-        Ok(Self {
-            ingest,
-            http,
-            ingest_listener,
-            http_listener,
-            secret,
-            doors: config.doors.clone(),
-            recording,
-            rotation: config.rotation.clone(),
-            view: config.view,
-            stragglers: config.stragglers,
-            started_at_ms,
-        })
+        Ok(Self { ingest, http, ingest_listener, http_listener, secret, config, recording, started_at_ms })
     }
 
     /// What to tell a person first: one line per address, and where the recording lies.
@@ -132,23 +117,19 @@ impl Monitor {
     ///   what was sent, close every second, end the recording
     pub async fn run(self, stop: CancellationToken) -> Result<Outcome, RunError> {
         let reporters = Arc::new(Verifier::hs256(&self.secret, Audience::Report));
-        let view = View::start(self.view).map_err(system("cannot start the view"))?;
+        let view = View::start(self.config.given.view).map_err(system("cannot start the view"))?;
         let (owner, inbox) = mpsc::channel(INBOX_MAX);
+        let surface = self.surface(&owner)?;
         // What guests were told last is to be in the books: their reports are taken until they have
         // left.
         let over = CancellationToken::new();
         tokio::spawn(ingest::serve(self.ingest_listener, reporters, owner.clone(), CONNECTIONS_MAX, over.clone()));
         tokio::spawn(sampler::run(owner.clone(), over.clone()));
         let heartbeat = tokio::spawn(heartbeat::run(Service::from_environment(), owner.clone(), stop.clone()));
-        let surface = surface(&self.secret, &self.doors, self.http, &self.recording, &owner)?;
         let guests = tokio::spawn(Arc::clone(&surface.guests).report(reachable(self.ingest), stop.clone()));
         let router = api::router(owner, surface).map_err(system("cannot prepare the page"))?;
-        let http = tokio::spawn(http::serve_at_most(
-            HTTP_CONNECTIONS_MAX,
-            self.http_listener,
-            router,
-            stop.clone().cancelled_owned(),
-        ));
+        let http =
+            tokio::spawn(http::serve(HTTP_CONNECTIONS_MAX, self.http_listener, router, stop.clone().cancelled_owned()));
         let ended = over.clone();
         tokio::spawn(async move {
             if let Err(error) = guests.await {
@@ -157,8 +138,9 @@ impl Monitor {
             }
             ended.cancel();
         });
+        let Config { given, rotation, .. } = self.config;
         let outcome =
-            Owner::new(self.started_at_ms, self.stragglers, self.recording, self.rotation, view).run(inbox, over).await;
+            Owner::new(self.started_at_ms, given.stragglers, self.recording, rotation, view).run(inbox, over).await;
         if let Err(error) = heartbeat.await {
             tracing::error!(event = "service_failed", %error, "the service manager was not told of the end");
         }
@@ -169,28 +151,24 @@ impl Monitor {
         }
         Ok(outcome)
     }
-}
 
-/// Operators, their orders, and guests.
-fn surface(
-    secret: &Secret,
-    doors: &Doors,
-    http: SocketAddr,
-    recording: &Recording,
-    owner: &mpsc::Sender<Message>,
-) -> Result<Surface, RunError> {
-    let access = Access::new(Verifier::hs256(secret, Audience::Admin), http, &doors.http_names);
-    let settings = guests::Settings {
-        max: doors.guests,
-        server: doors.guest_server,
-        trusted: doors.trust_control.clone(),
-        journal: recording.directory().join("journals").join("guests.csv"),
-    };
-    let guests = Arc::new(Guests::new(settings, secret, owner.clone()));
-    let control = Control::new(owner.clone(), Arc::clone(&guests), secret, doors.trust_control.clone())
-        .map_err(|error| system("cannot prepare the orders of operators")(io::Error::other(error)))?;
-    let runs = Runs::beside(recording.current()).map_err(system("cannot look at the recordings beside this one"))?;
-    Ok(Surface { access: Arc::new(access), control, guests, runs })
+    /// Operators, their orders, and guests.
+    fn surface(&self, owner: &mpsc::Sender<Message>) -> Result<Surface, RunError> {
+        let Config { given, guests, .. } = &self.config;
+        let access = Access::new(Verifier::hs256(&self.secret, Audience::Admin), self.http, &given.http_name);
+        let settings = guests::Settings {
+            max: *guests,
+            server: given.guest_server,
+            trusted: given.trust_control.clone(),
+            journal: self.recording.directory().join("journals").join("guests.csv"),
+        };
+        let guests = Arc::new(Guests::new(settings, &self.secret, owner.clone()));
+        let control = Control::new(owner.clone(), Arc::clone(&guests), &self.secret, given.trust_control.clone())
+            .map_err(|error| system("cannot prepare the orders of operators")(io::Error::other(error)))?;
+        let runs =
+            Runs::beside(self.recording.current()).map_err(system("cannot look at the recordings beside this one"))?;
+        Ok(Surface { access: Arc::new(access), control, guests, runs })
+    }
 }
 
 /// An address at which we reach ourselves.
@@ -229,7 +207,7 @@ async fn bind(flag: &'static str, address: SocketAddr) -> Result<(TcpListener, S
 }
 
 /// Writes to standard output; a reader who has gone away is no failure of the run.
-pub fn say(text: &str) {
+pub fn print(text: &str) {
     let mut stdout = io::stdout().lock();
     if let Err(error) = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         tracing::warn!(event = "stdout_unread", %error, "nobody reads standard output");

@@ -25,25 +25,25 @@ const FILTER_VARIABLE: &str = "HONGBAO_MONITOR_LOG";
 pub struct Arguments {
     /// Address for reporters (TCP); port 0 lets the system choose
     #[arg(long, env = "HONGBAO_MONITOR_LISTEN", value_name = "ADDR:PORT", default_value = "127.0.0.1:7403")]
-    listen: SocketAddr,
+    pub listen: SocketAddr,
 
     /// Address of the HTTP interface: /api/v1/{seconds,latest,books,sources,run}, /metrics,
     /// /healthz, /readyz. On an address that is not loopback, everything below /api needs an
     /// administrator's bearer token (audience hongbao-admin). A listening socket that is handed
     /// over by LISTEN_FDS takes its place
     #[arg(long, env = "HONGBAO_MONITOR_HTTP", value_name = "ADDR:PORT", default_value = "127.0.0.1:7404")]
-    http: SocketAddr,
+    pub http: SocketAddr,
 
     /// Host by which the HTTP interface may be asked for, besides names and addresses of loopback;
     /// several separated by commas
     #[arg(long, env = "HONGBAO_MONITOR_HTTP_NAME", value_name = "HOST", value_delimiter = ',')]
-    http_name: Vec<String>,
+    pub http_name: Vec<String>,
 
     /// Hosts whose servers and machines may be sent orders at the addresses that they report, IP
     /// addresses separated by commas; those of this host's loopback may anyway. An order carries an
     /// administrator's token
     #[arg(long, env = "HONGBAO_MONITOR_TRUST_CONTROL", value_name = "IP", value_delimiter = ',')]
-    trust_control: Vec<IpAddr>,
+    pub trust_control: Vec<IpAddr>,
 
     /// People who may play on /shake at once; 0: nobody [default: 32 where --http is on loopback, 0
     /// elsewhere]
@@ -52,7 +52,7 @@ pub struct Arguments {
 
     /// The server that they play on [default: the first that reports to this monitor]
     #[arg(long, env = "HONGBAO_MONITOR_GUEST_SERVER", value_name = "ADDR:PORT")]
-    guest_server: Option<SocketAddr>,
+    pub guest_server: Option<SocketAddr>,
 
     /// Directory of this one run, made if needed; it must not hold a recording yet. However long the
     /// monitor runs, it is one run [default: runs below --recordings]
@@ -79,116 +79,77 @@ pub struct Arguments {
     /// incomplete
     #[arg(long, env = "HONGBAO_MONITOR_STRAGGLERS", value_name = "DURATION", default_value = "2s",
           value_parser = humantime::parse_duration)]
-    stragglers: Duration,
+    pub stragglers: Duration,
 
     /// What to write to standard output; `hongbao-monitor top` shows more on a terminal
     #[arg(long, env = "HONGBAO_MONITOR_VIEW", value_name = "VIEW", value_enum, default_value = "lines")]
-    view: ViewMode,
+    pub view: ViewMode,
 
     /// File to write once everything is bound, as JSON:
     /// {"ingest":"addr:port","http":"addr:port","record":"dir"}
     #[arg(long, env = "HONGBAO_MONITOR_READY_FILE", value_name = "FILE")]
-    ready_file: Option<PathBuf>,
+    pub ready_file: Option<PathBuf>,
 
     /// File that holds the family's secret
     #[arg(long, value_name = "FILE")]
-    secret_file: Option<PathBuf>,
+    pub secret_file: Option<PathBuf>,
 
     /// End with code 3 if the books do not agree at the end
     #[arg(long, env = "HONGBAO_MONITOR_EXPECT_BALANCED")]
-    expect_balanced: bool,
+    pub expect_balanced: bool,
 
     /// What to log, and how. HONGBAO_MONITOR_LOG counts where neither --log nor HONGBAO_LOG is
     /// given.
     #[command(flatten)]
-    log: LogArgs,
+    pub log: LogArgs,
 }
 
-/// Who may come in over HTTP, and whom we talk to on their behalf.
-#[derive(Debug, Clone, Default)]
-pub struct Doors {
-    /// Names of ours besides those of loopback.
-    pub http_names: Vec<String>,
-    /// Hosts whose reported addresses are believed.
-    pub trust_control: Vec<IpAddr>,
-    pub guests: usize,
-    /// Where they play; without it the first server that reports.
-    pub guest_server: Option<SocketAddr>,
-}
-
-/// A checked configuration.
+/// A checked configuration: what was given, and what follows from it.
 #[derive(Debug)]
 pub struct Config {
-    pub listen: SocketAddr,
-    pub http: SocketAddr,
-    /// Who may come in there, and whom we talk to.
-    pub doors: Doors,
+    pub given: Arguments,
+    /// How many people may play.
+    pub guests: usize,
     /// The first recording's directory.
     pub record: PathBuf,
     /// Of those that follow it, where any do.
     pub rotation: Option<Rotation>,
-    pub stragglers: Duration,
-    /// What is shown; never `Auto`.
-    pub view: ViewMode,
-    /// Written once bound.
-    pub ready_file: Option<PathBuf>,
-    /// The secret's file, if one was named.
-    pub secret_file: Option<PathBuf>,
-    /// Whether unbalanced books are a failure.
-    pub expect_balanced: bool,
-    /// What to log, and how; it has been checked.
-    pub log: LogArgs,
 }
 
 impl Config {
     /// Checks what was given; the error is one line with the values in it.
-    pub fn checked(arguments: Arguments, now_seconds: u64) -> Result<Self, String> {
-        let Arguments { listen, http, http_name, trust_control, guests, guest_server, record, .. } = arguments;
-        let Arguments { recordings, run_for, keep, .. } = arguments;
-        let Arguments { stragglers, view, ready_file, secret_file, expect_balanced, log, .. } = arguments;
+    pub fn checked(mut given: Arguments, now_seconds: u64) -> Result<Self, String> {
+        let Arguments { listen, http, .. } = given;
         if listen == http && listen.port() != 0 {
             return Err(format!("--listen {listen} and --http {http} are the same address; they must differ"));
         }
-        let guests = guests.unwrap_or(if http.ip().is_loopback() { GUESTS_ON_LOOPBACK } else { 0 });
+        let guests = given.guests.unwrap_or(if http.ip().is_loopback() { GUESTS_ON_LOOPBACK } else { 0 });
         if guests > GUESTS_MAX {
             return Err(format!("--guests is {guests}; at most {GUESTS_MAX} are allowed"));
         }
-        if let Some(name) = http_name
-            .iter()
-            .find(|name| name.parse::<axum::http::uri::Authority>().map_or(true, |it| it.host() != *name))
-        {
+        let is_host = |name: &String| name.parse::<axum::http::uri::Authority>().is_ok_and(|it| it.host() == *name);
+        if let Some(name) = given.http_name.iter().find(|name| !is_host(name)) {
             return Err(format!("--http-name {name:?} is no host's name; give it without scheme and port"));
         }
-        if let Some(ip) = trust_control.iter().find(|ip| ip.is_unspecified()) {
+        if let Some(ip) = given.trust_control.iter().find(|ip| ip.is_unspecified()) {
             return Err(format!("--trust-control {ip} is no host's address"));
         }
-        let doors = Doors { http_names: http_name, trust_control, guests, guest_server };
-        if stragglers > STRAGGLER_MAX {
-            let (given, most) = (humantime::format_duration(stragglers), humantime::format_duration(STRAGGLER_MAX));
-            return Err(format!("--stragglers is {given}; at most {most} are allowed"));
+        if given.stragglers > STRAGGLER_MAX {
+            let [is, most] = [given.stragglers, STRAGGLER_MAX].map(humantime::format_duration);
+            return Err(format!("--stragglers is {is}; at most {most} are allowed"));
         }
-        let filter = log.filter.or_else(|| std::env::var(FILTER_VARIABLE).ok());
-        let log = LogArgs { filter, ..log };
-        log.checked(LOG_DEFAULT).map_err(|error| error.to_string())?;
-        if run_for.is_some_and(|run_for| run_for < Duration::from_secs(1)) {
+        given.log.filter = given.log.filter.or_else(|| std::env::var(FILTER_VARIABLE).ok());
+        given.log.checked(LOG_DEFAULT).map_err(|error| error.to_string())?;
+        if given.run_for.is_some_and(|run_for| run_for < Duration::from_secs(1)) {
             return Err("--run-for is less than 1s".to_owned());
         }
-        let rotation = record.is_none().then_some(Rotation { root: recordings, run_for, keep });
-        let below = || rotation.as_ref().map(|rotation| rotation.directory(now_seconds));
-        let record = record.or_else(below).unwrap_or_default();
-        Ok(Self {
-            listen,
-            http,
-            doors,
-            record,
-            rotation,
-            stragglers,
-            view,
-            ready_file,
-            secret_file,
-            expect_balanced,
-            log,
-        })
+        let Arguments { record, recordings, run_for, keep, .. } = &given;
+        let rotation = Rotation { root: recordings.clone(), run_for: *run_for, keep: *keep };
+        let (record, rotation) = match record {
+            Some(record) => (record.clone(), None),
+            None => (rotation.directory(now_seconds), Some(rotation)),
+        };
+        Ok(Self { given, guests, record, rotation })
     }
 }
 
@@ -204,19 +165,19 @@ mod tests {
     #[test]
     fn the_defaults_are_on_loopback_and_record_under_the_time() {
         let config = checked(&[]).unwrap();
-        assert!(config.listen.ip().is_loopback() && config.http.ip().is_loopback());
+        assert!(config.given.listen.ip().is_loopback() && config.given.http.ip().is_loopback());
         assert_eq!(config.record, PathBuf::from("recordings/20231114T221320Z"));
         assert_eq!(config.rotation, Some(Rotation { root: "recordings".into(), run_for: None, keep: None }));
-        assert_eq!(config.stragglers, Duration::from_secs(2));
+        assert_eq!(config.given.stragglers, Duration::from_secs(2));
     }
 
     #[test]
     fn guests_are_let_in_on_loopback_and_elsewhere_only_on_request() {
-        let guests = |arguments: &[&str]| checked(arguments).unwrap().doors.guests;
+        let guests = |arguments: &[&str]| checked(arguments).unwrap().guests;
         assert_eq!((guests(&[]), guests(&["--guests", "0"])), (GUESTS_ON_LOOPBACK, 0));
         assert_eq!((guests(&["--http", "0.0.0.0:1"]), guests(&["--http", "0.0.0.0:1", "--guests", "5"])), (0, 5));
-        let doors = checked(&["--http-name", "a.example,b", "--trust-control", "192.0.2.1,::1"]).unwrap().doors;
-        assert_eq!((doors.http_names.len(), doors.trust_control.len()), (2, 2));
+        let given = checked(&["--http-name", "a.example,b", "--trust-control", "192.0.2.1,::1"]).unwrap().given;
+        assert_eq!((given.http_name.len(), given.trust_control.len()), (2, 2));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::owner::{Message, Question, ask};
-use crate::recording::write::RunStatus;
+use crate::recording::RunStatus;
 use hongbao_telemetry::program::service::Service;
 
 /// Says that the monitor serves, then how it is, until `stop`.

@@ -40,17 +40,17 @@ type Reporter = Framed<TcpStream, Codec<ReporterFrame, MonitorFrame, REPORT_FRAM
 /// An end with what the peer is told about it.
 struct Ended {
     end: End,
-    told: Option<String>,
+    reason: Option<String>,
 }
 
 impl Ended {
-    fn told(end: End, reason: impl ToString) -> Self {
-        Self { end, told: Some(reason.to_string()) }
+    fn because(end: End, reason: impl ToString) -> Self {
+        Self { end, reason: Some(reason.to_string()) }
     }
 
     /// What the peer did wrong, or that there is no room: no failure of ours.
     fn log(&self) {
-        if let Some(reason) = &self.told
+        if let Some(reason) = &self.reason
             && !matches!(self.end, End::Replaced | End::Stopping)
         {
             tracing::info!(event = "reporter_refused", end = <&str>::from(self.end), reason, "a peer is not heard");
@@ -59,8 +59,8 @@ impl Ended {
 
     fn by_frame(error: &FrameError) -> Self {
         match error {
-            FrameError::Io(_) => Self { end: End::Closed, told: None },
-            _ => Self::told(End::Garbage, error),
+            FrameError::Io(_) => Self { end: End::Closed, reason: None },
+            _ => Self::because(End::Garbage, error),
         }
     }
 }
@@ -92,13 +92,13 @@ pub async fn serve(
             // No task and no waiting for one too many: what the socket does not take at once is not
             // said.
             let mut bytes = bytes::BytesMut::new();
-            let ended = Ended::told(End::Full, "this monitor has no room for another connection");
+            let ended = Ended::because(End::Full, "this monitor has no room for another connection");
             ended.log();
-            hongbao_proto::frame::append(&refused(ended.told.as_deref().unwrap_or_default()), &mut bytes);
+            hongbao_proto::frame::append(&refused(ended.reason.as_deref().unwrap_or_default()), &mut bytes);
             if let Err(error) = stream.try_write(&bytes) {
                 tracing::debug!(event = "refusal_unheard", %error, "a refused peer did not take the reason");
             }
-            tell(&owner, Message::Gone(None, End::Full)).await;
+            notify(&owner, Message::Gone(None, End::Full)).await;
             continue;
         };
         let (verifier, owner) = (Arc::clone(&verifier), owner.clone());
@@ -115,7 +115,7 @@ async fn connection(stream: TcpStream, peer: IpAddr, verifier: &Verifier, owner:
         Ok(introduced) => introduced,
         Err(ended) => {
             ended.log();
-            tell(owner, Message::Gone(None, ended.end)).await;
+            notify(owner, Message::Gone(None, ended.end)).await;
             return goodbye(stranger.into_inner(), ended).await;
         }
     };
@@ -125,7 +125,7 @@ async fn connection(stream: TcpStream, peer: IpAddr, verifier: &Verifier, owner:
     if ended.end != End::Rejected {
         ended.log();
     }
-    tell(owner, Message::Gone(Some(id), ended.end)).await;
+    notify(owner, Message::Gone(Some(id), ended.end)).await;
     goodbye(reporter.into_inner(), ended).await;
 }
 
@@ -137,24 +137,24 @@ async fn introduced(
     owner: &mpsc::Sender<Message>,
 ) -> Result<(ConnectionId, oneshot::Receiver<Cut>), Ended> {
     let Ok(first) = timeout(HELLO_DEADLINE, stranger.next()).await else {
-        return Err(Ended::told(End::Silent, format!("no Hello within {} s", HELLO_DEADLINE.as_secs())));
+        return Err(Ended::because(End::Silent, format!("no Hello within {} s", HELLO_DEADLINE.as_secs())));
     };
     let (token, source) = match first {
-        None => return Err(Ended { end: End::Closed, told: None }),
+        None => return Err(Ended { end: End::Closed, reason: None }),
         Some(Err(error)) => return Err(Ended::by_frame(&error)),
         Some(Ok(ReporterFrame {
             frame: Some(reporter_frame::Frame::Hello(Hello { token, source: Some(source) })),
         })) => (token, source),
-        Some(Ok(_)) => return Err(Ended::told(End::OutOfTurn, "the first frame must be Hello with a source")),
+        Some(Ok(_)) => return Err(Ended::because(End::OutOfTurn, "the first frame must be Hello with a source")),
     };
-    verifier.verify(&token).map_err(|error| Ended::told(End::Token, error))?;
+    verifier.verify(&token).map_err(|error| Ended::because(End::Token, error))?;
     let (id, cut) = register(source, peer, owner).await?;
     let accepted = MonitorFrame { frame: Some(monitor_frame::Frame::Accepted(Accepted {})) };
     match timeout(GOODBYE_DEADLINE, stranger.send(&accepted)).await {
         Ok(Ok(())) => Ok((id, cut)),
         Ok(Err(_)) | Err(_) => {
-            tell(owner, Message::Gone(Some(id), End::Closed)).await;
-            Err(Ended { end: End::Closed, told: None })
+            notify(owner, Message::Gone(Some(id), End::Closed)).await;
+            Err(Ended { end: End::Closed, reason: None })
         }
     }
 }
@@ -164,13 +164,13 @@ async fn register(
     peer: IpAddr,
     owner: &mpsc::Sender<Message>,
 ) -> Result<(ConnectionId, oneshot::Receiver<Cut>), Ended> {
-    let stopping = || Ended::told(End::Stopping, "this monitor is stopping");
+    let stopping = || Ended::because(End::Stopping, "this monitor is stopping");
     let (cut, cut_by_owner) = oneshot::channel();
     let (reply, answer) = oneshot::channel();
     owner.send(Message::Hello { source, peer, cut, reply }).await.map_err(|_| stopping())?;
     match answer.await {
         Ok(Ok(id)) => Ok((id, cut_by_owner)),
-        Ok(Err(reason)) => Err(Ended::told(End::Rejected, reason)),
+        Ok(Err(reason)) => Err(Ended::because(End::Rejected, reason)),
         Err(_) => Err(stopping()),
     }
 }
@@ -187,20 +187,20 @@ async fn reports(
             biased;
             frame = timeout(IDLE_DEADLINE, reporter.next()) => frame,
             reason = &mut *cut => return match reason {
-                Ok(Cut::Replaced) => Ended::told(End::Replaced, "a newer connection of this process took over"),
-                Ok(Cut::Rejected(reason)) => Ended::told(End::Rejected, reason),
-                Err(_) => Ended::told(End::Stopping, "this monitor is stopping"),
+                Ok(Cut::Replaced) => Ended::because(End::Replaced, "a newer connection of this process took over"),
+                Ok(Cut::Rejected(reason)) => Ended::because(End::Rejected, reason),
+                Err(_) => Ended::because(End::Stopping, "this monitor is stopping"),
             },
         };
         let report = match frame {
-            Err(_) => return Ended::told(End::Idle, format!("no report for {} s", IDLE_DEADLINE.as_secs())),
-            Ok(None) => return Ended { end: End::Closed, told: None },
+            Err(_) => return Ended::because(End::Idle, format!("no report for {} s", IDLE_DEADLINE.as_secs())),
+            Ok(None) => return Ended { end: End::Closed, reason: None },
             Ok(Some(Err(error))) => return Ended::by_frame(&error),
             Ok(Some(Ok(ReporterFrame { frame: Some(reporter_frame::Frame::Report(report)) }))) => report,
-            Ok(Some(Ok(_))) => return Ended::told(End::OutOfTurn, "only reports may follow Hello"),
+            Ok(Some(Ok(_))) => return Ended::because(End::OutOfTurn, "only reports may follow Hello"),
         };
         if owner.send(Message::Report(id, report)).await.is_err() {
-            return Ended::told(End::Stopping, "this monitor is stopping");
+            return Ended::because(End::Stopping, "this monitor is stopping");
         }
     }
 }
@@ -212,7 +212,7 @@ fn refused(reason: &str) -> MonitorFrame {
 /// Says why, and lets the peer hang up first: closing on unread bytes would reset the connection
 /// under the reason.
 async fn goodbye(mut stream: TcpStream, ended: Ended) {
-    let Some(reason) = ended.told else { return };
+    let Some(reason) = ended.reason else { return };
     let told = async {
         let mut bytes = bytes::BytesMut::new();
         hongbao_proto::frame::append(&refused(&reason), &mut bytes);
@@ -231,7 +231,7 @@ async fn goodbye(mut stream: TcpStream, ended: Ended) {
     }
 }
 
-async fn tell(owner: &mpsc::Sender<Message>, message: Message) {
+async fn notify(owner: &mpsc::Sender<Message>, message: Message) {
     if owner.send(message).await.is_err() {
         tracing::debug!(event = "run_over", "the run is over");
     }

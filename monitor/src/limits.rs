@@ -1,6 +1,15 @@
 //! Every bound of the dashboard, in one place.
 
+use std::collections::VecDeque;
 use std::time::Duration;
+
+/// Adds to a queue of at most `max`, in which the oldest makes room.
+pub fn push_newest<T>(queue: &mut VecDeque<T>, item: T, max: usize) {
+    if queue.len() >= max {
+        queue.pop_front();
+    }
+    queue.push_back(item);
+}
 
 /// Seconds of the run kept in memory for the HTTP interface; all of them are on disk.
 pub const SECONDS_KEPT_MAX: usize = 3_600;

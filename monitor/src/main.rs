@@ -7,7 +7,7 @@ mod pages;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use hongbao_monitor::app::{Monitor, RunError, say};
+use hongbao_monitor::app::{Monitor, RunError, print};
 use hongbao_monitor::config::{Arguments, Config, LOG_DEFAULT};
 use hongbao_monitor::report::load::ReportError;
 use hongbao_monitor::report::{self, CompareArguments, ReportArguments};
@@ -60,17 +60,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let arguments = match CommandLine::try_parse() {
-        Ok(CommandLine { command: Some(Command::Report(arguments)), .. }) => return told(report::write(&arguments)),
-        Ok(CommandLine { command: Some(Command::Compare(arguments)), .. }) => return told(report::compare(&arguments)),
-        Ok(CommandLine { command: Some(Command::Top(arguments)), .. }) => return show(&arguments),
-        Ok(CommandLine { command: Some(Command::Man(arguments)), .. }) => {
-            return exit_after(pages::MANUAL.write(CommandLine::command(), &arguments));
-        }
-        Ok(CommandLine { command: Some(Command::Completions(arguments)), .. }) => {
-            return exit_after(manual::complete(CommandLine::command(), &arguments));
-        }
-        Ok(CommandLine { command: None, serve }) => serve,
+    let CommandLine { command, serve } = match CommandLine::try_parse() {
+        Ok(given) => given,
         Err(error) if error.use_stderr() => {
             let text = error.to_string();
             // What is missing or contradicts is on lines of its own; usage and tips come after a
@@ -79,39 +70,47 @@ fn main() -> ExitCode {
             return failure(2, lines.join(" ").trim_start_matches("error: "));
         }
         Err(help) => {
-            say(&help.to_string());
+            print(&help.to_string());
             return ExitCode::SUCCESS;
         }
     };
-    let config = match Config::checked(arguments, unix_seconds()) {
-        Ok(config) => config,
-        Err(problem) => return failure(2, &problem),
-    };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return failure(1, &format!("cannot start: {error}")),
-    };
-    match runtime.block_on(run(config)) {
-        Ok(code) => code,
-        Err(error) => failure(error.exit_code(), &error.to_string()),
+    match command {
+        None => serve_until_stopped(serve),
+        Some(Command::Report(arguments)) => exit_printing(report::write(&arguments)),
+        Some(Command::Compare(arguments)) => exit_printing(report::compare(&arguments)),
+        Some(Command::Top(arguments)) => on_runtime(show(&arguments)),
+        Some(Command::Man(arguments)) => exit_after(pages::MANUAL.write(CommandLine::command(), &arguments)),
+        Some(Command::Completions(arguments)) => exit_after(manual::complete(CommandLine::command(), &arguments)),
     }
 }
 
-fn show(arguments: &TopArguments) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return failure(1, &format!("cannot start: {error}")),
-    };
-    match runtime.block_on(terminal::run(arguments)) {
+fn serve_until_stopped(arguments: Arguments) -> ExitCode {
+    match Config::checked(arguments, unix_seconds()) {
+        Ok(config) => on_runtime(async {
+            run(config).await.unwrap_or_else(|error| failure(error.exit_code(), &error.to_string()))
+        }),
+        Err(problem) => failure(2, &problem),
+    }
+}
+
+async fn show(arguments: &TopArguments) -> ExitCode {
+    match terminal::run(arguments).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failure(error.exit_code(), &error.to_string()),
     }
 }
 
-fn told(outcome: Result<String, ReportError>) -> ExitCode {
+fn on_runtime(program: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(program),
+        Err(error) => failure(1, &format!("cannot start: {error}")),
+    }
+}
+
+fn exit_printing(outcome: Result<String, ReportError>) -> ExitCode {
     match outcome {
-        Ok(told) => {
-            say(&format!("{told}\n"));
+        Ok(text) => {
+            print(&format!("{text}\n"));
             ExitCode::SUCCESS
         }
         Err(error) => failure(2, &error.to_string()),
@@ -131,9 +130,10 @@ async fn run(config: Config) -> Result<ExitCode, RunError> {
     let signals = |kind| signal(kind).map_err(|source| RunError::System { what: "cannot take signals".into(), source });
     let (terminate, interrupt) = (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
     let cannot_log = |source| RunError::System { what: "cannot log".into(), source };
-    let log = config.log.checked(LOG_DEFAULT).map_err(|error| cannot_log(std::io::Error::other(error)))?;
+    let log = config.given.log.checked(LOG_DEFAULT).map_err(|error| cannot_log(std::io::Error::other(error)))?;
     let _log = log.begin().map_err(cannot_log)?;
-    let monitor = Monitor::bind(&config).await?;
+    let expect_balanced = config.given.expect_balanced;
+    let monitor = Monitor::bind(config).await?;
     output::print(format!("{}\n", monitor.banner()));
 
     let stop = CancellationToken::new();
@@ -147,7 +147,7 @@ async fn run(config: Config) -> Result<ExitCode, RunError> {
             "nobody reads standard output: the final books are in the recording only"
         );
     }
-    Ok(if config.expect_balanced && !outcome.run.books.balanced() {
+    Ok(if expect_balanced && !outcome.run.books.balanced() {
         ExitCode::from(EXIT_UNBALANCED)
     } else {
         ExitCode::SUCCESS

@@ -1,5 +1,7 @@
 //! The run as it happens, over the real HTTP surface: stream, series, marks, SETs.
 
+use std::sync::Arc;
+
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
 use hongbao_monitor::limits::{MARKS_KEPT_MAX, STREAMS_MAX};
@@ -7,7 +9,7 @@ use hongbao_monitor::recording::read::{Reader, Second};
 use hongbao_proto::report_v1::{Counter, Event, Gauge, Report, Sets};
 use hongbao_telemetry::clock::{unix_millis, unix_seconds};
 use hongbao_telemetry::report::names::{self, role};
-use hongbao_telemetry::report::{Events, Reporter, ReporterConfig, Sample};
+use hongbao_telemetry::report::{Events, Reporter, Sample};
 use hongbao_testing::reporter::{ReporterPeer, report_token, source};
 use hongbao_testing::soon;
 use serde_json::{Value, json};
@@ -203,9 +205,8 @@ async fn an_event_arrives_though_the_monitor_was_away_meanwhile() {
     let address = first.ingest;
     first.stop().await;
     let events = Events::default();
-    let config = ReporterConfig { monitor: address, token: report_token(), role: role::MACHINE, name: "m0".into() };
-    let reporter = Reporter::new(config).telling(events.clone());
-    let dropped = reporter.stats();
+    let reporter = Reporter { events: events.clone(), ..Reporter::new(address, report_token(), role::MACHINE, "m0") };
+    let dropped = Arc::clone(&reporter.stats);
     let at = unix_millis();
     events.push(at, names::event::STORM, "30% are cut");
     let story = async {

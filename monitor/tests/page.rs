@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 async fn serve() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(http::serve(listener, page::router().unwrap(), pending()));
+    tokio::spawn(http::serve(http::CONNECTIONS_MAX, listener, page::router().unwrap(), pending()));
     address
 }
 

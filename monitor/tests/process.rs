@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 
 use hongbao_monitor::recording::read::Reader;
 use hongbao_telemetry::report::names::{self, role};
-use hongbao_telemetry::report::{Reporter, ReporterConfig, Sample};
+use hongbao_telemetry::report::{Reporter, Sample};
 use hongbao_testing::reporter::report_token;
 use hongbao_testing::{PATIENCE, Running, SECRET, root, soon};
 use nix::sys::signal::Signal;
@@ -149,12 +149,8 @@ async fn books_that_disagree_are_a_failure_where_that_was_asked_for() {
     let mut process =
         start(command(directory.path()).args(["--expect-balanced", "--ready-file"]).arg(&ready), directory.path());
     let bound = process.ready(&ready);
-    let reporter = Reporter::new(ReporterConfig {
-        monitor: bound["ingest"].as_str().unwrap().parse().unwrap(),
-        token: report_token(),
-        role: role::MACHINE,
-        name: "m1".into(),
-    });
+    let monitor = bound["ingest"].as_str().unwrap().parse().unwrap();
+    let reporter = Reporter::new(monitor, report_token(), role::MACHINE, "m1");
     let (sampled, is_sampled) = tokio::sync::oneshot::channel();
     let mut sampled = Some(sampled);
     let leave = async move { is_sampled.await.unwrap() };

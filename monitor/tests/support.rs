@@ -49,8 +49,9 @@ impl Running {
         arguments.push(format!("--secret-file={}", secret.display()));
         arguments.extend(flags.iter().map(|&flag| flag.to_owned()));
         let config = Config::checked(Arguments::try_parse_from(arguments).unwrap(), unix_seconds()).unwrap();
-        let monitor = Monitor::bind(&config).await.unwrap();
-        let (ingest, http, record) = (monitor.ingest, monitor.http, config.record);
+        let record = config.record.clone();
+        let monitor = Monitor::bind(config).await.unwrap();
+        let (ingest, http) = (monitor.ingest, monitor.http);
         let stop = CancellationToken::new();
         let stopping = stop.clone();
         let task = tokio::spawn(async move { monitor.run(stopping).await.unwrap() });

@@ -33,20 +33,12 @@ const END_DEADLINE: Duration = Duration::from_secs(5);
 /// What is wrong with a machine. One line each.
 #[derive(Debug, thiserror::Error)]
 pub enum MachineTrouble {
-    #[error("{name} cannot be started: {source}")]
-    Start { name: String, source: io::Error },
-    #[error("{name} did not get ready: {reason}")]
-    NotReady { name: String, reason: String },
     #[error("{name} ended too early: {status}")]
     Ended { name: String, status: ExitStatus },
     #[error("{name}: {source}")]
     Call { name: String, source: CallError },
-    #[error("some machine has not said how it is for {0:?}")]
-    Silent(Duration),
     #[error("{0}")]
-    Targets(io::Error),
-    #[error(transparent)]
-    Token(#[from] TokenError),
+    Other(String),
 }
 
 #[derive(Debug)]
@@ -76,20 +68,17 @@ impl Children {
     /// Starts all machines of the plan and waits until each has told where its control surface is.
     pub async fn start(&mut self, plan: &Plan, ntp: &str) -> Result<(), MachineTrouble> {
         for index in 0..plan.machines {
-            let name = name(index);
+            let name = Plan::machine_name(index);
             let mut child = command(plan, index, ntp)
                 .spawn()
-                .map_err(|source| MachineTrouble::Start { name: name.clone(), source })?;
-            let stdout = child.stdout.take().ok_or_else(|| MachineTrouble::NotReady {
-                name: name.clone(),
-                reason: "no standard output".to_owned(),
-            })?;
+                .map_err(|error| MachineTrouble::Other(format!("{name} cannot be started: {error}")))?;
+            let stdout = child.stdout.take().expect("its output is piped");
             self.machines.push(Machine { name, child, url: String::new(), stdout: BufReader::new(stdout) });
         }
         for machine in &mut self.machines {
             machine.wait_ready().await?;
         }
-        self.write_targets(&self.machines).map_err(MachineTrouble::Targets)
+        self.write_targets(&self.machines).map_err(|error| MachineTrouble::Other(error.to_string()))
     }
 
     /// Where they can be scraped, for who wants to know.
@@ -239,13 +228,8 @@ impl Machine {
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("nothing for {} s", READY_DEADLINE.as_secs()),
         };
-        Err(MachineTrouble::NotReady { name: self.name.clone(), reason })
+        Err(MachineTrouble::Other(format!("{} did not get ready: {reason}", self.name)))
     }
-}
-
-/// The name of machine `index`, from 0.
-pub fn name(index: u32) -> String {
-    format!("machine-{:02}", index + 1)
 }
 
 /// The secret goes by its file, or through the environment that a child inherits; never by an
@@ -257,7 +241,7 @@ fn command(plan: &Plan, index: u32, ntp: &str) -> Command {
     command
         .arg("machine")
         .arg("--with-parent")
-        .args(["--name", &name(index), "--ntp", ntp])
+        .args(["--name", &Plan::machine_name(index), "--ntp", ntp])
         .args(["--users", &format!("{}..{}", share.first, share.last), "--total", &plan.users.to_string()])
         .args(["--connect-rate", &rate.to_string()])
         .args(plan.common.to_command_line())

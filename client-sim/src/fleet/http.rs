@@ -7,6 +7,8 @@ use reqwest::{Client, RequestBuilder, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use hongbao_telemetry::sse::root_cause;
+
 /// How long the fleet's tokens are good: longer than any run.
 const TOKEN_SECONDS: u64 = 7 * 24 * 3600;
 
@@ -68,11 +70,6 @@ pub async fn read<T: DeserializeOwned>(response: Response, url: &str) -> Result<
         .map_err(|error| CallError::new(url, format!("answered something unexpected: {error}")))
 }
 
-/// The innermost cause says most.
 fn unreachable(url: &str, error: &reqwest::Error) -> CallError {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    CallError::new(url, format!("cannot be reached: {cause}"))
+    CallError::new(url, format!("cannot be reached: {}", root_cause(error)))
 }

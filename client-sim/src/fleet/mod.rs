@@ -28,7 +28,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::clock::{self, Clock, ClockError, SECOND};
 use crate::limits::ANNOUNCE_SECONDS;
-use crate::ntp_responder::Responder;
+use crate::ntp_responder;
 use crate::results::{QpsChange, SaleOrder, Status, StormOrder};
 use admin::{Admin, Stats};
 use children::{Children, MachineTrouble};
@@ -102,10 +102,7 @@ async fn time_source(plan: &Plan) -> Result<(String, Clock), FleetError> {
     if let Some(ntp) = &plan.ntp {
         return Ok((ntp.clone(), Clock::new(clock::measure(ntp).await?)));
     }
-    let responder = Responder::bind().await.map_err(host("SNTP responder"))?;
-    let address = responder.address().map_err(host("SNTP responder"))?.to_string();
-    tokio::spawn(responder.run());
-    Ok((address, Clock::own()))
+    Ok((ntp_responder::start().await.map_err(host("SNTP responder"))?, Clock::own()))
 }
 
 async fn conduct(plan: &Plan, clock: &Clock, ntp: &str, children: &mut Children) -> Result<Summary, FleetError> {
@@ -205,7 +202,10 @@ async fn statuses(children: &mut Children) -> Result<Vec<Status>, FleetError> {
     loop {
         match children.statuses().await? {
             Some(statuses) => return Ok(statuses),
-            None if begun.elapsed() > SILENCE_MAX => return Err(MachineTrouble::Silent(SILENCE_MAX).into()),
+            None if begun.elapsed() > SILENCE_MAX => {
+                let silent = format!("some machine has not said how it is for {SILENCE_MAX:?}");
+                return Err(MachineTrouble::Other(silent).into());
+            }
             None => sleep(CONNECT_PAUSE).await,
         }
     }

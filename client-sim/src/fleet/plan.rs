@@ -11,7 +11,7 @@ use hongbao_telemetry::summary::Tolerance;
 use humantime::format_duration;
 
 use crate::arguments::{self, ArgumentError, CommonArgs, is_whole_seconds, require, split_at_mark};
-use crate::fleet::{children, events};
+use crate::fleet::events;
 use crate::limits::ANNOUNCE_SECONDS;
 use crate::machine::config::UserRange;
 use crate::schedule::mix::{Mix, Operation};
@@ -232,9 +232,14 @@ impl Plan {
         first_second + self.warm_up.as_ref().map_or(0, |warm_up| warm_up.seconds)
     }
 
+    /// The name of machine `index`, from 0.
+    pub fn machine_name(index: u32) -> String {
+        format!("machine-{:02}", index + 1)
+    }
+
     /// The journal of machine `index`, from 0.
     pub fn journal(&self, index: u32) -> PathBuf {
-        self.journal_dir.join(format!("{}.csv", children::name(index)))
+        self.journal_dir.join(format!("{}.csv", Self::machine_name(index)))
     }
 
     /// Unix second of a storm of the plan.

@@ -8,7 +8,8 @@ use hongbao_telemetry::logs;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::histogram::Micros;
-use crate::results::{Status, Sum as _};
+use crate::results::Status;
+use crate::sum::Sum as _;
 
 /// Between two lines where there is no terminal.
 const LINE_PERIOD: Duration = Duration::from_secs(5);

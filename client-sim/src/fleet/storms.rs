@@ -9,7 +9,8 @@ use serde::Serialize;
 use crate::fleet::plan::{Plan, PlannedStorm};
 use crate::histogram::Micros;
 use crate::limits::STORM_OTHERS_P99_MS_MAX;
-use crate::results::{Results, StormResult, Sum as _};
+use crate::results::{Results, StormResult};
+use crate::sum::Sum as _;
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StormSummary {

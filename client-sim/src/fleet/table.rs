@@ -76,22 +76,20 @@ fn row(phase: &Phase) -> Vec<String> {
     let ms = |value: f64| format!("{value:.2}");
     let us = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.1}"));
     let judged = if phase.judged { "" } else { " (not judged)" };
-    let storm = match phase.storm_seconds {
+    let excluded = |why: &str, seconds: u64| match seconds {
         0 => String::new(),
-        seconds => format!(", storm: {seconds} s excluded"),
-    };
-    let changed = match phase.changed_seconds {
-        0 => String::new(),
-        seconds => format!(", ordered otherwise: {seconds} s excluded"),
+        _ => format!(", {why}: {seconds} s excluded"),
     };
     vec![
         phase.name.clone(),
         phase.qps_target.to_string(),
         format!(
-            "{}/{} s ±{}{storm}{changed}{judged}",
+            "{}/{} s ±{}{}{}{judged}",
             phase.seconds_within_tolerance,
             phase.seconds_judged(),
-            phase.tolerance
+            phase.tolerance,
+            excluded("storm", phase.storm_seconds),
+            excluded("ordered otherwise", phase.changed_seconds),
         ),
         phase.sent.to_string(),
         phase.answered.to_string(),

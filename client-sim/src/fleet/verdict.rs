@@ -22,7 +22,8 @@ use crate::fleet::plan::{self, Plan};
 use crate::fleet::purchases::{self, EnvelopeSummary, Run, SaleSummary};
 use crate::fleet::storms::{self, StormSummary, Storms};
 use crate::histogram::Micros;
-use crate::results::{Counts, OperationResult, Results, Sum, Totals};
+use crate::results::{Counts, OperationResult, Results, Totals};
+use crate::sum::Sum;
 
 /// Processor time and answers between two moments of a phase.
 #[derive(Debug, Clone, Copy, PartialEq)]

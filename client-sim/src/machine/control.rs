@@ -31,10 +31,10 @@ use crate::results::{QpsChange, Results, SaleOrder, StatementsOrder, Status, Sto
 /// What a handler wants; each carries where the answer goes.
 #[derive(Debug)]
 enum Command {
-    Status(oneshot::Sender<Box<Status>>),
-    Results(oneshot::Sender<Box<Results>>),
+    Status(oneshot::Sender<Status>),
+    Results(oneshot::Sender<Results>),
     Order(Order, oneshot::Sender<Done>),
-    Metrics(oneshot::Sender<Box<(Sample, CumulativeHistograms)>>),
+    Metrics(oneshot::Sender<(Sample, CumulativeHistograms)>),
 }
 
 #[derive(Debug)]
@@ -63,7 +63,7 @@ pub async fn serve(
         // The machine's end, said or dropped.
         shutdown.await.ok();
     };
-    let mut serving = std::pin::pin!(http::serve(listener, router, until));
+    let mut serving = std::pin::pin!(http::serve(http::CONNECTIONS_MAX, listener, router, until));
     loop {
         tokio::select! {
             served = &mut serving => return served,
@@ -74,8 +74,8 @@ pub async fn serve(
 
 fn router(commands: Commands, secret: &Secret) -> Router {
     let guarded = Router::new()
-        .route("/v1/status", get(status))
-        .route("/v1/results", get(results))
+        .route("/v1/status", view_of(Command::Status))
+        .route("/v1/results", view_of(Command::Results))
         .route("/v1/qps", order(Order::Qps, StatusCode::OK))
         .route("/v1/storm", order(Order::Storm, StatusCode::OK))
         .route("/v1/sale", order(Order::Sale, StatusCode::OK))
@@ -90,8 +90,8 @@ fn router(commands: Commands, secret: &Secret) -> Router {
 /// A caller who has gone does not want the answer any more.
 fn apply(shared: &Rc<Shared>, command: Command) {
     match command {
-        Command::Status(reply) => drop(reply.send(Box::new(view::status(shared)))),
-        Command::Results(reply) => drop(reply.send(Box::new(view::results(shared)))),
+        Command::Status(reply) => drop(reply.send(view::status(shared))),
+        Command::Results(reply) => drop(reply.send(view::results(shared))),
         Command::Order(order, reply) => drop(reply.send(carry_out(shared, order))),
         Command::Metrics(reply) => {
             let sample = match shared.config.common.monitor {
@@ -99,7 +99,7 @@ fn apply(shared: &Rc<Shared>, command: Command) {
                 Some(_) => view::sample(shared, u64::MAX),
                 None => view::sample_of_seconds(shared, u64::MAX),
             };
-            drop(reply.send(Box::new((sample, shared.cumulative.borrow().clone()))));
+            drop(reply.send((sample, shared.cumulative.borrow().clone())));
         }
     }
 }
@@ -159,6 +159,10 @@ fn conflict(error: impl ToString) -> ApiError {
     ApiError::conflict(error.to_string())
 }
 
+fn view_of<T: Serialize + Send + 'static>(command: fn(oneshot::Sender<T>) -> Command) -> MethodRouter<Commands> {
+    get(move |State(commands): State<Commands>| async move { ask(&commands, command).await.map(Json) })
+}
+
 /// A route that takes an order and echoes it, once the machine has accepted it.
 fn order<T>(order_of: fn(T) -> Order, status: StatusCode) -> MethodRouter<Commands>
 where
@@ -177,15 +181,7 @@ async fn ask<T>(commands: &Commands, command: impl FnOnce(oneshot::Sender<T>) ->
     answer.await.map_err(|_| stopping())
 }
 
-async fn status(State(commands): State<Commands>) -> Result<Json<Status>, ApiError> {
-    ask(&commands, Command::Status).await.map(|status| Json(*status))
-}
-
-async fn results(State(commands): State<Commands>) -> Result<Json<Results>, ApiError> {
-    ask(&commands, Command::Results).await.map(|results| Json(*results))
-}
-
 async fn metrics(State(commands): State<Commands>, format: Format) -> Result<Response, ApiError> {
-    let (sample, histograms) = *ask(&commands, Command::Metrics).await?;
+    let (sample, histograms) = ask(&commands, Command::Metrics).await?;
     Ok(metrics::response("machine", &sample, &histograms, format))
 }

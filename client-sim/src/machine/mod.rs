@@ -39,8 +39,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
 use std::time::{Duration, Instant};
 
 use hongbao_proto::token::{Audience, Signer, TokenError};
@@ -48,7 +46,7 @@ use hongbao_sysctl::cores;
 use hongbao_telemetry::journal::Journal;
 use hongbao_telemetry::process;
 use hongbao_telemetry::program::service::Service;
-use hongbao_telemetry::report::{Events, Reporter, ReporterConfig, names};
+use hongbao_telemetry::report::{Events, Reporter, names};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, oneshot};
@@ -213,10 +211,12 @@ fn report(shared: &Rc<Shared>, control: SocketAddr) -> Result<Reporting, TokenEr
     let now = shared.clock.now() / SECOND;
     let name = shared.config.name.clone();
     let token = signer.sign(&name, Audience::Report, now, REPORT_TOKEN_SECONDS)?;
-    let reporter = Reporter::new(ReporterConfig { monitor, token, role: names::role::MACHINE, name })
-        .controlled_at(control)
-        .telling(shared.events.clone())
-        .corrected_by(Arc::new(AtomicI64::new(shared.clock.offset().nanos / 1_000)));
+    let reporter = Reporter {
+        control: Some(control),
+        events: shared.events.clone(),
+        clock_offset_us: shared.clock.offset.nanos / 1_000,
+        ..Reporter::new(monitor, token, names::role::MACHINE, name)
+    };
     let (leave, left) = oneshot::channel::<()>();
     let shared = Rc::clone(shared);
     let until = async {

@@ -37,7 +37,7 @@ fn totals(shared: &Shared) -> Totals {
 }
 
 fn clock(shared: &Shared) -> Clock {
-    let offset = shared.clock.offset();
+    let offset = shared.clock.offset;
     Clock { offset_us: offset.nanos / 1_000, error_us: offset.error.div_ceil(1_000) }
 }
 
@@ -55,7 +55,7 @@ pub fn status(shared: &Shared) -> Status {
     shared.crowd.borrow_mut().tally.roll(now);
     let crowd = shared.crowd.borrow();
     let last = crowd.tally.last_second();
-    let begun = crowd.schedule.segments().iter().rfind(|segment| segment.from <= now);
+    let begun = crowd.schedule.segments.iter().rfind(|segment| segment.from <= now);
     Status {
         name: shared.config.name.clone(),
         state: shared.stage.get().label().to_owned(),

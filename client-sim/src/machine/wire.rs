@@ -72,8 +72,8 @@ pub fn frame(request_id: u64, request: Request) -> BytesMut {
     bytes
 }
 
-/// Cuts `bytes` into frames and hands each payload to `take`. Returns the beginning of a frame whose
-/// rest is still to come.
+/// Cuts `bytes` into frames and hands each payload to `take`. Returns the beginning of a frame
+/// whose rest is still to come.
 pub fn cut(mut bytes: &[u8], mut take: impl FnMut(&[u8])) -> Result<&[u8], FrameError> {
     while !bytes.is_empty() {
         let Split::Frame { payload, consumed } = frame::split(bytes, SERVER_FRAME_BYTES_MAX)? else { break };

@@ -172,7 +172,7 @@ pub enum ScheduleChange {
 /// The segments of a run so far, in order; nothing is due without one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Schedule {
-    segments: Vec<Segment>,
+    pub(crate) segments: Vec<Segment>,
 }
 
 impl Schedule {
@@ -201,10 +201,6 @@ impl Schedule {
             };
         }
         Ok(change)
-    }
-
-    pub fn segments(&self) -> &[Segment] {
-        &self.segments
     }
 
     /// Index of the segment that a request belongs to.
@@ -236,7 +232,7 @@ pub struct Turn {
 /// however many machines there are.
 #[derive(Debug, Clone)]
 pub struct Turns {
-    spread: Spread,
+    pub(crate) spread: Spread,
     /// Positions of this machine's users, ascending.
     positions: Box<[u32]>,
     next: usize,
@@ -251,11 +247,6 @@ impl Turns {
         let mut positions: Box<[u32]> = (first..=last).map(|user| spread.position_of(user)).collect();
         positions.sort_unstable();
         Self { spread, positions, next: 0, cycle: 0 }
-    }
-
-    /// The bijection that they follow.
-    pub fn spread(&self) -> Spread {
-        self.spread
     }
 
     /// The next turn, if the schedule has one so far.
@@ -358,7 +349,7 @@ mod tests {
         let mut schedule = schedule_of(&[(0, 10), (5, 20)]);
         let now = EPOCH + 4 * SECOND;
         assert_eq!(schedule.announce(now, 30, now), Err(ChangeError::Past { at: now, now }));
-        assert_eq!(schedule.segments().len(), 2);
+        assert_eq!(schedule.segments.len(), 2);
     }
 
     #[test]
@@ -366,11 +357,11 @@ mod tests {
         let mut schedule = schedule_of(&[(0, 10), (5, 20), (9, 0)]);
         let now = EPOCH + SECOND;
         assert_eq!(schedule.announce(EPOCH + 3 * SECOND, 100, now), Ok(ScheduleChange::Added(1)));
-        let segments: Vec<_> = schedule.segments().iter().map(|segment| (segment.first, segment.qps)).collect();
+        let segments: Vec<_> = schedule.segments.iter().map(|segment| (segment.first, segment.qps)).collect();
         assert_eq!(segments, [(0, 10), (30, 100), (230, 20), (310, 0)]);
         assert_eq!(schedule.due(230), Some(EPOCH + 5 * SECOND));
         assert_eq!(schedule.announce(EPOCH + 3 * SECOND, 50, now), Ok(ScheduleChange::Replaced(1)));
-        assert_eq!((schedule.segments().len(), schedule.segments()[2].first), (4, 130));
+        assert_eq!((schedule.segments.len(), schedule.segments[2].first), (4, 130));
     }
 
     #[test]
@@ -493,7 +484,7 @@ mod tests {
             let planned: u64 = announced.iter().zip(announced.iter().skip(1).map(|&(next, _)| next).chain([at + 3]))
                 .map(|(&(from, qps), to)| (to - from) * u64::from(qps)).sum();
             prop_assert_eq!(turns.len() as u64, planned);
-            for (segment, &(second, _)) in schedule.segments().iter().zip(&announced) {
+            for (segment, &(second, _)) in schedule.segments.iter().zip(&announced) {
                 if segment.qps > 0 {
                     prop_assert_eq!(schedule.due(segment.first), Some(EPOCH + second * SECOND));
                 }
@@ -516,7 +507,7 @@ mod tests {
             let before = schedule_of(&[(0, qps)]);
             let mut after = before.clone();
             after.announce(EPOCH + at, then, EPOCH).unwrap();
-            let first = after.segments()[1].first;
+            let first = after.segments[1].first;
             prop_assert_eq!(after.due(first), Some(EPOCH + at));
             prop_assert!(before.due(first).unwrap() >= EPOCH + at);
             if let Some(last) = first.checked_sub(1) {

@@ -29,7 +29,7 @@ use hongbao_proto::v1::{self, ClientFrame, ServerFrame, goodbye::Reason};
 use hongbao_sim::arguments::CommonArgs;
 use hongbao_sim::machine::config::{MachineArgs, MachineConfig, UserRange};
 use hongbao_sim::machine::{self, MachineError};
-use hongbao_sim::ntp_responder::Responder;
+use hongbao_sim::ntp_responder;
 use hongbao_sim::results::{Results, Status};
 use hongbao_sim::schedule::mix::Mix;
 use hongbao_sim::source::{SourcePolicy, Sources};
@@ -601,9 +601,7 @@ impl Machine {
     }
 
     pub async fn start_changed(server: &FakeServer, ask: Ask, change: impl FnOnce(&mut MachineArgs)) -> Self {
-        let responder = Responder::bind().await.unwrap();
-        let ntp = responder.address().unwrap().to_string();
-        tokio::spawn(responder.run());
+        let ntp = ntp_responder::start().await.unwrap();
         let directory = tempfile::tempdir().unwrap();
         let journal = directory.path().join("journal.csv");
         let mut config = config(server.address, ask, ntp, Some(journal.clone()));

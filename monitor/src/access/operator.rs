@@ -10,10 +10,10 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::header::{CONTENT_TYPE, COOKIE, HOST, ORIGIN, RETRY_AFTER, SET_COOKIE};
+use axum::http::header::{CONTENT_TYPE, COOKIE, HOST, ORIGIN, SET_COOKIE};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
@@ -21,7 +21,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use hongbao_proto::token::{Grant, Verifier};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::access::rate_limit::{Rate, RateLimit};
 use crate::limits::{
@@ -29,6 +29,7 @@ use crate::limits::{
 };
 use hongbao_telemetry::clock::{monotonic_millis, unix_seconds};
 use hongbao_telemetry::http::{ApiError, JsonBody, bearer};
+use hongbao_telemetry::lock::locked;
 use hongbao_telemetry::report::Key;
 
 const SESSION_COOKIE: &str = "hongbao_operator";
@@ -63,11 +64,6 @@ pub struct Access {
     sessions: Mutex<HashMap<String, Operator>>,
     failed_tokens: Mutex<RateLimit>,
     refusals: Refusals,
-}
-
-/// Nothing in here panics while it holds a lock.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Access {
@@ -116,7 +112,7 @@ impl Access {
         self.names.is_empty() || literal.is_ok()
     }
 
-    fn by_token(&self, peer: IpAddr, token: &str) -> Result<Operator, Refused> {
+    fn by_token(&self, peer: IpAddr, token: &str) -> Result<Operator, ApiError> {
         match self.verifier.verify(token) {
             Ok(Grant { subject, expires_at }) if subject.len() <= OPERATOR_BYTES_MAX => {
                 Ok(Operator { name: subject, expires_at })
@@ -126,7 +122,7 @@ impl Access {
                 // proxy everybody has one.
                 if let Err(wait_ms) = locked(&self.failed_tokens).take(peer, monotonic_millis()) {
                     self.refusals.throttled.fetch_add(1, Ordering::Relaxed);
-                    return Err(Refused::later("too many wrong tokens came from this address", wait_ms));
+                    return Err(too_many("too many wrong tokens came from this address", wait_ms));
                 }
                 self.refusals.tokens.fetch_add(1, Ordering::Relaxed);
                 let reason = outcome.err().map_or_else(
@@ -134,7 +130,7 @@ impl Access {
                     |error| error.to_string(),
                 );
                 tracing::info!(event = "operator_refused", %peer, reason, "an operator's token was refused");
-                Err(ApiError::unauthorized(reason).into())
+                Err(ApiError::unauthorized(reason))
             }
         }
     }
@@ -151,7 +147,7 @@ impl Access {
     }
 
     /// Who asks, where it is an operator. A token counts before a session.
-    fn who(&self, peer: IpAddr, headers: &HeaderMap) -> Result<Option<Operator>, Refused> {
+    fn who(&self, peer: IpAddr, headers: &HeaderMap) -> Result<Option<Operator>, ApiError> {
         match bearer(headers) {
             Some(token) => self.by_token(peer, token).map(Some),
             None => Ok(self.by_cookie(headers)),
@@ -207,38 +203,9 @@ impl Access {
     }
 }
 
-/// A refusal, with the time after which to try again where there is one.
-struct Refused {
-    error: ApiError,
-    retry_after_seconds: Option<u64>,
-}
-
-impl Refused {
-    fn later(message: &str, wait_ms: u64) -> Self {
-        let error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many", message);
-        Self { error, retry_after_seconds: Some(wait_ms.div_ceil(1_000)) }
-    }
-}
-
-impl From<ApiError> for Refused {
-    fn from(error: ApiError) -> Self {
-        Self { error, retry_after_seconds: None }
-    }
-}
-
-impl IntoResponse for Refused {
-    fn into_response(self) -> Response {
-        let mut response = self.error.into_response();
-        if let Some(seconds) = self.retry_after_seconds {
-            response.headers_mut().insert(RETRY_AFTER, seconds.into());
-        }
-        response
-    }
-}
-
 /// 429 with the time after which to try again.
-pub fn too_many(message: &str, wait_ms: u64) -> Response {
-    Refused::later(message, wait_ms).into_response()
+pub fn too_many(message: &str, wait_ms: u64) -> ApiError {
+    ApiError::too_many(message).retry_after(wait_ms.div_ceil(1_000))
 }
 
 fn cookie(headers: &HeaderMap) -> Option<&str> {
@@ -273,11 +240,7 @@ pub fn for_readers(router: Router, access: &Arc<Access>) -> Router {
 
 /// Routes that an operator alone may use. Handlers find who it is in `Extension<Operator>`.
 pub fn for_operators(router: Router, access: &Arc<Access>) -> Router {
-    if router.has_routes() {
-        router.route_layer(middleware::from_fn_with_state(Arc::clone(access), operator_only))
-    } else {
-        router
-    }
+    router.route_layer(middleware::from_fn_with_state(Arc::clone(access), operator_only))
 }
 
 async fn operator_only(
@@ -285,18 +248,11 @@ async fn operator_only(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     mut request: Request,
     next: Next,
-) -> Response {
-    match access.who(peer.ip(), request.headers()) {
-        Ok(Some(operator)) => {
-            request.extensions_mut().insert(operator);
-            next.run(request).await
-        }
-        Ok(None) => {
-            let message = "an operator is needed: sign in on the page, or `Authorization: Bearer TOKEN`";
-            ApiError::unauthorized(message).into_response()
-        }
-        Err(refused) => refused.into_response(),
-    }
+) -> Result<Response, ApiError> {
+    let message = "an operator is needed: sign in on the page, or `Authorization: Bearer TOKEN`";
+    let operator = access.who(peer.ip(), request.headers())?.ok_or_else(|| ApiError::unauthorized(message))?;
+    request.extensions_mut().insert(operator);
+    Ok(next.run(request).await)
 }
 
 /// Has everything that is not a mere question come as JSON, and from a page of ours where a browser
@@ -305,20 +261,18 @@ pub fn for_own_pages(router: Router, access: &Arc<Access>) -> Router {
     router.route_layer(middleware::from_fn_with_state(Arc::clone(access), page_is_ours))
 }
 
-async fn page_is_ours(State(access): State<Arc<Access>>, request: Request, next: Next) -> Response {
+async fn page_is_ours(State(access): State<Arc<Access>>, request: Request, next: Next) -> Result<Response, ApiError> {
     if matches!(*request.method(), Method::GET | Method::HEAD) {
-        return next.run(request).await;
+        return Ok(next.run(request).await);
     }
-    if let Err(error) = access.own_page(request.headers()) {
-        return error.into_response();
-    }
+    access.own_page(request.headers())?;
     let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let kind = kind.split_once(';').map_or(kind, |(kind, _)| kind).trim();
     if *request.method() == Method::POST && !kind.eq_ignore_ascii_case("application/json") {
         let message = "the body must be sent as content-type: application/json";
-        return ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "bad_request", message).into_response();
+        return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "bad_request", message));
     }
-    next.run(request).await
+    Ok(next.run(request).await)
 }
 
 /// The routes of the session.
@@ -338,41 +292,34 @@ async fn sign_in(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
     JsonBody(SignIn { token }): JsonBody<SignIn>,
-) -> Response {
-    let operator = match access.by_token(peer.ip(), token.trim()) {
-        Ok(operator) => operator,
-        Err(refused) => return refused.into_response(),
-    };
+) -> Result<impl IntoResponse, ApiError> {
+    let operator = access.by_token(peer.ip(), token.trim())?;
     if let Some(older) = cookie(&headers) {
         locked(&access.sessions).remove(older);
     }
     let lasts = operator.expires_at.saturating_sub(unix_seconds());
-    match access.begin(operator.clone()) {
-        Ok(session) => {
-            tracing::info!(event = "operator_signed_in", operator = operator.name, "signed in");
-            (with_cookie(&headers, &session, lasts), Json(operator)).into_response()
-        }
-        Err(error) => error.into_response(),
-    }
+    let session = access.begin(operator.clone())?;
+    tracing::info!(event = "operator_signed_in", operator = operator.name, "signed in");
+    Ok((with_cookie(&headers, &session, lasts), Json(operator)))
 }
 
 async fn who(
     State(access): State<Arc<Access>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
-) -> Response {
-    match access.who(peer.ip(), &headers) {
-        Ok(Some(operator)) => Json(operator).into_response(),
-        Ok(None) => Json(json!({ "operator": null, "expires_at": null })).into_response(),
-        Err(refused) => refused.into_response(),
-    }
+) -> Result<Json<Value>, ApiError> {
+    Ok(Json(access.who(peer.ip(), &headers)?.map_or_else(nobody, |operator| json!(operator))))
 }
 
-async fn sign_out(State(access): State<Arc<Access>>, headers: HeaderMap) -> Response {
+async fn sign_out(State(access): State<Arc<Access>>, headers: HeaderMap) -> impl IntoResponse {
     if let Some(session) = cookie(&headers) {
         locked(&access.sessions).remove(session);
     }
-    (with_cookie(&headers, "", 0), Json(json!({ "operator": null, "expires_at": null }))).into_response()
+    (with_cookie(&headers, "", 0), Json(nobody()))
+}
+
+fn nobody() -> Value {
+    json!({ "operator": null, "expires_at": null })
 }
 
 /// `Secure` where the page came over TLS, which a proxy in front of us speaks. Over plain HTTP no

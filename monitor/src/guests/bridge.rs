@@ -12,6 +12,7 @@
 //! won is in the users' book even if nobody saw it fall.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::http::HeaderMap;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::get;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
@@ -46,6 +47,7 @@ use crate::limits::{
     GUEST_OUTBOX_BYTES_MAX, GUEST_OUTBOX_FRAMES_MAX, GUEST_OWED_MAX, GUEST_SETTLE_PAUSE, GUEST_SETTLE_TRIES,
     GUEST_WRITE_DEADLINE,
 };
+use hongbao_telemetry::http::ApiError;
 
 /// Of the Login with which the bridge itself asks for what a guest is owed: the largest, which no
 /// page uses.
@@ -65,17 +67,20 @@ pub fn router(guests: &Arc<Guests>, access: &Arc<Access>) -> Router {
     Router::new().route("/api/v1/shake", get(shake)).with_state(bridge)
 }
 
-async fn shake(State(bridge): State<Bridge>, headers: HeaderMap, upgrade: WebSocketUpgrade) -> Response {
-    if let Err(error) = bridge.access.own_page(&headers) {
-        return error.into_response();
-    }
-    upgrade
+async fn shake(
+    State(bridge): State<Bridge>,
+    headers: HeaderMap,
+    upgrade: WebSocketUpgrade,
+) -> Result<Response, ApiError> {
+    bridge.access.own_page(&headers)?;
+    let upgraded = upgrade
         .max_message_size(CLIENT_FRAME_BYTES_MAX)
         .max_frame_size(CLIENT_FRAME_BYTES_MAX)
         // A frame is written at once; what the socket does not take is one frame at most.
         .write_buffer_size(0)
         .max_write_buffer_size(2 * SERVER_FRAME_BYTES_MAX)
-        .on_upgrade(move |socket| serve(bridge.guests, socket))
+        .on_upgrade(move |socket| serve(bridge.guests, socket));
+    Ok(upgraded)
 }
 
 /// A guest, from the first frame to the last answer.
@@ -88,7 +93,7 @@ async fn serve(guests: Arc<Guests>, socket: WebSocket) {
     let (end, link) = match introduced(&guests, &mut browser).await {
         Ok(mut link) => {
             let (outbox, writer) = Outbox::open(sink);
-            let end = relay(&guests, &mut link, &mut browser, &outbox).await;
+            let Err(end) = relay(&guests, &mut link, &mut browser, &outbox).await;
             guests.ended(end);
             outbox.close(end);
             drop(browser);
@@ -201,57 +206,52 @@ fn is_about_money(request: Option<&Request>) -> Result<bool, End> {
 }
 
 /// Both ways, until either end is over.
-async fn relay(guests: &Guests, link: &mut Link, browser: &mut SplitStream<WebSocket>, outbox: &Outbox) -> End {
+async fn relay(
+    guests: &Guests,
+    link: &mut Link,
+    browser: &mut SplitStream<WebSocket>,
+    outbox: &Outbox,
+) -> Result<Infallible, End> {
     let begun = Instant::now();
     let rate = Rate { burst: GUEST_FRAMES_BURST, interval_ms: GUEST_FRAMES_INTERVAL_MS };
     let mut meter = Meter::default();
     let mut heard = Instant::now();
     loop {
-        let Some(server) = &mut link.server else { return End::ServerEnded };
+        let server = link.server.as_mut().ok_or(End::ServerEnded)?;
         tokio::select! {
             // What the server has said is written down before anything else.
             biased;
             frame = server.next() => match frame {
                 Some(Ok(frame)) => {
-                    if let Err(end) = told(guests, link, &frame).await {
-                        return end;
-                    }
+                    on_frame(guests, link, &frame).await?;
                     if !outbox.push(&frame) {
-                        return End::Slow;
+                        return Err(End::Slow);
                     }
                 }
                 Some(Err(_)) | None => {
                     link.server = None;
-                    return End::ServerEnded;
+                    return Err(End::ServerEnded);
                 }
             },
-            () = guests.stop.cancelled() => return End::Stopping,
-            () = outbox.failed() => return End::Slow,
+            () = guests.stop.cancelled() => return Err(End::Stopping),
+            () = outbox.failed() => return Err(End::Slow),
             message = browser.next() => {
                 heard = Instant::now();
-                let frame = match frame_of(message) {
-                    Ok(Some(frame)) => frame,
-                    // A flood of these costs as much as one of frames.
-                    Ok(None) if meter.take(rate, millis(begun)) => continue,
-                    Ok(None) => return End::TooFast,
-                    Err(end) => return end,
-                };
-                if !meter.take(rate, millis(begun)) || link.owed.len() >= GUEST_OWED_MAX {
-                    return End::TooFast;
+                let frame = frame_of(message)?;
+                // A flood of what is no frame costs as much as one of frames.
+                if !meter.take(rate, millis(begun)) || (frame.is_some() && link.owed.len() >= GUEST_OWED_MAX) {
+                    return Err(End::TooFast);
                 }
-                let is_about_money = match is_about_money(frame.request.as_ref()) {
-                    Ok(is_about_money) => is_about_money,
-                    Err(end) => return end,
-                };
-                if is_about_money {
+                let Some(frame) = frame else { continue };
+                if is_about_money(frame.request.as_ref())? {
                     link.owed.insert(frame.request_id, frame.clone());
                 }
                 if send(server, &frame).await.is_err() {
                     link.server = None;
-                    return End::ServerEnded;
+                    return Err(End::ServerEnded);
                 }
             }
-            () = tokio::time::sleep_until(heard + GUEST_IDLE_DEADLINE) => return End::Idle,
+            () = tokio::time::sleep_until(heard + GUEST_IDLE_DEADLINE) => return Err(End::Idle),
         }
     }
 }
@@ -261,7 +261,7 @@ fn millis(since: Instant) -> u64 {
 }
 
 /// A frame came from the server: into the book first.
-async fn told(guests: &Guests, link: &mut Link, frame: &ServerFrame) -> Result<(), End> {
+async fn on_frame(guests: &Guests, link: &mut Link, frame: &ServerFrame) -> Result<(), End> {
     let asked = link.owed.remove(&frame.request_id);
     let is_shake = asked.is_some_and(|asked| matches!(asked.request, Some(Request::Grab(_))));
     if !guests.receive(link.user, frame, is_shake) {
@@ -286,7 +286,7 @@ async fn drain(guests: &Guests, link: &mut Link) {
         while !link.owed.is_empty() {
             let Some(server) = &mut link.server else { return };
             match server.next().await {
-                Some(Ok(frame)) if told(guests, link, &frame).await.is_ok() => {}
+                Some(Ok(frame)) if on_frame(guests, link, &frame).await.is_ok() => {}
                 _ => link.server = None,
             }
         }

@@ -11,6 +11,7 @@ use std::path::Path;
 use hongbao_proto::v1::order::State;
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{Order, ServerFrame, Won};
+use strum::VariantArray;
 
 use crate::limits::GUEST_ITEMS_MAX;
 use hongbao_telemetry::journal::{Journal, Prize, Row, Share};
@@ -35,14 +36,15 @@ impl Sum {
     }
 }
 
-/// Words of a server that contradict each other.
-#[derive(Debug, Default)]
-struct Violations {
-    prize_told_to_two: u64,
-    prize_changed: u64,
-    share_told_to_two: u64,
-    share_changed: u64,
-    order_changed: u64,
+/// What a server sends that contradicts what it has sent before; by its name in `/metrics`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "snake_case")]
+enum Violation {
+    PrizeToldToTwo,
+    PrizeChanged,
+    ShareToldToTwo,
+    ShareChanged,
+    OrderChanged,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -66,7 +68,7 @@ pub struct GuestBook {
     opened: Sum,
     paid: Sum,
     shakes: u64,
-    violations: Violations,
+    violations: [u64; Violation::VARIANTS.len()],
 }
 
 impl GuestBook {
@@ -92,7 +94,7 @@ impl GuestBook {
             opened: Sum::default(),
             paid: Sum::default(),
             shakes: 0,
-            violations: Violations::default(),
+            violations: Default::default(),
         }
     }
 
@@ -140,27 +142,33 @@ impl GuestBook {
 
     fn prize(&mut self, user: u64, won: &Won, at_ms: u64) {
         let prize = Prize { campaign: won.campaign_id, serial: won.serial, amount: won.amount_fen };
-        match note(&mut self.prizes, (prize.campaign, prize.serial), user, prize.amount) {
-            Told::New => {
-                self.won.add(prize.amount);
-                self.journal.append(user, won.won_by_request_id, Row::Win(prize), at_ms);
-            }
-            Told::Again => {}
-            Told::ToAnother => self.violations.prize_told_to_two += 1,
-            Told::Changed => self.violations.prize_changed += 1,
+        let noted = note(&mut self.prizes, (prize.campaign, prize.serial), user, prize.amount);
+        if self.is_new(noted, Violation::PrizeToldToTwo, Violation::PrizeChanged) {
+            self.won.add(prize.amount);
+            self.journal.append(user, won.won_by_request_id, Row::Win(prize), at_ms);
         }
     }
 
     fn share(&mut self, user: u64, request: u64, share: Share, at_ms: u64) {
-        match note(&mut self.shares, (share.envelope, share.number), user, share.amount) {
-            Told::New => {
-                self.opened.add(share.amount);
-                self.journal.append(user, request, Row::Share(share), at_ms);
-            }
-            Told::Again => {}
-            Told::ToAnother => self.violations.share_told_to_two += 1,
-            Told::Changed => self.violations.share_changed += 1,
+        let noted = note(&mut self.shares, (share.envelope, share.number), user, share.amount);
+        if self.is_new(noted, Violation::ShareToldToTwo, Violation::ShareChanged) {
+            self.opened.add(share.amount);
+            self.journal.append(user, request, Row::Share(share), at_ms);
         }
+    }
+
+    fn is_new(&mut self, noted: Noted, to_two: Violation, changed: Violation) -> bool {
+        match noted {
+            Noted::New => return true,
+            Noted::Again => {}
+            Noted::ToAnother => self.count(to_two),
+            Noted::Changed => self.count(changed),
+        }
+        false
+    }
+
+    fn count(&mut self, violation: Violation) {
+        self.violations[violation as usize] += 1;
     }
 
     fn order(&mut self, user: u64, request: u64, order: &Order, at_ms: u64) {
@@ -174,15 +182,16 @@ impl GuestBook {
             Entry::Occupied(known) => known.into_mut(),
         };
         if (known.user, known.price) != (user, price) {
-            self.violations.order_changed += 1;
-            return;
+            return self.count(Violation::OrderChanged);
         }
         if known.state == state {
             return;
         }
         if known.state != State::Reserved {
             // An older page of orders may come after a newer word.
-            self.violations.order_changed += u64::from(state != State::Reserved);
+            if state != State::Reserved {
+                self.count(Violation::OrderChanged);
+            }
             return;
         }
         known.state = state;
@@ -200,8 +209,6 @@ impl GuestBook {
 
     /// The book as a machine of the fleet reports its own; `online`: guests at this moment.
     pub fn sample(&self, online: usize) -> Sample {
-        let Violations { prize_told_to_two, prize_changed, share_told_to_two, share_changed, order_changed } =
-            self.violations;
         let mut counters = vec![
             (names::PRIZES_RECEIVED, self.won.count),
             (names::RECEIVED_FEN, self.won.fen),
@@ -211,37 +218,32 @@ impl GuestBook {
             (names::SPENT_FEN, self.paid.fen),
             (SHAKES, self.shakes),
         ];
-        for (kind, count) in [
-            ("prize_told_to_two", prize_told_to_two),
-            ("prize_changed", prize_changed),
-            ("share_told_to_two", share_told_to_two),
-            ("share_changed", share_changed),
-            ("order_changed", order_changed),
-        ] {
-            counters.push((Key::labelled("violations", "kind", kind, VIOLATIONS_HELP), count));
+        for &kind in Violation::VARIANTS {
+            let key = Key::labelled("violations", "kind", kind.into(), VIOLATIONS_HELP);
+            counters.push((key, self.violations[kind as usize]));
         }
         let gauges = vec![(GUESTS_ONLINE, i64::try_from(online).unwrap_or(i64::MAX))];
         Sample { counters, gauges, ..Sample::default() }
     }
 }
 
-enum Told {
+enum Noted {
     New,
     Again,
     ToAnother,
     Changed,
 }
 
-fn note<K: Eq + Hash>(known: &mut HashMap<K, (u64, u64)>, key: K, user: u64, fen: u64) -> Told {
+fn note<K: Eq + Hash>(known: &mut HashMap<K, (u64, u64)>, key: K, user: u64, fen: u64) -> Noted {
     match known.entry(key) {
         Entry::Vacant(vacant) => {
             vacant.insert((user, fen));
-            Told::New
+            Noted::New
         }
         Entry::Occupied(before) => match *before.get() {
-            (owner, _) if owner != user => Told::ToAnother,
-            (_, amount) if amount != fen => Told::Changed,
-            _ => Told::Again,
+            (owner, _) if owner != user => Noted::ToAnother,
+            (_, amount) if amount != fen => Noted::Changed,
+            _ => Noted::Again,
         },
     }
 }

@@ -5,10 +5,9 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use axum::extract::{ConnectInfo, State};
-use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use hongbao_proto::UserId;
 use hongbao_proto::token::{Audience, Secret, Signer, Verifier};
@@ -32,8 +31,9 @@ use crate::run::merge::Presence;
 use crate::run::second::Role;
 use hongbao_telemetry::clock::{monotonic_millis, unix_millis, unix_seconds};
 use hongbao_telemetry::http::{ApiError, JsonBody};
+use hongbao_telemetry::lock::locked;
 use hongbao_telemetry::report::names::role;
-use hongbao_telemetry::report::{Key, Reporter, ReporterConfig, Sample};
+use hongbao_telemetry::report::{Key, Reporter, Sample};
 
 /// The first id of a guest. Fleets number their users from 1 on, and never get here.
 const GUEST_ID_MIN: u64 = 1 << 52;
@@ -133,11 +133,6 @@ pub struct Guests {
     begun: CancellationToken,
     /// Ends guests.
     pub stop: CancellationToken,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing in here panics while it holds a lock.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Guests {
@@ -296,12 +291,11 @@ impl Guests {
                 return left.await;
             }
         };
-        let config = ReporterConfig { monitor, token, role: role::MACHINE, name: GUESTS_SOURCE.to_owned() };
         let sample = |_second| {
             let book = locked(&self.book);
             book.as_ref().map(|book| book.sample(self.now())).unwrap_or_default()
         };
-        Reporter::new(config).run_until(left, sample).await;
+        Reporter::new(monitor, token, role::MACHINE, GUESTS_SOURCE).run_until(left, sample).await;
     }
 }
 
@@ -330,14 +324,13 @@ async fn mint(
     State(guests): State<Arc<Guests>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     JsonBody(NewGuest {}): JsonBody<NewGuest>,
-) -> Response {
+) -> Result<Json<Minted>, ApiError> {
     if guests.max() == 0 {
-        return no_guests().into_response();
+        return Err(no_guests());
     }
-    if let Err(wait_ms) = locked(&guests.minted).take(peer.ip(), monotonic_millis()) {
-        return too_many("many guests have come from this address", wait_ms);
-    }
-    minted(&guests).map_or_else(IntoResponse::into_response, |minted| Json(minted).into_response())
+    let taken = locked(&guests.minted).take(peer.ip(), monotonic_millis());
+    taken.map_err(|wait_ms| too_many("many guests have come from this address", wait_ms))?;
+    minted(&guests).map(Json)
 }
 
 fn no_guests() -> ApiError {

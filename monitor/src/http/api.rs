@@ -21,7 +21,7 @@ use crate::http::live;
 use crate::http::page;
 use crate::limits::SECONDS_PER_ANSWER_MAX;
 use crate::owner::{Message, Question, ask};
-use crate::recording::write::RunStatus;
+use crate::recording::RunStatus;
 use crate::run::books::{Book, Trade};
 use crate::run::merge::SourceStatus;
 use crate::run::second::MergedSecond;

@@ -18,7 +18,7 @@ use futures_util::{StreamExt, stream};
 use hongbao_proto::token::{Audience, Secret, Signer};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::access::operator::{Access, Operator, for_operators, for_own_pages, for_readers};
 use crate::access::trust::{self, Untrusted};
@@ -27,13 +27,14 @@ use crate::limits::{
     ACTION_ANSWER_BYTES_MAX, ACTION_CALLS_MAX, ACTION_DEADLINE, ACTION_TOKEN_SECONDS, ACTIONS_MAX,
     AHEAD_ORDER_SECONDS_MAX, AHEAD_ORDER_SECONDS_MIN,
 };
-use crate::owner::{ControlPoint, GUESTS_SOURCE, Message, Question};
+use crate::owner::{ControlPoint, GUESTS_SOURCE, Message, Question, ask};
 use crate::run::mark::Mark;
 use crate::run::merge::Presence;
 use crate::run::second::Role;
 use hongbao_telemetry::clock::{unix_millis, unix_seconds};
 use hongbao_telemetry::http::{ApiError, JsonBody, QueryParams};
 use hongbao_telemetry::report::names::event;
+use hongbao_telemetry::sse::root_cause;
 
 /// How far ahead an order is for, if it does not say so: every machine must hear of it before.
 const AHEAD_SECONDS: u64 = 3;
@@ -57,7 +58,7 @@ pub struct Control {
 }
 
 /// What a process said of an order.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct Outcome {
     /// `role/name`.
     target: String,
@@ -69,14 +70,30 @@ struct Outcome {
     error: Option<String>,
 }
 
-/// An order for one process.
+/// An order for every process of a role, or for one of them.
 #[derive(Debug)]
-struct Call {
-    target: String,
-    address: Result<SocketAddr, Untrusted>,
+struct Order {
+    role: Role,
+    /// The name of the one.
+    only: Option<String>,
     path: String,
-    /// Absent: a question.
-    body: Option<Arc<str>>,
+    body: Value,
+    /// On the timeline: one of `names::event`, when it takes effect, and in words.
+    kind: &'static str,
+    at_ms: u64,
+    what: String,
+}
+
+impl Order {
+    /// For servers, at once.
+    fn servers(only: Option<String>, path: impl Into<String>, body: Value, kind: &'static str, what: String) -> Self {
+        Self { role: Role::Server, only, path: path.into(), body, kind, at_ms: unix_millis(), what }
+    }
+
+    /// For all machines, in the Unix second `at`.
+    fn machines(path: &str, body: Value, kind: &'static str, at: u64, what: String) -> Self {
+        Self { role: Role::Machine, only: None, path: path.to_owned(), body, kind, at_ms: at * 1_000, what }
+    }
 }
 
 impl Control {
@@ -102,10 +119,7 @@ impl Control {
 
     /// Processes that are there, but for the guests, who are here.
     async fn points(&self) -> Result<Vec<ControlPoint>, ApiError> {
-        let stopping = || ApiError::unavailable("this monitor is stopping");
-        let (reply, answer) = oneshot::channel();
-        self.owner.send(Message::Ask(Question::Controls(reply))).await.map_err(|_| stopping())?;
-        let mut points = answer.await.map_err(|_| stopping())?;
+        let mut points = ask(&self.owner, Question::Controls).await?;
         points.retain(|point| {
             let is_guests = point.role == Role::Machine && point.name == GUESTS_SOURCE;
             point.presence == Presence::Reporting && !is_guests
@@ -113,49 +127,22 @@ impl Control {
         Ok(points)
     }
 
-    /// The same order for every process of a role, or for one of them.
-    async fn calls(
-        &self,
-        role: Role,
-        only: Option<&str>,
-        path: &str,
-        body: &impl Serialize,
-    ) -> Result<Vec<Call>, ApiError> {
-        let body = serde_json::to_string(body)
-            .map_err(|error| ApiError::internal(format!("the order cannot be written: {error}")))?;
-        self.calls_with(role, only, path, Some(body.into())).await
-    }
-
-    async fn calls_with(
-        &self,
-        role: Role,
-        only: Option<&str>,
-        path: &str,
-        body: Option<Arc<str>>,
-    ) -> Result<Vec<Call>, ApiError> {
-        let points = self.points().await?;
-        let meant = points.iter().filter(|point| point.role == role && only.is_none_or(|only| only == point.name));
-        let calls: Vec<Call> = meant
-            .map(|point| Call {
-                target: format!("{role}/{}", point.name),
-                address: trust::address(&point.control, point.peer, &self.trusted),
-                path: path.to_owned(),
-                body: body.clone(),
-            })
-            .collect();
-        match (calls.is_empty(), only) {
-            (false, _) => Ok(calls),
+    /// Every process of a role, or one of them.
+    async fn points_of(&self, role: Role, only: Option<&str>) -> Result<Vec<ControlPoint>, ApiError> {
+        let mut points = self.points().await?;
+        points.retain(|point| point.role == role && only.is_none_or(|only| only == point.name));
+        match (points.is_empty(), only) {
+            (false, _) => Ok(points),
             (true, Some(name)) => Err(ApiError::not_found(format!("no {role} {name} reports to this monitor"))),
             (true, None) => Err(ApiError::unavailable(format!("no {role} reports to this monitor"))),
         }
     }
 
     /// Gives an order, and marks it on the timeline if anybody took it.
-    async fn order(&self, operator: &Operator, kind: &str, at_ms: u64, what: &str, calls: Vec<Call>) -> Response {
-        let outcomes = match self.outcomes(operator, calls).await {
-            Ok(outcomes) => outcomes,
-            Err(error) => return error.into_response(),
-        };
+    async fn order(&self, operator: &Operator, order: Order) -> Result<Response, ApiError> {
+        let Order { role, only, path, body, kind, at_ms, what } = order;
+        let points = self.points_of(role, only.as_deref()).await?;
+        let outcomes = self.outcomes(operator, points, &path, Some(&body.to_string())).await?;
         let (taken, all) = (outcomes.iter().filter(|outcome| outcome.ok).count(), outcomes.len());
         tracing::info!(event = "order_given", operator = operator.name, kind, what, taken, all, "an operator's order");
         if taken > 0 {
@@ -171,69 +158,64 @@ impl Control {
             }
         }
         let status = if taken == all { StatusCode::OK } else { StatusCode::BAD_GATEWAY };
-        (status, Json(json!({ "outcomes": outcomes }))).into_response()
+        Ok((status, Json(json!({ "outcomes": outcomes }))).into_response())
     }
 
-    /// What each process answers, by its name.
-    async fn outcomes(&self, operator: &Operator, calls: Vec<Call>) -> Result<Vec<Outcome>, ApiError> {
+    /// What each process answers, by its name. Without a body it is a question.
+    async fn outcomes(
+        &self,
+        operator: &Operator,
+        points: Vec<ControlPoint>,
+        path: &str,
+        body: Option<&str>,
+    ) -> Result<Vec<Outcome>, ApiError> {
         let _place = self.room.try_acquire().map_err(|_| {
-            let message = format!("{ACTIONS_MAX} orders are under way already; try again in a moment");
-            ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many", message)
+            ApiError::too_many(format!("{ACTIONS_MAX} orders are under way already; try again in a moment"))
         })?;
         let subject = format!("{} by way of the monitor", operator.name);
         let token = self.signer.sign(&subject, Audience::Admin, unix_seconds(), ACTION_TOKEN_SECONDS);
-        let token = token.map_err(|error| ApiError::internal(error.to_string()))?;
-        let token = token.as_str();
-        let mut outcomes: Vec<Outcome> =
-            stream::iter(calls).map(|call| self.call(call, token)).buffer_unordered(ACTION_CALLS_MAX).collect().await;
+        let token = &token.map_err(|error| ApiError::internal(error.to_string()))?;
+        let mut outcomes: Vec<Outcome> = stream::iter(points)
+            .map(|point| self.outcome(point, path, body, token))
+            .buffer_unordered(ACTION_CALLS_MAX)
+            .collect()
+            .await;
         outcomes.sort_by(|one, other| one.target.cmp(&other.target));
         Ok(outcomes)
     }
 
-    async fn call(&self, call: Call, token: &str) -> Outcome {
-        let Call { target, address, path, body } = call;
-        let failed =
-            |target, error: String| Outcome { target, ok: false, status: None, body: Value::Null, error: Some(error) };
-        let address = match address {
-            Ok(address) => address,
-            Err(untrusted) => return failed(target, untrusted.to_string()),
-        };
+    async fn outcome(&self, point: ControlPoint, path: &str, body: Option<&str>, token: &str) -> Outcome {
+        let answer = self.send(&point, path, body, token).await;
+        let failed = |error| Outcome { error: Some(error), ..Outcome::default() };
+        Outcome { target: format!("{}/{}", point.role, point.name), ..answer.unwrap_or_else(failed) }
+    }
+
+    /// What a process answers; or why there is no answer.
+    async fn send(&self, point: &ControlPoint, path: &str, body: Option<&str>, token: &str) -> Result<Outcome, String> {
+        let address = self.address(point).map_err(|untrusted| untrusted.to_string())?;
         let address = format!("http://{address}{path}");
         let request = match body {
-            Some(body) => self.client.post(address).header("content-type", "application/json").body(body.to_string()),
+            Some(body) => self.client.post(address).header("content-type", "application/json").body(body.to_owned()),
             None => self.client.get(address),
         };
-        let request = request.bearer_auth(token);
-        let answered = async {
-            let mut response = request.send().await.map_err(|error| innermost(&error))?;
-            let status = response.status();
-            let mut bytes = Vec::new();
-            while let Some(chunk) = response.chunk().await.map_err(|error| innermost(&error))? {
-                if bytes.len() + chunk.len() > ACTION_ANSWER_BYTES_MAX {
-                    return Err(format!("its answer has more than {ACTION_ANSWER_BYTES_MAX} bytes"));
-                }
-                bytes.extend_from_slice(&chunk);
+        let sent = request.bearer_auth(token).send().await;
+        let mut response = sent.map_err(|error| root_cause(&error))?;
+        let status = response.status();
+        let mut bytes = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| root_cause(&error))? {
+            if bytes.len() + chunk.len() > ACTION_ANSWER_BYTES_MAX {
+                return Err(format!("its answer has more than {ACTION_ANSWER_BYTES_MAX} bytes"));
             }
-            Ok::<_, String>((status, bytes))
-        };
-        match answered.await {
-            Ok((status, bytes)) => {
-                let body = serde_json::from_slice(&bytes)
-                    .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).trim().to_owned()));
-                Outcome { target, ok: status.is_success(), status: Some(status.as_u16()), body, error: None }
-            }
-            Err(error) => failed(target, error),
+            bytes.extend_from_slice(&chunk);
         }
+        let body = serde_json::from_slice(&bytes)
+            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).trim().to_owned()));
+        Ok(Outcome { ok: status.is_success(), status: Some(status.as_u16()), body, ..Outcome::default() })
     }
-}
 
-/// The innermost cause says most.
-fn innermost(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
+    fn address(&self, point: &ControlPoint) -> Result<SocketAddr, Untrusted> {
+        trust::address(&point.control, point.peer, &self.trusted)
     }
-    cause.to_string()
 }
 
 /// The routes: orders for operators, and for readers who there is to take them.
@@ -260,7 +242,7 @@ async fn controls(State(control): Shared) -> Result<Json<Value>, ApiError> {
     let points = control.points().await?;
     let of = |role: Role| -> Vec<Value> {
         let told = |point: &ControlPoint| {
-            let address = trust::address(&point.control, point.peer, &control.trusted);
+            let address = control.address(point);
             let reason = address.as_ref().err().map(ToString::to_string);
             json!({ "name": point.name, "control": address.is_ok(), "reason": reason })
         };
@@ -304,9 +286,8 @@ async fn qps(
     JsonBody(NewQps { qps, in_seconds }): JsonBody<NewQps>,
 ) -> Result<Response, ApiError> {
     let at = second_ahead(in_seconds)?;
-    let calls = control.calls(Role::Machine, None, "/v1/qps", &json!({ "qps": qps, "at": at })).await?;
     let what = format!("{qps} requests a second");
-    Ok(control.order(&operator, event::QPS, at * 1_000, &what, calls).await)
+    control.order(&operator, Order::machines("/v1/qps", json!({ "qps": qps, "at": at }), event::QPS, at, what)).await
 }
 
 #[derive(Debug, Deserialize)]
@@ -338,10 +319,9 @@ async fn storm(
         ApiError::bad_request(format!("share is {share:?}; it must be above 0% and up to 100%, as in \"30%\""))
     })?;
     let at = second_ahead(in_seconds)?;
-    let order = json!({ "share": parts, "at": at, "watch_seconds": STORM_WATCH_SECONDS });
-    let calls = control.calls(Role::Machine, None, "/v1/storm", &order).await?;
+    let body = json!({ "share": parts, "at": at, "watch_seconds": STORM_WATCH_SECONDS });
     let what = format!("storm of {}", share.trim());
-    Ok(control.order(&operator, event::STORM, at * 1_000, &what, calls).await)
+    control.order(&operator, Order::machines("/v1/storm", body, event::STORM, at, what)).await
 }
 
 #[derive(Debug, Deserialize)]
@@ -359,18 +339,17 @@ async fn campaign(
     QueryParams(ForServer { server }): QueryParams<ForServer>,
     JsonBody(terms): JsonBody<Terms>,
 ) -> Result<Response, ApiError> {
-    let calls = control.calls(Role::Server, server.as_deref(), "/v1/campaigns", &terms).await?;
     let word = |key: &str| terms.get(key).and_then(Value::as_str).unwrap_or_default();
     let (kind, title) = (word("kind"), word("title"));
     let total = terms.get("total").map_or_else(String::new, |total| format!(" of {total}"));
     let what = if title.is_empty() { format!("{kind} begins{total}") } else { format!("{kind} {title} begins{total}") };
-    Ok(control.order(&operator, event::CAMPAIGN, unix_millis(), &what, calls).await)
+    control.order(&operator, Order::servers(server, "/v1/campaigns", terms.into(), event::CAMPAIGN, what)).await
 }
 
 /// The campaigns of each server, as it lists them.
 async fn campaigns(State(control): Shared, Extension(operator): By) -> Result<Json<Value>, ApiError> {
-    let calls = control.calls_with(Role::Server, None, "/v1/campaigns", None).await?;
-    let outcomes = control.outcomes(&operator, calls).await?;
+    let servers = control.points_of(Role::Server, None).await?;
+    let outcomes = control.outcomes(&operator, servers, "/v1/campaigns", None).await?;
     Ok(Json(json!({ "outcomes": outcomes })))
 }
 
@@ -387,9 +366,8 @@ async fn stop_campaign(
     JsonBody(StopCampaign { id }): JsonBody<StopCampaign>,
 ) -> Result<Response, ApiError> {
     let path = format!("/v1/campaigns/{id}/stop");
-    let calls = control.calls(Role::Server, server.as_deref(), &path, &json!({})).await?;
     let what = format!("campaign {id} stopped");
-    Ok(control.order(&operator, event::CAMPAIGN, unix_millis(), &what, calls).await)
+    control.order(&operator, Order::servers(server, path, json!({}), event::CAMPAIGN, what)).await
 }
 
 async fn envelopes(
@@ -398,10 +376,9 @@ async fn envelopes(
     QueryParams(ForServer { server }): QueryParams<ForServer>,
     JsonBody(terms): JsonBody<Terms>,
 ) -> Result<Response, ApiError> {
-    let calls = control.calls(Role::Server, server.as_deref(), "/v1/envelope-runs", &terms).await?;
     let count = terms.get("count").map_or_else(String::new, |count| format!("{count} "));
     let what = format!("run of {count}group envelopes begins");
-    Ok(control.order(&operator, event::ENVELOPES, unix_millis(), &what, calls).await)
+    control.order(&operator, Order::servers(server, "/v1/envelope-runs", terms.into(), event::ENVELOPES, what)).await
 }
 
 #[derive(Debug, Deserialize)]
@@ -416,9 +393,8 @@ async fn announce(
     QueryParams(ForServer { server }): QueryParams<ForServer>,
     JsonBody(NewAnnouncement { text }): JsonBody<NewAnnouncement>,
 ) -> Result<Response, ApiError> {
-    let order = json!({ "text": text });
-    let calls = control.calls(Role::Server, server.as_deref(), "/v1/announcements", &order).await?;
-    Ok(control.order(&operator, event::ANNOUNCEMENT, unix_millis(), &format!("“{text}”"), calls).await)
+    let (what, body) = (format!("“{text}”"), json!({ "text": text }));
+    control.order(&operator, Order::servers(server, "/v1/announcements", body, event::ANNOUNCEMENT, what)).await
 }
 
 #[derive(Debug, Deserialize)]
@@ -432,9 +408,8 @@ async fn drain(
     Extension(operator): By,
     JsonBody(Drain { server }): JsonBody<Drain>,
 ) -> Result<Response, ApiError> {
-    let calls = control.calls(Role::Server, Some(&server), "/v1/drain", &json!({})).await?;
     let what = format!("server {server} drains");
-    Ok(control.order(&operator, event::DRAIN, unix_millis(), &what, calls).await)
+    control.order(&operator, Order::servers(Some(server), "/v1/drain", json!({}), event::DRAIN, what)).await
 }
 
 #[cfg(test)]

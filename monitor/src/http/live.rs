@@ -24,8 +24,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::limits::{SERIES_POINTS_MAX, STREAMS_MAX};
 use crate::owner::{Message, Question, StreamEvent, Subscription, ask};
+use crate::recording::read;
 use crate::run::series::Series;
-use crate::runs::{self, Failure, Runs, Window};
+use crate::runs::{self, Runs, Window};
 use hongbao_telemetry::http::{ApiError, QueryParams};
 
 /// Between two events that keep a quiet stream open.
@@ -144,8 +145,7 @@ pub fn resolution(asked: Option<u64>, span: u64, finest: u64) -> Result<u64, Api
 async fn series(State(live): State<Live>, QueryParams(asked): QueryParams<Asked>) -> Result<Response, ApiError> {
     if let Some(run) = asked.run.as_deref().filter(|run| !live.runs.is_current(run)) {
         let window = Window { from: asked.from, until: asked.until, every: asked.every };
-        let told = live.runs.series(run, window).await.map(runs::api::json_bytes);
-        return Ok(told.unwrap_or_else(Failure::into_response));
+        return live.runs.series(run, window).await.map(runs::api::json_bytes);
     }
     let (from, until) = (asked.from.unwrap_or(0), asked.until.unwrap_or(u64::MAX));
     if from > until {
@@ -167,14 +167,13 @@ struct WhichRun {
     run: Option<String>,
 }
 
-async fn marks(State(live): State<Live>, QueryParams(asked): QueryParams<WhichRun>) -> Result<Response, ApiError> {
+async fn marks(State(live): State<Live>, QueryParams(asked): QueryParams<WhichRun>) -> Result<Json<Value>, ApiError> {
     if let Some(run) = asked.run.as_deref().filter(|run| !live.runs.is_current(run)) {
-        let told = live.runs.marks(run).await.map(|marks| Json(json!({ "marks": marks })).into_response());
-        return Ok(told.unwrap_or_else(Failure::into_response));
+        return Ok(Json(json!({ "marks": live.runs.read(run, read::Reader::marks).await? })));
     }
-    let (_, marks) = ask(&live.owner, Question::Marks).await?;
+    let marks = ask(&live.owner, Question::Marks).await?;
     let marks: Vec<_> = marks.iter().map(|mark| &**mark).collect();
-    Ok(Json(json!({ "marks": marks })).into_response())
+    Ok(Json(json!({ "marks": marks })))
 }
 
 async fn sets(State(live): State<Live>) -> Result<Json<Value>, ApiError> {

@@ -17,10 +17,11 @@ use crate::limits::HOST_WAIT_MS;
 use crate::owner::publisher::Publisher;
 pub use crate::owner::publisher::{StreamEvent, Subscription};
 use crate::owner::sources::Sources;
+use crate::recording::RunStatus;
 use crate::recording::rotation::Rotation;
-use crate::recording::write::{Entry, Recording, RunStatus};
+use crate::recording::write::{Entry, Recording};
 use crate::run::alert::{Alerts, Evidence};
-use crate::run::books::{Balance, Book};
+use crate::run::books::Book;
 use crate::run::ends::End;
 use crate::run::host::{HostFacts, HostSecond};
 use crate::run::mark::{self, Mark, Marks};
@@ -52,7 +53,7 @@ pub enum Message {
         /// Dropped, or used with a reason, when the connection must end.
         cut: oneshot::Sender<Cut>,
         /// The connection's number, or why it is refused.
-        reply: oneshot::Sender<Result<ConnectionId, String>>,
+        reply: oneshot::Sender<Result<ConnectionId, Rejection>>,
     },
     /// One second of it.
     Report(ConnectionId, Report),
@@ -93,8 +94,8 @@ pub enum Question {
     Sources(oneshot::Sender<Vec<SourceStatus>>),
     /// How to reach each source's own control surface.
     Controls(oneshot::Sender<Vec<ControlPoint>>),
-    /// The run's id, and the latest marks of its timeline, oldest first.
-    Marks(oneshot::Sender<(String, Vec<Arc<Mark>>)>),
+    /// The latest marks of the run's timeline, oldest first.
+    Marks(oneshot::Sender<Vec<Arc<Mark>>>),
     /// Rows of seconds, for charts.
     History {
         /// The first second.
@@ -164,19 +165,14 @@ pub struct Owner {
     /// The second with which the next run begins.
     next_run: Option<u64>,
     view: View,
-    started_at_ms: u64,
-    ended_at_ms: Option<u64>,
-    straggler_ms: u64,
-    host: HostFacts,
+    /// What the owner knows of the run; its books are those of the last closed second.
+    status: RunStatus,
     marks: Marks,
     alerts: Alerts,
     sets: SetsBoard,
     /// The SETs have changed since they were recorded.
     sets_changed: bool,
-    seconds: u64,
-    seconds_complete: u64,
-    /// At the last closed second, and so are the sources.
-    books: Balance,
+    /// At the last closed second.
     sources_then: Vec<SourceStatus>,
 }
 
@@ -202,17 +198,17 @@ impl Owner {
             next_run,
             rotation,
             view,
-            started_at_ms,
-            ended_at_ms: None,
-            straggler_ms,
-            host: HostFacts::read(),
+            status: RunStatus {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                started_at_ms,
+                straggler_ms,
+                host: HostFacts::read(),
+                ..RunStatus::default()
+            },
             marks: Marks::default(),
             alerts: Alerts::default(),
             sets: SetsBoard::default(),
             sets_changed: false,
-            seconds: 0,
-            seconds_complete: 0,
-            books: Balance::default(),
             sources_then: Vec::new(),
         }
     }
@@ -243,7 +239,7 @@ impl Owner {
             for closed in self.merge.advance(now) {
                 self.closed(closed);
             }
-            if self.next_run.is_some_and(|at| now >= (at + 1) * 1_000 + self.straggler_ms) {
+            if self.next_run.is_some_and(|at| now >= (at + 1) * 1_000 + self.status.straggler_ms) {
                 self.begin_run(now);
             }
             more_marks = self.release_marks(now, false);
@@ -282,7 +278,7 @@ impl Owner {
     fn end_run(&mut self, now: u64, at_ms: u64, sources: Vec<SourceStatus>) {
         self.publisher.send_seconds(now, true);
         while self.release_marks(now, true) {}
-        self.ended_at_ms = Some(at_ms);
+        self.status.ended_at_ms = Some(at_ms);
         self.recording.push(Entry::Run(Box::new(self.run_status()), sources));
     }
 
@@ -291,7 +287,7 @@ impl Owner {
     fn begin_run(&mut self, now: u64) {
         let (Some(rotation), Some(at)) = (self.rotation.clone(), self.next_run) else { return };
         // A run in which nothing was reported goes on.
-        let goes_on = self.seconds == 0;
+        let goes_on = self.status.seconds == 0;
         self.next_run = Some(rotation.next(if goes_on { now / 1_000 } else { at }));
         if !goes_on {
             // Whoever has joined since is of the next.
@@ -299,9 +295,9 @@ impl Owner {
             self.end_run(now, at * 1_000, sources);
             self.recording.begin_run(rotation.directory(at), at);
             self.publisher.begin_run();
-            (self.started_at_ms, self.ended_at_ms) = (at * 1_000, None);
+            (self.status.started_at_ms, self.status.ended_at_ms) = (at * 1_000, None);
             (self.marks, self.alerts) = (Marks::default(), Alerts::default());
-            (self.seconds, self.seconds_complete) = (0, 0);
+            (self.status.seconds, self.status.seconds_complete) = (0, 0);
         }
         self.merge.begin_run(self.next_run);
         self.write_run();
@@ -403,15 +399,18 @@ impl Owner {
         source: &Source,
         peer: IpAddr,
         cut: oneshot::Sender<Cut>,
-    ) -> Result<ConnectionId, String> {
+    ) -> Result<ConnectionId, Rejection> {
         Sources::check(source)?;
         let first_machine = self.is_fleets(source) && !self.fleet_reports();
-        let joined = self.merge.connect(now, source).map_err(|rejection| rejection.to_string())?;
-        if first_machine && self.rotation.is_some() && self.seconds > 0 {
+        let joined = self.merge.connect(now, source)?;
+        if first_machine && self.rotation.is_some() && self.status.seconds > 0 {
             self.next_run = Some(now / 1_000);
             self.merge.begin_run_at(self.next_run);
         }
-        let id = self.sources.join(joined, source, peer, cut);
+        let SourceStatus { role, ref name, presence, .. } = *self.merge.source(joined.source);
+        let (name, control, listen) = (name.clone(), source.control.clone(), source.listen.clone());
+        let control = ControlPoint { role, name, presence, control, listen, peer };
+        let id = self.sources.join(joined, control, cut);
         tracing::info!(
             event = "source_joined",
             source = self.merge.label(joined.source),
@@ -453,9 +452,9 @@ impl Owner {
         if self.next_run.is_some_and(|at| second >= at) {
             self.begin_run(unix_millis());
         }
-        self.seconds += 1;
-        self.seconds_complete += u64::from(complete);
-        self.books = books;
+        self.status.seconds += 1;
+        self.status.seconds_complete += u64::from(complete);
+        self.status.books = books;
         let closed = Arc::new(closed);
         let sets = std::mem::take(&mut self.sets_changed).then(|| self.sets.clone());
         self.recording.push(Entry::Second(Arc::clone(&closed), sets));
@@ -470,7 +469,7 @@ impl Owner {
             let mark = self.marks.add(alert);
             self.marked(&mark);
         }
-        if self.seconds.is_multiple_of(RUN_SECONDS) {
+        if self.status.seconds.is_multiple_of(RUN_SECONDS) {
             self.write_run();
         }
         self.view.show(|| Frame { headline, books });
@@ -482,20 +481,14 @@ impl Owner {
     }
 
     fn run_status(&self) -> RunStatus {
+        let ended = |(&end, &count): (&End, &u64)| (<&str>::from(end).to_owned(), count);
         RunStatus {
-            version: env!("CARGO_PKG_VERSION"),
-            started_at_ms: self.started_at_ms,
-            ended_at_ms: self.ended_at_ms,
-            straggler_ms: self.straggler_ms,
-            seconds: self.seconds,
-            seconds_complete: self.seconds_complete,
             record: self.recording.directory(),
-            host: self.host.clone(),
             record_failures: self.recording.failures(),
             joined_late: self.merge.joined_late(),
-            books: self.books,
             reports: self.merge.counts(),
-            connections_ended: self.sources.ended().iter().map(|(end, &count)| (end.into(), count)).collect(),
+            connections_ended: self.sources.ended().iter().map(ended).collect(),
+            ..self.status.clone()
         }
     }
 
@@ -505,9 +498,9 @@ impl Owner {
             Question::Seconds { from, limit, reply } => drop(reply.send(self.publisher.seconds(from, limit))),
             Question::Sources(reply) => drop(reply.send(self.merge.sources())),
             Question::Controls(reply) => drop(reply.send(self.sources.controls(&self.merge))),
-            Question::Marks(reply) => drop(reply.send((self.run_id(), self.marks.kept().cloned().collect()))),
+            Question::Marks(reply) => drop(reply.send(self.marks.kept().cloned().collect())),
             Question::History { from, until, reply } => {
-                let (rows, finest) = self.publisher.range(from, until);
+                let (rows, finest) = self.publisher.history.range(from, until);
                 drop(reply.send(Rows { run: self.run_id(), rows, finest }));
             }
             Question::Subscribe { after, reply } => drop(reply.send(self.subscribe(after))),
@@ -519,7 +512,7 @@ impl Owner {
 
     fn sample(&self) -> Sample {
         let counts: MergeCounts = self.merge.counts();
-        let books = self.books;
+        let books = self.status.books;
         let sources = self.merge.sources();
         let odd = |value| Key::labelled("reports_odd", "kind", value, "Reports out of the ordinary, by kind");
         let mut counters = vec![
@@ -532,8 +525,8 @@ impl Owner {
             (Key::new("names_dropped", "Values ignored because their source has too many names"), counts.names_dropped),
             (Key::new("totals_fell", "Totals that fell within one instance, and were ignored"), counts.totals_fell),
             (Key::new("seconds_skipped", "Seconds never closed because the clock was set"), counts.seconds_skipped),
-            (Key::new("seconds", "Seconds closed"), self.seconds),
-            (Key::new("seconds_complete", "Seconds closed and complete"), self.seconds_complete),
+            (Key::new("seconds", "Seconds closed"), self.status.seconds),
+            (Key::new("seconds_complete", "Seconds closed and complete"), self.status.seconds_complete),
             (
                 Key::new("events_dropped", "Events that found too many others waiting to become marks"),
                 self.marks.dropped(),

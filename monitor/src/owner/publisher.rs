@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::Serialize;
 use tokio::sync::broadcast;
 
-use crate::limits::{HOST_WAIT_MS, HOSTS_WAITING_MAX, SECONDS_KEPT_MAX, SECONDS_PER_ANSWER_MAX, STREAM_BEHIND_MAX};
+use crate::limits::{
+    HOST_WAIT_MS, HOSTS_WAITING_MAX, SECONDS_KEPT_MAX, SECONDS_PER_ANSWER_MAX, STREAM_BEHIND_MAX, push_newest,
+};
 use crate::run::host::HostSecond;
 use crate::run::merge::SourceStatus;
 use crate::run::second::{ClosedSecond, MergedSecond};
@@ -63,7 +65,7 @@ struct PendingSecond {
 pub struct Publisher {
     stream: broadcast::Sender<Arc<StreamEvent>>,
     dropped: Arc<AtomicU64>,
-    history: History,
+    pub history: History,
     kept: VecDeque<Arc<MergedSecond>>,
     pending: VecDeque<PendingSecond>,
     /// Rows of the host whose second is not closed yet.
@@ -103,21 +105,13 @@ impl Publisher {
     pub fn host(&mut self, row: Box<HostSecond>) {
         match self.pending.iter_mut().find(|pending| pending.closed.merged.second == row.second) {
             Some(pending) => pending.host = Some(row),
-            None => {
-                self.hosts.push_back(row);
-                if self.hosts.len() > HOSTS_WAITING_MAX {
-                    self.hosts.pop_front();
-                }
-            }
+            None => push_newest(&mut self.hosts, row, HOSTS_WAITING_MAX),
         }
     }
 
     /// Takes a second, to be sent once the host's row of it is there.
     pub fn closed(&mut self, closed: Arc<ClosedSecond>) {
-        if self.kept.len() == SECONDS_KEPT_MAX {
-            self.kept.pop_front();
-        }
-        self.kept.push_back(Arc::clone(&closed.merged));
+        push_newest(&mut self.kept, Arc::clone(&closed.merged), SECONDS_KEPT_MAX);
         let second = closed.merged.second;
         while self.hosts.pop_front_if(|row| row.second < second).is_some() {}
         let host = self.hosts.pop_front_if(|row| row.second == second);
@@ -194,11 +188,6 @@ impl Publisher {
     /// The last second that was closed.
     pub fn last(&self) -> Option<&MergedSecond> {
         self.kept.back().map(|second| &**second)
-    }
-
-    /// As [`History::range`].
-    pub fn range(&self, from: u64, until: u64) -> (Vec<Arc<Row>>, u64) {
-        self.history.range(from, until)
     }
 
     /// Ends the readers' streams: they come back, and find another run.

@@ -1,7 +1,6 @@
 //! Who is connected, and at which address each takes orders.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
 
 use hongbao_proto::report_v1::Source;
 use tokio::sync::oneshot;
@@ -10,13 +9,7 @@ use crate::limits::CONTROL_BYTES_MAX;
 use crate::owner::{ConnectionId, ControlPoint, Cut};
 use crate::run::ends::End;
 use crate::run::merge::{Joined, Merge, SourceId};
-
-/// Where a source takes orders and users, and where it connects from.
-struct ControlAddress {
-    control: String,
-    listen: String,
-    peer: IpAddr,
-}
+use crate::run::rejection::Rejection;
 
 struct Connection {
     joined: Joined,
@@ -27,22 +20,22 @@ struct Connection {
 pub struct Sources {
     connections: HashMap<ConnectionId, Connection>,
     by_source: HashMap<SourceId, ConnectionId>,
-    addresses: BTreeMap<SourceId, ControlAddress>,
+    addresses: BTreeMap<SourceId, ControlPoint>,
     connected: u64,
     ended: BTreeMap<End, u64>,
 }
 
 impl Sources {
     /// Whether the addresses of a Hello may be kept.
-    pub fn check(source: &Source) -> Result<(), String> {
+    pub fn check(source: &Source) -> Result<(), Rejection> {
         match source.control.len().max(source.listen.len()) <= CONTROL_BYTES_MAX {
             true => Ok(()),
-            false => Err(format!("an address has at most {CONTROL_BYTES_MAX} bytes")),
+            false => Err(Rejection::Address),
         }
     }
 
     /// A new connection; an older one of the same source is cut.
-    pub fn join(&mut self, joined: Joined, source: &Source, peer: IpAddr, cut: oneshot::Sender<Cut>) -> ConnectionId {
+    pub fn join(&mut self, joined: Joined, control: ControlPoint, cut: oneshot::Sender<Cut>) -> ConnectionId {
         self.connected += 1;
         let id = ConnectionId(self.connected);
         if let Some(older) = self.by_source.insert(joined.source, id)
@@ -50,8 +43,7 @@ impl Sources {
         {
             send_cut(older.cut, Cut::Replaced);
         }
-        let (control, listen) = (source.control.clone(), source.listen.clone());
-        self.addresses.insert(joined.source, ControlAddress { control, listen, peer });
+        self.addresses.insert(joined.source, control);
         self.connections.insert(id, Connection { joined, cut });
         id
     }
@@ -80,19 +72,11 @@ impl Sources {
     }
 
     pub fn controls(&self, merge: &Merge) -> Vec<ControlPoint> {
-        let point = |(id, address): (&SourceId, &ControlAddress)| {
-            let source = merge.source(*id);
-            let (control, listen, peer) = (address.control.clone(), address.listen.clone(), address.peer);
-            ControlPoint {
-                role: source.role,
-                name: source.name.clone(),
-                presence: source.presence,
-                control,
-                listen,
-                peer,
-            }
+        let now = |(id, point): (&SourceId, &ControlPoint)| ControlPoint {
+            presence: merge.source(*id).presence,
+            ..point.clone()
         };
-        self.addresses.iter().map(point).collect()
+        self.addresses.iter().map(now).collect()
     }
 }
 

@@ -8,10 +8,16 @@ pub mod read;
 pub mod rotation;
 pub mod write;
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::LazyLock;
 
+use serde::{Deserialize, Serialize};
+
+use crate::run::books::Balance;
 use crate::run::column::Column;
-use crate::run::host::HostSecond;
+use crate::run::host::{HostFacts, HostSecond};
+use crate::run::merge::MergeCounts;
 use crate::run::second::Headline;
 
 /// The recording, in its run's directory.
@@ -46,6 +52,33 @@ static TABLES: LazyLock<String> = LazyLock::new(|| {
         columns(host_columns()),
     )
 });
+
+/// What a recording says of its run, and `/api/v1/run` too.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RunStatus {
+    pub version: String,
+    /// When the run began, Unix milliseconds.
+    pub started_at_ms: u64,
+    pub ended_at_ms: Option<u64>,
+    /// How long a second waits for its reports, milliseconds.
+    pub straggler_ms: u64,
+    pub seconds: u64,
+    pub seconds_complete: u64,
+    /// Where the recording lies.
+    pub record: PathBuf,
+    pub host: HostFacts,
+    /// Seconds that could not be recorded.
+    pub record_failures: u64,
+    /// Whether some process was older than the run.
+    pub joined_late: bool,
+    /// The books at the last closed second.
+    pub books: Balance,
+    /// Reports out of the ordinary.
+    pub reports: MergeCounts,
+    /// Connections to the ingest port that have ended, by reason.
+    pub connections_ended: BTreeMap<String, u64>,
+}
 
 fn headline_columns() -> Vec<&'static str> {
     Headline::COLUMNS.iter().map(|column| column.name).collect()

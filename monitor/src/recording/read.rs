@@ -12,15 +12,14 @@ use hdrhistogram::Histogram;
 use rusqlite::config::DbConfig;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Params, Row as SqlRow};
-use serde::Deserialize;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use crate::limits::{DOCUMENT_BYTES_MAX, MARKS_TOLD_MAX, RUN_SECONDS_MAX};
-use crate::recording::{APPLICATION_ID, FILE, OLD_FILE, VERSION, headline_columns, host_columns};
-use crate::run::books::Balance;
+use crate::recording::{APPLICATION_ID, FILE, OLD_FILE, RunStatus, VERSION, headline_columns, host_columns};
 use crate::run::histogram;
-use crate::run::host::{HostFacts, HostSecond};
+use crate::run::host::HostSecond;
 use crate::run::mark::Mark;
 use crate::run::merge::Presence;
 use crate::run::second::{Headline, ReportedByRole};
@@ -83,21 +82,6 @@ fn bounded(reader: impl Read) -> io::Result<Vec<u8>> {
     }
 }
 
-/// What a recording says of its run.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub struct Run {
-    pub version: String,
-    pub started_at_ms: u64,
-    pub ended_at_ms: Option<u64>,
-    pub seconds: u64,
-    pub seconds_complete: u64,
-    pub joined_late: bool,
-    pub record_failures: u64,
-    pub host: HostFacts,
-    pub books: Balance,
-}
-
 /// The first and the last second of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
@@ -117,16 +101,18 @@ pub struct Second {
 }
 
 /// What the seconds of a run come to, for a list. What no second tells is absent.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Totals {
-    pub seconds: u64,
-    pub seconds_complete: u64,
+    pub seconds: Option<u64>,
+    pub seconds_complete: Option<u64>,
     /// Most users on-line in a complete second.
     pub users_max: Option<f64>,
-    /// Most answers in a complete second.
+    /// Most answers to scheduled requests in a complete second.
     pub qps_max: Option<f64>,
-    /// 99th percentile of latency in the middle one of all complete seconds that had answers.
+    /// 99th percentile of latency in the middle one of all complete seconds that had answers,
+    /// sorted by it.
     pub latency_p99_us: Option<f64>,
+    /// Wins in the ledgers.
     pub won: Option<i64>,
 }
 
@@ -187,6 +173,21 @@ impl Reader {
         self.each_while(sql, params, |row| take(row).map(|()| true))
     }
 
+    /// What `make` reads of each row.
+    fn list<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        mut make: impl FnMut(&SqlRow<'_>) -> Result<T, Box<dyn std::error::Error>>,
+    ) -> Result<Vec<T>, ReadError> {
+        let mut rows = Vec::new();
+        self.each(sql, params, |row| {
+            rows.push(make(row)?);
+            Ok(())
+        })?;
+        Ok(rows)
+    }
+
     fn each_while(
         &self,
         sql: &str,
@@ -208,7 +209,7 @@ impl Reader {
     }
 
     /// What the run is, or was. A monitor that could write nothing of it leaves none.
-    pub fn run(&self) -> Result<Run, ReadError> {
+    pub fn run(&self) -> Result<RunStatus, ReadError> {
         serde_json::from_value(self.document()?["run"].take()).map_err(damaged(&self.path))
     }
 
@@ -248,18 +249,14 @@ impl Reader {
     /// The run's seconds; none of a run without any.
     pub fn extent(&self) -> Result<Option<Extent>, ReadError> {
         let sql = "SELECT min(second), max(second), count(*) FROM seconds";
-        let mut extent = None;
-        self.each(sql, [], |row| {
-            let count = unsigned(row, 2)?;
-            if count > RUN_SECONDS_MAX {
-                return Err(format!("more than {RUN_SECONDS_MAX} seconds; no more are told").into());
+        let extent = self.list(sql, [], |row| match unsigned(row, 2)? {
+            0 => Ok(None),
+            count if count > RUN_SECONDS_MAX => {
+                Err(format!("more than {RUN_SECONDS_MAX} seconds; no more are told").into())
             }
-            if count > 0 {
-                extent = Some(Extent { first: unsigned(row, 0)?, last: unsigned(row, 1)? });
-            }
-            Ok(())
+            _ => Ok(Some(Extent { first: unsigned(row, 0)?, last: unsigned(row, 1)? })),
         })?;
-        Ok(extent)
+        Ok(extent.into_iter().next().flatten())
     }
 
     /// The seconds `from..=until`, in order, until `take` is false.
@@ -304,12 +301,9 @@ impl Reader {
 
     /// The host's rows, those of seconds in which nobody reported too.
     pub fn hosts(&self) -> Result<Vec<HostSecond>, ReadError> {
-        let (columns, mut rows) = (host_columns(), Vec::new());
-        self.each(&format!("SELECT {} FROM hosts ORDER BY second", columns.join(", ")), [], |row| {
-            rows.push(typed(row, 0, &columns)?);
-            Ok(())
-        })?;
-        Ok(rows)
+        let columns = host_columns();
+        let sql = format!("SELECT {} FROM hosts ORDER BY second", columns.join(", "));
+        self.list(&sql, [], |row| typed(row, 0, &columns))
     }
 
     /// What each process reported in the seconds `from..=until`, in order.
@@ -334,12 +328,9 @@ impl Reader {
     pub fn marks(&self) -> Result<Vec<Mark>, ReadError> {
         let sql =
             "SELECT at_ms, kind, source, text FROM (SELECT * FROM marks ORDER BY id DESC LIMIT ?) ORDER BY at_ms, id";
-        let mut marks = Vec::new();
-        self.each(sql, [range(MARKS_TOLD_MAX as u64, 0)[0]], |row| {
-            marks.push(Mark { at_ms: unsigned(row, 0)?, kind: row.get(1)?, source: row.get(2)?, text: row.get(3)? });
-            Ok(())
-        })?;
-        Ok(marks)
+        self.list(sql, [range(MARKS_TOLD_MAX as u64, 0)[0]], |row| {
+            Ok(Mark { at_ms: unsigned(row, 0)?, kind: row.get(1)?, source: row.get(2)?, text: row.get(3)? })
+        })
     }
 
     /// Every histogram by second and `role.name`, microseconds.
@@ -372,31 +363,24 @@ impl Reader {
                 max(answered) FILTER (WHERE complete), sum(won),
                 (SELECT us FROM told ORDER BY us LIMIT 1 OFFSET (SELECT count(*) / 2 FROM told))
             FROM seconds";
-        let mut totals = Totals::default();
-        self.each(sql, [], |row| {
-            totals = Totals {
-                seconds: unsigned(row, 0)?,
-                seconds_complete: unsigned(row, 1)?,
+        let totals = self.list(sql, [], |row| {
+            Ok(Totals {
+                seconds: Some(unsigned(row, 0)?),
+                seconds_complete: Some(unsigned(row, 1)?),
                 users_max: row.get(2)?,
                 qps_max: row.get(3)?,
                 won: row.get(4)?,
                 latency_p99_us: row.get(5)?,
-            };
-            Ok(())
+            })
         })?;
-        Ok(totals)
+        Ok(totals.into_iter().next().unwrap_or_default())
     }
 
     /// The kinds that were counted in any second: by group as in [`Reasons`], each sorted.
     pub fn reason_names(&self) -> Result<Vec<(String, String)>, ReadError> {
         let sql = "SELECT DISTINCT groups.key, kinds.key FROM seconds, json_each(reasons) AS groups,
                    json_each(groups.value) AS kinds ORDER BY 1, 2";
-        let mut names = Vec::new();
-        self.each(sql, [], |row| {
-            names.push((row.get(0)?, row.get(1)?));
-            Ok(())
-        })?;
-        Ok(names)
+        self.list(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))
     }
 }
 

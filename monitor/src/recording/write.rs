@@ -4,7 +4,7 @@
 //! rolled back and its second is lost, counted; the next is tried again. Where the disk is too slow
 //! the queue fills up, and what finds no room in it is lost likewise. The run never waits.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,13 +23,12 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::sync::watch;
 
-use crate::limits::{HOSTS_WAITING_MAX, MARKS_HELD_MAX, RECORDING_QUEUE_MAX, RECORDING_SECONDS_MAX};
+use crate::limits::{HOSTS_WAITING_MAX, MARKS_HELD_MAX, RECORDING_QUEUE_MAX, RECORDING_SECONDS_MAX, push_newest};
 use crate::recording::rotation::Rotation;
-use crate::recording::{APPLICATION_ID, FILE, OLD_FILE, TABLES, VERSION, headline_columns, host_columns};
-use crate::run::books::Balance;
-use crate::run::host::{HostFacts, HostSecond};
+use crate::recording::{APPLICATION_ID, FILE, OLD_FILE, RunStatus, TABLES, VERSION, headline_columns, host_columns};
+use crate::run::host::HostSecond;
 use crate::run::mark::Mark;
-use crate::run::merge::{MergeCounts, SourceStatus};
+use crate::run::merge::SourceStatus;
 use crate::run::second::ClosedSecond;
 use crate::run::series::{Heat, Reasons};
 use crate::run::sets::SetsBoard;
@@ -51,32 +50,6 @@ pub enum RecordError {
     /// There is a recording already.
     #[error("{path} already holds a recording; choose another directory with --record")]
     Occupied { path: PathBuf },
-}
-
-/// What a recording says of its run, and `/api/v1/run` tells.
-#[derive(Debug, Clone, Serialize)]
-pub struct RunStatus {
-    pub version: &'static str,
-    /// When the run began, Unix milliseconds.
-    pub started_at_ms: u64,
-    pub ended_at_ms: Option<u64>,
-    /// How long a second waits for its reports, milliseconds.
-    pub straggler_ms: u64,
-    pub seconds: u64,
-    pub seconds_complete: u64,
-    /// Where the recording lies.
-    pub record: PathBuf,
-    pub host: HostFacts,
-    /// Seconds that could not be recorded.
-    pub record_failures: u64,
-    /// Whether some process was older than the run.
-    pub joined_late: bool,
-    /// The books at the last closed second.
-    pub books: Balance,
-    /// Reports out of the ordinary.
-    pub reports: MergeCounts,
-    /// Connections to the ingest port that have ended, by reason.
-    pub connections_ended: BTreeMap<&'static str, u64>,
 }
 
 /// What is recorded.
@@ -249,10 +222,7 @@ impl Writer {
     fn write(&mut self, batch: &mut Vec<Entry>) {
         for entry in &*batch {
             if let Entry::Host(row) = entry {
-                self.hosts.push_back(**row);
-                if self.hosts.len() > HOSTS_WAITING_MAX {
-                    self.hosts.pop_front();
-                }
+                push_newest(&mut self.hosts, **row, HOSTS_WAITING_MAX);
             }
         }
         let seconds = batch.iter().filter(|entry| matches!(entry, Entry::Second(..))).count();
@@ -435,7 +405,10 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::run::books::Balance;
     use crate::run::second::{Headline, MergedSecond};
 
     fn closed(second: u64) -> Entry {

@@ -8,7 +8,8 @@ use hdrhistogram::Histogram;
 use serde_json::Value;
 
 use crate::limits::{REASONS_MAX, RUN_SECONDS_MAX, SERIES_ROWS_MAX};
-use crate::recording::read::{self, ReadError, Reader, Run};
+use crate::recording::RunStatus;
+use crate::recording::read::{self, ReadError, Reader};
 use crate::run::host::HostSecond;
 use crate::run::mark::Mark;
 use crate::run::second::{Headline, Role};
@@ -42,7 +43,7 @@ pub enum ReportError {
 #[derive(Debug, Default)]
 pub struct Recording {
     pub directory: PathBuf,
-    pub run: Run,
+    pub run: RunStatus,
     /// Of each second that was closed.
     pub headline: BTreeMap<u64, Headline>,
     pub reasons: BTreeMap<u64, Reasons>,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use hongbao_proto::report_v1::Event;
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{MARK_HOLD_MS, MARKS_HELD_MAX, MARKS_KEPT_MAX, MARKS_PER_TURN_MAX};
+use crate::limits::{MARK_HOLD_MS, MARKS_HELD_MAX, MARKS_KEPT_MAX, MARKS_PER_TURN_MAX, push_newest};
 use crate::run::rejection::{Rejection, at_most, check_name};
 use hongbao_telemetry::report::events::{EVENT_KIND_BYTES_MAX, EVENT_TEXT_BYTES_MAX, EVENTS_PER_REPORT_MAX};
 
@@ -115,10 +115,7 @@ impl Marks {
         mark.text = one_line(&mark.text);
         mark.text.truncate(mark.text.floor_char_boundary(EVENT_TEXT_BYTES_MAX));
         let mark = Arc::new(mark);
-        if self.kept.len() == MARKS_KEPT_MAX {
-            self.kept.pop_front();
-        }
-        self.kept.push_back(Arc::clone(&mark));
+        push_newest(&mut self.kept, Arc::clone(&mark), MARKS_KEPT_MAX);
         mark
     }
 

@@ -1,6 +1,6 @@
 //! Why a process, or its report, is not taken. The process is told, and its connection ends.
 
-use crate::limits::{NAME_BYTES_MAX, SOURCES_MAX};
+use crate::limits::{CONTROL_BYTES_MAX, NAME_BYTES_MAX, SOURCES_MAX};
 use crate::run::histogram::HistogramError;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -12,6 +12,8 @@ pub enum Rejection {
     /// A newer instance of the same role and name is connected.
     #[error("a newer instance of {0} is connected")]
     Older(String),
+    #[error("an address has at most {CONTROL_BYTES_MAX} bytes")]
+    Address,
     #[error("this monitor already knows {SOURCES_MAX} sources")]
     Full,
     #[error("{of} has {count} {what}; at most {max} are allowed")]

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::limits::{SERIES_SECONDS_MAX, SERIES_TENS_MAX};
+use crate::limits::{SERIES_SECONDS_MAX, SERIES_TENS_MAX, push_newest};
 use crate::run::column::{Column, Fold};
 use crate::run::host::HostSecond;
 use crate::run::second::{
@@ -359,11 +359,10 @@ impl History {
         let Some(oldest) = self.seconds.pop_front() else { return };
         if self.leaving.first().is_some_and(|first| first.second() / OLDER_EVERY != oldest.second() / OLDER_EVERY) {
             let leaving: Vec<&Row> = self.leaving.iter().map(|row| &**row).collect();
-            self.tens.extend(Row::folded(&leaving).map(Arc::new));
-            self.leaving.clear();
-            if self.tens.len() > SERIES_TENS_MAX {
-                self.tens.pop_front();
+            if let Some(ten) = Row::folded(&leaving) {
+                push_newest(&mut self.tens, Arc::new(ten), SERIES_TENS_MAX);
             }
+            self.leaving.clear();
         }
         self.leaving.push(oldest);
     }
@@ -382,12 +381,6 @@ impl History {
     pub fn after(&self, second: u64) -> Vec<Arc<Row>> {
         let first = self.seconds.partition_point(|row| row.second() <= second);
         self.seconds.range(first..).cloned().collect()
-    }
-
-    /// The first and the last second that anything is kept of.
-    pub fn extent(&self) -> Option<(u64, u64)> {
-        let first = self.tens.front().or_else(|| self.leaving.first()).or_else(|| self.seconds.front())?;
-        Some((first.second(), self.seconds.back()?.second()))
     }
 }
 
@@ -506,10 +499,9 @@ mod tests {
         }
         assert!(history.seconds.len() == SERIES_SECONDS_MAX && history.tens.len() == SERIES_TENS_MAX);
         assert!(history.leaving.len() <= 10);
-        let (first, last) = history.extent().unwrap();
-        assert_eq!(last, total - 1);
-        let (rows, finest) = history.range(first, last);
-        assert_eq!(finest, 10);
+        let (rows, finest) = history.range(0, u64::MAX);
+        let last = rows.last().unwrap().second();
+        assert_eq!((last, finest), (total - 1, 10));
         assert!(rows.windows(2).all(|pair| pair[0].second() < pair[1].second()));
         let (rows, finest) = history.range(last - 9, last);
         assert_eq!((rows.len(), finest), (10, 1));

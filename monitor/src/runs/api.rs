@@ -7,14 +7,14 @@ use axum::extract::State;
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Failure, Runs, Window};
+use super::{Runs, Window, no_chart};
+use crate::recording::read::Reader;
 use crate::report::compare::Comparison;
 use hongbao_telemetry::http::{ApiError, PathParam, QueryParams};
 
@@ -47,11 +47,11 @@ pub fn router(runs: Arc<Runs>) -> Router {
         .with_state(runs)
 }
 
-async fn list(State(runs): Shared) -> Result<Json<Value>, Failure> {
+async fn list(State(runs): Shared) -> Result<Json<Value>, ApiError> {
     Ok(Json(json!({ "runs": *runs.list().await? })))
 }
 
-async fn run(State(runs): Shared, PathParam(id): PathParam<String>) -> Result<Json<Value>, Failure> {
+async fn run(State(runs): Shared, PathParam(id): PathParam<String>) -> Result<Json<Value>, ApiError> {
     runs.run(&id).await.map(Json)
 }
 
@@ -59,12 +59,12 @@ async fn series(
     State(runs): Shared,
     PathParam(id): PathParam<String>,
     QueryParams(window): QueryParams<Window>,
-) -> Result<Response, Failure> {
+) -> Result<Response, ApiError> {
     Ok(json_bytes(runs.series(&id, window).await?))
 }
 
-async fn marks(State(runs): Shared, PathParam(id): PathParam<String>) -> Result<Json<Value>, Failure> {
-    Ok(Json(json!({ "marks": runs.marks(&id).await? })))
+async fn marks(State(runs): Shared, PathParam(id): PathParam<String>) -> Result<Json<Value>, ApiError> {
+    Ok(Json(json!({ "marks": runs.read(&id, Reader::marks).await? })))
 }
 
 /// A second of a run; without it, its last.
@@ -78,45 +78,43 @@ async fn sets(
     State(runs): Shared,
     PathParam(id): PathParam<String>,
     QueryParams(moment): QueryParams<Moment>,
-) -> Result<Response, Failure> {
-    Ok(json_bytes(runs.sets(&id, moment.at).await?))
+) -> Result<Response, ApiError> {
+    Ok(json_bytes(runs.read(&id, move |recording| recording.sets(moment.at.unwrap_or(u64::MAX))).await?))
 }
 
 async fn sources(
     State(runs): Shared,
     PathParam(id): PathParam<String>,
     QueryParams(moment): QueryParams<Moment>,
-) -> Result<Json<Value>, Failure> {
-    Ok(Json(json!({ "sources": runs.sources(&id, moment.at).await? })))
+) -> Result<Json<Value>, ApiError> {
+    let sources = runs.read(&id, move |recording| recording.sources(moment.at)).await?;
+    Ok(Json(json!({ "sources": sources })))
 }
 
-async fn export_csv(State(runs): Shared, PathParam(id): PathParam<String>) -> Result<Response, Failure> {
+async fn export_csv(State(runs): Shared, PathParam(id): PathParam<String>) -> Result<Response, ApiError> {
     let (id, table) = runs.table(&id).await?;
     let body = Body::from_stream(table.stream());
-    Ok(file(body, "text/csv; charset=utf-8; header=present", &Kept::Saved(format!("hongbao-{id}.csv"))))
+    Ok(file(body, "text/csv; charset=utf-8; header=present", SAVED, &format!("{id}.csv")))
 }
 
-async fn export_json(State(runs): Shared, PathParam(id): PathParam<String>) -> Result<Response, Failure> {
+async fn export_json(State(runs): Shared, PathParam(id): PathParam<String>) -> Result<Response, ApiError> {
     let (id, bytes) = runs.export(&id).await?;
-    Ok(file(Body::from(bytes), "application/json", &Kept::Saved(format!("hongbao-{id}.json"))))
+    Ok(file(bytes, "application/json", SAVED, &format!("{id}.json")))
 }
 
-async fn report_html(State(runs): Shared, PathParam(id): PathParam<String>) -> Result<Response, Failure> {
+async fn report_html(State(runs): Shared, PathParam(id): PathParam<String>) -> Result<Response, ApiError> {
     let (id, report) = runs.report(&id).await?;
-    let page = report.page.clone();
-    let mut response =
-        file(Body::from(page), "text/html; charset=utf-8", &Kept::Shown(format!("hongbao-{id}-report.html")));
-    response.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(REPORT_POLICY));
-    Ok(response)
+    let file = file(report.page.clone(), "text/html; charset=utf-8", SHOWN, &format!("{id}-report.html"));
+    Ok(([(CONTENT_SECURITY_POLICY, REPORT_POLICY)], file).into_response())
 }
 
-async fn report_json(State(runs): Shared, PathParam(id): PathParam<String>) -> Result<Response, Failure> {
+async fn report_json(State(runs): Shared, PathParam(id): PathParam<String>) -> Result<Response, ApiError> {
     let (id, report) = runs.report(&id).await?;
-    let bytes = report.json().map_err(|error| Failure::Internal(error.to_string()))?;
-    Ok(file(Body::from(bytes), "application/json", &Kept::Shown(format!("hongbao-{id}-report.json"))))
+    let bytes = report.json().map_err(|error| ApiError::internal(error.to_string()))?;
+    Ok(file(bytes, "application/json", SHOWN, &format!("{id}-report.json")))
 }
 
-async fn charts(State(runs): Shared, PathParam(id): PathParam<String>) -> Result<Json<Value>, Failure> {
+async fn charts(State(runs): Shared, PathParam(id): PathParam<String>) -> Result<Json<Value>, ApiError> {
     let (_, report) = runs.report(&id).await?;
     let names: Vec<&str> = report.charts.iter().map(|chart| chart.file).collect();
     let titles: serde_json::Map<String, Value> =
@@ -124,12 +122,11 @@ async fn charts(State(runs): Shared, PathParam(id): PathParam<String>) -> Result
     Ok(Json(json!({ "charts": names, "titles": titles })))
 }
 
-async fn chart(State(runs): Shared, PathParam((id, name)): PathParam<(String, String)>) -> Result<Response, Failure> {
-    let name = name.strip_suffix(".svg").ok_or(Failure::NoChart)?;
+async fn chart(State(runs): Shared, PathParam((id, name)): PathParam<(String, String)>) -> Result<Response, ApiError> {
+    let name = name.strip_suffix(".svg").ok_or_else(no_chart)?;
     let (id, chart) = runs.chart(&id, name).await?;
-    let mut response = file(Body::from(chart.svg), "image/svg+xml", &Kept::Shown(format!("hongbao-{id}-{name}.svg")));
-    response.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(CHART_POLICY));
-    Ok(response)
+    let file = file(chart.svg, "image/svg+xml", SHOWN, &format!("{id}-{name}.svg"));
+    Ok(([(CONTENT_SECURITY_POLICY, CHART_POLICY)], file).into_response())
 }
 
 #[derive(Debug, Deserialize)]
@@ -139,35 +136,26 @@ struct Pair {
     b: String,
 }
 
-async fn compare(State(runs): Shared, pair: Result<QueryParams<Pair>, ApiError>) -> Result<Json<Comparison>, Response> {
-    let QueryParams(Pair { a, b }) = pair.map_err(IntoResponse::into_response)?;
-    runs.compare(&a, &b).await.map(Json).map_err(IntoResponse::into_response)
+async fn compare(
+    State(runs): Shared,
+    QueryParams(Pair { a, b }): QueryParams<Pair>,
+) -> Result<Json<Comparison>, ApiError> {
+    runs.compare(&a, &b).await.map(Json)
 }
 
 /// What a browser does with a file.
-enum Kept {
-    /// Shows it, and knows what to call it.
-    Shown(String),
-    Saved(String),
-}
+const SHOWN: &str = "inline";
+const SAVED: &str = "attachment";
 
 /// Names are made of run ids and our own: they need no quoting beyond the quotes.
-fn file(body: Body, kind: &'static str, kept: &Kept) -> Response {
-    let disposition = match kept {
-        Kept::Shown(name) => format!("inline; filename=\"{name}\""),
-        Kept::Saved(name) => format!("attachment; filename=\"{name}\""),
-    };
-    let mut response = Response::new(body);
-    let headers: [(HeaderName, HeaderValue); 3] = [
-        (CONTENT_TYPE, HeaderValue::from_static(kind)),
-        (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-        (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+fn file(body: impl Into<Body>, kind: &'static str, disposition: &str, name: &str) -> Response {
+    let headers = [
+        (CONTENT_TYPE, kind.to_owned()),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
+        (CACHE_CONTROL, "no-cache".to_owned()),
+        (CONTENT_DISPOSITION, format!("{disposition}; filename=\"hongbao-{name}\"")),
     ];
-    response.headers_mut().extend(headers);
-    if let Ok(disposition) = HeaderValue::from_str(&disposition) {
-        response.headers_mut().insert(CONTENT_DISPOSITION, disposition);
-    }
-    response
+    (headers, body.into()).into_response()
 }
 
 /// JSON that is encoded already.

@@ -10,7 +10,7 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -21,6 +21,7 @@ use crate::recording::FILE;
 use crate::recording::read::{self, ReadError, Reader, Totals};
 use crate::runs::verdict::Verdict;
 use crate::words;
+use hongbao_telemetry::lock::locked;
 use hongbao_telemetry::summary::{SUMMARY_FILE, Summary};
 
 /// A recording's name: that of its directory. Nothing in it leads anywhere else.
@@ -64,17 +65,8 @@ pub struct Entry {
     pub started_at_ms: Option<u64>,
     /// Absent while the run goes on, and where the monitor was killed.
     pub ended_at_ms: Option<u64>,
-    pub seconds: Option<u64>,
-    pub seconds_complete: Option<u64>,
-    /// Most users on-line in a complete second.
-    pub users_max: Option<f64>,
-    /// Most answers to scheduled requests in a complete second.
-    pub qps_max: Option<f64>,
-    /// 99th percentile of latency in the middle one of all complete seconds that had answers,
-    /// sorted by it.
-    pub latency_p99_us: Option<f64>,
-    /// Wins in the ledgers.
-    pub won: Option<i64>,
+    #[serde(flatten)]
+    pub totals: Totals,
     /// Whether both books agree at the end.
     pub balanced: Option<bool>,
     #[serde(flatten)]
@@ -158,20 +150,20 @@ impl Catalog {
         let mut entries: Vec<Entry> =
             found.into_iter().map(|(live, _, id, path)| self.entry(live, &id, &path)).collect();
         entries.sort_by(|a, b| (b.live, b.started_at_ms, &b.id).cmp(&(a.live, a.started_at_ms, &a.id)));
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = locked(&self.known);
         known.retain(|id, _| entries.iter().any(|entry| entry.id == id.as_str()));
         Ok(entries)
     }
 
     fn entry(&self, live: bool, id: &RunId, directory: &Path) -> Entry {
         let stamp = Stamp::of(directory);
-        if let Some((known, entry)) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(id)
+        if let Some((known, entry)) = locked(&self.known).get(id)
             && *known == stamp
         {
             return Entry { live, ..entry.clone() };
         }
         let entry = Entry { live, ..read(id, directory) };
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), (stamp, entry.clone()));
+        locked(&self.known).insert(id.clone(), (stamp, entry.clone()));
         entry
     }
 }
@@ -180,10 +172,9 @@ fn read(id: &RunId, directory: &Path) -> Entry {
     let mut entry = Entry { id: id.to_string(), title: id.to_string(), ..Entry::default() };
     let mut problems: Vec<String> = Vec::new();
     let recorded = Reader::open(directory).and_then(|reader| {
-        let told = read_run(&mut entry, &reader);
-        let told = read_totals(&mut entry, &reader).and(told)?;
+        let failures = read_run(&mut entry, &reader)?;
         entry.verdict = Verdict::of_recording(&reader, entry.balanced == Some(true))?;
-        Ok(told)
+        Ok(failures)
     });
     match recorded {
         Ok(0) => {}
@@ -203,23 +194,20 @@ fn read(id: &RunId, directory: &Path) -> Entry {
     entry
 }
 
-/// Writes that failed.
+/// Writes that failed. Of a damaged recording, what can be read is in the entry all the same.
 fn read_run(entry: &mut Entry, reader: &Reader) -> Result<u64, ReadError> {
-    let run = reader.run()?;
-    entry.started_at_ms = Some(run.started_at_ms).filter(|&ms| ms > 0);
-    entry.ended_at_ms = run.ended_at_ms;
-    entry.won = Some(run.books.claims.won);
-    entry.balanced = Some(run.books.balanced());
-    Ok(run.record_failures)
-}
-
-fn read_totals(entry: &mut Entry, reader: &Reader) -> Result<(), ReadError> {
-    let Totals { seconds, seconds_complete, users_max, qps_max, latency_p99_us, won } = reader.totals()?;
-    let (seconds, seconds_complete) = (Some(seconds), Some(seconds_complete));
-    // The books are of all seconds; without them, these are as near as it gets.
-    let won = entry.won.or(won);
-    *entry = Entry { seconds, seconds_complete, users_max, qps_max, latency_p99_us, won, ..std::mem::take(entry) };
-    Ok(())
+    let (run, totals) = (reader.run(), reader.totals());
+    if let Ok(totals) = &totals {
+        entry.totals = totals.clone();
+    }
+    if let Ok(run) = &run {
+        entry.started_at_ms = Some(run.started_at_ms).filter(|&ms| ms > 0);
+        entry.ended_at_ms = run.ended_at_ms;
+        entry.balanced = Some(run.books.balanced());
+        // The books are of all seconds; without them, the seconds' sum is as near as it gets.
+        entry.totals.won = Some(run.books.claims.won);
+    }
+    totals.and(run).map(|run| run.record_failures)
 }
 
 /// Errors go to whoever may read this interface; where on the disk things lie is no affair of
@@ -307,7 +295,10 @@ mod tests {
         let listed = catalog.list().unwrap();
         let ids: Vec<_> = listed.iter().map(|entry| (entry.id.as_str(), entry.live)).collect();
         assert_eq!(ids, [("a", true), ("c", false), ("b", false)]);
-        assert_eq!((listed[1].seconds, listed[1].seconds_complete, listed[1].qps_max), (Some(2), Some(1), Some(7.0)));
+        assert_eq!(
+            (listed[1].totals.seconds, listed[1].totals.seconds_complete, listed[1].totals.qps_max),
+            (Some(2), Some(1), Some(7.0))
+        );
         assert!(listed.iter().all(|entry| entry.problem.is_none()), "{listed:?}");
     }
 
@@ -359,7 +350,7 @@ mod tests {
             "UPDATE seconds SET answered = 8; UPDATE run SET status = json_set(status, '$.started_at_ms', 5)",
         );
         let listed = catalog.list().unwrap();
-        assert_eq!((listed[0].qps_max, listed[0].started_at_ms), (Some(8.0), Some(5)));
+        assert_eq!((listed[0].totals.qps_max, listed[0].started_at_ms), (Some(8.0), Some(5)));
         assert_ne!(known(), before);
     }
 
@@ -374,7 +365,7 @@ mod tests {
         let entries = beside(&current).unwrap().list().unwrap();
         let of = |id: &str| entries.iter().find(|entry| entry.id == id).unwrap();
         let problem = of("b").problem.clone().unwrap();
-        assert!(problem.starts_with("run.sqlite is damaged") && of("b").qps_max == Some(7.0), "{problem}");
+        assert!(problem.starts_with("run.sqlite is damaged") && of("b").totals.qps_max == Some(7.0), "{problem}");
         let problem = of("c").problem.clone().unwrap();
         assert!(problem.contains("run.sqlite") && of("c").started_at_ms == Some(3_000), "{problem}");
         assert!(!problem.contains(parent.path().to_str().unwrap()), "{problem}");

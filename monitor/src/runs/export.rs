@@ -12,8 +12,8 @@ use crate::recording::read::{ReadError, Reader, Second};
 use crate::run::host::HostSecond;
 use crate::run::second::Headline;
 use crate::run::series::columns;
-use crate::runs::Failure;
 use crate::runs::jobs::aside;
+use hongbao_telemetry::http::ApiError;
 
 /// Sent at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -59,7 +59,7 @@ impl Table {
         stream::try_unfold(self, |mut table| async move {
             let made = aside(move || {
                 let chunk = std::mem::take(&mut table.chunk);
-                table.extend().map_err(|error| Failure::Damaged(error.to_string()))?;
+                table.extend().map_err(|error| ApiError::internal(error.to_string()))?;
                 Ok((chunk, table))
             });
             let (chunk, table) = made.await.map_err(io::Error::other)?;

@@ -2,20 +2,30 @@
 //! once, and its result kept.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use tokio::sync::Semaphore;
 
-use crate::runs::Failure;
+use hongbao_telemetry::http::ApiError;
+use hongbao_telemetry::lock::locked;
 
 /// How long a request waits for its work; then it is told to come back, while the work goes on.
 /// Below the deadline of requests.
 const PATIENCE: Duration = Duration::from_secs(8);
 
-type Job<V> = Shared<BoxFuture<'static, Result<Arc<V>, Failure>>>;
+/// Seconds after which whoever found all readers busy may ask again.
+const RETRY_SECONDS: u64 = 2;
+
+/// 503: other runs are being read, or this one takes its time.
+fn busy() -> ApiError {
+    let message = format!("recordings are being read; ask again in {RETRY_SECONDS} s");
+    ApiError::unavailable(message).retry_after(RETRY_SECONDS)
+}
+
+type Job<V> = Shared<BoxFuture<'static, Result<Arc<V>, ApiError>>>;
 
 /// What was worked out last, by what it was worked out from.
 #[derive(Debug)]
@@ -33,21 +43,21 @@ impl<K: PartialEq, V: Send + Sync + 'static> Shelf<K, V> {
         Self { jobs: Mutex::default(), kept_max, permits, patience: PATIENCE }
     }
 
-    /// What `work` comes to, or has come to before. [`Failure::Busy`] where there is no permit, or
+    /// What `work` comes to, or has come to before. [`busy`] where there is no permit, or
     /// it takes too long.
-    pub async fn get<F>(&self, key: K, work: F) -> Result<Arc<V>, Failure>
+    pub async fn get<F>(&self, key: K, work: F) -> Result<Arc<V>, ApiError>
     where
-        F: FnOnce() -> Result<V, Failure> + Send + 'static,
+        F: FnOnce() -> Result<V, ApiError> + Send + 'static,
     {
         let job = self.job(key, work)?;
-        tokio::time::timeout(self.patience, job).await.unwrap_or(Err(Failure::Busy))
+        tokio::time::timeout(self.patience, job).await.unwrap_or(Err(busy()))
     }
 
-    fn job<F>(&self, key: K, work: F) -> Result<Job<V>, Failure>
+    fn job<F>(&self, key: K, work: F) -> Result<Job<V>, ApiError>
     where
-        F: FnOnce() -> Result<V, Failure> + Send + 'static,
+        F: FnOnce() -> Result<V, ApiError> + Send + 'static,
     {
-        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut jobs = locked(&self.jobs);
         // What failed is tried again.
         jobs.retain(|(_, job)| !matches!(job.clone().now_or_never(), Some(Err(_))));
         if let Some(at) = jobs.iter().position(|(known, _)| *known == key) {
@@ -56,7 +66,7 @@ impl<K: PartialEq, V: Send + Sync + 'static> Shelf<K, V> {
             jobs.push(held);
             return Ok(job);
         }
-        let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| Failure::Busy)?;
+        let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| busy())?;
         let task = tokio::task::spawn_blocking(move || {
             let result = work().map(Arc::new);
             drop(permit);
@@ -75,15 +85,15 @@ impl<K: PartialEq, V: Send + Sync + 'static> Shelf<K, V> {
 }
 
 async fn finished<T>(
-    task: impl Future<Output = Result<Result<T, Failure>, tokio::task::JoinError>>,
-) -> Result<T, Failure> {
-    task.await.unwrap_or_else(|error| Err(Failure::Internal(error.to_string())))
+    task: impl Future<Output = Result<Result<T, ApiError>, tokio::task::JoinError>>,
+) -> Result<T, ApiError> {
+    task.await.unwrap_or_else(|error| Err(ApiError::internal(error.to_string())))
 }
 
 /// Runs something short that touches the disk off the thread that serves.
 pub async fn aside<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
-) -> Result<T, Failure> {
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
     finished(tokio::task::spawn_blocking(work)).await
 }
 
@@ -116,11 +126,11 @@ mod tests {
         let shelf = shelf(4, 1);
         let (go, wait) = mpsc::channel::<()>();
         let slow = shelf.get("slow", move || {
-            wait.recv().map_err(|error| Failure::Internal(error.to_string()))?;
+            wait.recv().map_err(|error| ApiError::internal(error.to_string()))?;
             Ok(7)
         });
         let others = async {
-            assert!(matches!(shelf.get("other", || Ok(0)).await, Err(Failure::Busy)));
+            assert_eq!(shelf.get("other", || Ok(0)).await, Err(busy()));
             let same = shelf.get("slow", || Ok(0));
             go.send(()).unwrap();
             assert_eq!(*same.await.unwrap(), 7);
@@ -133,7 +143,7 @@ mod tests {
     #[tokio::test]
     async fn what_failed_is_tried_again() {
         let shelf = shelf(4, 1);
-        assert!(shelf.get("a", || Err(Failure::Damaged("torn".into()))).await.is_err());
+        assert!(shelf.get("a", || Err(ApiError::internal("torn"))).await.is_err());
         assert_eq!(*shelf.get("a", || Ok(3)).await.unwrap(), 3);
     }
 
@@ -143,11 +153,11 @@ mod tests {
         let (go, wait) = mpsc::channel::<()>();
         let answer = shelf
             .get("slow", move || {
-                wait.recv().map_err(|error| Failure::Internal(error.to_string()))?;
+                wait.recv().map_err(|error| ApiError::internal(error.to_string()))?;
                 Ok(9)
             })
             .await;
-        assert!(matches!(answer, Err(Failure::Busy)));
+        assert_eq!(answer, Err(busy()));
         go.send(()).unwrap();
         let shelf = Shelf { patience: PATIENCE, ..shelf };
         assert_eq!(*shelf.get("slow", || Ok(0)).await.unwrap(), 9);

@@ -15,10 +15,7 @@ mod verdict;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::Json;
 use axum::http::StatusCode;
-use axum::http::header::RETRY_AFTER;
-use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
@@ -33,58 +30,17 @@ use crate::run::series::{Row, Series};
 use crate::runs::catalog::{BadRunId, Catalog, Entry, RunId, Stamp, without_directory};
 use crate::runs::jobs::{Shelf, aside};
 use hongbao_telemetry::clock::unix_seconds;
+use hongbao_telemetry::http::ApiError;
 
 /// What was made of a recording that is still being written is made anew after so long.
 const UNENDED_SECONDS: u64 = 10;
 
-/// Seconds after which whoever found all readers busy may ask again.
-const RETRY_SECONDS: u64 = 2;
-
 /// The name of the run that goes on, beside its id.
 pub const LIVE: &str = "live";
 
-/// Why a run is not told of.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum Failure {
-    /// 404: an id that is none.
-    #[error(transparent)]
-    Id(#[from] BadRunId),
-    /// 404: no recording of that name lies beside the current one.
-    #[error("no run {0} is recorded here; GET /api/v1/runs lists those that are")]
-    Unknown(RunId),
-    /// 404: a run has no such chart.
-    #[error("this run has no chart of that name; GET /api/v1/runs/ID/charts lists those that it has")]
-    NoChart,
-    /// 400: seconds that cannot be told.
-    #[error("{0}")]
-    Range(String),
-    /// 503: other runs are being read, or this one takes its time.
-    #[error("recordings are being read; ask again in {RETRY_SECONDS} s")]
-    Busy,
-    /// 422: the recording is damaged.
-    #[error("{0}")]
-    Damaged(String),
-    /// 500.
-    #[error("{0}")]
-    Internal(String),
-}
-
-impl IntoResponse for Failure {
-    fn into_response(self) -> Response {
-        let (status, code) = match &self {
-            Failure::Range(_) => (StatusCode::BAD_REQUEST, "bad_request"),
-            Failure::Id(_) | Failure::Unknown(_) | Failure::NoChart => (StatusCode::NOT_FOUND, "not_found"),
-            Failure::Busy => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
-            Failure::Damaged(_) => (StatusCode::UNPROCESSABLE_ENTITY, "damaged"),
-            Failure::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
-        };
-        let body = Json(json!({ "error": { "code": code, "message": self.to_string() } }));
-        let mut response = (status, body).into_response();
-        if matches!(self, Failure::Busy) {
-            response.headers_mut().insert(RETRY_AFTER, RETRY_SECONDS.into());
-        }
-        response
-    }
+/// 404: a run has no such chart.
+fn no_chart() -> ApiError {
+    ApiError::not_found("this run has no chart of that name; GET /api/v1/runs/ID/charts lists those that it has")
 }
 
 /// A recording that was asked for.
@@ -97,12 +53,13 @@ struct Found {
 
 impl Found {
     /// What is made of the recording; or an error of its files, without where they lie.
-    fn read<T>(&self, make: impl FnOnce(&Reader) -> Result<T, ReadError>) -> Result<T, Failure> {
+    fn read<T>(&self, make: impl FnOnce(&Reader) -> Result<T, ReadError>) -> Result<T, ApiError> {
         Reader::open(&self.directory).and_then(|reader| make(&reader)).map_err(|error| self.damaged(&error))
     }
 
-    fn damaged(&self, error: &impl ToString) -> Failure {
-        Failure::Damaged(without_directory(error, &self.directory))
+    fn damaged(&self, error: &impl ToString) -> ApiError {
+        let message = without_directory(error, &self.directory);
+        ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "damaged", message)
     }
 }
 
@@ -126,21 +83,23 @@ struct Range {
 }
 
 impl Window {
-    fn within(&self, extent: Option<Extent>) -> Result<Range, Failure> {
+    fn within(&self, extent: Option<Extent>) -> Result<Range, ApiError> {
         if let (Some(from), Some(until)) = (self.from, self.until)
             && from > until
         {
-            return Err(Failure::Range(format!("from is {from} and until is {until}; from must not be the later one")));
+            return Err(ApiError::bad_request(format!(
+                "from is {from} and until is {until}; from must not be the later one"
+            )));
         }
         if self.every == Some(0) {
-            return Err(Failure::Range("every is 0; it must be at least 1".into()));
+            return Err(ApiError::bad_request("every is 0; it must be at least 1"));
         }
         let Extent { first, last } = extent.unwrap_or(Extent { first: 0, last: 0 });
         let (from, until) = (self.from.unwrap_or(first).max(first), self.until.unwrap_or(last).min(last));
         let least = (until.saturating_sub(from) + 1).div_ceil(SERIES_ROWS_MAX);
         let every = self.every.unwrap_or(least);
         if every < least {
-            return Err(Failure::Range(format!(
+            return Err(ApiError::bad_request(format!(
                 "every is {every} over {} seconds; at most {SERIES_ROWS_MAX} values are told, so ask with every={least}, or for fewer seconds",
                 until - from + 1
             )));
@@ -183,24 +142,26 @@ impl Runs {
     }
 
     /// Newest first.
-    pub async fn list(&self) -> Result<Arc<Vec<Entry>>, Failure> {
+    pub async fn list(&self) -> Result<Arc<Vec<Entry>>, ApiError> {
         let catalog = Arc::clone(&self.catalog);
         // A crowd that asks at once is answered from one look at the disk.
         self.listing
             .get(Stamp::moment(unix_seconds()), move || {
-                catalog.list().map_err(|error| Failure::Internal(format!("cannot list the recordings: {error}")))
+                catalog.list().map_err(|error| ApiError::internal(format!("cannot list the recordings: {error}")))
             })
             .await
     }
 
-    async fn find(&self, id: &str) -> Result<Found, Failure> {
+    async fn find(&self, id: &str) -> Result<Found, ApiError> {
         let id = match (id, self.current()) {
             (LIVE, Some(current)) => current,
-            (id, _) => id.parse()?,
+            (id, _) => id.parse().map_err(|error: BadRunId| ApiError::not_found(error.to_string()))?,
         };
         let catalog = Arc::clone(&self.catalog);
         aside(move || {
-            let directory = catalog.find(&id).ok_or_else(|| Failure::Unknown(id.clone()))?;
+            let unknown =
+                || ApiError::not_found(format!("no run {id} is recorded here; GET /api/v1/runs lists those that are"));
+            let directory = catalog.find(&id).ok_or_else(unknown)?;
             let run = Reader::open(&directory).and_then(|reader| reader.run());
             let stamp = match run.is_ok_and(|run| run.ended_at_ms.is_some()) {
                 true => Stamp::of(&directory),
@@ -212,7 +173,7 @@ impl Runs {
     }
 
     /// Rows of a run, and the range of it that was asked for.
-    async fn rows(&self, found: &Found, window: Window) -> Result<(Arc<Vec<Row>>, Range), Failure> {
+    async fn rows(&self, found: &Found, window: Window) -> Result<(Arc<Vec<Row>>, Range), ApiError> {
         let reader = found.clone();
         let extent = aside(move || reader.read(Reader::extent)).await?;
         let range = window.within(extent)?;
@@ -228,32 +189,24 @@ impl Runs {
     }
 
     /// A range of a run, column by column, as JSON.
-    pub async fn series(&self, id: &str, window: Window) -> Result<Vec<u8>, Failure> {
+    pub async fn series(&self, id: &str, window: Window) -> Result<Vec<u8>, ApiError> {
         let found = self.find(id).await?;
         let (rows, range) = self.rows(&found, window).await?;
         aside(move || encoded(&series(&found.id, &rows, range))).await
     }
 
-    /// Each server's SETs at a second, or at the run's end: JSON as it is told live.
-    pub async fn sets(&self, id: &str, at: Option<u64>) -> Result<Vec<u8>, Failure> {
+    /// What `make` reads of a run.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        id: &str,
+        make: impl FnOnce(&Reader) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, ApiError> {
         let found = self.find(id).await?;
-        aside(move || found.read(|recording| recording.sets(at.unwrap_or(u64::MAX)))).await
-    }
-
-    /// Every process of a run, as it was at a second, or at the run's end.
-    pub async fn sources(&self, id: &str, at: Option<u64>) -> Result<Value, Failure> {
-        let found = self.find(id).await?;
-        aside(move || found.read(|recording| recording.sources(at))).await
-    }
-
-    /// The timeline of a run, by time.
-    pub async fn marks(&self, id: &str) -> Result<Vec<Mark>, Failure> {
-        let found = self.find(id).await?;
-        aside(move || found.read(Reader::marks)).await
+        aside(move || found.read(make)).await
     }
 
     /// What a list tells of a run, and all that its recording says of it.
-    pub async fn run(&self, id: &str) -> Result<Value, Failure> {
+    pub async fn run(&self, id: &str) -> Result<Value, ApiError> {
         let found = self.find(id).await?;
         let entries = self.list().await?;
         aside(move || {
@@ -265,7 +218,7 @@ impl Runs {
     }
 
     /// The whole run as one document: what it was, its marks, its series.
-    pub async fn export(&self, id: &str) -> Result<(RunId, Vec<u8>), Failure> {
+    pub async fn export(&self, id: &str) -> Result<(RunId, Vec<u8>), ApiError> {
         #[derive(Serialize)]
         struct Export {
             run: Value,
@@ -288,7 +241,7 @@ impl Runs {
     }
 
     /// The whole run as a table, read while it is sent.
-    pub async fn table(&self, id: &str) -> Result<(RunId, export::Table), Failure> {
+    pub async fn table(&self, id: &str) -> Result<(RunId, export::Table), ApiError> {
         let found = self.find(id).await?;
         aside(move || {
             let table = export::Table::open(&found.directory).map_err(|error| found.damaged(&error))?;
@@ -298,7 +251,7 @@ impl Runs {
     }
 
     /// The report of a run, as far as it is recorded.
-    pub async fn report(&self, id: &str) -> Result<(RunId, Arc<Report>), Failure> {
+    pub async fn report(&self, id: &str) -> Result<(RunId, Arc<Report>), ApiError> {
         let found = self.find(id).await?;
         let key = (found.id.clone(), found.stamp.clone());
         let reader = found.clone();
@@ -310,14 +263,14 @@ impl Runs {
         Ok((found.id, drawn.await?))
     }
 
-    pub async fn chart(&self, id: &str, name: &str) -> Result<(RunId, Drawing), Failure> {
+    pub async fn chart(&self, id: &str, name: &str) -> Result<(RunId, Drawing), ApiError> {
         let (id, report) = self.report(id).await?;
-        let chart = report.charts.iter().find(|chart| chart.file == name).ok_or(Failure::NoChart)?;
+        let chart = report.charts.iter().find(|chart| chart.file == name).ok_or_else(no_chart)?;
         Ok((id, chart.clone()))
     }
 
     /// Two runs side by side.
-    pub async fn compare(&self, a: &str, b: &str) -> Result<Comparison, Failure> {
+    pub async fn compare(&self, a: &str, b: &str) -> Result<Comparison, ApiError> {
         let (a_id, a) = self.report(a).await?;
         let (b_id, b) = self.report(b).await?;
         Ok(Comparison::of((a_id.as_str(), &a.figures), (b_id.as_str(), &b.figures)))
@@ -331,8 +284,8 @@ fn series(id: &RunId, rows: &[Row], range: Range) -> Series {
     Series::of(id.as_str(), every, wanted)
 }
 
-fn encoded(value: &impl Serialize) -> Result<Vec<u8>, Failure> {
-    serde_json::to_vec(value).map_err(|error| Failure::Internal(error.to_string()))
+fn encoded(value: &impl Serialize) -> Result<Vec<u8>, ApiError> {
+    serde_json::to_vec(value).map_err(|error| ApiError::internal(error.to_string()))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -36,7 +36,7 @@ pub async fn run(monitor: Monitor, updates: mpsc::Sender<Update>) {
         Ok(client) => Feed { monitor, client, updates },
         Err(error) => return notify(&updates, Update::Away(error.to_string())).await,
     };
-    let mut pauses = pauses();
+    let mut pauses = PAUSES.build();
     loop {
         let Err(problem) = feed.follow(&mut pauses).await;
         notify(&feed.updates, Update::Away(problem.to_string())).await;
@@ -49,16 +49,8 @@ async fn notify(updates: &mpsc::Sender<Update>, update: Update) {
     updates.send(update).await.ok();
 }
 
-type Pauses = backon::ExponentialBackoff;
-
-fn pauses() -> Pauses {
-    ExponentialBuilder::default()
-        .with_min_delay(RETRY_MIN)
-        .with_max_delay(RETRY_MAX)
-        .without_max_times()
-        .with_jitter()
-        .build()
-}
+const PAUSES: ExponentialBuilder =
+    ExponentialBuilder::new().with_min_delay(RETRY_MIN).with_max_delay(RETRY_MAX).without_max_times().with_jitter();
 
 struct Feed {
     monitor: Monitor,
@@ -68,10 +60,10 @@ struct Feed {
 
 impl Feed {
     /// One connection, from its beginning to its end; returns why it ended.
-    async fn follow(&self, pauses: &mut Pauses) -> Result<Infallible, StreamError> {
+    async fn follow(&self, pauses: &mut ExponentialBackoff) -> Result<Infallible, StreamError> {
         let url = format!("{}/api/v1/stream", self.monitor.url);
         let mut stream = Stream::open(&self.client, &url, self.monitor.token.as_deref(), None).await?;
-        *pauses = self::pauses();
+        *pauses = PAUSES.build();
         notify(&self.updates, Update::Connected).await;
         // The stream is open already: what happens while history is read waits in it, and nothing
         // falls between the two.

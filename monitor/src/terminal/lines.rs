@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use hongbao_telemetry::table::aligned;
 
-use crate::recording::write::RunStatus;
+use crate::recording::RunStatus;
 use crate::run::books::{Balance, Book, Sides, Trade};
 use crate::run::second::Headline;
 use crate::words::{plain_yuan, thousands};
@@ -136,14 +136,13 @@ fn books(books: &Balance) -> String {
 
 /// The final books, for people.
 pub fn summary(run: &RunStatus, processes: usize) -> String {
-    let mut text = format!("{}\n", books(&run.books));
-    text.push_str(&format!(
-        "{} seconds, {} of them complete, from {} processes; the books {}\n",
+    let verdict = if run.books.balanced() { "agree" } else { "DO NOT agree" };
+    let mut text = format!(
+        "{}\n{} seconds, {} of them complete, from {processes} processes; the books {verdict}\n",
+        books(&run.books),
         run.seconds,
         run.seconds_complete,
-        processes,
-        if run.books.balanced() { "agree" } else { "DO NOT agree" },
-    ));
+    );
     if run.joined_late {
         text.push_str(
             "some processes were running before this monitor: what was in flight then stays in the residual\n",

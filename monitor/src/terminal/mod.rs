@@ -169,7 +169,7 @@ impl Show {
     fn draw(&mut self, screen: &mut Screen) -> io::Result<()> {
         let state = self.paused.as_deref().unwrap_or(&self.state);
         let (choice, scrollable) = (self.choice, &mut self.scrollable);
-        screen.terminal().draw(|frame| *scrollable = draw(frame, state, &choice, unix_seconds()))?;
+        screen.0.draw(|frame| *scrollable = draw(frame, state, &choice, unix_seconds()))?;
         self.choice.scroll = self.choice.scroll.min(self.scrollable);
         Ok(())
     }

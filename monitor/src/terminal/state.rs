@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::recording::read::Run;
+use crate::recording::RunStatus;
 use crate::run::books::Balance;
 use crate::run::mark::Mark;
 use crate::run::merge::SourceStatus;
@@ -54,7 +54,7 @@ pub struct State {
     pub link: Link,
     /// The run's id.
     pub run: String,
-    pub status: Run,
+    pub status: RunStatus,
     /// The latest seconds, oldest first.
     pub rows: Vec<Row>,
     /// Processes that report, servers first.
@@ -79,7 +79,7 @@ pub enum Update {
 #[derive(Deserialize)]
 struct Hello {
     id: String,
-    run: Run,
+    run: RunStatus,
 }
 
 impl State {

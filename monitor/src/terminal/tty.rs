@@ -19,7 +19,7 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// A terminal that is ours as long as this lives.
 #[derive(Debug)]
-pub struct Screen(Terminal<CrosstermBackend<Stdout>>);
+pub struct Screen(pub Terminal<CrosstermBackend<Stdout>>);
 
 impl Screen {
     /// Takes it. Both ends must be a terminal.
@@ -35,20 +35,10 @@ impl Screen {
             report(panic);
         }));
         TAKEN.store(true, Ordering::SeqCst);
-        enable_raw_mode()?;
-        let begun = execute!(io::stdout(), EnterAlternateScreen, cursor::Hide)
+        let begun = enable_raw_mode()
+            .and_then(|()| execute!(io::stdout(), EnterAlternateScreen, cursor::Hide))
             .and_then(|()| Terminal::new(CrosstermBackend::new(io::stdout())));
-        match begun {
-            Ok(terminal) => Ok(Self(terminal)),
-            Err(error) => {
-                give_back();
-                Err(error)
-            }
-        }
-    }
-
-    pub fn terminal(&mut self) -> &mut Terminal<CrosstermBackend<Stdout>> {
-        &mut self.0
+        begun.map(Self).inspect_err(|_| give_back())
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest, FromRequestParts, Request, State};
-use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use axum::http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -33,7 +33,8 @@ pub const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Bytes that the request line and the headers may have together.
 pub const HEADER_BYTES_MAX: usize = 16 * 1024;
 
-/// Connections served at once by [`serve`]; further ones wait in the listener's backlog.
+/// Connections served at once where no response stays open; further ones wait in the listener's
+/// backlog.
 pub const CONNECTIONS_MAX: usize = 64;
 
 /// From the end of a request's headers to the start of its response.
@@ -62,11 +63,18 @@ pub struct ApiError {
     pub code: &'static str,
     /// For people; its wording may change.
     pub message: String,
+    /// When to ask again.
+    pub retry_after_seconds: Option<u64>,
 }
 
 impl ApiError {
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into() }
+        Self { status, code, message: message.into(), retry_after_seconds: None }
+    }
+
+    #[must_use]
+    pub fn retry_after(self, seconds: u64) -> Self {
+        Self { retry_after_seconds: Some(seconds), ..self }
     }
 
     /// 400 `bad_request`.
@@ -89,6 +97,11 @@ impl ApiError {
         Self::new(StatusCode::CONFLICT, "conflict", message)
     }
 
+    /// 429 `too_many`.
+    pub fn too_many(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many", message)
+    }
+
     /// 503 `unavailable`.
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
@@ -107,6 +120,9 @@ impl IntoResponse for ApiError {
         if self.status == StatusCode::UNAUTHORIZED {
             let challenge = HeaderValue::from_static("Bearer realm=\"hongbao\"");
             response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        }
+        if let Some(seconds) = self.retry_after_seconds {
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
         }
         response
     }
@@ -149,11 +165,7 @@ pub struct PathParam<T>(pub T);
 /// verifier of that audience) reach the routes of `router`. Routes merged into the result
 /// afterwards stay open.
 pub fn require_admin(router: Router, verifier: Arc<Verifier>) -> Router {
-    if router.has_routes() {
-        router.route_layer(middleware::from_fn_with_state(verifier, authenticate))
-    } else {
-        router
-    }
+    router.route_layer(middleware::from_fn_with_state(verifier, authenticate))
 }
 
 /// The token of an `Authorization: Bearer` header, where there is one.
@@ -180,22 +192,13 @@ async fn within_deadline(request: Request, next: Next) -> Response {
     }
 }
 
-/// Serves `router` until `shutdown` completes, then lets running requests end for at most
-/// [`STOP_DEADLINE`].
+/// Serves `router` to at most `connections_max` at once until `shutdown` completes, then lets running
+/// requests end for at most [`STOP_DEADLINE`].
 ///
 /// Unknown paths and methods are answered with an [`ApiError`], whatever fallback the router had.
 /// Handlers find their peer in `ConnectInfo<SocketAddr>`. A connection that a handler has taken
-/// over (a WebSocket) counts no more against [`CONNECTIONS_MAX`]: it is that handler's to bound.
+/// over (a WebSocket) counts no more against that: it is that handler's to bound.
 pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
-    serve_at_most(CONNECTIONS_MAX, listener, router, shutdown).await
-}
-
-/// [`serve`] with a number of connections of its own: for whoever has responses that stay open.
-pub async fn serve_at_most(
     connections_max: usize,
     listener: TcpListener,
     router: Router,

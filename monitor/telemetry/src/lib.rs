@@ -11,6 +11,7 @@ pub mod credentials;
 pub mod disk;
 pub mod http;
 pub mod journal;
+pub mod lock;
 pub mod logs;
 pub mod metrics;
 pub mod percent;

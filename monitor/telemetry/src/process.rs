@@ -22,26 +22,26 @@ pub fn resident_bytes() -> u64 {
 /// CPU time of all threads so far, user and system, microseconds. The kernel counts in ticks of 10
 /// ms on most hosts.
 pub fn cpu_micros() -> u64 {
-    let ticks = fs::read_to_string("/proc/self/stat").ok().and_then(|stat| {
-        // The second field is the command in parentheses and may hold anything; count from behind
-        // it.
-        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
-        Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
-    });
-    ticks.unwrap_or(0) * 1_000_000 / sysconf_or(SysconfVar::CLK_TCK, 100)
+    let [user, system] = stat_fields([14, 15]);
+    (user + system) * 1_000_000 / sysconf_or(SysconfVar::CLK_TCK, 100)
+}
+
+/// Fields of /proc/self/stat, by their number in proc(5).
+fn stat_fields<const N: usize>(numbers: [usize; N]) -> [u64; N] {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The second field is the command in parentheses and may hold anything; count from behind it.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace().collect();
+    numbers.map(|number| fields.get(number - 3).and_then(|field| field.parse().ok()).unwrap_or(0))
 }
 
 /// When the process started, Unix milliseconds. The kernel counts in ticks since the host's start,
 /// which it knows to the second.
 pub fn started_at_ms() -> u64 {
-    let ticks = fs::read_to_string("/proc/self/stat").ok().and_then(|stat| {
-        // As above: the 22nd field, counted from behind the command.
-        stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse::<u64>().ok()
-    });
+    let [ticks] = stat_fields([22]);
     let booted = fs::read_to_string("/proc/stat")
         .ok()
         .and_then(|stat| stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse::<u64>().ok());
-    let ticks_ms = ticks.unwrap_or(0) * 1_000 / sysconf_or(SysconfVar::CLK_TCK, 100);
+    let ticks_ms = ticks * 1_000 / sysconf_or(SysconfVar::CLK_TCK, 100);
     booted.map_or(0, |booted| booted * 1_000 + ticks_ms)
 }
 

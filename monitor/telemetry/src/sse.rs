@@ -2,6 +2,8 @@
 //!
 //! [`Parser`] is pure and bounded; [`Stream`] feeds it from a response.
 
+use std::error::Error;
+use std::iter;
 use std::time::Duration;
 
 use reqwest::StatusCode;
@@ -30,7 +32,7 @@ pub struct Event {
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
     /// It cannot be reached, or has broken.
-    #[error("{}", cause(.0))]
+    #[error("{}", root_cause(.0))]
     Broken(#[from] reqwest::Error),
     /// It was refused; trying again changes nothing, unless it is a 429 or 5xx.
     #[error("{status}: {message}")]
@@ -50,13 +52,10 @@ pub enum StreamError {
     TooLong,
 }
 
-/// The innermost cause says what happened; what is around it repeats the address.
-fn cause(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
+/// The innermost cause of an error of a client: it says what happened, and what is around it repeats
+/// the address.
+pub fn root_cause(error: &(dyn Error + 'static)) -> String {
+    iter::successors(Some(error), |&error| error.source()).last().map_or_else(String::new, ToString::to_string)
 }
 
 /// Bytes become events.

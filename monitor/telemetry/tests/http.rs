@@ -9,7 +9,7 @@ use axum::Router;
 use axum::routing::{get, post};
 use hongbao_proto::token::{Audience, Secret, Signer, Verifier};
 use hongbao_telemetry::clock::unix_seconds;
-use hongbao_telemetry::http::{self, BODY_BYTES_MAX, JsonBody};
+use hongbao_telemetry::http::{self, BODY_BYTES_MAX, CONNECTIONS_MAX, JsonBody};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -33,7 +33,7 @@ fn router() -> Router {
 async fn serve(router: Router) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(http::serve(listener, router, pending()));
+    tokio::spawn(http::serve(CONNECTIONS_MAX, listener, router, pending()));
     address
 }
 
@@ -123,7 +123,7 @@ async fn a_running_request_ends_before_the_server_does() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = tokio::spawn(http::serve(listener, router, async move { stopped.await.unwrap() }));
+    let server = tokio::spawn(http::serve(CONNECTIONS_MAX, listener, router, async move { stopped.await.unwrap() }));
     let request = tokio::spawn(reqwest::get(format!("http://{address}/slow")));
     is_entered.await.unwrap();
     stop.send(()).unwrap();

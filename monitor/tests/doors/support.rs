@@ -15,7 +15,7 @@ use hongbao_proto::v1::client_frame::Request as Ask;
 use hongbao_proto::v1::server_frame::Event;
 use hongbao_proto::v1::{ClientFrame, ServerFrame, Welcome};
 use hongbao_telemetry::clock::unix_seconds;
-use hongbao_telemetry::report::{Reporter, ReporterConfig, Sample, names};
+use hongbao_telemetry::report::{Reporter, Sample, names};
 pub use hongbao_testing::{secret, soon};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
@@ -56,19 +56,8 @@ impl Running {
         control: Option<SocketAddr>,
         listen: Option<SocketAddr>,
     ) -> Process {
-        let config = ReporterConfig {
-            monitor: self.ingest,
-            token: token(name, Audience::Report, 600),
-            role,
-            name: name.to_owned(),
-        };
-        let mut reporter = Reporter::new(config);
-        if let Some(control) = control {
-            reporter = reporter.controlled_at(control);
-        }
-        if let Some(listen) = listen {
-            reporter = reporter.listening_at(listen);
-        }
+        let token = token(name, Audience::Report, 600);
+        let reporter = Reporter { control, listen, ..Reporter::new(self.ingest, token, role, name) };
         let totals: Arc<Mutex<(u64, u64)>> = Arc::default();
         let told = Arc::clone(&totals);
         let leave = CancellationToken::new();

@@ -16,7 +16,7 @@ use hongbao_telemetry::clock::unix_seconds;
 use hongbao_telemetry::http;
 use hongbao_telemetry::program::service::Service;
 use hongbao_telemetry::report::names::role;
-use hongbao_telemetry::report::{Events, Reporter, ReporterConfig};
+use hongbao_telemetry::report::{Events, Reporter};
 use tokio::net::TcpSocket;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -253,7 +253,8 @@ impl Opened {
         let service = Service::from_environment();
         let watchdog = services.spawn(Watchdog::new(service, beats, ledger, telemetry.clone()).run());
         let surface = tokio::spawn(async move {
-            if let Err(error) = http::serve(admin_listener, router, closed(closing_watch)).await {
+            if let Err(error) = http::serve(http::CONNECTIONS_MAX, admin_listener, router, closed(closing_watch)).await
+            {
                 tracing::error!(event = "admin_ended", %error, "the admin surface has ended");
             }
         });
@@ -416,16 +417,13 @@ fn spawn_reporter(
     listen: SocketAddr,
     admin: SocketAddr,
 ) -> Option<(oneshot::Sender<()>, tokio::task::JoinHandle<()>)> {
-    let reporter = Reporter::new(ReporterConfig {
-        monitor: config.monitor?,
-        token: report_token(config),
-        role: role::SERVER,
-        name: config.name.clone(),
-    })
-    .controlled_at(admin)
-    .listening_at(listen)
-    .telling(telemetry.events.clone());
-    telemetry.reporter = Some(reporter.stats());
+    let reporter = Reporter {
+        control: Some(admin),
+        listen: Some(listen),
+        events: telemetry.events.clone(),
+        ..Reporter::new(config.monitor?, report_token(config), role::SERVER, &config.name)
+    };
+    telemetry.reporter = Some(Arc::clone(&reporter.stats));
     let telemetry = telemetry.clone();
     let (leave, left) = oneshot::channel();
     let left = async { drop(left.await) };

@@ -71,28 +71,21 @@ pub struct Census {
 #[derive(Debug)]
 pub struct Crowd {
     pub tally: Tally,
-    /// Prizes that users were told of.
     pub prizes: PrizeBook,
-    /// Announcements that users were told.
     pub announcements: Announcements,
     /// Answers owed.
     pub outstanding: Outstanding,
     /// Storms, past and to come.
     pub storms: Storms,
     pub schedule: Schedule,
-    /// Users by state.
     pub census: Census,
     /// Acknowledges on the way, and what is about to be acknowledged.
     pub acknowledges_under_way: u64,
     /// What users do of their own accord.
     pub reactions: Reactions,
-    /// Envelopes that users were offered, and their shares.
     pub envelopes: Envelopes,
-    /// Orders that users were told of.
     pub orders: OrderBook,
-    /// What users heard from each other.
     pub chats: Chats,
-    /// Statements that users read.
     pub statements: Statements,
     users: Box<[User]>,
     /// Index of our first user in the whole fleet, and its id, which is one more.
@@ -203,7 +196,7 @@ impl Crowd {
         };
         let change = self.schedule.announce(at, qps, now)?;
         self.tag = Some(tag);
-        let is_last = |index| index + 1 == self.schedule.segments().len();
+        let is_last = |index| index + 1 == self.schedule.segments.len();
         let mix = mix.unwrap_or(match change {
             ScheduleChange::Added(index) if index > 0 && !is_last(index) => self.mixes[index - 1],
             ScheduleChange::Replaced(index) => self.mixes[index],

@@ -163,7 +163,7 @@ impl Crowd {
     /// An answer that nobody waits for.
     fn unexpected_answer(&mut self, user: u32, request: u64, due: u64, now: u64) {
         // Ours, and sent by now: then it was answered before.
-        let asked = due <= now && self.turns.spread().user_of(request).checked_sub(self.first) == Some(user);
+        let asked = due <= now && self.turns.spread.user_of(request).checked_sub(self.first) == Some(user);
         let violation = if asked { Violation::DuplicateAnswer } else { Violation::UnknownRequest };
         self.tally.counters.violation(violation);
     }

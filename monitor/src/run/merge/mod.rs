@@ -29,7 +29,8 @@ use hongbao_telemetry::report::{Key, names};
 const VALUE_MAX: u64 = 1 << 52;
 
 /// What became of reports that were out of the ordinary; totals.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct MergeCounts {
     pub reports: u64,
     /// Came again for a second that the same instance had reported, and were ignored.
@@ -148,7 +149,7 @@ pub struct SourceStatus {
     pub figures: Figures,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Merge {
     run_started_ms: u64,
     straggler_ms: u64,
@@ -172,19 +173,7 @@ impl Merge {
     /// A run that begins at `run_started_ms` (Unix milliseconds) and waits `straggler_ms` after a
     /// second's end for its reports.
     pub fn new(run_started_ms: u64, straggler_ms: u64) -> Self {
-        Self {
-            run_started_ms,
-            straggler_ms,
-            sources: Vec::new(),
-            by_name: HashMap::new(),
-            pending: BTreeMap::new(),
-            next: None,
-            totals: BTreeMap::new(),
-            books: Balance::default(),
-            counts: MergeCounts::default(),
-            began: 0,
-            split_at: None,
-        }
+        Self { run_started_ms, straggler_ms, ..Self::default() }
     }
 
     /// With `next`, a second, another run begins, whose totals and books are its own; only what one

@@ -216,7 +216,7 @@ pub fn page() -> String {
         };
         let limit = if kind.limit == Limit::Never { "*all*" } else { "" };
         let fields = kind.fields.iter().map(|field| format!("`{field}`")).collect::<Vec<_>>().join(" ");
-        let level = crate::logs::level_name(kind.level);
+        let level = kind.level.as_str().to_ascii_lowercase();
         // Writing to a String cannot fail.
         writeln!(page, "| `{}` | {by} | {level} | {limit} | {fields} | {} |", kind.name, kind.says).ok();
     }

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level};
 
-use super::{Format, level_name};
+use super::Format;
 
 /// Bytes of one field; what is beyond is cut.
 pub const FIELD_BYTES_MAX: usize = 2 * 1024;
@@ -160,7 +160,8 @@ fn compose<'a>(
     // Writing to a String cannot fail.
     match style.format {
         Format::Json => {
-            write!(line, "{{\"ts\":\"{ts}\",\"level\":\"{}\",\"event\":", level_name(level)).ok();
+            let level = level.as_str().to_ascii_lowercase();
+            write!(line, "{{\"ts\":\"{ts}\",\"level\":\"{level}\",\"event\":").ok();
             quote(&mut line, kind);
             line.push_str(",\"msg\":");
             quote(&mut line, message);
@@ -183,7 +184,6 @@ fn compose<'a>(
                 (true, Level::INFO) => ("\u{1b}[2m", "\u{1b}[32m", "\u{1b}[0m"),
                 (true, _) => ("\u{1b}[2m", "\u{1b}[34m", "\u{1b}[0m"),
             };
-            let level = level_name(level).to_uppercase();
             write!(line, "{dim}{ts}{plain} {colour}{level:>5}{plain} {kind}: ").ok();
             escape(&mut line, message);
             for (name, value) in fields {
@@ -203,12 +203,9 @@ fn compose<'a>(
     line
 }
 
+/// As a string of JSON.
 fn quote(line: &mut String, text: &str) {
-    match serde_json::to_string(text) {
-        Ok(quoted) => line.push_str(&quoted),
-        // Strings always can be.
-        Err(_) => line.push_str("\"\""),
-    }
+    write!(line, "{}", serde_json::Value::from(text)).ok();
 }
 
 /// Without anything that a terminal, or whoever reads line by line, would act on.

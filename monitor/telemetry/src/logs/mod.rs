@@ -20,7 +20,6 @@ use std::thread;
 use clap::{Args, ValueEnum};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use serde::Deserialize;
-use tracing::Level;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry};
@@ -174,17 +173,6 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
         print_line(&backtrace.to_string());
     }
     flush();
-}
-
-/// As in lines: lower case.
-pub(crate) const fn level_name(level: Level) -> &'static str {
-    match level {
-        Level::ERROR => "error",
-        Level::WARN => "warn",
-        Level::INFO => "info",
-        Level::DEBUG => "debug",
-        Level::TRACE => "trace",
-    }
 }
 
 #[cfg(test)]

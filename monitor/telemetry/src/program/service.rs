@@ -49,28 +49,28 @@ impl Service {
 
     /// The process serves from now on.
     pub fn ready(&self, status: &str) {
-        self.say(&[NotifyState::Ready, NotifyState::Status(status)]);
+        self.notify(&[NotifyState::Ready, NotifyState::Status(status)]);
     }
 
     /// Everything in it turns; `status` is for people.
     pub fn alive(&self, status: &str) {
         let watched = self.watchdog.map(|_| NotifyState::Watchdog);
         let said: Vec<_> = watched.into_iter().chain([NotifyState::Status(status)]).collect();
-        self.say(&said);
+        self.notify(&said);
     }
 
     /// Something in it does not turn: only what a person should know, so that the manager's
     /// patience runs out.
     pub fn ill(&self, status: &str) {
-        self.say(&[NotifyState::Status(status)]);
+        self.notify(&[NotifyState::Status(status)]);
     }
 
     /// The process is on its way out.
     pub fn stopping(&self, status: &str) {
-        self.say(&[NotifyState::Stopping, NotifyState::Status(status)]);
+        self.notify(&[NotifyState::Stopping, NotifyState::Status(status)]);
     }
 
-    fn say(&self, state: &[NotifyState]) {
+    fn notify(&self, state: &[NotifyState]) {
         if let Err(error) = sd_notify::notify(state) {
             tracing::debug!(event = "service_unheard", %error, "the service manager does not listen");
         }

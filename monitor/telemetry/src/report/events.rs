@@ -6,10 +6,12 @@
 //! those that it has heard before.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use hongbao_proto::report_v1::Event;
+
+use crate::lock::locked;
 
 /// Events kept, told or not. Beyond it the oldest is forgotten: a person reads tens of them, never
 /// thousands.
@@ -84,8 +86,7 @@ impl Events {
     }
 
     fn log(&self) -> std::sync::MutexGuard<'_, Log> {
-        // A panic elsewhere leaves a list of events, whole as it is.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.0)
     }
 }
 

@@ -10,5 +10,5 @@ pub mod reporter;
 pub mod sample;
 
 pub use events::Events;
-pub use reporter::{Reporter, ReporterConfig, ReporterStats};
+pub use reporter::{Reporter, ReporterStats};
 pub use sample::{Key, Sample};

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -60,20 +60,6 @@ const AFTER_SECOND: Duration = Duration::from_millis(2);
 /// followed.
 const SET_BACK_SECONDS_MAX: u64 = 5;
 
-/// Where to report, and as whom.
-#[derive(Debug, Clone)]
-pub struct ReporterConfig {
-    /// The monitor's ingest address.
-    pub monitor: SocketAddr,
-    /// A token with audience `hongbao-report`.
-    pub token: String,
-    /// `names::role::SERVER` or `names::role::MACHINE`.
-    pub role: &'static str,
-    /// Unique among the processes of the role, stable over restarts: 1 to 64 of `A-Z a-z 0-9 . _
-    /// -`.
-    pub name: String,
-}
-
 /// What became of the reports. Relaxed counters, read by anyone.
 #[derive(Debug, Default)]
 pub struct ReporterStats {
@@ -87,59 +73,40 @@ pub struct ReporterStats {
 /// Pushes reports until dropped, or until told to take its leave.
 #[derive(Debug)]
 pub struct Reporter {
-    config: ReporterConfig,
-    stats: Arc<ReporterStats>,
-    clock_offset_us: Option<Arc<AtomicI64>>,
-    control: Option<SocketAddr>,
-    listen: Option<SocketAddr>,
-    events: Events,
+    /// The monitor's ingest address.
+    pub monitor: SocketAddr,
+    /// A token with audience `hongbao-report`.
+    pub token: String,
+    /// `names::role::SERVER` or `names::role::MACHINE`.
+    pub role: &'static str,
+    /// Unique among the processes of the role, stable over restarts: 1 to 64 of `A-Z a-z 0-9 . _
+    /// -`.
+    pub name: String,
+    /// Seconds are counted on the local clock plus this, microseconds.
+    pub clock_offset_us: i64,
+    /// Where the process's own control surface is.
+    pub control: Option<SocketAddr>,
+    /// Where users connect to the process.
+    pub listen: Option<SocketAddr>,
+    /// What is pushed there is reported, each event once.
+    pub events: Events,
+    pub stats: Arc<ReporterStats>,
 }
 
 impl Reporter {
-    /// A reporter that has not connected yet.
-    pub fn new(config: ReporterConfig) -> Self {
+    /// A reporter that has not connected yet, of a process that has no more than a name.
+    pub fn new(monitor: SocketAddr, token: String, role: &'static str, name: impl Into<String>) -> Self {
         Self {
-            config,
-            stats: Arc::default(),
-            clock_offset_us: None,
+            monitor,
+            token,
+            role,
+            name: name.into(),
+            clock_offset_us: 0,
             control: None,
             listen: None,
             events: Events::default(),
+            stats: Arc::default(),
         }
-    }
-
-    /// Counts seconds on the local clock plus this offset (microseconds, may change while running),
-    /// for a process that measures one.
-    #[must_use]
-    pub fn corrected_by(mut self, clock_offset_us: Arc<AtomicI64>) -> Self {
-        self.clock_offset_us = Some(clock_offset_us);
-        self
-    }
-
-    /// Tells where the process's own control surface is.
-    #[must_use]
-    pub fn controlled_at(mut self, control: SocketAddr) -> Self {
-        self.control = Some(control);
-        self
-    }
-
-    /// Tells where users connect to this process.
-    #[must_use]
-    pub fn listening_at(mut self, listen: SocketAddr) -> Self {
-        self.listen = Some(listen);
-        self
-    }
-
-    /// Tells what is pushed there, each event once.
-    #[must_use]
-    pub fn telling(mut self, events: Events) -> Self {
-        self.events = events;
-        self
-    }
-
-    /// Shared counters of this reporter.
-    pub fn stats(&self) -> Arc<ReporterStats> {
-        Arc::clone(&self.stats)
     }
 
     /// Calls `sample` just after the end of each wall-clock second (its argument: the Unix second
@@ -157,8 +124,8 @@ impl Reporter {
     pub async fn run_until(self, leave: impl Future<Output = ()>, mut sample: impl FnMut(u64) -> Sample) {
         let now = self.now();
         let source = Source {
-            role: self.config.role.to_owned(),
-            name: self.config.name.clone(),
+            role: self.role.to_owned(),
+            name: self.name.clone(),
             instance: uuid::Uuid::now_v7().to_string(),
             started_at_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
             control: self.control.map_or_else(String::new, |control| control.to_string()),
@@ -166,10 +133,10 @@ impl Reporter {
         };
         let (queue, reports) = mpsc::channel(QUEUED_REPORTS_MAX);
         let hello = ReporterFrame {
-            frame: Some(reporter_frame::Frame::Hello(Hello { token: self.config.token.clone(), source: Some(source) })),
+            frame: Some(reporter_frame::Frame::Hello(Hello { token: self.token.clone(), source: Some(source) })),
         };
         let stats = Arc::clone(&self.stats);
-        let (monitor, events) = (self.config.monitor, self.events.clone());
+        let (monitor, events) = (self.monitor, self.events.clone());
         let mut sender = std::pin::pin!(Link { monitor, hello, stats, events, reports, kept: VecDeque::new() }.run());
         tokio::select! {
             // Ends only when the sampler has left and closed the queue.
@@ -223,10 +190,8 @@ impl Reporter {
     }
 
     fn now(&self) -> Duration {
-        let offset = self.clock_offset_us.as_ref().map_or(0, |offset| offset.load(Ordering::Relaxed));
-        let local = unix_time();
-        let magnitude = Duration::from_micros(offset.unsigned_abs());
-        if offset < 0 { local.saturating_sub(magnitude) } else { local + magnitude }
+        let (local, offset) = (unix_time(), Duration::from_micros(self.clock_offset_us.unsigned_abs()));
+        if self.clock_offset_us < 0 { local.saturating_sub(offset) } else { local + offset }
     }
 }
 
@@ -290,24 +255,8 @@ fn frame_of(second: u64, sample: &Sample, last: bool) -> ReporterFrame {
 
 type Connection = Framed<TcpStream, Codec<MonitorFrame, ReporterFrame, REPORT_FRAME_BYTES_MAX>>;
 
-/// Why there is no connection (any more).
-#[derive(Debug, thiserror::Error)]
-enum LinkError {
-    #[error("cannot connect: {0}")]
-    Connect(std::io::Error),
-    #[error("no connection, or no answer to Hello, within {} s", CONNECT_DEADLINE.as_secs())]
-    Silent,
-    #[error("refused: {0}")]
-    Refused(String),
-    #[error("the monitor closed the connection")]
-    Closed,
-    #[error("the monitor did not take a report within {} s", WRITE_DEADLINE.as_secs())]
-    Slow,
-    #[error("the monitor sent something unexpected")]
-    Unexpected,
-    #[error(transparent)]
-    Frame(#[from] FrameError),
-}
+/// Why there is no connection (any more), in one line.
+type LinkError = Box<dyn std::error::Error + Send + Sync>;
 
 struct Link {
     monitor: SocketAddr,
@@ -370,15 +319,10 @@ impl Link {
                 if let Some(reporter_frame::Frame::Report(report)) = &mut frame.frame {
                     report.events = self.events.take(Instant::now());
                 }
-                match timeout(WRITE_DEADLINE, connection.send(&frame)).await {
-                    Ok(Ok(())) => self.stats.sent.fetch_add(1, Ordering::Relaxed),
-                    failed => {
-                        self.stats.dropped.fetch_add(1, Ordering::Relaxed);
-                        return Err(failed.map_or(LinkError::Slow, |result| {
-                            result.err().map_or(LinkError::Closed, LinkError::Frame)
-                        }));
-                    }
-                };
+                let sent = timeout(WRITE_DEADLINE, connection.send(&frame)).await;
+                let counter = if matches!(sent, Ok(Ok(()))) { &self.stats.sent } else { &self.stats.dropped };
+                counter.fetch_add(1, Ordering::Relaxed);
+                sent.map_err(|_| format!("the monitor did not take a report within {} s", WRITE_DEADLINE.as_secs()))??;
             }
             tokio::select! {
                 incoming = connection.next() => return Err(unexpected(incoming)),
@@ -406,8 +350,8 @@ fn pauses() -> impl Iterator<Item = Duration> {
 
 async fn connect(monitor: SocketAddr, hello: ReporterFrame) -> Result<Connection, LinkError> {
     let attempt = async {
-        let stream = TcpStream::connect(monitor).await.map_err(LinkError::Connect)?;
-        stream.set_nodelay(true).map_err(LinkError::Connect)?;
+        let connected = TcpStream::connect(monitor).await.and_then(|stream| stream.set_nodelay(true).map(|()| stream));
+        let stream = connected.map_err(|error| format!("cannot connect: {error}"))?;
         let mut connection = Framed::new(stream, Codec::default());
         connection.send(&hello).await?;
         match connection.next().await {
@@ -415,17 +359,18 @@ async fn connect(monitor: SocketAddr, hello: ReporterFrame) -> Result<Connection
             other => Err(unexpected(other)),
         }
     };
-    timeout(CONNECT_DEADLINE, attempt).await.unwrap_or(Err(LinkError::Silent))
+    let silent = |_| format!("no connection, or no answer to Hello, within {} s", CONNECT_DEADLINE.as_secs());
+    timeout(CONNECT_DEADLINE, attempt).await.map_err(silent)?
 }
 
 fn unexpected(incoming: Option<Result<MonitorFrame, FrameError>>) -> LinkError {
     match incoming {
-        None => LinkError::Closed,
-        Some(Err(error)) => LinkError::Frame(error),
+        None => "the monitor closed the connection".into(),
+        Some(Err(error)) => error.into(),
         Some(Ok(MonitorFrame { frame: Some(monitor_frame::Frame::Refused(refused)) })) => {
-            LinkError::Refused(refused.reason)
+            format!("refused: {}", refused.reason).into()
         }
-        Some(Ok(_)) => LinkError::Unexpected,
+        Some(Ok(_)) => "the monitor sent something unexpected".into(),
     }
 }
 
