@@ -14,6 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{Admin, stopping, valid};
 use crate::generator::Conservation;
+use crate::ledger::Totals;
 use crate::ledger::writer::LedgerCounts;
 use crate::limits;
 use crate::set::message::{Control, Message, SessionInfo};
@@ -55,22 +56,12 @@ pub struct Requests {
 /// Sums over the ledger's whole life, and its health.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct LedgerStats {
-    won: u64,
-    paid_fen: u64,
-    /// Units of sales that are somebody's for good, and their prices.
-    sold: u64,
-    earned_fen: u64,
-    /// Orders that wait for their payment.
-    reserved: u64,
-    /// Group envelopes ever sent, those that can be opened, and the money in them.
-    envelopes: u64,
-    envelopes_open: u64,
-    enclosed_fen: u64,
-    /// Since the server's start.
-    shares_opened: u64,
+    #[serde(flatten)]
+    totals: Totals,
     healthy: bool,
     /// Why it is not.
     last_error: Option<String>,
+    /// Since the server's start.
     batches: u64,
     postings: u64,
 }
@@ -98,7 +89,7 @@ pub struct SetStats {
 #[utoipa::path(get, path = "/v1/stats", security(("bearer" = [])), responses((status = 200, body = Stats)))]
 pub async fn stats(State(admin): State<Admin>) -> Json<Stats> {
     let telemetry = &admin.telemetry;
-    let LedgerCounts { batches, postings, totals: books, .. } = telemetry.ledger.counts();
+    let LedgerCounts { batches, postings, totals, .. } = telemetry.ledger.counts();
     #[allow(clippy::cast_precision_loss)] // microseconds of centuries
     let cpu_seconds = process::cpu_micros() as f64 / 1e6;
     Json(Stats {
@@ -113,15 +104,7 @@ pub async fn stats(State(admin): State<Admin>) -> Json<Stats> {
         },
         prizes: admin.telemetry.stock.total(),
         ledger: LedgerStats {
-            won: books.won,
-            paid_fen: books.paid.0,
-            sold: books.sold,
-            earned_fen: books.earned.0,
-            reserved: books.reserved,
-            envelopes: books.envelopes,
-            envelopes_open: books.envelopes_open,
-            enclosed_fen: books.enclosed.0,
-            shares_opened: books.opened,
+            totals,
             healthy: telemetry.ledger.healthy(),
             last_error: telemetry.ledger.last_error(),
             batches,

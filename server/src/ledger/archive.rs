@@ -20,14 +20,14 @@ use std::collections::HashSet;
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::{Ledger, LedgerError};
 use crate::clock::UnixMs;
 use crate::ledger::books::{AccountId, Kind, Owner};
-use crate::ledger::sqlite::{Rows, SqliteLedger, at, corrupt};
+use crate::ledger::sqlite::{Rows, SqliteLedger, at, corrupt, with_suffix};
 use crate::limits::ARCHIVE_AGE_MIN_MS;
 
 /// `PRAGMA application_id` of an archive: "HBar".
@@ -415,10 +415,4 @@ fn prune(connection: &mut Connection, to: &Path, report: &mut Archived) -> Resul
     transaction.commit()?;
     connection.execute_batch("DETACH archive")?;
     Ok(())
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }

@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::{Award, LedgerError};
 use crate::ledger::audit::open_read_only;
 use crate::ledger::books::{AccountId, Entry, Kind, Owner, Store, order_id};
-use crate::ledger::sqlite::Rows;
+use crate::ledger::sqlite::{LOCK_SUFFIX, Rows, with_suffix};
 use crate::ledger::user_event::Details;
 use crate::limits::FIND_WALK_MAX;
 
@@ -112,9 +112,7 @@ fn row(store: &Rows<'_>, entry: &Entry) -> Result<Row, LedgerError> {
 /// take the lock, which would keep a server from starting just then.
 pub fn open_by(ledger: &Path) -> Option<u32> {
     use std::os::unix::fs::MetadataExt;
-    let mut lock = ledger.as_os_str().to_owned();
-    lock.push(".lock");
-    let lock = std::fs::metadata(lock).ok()?;
+    let lock = std::fs::metadata(with_suffix(ledger, LOCK_SUFFIX)).ok()?;
     let device = (nix::sys::stat::major(lock.dev()), nix::sys::stat::minor(lock.dev()));
     let file = format!("{:02x}:{:02x}:{}", device.0, device.1, lock.ino());
     // `1: FLOCK  ADVISORY  WRITE 1234 08:01:5678 0 EOF`

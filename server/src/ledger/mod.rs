@@ -8,7 +8,6 @@
 pub mod archive;
 pub mod audit;
 pub mod books;
-mod calls;
 pub mod facts;
 pub mod find;
 mod results;
@@ -22,6 +21,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hongbao_proto::{CampaignId, EnvelopeId, Fen, OrderId, RequestId, Serial, UserId};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::clock::UnixMs;
 use crate::market::campaign::{Campaign, CampaignTerms};
@@ -245,25 +246,33 @@ pub struct EnvelopeView {
     pub refunded: Option<Fen>,
 }
 
-/// Sums over the whole ledger.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// Sums over the whole ledger; as operators see them, too.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Totals {
     /// Prizes of rains ever won.
     pub won: u64,
+    #[serde(rename = "paid_fen")]
+    #[schema(value_type = u64)]
     pub paid: Fen,
     /// Units of sales that are somebody's for good.
     pub sold: u64,
+    #[serde(rename = "earned_fen")]
+    #[schema(value_type = u64)]
     pub earned: Fen,
     /// Envelopes ever sent.
     pub envelopes: u64,
     /// Shares of envelopes ever opened, but for those that an archive has taken away.
+    #[serde(rename = "shares_opened")]
     pub opened: u64,
+    #[serde(skip)]
     pub opened_fen: Fen,
     /// Orders that wait for their payment (gauge).
     pub reserved: u64,
     /// Envelopes that can still be opened (gauge).
     pub envelopes_open: u64,
     /// Money in them (gauge).
+    #[serde(rename = "enclosed_fen")]
+    #[schema(value_type = u64)]
     pub enclosed: Fen,
 }
 

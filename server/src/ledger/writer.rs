@@ -29,10 +29,10 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use hongbao_proto::{RequestId, UserId};
 use rustc_hash::FxHashMap;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-use super::task::LedgerTask;
 pub use super::task::log_mismatch;
+use super::task::{self, LedgerTask, TaskReply, TaskResult};
 use super::{Answer, Ledger, LedgerError, Posting, PostingResult, Question, Totals, facts};
 use crate::clock::UnixMs;
 use crate::limits::{LEDGER_BATCH_MAX, LEDGER_QUEUE_MAX};
@@ -154,6 +154,41 @@ impl<T: ReplyTo> LedgerHandle<T> {
     /// A place in the queue, if there is one: what is sent into it is certain to fit.
     pub fn try_reserve(&self) -> Option<mpsc::Permit<'_, WriterRequest<T>>> {
         self.queue.try_reserve().ok()
+    }
+
+    /// See [`Ledger::ask`]; `A` is the question's answer.
+    pub async fn ask<A: TryFrom<Answer>>(&self, user: UserId, question: Question) -> Result<A, LedgerError> {
+        let answer = self.run(|reply| LedgerTask::Ask { user, question, reply }).await?;
+        A::try_from(answer).map_err(|_| task::mismatched::<A>())
+    }
+
+    /// Posts what is no user's request; `R` is what becomes of postings of their kind.
+    pub async fn post<R: TryFrom<PostingResult>>(
+        &self,
+        postings: Vec<Posting>,
+        now: UnixMs,
+    ) -> Result<Vec<R>, LedgerError> {
+        task::typed(self.run(|reply| LedgerTask::Post { postings, now, reply }).await?)
+    }
+
+    /// As [`LedgerHandle::post`], of one.
+    pub async fn post_one<R: TryFrom<PostingResult>>(&self, posting: Posting, now: UnixMs) -> Result<R, LedgerError> {
+        task::only(self.run(|reply| LedgerTask::Post { postings: vec![posting], now, reply }).await?)
+    }
+
+    /// Queues a task, if there is room: where its result will be.
+    pub fn try_task<R>(&self, task: impl FnOnce(TaskReply<R>) -> LedgerTask) -> Option<TaskResult<R>> {
+        let place = self.try_reserve()?;
+        let (reply, result) = oneshot::channel();
+        place.send(WriterRequest::Task(task(reply)));
+        Some(result)
+    }
+
+    /// Has a task done, and waits for its result.
+    pub async fn run<R>(&self, task: impl FnOnce(TaskReply<R>) -> LedgerTask) -> Result<R, LedgerError> {
+        let (reply, result) = oneshot::channel();
+        self.send(WriterRequest::Task(task(reply))).await.map_err(|_| LedgerError::Stopped)?;
+        result.await.map_err(|_| LedgerError::Stopped)?
     }
 
     /// Requests that wait in the queue, at most [`LEDGER_QUEUE_MAX`].

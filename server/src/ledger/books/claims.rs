@@ -114,7 +114,7 @@ impl<S: Store> Batch<'_, S> {
             let position = envelope.position(user).filter(|position| !envelope.has_acknowledged(*position));
             let Some(position) = position else { continue };
             envelope.set_acknowledged(position, true);
-            self.books.undo.push(Undo::Told(*id, position));
+            self.books.undo.push(Undo::Acknowledged(*id, position));
             self.books.dirty.acknowledged.insert(*id);
             self.books.withdraw_offer(user, *id);
             count += 1;
@@ -124,13 +124,13 @@ impl<S: Store> Batch<'_, S> {
 
     // ---- Campaigns: one at a time, each in a batch of its own
 
-    /// Opens a campaign whose prizes add up to `fund`.
-    pub fn create_campaign(
-        &mut self,
-        id: CampaignId,
-        terms: CampaignTerms,
-        fund: Fen,
-    ) -> Result<CampaignState, LedgerError> {
+    /// Opens a campaign, and moves what its prizes add up to into its fund.
+    pub fn create_campaign(&mut self, terms: CampaignTerms) -> Result<CampaignState, LedgerError> {
+        terms.check().map_err(LedgerError::BadTerms)?;
+        let fund = terms.total_amount();
+        let number = self.books.campaigns.last_key_value().map_or(0, |(id, _)| id.get()).checked_add(1);
+        let id = number.and_then(|number| CampaignId::new(number.into()).ok());
+        let id = id.ok_or_else(|| LedgerError::BadTerms("there are no campaign numbers left".to_owned()))?;
         if !self.books.treasury_can_give(fund.0.into()) {
             return Err(LedgerError::BadTerms("all campaigns together exceed what the books can hold".to_owned()));
         }
@@ -149,7 +149,9 @@ impl<S: Store> Batch<'_, S> {
             paid: Fen::ZERO,
             reserved: 0,
         };
-        Ok(CampaignState { campaign, first_entry, units: Units::default() })
+        let state = CampaignState { campaign, first_entry, units: Units::default() };
+        self.store.put_campaign(&state, fund)?;
+        Ok(state)
     }
 
     /// Empties the account of a campaign: returns its settlement.
@@ -167,7 +169,9 @@ impl<S: Store> Batch<'_, S> {
         if left > Fen::ZERO {
             self.move_money(kind, (account, to), left, 0, None)?;
         }
-        Ok(Settlement { settled_at: self.now, refunded: left })
+        let settlement = Settlement { settled_at: self.now, refunded: left };
+        self.store.settle_campaign(id, settlement)?;
+        Ok(settlement)
     }
 }
 

@@ -27,15 +27,15 @@ use hongbao_proto::{CampaignId, EnvelopeId, Fen, OrderId, RequestId, Serial, Use
 use rustc_hash::FxHashMap;
 
 use super::{
-    Award, DepositResult, EnvelopeView, LedgerError, Movement, Page, Posting, PostingResult, Purpose, Recall, Totals,
-    Win,
+    Answer, Award, DepositResult, EnvelopeView, LedgerError, Movement, Page, Posting, PostingResult, Purpose, Question,
+    Recall, Statement, Totals, Win,
 };
 use crate::clock::UnixMs;
 pub use crate::ledger::books::entry::{AccountId, Entry, Kind, Owner};
 use crate::ledger::books::undo::Undo;
 pub use crate::ledger::books::units::{CHUNK_SERIALS, Units};
 use crate::limits;
-use crate::market::campaign::{Campaign, Seed};
+use crate::market::campaign::{Campaign, Seed, Settlement};
 use crate::market::envelope::Offer;
 use crate::market::order::Order;
 
@@ -48,9 +48,15 @@ pub trait Store {
     fn envelope(&self, id: EnvelopeId) -> Result<Option<Envelope>, LedgerError>;
     /// The envelope that this request of this sender made.
     fn sent(&self, sender: Option<UserId>, request: RequestId) -> Result<Option<EnvelopeId>, LedgerError>;
+    /// Orders below `before`, newest first, at most `limit`.
+    fn orders(&self, of: OrdersOf, before: Option<OrderId>, limit: u32) -> Result<Page<Order>, LedgerError>;
     /// The deposit of this key: first user, how many, how much to each.
     fn deposit(&self, key: &str) -> Result<Option<(UserId, u32, Fen)>, LedgerError>;
 
+    /// Writes a new campaign, whose prizes add up to `fund`.
+    fn put_campaign(&mut self, state: &CampaignState, fund: Fen) -> Result<(), LedgerError>;
+    /// A campaign is settled: its units are forgotten.
+    fn settle_campaign(&mut self, id: CampaignId, settlement: Settlement) -> Result<(), LedgerError>;
     fn put_entry(&mut self, entry: &Entry) -> Result<(), LedgerError>;
     /// Writes an order, over its earlier state.
     fn put_order(&mut self, order: &Order) -> Result<(), LedgerError>;
@@ -71,6 +77,13 @@ pub trait Store {
         at: UnixMs,
         first_entry: i64,
     ) -> Result<(), LedgerError>;
+}
+
+/// Whose orders.
+#[derive(Debug, Clone, Copy)]
+pub enum OrdersOf {
+    User(UserId),
+    Campaign(CampaignId),
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -487,8 +500,25 @@ impl Books {
         self.due.first().map(|(at, _)| *at)
     }
 
+    /// The answer to a user's question.
+    pub fn ask(&self, user: UserId, question: Question, store: &impl Store) -> Result<Answer, LedgerError> {
+        Ok(match question {
+            Question::Recall => Answer::Recall(self.recall(user, store)?),
+            Question::FirstAnswer(request) => Answer::FirstAnswer(self.first_answer(user, request, store)?),
+            Question::Orders { before, limit } => Answer::Orders(store.orders(OrdersOf::User(user), before, limit)?),
+            Question::Statement { before, limit } => {
+                let balance = self.balance(AccountId::user(user));
+                Answer::Statement(Statement { balance, movements: self.movements(user, before, limit, store)? })
+            }
+            Question::Envelope(id) => {
+                let envelope = self.find_envelope(id, store)?;
+                Answer::Envelope(envelope.and_then(|envelope| envelope.view_of(user)).map(Box::new))
+            }
+        })
+    }
+
     /// What a user must be told at login.
-    pub fn recall(&self, user: UserId, store: &impl Store) -> Result<Recall, LedgerError> {
+    fn recall(&self, user: UserId, store: &impl Store) -> Result<Recall, LedgerError> {
         let last_claim = self.account(AccountId::user(user)).last_claim;
         let mut recall = Recall { last_request: RequestId::new(last_claim).ok(), ..Recall::default() };
         for notice in self.notices.get(&user).into_iter().flatten().take(limits::RECALLED_WINS_MAX) {
@@ -504,12 +534,7 @@ impl Books {
     }
 
     /// What a Grab of a user got.
-    pub fn first_answer(
-        &self,
-        user: UserId,
-        request: RequestId,
-        store: &impl Store,
-    ) -> Result<Option<Award>, LedgerError> {
+    fn first_answer(&self, user: UserId, request: RequestId, store: &impl Store) -> Result<Option<Award>, LedgerError> {
         if request.get() > self.account(AccountId::user(user)).last_claim {
             return Ok(None);
         }
@@ -537,7 +562,7 @@ impl Books {
     }
 
     /// What went through a user's wallet before entry `before`, newest first.
-    pub fn movements(
+    fn movements(
         &self,
         user: UserId,
         before: Option<i64>,
@@ -565,16 +590,6 @@ impl Books {
             page.items.push(movement(&entry)?);
         }
         Ok(page)
-    }
-
-    /// An envelope as a user may see it.
-    pub fn view(
-        &self,
-        user: UserId,
-        id: EnvelopeId,
-        store: &impl Store,
-    ) -> Result<Option<Box<EnvelopeView>>, LedgerError> {
-        Ok(self.find_envelope(id, store)?.and_then(|envelope| envelope.view_of(user)).map(Box::new))
     }
 
     /// A user's entries, newest first, as far as they are not archived.

@@ -37,7 +37,7 @@ pub(super) enum Undo {
     /// offer.
     Opened(EnvelopeId, usize, bool),
     /// A recipient acknowledged the offer.
-    Told(EnvelopeId, usize),
+    Acknowledged(EnvelopeId, usize),
     /// So many of a user's envelopes could be opened; `None`: none.
     OpenOf(UserId, Option<u32>),
     /// An envelope can be opened no more.
@@ -109,7 +109,7 @@ impl Books {
                     envelope.set_acknowledged(position, had_acknowledged);
                 }
             }
-            Undo::Told(id, position) => {
+            Undo::Acknowledged(id, position) => {
                 if let Some(envelope) = self.envelopes.get_mut(&id) {
                     envelope.set_acknowledged(position, false);
                 }

@@ -75,6 +75,9 @@ impl From<rusqlite::Error> for LedgerError {
     }
 }
 
+/// What the name of a ledger's lock has more than the ledger's.
+pub const LOCK_SUFFIX: &str = ".lock";
+
 /// Keeps other servers out. A file of its own beside the ledger: closing any descriptor of the
 /// ledger itself would drop the locks that SQLite holds on it. The kernel lets go of it when the
 /// process ends, however it ends.
@@ -85,7 +88,7 @@ pub struct FileLock {
 impl FileLock {
     /// Takes it, or says who is in the way.
     pub fn take(ledger: &Path) -> Result<Self, LedgerError> {
-        let path = lock_path(ledger);
+        let path = with_suffix(ledger, LOCK_SUFFIX);
         let unavailable = |error: io::Error| LedgerError::Unavailable(format!("{}: {error}", path.display()));
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(unavailable)?;
         match file.try_lock() {
@@ -106,8 +109,9 @@ impl Drop for FileLock {
     }
 }
 
-fn lock_path(ledger: &Path) -> PathBuf {
-    let mut path = ledger.as_os_str().to_owned();
-    path.push(".lock");
-    path.into()
+/// A file beside this one, by what its name has more.
+pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }

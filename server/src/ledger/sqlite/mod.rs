@@ -17,20 +17,18 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
 use rustc_hash::FxHashMap;
 
 pub(super) use self::deadline::Deadline;
-pub(super) use self::file::{at, examine};
+pub(super) use self::file::{LOCK_SUFFIX, at, examine, with_suffix};
 pub(super) use self::rows::{Rows, corrupt};
-use super::{
-    Answer, EnvelopeView, Ledger, LedgerError, Page, Posting, PostingResult, Question, Statement, Totals, schema,
-};
+use super::{Answer, EnvelopeView, Ledger, LedgerError, Page, Posting, PostingResult, Question, Totals, schema};
 use crate::clock::UnixMs;
 use crate::ledger::books::{
-    About, AccountId, Batch, Books, CampaignState, CheckpointRange, Kind, Restored, Store, Unacknowledged, order_id,
+    About, Batch, Books, CampaignState, CheckpointRange, Kind, OrdersOf, Restored, Store, Unacknowledged, order_id,
     win_of,
 };
 use crate::ledger::sqlite::file::{FileLock, create};
 use crate::ledger::sqlite::rows::{
-    account as read_account, campaign_id, entry as read_entry, order, order_columns, put_campaign, sql, unsigned,
-    user_id, words_to_bytes,
+    account as read_account, campaign_id, entry as read_entry, order, order_columns, sql, unsigned, user_id,
+    words_to_bytes,
 };
 use crate::market::campaign::{Campaign, CampaignTerms};
 use crate::market::order::Order;
@@ -176,26 +174,6 @@ impl SqliteLedger {
     fn known(&self, id: CampaignId) -> Result<&CampaignState, LedgerError> {
         self.books.campaigns().get(&id).ok_or(LedgerError::NoSuchCampaign(id))
     }
-
-    fn page(&self, of: &str, owner: i64, before: Option<OrderId>, limit: u32) -> Result<Page<Order>, LedgerError> {
-        let statement = format!(
-            concat!("SELECT ", order_columns!(), " FROM orders WHERE {} = ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3"),
-            of
-        );
-        let before = before.map_or(Ok(i64::MAX), |before| sql(before.get()))?;
-        let mut statement = self.connection.prepare_cached(&statement)?;
-        // One more than asked for tells whether there are older ones.
-        let mut rows = statement.query([owner, before, i64::from(limit) + 1])?;
-        let mut page = Page::default();
-        while let Some(row) = rows.next()? {
-            if page.items.len() >= limit as usize {
-                page.more = true;
-                break;
-            }
-            page.items.push(order(row)?);
-        }
-        Ok(page)
-    }
 }
 
 impl Ledger for SqliteLedger {
@@ -207,31 +185,11 @@ impl Ledger for SqliteLedger {
     }
 
     fn ask(&mut self, user: UserId, question: &Question) -> Result<Answer, LedgerError> {
-        let store = Rows(&self.connection);
-        Ok(match *question {
-            Question::Recall => Answer::Recall(self.books.recall(user, &store)?),
-            Question::FirstAnswer(request) => Answer::FirstAnswer(self.books.first_answer(user, request, &store)?),
-            Question::Orders { before, limit } => Answer::Orders(self.page("user", sql(user.get())?, before, limit)?),
-            Question::Statement { before, limit } => {
-                let balance = self.books.balance(AccountId::user(user));
-                Answer::Statement(Statement { balance, movements: self.books.movements(user, before, limit, &store)? })
-            }
-            Question::Envelope(id) => Answer::Envelope(self.books.view(user, id, &store)?),
-        })
+        self.books.ask(user, *question, &Rows(&self.connection))
     }
 
     fn create_campaign(&mut self, terms: CampaignTerms, now: UnixMs) -> Result<Campaign, LedgerError> {
-        terms.check().map_err(LedgerError::BadTerms)?;
-        let fund = terms.total_amount();
-        let number = self.books.campaigns().last_key_value().map_or(0, |(id, _)| id.get()).checked_add(1);
-        let id = number
-            .and_then(|number| CampaignId::new(number.into()).ok())
-            .ok_or_else(|| LedgerError::BadTerms("there are no campaign numbers left".to_owned()))?;
-        let state = self.transact(now, |batch| {
-            let state = batch.create_campaign(id, terms, fund)?;
-            put_campaign(batch.store, &state, fund)?;
-            Ok(state)
-        })?;
+        let state = self.transact(now, |batch| batch.create_campaign(terms))?;
         self.books.install(state.clone());
         Ok(state.campaign)
     }
@@ -250,13 +208,7 @@ impl Ledger for SqliteLedger {
     fn settle_campaign(&mut self, id: CampaignId, now: UnixMs) -> Result<Campaign, LedgerError> {
         let mut state = self.known(id)?.clone();
         if state.campaign.settlement.is_none() {
-            let settlement = self.transact(now, |batch| {
-                let settlement = batch.settle_campaign(id)?;
-                let settle = "UPDATE campaigns SET settled_at = ?2, refunded = ?3 WHERE id = ?1";
-                batch.store.write(settle, params![id.get(), sql(now)?, sql(settlement.refunded.0)?])?;
-                batch.store.0.prepare_cached("DELETE FROM units WHERE campaign = ?1")?.execute([id.get()])?;
-                Ok(settlement)
-            })?;
+            let settlement = self.transact(now, |batch| batch.settle_campaign(id))?;
             state.campaign.settlement = Some(settlement);
             self.books.install(state.clone());
         }
@@ -281,7 +233,7 @@ impl Ledger for SqliteLedger {
 
     fn orders_of(&mut self, id: CampaignId, before: Option<OrderId>, limit: u32) -> Result<Page<Order>, LedgerError> {
         self.known(id)?;
-        self.page("campaign", id.get().into(), before, limit)
+        Rows(&self.connection).orders(OrdersOf::Campaign(id), before, limit)
     }
 
     fn totals(&mut self) -> Result<Totals, LedgerError> {

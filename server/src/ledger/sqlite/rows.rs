@@ -8,9 +8,11 @@ use rusqlite::types::FromSql;
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
 use crate::clock::UnixMs;
-use crate::ledger::LedgerError;
-use crate::ledger::books::{Account, AccountId, CampaignState, Entry, Envelope, Kind, Opening, Store, Units, order_id};
+use crate::ledger::books::{
+    Account, AccountId, CampaignState, Entry, Envelope, Kind, Opening, OrdersOf, Store, Units, order_id,
+};
 use crate::ledger::schema::code;
+use crate::ledger::{LedgerError, Page};
 use crate::market::campaign::{Amounts, Campaign, CampaignKind, CampaignTerms, Goods, Sale, Seed, Settlement};
 use crate::market::envelope::{Mode, Offer};
 use crate::market::order::{Order, OrderState};
@@ -67,10 +69,82 @@ impl Store for Rows<'_> {
         id.map(envelope_id).transpose()
     }
 
+    fn orders(&self, of: OrdersOf, before: Option<OrderId>, limit: u32) -> Result<Page<Order>, LedgerError> {
+        let (column, owner) = match of {
+            OrdersOf::User(user) => ("user", sql(user.get())?),
+            OrdersOf::Campaign(campaign) => ("campaign", campaign.get().into()),
+        };
+        let columns = order_columns!();
+        let mut statement = self.0.prepare_cached(&format!(
+            "SELECT {columns} FROM orders WHERE {column} = ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3"
+        ))?;
+        let before = before.map_or(Ok(i64::MAX), |before| sql(before.get()))?;
+        // One more than asked for tells whether there are older ones.
+        let mut rows = statement.query([owner, before, i64::from(limit) + 1])?;
+        let mut page = Page::default();
+        while let Some(row) = rows.next()? {
+            if page.items.len() >= limit as usize {
+                page.more = true;
+                break;
+            }
+            page.items.push(order(row)?);
+        }
+        Ok(page)
+    }
+
     fn deposit(&self, key: &str) -> Result<Option<(UserId, u32, Fen)>, LedgerError> {
         self.one("SELECT first_user, users, amount_fen FROM deposits WHERE key = ?1", key, |row| {
             Ok((user_id(row.get(0)?)?, row.get(1)?, Fen(unsigned(row.get(2)?)?)))
         })
+    }
+
+    fn put_campaign(&mut self, state: &CampaignState, fund: Fen) -> Result<(), LedgerError> {
+        let terms = &state.campaign.terms;
+        let (rate, amounts, sale) = match &terms.goods {
+            Goods::Rain { rate_per_second, amounts } => (Some(*rate_per_second), Some(*amounts), None),
+            Goods::Sale(sale) => (None, None, Some(*sale)),
+        };
+        let kind = match terms.kind() {
+            CampaignKind::Rain => code::RAIN,
+            CampaignKind::Ticket => code::TICKET,
+            CampaignKind::Coupon => code::COUPON,
+        };
+        let money = |fen: Option<Fen>| fen.map(|fen| sql(fen.0)).transpose();
+        self.write(
+            "INSERT INTO campaigns (id, created_at, first_entry, title, kind, total, seed, starts_at, ends_at, per_user_limit,
+             rate_per_second, amount_min, amount_max, price, face_value, hold_ms, valid_from, valid_until, fair_window_ms, fund)
+             VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20)",
+            params![
+                state.campaign.id.get(),
+                sql(state.campaign.created_at)?,
+                state.first_entry,
+                terms.title,
+                kind,
+                sql(terms.total)?,
+                terms.seed.0,
+                sql(terms.starts_at)?,
+                terms.ends_at.map(sql).transpose()?,
+                terms.per_user_limit,
+                rate,
+                money(amounts.map(|amounts| amounts.min))?,
+                money(amounts.map(|amounts| amounts.max))?,
+                money(sale.map(|sale| sale.price))?,
+                money(sale.map(|sale| sale.face_value))?,
+                sale.map(|sale| sql(sale.hold_ms)).transpose()?,
+                sale.and_then(|sale| sale.valid_from).map(sql).transpose()?,
+                sale.and_then(|sale| sale.valid_until).map(sql).transpose()?,
+                sale.map(|sale| sale.fair_window_ms),
+                sql(fund.0)?,
+            ],
+        )
+    }
+
+    fn settle_campaign(&mut self, id: CampaignId, settlement: Settlement) -> Result<(), LedgerError> {
+        let (settled_at, refunded) = (sql(settlement.settled_at)?, sql(settlement.refunded.0)?);
+        let settle = "UPDATE campaigns SET settled_at = ?2, refunded = ?3 WHERE id = ?1";
+        self.write(settle, params![id.get(), settled_at, refunded])?;
+        self.0.prepare_cached("DELETE FROM units WHERE campaign = ?1")?.execute([id.get()])?;
+        Ok(())
     }
 
     fn put_entry(&mut self, entry: &Entry) -> Result<(), LedgerError> {
@@ -414,48 +488,6 @@ fn state(row: &Row<'_>) -> Result<CampaignState, LedgerError> {
         reserved: number("reserved")?,
     };
     Ok(CampaignState { campaign, first_entry: row.get("first_entry")?, units: Units::default() })
-}
-
-/// A new row of `campaigns`.
-pub fn put_campaign(rows: &Rows<'_>, state: &CampaignState, fund: Fen) -> Result<(), LedgerError> {
-    let terms = &state.campaign.terms;
-    let (rate, amounts, sale) = match &terms.goods {
-        Goods::Rain { rate_per_second, amounts } => (Some(*rate_per_second), Some(*amounts), None),
-        Goods::Sale(sale) => (None, None, Some(*sale)),
-    };
-    let kind = match terms.kind() {
-        CampaignKind::Rain => code::RAIN,
-        CampaignKind::Ticket => code::TICKET,
-        CampaignKind::Coupon => code::COUPON,
-    };
-    let money = |fen: Option<Fen>| fen.map(|fen| sql(fen.0)).transpose();
-    rows.write(
-        "INSERT INTO campaigns (id, created_at, first_entry, title, kind, total, seed, starts_at, ends_at, per_user_limit,
-         rate_per_second, amount_min, amount_max, price, face_value, hold_ms, valid_from, valid_until, fair_window_ms, fund)
-         VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20)",
-        params![
-            state.campaign.id.get(),
-            sql(state.campaign.created_at)?,
-            state.first_entry,
-            terms.title,
-            kind,
-            sql(terms.total)?,
-            terms.seed.0,
-            sql(terms.starts_at)?,
-            terms.ends_at.map(sql).transpose()?,
-            terms.per_user_limit,
-            rate,
-            money(amounts.map(|amounts| amounts.min))?,
-            money(amounts.map(|amounts| amounts.max))?,
-            money(sale.map(|sale| sale.price))?,
-            money(sale.map(|sale| sale.face_value))?,
-            sale.map(|sale| sql(sale.hold_ms)).transpose()?,
-            sale.and_then(|sale| sale.valid_from).map(sql).transpose()?,
-            sale.and_then(|sale| sale.valid_until).map(sql).transpose()?,
-            sale.map(|sale| sale.fair_window_ms),
-            sql(fund.0)?,
-        ],
-    )
 }
 
 /// Bits as bytes, lowest first.
