@@ -11,6 +11,7 @@ pub const MANUAL: Manual = Manual {
             "2",
             "A flag or a setting that cannot be used, an address that is taken, a recording that cannot be made or read.",
         ),
+        ("75", "A start that may succeed later: an address is taken or not there yet. The service tries it again."),
         ("3", "--expect-balanced was given, and the books do not agree."),
         ("130", "Ended at once by a second signal."),
     ],

@@ -12,6 +12,11 @@ pub const MANUAL: Manual = Manual {
         ),
         ("2", "A flag, a setting or a file that cannot be used; nothing was bound or created."),
         ("3", "A stop that was cut short by its deadline, or by a second signal. The ledger is right all the same."),
+        (
+            "75",
+            "A start that may succeed later: the address is taken or not there yet, the ledger is in use, the disk is full, \
+             or there is no thread. The service tries it again.",
+        ),
     ],
     files: &[
         (
