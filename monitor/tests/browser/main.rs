@@ -28,6 +28,8 @@ async fn page_of_an_hour() -> (Monitor, Browser) {
 }
 
 async fn show_an_hour(browser: &Browser) {
+    // What the monitor has comes first: it would take the place of the hour.
+    browser.until("the monitor's own seconds to be there", CONNECTED).await;
     browser.run(AN_HOUR).await;
     browser.until("all of it to be drawn", "document.getElementById('redraw').dataset.rows === '3600'").await;
 }
