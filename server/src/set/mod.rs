@@ -38,7 +38,7 @@ use tokio::sync::mpsc;
 
 use crate::admission::{Gate, LoginQueue, Meter, Rate};
 use crate::clock::Now;
-use crate::ends::{End, Hint};
+use crate::ends::End;
 use crate::ledger::writer::{LedgerHandle, WriterRequest};
 use crate::limits;
 use crate::market::stock::Stock;
@@ -165,8 +165,6 @@ pub struct Set<W> {
     finishing: Vec<ConnectionKey>,
     /// Connections whose peer has closed its side, to be closed once they are owed nothing.
     half_closed: Vec<ConnectionKey>,
-    /// What the peer seems to have got wrong that is being dismissed.
-    hint: Option<Hint>,
     /// What came behind a Login that is not answered yet.
     early: FxHashMap<ConnectionKey, Vec<ClientRequest>>,
     /// Connections that have ended, to be closed.
@@ -206,7 +204,6 @@ impl<W: Wire> Set<W> {
             swept: Vec::new(),
             finishing: Vec::new(),
             half_closed: Vec::new(),
-            hint: None,
             early: FxHashMap::default(),
             ended: Vec::new(),
             watched: Watched::default(),
@@ -311,7 +308,7 @@ impl<W: Wire> Set<W> {
                 session.wire.finish();
             }
         }
-        self.close_half_closed();
+        self.close_half_closed(now);
         self.report_swept();
         self.check();
     }

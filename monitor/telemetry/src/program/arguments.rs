@@ -19,7 +19,7 @@ pub fn try_parse<T: Parser>() -> Result<T, clap::Error> {
         if let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg)
             && let Some(variable) = variable_behind(&command, argument, &given)
         {
-            let named = format!("{argument}' of the environment's '{variable}");
+            let named = format!("{argument} (from {variable})");
             error.insert(ContextKind::InvalidArg, ContextValue::String(named));
         }
         error

@@ -5,7 +5,7 @@ use hongbao_proto::v1;
 use hongbao_proto::v1::server_frame::Event;
 
 use crate::clock::Now;
-use crate::ends::{End, Fault};
+use crate::ends::{End, Fault, Hint};
 use crate::limits;
 use crate::set::Set;
 use crate::set::directory::{ConnectionAddress, ConnectionKey};
@@ -24,7 +24,7 @@ impl<W: Wire> Set<W> {
     /// The one place where a connection that we end is ended: counted, sent a goodbye, forgotten by the
     /// directory.
     pub(in crate::set) fn end(&mut self, key: ConnectionKey, end: End, return_after_ms: Option<u32>, now: &Now) {
-        self.retire(key, end);
+        self.retire(key, end, None);
         // Its reader has ended, and nobody else would close it.
         if self.session(key).is_some_and(|session| session.half_closed) {
             self.half_closed.push(key);
@@ -48,8 +48,11 @@ impl<W: Wire> Set<W> {
         match self.live(key) {
             Some(session) if end == End::Closed => {
                 session.half_closed = true;
+                let is_owed = session.owed > 0;
                 self.half_closed.push(key);
-                self.closing.push(now.seconds() + limits::HALF_CLOSED_SECONDS_MAX, key);
+                if is_owed {
+                    self.closing.push(now.seconds() + limits::HALF_CLOSED_SECONDS_MAX, key);
+                }
             }
             _ => self.gone(key, end),
         }
@@ -57,18 +60,24 @@ impl<W: Wire> Set<W> {
 
     /// Closes those whose peer has closed its side, where nothing is owed to them any more. What
     /// this batch produced for them has been written.
-    pub(in crate::set) fn close_half_closed(&mut self) {
+    pub(in crate::set) fn close_half_closed(&mut self, now: &Now) {
         while let Some(key) = self.half_closed.pop() {
             let Some(session) = self.session(key) else { continue };
-            if session.state == SessionState::Leaving || session.owed == 0 && session.wire.backlog() == 0 {
+            if session.state == SessionState::Leaving {
                 self.gone(key, End::Closed);
+            } else if session.owed == 0 {
+                if session.wire.backlog() == 0 {
+                    self.gone(key, End::Closed);
+                } else {
+                    self.closing.push(now.seconds() + limits::HALF_CLOSED_SECONDS_MAX, key);
+                }
             }
         }
     }
 
     /// Nothing more will come, and nothing more can be sent.
     pub(in crate::set) fn gone(&mut self, key: ConnectionKey, end: End) {
-        self.retire(key, end);
+        self.retire(key, end, None);
         if self.session(key).is_some() {
             let session = self.sessions.remove(key.slot as usize);
             // Its socket is closed with the last reference to it, which costs more than all that
@@ -82,8 +91,8 @@ impl<W: Wire> Set<W> {
         self.tally.connections.set((self.sessions.len() + self.ended.len()) as u64);
     }
 
-    /// Counts the end of a connection, once.
-    fn retire(&mut self, key: ConnectionKey, end: End) {
+    /// Counts and logs the end of a connection, once. What it is owed beyond that goes to nobody.
+    pub(in crate::set) fn retire(&mut self, key: ConnectionKey, end: End, hint: Option<Hint>) {
         let Some(session) = self.live(key) else { return };
         let (was_online, user) = (session.state == SessionState::Online, session.user);
         session.state = SessionState::Leaving;
@@ -102,15 +111,15 @@ impl<W: Wire> Set<W> {
         if let Some(user) = self.followed(key) {
             self.watched.ended(self.index, key, user, end);
         }
-        self.log_end(key, user, end);
+        self.log_end(key, user, end, hint);
     }
 
     /// How loud an end is follows from whose doing it is; a peer's never is a warning of ours.
-    fn log_end(&mut self, key: ConnectionKey, user: Option<UserId>, end: End) {
+    fn log_end(&mut self, key: ConnectionKey, user: Option<UserId>, end: End, hint: Option<Hint>) {
         let (set, reason, user) = (self.index, end.label(), user.map(UserId::get));
         match (end.fault(), end) {
             (Fault::Peer, _) => {
-                let hint = self.hint.take().map(tracing::field::display);
+                let hint = hint.map(tracing::field::display);
                 let peer = self.session(key).and_then(|session| session.wire.peer());
                 tracing::info!(event = "peer_refused", set, reason, user, peer, hint, "a peer broke a rule");
             }

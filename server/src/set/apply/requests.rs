@@ -39,7 +39,7 @@ impl<W: Wire> Set<W> {
         if let ClientRequest::Violation { request, code, end, hint } = request {
             self.tally.received.add(1);
             self.error(key, request, code);
-            self.hint = hint;
+            self.retire(key, end, hint);
             return self.end(key, end, None, now);
         }
         let phase = session.state;
