@@ -12,7 +12,6 @@ pub mod descriptors;
 pub mod fleet;
 pub mod histogram;
 pub mod ids;
-mod labels;
 pub mod limits;
 pub mod machine;
 pub mod ntp_responder;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use hongbao_proto::report_v1::Sets;
 use hongbao_proto::v1::ErrorCode;
+use hongbao_telemetry::labels;
 use hongbao_telemetry::metrics::CumulativeHistograms;
 use hongbao_telemetry::report::{Events, Key, ReporterStats, Sample, names};
 use hongbao_telemetry::{disk, process};
@@ -20,7 +21,7 @@ use crate::ledger::writer::LedgerStatus;
 use crate::services::rooms::room_shard::RoomsBoard;
 use crate::set::SetHandle;
 use crate::set::broadcast::Broadcasts;
-use crate::set::tally::{AnswerKind, ERRORS, SetTally, Tally, labelled};
+use crate::set::tally::{AnswerKind, ERRORS, SetTally, Tally};
 use crate::shard::acceptor::AcceptTally;
 
 /// Everything that is counted, wherever it is counted.
@@ -48,7 +49,7 @@ pub struct Telemetry {
     pub reporter: Option<Arc<ReporterStats>>,
 }
 
-labelled! {
+labels! {
     /// A step of the start or of the stop. The label is its name in metrics and in the log.
     #[derive(PartialOrd, Ord)]
     pub enum Step {

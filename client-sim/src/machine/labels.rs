@@ -2,11 +2,11 @@
 
 use hongbao_proto::v1::goodbye::Reason;
 
-use crate::labels::labels;
+use hongbao_telemetry::labels;
 
 labels! {
     /// What a request was answered with.
-    Outcome {
+    pub enum Outcome {
         Won = "won",
         /// No prize at the moment.
         NoneNow = "none_now",
@@ -29,7 +29,7 @@ labels! {
 
 labels! {
     /// What no server may do.
-    Violation {
+    pub enum Violation {
         DuplicateAnswer = "duplicate_answer",
         /// An answer to a request that this user never made.
         UnknownRequest = "unknown_request",
@@ -73,7 +73,7 @@ labels! {
 
 labels! {
     /// Why a connection ended.
-    EndReason {
+    pub enum EndReason {
         /// We stopped.
         Ours = "ours",
         /// The server closed without a word.

@@ -8,14 +8,14 @@ use hongbao_telemetry::report::Events;
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
-use crate::labels::labels;
 use crate::machine::config::MachineConfig;
 use crate::machine::crowd::Crowd;
 use crate::machine::sockets::Sockets;
+use hongbao_telemetry::labels;
 
 labels! {
     /// How far the machine has come.
-    Stage {
+    pub enum Stage {
         /// Not every user has been logged in yet.
         Connecting = "connecting",
         /// Every user was logged in at some moment.

@@ -11,12 +11,12 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::backoff::scramble;
-use crate::labels::labels;
 use crate::schedule::Spread;
+use hongbao_telemetry::labels;
 
 labels! {
     /// What a user does when its turn comes.
-    Operation {
+    pub enum Operation {
         Grab = "grab",
         /// Opens the oldest envelope that was offered to it.
         Open = "open",

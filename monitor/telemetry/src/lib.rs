@@ -11,6 +11,7 @@ pub mod credentials;
 pub mod disk;
 pub mod http;
 pub mod journal;
+mod labels;
 pub mod lock;
 pub mod logs;
 pub mod metrics;

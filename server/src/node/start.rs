@@ -253,9 +253,7 @@ impl Opened {
 
         let reporter = spawn_reporter(&config, &mut telemetry, listen, admin);
         let stop_requested = Arc::new(Notify::new());
-        let mut runs = Runs::default();
-        runs.events = events;
-        let runs = Arc::new(runs);
+        let runs = Arc::new(Runs::reporting_to(events));
         let state = Admin {
             shared,
             generator: commands.clone(),

@@ -97,11 +97,15 @@ pub struct Runs {
     /// The moment after which the request ids of the latest run are named.
     latest: AtomicU64,
     /// Where their beginnings and ends are reported.
-    pub events: Events,
+    events: Events,
     tasks: Mutex<JoinSet<()>>,
 }
 
 impl Runs {
+    pub fn reporting_to(events: Events) -> Self {
+        Self { events, ..Self::default() }
+    }
+
     /// How far a run has come, if it is still kept.
     pub fn find(&self, id: u64) -> Option<Progress> {
         self.lock().get(&id).copied()

@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hongbao_proto::v1::ErrorCode;
+use hongbao_telemetry::labels;
 
 use crate::ends::End;
 
@@ -28,25 +29,7 @@ impl Tally {
     }
 }
 
-/// A list of kinds, each with the label that it has in metrics.
-macro_rules! labelled {
-    ($(#[$attribute:meta])* pub enum $name:ident { $($(#[$doc:meta])* $variant:ident = $label:literal,)* }) => {
-        $(#[$attribute])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum $name { $($(#[$doc])* $variant,)* }
-
-        impl $name {
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
-
-            pub const fn label(self) -> &'static str {
-                match self { $(Self::$variant => $label,)* }
-            }
-        }
-    };
-}
-pub(crate) use labelled;
-
-labelled! {
+labels! {
     /// The kinds of answer a request can get.
     pub enum AnswerKind {
         Welcome = "welcome",

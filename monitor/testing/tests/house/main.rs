@@ -31,6 +31,7 @@ const ROOMS: [(&str, &[&str]); 6] = [
             "table",
             "percent",
             "lock",
+            "labels",
         ],
     ),
     (
@@ -95,7 +96,6 @@ const ROOMS: [(&str, &[&str]); 6] = [
             "backoff",
             "histogram",
             "sum",
-            "labels",
             "ids",
             "descriptors",
             "limits",

@@ -496,14 +496,34 @@ fn who_has_closed_its_side_is_kept_for_what_it_is_owed() {
     rig.supply(0, 0..1);
     rig.send(0, key, grab(1));
     rig.send(0, key, ClientRequest::Gone(End::Closed));
-    assert_eq!(rig.tally(0).ends[End::Closed as usize].get(), 0);
+    assert_eq!(rig.ended(0, End::Closed), 0);
     rig.await_replies();
     assert!(matches!(peer.take().as_slice(), [v1::ServerFrame { event: Some(Event::Won(_)), .. }]));
-    assert_eq!(rig.tally(0).ends[End::Closed as usize].get(), 1);
-    // Nobody waits for one who is owed nothing, nor for ever for an answer.
+    assert_eq!(rig.ended(0, End::Closed), 1);
+    // Nobody waits for one who is owed nothing,
     let (idle, _) = rig.welcomed(0, 2);
     rig.send(0, idle, ClientRequest::Gone(End::Closed));
-    assert_eq!(rig.tally(0).ends[End::Closed as usize].get(), 2);
+    assert_eq!(rig.ended(0, End::Closed), 2);
+    // nor for ever for an answer,
+    let (waiting, _) = rig.welcomed(0, 3);
+    rig.supply(0, 1..2);
+    rig.send(0, waiting, grab(1));
+    rig.send(0, waiting, ClientRequest::Gone(End::Closed));
+    rig.tick(u64::from(limits::HALF_CLOSED_SECONDS_MAX) - 1);
+    assert_eq!(rig.ended(0, End::Closed), 2);
+    rig.tick(1);
+    assert_eq!(rig.ended(0, End::Closed), 3);
+    let undelivered = rig.tally(0).undelivered.get();
+    rig.await_replies();
+    assert_eq!(rig.tally(0).undelivered.get(), undelivered + 1);
+    // nor for one who reads slowly, even where it has read all in the end.
+    let (slow, reader) = rig.welcomed(0, 4);
+    reader.reads.set(false);
+    rig.sets[0].apply(Message::Peer { key: slow, request: ClientRequest::Ping { request: request(9) } }, &rig.now);
+    rig.send(0, slow, ClientRequest::Gone(End::Closed));
+    reader.backlog.set(0);
+    rig.tick(u64::from(limits::HALF_CLOSED_SECONDS_MAX));
+    assert_eq!(rig.ended(0, End::Closed), 4);
 }
 
 #[test]

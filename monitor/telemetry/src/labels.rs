@@ -1,8 +1,10 @@
 //! Closed lists that are counted by. Each entry is named once; counters, arguments, JSON and
 //! metrics follow from it.
 
+/// An enum whose entries have a name for arguments, JSON, tables and metrics.
+#[macro_export]
 macro_rules! labels {
-    ($(#[$doc:meta])* $name:ident { $($(#[$entry:meta])* $variant:ident = $label:literal,)* }) => {
+    ($(#[$doc:meta])* pub enum $name:ident { $($(#[$entry:meta])* $variant:ident = $label:literal,)* }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum $name { $($(#[$entry])* $variant,)* }
@@ -24,5 +26,3 @@ macro_rules! labels {
         }
     };
 }
-
-pub(crate) use labels;
