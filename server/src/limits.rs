@@ -100,6 +100,11 @@ pub const HALF_CLOSED_SECONDS_MAX: u32 = 30;
 /// Requests of one connection that may come behind its Login before that is answered.
 pub const EARLY_REQUESTS_MAX: usize = 16;
 
+/// The same of all connections of a SET: a crowd that logs in while the ledger is slow pins at most
+/// so many frames.
+pub const SET_EARLY_REQUESTS_MAX: usize = 4_096;
+const _: () = assert!(SET_EARLY_REQUESTS_MAX * hongbao_proto::limits::CLIENT_FRAME_BYTES_MAX <= 32 * 1024 * 1024);
+
 /// Below so much room on its disk a ledger that cannot be opened may open later, bytes.
 pub const LEDGER_FREE_BYTES_MIN: u64 = 1024 * 1024;
 

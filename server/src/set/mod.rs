@@ -167,6 +167,8 @@ pub struct Set<W> {
     half_closed: Vec<ConnectionKey>,
     /// What came behind a Login that is not answered yet.
     early: FxHashMap<ConnectionKey, Vec<ClientRequest>>,
+    /// How many that are of all connections.
+    early_count: usize,
     /// Connections that have ended, to be closed.
     ended: Vec<W>,
     /// Users who are followed.
@@ -205,6 +207,7 @@ impl<W: Wire> Set<W> {
             finishing: Vec::new(),
             half_closed: Vec::new(),
             early: FxHashMap::default(),
+            early_count: 0,
             ended: Vec::new(),
             watched: Watched::default(),
             stopped: false,

@@ -63,8 +63,9 @@ impl<W: Wire> Set<W> {
     /// Keeps what came behind a Login until that is answered.
     fn defer(&mut self, key: ConnectionKey, request: ClientRequest) {
         let early = self.early.entry(key).or_default();
-        if early.len() < limits::EARLY_REQUESTS_MAX {
+        if early.len() < limits::EARLY_REQUESTS_MAX && self.early_count < limits::SET_EARLY_REQUESTS_MAX {
             early.push(request);
+            self.early_count += 1;
             self.owed += 1;
         } else {
             self.overloaded(key, request.request_id());
@@ -74,6 +75,7 @@ impl<W: Wire> Set<W> {
     /// What came behind a Login, no longer owed but to be answered now.
     pub(super) fn take_early(&mut self, key: ConnectionKey) -> Vec<ClientRequest> {
         let early = self.early.remove(&key).unwrap_or_default();
+        self.early_count -= early.len();
         self.owed -= early.len() as u64;
         early
     }

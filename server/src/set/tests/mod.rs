@@ -489,6 +489,29 @@ fn a_late_reply_never_reaches_the_stranger_in_the_same_slot() {
 }
 
 #[test]
+fn what_comes_behind_logins_is_bounded_over_the_set() {
+    let mut rig = Rig::new(1);
+    let crowd = limits::SET_EARLY_REQUESTS_MAX.div_ceil(limits::EARLY_REQUESTS_MAX) as u64 + 1;
+    let peers: Vec<_> = (1..=crowd).map(|_| rig.connect(0)).collect();
+    let mut overloaded = 0;
+    for (user, (key, peer)) in (1..).zip(&peers) {
+        let user = UserId::new(user).unwrap();
+        rig.send(0, *key, ClientRequest::Login { request: request(1), user, expires_at: u64::MAX });
+        for id in 0..limits::EARLY_REQUESTS_MAX as u64 {
+            rig.send(0, *key, ClientRequest::Ping { request: request(2 + id) });
+        }
+        overloaded += peer.take().len();
+    }
+    assert_eq!(overloaded, limits::EARLY_REQUESTS_MAX, "the last one's");
+    // Some go before their answer; the others get theirs, and all room is there again.
+    rig.send(0, peers[0].0, ClientRequest::Gone(End::Reset));
+    rig.await_replies();
+    let pongs = |peer: &Peer| peer.take().iter().filter(|frame| matches!(frame.event, Some(Event::Pong(_)))).count();
+    assert_eq!(pongs(&peers[1].1), limits::EARLY_REQUESTS_MAX);
+    assert_eq!((rig.sets[0].early_count, rig.sets[0].early.len()), (0, 0));
+}
+
+#[test]
 fn who_has_closed_its_side_is_kept_for_what_it_is_owed() {
     let mut rig = Rig::new(1);
     let (key, peer) = rig.welcomed(0, 1);
