@@ -367,7 +367,9 @@ fn connections_max(config: &Config, limit: u64) -> u64 {
     room.min(tables * TABLES.room(limit, config.shards))
 }
 
-/// Completes once each shard listens. With each thread comes what it beats.
+/// Completes once each shard listens, one after the other: the kernel gives a peer to the next
+/// listener of its core in the order in which they began, so pinned shards must take turns by core.
+/// With each thread comes what it beats.
 async fn serve_shards(
     config: &Config,
     listen: SocketAddr,
@@ -385,7 +387,7 @@ async fn serve_shards(
         true => TABLES.room(telemetry.descriptors_limit, config.shards),
         false => u64::MAX,
     };
-    let (serving, mut served) = mpsc::channel(threads.len());
+    let (serving, mut served) = mpsc::channel(1);
     let mut inboxes = inboxes.into_iter();
     let mut handles = Vec::new();
     for (index, (thread, beat)) in (0..).zip(threads) {
@@ -408,8 +410,6 @@ async fn serve_shards(
             beat,
             serving: serving.clone(),
         }));
-    }
-    for _ in &handles {
         let listening = served.recv().await;
         let listening = listening.ok_or_else(|| StartError::Thread(io::Error::other("a shard has ended")))?;
         listening.map_err(bind_error(listen, "--listen"))?;

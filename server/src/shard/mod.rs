@@ -166,8 +166,7 @@ impl Shard {
                 return;
             }
         };
-        // There is room for a word of each shard; nobody waits for it where the start has failed
-        // meanwhile.
+        // There is room: shards begin one after the other. Nobody waits where the start has failed.
         self.serving.try_send(Ok(())).ok();
         drop(self.serving);
         let scratch = Rc::new(RefCell::new(vec![0; limits::SCRATCH_BYTES].into_boxed_slice()));

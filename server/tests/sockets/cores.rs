@@ -2,7 +2,8 @@
 
 use hongbao_sysctl::cores;
 
-use hongbao_testing::Server;
+use hongbao_testing::{Server, until};
+use serde_json::json;
 
 #[test]
 fn a_pinned_shard_serves_the_peers_of_its_core() {
@@ -26,6 +27,34 @@ fn a_pinned_shard_serves_the_peers_of_its_core() {
             assert!(sets.iter().all(|set| set % 2 == u64::from(core) % cores), "from core {core}: {sets:?}");
         }
         drop(users);
-        hongbao_testing::until("all to have left", || server.stats()["connections"] == 0);
+        until("all to have left", || server.stats()["connections"] == 0);
     }
+}
+
+/// The kernel gives a peer to the next listener of its core, in the order in which they began to
+/// listen: one behind many of the other core gets the peers of all of them.
+#[test]
+fn pinned_shards_of_a_core_get_equally_many_peers() {
+    const PEERS: usize = 1_600;
+    let server = Server::with(&["--shards", "32", "--sets", "32", "--pin-shards", "true", "--login-timeout", "1m"]);
+    let peers = std::thread::scope(|scope| {
+        let peer = scope.spawn(|| {
+            cores::pin(0).unwrap();
+            (0..PEERS).map(|_| server.connect()).collect::<Vec<_>>()
+        });
+        peer.join().unwrap()
+    });
+    until("all to be taken in", || server.stats()["connections"] == PEERS);
+    let (mut counts, mut next) = ([0usize; 32], json!({"set": 0, "slot": 0}));
+    while let (Some(set), Some(slot)) = (next["set"].as_u64(), next["slot"].as_u64()) {
+        let page = server.get(&format!("/v1/sessions?limit=1000&set={set}&slot={slot}"));
+        let sets = page["sessions"].as_array().unwrap().iter().map(|one| one["set"].as_u64().unwrap());
+        sets.for_each(|set| counts[usize::try_from(set).unwrap()] += 1);
+        next = page["next"].clone();
+    }
+    assert_eq!(counts.iter().sum::<usize>(), PEERS);
+    let serving = counts.iter().filter(|count| **count > 0).count();
+    let most = counts.iter().max().unwrap();
+    assert!(most * serving <= 2 * PEERS, "{counts:?}");
+    drop(peers);
 }
